@@ -1,0 +1,1 @@
+"""Confide keeps and serves every tenant's integration configuration."""

@@ -1,0 +1,110 @@
+"""Roles, grants, and the principal who holds them."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from confide.domain.errors import Fault, InvalidGrant
+from confide.domain.names import Key
+
+_PATTERN = re.compile(r"\*|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9]|[A-Za-z0-9._-]{0,126}\*)?")
+# Sorts after every name with that prefix: names are ASCII below it.
+_AFTER_NAMES = "\x7f"
+
+
+class Role(enum.IntEnum):
+    """The ladder: each role includes those before it."""
+
+    VIEWER = 1
+    READER = 2
+    EDITOR = 3
+    ADMIN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Two patterns, on tenants and on integration types: an exact name, `prefix*` or `*`."""
+
+    tenant: str
+    integration_type: str
+
+    def covers(self, key: Key) -> bool:
+        return _matches(self.tenant, key.tenant) and _matches(self.integration_type, key.integration_type)
+
+    def bounds(self) -> tuple[str, str, str, str]:
+        """The patterns as inclusive bounds of names in byte order: tenants low and high, types low and high."""
+        return (*_bounds(self.tenant), *_bounds(self.integration_type))
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A role on a tenant pattern and an integration type pattern."""
+
+    role: Role
+    scope: Scope
+
+    def as_json(self) -> dict[str, str]:
+        return {
+            "role": self.role.name.lower(),
+            "tenant": self.scope.tenant,
+            "integration_type": self.scope.integration_type,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking, after the token was checked.
+
+    `narrowed` are the token's own grants, or None where it may do all that its user may.
+    """
+
+    user_id: int
+    login: str
+    grants: tuple[Grant, ...]
+    token_id: int
+    is_session: bool = False
+    narrowed: tuple[Grant, ...] | None = None
+
+    def role_on(self, key: Key) -> Role | None:
+        """The role on a key: what the user's grants and the token's own grants both allow."""
+        role = highest_role(self.grants, key)
+        if role is None or self.narrowed is None:
+            return role
+        own = highest_role(self.narrowed, key)
+        return None if own is None else min(role, own)
+
+    @property
+    def is_admin(self) -> bool:
+        return has_admin(self.grants) and (self.narrowed is None or has_admin(self.narrowed))
+
+
+def highest_role(grants: Iterable[Grant], key: Key) -> Role | None:
+    return max((grant.role for grant in grants if grant.scope.covers(key)), default=None)
+
+
+def has_admin(grants: Iterable[Grant]) -> bool:
+    return any(grant.role is Role.ADMIN for grant in grants)
+
+
+def grant(role: Any, tenant: Any, integration_type: Any, *, place: str = "") -> Grant:
+    """Make a grant of what a caller sent; raise `InvalidGrant`, naming the place, if it is none."""
+    patterns = (tenant, integration_type)
+    known = isinstance(role, str) and role.isascii() and role == role.lower() and role.upper() in Role.__members__
+    legal = known and all(isinstance(p, str) and _PATTERN.fullmatch(p) for p in patterns)
+    if not legal or (role == "admin" and patterns != ("*", "*")):
+        raise InvalidGrant(faults=(Fault(place, InvalidGrant.code, InvalidGrant.sentence),))
+    return Grant(Role[role.upper()], Scope(tenant, integration_type))
+
+
+def _matches(pattern: str, name: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+def _bounds(pattern: str) -> tuple[str, str]:
+    if pattern.endswith("*"):
+        return pattern[:-1], pattern[:-1] + _AFTER_NAMES
+    return pattern, pattern

@@ -1,0 +1,42 @@
+"""Names of tenants and integration types, logins, and the key that addresses a config."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from confide.domain.errors import InvalidLogin, InvalidName
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
+_LOGIN = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+_NOT_IN_LOGINS = re.compile(r"[^a-z0-9._-]")
+
+
+class Key(NamedTuple):
+    """(tenant, integration type): the address of a config."""
+
+    tenant: str
+    integration_type: str
+
+
+def name(value: Any) -> str:
+    """Return the value if it is a legal name, compared exactly; otherwise raise `InvalidName`."""
+    if isinstance(value, str) and _NAME.fullmatch(value):
+        return value
+    raise InvalidName
+
+
+def key(tenant: Any, integration_type: Any) -> Key:
+    return Key(name(tenant), name(integration_type))
+
+
+def login(value: Any) -> str:
+    """Return the one form of a login, in lower case; raise `InvalidLogin` if it can be nobody's."""
+    if isinstance(value, str) and value.isascii() and _LOGIN.fullmatch(lowered := value.lower()):
+        return lowered
+    raise InvalidLogin
+
+
+def guessed_login(value: str) -> str:
+    """Reduce what somebody typed as a login to what is counted as one login when guesses are limited."""
+    return _NOT_IN_LOGINS.sub("", value.lower())[:64]
