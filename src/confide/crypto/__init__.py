@@ -1,0 +1,1 @@
+"""Sealing, keys and password hashing, all through one library."""

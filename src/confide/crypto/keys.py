@@ -1,0 +1,125 @@
+"""Tenant keys and the store's own: made once, wrapped by a master key, opened when first needed."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from confide.crypto.master_keys import DestroyedKeys, MasterKeys
+from confide.crypto.sealing import KEY_BYTES, KEY_ID_BYTES, open_sealed, seal, split
+from confide.ports import Clock, KeyStore, MasterKeyMissing, SealBroken, SealContext, StoredKey
+
+TENANT_PURPOSE = "config"
+STORE_PURPOSES = ("audit", "idempotency")
+MOST_OPENED = 20_000
+
+
+class TenantKeys:
+    """The sealer of the service: keys lie wrapped in the store and opened in memory."""
+
+    def __init__(
+        self, store: KeyStore, *, ring: Callable[[], MasterKeys], destroyed: DestroyedKeys, clock: Clock
+    ) -> None:
+        self._store = store
+        self._read_ring = ring
+        self._ring = ring()
+        self._destroyed = destroyed
+        self._clock = clock
+        self._opened: OrderedDict[bytes, AESGCM] = OrderedDict()
+        self._macs: dict[str, bytes] = {}
+
+    async def start(self) -> None:
+        """Make the store's own keys if there are none, and open them.
+
+        Raises `MasterKeyMissing` if the store names a master key that the ring lacks or whose bytes are others.
+        """
+        for purpose in STORE_PURPOSES:
+            key = await self._active(purpose, "")
+            self._macs[purpose] = self._unwrapped(key)
+
+    async def check_all(self) -> None:
+        """Unwrap one key of each master key that the store names; raises `MasterKeyMissing`."""
+        stored = await self._store.list()
+        for key in {key.master_key_id: key for key in stored if key.wrapped is not None}.values():
+            self._unwrapped(key)
+        erased = [key.id for key in stored if key.wrapped is None]
+        if set(erased) - self._destroyed.ids():
+            self._destroyed.add(erased)
+
+    async def key_for_saving(self, tenant: str, active: bytes | None) -> bytes:
+        if active is not None and active in self._opened:
+            return active
+        key = await self._active(TENANT_PURPOSE, tenant)
+        self._keep(key)
+        return key.id
+
+    def seal(self, plain: bytes, context: SealContext, *, key_id: bytes) -> bytes:
+        return seal(plain, key=self._opened[key_id], key_id=key_id, bound_to=_bound(context))
+
+    async def open(self, sealed: bytes, context: SealContext) -> bytes:
+        key_id = split(sealed).key_id
+        if key_id not in self._opened:
+            key = await self._store.read(key_id)
+            if key is None or key.wrapped is None or key.tenant != context.key.tenant:
+                raise SealBroken
+            self._keep(key)
+        self._opened.move_to_end(key_id)
+        return open_sealed(sealed, key=self._opened[key_id], bound_to=_bound(context))
+
+    def mac(self, purpose: str, data: bytes) -> bytes:
+        return hmac.digest(self._macs[purpose], data, "sha256")
+
+    def forget(self, key_ids: Sequence[bytes]) -> None:
+        for key_id in key_ids:
+            self._opened.pop(key_id, None)
+        self._destroyed.add(key_ids)
+
+    async def rewrap_all(self) -> int:
+        """Wrap every key under the active master key that is not yet; returns how many. May be repeated."""
+        count = 0
+        for key in await self._store.list():
+            if key.wrapped is None or key.master_key_id == self._ring.active:
+                continue
+            new = replace(key, master_key_id=self._ring.active)
+            await self._store.rewrap(
+                replace(new, wrapped=self._wrapped(new, self._unwrapped(key))), instead_of=key.master_key_id
+            )
+            count += 1
+        return count
+
+    async def _active(self, purpose: str, tenant: str) -> StoredKey:
+        new = StoredKey(secrets.token_bytes(KEY_ID_BYTES), purpose, tenant, self._ring.active, None)
+        wrapped = self._wrapped(new, secrets.token_bytes(KEY_BYTES))
+        return await self._store.add_if_none(replace(new, wrapped=wrapped), made_at=self._clock())
+
+    def _keep(self, key: StoredKey) -> None:
+        if key.id in self._destroyed.ids():
+            raise SealBroken
+        self._opened[key.id] = AESGCM(self._unwrapped(key))
+        while len(self._opened) > MOST_OPENED:
+            self._opened.popitem(last=False)
+
+    def _wrapped(self, key: StoredKey, secret: bytes) -> bytes:
+        cipher = self._ring.cipher(key.master_key_id)
+        return seal(secret, key=cipher, key_id=key.master_key_id, bound_to=(key.id, key.purpose, key.tenant))
+
+    def _unwrapped(self, key: StoredKey) -> bytes:
+        if key.master_key_id not in self._ring:
+            # Perhaps a new master key came while this process was running.
+            self._ring = self._read_ring()
+        cipher = self._ring.cipher(key.master_key_id)
+        try:
+            return open_sealed(key.wrapped or b"", key=cipher, bound_to=(key.id, key.purpose, key.tenant))
+        except SealBroken:
+            raise MasterKeyMissing(
+                f"The master key {key.master_key_id.hex()} is not the one that the store was sealed with."
+            ) from None
+
+
+def _bound(context: SealContext) -> tuple[str, ...]:
+    return (context.key.tenant, context.key.integration_type, str(context.version), context.kind)

@@ -1,0 +1,50 @@
+"""One entry of the audit: who did what to what, when, from where, with which result."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from confide.domain.names import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Where a request comes from, as far as the audit and the limit on logins must know."""
+
+    address: str | None
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One entry. It has no field that could hold a value, a password or a token."""
+
+    at: int
+    action: str
+    outcome: str
+    actor: int | None = None
+    token_id: int | None = None
+    address: str | None = None
+    request_id: str | None = None
+    key: Key | None = None
+    version: int | None = None
+    subject: int | None = None
+    digest: bytes | None = field(default=None, repr=False)
+
+    def authenticated_bytes(self) -> bytes:
+        """What the entry's MAC covers: every field, in one form."""
+        parts = [
+            self.at,
+            self.action,
+            self.outcome,
+            self.actor,
+            self.token_id,
+            self.address,
+            self.request_id,
+            self.key,
+            self.version,
+            self.subject,
+            self.digest.hex() if self.digest else None,
+        ]
+        return json.dumps(parts, separators=(",", ":")).encode()

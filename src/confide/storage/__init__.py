@@ -1,0 +1,1 @@
+"""Where everything lies, twice: SQLite and PostgreSQL behind one contract."""

@@ -1,0 +1,135 @@
+"""Versions of configs in the change log, as far as both engines read and write them alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from confide.domain.configs import ConfigLine, Kind, Outcome, StoredVersion
+from confide.domain.grants import Scope
+from confide.domain.names import Key
+from confide.ports import ForSaving, Replay, ReplayTaken
+from confide.storage.transactions import Engine, Row, Transaction, UniqueTaken, statement
+
+READ = """
+    SELECT version, kind, body FROM changes
+    WHERE tenant = $1 AND integration_type = $2 ORDER BY version DESC LIMIT 1
+"""
+ACTIVE_KEY = "SELECT id FROM keys WHERE purpose = 'config' AND tenant = $1 AND wrapped IS NOT NULL"
+READ_FOR_SAVING = f"""
+    SELECT one.version, one.kind, one.body, ({ACTIVE_KEY})
+    FROM (SELECT 1) AS always
+    LEFT JOIN (
+        SELECT version, kind, body FROM changes
+        WHERE tenant = $1 AND integration_type = $2 ORDER BY version DESC LIMIT 1
+    ) AS one ON TRUE
+"""
+APPEND = """
+    INSERT INTO changes (kind, tenant, integration_type, version, key_id, body, saved_by, saved_at)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8
+    WHERE $5 IS NULL OR EXISTS (SELECT 1 FROM keys WHERE id = $5 AND wrapped IS NOT NULL)
+    ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING id
+"""
+KEEP_REPLAY = """
+    INSERT INTO replays (user_id, route, name, mac, version, outcome, saved_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)
+"""
+LIST = """
+    SELECT c.tenant, c.integration_type, c.version, c.saved_at, u.login
+    FROM changes c LEFT JOIN users u ON u.id = c.saved_by
+    WHERE (c.tenant, c.integration_type) > ($1, $2) AND c.kind = 'saved' AND {scopes}
+      AND c.version = (SELECT max(n.version) FROM changes n
+                       WHERE n.tenant = c.tenant AND n.integration_type = c.integration_type)
+    ORDER BY c.tenant, c.integration_type LIMIT $3
+"""
+
+
+class ConfigReads:
+    """What is read and kept of configs in the same words on both engines."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def read(self, key: Key) -> StoredVersion | None:
+        rows = await self._engine.rows(READ, *key)
+        return _stored(key, rows[0]) if rows else None
+
+    async def read_for_saving(self, key: Key) -> ForSaving:
+        ((*found, key_id),) = await self._engine.rows(READ_FOR_SAVING, *key)
+        return ForSaving(_stored(key, found) if found[0] is not None else None, key_id)
+
+    async def list(
+        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int
+    ) -> list[ConfigLine]:
+        if not all(scopes):
+            return []
+        args: list[Any] = [*(after or ("", "")), limit]
+        sql = LIST.format(scopes=_condition(scopes, args))
+        rows = await self._engine.rows(sql, *args)
+        return [ConfigLine(Key(row[0], row[1]), *row[2:]) for row in rows]
+
+    async def read_replay(self, replay: Replay, *, not_before: int) -> Replay | None:
+        rows = await self._engine.rows(
+            "SELECT mac, version, outcome FROM replays"
+            " WHERE user_id = $1 AND route = $2 AND name = $3 AND saved_at >= $4",
+            replay.user_id,
+            replay.route,
+            replay.name,
+            not_before,
+        )
+        return _replay(replay, rows[0]) if rows else None
+
+    async def keep_replay(self, replay: Replay, *, saved_at: int) -> None:
+        try:
+            await self._engine.transact(_keep(replay, saved_at))
+        except UniqueTaken:
+            raise ReplayTaken from None
+
+    async def forget_replays(self, *, before: int) -> None:
+        await self._engine.transact(_forget(before))
+
+
+def _keep(replay: Replay, saved_at: int) -> Transaction[None]:
+    yield statement(KEEP_REPLAY, *replay_args(replay, saved_at=saved_at))
+
+
+def _forget(before: int) -> Transaction[None]:
+    yield statement("DELETE FROM replays WHERE saved_at < $1", before)
+
+
+def replay_args(replay: Replay, *, saved_at: int) -> tuple[Any, ...]:
+    return (
+        replay.user_id,
+        replay.route,
+        replay.name,
+        replay.mac,
+        replay.version,
+        str(replay.outcome),
+        saved_at,
+    )
+
+
+def _stored(key: Key, row: Row) -> StoredVersion:
+    version, kind, body = row
+    return StoredVersion(key, version, Kind(kind), body)
+
+
+def _replay(asked: Replay, row: Row) -> Replay:
+    mac, version, outcome = row
+    return Replay(asked.user_id, asked.route, asked.name, bytes(mac), version, Outcome(outcome))
+
+
+def _condition(scopes: Sequence[Sequence[Scope]], args: list[Any]) -> str:
+    """One scope of each group, as bounds that an index can walk; the bounds are appended to the arguments."""
+    groups = []
+    for group in scopes:
+        choices = []
+        for scope in group:
+            at = len(args)
+            args.extend(scope.bounds())
+            choices.append(
+                f"(c.tenant BETWEEN ${at + 1} AND ${at + 2}"
+                f" AND c.integration_type BETWEEN ${at + 3} AND ${at + 4})"
+            )
+        groups.append(f"({' OR '.join(choices)})")
+    return " AND ".join(groups)

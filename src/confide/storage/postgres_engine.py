@@ -1,0 +1,162 @@
+"""PostgreSQL: connections of our own, each greeted once, and a short memory of the store being away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+
+from confide.domain.errors import Busy
+from confide.ports import Row, Unreachable
+from confide.storage.transactions import Lock, Many, Script, Statement, Step, T, TableLock, Transaction, UniqueTaken
+
+ANSWER_SECONDS = 2.0
+CONNECT_SECONDS = 1.5
+# How long calls are refused at once after the store did not answer.
+AWAY_SECONDS = 0.5
+PORTION = 500
+
+Connection = asyncpg.Connection[asyncpg.Record]
+_AWAY = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
+_REFUSED_FOR_NOW = (
+    asyncpg.InsufficientResourcesError,  # disk full, too many connections, out of memory
+    asyncpg.OperatorInterventionError,  # shutting down, starting up
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.PostgresSystemError,
+)
+
+
+class PostgresEngine:
+    """A stack of connections; the one used last is used next."""
+
+    name = "postgres"
+
+    def __init__(
+        self, dsn: str, *, size: int = 8, greet: Callable[[Connection], Awaitable[None]] | None = None
+    ) -> None:
+        self._dsn = dsn
+        self._greet = greet
+        self._idle: list[Connection] = []
+        self._places = asyncio.Semaphore(size)
+        self._away_until = 0.0
+        self._is_closed = False
+
+    async def close(self) -> None:
+        self._is_closed = True
+        while self._idle:
+            self._idle.pop().terminate()
+
+    @asynccontextmanager
+    async def connection(self, *, answer_seconds: float | None = ANSWER_SECONDS) -> AsyncIterator[Connection]:
+        """Borrow a connection; raises `Unreachable` or, where all stay lent, `Busy` in time."""
+        if time.monotonic() < self._away_until:
+            raise Unreachable
+        await self._place()
+        try:
+            async with asyncio.timeout(answer_seconds), self._borrowed() as connection:
+                yield connection
+        except asyncpg.UniqueViolationError as error:
+            raise UniqueTaken(str(error)) from error
+        except _REFUSED_FOR_NOW as error:
+            raise Unreachable(str(error)) from error
+        except _AWAY as error:
+            if isinstance(error, ValueError):  # an argument that the driver cannot encode: a bug of ours
+                raise
+            self._away_until = time.monotonic() + AWAY_SECONDS
+            self._drop_idle()
+            raise Unreachable(str(error)) from error
+        finally:
+            self._places.release()
+
+    async def _place(self) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Busy(retry_after_seconds=1) from None
+
+    @asynccontextmanager
+    async def _borrowed(self) -> AsyncIterator[Connection]:
+        connection = self._idle.pop() if self._idle else await self._connected()
+        is_sound = False
+        try:
+            yield connection
+            is_sound = True
+        except Exception:
+            # A refusal inside a transaction leaves the connection whole once that is undone.
+            is_sound = not connection.is_in_transaction()
+            raise
+        finally:
+            if is_sound and not connection.is_closed() and not self._is_closed:
+                self._idle.append(connection)
+            else:
+                connection.terminate()
+
+    async def rows(self, sql: str, *args: Any) -> list[Row]:
+        async with self.connection() as connection:
+            return await connection.fetch(sql, *args)
+
+    async def transact(self, work: Transaction[T]) -> T:
+        async with self.connection() as connection, connection.transaction():
+            return await _perform(work, connection)
+
+    async def transact_long(self, work: Transaction[T]) -> T:
+        """As `transact`, for work on the host that may take its time: a migration, a restored backup."""
+        async with self.connection(answer_seconds=None) as connection, connection.transaction():
+            return await _perform(work, connection)
+
+    async def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, list[Row]]]:
+        async with (
+            self.connection(answer_seconds=None) as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            for number, sql in enumerate(statements):
+                cursor = await connection.cursor(sql)
+                while portion := await cursor.fetch(PORTION):
+                    yield number, portion
+
+    async def _connected(self) -> Connection:
+        connection = await asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS)
+        if self._greet is not None:
+            try:
+                await self._greet(connection)
+            except BaseException:
+                connection.terminate()
+                raise
+        return connection
+
+    def _drop_idle(self) -> None:
+        # What broke one connection broke the others too; new ones are greeted again.
+        while self._idle:
+            self._idle.pop().terminate()
+
+
+async def _perform(work: Transaction[T], connection: Connection) -> T:
+    try:
+        step = next(work)
+        while True:
+            step = work.send(await _step(connection, step))
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        work.close()
+
+
+async def _step(connection: Connection, step: Step) -> list[Row]:
+    match step:
+        case Statement(sql, args):
+            return await connection.fetch(sql, *args)
+        case Lock(name):
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "confide " + name)
+        case TableLock(table):
+            await connection.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
+        case Script(sql):
+            await connection.execute(sql)
+        case Many(sql, rows):
+            await connection.executemany(sql, rows)
+    return []

@@ -1,0 +1,44 @@
+"""Saves and the change log on SQLite."""
+
+from __future__ import annotations
+
+from confide.domain.audits import AuditEntry
+from confide.domain.names import Key
+from confide.domain.positions import Position
+from confide.ports import Change, NewVersion, Replay, ReplayTaken
+from confide.storage.configs import APPEND, KEEP_REPLAY, ConfigReads, replay_args
+from confide.storage.transactions import AUDIT, Statement, Transaction, UniqueTaken, audit_args, statement
+
+CHANGES_AFTER = """
+    SELECT id, kind, tenant, integration_type, version, subject FROM changes
+    WHERE id > $1 ORDER BY id LIMIT $2
+"""
+
+
+class SqliteConfigs(ConfigReads):
+    """Versions of configs on SQLite: the log's id is its order, for one writer at a time commits."""
+
+    async def append(self, new: NewVersion, *, entry: AuditEntry, mac: bytes, replay: Replay | None) -> bool:
+        try:
+            return await self._engine.transact(_append(new, entry, mac=mac, replay=replay))
+        except UniqueTaken:
+            raise ReplayTaken from None
+
+    async def changes_after(self, position: Position, *, limit: int) -> list[Change]:
+        rows = await self._engine.rows(CHANGES_AFTER, position.id, limit)
+        return [
+            Change(Position(0, id_), kind, Key(tenant, type_) if tenant else None, version, subject)
+            for id_, kind, tenant, type_, version, subject in rows
+        ]
+
+
+def _append(new: NewVersion, entry: AuditEntry, *, mac: bytes, replay: Replay | None) -> Transaction[bool]:
+    appended = yield statement(
+        APPEND, str(new.kind), *new.key, new.version, new.key_id, new.body, new.saved_by, new.saved_at
+    )
+    if not appended:
+        return False
+    yield Statement(AUDIT, (*audit_args(entry, mac=mac), appended[0][0]))
+    if replay is not None:
+        yield statement(KEEP_REPLAY, *replay_args(replay, saved_at=new.saved_at))
+    return True

@@ -1,0 +1,126 @@
+"""SQLite: reads in place on the event loop, writes that wait together share one commit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from confide.ports import Row, Unreachable
+from confide.storage.sqlite_writer import Writer
+from confide.storage.transactions import T, Transaction
+
+SAFE_VERSION = 3_051_003
+ANSWER_SECONDS = 2.0
+PORTION = 500
+
+
+class SqliteEngine:
+    """One database file: a reader on the event loop, a writer on a thread of its own."""
+
+    name = "sqlite"
+
+    def __init__(self, path: Path, *, is_unsafe: bool) -> None:
+        self.path = path
+        self.is_unsafe = is_unsafe
+        self._reader: apsw.Connection | None = None
+        self._writer: Writer | None = None
+
+    async def open(self) -> None:
+        """Connect; raises `Unreachable` if the file cannot be a database of ours."""
+        if apsw.sqlitelibversion() and _version() < SAFE_VERSION:
+            raise Unreachable(f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log; 3.51.3 is needed.")
+        try:
+            writing = connect(self.path, is_unsafe=self.is_unsafe)
+            self._reader = connect(self.path, is_unsafe=self.is_unsafe)
+            self._reader.execute("PRAGMA query_only = ON")
+        except apsw.Error as error:
+            raise Unreachable(f"The database file does not open: {error}") from error
+        self._writer = Writer(writing, self.path.with_name("confide.lock"), loop=asyncio.get_running_loop())
+
+    async def close(self) -> None:
+        if self._writer is not None:
+            await self._writer.close()
+            self._writer = None
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    @property
+    def reader(self) -> apsw.Connection:
+        if self._reader is None:
+            raise Unreachable
+        return self._reader
+
+    async def rows(self, sql: str, *args: Any) -> list[Row]:
+        try:
+            return self.reader.execute(sql, bindings(args)).fetchall()
+        except (apsw.SQLError, apsw.BindingsError):
+            raise
+        except apsw.Error as error:
+            raise Unreachable from error
+
+    async def transact(self, work: Transaction[T]) -> T:
+        if self._writer is None:
+            raise Unreachable
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                result: T = await self._writer.submit(work)
+        except TimeoutError as error:
+            raise Unreachable from error
+        return result
+
+    async def transact_long(self, work: Transaction[T]) -> T:
+        """As `transact`, for work on the host that may take its time: a migration, a restored backup."""
+        if self._writer is None:
+            raise Unreachable
+        result: T = await self._writer.submit(work)
+        return result
+
+    async def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, list[Row]]]:
+        own = connect(self.path, is_unsafe=self.is_unsafe)
+        try:
+            own.execute("PRAGMA query_only = ON")
+            own.execute("BEGIN")
+            for number, sql in enumerate(statements):
+                cursor = own.execute(sql)
+                while portion := await asyncio.to_thread(_portion, cursor):
+                    yield number, portion
+        finally:
+            own.close()
+
+
+def connect(path: Path, *, is_unsafe: bool) -> apsw.Connection:
+    """Open a database file, WAL and durable; nobody else on the machine may read what it creates."""
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    connection = apsw.Connection(str(path))
+    connection.set_busy_timeout(5_000)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {'OFF' if is_unsafe else 'FULL'}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    return connection
+
+
+def bindings(args: Iterable[Any]) -> dict[str, Any]:
+    # apsw binds a sequence by order of appearance, so `$2 … $1` would swap in silence.
+    return {str(number): value for number, value in enumerate(args, 1)}
+
+
+def _version() -> int:
+    major, minor, patch = (int(part) for part in apsw.sqlite_lib_version().split(".")[:3])
+    return major * 1_000_000 + minor * 1_000 + patch
+
+
+def _portion(cursor: apsw.Cursor) -> list[Row]:
+    rows: list[Row] = []
+    for row in cursor:
+        rows.append(row)
+        if len(rows) >= PORTION:
+            break
+    return rows

@@ -1,0 +1,154 @@
+"""The one writer of a process: takes what waits, and commits it together, a savepoint each."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from confide.domain.errors import Busy
+from confide.ports import Row, Unreachable
+from confide.storage.transactions import Lock, Many, Script, Statement, Step, TableLock, Transaction, UniqueTaken
+
+MOST_WAITING = 2_000
+MOST_TOGETHER = 256
+_UNIQUE = frozenset({apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMARYKEY})
+
+
+@dataclass(slots=True)
+class _Job:
+    work: Transaction[Any]
+    answer: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Writer:
+    """Runs transactions on a thread of its own, several to a commit; answers after the commit."""
+
+    def __init__(self, connection: apsw.Connection, lock_file: Path, *, loop: asyncio.AbstractEventLoop) -> None:
+        self._connection = connection
+        self._loop = loop
+        self._lock = os.open(lock_file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Transaction[Any]) -> asyncio.Future[Any]:
+        if self._waiting.qsize() > MOST_WAITING:
+            raise Busy(retry_after_seconds=1)
+        job = _Job(work, self._loop.create_future())
+        self._waiting.put(job)
+        return job.answer
+
+    async def close(self) -> None:
+        self._waiting.put(None)
+        await asyncio.to_thread(self._thread.join)
+        self._connection.close()
+        os.close(self._lock)
+
+    def _run(self) -> None:
+        while True:
+            jobs, goes_on = self._taken()
+            if jobs:
+                self._commit_together(jobs)
+                self._loop.call_soon_threadsafe(_deliver, jobs)
+            if not goes_on:
+                return
+
+    def _taken(self) -> tuple[list[_Job], bool]:
+        jobs: list[_Job] = []
+        job = self._waiting.get()
+        while job is not None:
+            # A caller that has given up does not want it done any more.
+            if not job.answer.cancelled():
+                jobs.append(job)
+            if len(jobs) >= MOST_TOGETHER:
+                return jobs, True
+            try:
+                job = self._waiting.get_nowait()
+            except queue.Empty:
+                return jobs, True
+        return jobs, False
+
+    def _commit_together(self, jobs: list[_Job]) -> None:
+        # SQLite's own busy handler is not fair between processes; this lock is.
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                self._run_one(job)
+            self._connection.execute("COMMIT")
+        except apsw.Error as error:
+            self._undo()
+            for job in jobs:
+                job.error = job.error or _translated(error)
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _run_one(self, job: _Job) -> None:
+        self._connection.execute("SAVEPOINT one")
+        try:
+            job.result = perform(job.work, self._step)
+        except Exception as error:  # noqa: BLE001 - whatever it was, its caller gets it and the others go on
+            self._connection.execute("ROLLBACK TO one")
+            job.error = _translated(error)
+        self._connection.execute("RELEASE one")
+
+    def _step(self, step: Step) -> list[Row]:
+        match step:
+            case Statement(sql, args):
+                return self._connection.execute(sql, _bindings(args)).fetchall()
+            case Lock() | TableLock():
+                return []  # one writer at a time anyway
+            case Script(sql):
+                self._connection.execute(sql).fetchall()
+            case Many(sql, rows):
+                self._connection.executemany(sql, [_bindings(row) for row in rows])
+        return []
+
+    def _undo(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+
+def perform(work: Transaction[Any], step_by: Callable[[Step], list[Row]]) -> Any:
+    """Drive a transaction to its end, sending it the rows of each step."""
+    try:
+        step = next(work)
+        while True:
+            step = work.send(step_by(step))
+    except StopIteration as end:
+        return end.value
+    finally:
+        work.close()
+
+
+def _deliver(jobs: list[_Job]) -> None:
+    for job in jobs:
+        if job.answer.done():
+            continue
+        if job.error is not None:
+            job.answer.set_exception(job.error)
+        else:
+            job.answer.set_result(job.result)
+
+
+def _bindings(args: Row) -> dict[str, Any]:
+    return {str(number): value for number, value in enumerate(args, 1)}
+
+
+def _translated(error: Exception) -> Exception:
+    if isinstance(error, apsw.ConstraintError) and error.extendedresult in _UNIQUE:
+        return UniqueTaken(str(error))
+    if isinstance(error, apsw.SQLError | apsw.BindingsError | apsw.ConstraintError):
+        return error
+    return Unreachable(str(error)) if isinstance(error, apsw.Error) else error

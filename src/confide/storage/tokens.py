@@ -1,0 +1,86 @@
+"""Tokens, in the same words on both engines."""
+
+from __future__ import annotations
+
+from confide.domain.accounts import NewToken, Token, User
+from confide.domain.audits import AuditEntry
+from confide.storage.accounts import grants_of, text_of_grants, user_of
+from confide.storage.transactions import Engine, Row, Transaction, logged, statement
+
+READ = """
+    SELECT t.id, t.user_id, u.login, t.is_session, t.label, t.grants, t.made_at, t.expires_at,
+           u.id, u.login, u.grants, u.disabled, u.added_at, u.password
+    FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.hash = $1
+"""
+LIST = """
+    SELECT t.id, t.user_id, u.login, t.is_session, t.label, t.grants, t.made_at, t.expires_at
+    FROM tokens t JOIN users u ON u.id = t.user_id
+"""
+_TOKEN_COLUMNS = 8
+
+
+class Tokens:
+    """Tokens of users."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def read(self, token_hash: bytes) -> tuple[Token, User] | None:
+        rows = await self._engine.rows(READ, token_hash)
+        if not rows:
+            return None
+        return _token_of(rows[0][:_TOKEN_COLUMNS]), user_of(rows[0][_TOKEN_COLUMNS:])
+
+    async def add(self, token: NewToken, *, made_at: int, entry: AuditEntry, mac: bytes) -> int:
+        return await self._engine.transact(_add(token, made_at, entry, mac))
+
+    async def list(self, user_id: int | None) -> list[Token]:
+        if user_id is None:
+            rows = await self._engine.rows(f"{LIST} ORDER BY t.id")
+        else:
+            rows = await self._engine.rows(f"{LIST} WHERE t.user_id = $1 ORDER BY t.id", user_id)
+        return [_token_of(row) for row in rows]
+
+    async def remove(self, token_id: int, *, of: int | None, entry: AuditEntry, mac: bytes) -> bool:
+        return await self._engine.transact(_remove(token_id, of, entry, mac))
+
+    async def forget_expired(self, *, before: int) -> None:
+        await self._engine.transact(_forget_expired(before))
+
+
+def _token_of(row: Row) -> Token:
+    id_, user_id, login, is_session, label, grants, made_at, expires_at = row
+    return Token(id_, user_id, login, bool(is_session), label, grants_of(grants), made_at, expires_at)
+
+
+def _add(token: NewToken, made_at: int, entry: AuditEntry, mac: bytes) -> Transaction[int]:
+    ((token_id,),) = yield statement(
+        "INSERT INTO tokens (hash, user_id, is_session, label, grants, made_at, expires_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
+        token.hash,
+        token.user_id,
+        int(token.is_session),
+        token.label,
+        text_of_grants(token.grants),
+        made_at,
+        token.expires_at,
+    )
+    yield from logged("token-added", token_id, entry=entry, mac=mac)
+    return int(token_id)
+
+
+def _remove(token_id: int, of: int | None, entry: AuditEntry, mac: bytes) -> Transaction[bool]:
+    if of is None:
+        removed = yield statement("DELETE FROM tokens WHERE id = $1 RETURNING id", token_id)
+    else:
+        removed = yield statement(
+            "DELETE FROM tokens WHERE id = $1 AND user_id = $2 RETURNING id", token_id, of
+        )
+    if not removed:
+        return False
+    yield from logged("token-revoked", token_id, entry=entry, mac=mac)
+    return True
+
+
+def _forget_expired(before: int) -> Transaction[None]:
+    yield statement("DELETE FROM tokens WHERE expires_at < $1", before)

@@ -1,0 +1,116 @@
+"""How a transaction is written once for both engines: a generator that yields statements and is sent rows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Generator, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from confide.domain.audits import AuditEntry
+from confide.ports import Row
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement with its `$n` arguments; the transaction is sent its rows."""
+
+    sql: str
+    args: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """Wait until no other transaction holds the lock of that name; held until the transaction ends."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableLock:
+    """Wait until no other transaction writes to the table, and let none begin until this one ends."""
+
+    table: str
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Several statements without arguments: a migration."""
+
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """One statement, once for each row of arguments."""
+
+    sql: str
+    rows: Sequence[Row]
+
+
+Step: TypeAlias = Statement | Lock | TableLock | Script | Many
+Transaction: TypeAlias = Generator[Step, list[Row], T]
+
+
+class UniqueTaken(Exception):  # noqa: N818 - a signal from an engine to a part of the store
+    """A unique index already holds the row; the transaction was undone."""
+
+
+class Engine(Protocol):
+    """What the parts of a store ask of SQLite and PostgreSQL."""
+
+    name: str
+
+    async def rows(self, sql: str, *args: Any) -> list[Row]:
+        """Run one statement, in a transaction of its own where it writes."""
+
+    async def transact(self, work: Transaction[T]) -> T:
+        """Run a transaction whole: it commits when the generator returns and is undone when it raises."""
+
+    def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, list[Row]]]:
+        """Run queries in one snapshot; yields the number of the query with a portion of its rows."""
+
+
+def statement(sql: str, *args: Any) -> Statement:
+    return Statement(sql, args)
+
+
+def text_of(engine: str, name: str) -> str:
+    return files("confide.storage").joinpath("sql", engine, name).read_text()
+
+
+AUDIT = """
+    INSERT INTO audit (at, action, outcome, actor, token_id, address, request_id, tenant, integration_type,
+                       version, subject, digest, mac, change_id)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+"""
+
+LOG = "INSERT INTO changes (kind, subject, saved_by, saved_at) VALUES ($1, $2, $3, $4) RETURNING id"
+
+
+def audit_args(entry: AuditEntry, *, mac: bytes) -> tuple[Any, ...]:
+    """The entry's arguments of `AUDIT`, all but the last, which is the change it explains."""
+    tenant, integration_type = entry.key or (None, None)
+    return (
+        entry.at,
+        entry.action,
+        entry.outcome,
+        entry.actor,
+        entry.token_id,
+        entry.address,
+        entry.request_id,
+        tenant,
+        integration_type,
+        entry.version,
+        entry.subject,
+        entry.digest,
+        mac,
+    )
+
+
+def logged(kind: str, subject: int | None, *, entry: AuditEntry, mac: bytes) -> Transaction[None]:
+    """Append a change that is no config's, with the audit entry that explains it."""
+    ((change_id,),) = yield statement(LOG, kind, subject, entry.actor, entry.at)
+    yield Statement(AUDIT, (*audit_args(entry, mac=mac), change_id))
