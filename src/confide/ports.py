@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from confide.domain.accounts import NewToken, NewUser, Token, User, UserChange
-from confide.domain.audits import AuditEntry
+from confide.domain.audits import AuditEntry, Caller
 from confide.domain.configs import ConfigLine, Kind, Outcome, StoredVersion
 from confide.domain.grants import Scope
 from confide.domain.names import Key
 from confide.domain.positions import Position
 
-request_id: ContextVar[str] = ContextVar("request_id", default="-")
+# Where the request under way comes from; set once, at the door.
+caller: ContextVar[Caller] = ContextVar("caller", default=Caller(None, "-"))  # noqa: B039 - frozen
 
 # Microseconds since 1970.
 Clock = Callable[[], int]

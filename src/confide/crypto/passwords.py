@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from confide.domain.errors import Busy
+
+T = TypeVar("T")
 
 MEMORY_KIB = 46 * 1024
 ITERATIONS = 1
@@ -53,7 +57,7 @@ class Argon2Hasher:
     def close(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, work, *args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN202
+    async def _run(self, work: Callable[..., T], *args: str) -> T:
         if self._waiting >= AT_ONCE + MOST_WAITING:
             raise Busy("Too many passwords wait to be hashed; try again.", retry_after_seconds=2)
         self._waiting += 1

@@ -5,9 +5,8 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from confide.domain.bodies import Json
 from confide.domain.errors import PreconditionInvalid, VersionConflict
 from confide.domain.names import Key
 
@@ -71,7 +70,7 @@ class ConfigDraft:
     """What a caller wants to be saved: merged into what is there, or put in its place."""
 
     key: Key
-    configuration: Json = field(repr=False)
+    configuration: Any = field(repr=False)
     how: Literal["merge", "replace"]
 
 

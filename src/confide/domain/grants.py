@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from confide.domain.errors import Fault, InvalidGrant
+from confide.domain.errors import Fault, InvalidGrant, InvalidName
 from confide.domain.names import Key
 
 _PATTERN = re.compile(r"\*|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9]|[A-Za-z0-9._-]{0,126}\*)?")
@@ -98,6 +98,13 @@ def grant(role: Any, tenant: Any, integration_type: Any, *, place: str = "") -> 
     if not legal or (role == "admin" and patterns != ("*", "*")):
         raise InvalidGrant(faults=(Fault(place, InvalidGrant.code, InvalidGrant.sentence),))
     return Grant(Role[role.upper()], Scope(tenant, integration_type))
+
+
+def scope(tenant: str, integration_type: str) -> Scope:
+    """Make a scope of two patterns that a caller sent; raise `InvalidName` if one is none."""
+    if not (_PATTERN.fullmatch(tenant) and _PATTERN.fullmatch(integration_type)):
+        raise InvalidName
+    return Scope(tenant, integration_type)
 
 
 def _matches(pattern: str, name: str) -> bool:

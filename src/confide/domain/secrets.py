@@ -1,0 +1,30 @@
+"""The form of a token: 256 random bits with a prefix and a checksum, of which only a hash is kept."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import secrets
+import zlib
+
+PREFIX = "cfd_"
+_BITS = 256
+_TOKEN = re.compile(r"cfd_([A-Za-z0-9_-]{43})([0-9a-f]{8})")
+
+
+def new_token() -> str:
+    body = base64.urlsafe_b64encode(secrets.token_bytes(_BITS // 8)).rstrip(b"=").decode()
+    return PREFIX + body + _checksum(body)
+
+
+def token_hash(token: str) -> bytes | None:
+    """The hash under which a token is kept; None for what cannot be one, told without the store."""
+    parts = _TOKEN.fullmatch(token)
+    if parts is None or _checksum(parts[1]) != parts[2]:
+        return None
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _checksum(body: str) -> str:
+    return f"{zlib.crc32(body.encode()):08x}"

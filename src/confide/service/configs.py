@@ -1,0 +1,224 @@
+"""Every act on configs, for any caller that has a principal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from confide.domain import bodies, masking, merging
+from confide.domain.bodies import Json
+from confide.domain.configs import (
+    Condition,
+    ConfigDraft,
+    ConfigLine,
+    Kind,
+    OpenedConfig,
+    Outcome,
+    Saved,
+    StoredVersion,
+)
+from confide.domain.errors import (
+    ConfigurationInvalid,
+    IdempotencyKeyReused,
+    IntegrityBroken,
+    NotFound,
+    TooManyRaces,
+)
+from confide.domain.grants import Principal, Role, Scope
+from confide.domain.names import Key
+from confide.ports import (
+    SECOND,
+    Clock,
+    MasterKeyMissing,
+    NewVersion,
+    Replay,
+    ReplayTaken,
+    SealBroken,
+    SealContext,
+    Sealer,
+    Store,
+)
+from confide.service.access import Access
+from confide.service.auditing import Auditor
+from confide.service.lines import Lines
+
+MOST_RACES = 64
+REPLAY_SECONDS = 24 * 60 * 60
+
+_log = logging.getLogger("confide")
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The `Idempotency-Key` of a request, and all that a retry of it must repeat."""
+
+    route: str
+    name: str
+    content: bytes = field(repr=False)
+
+
+class Configs:
+    """Reads, saves, lists and retires configs; roles are checked here."""
+
+    def __init__(self, store: Store, sealer: Sealer, *, access: Access, auditor: Auditor, clock: Clock) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._access = access
+        self._auditor = auditor
+        self._clock = clock
+        self._lines = Lines()
+        self.broken: set[tuple[Key, int]] = set()
+
+    async def read(self, key: Key, *, by: Principal) -> OpenedConfig:
+        """Read the current version; whose role is viewer sees secrets masked."""
+        role = await self._access.must_have(Role.VIEWER, key, by=by, action="read")
+        stored = await self._store.configs.read(key)
+        if stored is None or stored.kind is Kind.RETIRED:
+            raise NotFound
+        plain = await self._opened(stored)
+        if role >= Role.READER:
+            return OpenedConfig(key, stored.version, plain, is_masked=False)
+        masked = bodies.write(masking.masked(bodies.read_kept(plain)))
+        return OpenedConfig(key, stored.version, masked, is_masked=True)
+
+    async def list(
+        self, wanted: Scope, *, by: Principal, after: Key | None, limit: int
+    ) -> Sequence[ConfigLine]:
+        """List what the caller may see of what is wanted, in order of key; never bodies."""
+        groups = [[wanted], [grant.scope for grant in by.grants]]
+        if by.narrowed is not None:
+            groups.append([grant.scope for grant in by.narrowed])
+        return await self._store.configs.list(groups, after=after, limit=limit)
+
+    async def save(
+        self, draft: ConfigDraft, *, by: Principal, condition: Condition, retry: Retry | None = None
+    ) -> Saved:
+        """Save a draft as the next version, in line behind other saves of this config.
+
+        The condition is judged first; if it does not hold, or the outcome is unchanged, nothing is stored.
+        """
+        await self._access.must_have(Role.EDITOR, draft.key, by=by, action="save")
+        if not isinstance(draft.configuration, dict):
+            raise ConfigurationInvalid
+        masking.must_hold_no_mask(draft.configuration)
+        return await self._in_line(draft, by=by, condition=condition, retry=retry)
+
+    async def retire(
+        self, key: Key, *, by: Principal, condition: Condition, retry: Retry | None = None
+    ) -> Saved:
+        """Retire a config: it reads as missing and keeps its history."""
+        await self._access.must_have(Role.EDITOR, key, by=by, action="retire")
+        return await self._in_line(key, by=by, condition=condition, retry=retry)
+
+    async def forget_old_replays(self) -> None:
+        await self._store.configs.forget_replays(before=self._clock() - REPLAY_SECONDS * SECOND)
+
+    async def _in_line(
+        self, act: ConfigDraft | Key, *, by: Principal, condition: Condition, retry: Retry | None
+    ) -> Saved:
+        key = act if isinstance(act, Key) else act.key
+        replay = retry and self._replay(retry, by=by)
+        async with self._lines.of(key):
+            for _ in range(MOST_RACES):
+                if replay and (replayed := await self._replayed(replay, key)):
+                    return replayed
+                try:
+                    saved = await self._tried(act, by=by, condition=condition, replay=replay)
+                except ReplayTaken:
+                    continue
+                if saved is not None:
+                    return saved
+        raise TooManyRaces(retry_after_seconds=1)
+
+    async def _tried(
+        self, act: ConfigDraft | Key, *, by: Principal, condition: Condition, replay: Replay | None
+    ) -> Saved | None:
+        """One try; None if the race was lost, to another process or to the end of the tenant's key."""
+        if isinstance(act, Key):
+            return await self._tried_retiring(act, by=by, condition=condition, replay=replay)
+        key = act.key
+        current, active = await self._store.configs.read_for_saving(key)
+        is_live = current is not None and current.kind is Kind.SAVED
+        condition.must_hold(current.version if current is not None and is_live else None)
+        before = await self._before(current, how=act.how) if current is not None and is_live else None
+        after = merging.merge(before or {}, act.configuration) if act.how == "merge" else act.configuration
+        plain = bodies.check_merged(after)
+        if current is not None and before is not None and bodies.are_equal(before, after):
+            return await self._unchanged(key, current.version, replay)
+        version = current.version + 1 if current is not None else 1
+        key_id = await self._sealer.key_for_saving(key.tenant, active)
+        sealed = self._sealer.seal(plain, SealContext(key, version, Kind.SAVED), key_id=key_id)
+        outcome = Outcome.UPDATED if is_live else Outcome.CREATED
+        new = NewVersion(key, version, Kind.SAVED, key_id, sealed, saved_by=by.user_id, saved_at=self._clock())
+        return await self._appended(new, outcome, by=by, replay=replay, plain=plain)
+
+    async def _tried_retiring(
+        self, key: Key, *, by: Principal, condition: Condition, replay: Replay | None
+    ) -> Saved | None:
+        current = await self._store.configs.read(key)
+        is_live = current is not None and current.kind is Kind.SAVED
+        condition.must_hold(current.version if current is not None and is_live else None)
+        if current is None or not is_live:
+            raise NotFound
+        new = NewVersion(
+            key, current.version + 1, Kind.RETIRED, None, None, saved_by=by.user_id, saved_at=self._clock()
+        )
+        return await self._appended(new, Outcome.RETIRED, by=by, replay=replay, plain=None)
+
+    async def _appended(
+        self, new: NewVersion, outcome: Outcome, *, by: Principal, replay: Replay | None, plain: bytes | None
+    ) -> Saved | None:
+        digest = None if plain is None else self._sealer.mac("audit", plain)
+        action = "retire" if new.kind is Kind.RETIRED else "save"
+        entry, mac = self._auditor.entry(
+            action, outcome, by=by, key=new.key, version=new.version, digest=digest
+        )
+        kept = replay and replace(replay, version=new.version, outcome=outcome)
+        if not await self._store.configs.append(new, entry=entry, mac=mac, replay=kept):
+            return None
+        return Saved(new.key, new.version, outcome)
+
+    async def _unchanged(self, key: Key, version: int, replay: Replay | None) -> Saved:
+        if replay is not None:
+            kept = replace(replay, version=version, outcome=Outcome.UNCHANGED)
+            await self._store.configs.keep_replay(kept, saved_at=self._clock())
+        return Saved(key, version, Outcome.UNCHANGED)
+
+    async def _before(self, current: StoredVersion, *, how: str) -> Json | None:
+        try:
+            return bodies.read_kept(await self._opened(current))
+        except IntegrityBroken:
+            # What no longer opens cannot be merged into, but it can be replaced.
+            if how == "merge":
+                raise
+            return None
+
+    async def _opened(self, stored: StoredVersion) -> bytes:
+        context = SealContext(stored.key, stored.version, stored.kind)
+        try:
+            return await self._sealer.open(stored.body or b"", context)
+        except (SealBroken, MasterKeyMissing):
+            await self._report(stored)
+            raise IntegrityBroken(retry_after_seconds=60) from None
+
+    async def _report(self, stored: StoredVersion) -> None:
+        if (stored.key, stored.version) in self.broken:
+            return
+        self.broken.add((stored.key, stored.version))
+        _log.error(
+            "config does not open: tenant %s, integration type %s, version %d", *stored.key, stored.version
+        )
+        await self._auditor.note("open", "integrity-error", by=None, key=stored.key)
+
+    def _replay(self, retry: Retry, *, by: Principal) -> Replay:
+        return Replay(by.user_id, retry.route, retry.name, self._sealer.mac("idempotency", retry.content))
+
+    async def _replayed(self, replay: Replay, key: Key) -> Saved | None:
+        not_before = self._clock() - REPLAY_SECONDS * SECOND
+        known = await self._store.configs.read_replay(replay, not_before=not_before)
+        if known is None:
+            return None
+        if known.mac != replay.mac:
+            raise IdempotencyKeyReused
+        return Saved(key, known.version, known.outcome, is_replayed=True)

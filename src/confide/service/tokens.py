@@ -1,0 +1,153 @@
+"""Tokens: logging in, service tokens, and who a token stands for."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+from confide.domain import names, passwords, secrets
+from confide.domain.accounts import NewToken, Token, User
+from confide.domain.errors import InvalidLogin, InvalidToken, LoginFailed, NotFound, RateLimited
+from confide.domain.grants import Grant, Principal
+from confide.ports import SECOND, Clock, PasswordHasher, Sealer, Store, caller
+from confide.service.access import Access
+from confide.service.auditing import Auditor
+
+SESSION_SECONDS = 12 * 60 * 60
+SERVICE_TOKEN_SECONDS = 90 * 24 * 60 * 60
+
+
+class Tokens:
+    """Every act on tokens."""
+
+    def __init__(
+        self,
+        store: Store,
+        sealer: Sealer,
+        hasher: PasswordHasher,
+        *,
+        access: Access,
+        auditor: Auditor,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._hasher = hasher
+        self._access = access
+        self._auditor = auditor
+        self._clock = clock
+
+    async def principal(self, token: str) -> Principal:
+        """Return who a token stands for now; raises `InvalidToken`, the same for every reason."""
+        hashed = secrets.token_hash(token)
+        found = await self._store.tokens.read(hashed) if hashed else None
+        if found is None:
+            raise InvalidToken
+        known, user = found
+        if known.expires_at <= self._clock() or user.is_disabled:
+            raise InvalidToken
+        return Principal(user.id, user.login, user.grants, known.id, known.is_session, known.grants)
+
+    async def login(self, login: str, password: str) -> tuple[str, int]:
+        """Begin a session; returns its token and when it ends, in microseconds.
+
+        Raises `LoginFailed`, the same and after the same time whether there is such a user, or `RateLimited`
+        before anything is looked at.
+        """
+        counted, address = self._guess_counter(login), _network(caller.get().address)
+        await self._count_attempt(counted, address)
+        user = await self._user_of(login)
+        known = user.password if user and not user.is_disabled else None
+        if not await self._hasher.verify(passwords.normal(password[: 4 * passwords.MAX_CHARACTERS]), known):
+            await self._auditor.note("login", "failed", by=None, subject=user.id if user else None)
+            raise LoginFailed
+        if user is None or known is None:  # verify says no without a known hash
+            raise LoginFailed
+        await self._store.accounts.clear_attempts(counted, address)
+        await self._rehash_if_outdated(user.id, password, known)
+        expires_at = self._clock() + SESSION_SECONDS * SECOND
+        token, _ = await self._added(user, label="login", is_session=True, grants=None, expires_at=expires_at, by=None)
+        return token, expires_at
+
+    async def logout(self, *, by: Principal) -> None:
+        entry, mac = self._auditor.entry("logout", "ended", by=by, subject=by.token_id)
+        await self._store.tokens.remove(by.token_id, of=by.user_id, entry=entry, mac=mac)
+
+    async def add(
+        self, label: str, *, by: Principal, login: str | None, ttl_seconds: int, grants: tuple[Grant, ...] | None
+    ) -> tuple[str, Token]:
+        """Make a service token, for oneself or, as admin, for any user; its secret is told only now."""
+        await self._access.must_be_whole(by, action="add token")
+        if login not in (None, by.login):
+            await self._access.must_be_admin(by, action="add token")
+        user = await self._store.accounts.read(login or by.login)
+        if user is None:
+            raise NotFound
+        expires_at = self._clock() + ttl_seconds * SECOND
+        return await self._added(user, label=label, is_session=False, grants=grants, expires_at=expires_at, by=by)
+
+    async def list(self, *, by: Principal) -> Sequence[Token]:
+        """List the caller's tokens, or everybody's for an admin; never their secrets."""
+        return await self._store.tokens.list(None if by.is_admin else by.user_id)
+
+    async def revoke(self, token_id: int, *, by: Principal) -> None:
+        """End a token of one's own or, as admin, anybody's; foreign is as missing."""
+        await self._access.must_be_whole(by, action="revoke token")
+        entry, mac = self._auditor.entry("revoke token", "revoked", by=by, subject=token_id)
+        of = None if by.is_admin else by.user_id
+        if not await self._store.tokens.remove(token_id, of=of, entry=entry, mac=mac):
+            raise NotFound
+
+    async def forget_expired(self) -> None:
+        await self._store.tokens.forget_expired(before=self._clock())
+
+    async def _added(
+        self,
+        user: User,
+        *,
+        label: str,
+        is_session: bool,
+        grants: tuple[Grant, ...] | None,
+        expires_at: int,
+        by: Principal | None,
+    ) -> tuple[str, Token]:
+        token = secrets.new_token()
+        hashed = secrets.token_hash(token) or b""
+        made_at = self._clock()
+        new = NewToken(hashed, user.id, is_session, label, grants, expires_at)
+        action = "login" if is_session else "add token"
+        entry, mac = self._auditor.entry(action, "added", by=by, subject=user.id)
+        token_id = await self._store.tokens.add(new, made_at=made_at, entry=entry, mac=mac)
+        return token, Token(token_id, user.id, user.login, is_session, label, grants, made_at, expires_at)
+
+    async def _count_attempt(self, counted: bytes, address: str) -> None:
+        wait = await self._store.accounts.begin_attempt(counted, address, now=self._clock())
+        if wait is not None:
+            raise RateLimited(retry_after_seconds=wait)
+
+    async def _user_of(self, login: str) -> User | None:
+        try:
+            return await self._store.accounts.read(names.login(login))
+        except InvalidLogin:
+            # Nobody can have it, and nobody shall be told: it costs what any login costs.
+            return await self._store.accounts.read("")
+
+    async def _rehash_if_outdated(self, user_id: int, password: str, known: str) -> None:
+        if self._hasher.is_outdated(known):
+            new = await self._hasher.hash(passwords.normal(password))
+            await self._store.accounts.rehash(user_id, old=known, new=new)
+
+    def _guess_counter(self, login: str) -> bytes:
+        # Only a MAC is kept: people type passwords where a login belongs.
+        return self._sealer.mac("audit", b"login " + names.guessed_login(login).encode())
+
+
+def _network(address: str | None) -> str:
+    """What counts as one address: an IPv4 address, or the /64 that a host with IPv6 has to itself."""
+    try:
+        parsed = ipaddress.ip_address(address or "")
+    except ValueError:
+        return "-"
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)
