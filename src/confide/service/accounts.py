@@ -12,6 +12,7 @@ from confide.domain.grants import Grant, Principal, Role, Scope
 from confide.ports import PasswordHasher, Store
 from confide.service.access import Access
 from confide.service.auditing import Auditor
+from confide.service.guesses import Guesses
 
 ADMIN = (Grant(Role.ADMIN, Scope("*", "*")),)
 
@@ -33,12 +34,14 @@ class Accounts:
         store: Store,
         hasher: PasswordHasher,
         *,
+        guesses: Guesses,
         access: Access,
         auditor: Auditor,
         min_password_characters: int,
     ) -> None:
         self._store = store
         self._hasher = hasher
+        self._guesses = guesses
         self._access = access
         self._auditor = auditor
         self._min_characters = min_password_characters
@@ -106,11 +109,12 @@ class Accounts:
     async def change_own_password(self, old: str, new: str, *, by: Principal) -> None:
         """Change the caller's own password, which must be known; ends all other sessions."""
         await self._access.must_be_whole(by, action="change password")
-        user = await self._store.accounts.read(by.login)
-        known = user.password if user else None
-        if not await self._hasher.verify(passwords.normal(old), known):
-            await self._auditor.note("change password", "denied", by=by)
-            raise NotAllowed("The old password is wrong.")
+        async with self._guesses.of(by.login) as guess:
+            user = await self._store.accounts.read(by.login)
+            if not await self._hasher.verify(passwords.normal(old), user.password if user else None):
+                await self._auditor.note("change password", "denied", by=by)
+                raise NotAllowed("The old password is wrong.")
+            await guess.was_right()
         hashed = await self._hashed(new, login=by.login)
         entry, mac = self._auditor.entry("change password", "changed", by=by, subject=by.user_id)
         await self._store.accounts.set_password(by.user_id, hashed, keep=by.token_id, entry=entry, mac=mac)

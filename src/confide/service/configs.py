@@ -44,6 +44,7 @@ from confide.service.auditing import Auditor
 from confide.service.lines import Lines
 
 MOST_RACES = 64
+MOST_IN_LINE = 1_000
 REPLAY_SECONDS = 24 * 60 * 60
 
 _log = logging.getLogger("confide")
@@ -67,7 +68,7 @@ class Configs:
         self._access = access
         self._auditor = auditor
         self._clock = clock
-        self._lines = Lines()
+        self._lines: Lines[Key] = Lines(most_in_line=MOST_IN_LINE)
         self.broken: set[tuple[Key, int]] = set()
 
     async def read(self, key: Key, *, by: Principal) -> OpenedConfig:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 
 from confide.domain import names, passwords, secrets
 from confide.domain.accounts import NewToken, Token, User
-from confide.domain.errors import InvalidLogin, InvalidToken, LoginFailed, NotFound, RateLimited
+from confide.domain.errors import InvalidLogin, InvalidToken, LoginFailed, NotFound
 from confide.domain.grants import Grant, Principal
-from confide.ports import SECOND, Clock, PasswordHasher, Sealer, Store, caller
+from confide.ports import SECOND, Clock, PasswordHasher, Store
 from confide.service.access import Access
 from confide.service.auditing import Auditor
+from confide.service.guesses import Guesses
 
 SESSION_SECONDS = 12 * 60 * 60
 SERVICE_TOKEN_SECONDS = 90 * 24 * 60 * 60
@@ -23,16 +23,16 @@ class Tokens:
     def __init__(
         self,
         store: Store,
-        sealer: Sealer,
         hasher: PasswordHasher,
         *,
+        guesses: Guesses,
         access: Access,
         auditor: Auditor,
         clock: Clock,
     ) -> None:
         self._store = store
-        self._sealer = sealer
         self._hasher = hasher
+        self._guesses = guesses
         self._access = access
         self._auditor = auditor
         self._clock = clock
@@ -54,17 +54,7 @@ class Tokens:
         Raises `LoginFailed`, the same and after the same time whether there is such a user, or `RateLimited`
         before anything is looked at.
         """
-        counted, address = self._guess_counter(login), _network(caller.get().address)
-        await self._count_attempt(counted, address)
-        user = await self._user_of(login)
-        known = user.password if user and not user.is_disabled else None
-        if not await self._hasher.verify(passwords.normal(password[: 4 * passwords.MAX_CHARACTERS]), known):
-            await self._auditor.note("login", "failed", by=None, subject=user.id if user else None)
-            raise LoginFailed
-        if user is None or known is None:  # verify says no without a known hash
-            raise LoginFailed
-        await self._store.accounts.clear_attempts(counted, address)
-        await self._rehash_if_outdated(user.id, password, known)
+        user = await self._user_with(login, password)
         expires_at = self._clock() + SESSION_SECONDS * SECOND
         token, _ = await self._added(user, label="login", is_session=True, grants=None, expires_at=expires_at, by=None)
         return token, expires_at
@@ -120,10 +110,19 @@ class Tokens:
         token_id = await self._store.tokens.add(new, made_at=made_at, entry=entry, mac=mac)
         return token, Token(token_id, user.id, user.login, is_session, label, grants, made_at, expires_at)
 
-    async def _count_attempt(self, counted: bytes, address: str) -> None:
-        wait = await self._store.accounts.begin_attempt(counted, address, now=self._clock())
-        if wait is not None:
-            raise RateLimited(retry_after_seconds=wait)
+    async def _user_with(self, login: str, password: str) -> User:
+        plain = passwords.normal(password[: 4 * passwords.MAX_CHARACTERS])
+        async with self._guesses.of(login) as guess:
+            user = await self._user_of(login)
+            known = user.password if user and not user.is_disabled else None
+            is_right = await self._hasher.verify(plain, known)
+            if not is_right or user is None or known is None:
+                await self._auditor.note("login", "failed", by=None, subject=user.id if user else None)
+                raise LoginFailed
+            await guess.was_right()
+        if self._hasher.is_outdated(known):
+            await self._store.accounts.rehash(user.id, old=known, new=await self._hasher.hash(plain))
+        return user
 
     async def _user_of(self, login: str) -> User | None:
         try:
@@ -131,23 +130,3 @@ class Tokens:
         except InvalidLogin:
             # Nobody can have it, and nobody shall be told: it costs what any login costs.
             return await self._store.accounts.read("")
-
-    async def _rehash_if_outdated(self, user_id: int, password: str, known: str) -> None:
-        if self._hasher.is_outdated(known):
-            new = await self._hasher.hash(passwords.normal(password))
-            await self._store.accounts.rehash(user_id, old=known, new=new)
-
-    def _guess_counter(self, login: str) -> bytes:
-        # Only a MAC is kept: people type passwords where a login belongs.
-        return self._sealer.mac("audit", b"login " + names.guessed_login(login).encode())
-
-
-def _network(address: str | None) -> str:
-    """What counts as one address: an IPv4 address, or the /64 that a host with IPv6 has to itself."""
-    try:
-        parsed = ipaddress.ip_address(address or "")
-    except ValueError:
-        return "-"
-    if isinstance(parsed, ipaddress.IPv6Address):
-        return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)

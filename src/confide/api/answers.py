@@ -1,0 +1,57 @@
+"""Answers as they go out: status, headers, bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Send
+
+from confide.domain import bodies
+
+JSON = b"application/json"
+PROBLEM = b"application/problem+json"
+
+Headers = tuple[tuple[bytes, bytes], ...]
+# On every answer, the documentation page's own policy aside.
+SAFE: Headers = (
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One complete answer."""
+
+    body: bytes = field(repr=False)
+    status: int = 200
+    headers: Headers = ()
+    content_type: bytes = JSON
+
+    def with_headers(self, *more: tuple[bytes, bytes]) -> Answer:
+        return Answer(self.body, self.status, (*self.headers, *more), self.content_type)
+
+    def all_headers(self) -> list[tuple[bytes, bytes]]:
+        policy = () if any(name == POLICY[0] for name, _ in self.headers) else (POLICY,)
+        described = ((b"content-type", self.content_type), (b"content-length", str(len(self.body)).encode()))
+        if self.status in (204, 304):
+            described = ()
+        return [*described, *SAFE, *policy, *self.headers]
+
+    async def send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})
+        await send({"type": "http.response.body", "body": self.body})
+
+    def as_response(self) -> Response:
+        response = Response(self.body, self.status)
+        response.raw_headers = self.all_headers()
+        return response
+
+
+def json_answer(value: Mapping[str, Any], *, status: int = 200, headers: Headers = ()) -> Answer:
+    return Answer(bodies.write(value), status, headers)

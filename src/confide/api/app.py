@@ -1,0 +1,84 @@
+"""The application: the framework's routes behind the door, and one document that describes them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from confide.api import accounts, docs, health, tenants, tokens
+from confide.api.door import Door
+from confide.api.errors import problem
+from confide.api.models import Problem
+from confide.api.openapi import CONFIG_PATHS
+from confide.api.services import Services
+from confide.domain.errors import MalformedRequest, MethodNotAllowed, NotFound
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+DESCRIPTION = "Keeps and serves every tenant's integration configuration, sealed at rest."
+
+
+def make_app(services: Callable[[], Services], *, version: str, lifespan: Lifespan | None = None) -> Door:
+    """Put the routes together; `services` is asked at each request, for they come alive with the process."""
+    app = FastAPI(
+        title="Confide",
+        version=version,
+        description=DESCRIPTION,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+        responses={"default": {"model": Problem, "description": "A refusal"}},
+        exception_handlers={HTTPException: _refused},
+    )
+    for router in (accounts.router, tokens.router, tenants.router, health.router, docs.router):
+        app.include_router(router)
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]
+    return Door(app, services)
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    """What the framework's router refuses, in our form."""
+    if not isinstance(error, HTTPException):
+        raise error
+    known = {404: NotFound, 405: MethodNotAllowed}.get(error.status_code, MalformedRequest)
+    response = problem(known()).as_response()
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        components = document["components"]
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+        document["paths"] = CONFIG_PATHS | document["paths"]
+        _tidy(document)
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _tidy(document: dict[str, Any]) -> None:
+    """Say what is true: refusals are problem documents, and our reader answers none of the framework's 422s."""
+    refused = {
+        "description": "A refusal",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = refused
+    for unused in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(unused, None)
+
+

@@ -1,0 +1,183 @@
+"""One request as our code sees it: framing guarded, parameters strict, body read once and whole."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes
+
+from starlette.types import Receive, Scope
+
+from confide.domain import bodies
+from confide.domain.bodies import MAX_BODY_BYTES, Json
+from confide.domain.errors import (
+    BodyNotExpected,
+    BodyTooLarge,
+    ContentEncodingUnsupported,
+    ContentTypeUnsupported,
+    DuplicateParameter,
+    HeadersTooLarge,
+    InvalidToken,
+    MalformedParameter,
+    MalformedRequest,
+    MissingParameter,
+    NoToken,
+    RequestTimeout,
+    TwoCredentials,
+    UnknownParameter,
+    UriTooLong,
+)
+from confide.domain.grants import Principal
+
+if TYPE_CHECKING:
+    from confide.api.services import Services
+
+MAX_URI_BYTES = 8 * 1024
+MAX_HEADERS_BYTES = 32 * 1024
+MAX_HEADERS = 100
+BODY_SECONDS = 30.0
+
+_JSON_TYPE = re.compile(
+    r'application/(?:json|merge-patch\+json)(?:\s*;\s*charset\s*=\s*"?utf-8"?)?\s*', re.IGNORECASE
+)
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_BEARER = re.compile(r"bearer +([\x21-\x7e]+) *", re.IGNORECASE)
+
+
+class Disconnected(Exception):  # noqa: N818 - nobody is there to be told
+    """The caller went away before the request was whole; nothing was done."""
+
+
+class Call:
+    """One request. Raises refusals as it is asked; it has no state of the store."""
+
+    def __init__(self, scope: Scope, receive: Receive, services: Services) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.services = services
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.who: Principal | None = None
+        self._body: bytes | None = None
+
+    def guard(self) -> None:
+        """Refuse what the server lets through: too long, no or two hosts, two credentials."""
+        headers = self.scope["headers"]
+        if len(self.scope["query_string"]) + len(self.scope["raw_path"]) > MAX_URI_BYTES:
+            raise UriTooLong
+        if len(headers) > MAX_HEADERS or sum(len(n) + len(v) for n, v in headers) > MAX_HEADERS_BYTES:
+            raise HeadersTooLarge
+        names = [name for name, _ in headers]
+        if names.count(b"host") != 1:
+            raise MalformedRequest("A request names its host once.")
+        if names.count(b"authorization") > 1:
+            raise TwoCredentials
+
+    def header(self, name: bytes) -> str | None:
+        """The value of a header that may be given once only."""
+        values = [value for known, value in self.scope["headers"] if known == name]
+        if len(values) > 1:
+            raise MalformedRequest(f"The header {name.decode()} is given more than once.")
+        return values[0].decode("latin-1") if values else None
+
+    def listed(self, name: bytes) -> str | None:
+        """The value of a header whose lines make one list (RFC 9110, 5.3)."""
+        values = [value.decode("latin-1") for known, value in self.scope["headers"] if known == name]
+        return ", ".join(values) if values else None
+
+    def parameters(self, *, needed: Collection[str] = (), known: Collection[str] = ()) -> dict[str, str]:
+        """Read the query: each parameter known and given once, the needed ones there."""
+        found: dict[str, str] = {}
+        for part in self.scope["query_string"].split(b"&"):
+            if not part:
+                continue
+            name, _, value = part.partition(b"=")
+            text = _decoded(name)
+            if text not in needed and text not in known:
+                raise UnknownParameter
+            if text in found:
+                raise DuplicateParameter(f"The parameter {text} is given more than once.")
+            found[text] = _decoded(value)
+        for name in needed:
+            if name not in found:
+                raise MissingParameter(f"The parameter {name} is missing.")
+        return found
+
+    def bearer(self) -> str | None:
+        """The token that was sent, if any."""
+        value = self.header(b"authorization")
+        if value is None:
+            return None
+        found = _BEARER.fullmatch(value)
+        if found is None:
+            raise InvalidToken if value.lower().startswith("bearer") else NoToken
+        return found[1]
+
+    async def principal(self) -> Principal:
+        """Who is asking; raises `NoToken` or `InvalidToken`."""
+        if self.who is None:
+            token = self.bearer()
+            if token is None:
+                raise NoToken
+            self.who = await self.services.tokens.principal(token)
+        return self.who
+
+    async def document(self) -> Json:
+        """The body as one strict JSON object."""
+        if self.header(b"content-encoding") not in (None, "", "identity"):
+            raise ContentEncodingUnsupported
+        if not _JSON_TYPE.fullmatch(self._content_type()):
+            raise ContentTypeUnsupported
+        return bodies.read_object(await self.body())
+
+    def replace_body(self, body: bytes) -> None:
+        """Put another JSON body in place of what was sent."""
+        kept = [(n, v) for n, v in self.scope["headers"] if n not in (b"content-type", b"content-length")]
+        described = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        self.scope["headers"] = [*kept, *described]
+        self._body = body
+
+    def must_have_no_body(self) -> None:
+        length = self.header(b"content-length")
+        if length not in (None, "0") or self.header(b"transfer-encoding") is not None:
+            raise BodyNotExpected
+
+    async def body(self) -> bytes:
+        """Read the body once; only one that the framing said is complete counts."""
+        if self._body is None:
+            length = self.header(b"content-length")
+            if length is not None and length.isdigit() and int(length) > MAX_BODY_BYTES:
+                raise BodyTooLarge
+            try:
+                async with asyncio.timeout(BODY_SECONDS):
+                    self._body = await self._received()
+            except TimeoutError:
+                raise RequestTimeout from None
+        return self._body
+
+    async def _received(self) -> bytes:
+        parts = bytearray()
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            parts += message.get("body", b"")
+            if len(parts) > MAX_BODY_BYTES:
+                raise BodyTooLarge
+            if not message.get("more_body", False):
+                return bytes(parts)
+
+    def _content_type(self) -> str:
+        values = [value for name, value in self.scope["headers"] if name == b"content-type"]
+        return values[0].decode("latin-1") if len(values) == 1 else ""
+
+
+def _decoded(part: bytes) -> str:
+    if _BAD_ESCAPE.search(part):
+        raise MalformedParameter("A percent sign in the query is followed by two hexadecimal digits.")
+    try:
+        return unquote_to_bytes(part.replace(b"+", b" ")).decode()
+    except UnicodeDecodeError:
+        raise MalformedParameter("The query is not UTF-8.") from None

@@ -1,0 +1,155 @@
+"""`/config` and `/configs`: the routes that carry the load, written against ASGI itself."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from confide.api.answers import Answer, json_answer
+from confide.api.calls import Call
+from confide.api.times import written
+from confide.domain import configs, grants, names
+from confide.domain.configs import ConfigDraft, Saved
+from confide.domain.errors import (
+    IdempotencyKeyInvalid,
+    InvalidCursor,
+    InvalidName,
+    MalformedParameter,
+    UnknownMember,
+)
+from confide.domain.names import Key
+from confide.service.configs import Retry
+
+ADDRESS = ("tenant", "integration_type")
+MEMBERS = frozenset({"tenant", "integration_type", "configuration"})
+MOST_LISTED = 1_000
+USUALLY_LISTED = 100
+
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_LIMIT = re.compile(r"[1-9][0-9]{0,3}")
+
+
+async def read(call: Call) -> Answer:
+    by = await call.principal()
+    call.must_have_no_body()
+    asked = call.parameters(needed=ADDRESS)
+    key = names.key(asked["tenant"], asked["integration_type"])
+    known, match = call.listed(b"if-none-match"), call.listed(b"if-match")
+    condition = configs.condition(match, None)
+    if known is not None:
+        configs.tags(known)
+    config = await call.services.configs.read(key, by=by)
+    condition.must_hold(config.version)
+    headers = ((b"etag", config.tag.encode()), (b"config-version", str(config.version).encode()))
+    if known is not None and configs.is_known(config.tag, known):
+        return Answer(b"", 304, headers)
+    # Names are ASCII without quotes, and the configuration is JSON as it was saved: no need to write it again.
+    body = b'{"tenant":"%b","integration_type":"%b","configuration":%b}' % (
+        key.tenant.encode(),
+        key.integration_type.encode(),
+        config.configuration,
+    )
+    return Answer(body, 200, headers)
+
+
+async def merge(call: Call) -> Answer:
+    return await _save(call, how="merge")
+
+
+async def replace(call: Call) -> Answer:
+    return await _save(call, how="replace")
+
+
+async def retire(call: Call) -> Answer:
+    by = await call.principal()
+    call.must_have_no_body()
+    asked = call.parameters(needed=ADDRESS)
+    key = names.key(asked["tenant"], asked["integration_type"])
+    condition = configs.condition(call.listed(b"if-match"), call.listed(b"if-none-match"))
+    retry = _retry(call, content=call.scope["query_string"])
+    saved = await call.services.configs.retire(key, by=by, condition=condition, retry=retry)
+    return _saved(saved)
+
+
+async def list_configs(call: Call) -> Answer:
+    by = await call.principal()
+    call.must_have_no_body()
+    asked = call.parameters(known=(*ADDRESS, "after", "limit"))
+    wanted = grants.scope(asked.get("tenant", "*"), asked.get("integration_type", "*"))
+    limit = _limit(asked.get("limit"))
+    lines = await call.services.configs.list(wanted, by=by, after=_cursor(asked.get("after")), limit=limit + 1)
+    shown = lines[:limit]
+    return json_answer(
+        {
+            "configs": [
+                {
+                    "tenant": line.key.tenant,
+                    "integration_type": line.key.integration_type,
+                    "version": line.version,
+                    "saved_at": written(line.saved_at),
+                    "saved_by": line.saved_by,
+                }
+                for line in shown
+            ],
+            "next": ":".join(shown[-1].key) if len(lines) > limit else None,
+        }
+    )
+
+
+async def _save(call: Call, *, how: Any) -> Answer:
+    by = await call.principal()
+    document = await call.document()
+    # After the body, which says tenant and type: a second place for them is refused.
+    call.parameters()
+    if not document.keys() <= MEMBERS:
+        raise UnknownMember
+    key = names.key(document.get("tenant"), document.get("integration_type"))
+    condition = configs.condition(call.listed(b"if-match"), call.listed(b"if-none-match"))
+    retry = _retry(call, content=await call.body())
+    draft = ConfigDraft(key, document.get("configuration"), how)
+    return _saved(await call.services.configs.save(draft, by=by, condition=condition, retry=retry))
+
+
+def _saved(saved: Saved) -> Answer:
+    tenant, integration_type = saved.key
+    headers = [(b"config-version", str(saved.version).encode())]
+    if saved.outcome is not configs.Outcome.RETIRED:
+        headers.append((b"etag", f'"{saved.version}"'.encode()))
+    if saved.is_replayed:
+        headers.append((b"idempotency-replayed", b"true"))
+    return json_answer(
+        {
+            "message": f"Config '{tenant} : {integration_type}' is {saved.outcome}",
+            "tenant": tenant,
+            "integration_type": integration_type,
+            "version": saved.version,
+        },
+        headers=tuple(headers),
+    )
+
+
+def _retry(call: Call, *, content: bytes) -> Retry | None:
+    name = call.header(b"idempotency-key")
+    if name is None:
+        return None
+    if not _IDEMPOTENCY_KEY.fullmatch(name):
+        raise IdempotencyKeyInvalid
+    return Retry(f"{call.method} {call.path}", name, content)
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return USUALLY_LISTED
+    if not _LIMIT.fullmatch(text) or int(text) > MOST_LISTED:
+        raise MalformedParameter(f"The parameter limit is a number from 1 to {MOST_LISTED:,}.")
+    return int(text)
+
+
+def _cursor(text: str | None) -> Key | None:
+    if text is None:
+        return None
+    tenant, _, integration_type = text.partition(":")
+    try:
+        return names.key(tenant, integration_type)
+    except InvalidName:
+        raise InvalidCursor from None

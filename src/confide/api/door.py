@@ -1,0 +1,129 @@
+"""The first room of a request: guards the framing, answers `/config` itself, hands on the rest."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from confide.api import configs, old_contract
+from confide.api.answers import Answer
+from confide.api.calls import Call, Disconnected
+from confide.api.errors import problem
+from confide.api.services import Services
+from confide.domain.audits import Caller
+from confide.domain.errors import (
+    InternalError,
+    MethodNotAllowed,
+    NotFound,
+    Refusal,
+    StoreUnavailable,
+)
+from confide.ports import Unreachable, caller
+
+Route = Callable[[Call], Awaitable[Answer]]
+
+# The routes that carry the load stay out of the framework.
+ROUTES: dict[str, dict[str, Route]] = {
+    "/config": {
+        "GET": configs.read,
+        "POST": configs.merge,
+        "PUT": configs.replace,
+        "DELETE": configs.retire,
+    },
+    "/configs": {"GET": configs.list_configs},
+}
+RETRY_SECONDS = 1
+
+_requests = structlog.get_logger("confide.requests")
+_log = logging.getLogger("confide")
+
+
+class Door:
+    """The outermost ASGI application. Nothing behind it sees a request that is not well framed."""
+
+    def __init__(self, behind: ASGIApp, services: Callable[[], Services]) -> None:
+        self._behind = behind
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._behind(scope, receive, send)
+            return
+        began = time.perf_counter()
+        call = Call(scope, receive, self._services())
+        request_id = secrets.token_hex(8)
+        client = scope.get("client")
+        caller.set(Caller(client[0] if client else None, request_id))
+        sender = _Sender(send, request_id)
+        try:
+            await self._answer(call, sender)
+        except Disconnected:
+            return
+        finally:
+            _requests.info(
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=sender.status,
+                milliseconds=round((time.perf_counter() - began) * 1_000, 2),
+                request_id=request_id,
+                user_id=call.who.user_id if call.who else None,
+            )
+
+    async def _answer(self, call: Call, sender: _Sender) -> None:
+        try:
+            call.guard()
+            if call.services.is_old_contract_on and await old_contract.translate(call):
+                sender.extra.append(old_contract.DEPRECATION)
+            await self._routed(call, sender)
+        except Refusal as refusal:
+            await sender.refuse(refusal)
+        except Unreachable:
+            await sender.refuse(StoreUnavailable(retry_after_seconds=RETRY_SECONDS))
+        except Disconnected:
+            raise
+        except Exception:
+            _log.exception("a bug, met by request %s", caller.get().request_id)
+            await sender.refuse(InternalError())
+
+    async def _routed(self, call: Call, sender: _Sender) -> None:
+        # One spelling of each path: no second door by way of escapes or doubled slashes.
+        raw_path: bytes = call.scope["raw_path"]
+        if raw_path != call.path.encode() or b"//" in raw_path:
+            raise NotFound
+        routes = ROUTES.get(call.path)
+        if routes is None:
+            call.scope["confide.call"] = call
+            await self._behind(call.scope, call.receive, sender)
+            return
+        route = routes.get(call.method)
+        if route is None:
+            sender.extra.append((b"allow", ", ".join(routes).encode()))
+            raise MethodNotAllowed
+        answer = await route(call)
+        await answer.send(sender)
+
+
+class _Sender:
+    """Sends an answer with the request id, and remembers its status for the log."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self.extra = [(b"request-id", request_id.encode())]
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*message["headers"], *self.extra]}
+        await self._send(message)
+
+    async def refuse(self, refusal: Refusal) -> None:
+        if self.status:
+            return  # the answer had begun: there is nothing left to say
+        await problem(refusal).send(self)

@@ -1,0 +1,110 @@
+"""The one table that turns refusals into statuses, and their form as problem documents (RFC 9457)."""
+
+from __future__ import annotations
+
+import http
+from typing import Any
+
+from confide.api.answers import PROBLEM, Answer, Headers
+from confide.domain import bodies, errors
+from confide.domain.errors import Refusal
+
+STATUS: dict[type[Refusal], int] = {
+    errors.JsonInvalid: 400,
+    errors.JsonEncoding: 400,
+    errors.JsonSurrogate: 400,
+    errors.JsonDuplicateKey: 400,
+    errors.NotAnObject: 400,
+    errors.UnknownMember: 400,
+    errors.BodyNotExpected: 400,
+    errors.DuplicateParameter: 400,
+    errors.UnknownParameter: 400,
+    errors.MissingParameter: 400,
+    errors.MalformedParameter: 400,
+    errors.InvalidCursor: 400,
+    errors.MalformedRequest: 400,
+    errors.PreconditionInvalid: 400,
+    errors.IdempotencyKeyInvalid: 400,
+    errors.TwoCredentials: 400,
+    errors.NoToken: 401,
+    errors.InvalidToken: 401,
+    errors.LoginFailed: 401,
+    errors.NotAllowed: 403,
+    errors.NotFound: 404,
+    errors.MethodNotAllowed: 405,
+    errors.RequestTimeout: 408,
+    errors.UserExists: 409,
+    errors.LastAdmin: 409,
+    errors.PositionGone: 410,
+    errors.VersionConflict: 412,
+    errors.BodyTooLarge: 413,
+    errors.UriTooLong: 414,
+    errors.ContentTypeUnsupported: 415,
+    errors.ContentEncodingUnsupported: 415,
+    errors.InvalidName: 422,
+    errors.InvalidLogin: 422,
+    errors.InvalidGrant: 422,
+    errors.InvalidBody: 422,
+    errors.ConfigurationInvalid: 422,
+    errors.JsonNul: 422,
+    errors.NumberOutOfRange: 422,
+    errors.TooDeep: 422,
+    errors.TooManyMembers: 422,
+    errors.KeyTooLong: 422,
+    errors.StringTooLong: 422,
+    errors.DocumentTooLarge: 422,
+    errors.MaskSentBack: 422,
+    errors.IdempotencyKeyReused: 422,
+    errors.PasswordTooShort: 422,
+    errors.PasswordTooLong: 422,
+    errors.PasswordCommon: 422,
+    errors.PasswordMissing: 422,
+    errors.ConfirmMissing: 422,
+    errors.RateLimited: 429,
+    errors.HeadersTooLarge: 431,
+    errors.InternalError: 500,
+    errors.Busy: 503,
+    errors.TooManyRaces: 503,
+    errors.StoreUnavailable: 503,
+    errors.IntegrityBroken: 503,
+}
+# RFC 6750, section 3: a challenge, with an error code only where credentials were sent.
+_CHALLENGE: dict[type[Refusal], bytes] = {
+    errors.NoToken: b'Bearer realm="confide"',
+    errors.InvalidToken: b'Bearer realm="confide", error="invalid_token"',
+    errors.TwoCredentials: b'Bearer realm="confide", error="invalid_request"',
+    errors.LoginFailed: b'Bearer realm="confide"',
+}
+# The rest of such a request is not read: the connection ends with the answer.
+_CLOSING = (errors.BodyTooLarge, errors.RequestTimeout, errors.MalformedRequest)
+
+
+def problem(refusal: Refusal) -> Answer:
+    """Write a refusal as a problem document; it never holds what the caller sent."""
+    status = STATUS[type(refusal)]
+    document: dict[str, Any] = {
+        "type": f"/docs/errors#{refusal.code}",
+        "title": http.HTTPStatus(status).phrase,
+        "status": status,
+        "code": refusal.code,
+        "detail": refusal.detail,
+        "error": refusal.detail,
+    }
+    if refusal.faults:
+        document["errors"] = [
+            {"pointer": fault.pointer, "code": fault.code, "detail": fault.detail} for fault in refusal.faults
+        ]
+    return Answer(bodies.write(document), status, _headers(refusal), PROBLEM)
+
+
+def _headers(refusal: Refusal) -> Headers:
+    headers: list[tuple[bytes, bytes]] = []
+    if challenge := _CHALLENGE.get(type(refusal)):
+        headers.append((b"www-authenticate", challenge))
+    if refusal.retry_after_seconds is not None:
+        headers.append((b"retry-after", str(refusal.retry_after_seconds).encode()))
+    if refusal.current_version is not None:
+        headers.append((b"etag", f'"{refusal.current_version}"'.encode()))
+    if isinstance(refusal, _CLOSING):
+        headers.append((b"connection", b"close"))
+    return tuple(headers)

@@ -1,0 +1,84 @@
+"""uvicorn's protocol class with the limits it lacks: how large a head may be and how long it may take."""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from confide.api.answers import Answer
+from confide.api.calls import MAX_HEADERS_BYTES, MAX_URI_BYTES
+from confide.api.errors import problem
+from confide.domain.errors import HeadersTooLarge, MalformedRequest, Refusal, RequestTimeout
+
+HEAD_SECONDS = 10.0
+MAX_HEAD_BYTES = MAX_HEADERS_BYTES + MAX_URI_BYTES + 1024
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """Refuses an endless head, a slow one and broken framing, each with a problem document."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+    _is_in_head = True
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self._is_in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(HeadersTooLarge())
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_head = True
+        if self._head_timer is None:
+            self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._stop_timer()
+        self._is_in_head = False
+        self._head_bytes = 0
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - our own sentence
+        self._refuse(MalformedRequest())
+
+    def _await_head(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_took_too_long)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_took_too_long(self) -> None:
+        self._head_timer = None
+        if self._head_bytes:
+            self._refuse(RequestTimeout())
+        else:
+            self.transport.close()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._stop_timer()
+        # While an answer is under way a second one would be taken for its end: only close.
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(_raw(problem(refusal)))
+        self.transport.close()
+
+
+def _raw(answer: Answer) -> bytes:
+    lines = [b"HTTP/1.1 %d " % answer.status]
+    headers = [(name, value) for name, value in answer.all_headers() if name != b"connection"]
+    lines += [b"%b: %b" % pair for pair in (*headers, (b"connection", b"close"))]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + answer.body

@@ -1,0 +1,111 @@
+"""What the OpenAPI document says of the routes that stay out of the framework."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from confide.api.models import ConfigDraft, ConfigList, ConfigSaved, ConfigShape
+
+_Operation = dict[str, Any]
+
+
+def _schema(model: type[Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = model.model_json_schema()
+    inner = schema.pop("$defs", {})
+    return _resolved(schema, inner)
+
+
+def _resolved(value: Any, inner: dict[str, Any]) -> Any:
+    if isinstance(value, dict):
+        if "$ref" in value:
+            return _resolved(inner[value["$ref"].rsplit("/", 1)[1]], inner)
+        return {name: _resolved(child, inner) for name, child in value.items()}
+    return [_resolved(child, inner) for child in value] if isinstance(value, list) else value
+
+
+def _in_query(name: str, description: str, *, required: bool = False, example: str | None = None) -> _Operation:
+    schema: dict[str, Any] = {"type": "string"}
+    parameter = {"name": name, "in": "query", "required": required, "description": description, "schema": schema}
+    return parameter if example is None else {**parameter, "example": example}
+
+
+def _in_header(name: str, description: str) -> _Operation:
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string"},
+    }
+
+
+_TENANT = _in_query("tenant", "An exact name.", required=True, example="acme")
+_TYPE = _in_query("integration_type", "An exact name.", required=True, example="flight-information-system")
+_IF_MATCH = _in_header("If-Match", "Only if this is the config's current tag; otherwise 412.")
+_IF_NONE_MATCH = _in_header("If-None-Match", "`*`: only if there is no such config; otherwise 412.")
+_KNOWN_TAG = _in_header("If-None-Match", "A tag that is known; 304 if it is still current.")
+_IDEMPOTENCY = _in_header("Idempotency-Key", "1 to 255 visible ASCII characters; a retry within 24 h is told the same.")
+_HEADERS = {
+    "ETag": {"schema": {"type": "string"}},
+    "Config-Version": {"schema": {"type": "integer"}},
+}
+
+
+def _answered(model: type[Any], *, headers: dict[str, Any] | None = None) -> _Operation:
+    answer: dict[str, Any] = {
+        "description": "Done",
+        "content": {"application/json": {"schema": _schema(model)}},
+    }
+    return answer if headers is None else {**answer, "headers": headers}
+
+
+def _operation(summary: str, description: str, **more: Any) -> _Operation:
+    name = summary.lower().replace(" ", "_")
+    return {"tags": ["configs"], "summary": summary, "description": description, "operationId": name, **more}
+
+
+_BODY = {"required": True, "content": {"application/json": {"schema": _schema(ConfigDraft)}}}
+_SAVE = {
+    "parameters": [_IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY],
+    "requestBody": _BODY,
+    "responses": {"200": _answered(ConfigSaved, headers=_HEADERS)},
+}
+
+CONFIG_PATHS: dict[str, dict[str, _Operation]] = {
+    "/config": {
+        "get": _operation(
+            "Read a config",
+            "The current version. Viewers see secrets as `********`.",
+            parameters=[_TENANT, _TYPE, _KNOWN_TAG, _IF_MATCH],
+            responses={
+                "200": _answered(ConfigShape, headers=_HEADERS),
+                "304": {"description": "The known tag is still current."},
+            },
+        ),
+        "post": _operation(
+            "Merge into a config",
+            "Deep merge (RFC 7396): objects merge, null removes, the rest replaces. Creates what is missing.",
+            **_SAVE,
+        ),
+        "put": _operation("Replace a config", "Puts the configuration in the place of what is there.", **_SAVE),
+        "delete": _operation(
+            "Retire a config",
+            "It then reads as missing and keeps its history; numbers go on.",
+            parameters=[_TENANT, _TYPE, _IF_MATCH, _IDEMPOTENCY],
+            responses={"200": _answered(ConfigSaved)},
+        ),
+    },
+    "/configs": {
+        "get": _operation(
+            "List configs",
+            "Keys, versions and times of what the caller may see, in order of key; never bodies.",
+            parameters=[
+                _in_query("tenant", "A name, `prefix*` or `*`."),
+                _in_query("integration_type", "A name, `prefix*` or `*`."),
+                _in_query("after", "The `next` of the page before."),
+                _in_query("limit", "1 to 1,000; 100 if left out."),
+            ],
+            responses={"200": _answered(ConfigList)},
+        ),
+    },
+}

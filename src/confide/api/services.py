@@ -1,0 +1,27 @@
+"""The parts of the service that routes may call, handed over by assembly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from confide.ports import Store
+from confide.service.accounts import Accounts
+from confide.service.configs import Configs
+from confide.service.tenants import Tenants
+from confide.service.tokens import Tokens
+
+
+@dataclass(slots=True)
+class Services:
+    """Everything a route may ask for, and the state of this process that health tells of."""
+
+    store: Store
+    configs: Configs
+    accounts: Accounts
+    tokens: Tokens
+    tenants: Tenants
+    is_loopback: bool
+    setup_token: str = field(repr=False)
+    is_old_contract_on: bool = True
+    is_unsafe: bool = False
+    is_draining: bool = False

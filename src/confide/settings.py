@@ -1,0 +1,69 @@
+"""How this service is set up: every setting, its variable and its default."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+MIN_PASSWORD_CHARACTERS = 8
+
+
+class Settings(BaseSettings):
+    """Read from `CONFIDE_*` variables; what the command line says comes before them."""
+
+    model_config = SettingsConfigDict(env_prefix="CONFIDE_", extra="ignore", populate_by_name=True, frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65_535, validation_alias=AliasChoices("CONFIDE_PORT", "APP_PORT"))
+    data: Path = Path("confide-data")
+    database: SecretStr | None = None
+    workers: int = Field(default=1, ge=1, le=64)
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    behind_tls_proxy: bool = False
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    master_keys: SecretStr | None = None
+    old_contract: bool = True
+    unsafe_durability: bool = False
+    min_password_characters: int = Field(default=MIN_PASSWORD_CHARACTERS, ge=MIN_PASSWORD_CHARACTERS, le=128)
+    pool_size: int = Field(default=8, ge=1, le=200)
+    # Read and shown in the start line, nothing else.
+    app_env: str | None = Field(default=None, validation_alias="APP_ENV")
+
+    @field_validator("old_contract", mode="before")
+    @classmethod
+    def _on_or_off(cls, value: object) -> object:
+        return {"on": True, "off": False}.get(value, value) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @property
+    def database_url(self) -> str:
+        if self.database is not None:
+            return self.database.get_secret_value()
+        return f"sqlite:///{self.data / 'confide.db'}"
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host in LOOPBACK or self.host.startswith("127.")
+
+    @property
+    def has_tls(self) -> bool:
+        return self.tls_cert is not None and self.tls_key is not None
+
+
+def variable(name: str) -> str:
+    """The variable of a setting, as `--help` says it."""
+    return f"CONFIDE_{name.upper()}"
+
+
+def client_url() -> str:
+    return os.environ.get("CONFIDE_URL", "http://127.0.0.1:8080")
