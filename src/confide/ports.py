@@ -103,9 +103,7 @@ class ConfigStore(Protocol):
         Raises `ReplayTaken` if the idempotency record exists.
         """
 
-    async def list(
-        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int
-    ) -> list[ConfigLine]:
+    async def page(self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int) -> list[ConfigLine]:
         """List current configs, not retired ones, in order of key: those that one scope of each group covers."""
 
     async def changes_after(self, position: Position, *, limit: int) -> list[Change]:
@@ -132,7 +130,7 @@ class AccountStore(Protocol):
 
     async def read(self, login: str) -> User | None: ...
 
-    async def list(self) -> list[User]: ...
+    async def all(self) -> list[User]: ...
 
     async def change(self, login: str, change: UserChange, *, entry: AuditEntry, mac: bytes) -> User | None:
         """None if there is no such user; raises `LastAdmin`. A new password ends the user's sessions."""
@@ -158,7 +156,7 @@ class TokenStore(Protocol):
 
     async def add(self, token: NewToken, *, made_at: int, entry: AuditEntry, mac: bytes) -> int: ...
 
-    async def list(self, user_id: int | None) -> list[Token]: ...
+    async def all(self, user_id: int | None) -> list[Token]: ...
 
     async def remove(self, token_id: int, *, of: int | None, entry: AuditEntry, mac: bytes) -> bool:
         """End a token; with `of` only if it is that user's."""
@@ -185,7 +183,7 @@ class KeyStore(Protocol):
 
     async def read(self, key_id: bytes) -> StoredKey | None: ...
 
-    async def list(self) -> list[StoredKey]: ...
+    async def all(self) -> list[StoredKey]: ...
 
     async def rewrap(self, key: StoredKey, *, instead_of: bytes) -> None:
         """Replace the wrapping, unless somebody else did."""
@@ -212,6 +210,7 @@ class Home:
 
 
 Row = Sequence[Any]
+Rows = Sequence[Row]
 
 
 class Store(Protocol):
@@ -220,10 +219,17 @@ class Store(Protocol):
     Every method raises `Unreachable` within 2 s if the store does not answer; a write may then have happened.
     """
 
-    configs: ConfigStore
-    accounts: AccountStore
-    tokens: TokenStore
-    keys: KeyStore
+    @property
+    def configs(self) -> ConfigStore: ...
+    @property
+    def accounts(self) -> AccountStore: ...
+    @property
+    def tokens(self) -> TokenStore: ...
+    @property
+    def keys(self) -> KeyStore: ...
+
+    async def connect(self) -> None:
+        """Connect, whatever the schema; raises `Unreachable` or `UnsafeDurability`."""
 
     async def open(self) -> Home:
         """Connect and read which life this is; the schema must be there."""

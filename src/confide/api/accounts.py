@@ -37,8 +37,10 @@ _LOOPBACK_HOST = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0
 
 @router.post("/user", response_model=UserAdded, openapi_extra=OPEN, summary="Add a user")
 async def add(call: Asked, body: NewUser) -> Answer:
-    """Add a user. The first user of a store becomes admin and needs no token on loopback,
-    the setup token elsewhere; after that an admin's token is needed. Without a password it is a service account.
+    """Add a user; without a password it is a service account.
+
+    The first user of a store becomes admin and needs no token on loopback, the setup token elsewhere; after that
+    an admin's token is needed.
     """
     draft = UserDraft(names.login(body.login), body.password, grants_of(body.grants) or ())
     if await _is_first(call):

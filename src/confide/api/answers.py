@@ -38,7 +38,7 @@ class Answer:
 
     def all_headers(self) -> list[tuple[bytes, bytes]]:
         policy = () if any(name == POLICY[0] for name, _ in self.headers) else (POLICY,)
-        described = ((b"content-type", self.content_type), (b"content-length", str(len(self.body)).encode()))
+        described: Headers = ((b"content-type", self.content_type), (b"content-length", str(len(self.body)).encode()))
         if self.status in (204, 304):
             described = ()
         return [*described, *SAFE, *policy, *self.headers]

@@ -39,9 +39,7 @@ MAX_HEADERS_BYTES = 32 * 1024
 MAX_HEADERS = 100
 BODY_SECONDS = 30.0
 
-_JSON_TYPE = re.compile(
-    r'application/(?:json|merge-patch\+json)(?:\s*;\s*charset\s*=\s*"?utf-8"?)?\s*', re.IGNORECASE
-)
+_JSON_TYPE = re.compile(r'application/(?:json|merge-patch\+json)(?:\s*;\s*charset\s*=\s*"?utf-8"?)?\s*', re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _BEARER = re.compile(r"bearer +([\x21-\x7e]+) *", re.IGNORECASE)
 

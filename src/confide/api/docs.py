@@ -24,12 +24,23 @@ _ASSETS = {
 # The vendored page sets styles of its own; scripts and everything else come from here only.
 _PAGE_POLICY = (
     POLICY[0],
-    b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
-    b" connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    b"; ".join(
+        (
+            b"default-src 'none'",
+            b"script-src 'self'",
+            b"style-src 'self' 'unsafe-inline'",
+            b"img-src 'self' data:",
+            b"connect-src 'self'",
+            b"frame-ancestors 'none'",
+            b"base-uri 'none'",
+            b"form-action 'none'",
+        )
+    ),
 )
 _PAGE = b"""<!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><title>Confide: the API</title><link rel="stylesheet" href="/docs/assets/swagger-ui.css"></head>
+<head><meta charset="utf-8"><title>Confide: the API</title>
+<link rel="stylesheet" href="/docs/assets/swagger-ui.css"></head>
 <body><div id="api"></div>
 <script src="/docs/assets/swagger-ui-bundle.js"></script><script src="/docs/assets/docs.js"></script></body>
 </html>
@@ -57,7 +68,8 @@ async def errors(call: Asked) -> Answer:  # noqa: ARG001 - the same for everybod
         f"<td>{html.escape(refusal.sentence)}</td></tr>"
         for refusal, status in sorted(STATUS.items(), key=lambda pair: (pair[1], pair[0].code))
     )
-    text = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Confide: refusals</title></head><body><table>{rows}</table></body></html>'
+    head = '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Confide: refusals</title></head>'
+    text = f"{head}<body><table>{rows}</table></body></html>"
     return Answer(text.encode(), 200, (_PAGE_POLICY,), _HTML)
 
 

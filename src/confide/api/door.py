@@ -87,7 +87,7 @@ class Door:
             await sender.refuse(StoreUnavailable(retry_after_seconds=RETRY_SECONDS))
         except Disconnected:
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001 - the last resort: logged, and told as a bug of ours
             _log.exception("a bug, met by request %s", caller.get().request_id)
             await sender.refuse(InternalError())
 

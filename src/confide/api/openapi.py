@@ -12,7 +12,8 @@ _Operation = dict[str, Any]
 def _schema(model: type[Any]) -> dict[str, Any]:
     schema: dict[str, Any] = model.model_json_schema()
     inner = schema.pop("$defs", {})
-    return _resolved(schema, inner)
+    resolved: dict[str, Any] = _resolved(schema, inner)
+    return resolved
 
 
 def _resolved(value: Any, inner: dict[str, Any]) -> Any:
@@ -25,7 +26,13 @@ def _resolved(value: Any, inner: dict[str, Any]) -> Any:
 
 def _in_query(name: str, description: str, *, required: bool = False, example: str | None = None) -> _Operation:
     schema: dict[str, Any] = {"type": "string"}
-    parameter = {"name": name, "in": "query", "required": required, "description": description, "schema": schema}
+    parameter = {
+        "name": name,
+        "in": "query",
+        "required": required,
+        "description": description,
+        "schema": schema,
+    }
     return parameter if example is None else {**parameter, "example": example}
 
 

@@ -44,7 +44,7 @@ class TenantKeys:
 
     async def check_all(self) -> None:
         """Unwrap one key of each master key that the store names; raises `MasterKeyMissing`."""
-        stored = await self._store.list()
+        stored = await self._store.all()
         for key in {key.master_key_id: key for key in stored if key.wrapped is not None}.values():
             self._unwrapped(key)
         erased = [key.id for key in stored if key.wrapped is None]
@@ -79,10 +79,14 @@ class TenantKeys:
             self._opened.pop(key_id, None)
         self._destroyed.add(key_ids)
 
+    async def is_prepared(self) -> bool:
+        """Whether the ring ends with a master key that wraps nothing yet."""
+        return all(key.master_key_id != self._ring.active for key in await self._store.all() if key.wrapped)
+
     async def rewrap_all(self) -> int:
         """Wrap every key under the active master key that is not yet; returns how many. May be repeated."""
         count = 0
-        for key in await self._store.list():
+        for key in await self._store.all():
             if key.wrapped is None or key.master_key_id == self._ring.active:
                 continue
             new = replace(key, master_key_id=self._ring.active)

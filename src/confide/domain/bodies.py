@@ -158,9 +158,7 @@ def _walk(document: Json) -> Iterator[tuple[tuple[str | int, ...], Any]]:
             waiting.extend(((*path, part), child) for part, child in inside)
 
 
-def _check_text(
-    text: str, path: tuple[str | int, ...], limit: int, too_long: type[Refusal], *, escapes: bool
-) -> None:
+def _check_text(text: str, path: tuple[str | int, ...], limit: int, too_long: type[Refusal], *, escapes: bool) -> None:
     if escapes:
         if "\0" in text:
             raise _at(path, JsonNul)

@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
+from importlib.resources import files
 
 from confide.domain.errors import PasswordCommon, PasswordTooLong, PasswordTooShort
 
 MAX_CHARACTERS = 256
 
-# What everybody guesses first, without the digits and signs that people put around a word.
-_COMMON_WORDS = frozenset(
-    """
-    abc abcd abcdef abcdefg abcdefgh access account admin administrator alexander amanda andrea andrew angel
-    anthony apple asdf asdfasdf asdfgh asdfghjk asdfghjkl ashley austin azerty azertyuiop backup banana baseball
-    basketball batman benjamin blahblah butterfly changeit changeme charlie cheese chelsea chocolate christian
-    christopher coffee company computer confide confidential config configuration connect cookie corvette cowboys
-    dallas daniel database dbadmin default demo diamond dolphin dragon elephant elizabeth enter facebook falcon
-    firebird firewall flower football freedom friend fuckyou gabriel george gibson ginger google guest hacker hammer
-    hannah harley hello helloworld hockey hunter iloveu iloveyou internet jackson jasmine jennifer jessica jordan
-    joshua killer ladybug letmein letmeinnow liverpool login london lovely loveme manager marina master matrix matthew
-    maverick mercedes michael michelle midnight monkey monster mustang mynoob mypassword mysecret nicholas nintendo
-    nothing oracle orange pass passpass passphrase passw passwd password passwordpassword passwort patrick peanut
-    pepper phoenix platinum player pokemon postgres postgresql princess private purple qazwsx qazwsxedc qwer qwerasdf
-    qwert qwerty qwertyqwerty qwertyu qwertyui qwertyuiop qwertz qwertzuiop ranger realmadrid rebecca richard robert
-    root samantha samsung scooter secret secretpassword security server service shadow silver simple skywalker
-    slipknot snoopy soccer sparky spider spiderman spring starwars steelers steven success summer sunshine superman
-    superuser support swordfish system system taylor temp temporary tennis test tester testing testpass testtest
-    thomas thunder tigger tinkerbell toor trouble trustno undertaker user username vagrant victoria warrior welcome
-    welcomeback whatever whiskey william winner winter wizard xbox yankees zaq zaqxsw zxcvbn zxcvbnm
-    """.split()
+_ROWS = (
+    "01234567890123456789",
+    "abcdefghijklmnopqrstuvwxyz",
+    "qwertyuiop",
+    "asdfghjkl",
+    "zxcvbnm",
+    "1q2w3e4r5t6y7u8i9o0p",
 )
-_ROWS = ("01234567890123456789", "abcdefghijklmnopqrstuvwxyz", "qwertyuiop", "asdfghjkl", "zxcvbnm", "1q2w3e4r5t6y7u8i9o0p")
 _AROUND_A_WORD = re.compile(r"^[^a-z]+|[^a-z]+$")
 _LEET = str.maketrans("0134578@$!", "oleastbasi")
 
@@ -55,12 +42,18 @@ def normal(password: str) -> str:
     return unicodedata.normalize("NFKC", password)
 
 
+@cache
+def common_words() -> frozenset[str]:
+    """What everybody guesses first, without the digits and signs that people put around a word."""
+    return frozenset(files("confide.domain").joinpath("common_passwords.txt").read_text().split())
+
+
 def is_common(password: str, *, login: str) -> bool:
     """Whether it is a common word with trimmings, a run of keys, one piece repeated, or the login."""
     lowered = password.lower()
     words = {lowered, lowered.translate(_LEET)}
     words |= {_AROUND_A_WORD.sub("", word) for word in words}
-    if words & (_COMMON_WORDS | {login}) or lowered in (login, login[::-1]):
+    if words & (common_words() | {login}) or lowered in (login, login[::-1]):
         return True
     return any(_is_run(piece) for piece in (lowered, _repeated_piece(lowered)))
 
@@ -73,4 +66,4 @@ def _repeated_piece(text: str) -> str:
 def _is_run(text: str) -> bool:
     if len(set(text)) <= 1:
         return True
-    return any(text in row or text in row[::-1] for row in _ROWS) or text in _COMMON_WORDS
+    return any(text in row or text in row[::-1] for row in _ROWS) or text in common_words()

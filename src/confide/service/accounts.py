@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from confide.domain import passwords
 from confide.domain.accounts import NewUser, User, UserChange
-from confide.domain.errors import NoToken, NotAllowed, NotFound, PasswordMissing
+from confide.domain.errors import NotAllowed, NotFound, NoToken, PasswordMissing
 from confide.domain.grants import Grant, Principal, Role, Scope
 from confide.ports import PasswordHasher, Store
 from confide.service.access import Access
@@ -73,7 +73,7 @@ class Accounts:
 
     async def list(self, *, by: Principal) -> Sequence[User]:
         await self._access.must_be_admin(by, action="list users")
-        return await self._store.accounts.list()
+        return await self._store.accounts.all()
 
     async def read(self, login: str, *, by: Principal) -> User:
         await self._access.must_be_admin(by, action="read user")
@@ -122,9 +122,7 @@ class Accounts:
     async def _added(self, draft: UserDraft, *, by: Principal | None) -> int:
         hashed = None if draft.password is None else await self._hashed(draft.password, login=draft.login)
         entry, mac = self._auditor.entry("add user", "added", by=by)
-        return await self._store.accounts.add(
-            NewUser(draft.login, draft.grants, hashed), entry=entry, mac=mac
-        )
+        return await self._store.accounts.add(NewUser(draft.login, draft.grants, hashed), entry=entry, mac=mac)
 
     async def _changed(self, login: str, change: UserChange, *, by: Principal | None) -> User:
         entry, mac = self._auditor.entry("change user", "changed", by=by)
@@ -134,6 +132,4 @@ class Accounts:
         return user
 
     async def _hashed(self, password: str, *, login: str) -> str:
-        return await self._hasher.hash(
-            passwords.check(password, login=login, min_characters=self._min_characters)
-        )
+        return await self._hasher.hash(passwords.check(password, login=login, min_characters=self._min_characters))

@@ -45,7 +45,13 @@ class Auditor:
         return entry, self._sealer.mac("audit", entry.authenticated_bytes())
 
     async def note(
-        self, action: str, outcome: str, *, by: Principal | None, key: Key | None = None, subject: int | None = None
+        self,
+        action: str,
+        outcome: str,
+        *,
+        by: Principal | None,
+        key: Key | None = None,
+        subject: int | None = None,
     ) -> None:
         entry, mac = self.entry(action, outcome, by=by, key=key, subject=subject)
         await self._store.note(entry, mac=mac)

@@ -83,14 +83,12 @@ class Configs:
         masked = bodies.write(masking.masked(bodies.read_kept(plain)))
         return OpenedConfig(key, stored.version, masked, is_masked=True)
 
-    async def list(
-        self, wanted: Scope, *, by: Principal, after: Key | None, limit: int
-    ) -> Sequence[ConfigLine]:
+    async def list(self, wanted: Scope, *, by: Principal, after: Key | None, limit: int) -> Sequence[ConfigLine]:
         """List what the caller may see of what is wanted, in order of key; never bodies."""
         groups = [[wanted], [grant.scope for grant in by.grants]]
         if by.narrowed is not None:
             groups.append([grant.scope for grant in by.narrowed])
-        return await self._store.configs.list(groups, after=after, limit=limit)
+        return await self._store.configs.page(groups, after=after, limit=limit)
 
     async def save(
         self, draft: ConfigDraft, *, by: Principal, condition: Condition, retry: Retry | None = None
@@ -105,9 +103,7 @@ class Configs:
         masking.must_hold_no_mask(draft.configuration)
         return await self._in_line(draft, by=by, condition=condition, retry=retry)
 
-    async def retire(
-        self, key: Key, *, by: Principal, condition: Condition, retry: Retry | None = None
-    ) -> Saved:
+    async def retire(self, key: Key, *, by: Principal, condition: Condition, retry: Retry | None = None) -> Saved:
         """Retire a config: it reads as missing and keeps its history."""
         await self._access.must_have(Role.EDITOR, key, by=by, action="retire")
         return await self._in_line(key, by=by, condition=condition, retry=retry)
@@ -119,7 +115,7 @@ class Configs:
         self, act: ConfigDraft | Key, *, by: Principal, condition: Condition, retry: Retry | None
     ) -> Saved:
         key = act if isinstance(act, Key) else act.key
-        replay = retry and self._replay(retry, by=by)
+        replay = None if retry is None else self._replay(retry, by=by)
         async with self._lines.of(key):
             for _ in range(MOST_RACES):
                 if replay and (replayed := await self._replayed(replay, key)):
@@ -172,9 +168,7 @@ class Configs:
     ) -> Saved | None:
         digest = None if plain is None else self._sealer.mac("audit", plain)
         action = "retire" if new.kind is Kind.RETIRED else "save"
-        entry, mac = self._auditor.entry(
-            action, outcome, by=by, key=new.key, version=new.version, digest=digest
-        )
+        entry, mac = self._auditor.entry(action, outcome, by=by, key=new.key, version=new.version, digest=digest)
         kept = replay and replace(replay, version=new.version, outcome=outcome)
         if not await self._store.configs.append(new, entry=entry, mac=mac, replay=kept):
             return None
@@ -207,9 +201,7 @@ class Configs:
         if (stored.key, stored.version) in self.broken:
             return
         self.broken.add((stored.key, stored.version))
-        _log.error(
-            "config does not open: tenant %s, integration type %s, version %d", *stored.key, stored.version
-        )
+        _log.error("config does not open: tenant %s, integration type %s, version %d", *stored.key, stored.version)
         await self._auditor.note("open", "integrity-error", by=None, key=stored.key)
 
     def _replay(self, retry: Retry, *, by: Principal) -> Replay:

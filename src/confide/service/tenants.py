@@ -28,9 +28,7 @@ class Tenants:
         """
         await self._access.must_be_admin(by, action="destroy tenant")
         entry, mac = self._auditor.entry("destroy tenant", "destroyed", by=by, key=Key(tenant, "*"))
-        destroyed = await self._store.keys.destroy_tenant(
-            tenant, by=by.user_id, at=self._clock(), entry=entry, mac=mac
-        )
+        destroyed = await self._store.keys.destroy_tenant(tenant, by=by.user_id, at=self._clock(), entry=entry, mac=mac)
         if destroyed is None:
             raise NotFound
         self._sealer.forget(destroyed.key_ids)

@@ -64,7 +64,13 @@ class Tokens:
         await self._store.tokens.remove(by.token_id, of=by.user_id, entry=entry, mac=mac)
 
     async def add(
-        self, label: str, *, by: Principal, login: str | None, ttl_seconds: int, grants: tuple[Grant, ...] | None
+        self,
+        label: str,
+        *,
+        by: Principal,
+        login: str | None,
+        ttl_seconds: int,
+        grants: tuple[Grant, ...] | None,
     ) -> tuple[str, Token]:
         """Make a service token, for oneself or, as admin, for any user; its secret is told only now."""
         await self._access.must_be_whole(by, action="add token")
@@ -78,7 +84,7 @@ class Tokens:
 
     async def list(self, *, by: Principal) -> Sequence[Token]:
         """List the caller's tokens, or everybody's for an admin; never their secrets."""
-        return await self._store.tokens.list(None if by.is_admin else by.user_id)
+        return await self._store.tokens.all(None if by.is_admin else by.user_id)
 
     async def revoke(self, token_id: int, *, by: Principal) -> None:
         """End a token of one's own or, as admin, anybody's; foreign is as missing."""

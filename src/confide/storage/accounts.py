@@ -8,8 +8,8 @@ from confide.domain.accounts import NewUser, User, UserChange
 from confide.domain.audits import AuditEntry
 from confide.domain.errors import LastAdmin, UserExists
 from confide.domain.grants import Grant, grant, has_admin
-from confide.ports import SECOND
-from confide.storage.transactions import Engine, Lock, Row, Transaction, logged, statement
+from confide.ports import SECOND, Row
+from confide.storage.transactions import Engine, Lock, Transaction, logged, statement
 
 COLUMNS = "id, login, grants, disabled, added_at, password"
 WINDOW_SECONDS = 15 * 60
@@ -37,7 +37,7 @@ class Accounts:
         rows = await self._engine.rows(f"SELECT {COLUMNS} FROM users WHERE login = $1", login)
         return user_of(rows[0]) if rows else None
 
-    async def list(self) -> list[User]:
+    async def all(self) -> list[User]:
         return [user_of(row) for row in await self._engine.rows(f"SELECT {COLUMNS} FROM users ORDER BY login")]
 
     async def change(self, login: str, change: UserChange, *, entry: AuditEntry, mac: bytes) -> User | None:
@@ -46,9 +46,7 @@ class Accounts:
     async def remove(self, login: str, *, entry: AuditEntry, mac: bytes) -> bool:
         return await self._engine.transact(_remove(login, entry, mac))
 
-    async def set_password(
-        self, user_id: int, password: str, *, keep: int, entry: AuditEntry, mac: bytes
-    ) -> None:
+    async def set_password(self, user_id: int, password: str, *, keep: int, entry: AuditEntry, mac: bytes) -> None:
         await self._engine.transact(_set_password(user_id, password, keep, entry, mac))
 
     async def rehash(self, user_id: int, *, old: str, new: str) -> None:
@@ -92,9 +90,7 @@ def _insert(user: NewUser, at: int) -> Transaction[int]:
 
 
 def _add_first(user: NewUser, entry: AuditEntry, mac: bytes) -> Transaction[int | None]:
-    began = yield statement(
-        "UPDATE store SET first_user_at = $1 WHERE first_user_at IS NULL RETURNING one", entry.at
-    )
+    began = yield statement("UPDATE store SET first_user_at = $1 WHERE first_user_at IS NULL RETURNING one", entry.at)
     if not began:
         return None
     user_id = yield from _insert(user, entry.at)
@@ -165,9 +161,7 @@ def _must_leave_an_admin(before: User, *, after: User | None) -> Transaction[Non
         raise LastAdmin
 
 
-def _set_password(
-    user_id: int, password: str, keep: int, entry: AuditEntry, mac: bytes
-) -> Transaction[None]:
+def _set_password(user_id: int, password: str, keep: int, entry: AuditEntry, mac: bytes) -> Transaction[None]:
     yield statement("UPDATE users SET password = $2 WHERE id = $1", user_id, password)
     yield statement("DELETE FROM tokens WHERE user_id = $1 AND is_session = 1 AND id <> $2", user_id, keep)
     yield from logged("user-changed", user_id, entry=entry, mac=mac)
@@ -194,7 +188,7 @@ def _begin_attempt(login: bytes, address: str, now: int) -> Transaction[int | No
         if len(times) >= most
     ]
     if free_at:
-        return max(1, -(-(max(free_at) - now) // SECOND))
+        return max(1, int((max(free_at) - now) // SECOND) + 1)
     yield statement("INSERT INTO login_attempts (login, address, at) VALUES ($1, $2, $3)", login, address, now)
     return None
 

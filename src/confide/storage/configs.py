@@ -8,8 +8,8 @@ from typing import Any
 from confide.domain.configs import ConfigLine, Kind, Outcome, StoredVersion
 from confide.domain.grants import Scope
 from confide.domain.names import Key
-from confide.ports import ForSaving, Replay, ReplayTaken
-from confide.storage.transactions import Engine, Row, Transaction, UniqueTaken, statement
+from confide.ports import ForSaving, Replay, ReplayTaken, Row
+from confide.storage.transactions import Engine, Transaction, UniqueTaken, statement
 
 READ = """
     SELECT version, kind, body FROM changes
@@ -58,9 +58,7 @@ class ConfigReads:
         ((*found, key_id),) = await self._engine.rows(READ_FOR_SAVING, *key)
         return ForSaving(_stored(key, found) if found[0] is not None else None, key_id)
 
-    async def list(
-        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int
-    ) -> list[ConfigLine]:
+    async def page(self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int) -> list[ConfigLine]:
         if not all(scopes):
             return []
         args: list[Any] = [*(after or ("", "")), limit]
@@ -128,8 +126,7 @@ def _condition(scopes: Sequence[Sequence[Scope]], args: list[Any]) -> str:
             at = len(args)
             args.extend(scope.bounds())
             choices.append(
-                f"(c.tenant BETWEEN ${at + 1} AND ${at + 2}"
-                f" AND c.integration_type BETWEEN ${at + 3} AND ${at + 4})"
+                f"(c.tenant BETWEEN ${at + 1} AND ${at + 2} AND c.integration_type BETWEEN ${at + 3} AND ${at + 4})"
             )
         groups.append(f"({' OR '.join(choices)})")
     return " AND ".join(groups)

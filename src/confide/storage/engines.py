@@ -65,9 +65,7 @@ class StoreParts:
         return dumps.dump(self._engine)
 
     async def load(self, rows: Iterator[tuple[str, Row]]) -> None:
-        await self._engine.transact_long(
-            dumps.load(rows, self._home(), now=self.clock(), engine=self._engine.name)
-        )
+        await self._engine.transact_long(dumps.load(rows, self._home(), now=self.clock(), engine=self._engine.name))
 
     async def is_empty(self) -> bool:
         ((is_empty,),) = await self._engine.rows(dumps.IS_EMPTY)

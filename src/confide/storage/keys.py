@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from confide.domain.audits import AuditEntry
-from confide.ports import Destroyed, StoredKey
-from confide.storage.transactions import AUDIT, LOG, Engine, Row, Statement, TableLock, Transaction, audit_args, statement
+from confide.ports import Destroyed, Row, StoredKey
+from confide.storage.transactions import (
+    AUDIT,
+    LOG,
+    Engine,
+    Statement,
+    TableLock,
+    Transaction,
+    audit_args,
+    statement,
+)
 
 COLUMNS = "id, purpose, tenant, master_key_id, wrapped"
 RETIRE_ALL = """
@@ -38,23 +47,19 @@ class Keys:
         rows = await self._engine.rows(f"SELECT {COLUMNS} FROM keys WHERE id = $1", key_id)
         return _key_of(rows[0]) if rows else None
 
-    async def list(self) -> list[StoredKey]:
+    async def all(self) -> list[StoredKey]:
         return [_key_of(row) for row in await self._engine.rows(f"SELECT {COLUMNS} FROM keys ORDER BY id")]
 
     async def rewrap(self, key: StoredKey, *, instead_of: bytes) -> None:
         await self._engine.transact(_rewrap(key, instead_of))
 
-    async def destroy_tenant(
-        self, tenant: str, *, by: int, at: int, entry: AuditEntry, mac: bytes
-    ) -> Destroyed | None:
+    async def destroy_tenant(self, tenant: str, *, by: int, at: int, entry: AuditEntry, mac: bytes) -> Destroyed | None:
         return await self._engine.transact(_destroy(tenant, by, at, entry, mac))
 
 
 def _key_of(row: Row) -> StoredKey:
     id_, purpose, tenant, master_key_id, wrapped = row
-    return StoredKey(
-        bytes(id_), purpose, tenant, bytes(master_key_id), None if wrapped is None else bytes(wrapped)
-    )
+    return StoredKey(bytes(id_), purpose, tenant, bytes(master_key_id), None if wrapped is None else bytes(wrapped))
 
 
 def _add(new: StoredKey, made_at: int) -> Transaction[None]:
@@ -80,9 +85,7 @@ def _rewrap(key: StoredKey, instead_of: bytes) -> Transaction[None]:
     )
 
 
-def _destroy(
-    tenant: str, by: int, at: int, entry: AuditEntry, mac: bytes
-) -> Transaction[Destroyed | None]:
+def _destroy(tenant: str, by: int, at: int, entry: AuditEntry, mac: bytes) -> Transaction[Destroyed | None]:
     # No save may be under way: one that began before would seal under a key that is gone.
     yield TableLock("changes")
     erased = yield statement(

@@ -40,10 +40,9 @@ class ChangedMigration(Exception):  # noqa: N818 - the start ends with it, in on
 
 def known(engine: str) -> list[Migration]:
     """Return the migrations that this version ships for an engine, in order."""
-    found = []
-    for file in files("confide.storage").joinpath("sql", engine).iterdir():
-        if parts := _FILE.fullmatch(file.name):
-            found.append(Migration(int(parts[1]), parts[2], file.read_text()))
+    folder = files("confide.storage").joinpath("sql", engine)
+    named = [(_FILE.fullmatch(file.name), file) for file in folder.iterdir()]
+    found = [Migration(int(parts[1]), parts[2], file.read_text()) for parts, file in named if parts]
     return sorted(found, key=lambda migration: migration.number)
 
 
@@ -56,7 +55,7 @@ def migrate(migrations: list[Migration], *, now: int) -> Transaction[list[str]]:
     yield Lock("migrations")
     yield Script(_TABLE)
     rows = yield statement("SELECT number, checksum FROM schema_migrations ORDER BY number")
-    applied = {number: checksum for number, checksum in rows}
+    applied: dict[int, str] = dict(rows)  # type: ignore[arg-type]
     newest = max(applied, default=0)
     if newest > migrations[-1].number:
         raise NewerSchema(f"The store has schema {newest}; this Confide knows {migrations[-1].number}.")

@@ -6,13 +6,23 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 
 from confide.domain.errors import Busy
-from confide.ports import Row, Unreachable
-from confide.storage.transactions import Lock, Many, Script, Statement, Step, T, TableLock, Transaction, UniqueTaken
+from confide.ports import Rows, Unreachable
+from confide.storage.transactions import (
+    Lock,
+    Many,
+    Script,
+    Statement,
+    Step,
+    T,
+    TableLock,
+    Transaction,
+    UniqueTaken,
+)
 
 ANSWER_SECONDS = 2.0
 CONNECT_SECONDS = 1.5
@@ -96,9 +106,9 @@ class PostgresEngine:
             else:
                 connection.terminate()
 
-    async def rows(self, sql: str, *args: Any) -> list[Row]:
+    async def rows(self, sql: str, *args: Any) -> Rows:
         async with self.connection() as connection:
-            return await connection.fetch(sql, *args)
+            return await _fetched(connection, sql, args)
 
     async def transact(self, work: Transaction[T]) -> T:
         async with self.connection() as connection, connection.transaction():
@@ -109,7 +119,7 @@ class PostgresEngine:
         async with self.connection(answer_seconds=None) as connection, connection.transaction():
             return await _perform(work, connection)
 
-    async def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, list[Row]]]:
+    async def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, Rows]]:
         async with (
             self.connection(answer_seconds=None) as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
@@ -117,7 +127,7 @@ class PostgresEngine:
             for number, sql in enumerate(statements):
                 cursor = await connection.cursor(sql)
                 while portion := await cursor.fetch(PORTION):
-                    yield number, portion
+                    yield number, _rows(portion)
 
     async def _connected(self) -> Connection:
         connection = await asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS)
@@ -147,10 +157,18 @@ async def _perform(work: Transaction[T], connection: Connection) -> T:
         work.close()
 
 
-async def _step(connection: Connection, step: Step) -> list[Row]:
+async def _fetched(connection: Connection, sql: str, args: tuple[Any, ...]) -> Rows:
+    return _rows(await connection.fetch(sql, *args))
+
+
+def _rows(records: list[asyncpg.Record]) -> Rows:
+    return cast("Rows", records)  # a record is read by position like any row
+
+
+async def _step(connection: Connection, step: Step) -> Rows:
     match step:
         case Statement(sql, args):
-            return await connection.fetch(sql, *args)
+            return await _fetched(connection, sql, args)
         case Lock(name):
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "confide " + name)
         case TableLock(table):

@@ -39,9 +39,7 @@ class PostgresStore(StoreParts):
 
     async def open(self) -> Home:
         await self.connect()
-        epoch, has_begun_anew = await self._engine.transact_long(
-            settle(self._home(), now=self.clock(), has_xid=True)
-        )
+        epoch, has_begun_anew = await self._engine.transact_long(settle(self._home(), now=self.clock(), has_xid=True))
         self._settled_home = self._home()
         durability = f"PostgreSQL, {', '.join(self._unsafe) if self._unsafe else 'fsync and synchronous commit'}"
         return Home(epoch, durability, is_unsafe=bool(self._unsafe), has_begun_anew=has_begun_anew)

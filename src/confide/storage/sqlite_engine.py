@@ -10,7 +10,7 @@ from typing import Any
 
 import apsw
 
-from confide.ports import Row, Unreachable
+from confide.ports import Rows, Unreachable
 from confide.storage.sqlite_writer import Writer
 from confide.storage.transactions import T, Transaction
 
@@ -56,7 +56,7 @@ class SqliteEngine:
             raise Unreachable
         return self._reader
 
-    async def rows(self, sql: str, *args: Any) -> list[Row]:
+    async def rows(self, sql: str, *args: Any) -> Rows:
         try:
             return self.reader.execute(sql, bindings(args)).fetchall()
         except (apsw.SQLError, apsw.BindingsError):
@@ -81,7 +81,7 @@ class SqliteEngine:
         result: T = await self._writer.submit(work)
         return result
 
-    async def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, list[Row]]]:
+    async def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, Rows]]:
         own = connect(self.path, is_unsafe=self.is_unsafe)
         try:
             own.execute("PRAGMA query_only = ON")
@@ -117,7 +117,7 @@ def _version() -> int:
     return major * 1_000_000 + minor * 1_000 + patch
 
 
-def _portion(cursor: apsw.Cursor) -> list[Row]:
+def _portion(cursor: apsw.Cursor) -> Rows:
     rows: list[Row] = []
     for row in cursor:
         rows.append(row)

@@ -15,8 +15,17 @@ from typing import Any
 import apsw
 
 from confide.domain.errors import Busy
-from confide.ports import Row, Unreachable
-from confide.storage.transactions import Lock, Many, Script, Statement, Step, TableLock, Transaction, UniqueTaken
+from confide.ports import Row, Rows, Unreachable
+from confide.storage.transactions import (
+    Lock,
+    Many,
+    Script,
+    Statement,
+    Step,
+    TableLock,
+    Transaction,
+    UniqueTaken,
+)
 
 MOST_WAITING = 2_000
 MOST_TOGETHER = 256
@@ -103,7 +112,7 @@ class Writer:
             job.error = _translated(error)
         self._connection.execute("RELEASE one")
 
-    def _step(self, step: Step) -> list[Row]:
+    def _step(self, step: Step) -> Rows:
         match step:
             case Statement(sql, args):
                 return self._connection.execute(sql, _bindings(args)).fetchall()
@@ -120,7 +129,7 @@ class Writer:
             self._connection.execute("ROLLBACK")
 
 
-def perform(work: Transaction[Any], step_by: Callable[[Step], list[Row]]) -> Any:
+def perform(work: Transaction[Any], step_by: Callable[[Step], Rows]) -> Any:
     """Drive a transaction to its end, sending it the rows of each step."""
     try:
         step = next(work)
@@ -147,7 +156,7 @@ def _bindings(args: Row) -> dict[str, Any]:
 
 
 def _translated(error: Exception) -> Exception:
-    if isinstance(error, apsw.ConstraintError) and error.extendedresult in _UNIQUE:
+    if isinstance(error, apsw.ConstraintError) and getattr(error, "extendedresult", 0) in _UNIQUE:
         return UniqueTaken(str(error))
     if isinstance(error, apsw.SQLError | apsw.BindingsError | apsw.ConstraintError):
         return error

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from confide.domain.accounts import NewToken, Token, User
 from confide.domain.audits import AuditEntry
+from confide.ports import Row
 from confide.storage.accounts import grants_of, text_of_grants, user_of
-from confide.storage.transactions import Engine, Row, Transaction, logged, statement
+from confide.storage.transactions import Engine, Transaction, logged, statement
 
 READ = """
     SELECT t.id, t.user_id, u.login, t.is_session, t.label, t.grants, t.made_at, t.expires_at,
@@ -34,7 +35,7 @@ class Tokens:
     async def add(self, token: NewToken, *, made_at: int, entry: AuditEntry, mac: bytes) -> int:
         return await self._engine.transact(_add(token, made_at, entry, mac))
 
-    async def list(self, user_id: int | None) -> list[Token]:
+    async def all(self, user_id: int | None) -> list[Token]:
         if user_id is None:
             rows = await self._engine.rows(f"{LIST} ORDER BY t.id")
         else:
@@ -73,9 +74,7 @@ def _remove(token_id: int, of: int | None, entry: AuditEntry, mac: bytes) -> Tra
     if of is None:
         removed = yield statement("DELETE FROM tokens WHERE id = $1 RETURNING id", token_id)
     else:
-        removed = yield statement(
-            "DELETE FROM tokens WHERE id = $1 AND user_id = $2 RETURNING id", token_id, of
-        )
+        removed = yield statement("DELETE FROM tokens WHERE id = $1 AND user_id = $2 RETURNING id", token_id, of)
     if not removed:
         return False
     yield from logged("token-revoked", token_id, entry=entry, mac=mac)

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from confide.domain.audits import AuditEntry
-from confide.ports import Row
+from confide.ports import Row, Rows
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class Many:
 
 
 Step: TypeAlias = Statement | Lock | TableLock | Script | Many
-Transaction: TypeAlias = Generator[Step, list[Row], T]
+Transaction: TypeAlias = Generator[Step, Rows, T]
 
 
 class UniqueTaken(Exception):  # noqa: N818 - a signal from an engine to a part of the store
@@ -63,13 +63,13 @@ class Engine(Protocol):
 
     name: str
 
-    async def rows(self, sql: str, *args: Any) -> list[Row]:
+    async def rows(self, sql: str, *args: Any) -> Rows:
         """Run one statement, in a transaction of its own where it writes."""
 
     async def transact(self, work: Transaction[T]) -> T:
         """Run a transaction whole: it commits when the generator returns and is undone when it raises."""
 
-    def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, list[Row]]]:
+    def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, Rows]]:
         """Run queries in one snapshot; yields the number of the query with a portion of its rows."""
 
 

@@ -1,0 +1,209 @@
+"""Puts the parts together: the only place that knows every one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from confide.api.app import make_app
+from confide.api.door import Door
+from confide.api.services import Services
+from confide.crypto.keys import TenantKeys
+from confide.crypto.master_keys import (
+    DESTROYED_NAME,
+    FILE_NAME,
+    DestroyedKeys,
+    MasterKeys,
+    make_file,
+    new_master_key,
+)
+from confide.crypto.passwords import Argon2Hasher
+from confide.domain.errors import Busy
+from confide.ports import Home, MasterKeyMissing, Store, Unreachable
+from confide.service.access import Access
+from confide.service.accounts import Accounts
+from confide.service.auditing import Auditor
+from confide.service.configs import Configs
+from confide.service.guesses import Guesses
+from confide.service.tenants import Tenants
+from confide.service.tokens import Tokens
+from confide.settings import Settings
+from confide.storage.engines import now, open_store
+
+VERSION = "0.1.0"
+CHORE_SECONDS = 600
+
+_log = logging.getLogger("confide")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What the parent process found and did before anything is served."""
+
+    home: Home
+    applied: list[str]
+    has_had_user: bool
+    made_master_keys: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The living parts of one process."""
+
+    store: Store
+    keys: TenantKeys
+    hasher: Argon2Hasher
+    home: Home
+    services: Services
+
+
+def store_of(settings: Settings) -> Store:
+    """Make the store, not yet connected; a new data folder is for its owner only."""
+    make_data_folder(settings.data)
+    return open_store(
+        settings.database_url,
+        is_unsafe_allowed=settings.unsafe_durability,
+        pool_size=settings.pool_size,
+    )
+
+
+def make_data_folder(folder: Path) -> None:
+    os.umask(0o077)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def ring_of(settings: Settings) -> MasterKeys:
+    """Read the master keys; raises `MasterKeyMissing` if there are none."""
+    if settings.master_keys is not None:
+        return MasterKeys(settings.master_keys.get_secret_value())
+    try:
+        return MasterKeys((settings.data / FILE_NAME).read_text())
+    except FileNotFoundError:
+        raise MasterKeyMissing(f"There is no {FILE_NAME} in {settings.data}.") from None
+
+
+def keys_of(settings: Settings, store: Store) -> TenantKeys:
+    destroyed = DestroyedKeys(settings.data / DESTROYED_NAME)
+    return TenantKeys(store.keys, ring=lambda: ring_of(settings), destroyed=destroyed, clock=now)
+
+
+async def prepare(settings: Settings) -> Started:
+    """Migrate, settle the epoch and make the keys, once, before any worker starts.
+
+    Raises `Unreachable`, `NewerSchema`, `UnsafeDurability` or `MasterKeyMissing`; master keys are made only
+    where the store holds nothing yet.
+    """
+    store = store_of(settings)
+    await store.connect()
+    try:
+        applied = await store.migrate()
+        home = await store.open()
+        made = await _made_master_keys(settings, store)
+        keys = keys_of(settings, store)
+        await keys.check_all()
+        await keys.start()
+        return Started(home, applied, await store.accounts.has_had_user(), made)
+    finally:
+        await store.close()
+
+
+async def _made_master_keys(settings: Settings, store: Store) -> Path | None:
+    path = settings.data / FILE_NAME
+    if settings.master_keys is not None or path.exists() or await store.keys.all():
+        return None
+    make_file(path, [new_master_key()])
+    return path
+
+
+@asynccontextmanager
+async def parts_of(settings: Settings, *, setup_token: str = "") -> AsyncIterator[Parts]:
+    """Bring the parts of one process to life, on a store that `prepare` has seen."""
+    store = store_of(settings)
+    hasher = Argon2Hasher()
+    try:
+        home = await store.open()
+        keys = keys_of(settings, store)
+        await keys.start()
+        services = _services(settings, store, keys, hasher=hasher, home=home, setup_token=setup_token)
+        yield Parts(store, keys, hasher, home, services)
+    finally:
+        hasher.close()
+        await store.close()
+
+
+def _services(
+    settings: Settings, store: Store, keys: TenantKeys, *, hasher: Argon2Hasher, home: Home, setup_token: str
+) -> Services:
+    auditor = Auditor(store, keys, now)
+    access = Access(auditor)
+    guesses = Guesses(store, keys, now)
+    return Services(
+        store=store,
+        configs=Configs(store, keys, access=access, auditor=auditor, clock=now),
+        accounts=Accounts(
+            store,
+            hasher,
+            guesses=guesses,
+            access=access,
+            auditor=auditor,
+            min_password_characters=settings.min_password_characters,
+        ),
+        tokens=Tokens(store, hasher, guesses=guesses, access=access, auditor=auditor, clock=now),
+        tenants=Tenants(store, keys, access=access, auditor=auditor, clock=now),
+        is_loopback=settings.is_loopback,
+        setup_token=setup_token,
+        is_old_contract_on=settings.old_contract,
+        is_unsafe=home.is_unsafe,
+    )
+
+
+def app_of(settings: Settings, setup_token: str) -> Door:
+    """Make the application of one worker; its parts come alive and end with the server's lifespan."""
+    alive: list[Services] = []
+
+    @asynccontextmanager
+    async def lifespan(_app: object) -> AsyncIterator[None]:
+        async with parts_of(settings, setup_token=setup_token) as parts:
+            alive[:] = [parts.services]
+            _say_when_draining(parts.services)
+            chores = asyncio.create_task(_chores(parts.services))
+            gc.collect()
+            gc.freeze()
+            yield
+            chores.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await chores
+
+    return make_app(lambda: alive[0], version=VERSION, lifespan=lifespan)
+
+
+def _say_when_draining(services: Services) -> None:
+    """Chain to the server's own handler, so that health says it before the last answer is given."""
+    previous = signal.getsignal(signal.SIGTERM)
+    if not callable(previous):
+        return
+    loop = asyncio.get_running_loop()
+
+    def drain(number: int, frame: object) -> None:
+        loop.call_soon_threadsafe(setattr, services, "is_draining", True)
+        previous(number, frame)  # type: ignore[arg-type]
+
+    signal.signal(signal.SIGTERM, drain)
+
+
+async def _chores(services: Services) -> None:
+    while True:
+        try:
+            await services.tokens.forget_expired()
+            await services.configs.forget_old_replays()
+        except (Unreachable, Busy) as error:
+            _log.warning("chores wait for the store: %s", error)
+        await asyncio.sleep(CHORE_SECONDS)

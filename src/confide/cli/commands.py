@@ -1,0 +1,75 @@
+"""All commands under one roof, and what they exit with."""
+
+from __future__ import annotations
+
+import sys
+
+import rich_click as click
+
+from confide.cli import configs, host, keys, session, tokens, users
+from confide.cli.serving import serve
+from confide.client import ConfideError
+
+# How each expected failure ends; 2 is click's own for a wrong command line.
+EXIT_CODES = {
+    "confide.serving:PortTaken": 3,
+    "confide.serving:StartFailed": 9,
+    "confide.ports:Unreachable": 4,
+    "confide.ports:MasterKeyMissing": 5,
+    "confide.ports:NewerSchema": 6,
+    "confide.storage.migrations:ChangedMigration": 6,
+    "confide.ports:UnsafeDurability": 7,
+    "confide.storage.archives:ArchiveBroken": 8,
+}
+REFUSED = 1
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="confide")
+def confide() -> None:
+    """Keep and serve every tenant's integration configuration."""
+
+
+for command in (
+    serve,
+    host.migrate,
+    host.backup,
+    host.restore,
+    keys.keys,
+    session.login,
+    users.user,
+    tokens.token,
+    configs.config,
+):
+    confide.add_command(command)
+
+
+def run() -> int:
+    try:
+        code = confide.main(standalone_mode=False)
+    except click.Abort:
+        return _failed("Stopped.", REFUSED)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except Exception as error:
+        known = _exit_code(error)
+        if known is None:
+            raise
+        return _failed(str(error) or type(error).__doc__ or "", known)
+    return code if isinstance(code, int) else 0
+
+
+def _exit_code(error: Exception) -> int | None:
+    if isinstance(error, ConfideError):
+        return REFUSED
+    # A refusal of the service, met on the host instead of over the API.
+    names = {f"{kind.__module__}:{kind.__qualname__}" for kind in type(error).__mro__}
+    if "confide.domain.errors:Refusal" in names:
+        return REFUSED
+    return next((code for name, code in EXIT_CODES.items() if name in names), None)
+
+
+def _failed(sentence: str, code: int) -> int:
+    print(f"confide: {sentence}", file=sys.stderr)  # noqa: T201 - the one place where a command fails
+    return code

@@ -1,0 +1,76 @@
+"""`confide config`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TextIO
+
+import rich_click as click
+
+from confide.cli.options import as_json, show, show_table
+from confide.cli.session import connected, url_option
+
+
+@click.group()
+def config() -> None:
+    """What is stored for one tenant and one integration type."""
+
+
+@config.command()
+@click.argument("tenant")
+@click.argument("integration_type")
+@url_option
+def get(tenant: str, integration_type: str, *, url: str | None) -> None:
+    """Print a configuration as JSON; secrets are masked if you are a viewer."""
+    with connected(url) as client:
+        show(client.read(tenant, integration_type)["configuration"])
+
+
+@config.command("set")
+@click.argument("tenant")
+@click.argument("integration_type")
+@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@click.option("--replace", is_flag=True, help="Put it in the place of what is there instead of merging it in.")
+@url_option
+def set_config(tenant: str, integration_type: str, file: TextIO, *, replace: bool, url: str | None) -> None:
+    """Merge the JSON object in FILE, or of standard input, into a config; creates it if it is missing."""
+    try:
+        configuration = json.load(file)
+    except ValueError as error:
+        raise click.ClickException(f"{file.name} is not valid JSON.") from error
+    with connected(url) as client:
+        saved = client.save(tenant, integration_type, configuration, replace=replace)
+    click.echo(f"{saved['message']}, version {saved['version']}.")
+
+
+@config.command("list")
+@click.argument("tenant", default="*")
+@click.argument("integration_type", default="*")
+@as_json
+@url_option
+def list_configs(tenant: str, integration_type: str, *, is_json: bool, url: str | None) -> None:
+    """List configs; both arguments may be a name, a prefix* or *."""
+    lines: list[dict[str, Any]] = []
+    after = None
+    with connected(url) as client:
+        while True:
+            page = client.list(tenant, integration_type, after=after)
+            lines += page["configs"]
+            after = page["next"]
+            if after is None:
+                break
+    if is_json:
+        show(lines)
+        return
+    columns = ("tenant", "integration_type", "version", "saved_at", "saved_by")
+    show_table(columns, [[line[column] for column in columns] for line in lines])
+
+
+@config.command()
+@click.argument("tenant")
+@click.argument("integration_type")
+@url_option
+def delete(tenant: str, integration_type: str, *, url: str | None) -> None:
+    """Retire a config: it reads as missing and keeps its history."""
+    with connected(url) as client:
+        click.echo(client.retire(tenant, integration_type)["message"] + ".")

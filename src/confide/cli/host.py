@@ -1,0 +1,113 @@
+"""Acts on the host that open the store themselves: `migrate`, `backup`, `restore`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from confide.cli.options import settings_of, store_options
+
+if TYPE_CHECKING:
+    from confide.settings import Settings
+
+NO_KEYS = "The master keys are not in it: without them nothing in it can be read. Keep them elsewhere."
+
+
+@click.command()
+@store_options
+def migrate(**given: str | None) -> None:
+    """Bring the schema of the store up to date."""
+    settings = settings_of(**given, unsafe_durability=True)
+    applied = asyncio.run(_migrate(settings))
+    click.echo(f"Applied {', '.join(applied)}." if applied else "The schema is up to date.")
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@store_options
+def backup(file: Path, **given: str | None) -> None:
+    """Write the whole store to FILE, as of one moment, while it is served."""
+    settings = settings_of(**given, unsafe_durability=True)
+    if file.exists():
+        raise click.ClickException(f"{file} exists already; a backup never overwrites.")
+    count = asyncio.run(_backup(settings, file))
+    click.echo(f"{count:,} rows in {file}. {NO_KEYS}")
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@store_options
+def restore(file: Path, **given: str | None) -> None:
+    """Fill an empty store from FILE and begin a new epoch; all sessions end, service tokens stay."""
+    settings = settings_of(**given, unsafe_durability=True)
+    count = asyncio.run(_restore(settings, file))
+    click.echo(
+        f"{count:,} rows restored; a new epoch begins and all sessions have ended. Service tokens that were revoked"
+        f" after the backup are valid again: look at confide token list. The master keys of that store must lie in"
+        f" {settings.data} before it is served."
+    )
+
+
+async def _migrate(settings: Settings) -> list[str]:
+    from confide.assembly import store_of  # noqa: PLC0415 - help must not load a server
+
+    store = store_of(settings)
+    await store.connect()
+    try:
+        return await store.migrate()
+    finally:
+        await store.close()
+
+
+async def _backup(settings: Settings, file: Path) -> int:
+    from confide.assembly import store_of  # noqa: PLC0415 - help must not load a server
+    from confide.storage import archives  # noqa: PLC0415 - as above
+
+    store = store_of(settings)
+    await store.open()
+    try:
+        with _progress("Backing up") as progress:
+            task = progress.add_task("rows", total=None)
+            return await archives.write(store, file, progress=lambda count: progress.update(task, completed=count))
+    finally:
+        await store.close()
+
+
+async def _restore(settings: Settings, file: Path) -> int:
+    from confide.assembly import keys_of, ring_of, store_of  # noqa: PLC0415 - help must not load a server
+    from confide.ports import MasterKeyMissing  # noqa: PLC0415 - as above
+    from confide.storage import archives  # noqa: PLC0415 - as above
+
+    count = await asyncio.to_thread(archives.check, file)
+    store = store_of(settings)
+    await store.connect()
+    try:
+        await store.migrate()
+        if not await store.is_empty():
+            raise click.ClickException("The store is not empty; restore into a new data folder or database.")
+        with _progress("Restoring"):
+            await store.load(archives.read(file))
+        try:
+            ring_of(settings)
+            await keys_of(settings, store).check_all()
+        except MasterKeyMissing as missing:
+            click.echo(f"Note: {missing}", err=True)
+        return count
+    finally:
+        await store.close()
+
+
+def _progress(what: str) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn(what),
+        TextColumn("{task.completed:,.0f} rows"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

@@ -1,0 +1,58 @@
+"""`confide keys`: master keys, on the host."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from confide.cli.options import settings_of, store_options
+
+if TYPE_CHECKING:
+    from confide.settings import Settings
+
+
+@click.group()
+def keys() -> None:
+    """Master keys, which wrap the keys of tenants."""
+
+
+@keys.command()
+@store_options
+@click.option(
+    "--prepare",
+    is_flag=True,
+    help="Only put a new key in master.keys, to be copied to the other machines before they wrap anything under it.",
+)
+def rotate(*, prepare: bool, **given: str | None) -> None:
+    """Wrap every tenant's key under a new master key, while reads and saves go on.
+
+    With CONFIDE_MASTER_KEYS set, put the new key last there first, on every machine; then this re-wraps.
+    """
+    settings = settings_of(**given, unsafe_durability=True)
+    click.echo(asyncio.run(_rotate(settings, prepare=prepare)))
+
+
+async def _rotate(settings: Settings, *, prepare: bool) -> str:
+    from confide.assembly import keys_of, store_of  # noqa: PLC0415 - help must not load a server
+    from confide.crypto.master_keys import FILE_NAME, add_to_file, new_master_key  # noqa: PLC0415 - as above
+
+    path = settings.data / FILE_NAME
+    store = store_of(settings)
+    await store.open()
+    try:
+        if settings.master_keys is None:
+            waiting = await keys_of(settings, store).is_prepared()
+            if not waiting:
+                add_to_file(path, new_master_key())
+            if prepare:
+                return (
+                    f"{path} ends with a new master key. Copy the file to every machine, then rotate without --prepare."
+                )
+        elif prepare:
+            raise click.UsageError("With CONFIDE_MASTER_KEYS there is no file to prepare: put the new key last there.")
+        count = await keys_of(settings, store).rewrap_all()
+    finally:
+        await store.close()
+    return f"{count} keys are now wrapped under the last master key. Keep the earlier ones for old backups."

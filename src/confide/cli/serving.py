@@ -1,0 +1,71 @@
+"""`confide serve`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import rich_click as click
+
+from confide.cli.options import settings_of, store_options
+
+
+@click.command()
+@click.option("--host", envvar="CONFIDE_HOST", default="127.0.0.1", show_default=True, show_envvar=True)
+@click.option(
+    "--port",
+    envvar=["CONFIDE_PORT", "APP_PORT"],
+    default=8080,
+    show_default=True,
+    show_envvar=True,
+    type=click.IntRange(0, 65_535),
+)
+@store_options
+@click.option(
+    "--workers",
+    envvar="CONFIDE_WORKERS",
+    default=1,
+    show_default=True,
+    show_envvar=True,
+    type=click.IntRange(1, 64),
+)
+@click.option("--tls-cert", envvar="CONFIDE_TLS_CERT", show_envvar=True, type=click.Path(exists=True, dir_okay=False))
+@click.option("--tls-key", envvar="CONFIDE_TLS_KEY", show_envvar=True, type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--behind-tls-proxy",
+    is_flag=True,
+    default=None,
+    envvar="CONFIDE_BEHIND_TLS_PROXY",
+    show_envvar=True,
+    help="A proxy in front speaks TLS. Any address but loopback needs this or a certificate.",
+)
+@click.option(
+    "--trusted-proxies",
+    envvar="CONFIDE_TRUSTED_PROXIES",
+    show_envvar=True,
+    help="Addresses whose X-Forwarded-For is believed, comma-separated.",
+)
+@click.option(
+    "--unsafe-durability",
+    is_flag=True,
+    default=None,
+    envvar="CONFIDE_UNSAFE_DURABILITY",
+    show_envvar=True,
+    help="Accept a store that can lose acknowledged saves.",
+)
+def serve(**given: Any) -> None:
+    """Serve the API until SIGTERM.
+
+    The database is SQLite in the data folder unless --database says otherwise. Other settings are variables:
+    CONFIDE_MASTER_KEYS, CONFIDE_OLD_CONTRACT (on, off), CONFIDE_MIN_PASSWORD_CHARACTERS, CONFIDE_POOL_SIZE;
+    docs/settings.md tells of each.
+    """
+    settings = settings_of(**given)
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise click.UsageError("--tls-cert and --tls-key go together.")
+    if not (settings.is_loopback or settings.has_tls or settings.behind_tls_proxy):
+        raise click.UsageError(
+            f"{settings.host} is not loopback: give --tls-cert and --tls-key, or --behind-tls-proxy."
+        )
+    from confide.serving import serve as serve_until_told  # noqa: PLC0415 - help must not load a server
+
+    serve_until_told(settings, say=click.echo)

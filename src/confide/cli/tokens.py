@@ -1,0 +1,67 @@
+"""`confide token`."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from confide.cli.options import as_json, grants_of, show, show_table
+from confide.cli.session import connected, url_option
+from confide.client.calls import request
+
+DAY_SECONDS = 24 * 60 * 60
+
+
+@click.group()
+def token() -> None:
+    """What workers show instead of a password."""
+
+
+@token.command()
+@click.argument("label")
+@click.option("--login", help="For whom, if not for yourself; admins only.")
+@click.option("--days", default=90, show_default=True, type=click.IntRange(1, 3_650), help="How long it is valid.")
+@click.option("--grant", "grants", multiple=True, metavar="ROLE:TENANT:TYPE", help="Narrower than the user's own.")
+@as_json
+@url_option
+def add(label: str, *, login: str | None, days: int, grants: tuple[str, ...], is_json: bool, url: str | None) -> None:
+    """Make a service token and print it; it is told only now."""
+    document: dict[str, object] = {"label": label, "ttl_seconds": days * DAY_SECONDS}
+    if login:
+        document["login"] = login
+    if grants:
+        document["grants"] = grants_of(grants)
+    with connected(url) as client:
+        added = client.ask(request("POST", "/tokens", document=document))
+    if is_json:
+        show(added)
+        return
+    click.echo(added["token"])
+    click.echo(f"Token {added['id']} of {added['login']}, valid until {added['expires_at']}.", err=True)
+
+
+@token.command("list")
+@as_json
+@url_option
+def list_tokens(*, is_json: bool, url: str | None) -> None:
+    """List your tokens, or everybody's if you are an admin."""
+    with connected(url) as client:
+        tokens = client.ask(request("GET", "/tokens"))["tokens"]
+    if is_json:
+        show(tokens)
+        return
+    show_table(
+        ("id", "login", "label", "kind", "until"),
+        [
+            (t["id"], t["login"], t["label"], "session" if t["is_session"] else "service", t["expires_at"])
+            for t in tokens
+        ],
+    )
+
+
+@token.command()
+@click.argument("token_id", type=click.IntRange(min=1))
+@url_option
+def revoke(token_id: int, *, url: str | None) -> None:
+    """End a token."""
+    with connected(url) as client:
+        click.echo(client.ask(request("DELETE", f"/tokens/{token_id}"))["message"] + ".")

@@ -1,0 +1,117 @@
+"""`confide user`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from confide.cli.options import as_json, grants_of, new_password, settings_of, show, show_table, store_options
+from confide.cli.session import connected, url_option
+from confide.client.calls import request
+
+if TYPE_CHECKING:
+    from confide.settings import Settings
+
+
+@click.group()
+def user() -> None:
+    """Who may ask."""
+
+
+@user.command()
+@click.argument("login")
+@click.option("--admin", is_flag=True, help="Make an admin by opening the store on this host; no token is needed.")
+@click.option("--grant", "grants", multiple=True, metavar="ROLE:TENANT:TYPE", help="Such as editor:acme:*; repeatable.")
+@click.option("--service", is_flag=True, help="A service account: no password, tokens only.")
+@store_options
+@url_option
+def add(
+    login: str,
+    *,
+    admin: bool,
+    grants: tuple[str, ...],
+    service: bool,
+    url: str | None,
+    data: str,
+    database: str | None,
+) -> None:
+    """Add a user. The password is asked for, or read from standard input."""
+    if admin and (grants or service):
+        raise click.UsageError("--admin goes with neither --grant nor --service: an admin logs in and may do all.")
+    password = None if service else new_password(login)
+    if admin:
+        settings = settings_of(data=data, database=database, unsafe_durability=True)
+        user_id = asyncio.run(_add_admin(settings, login, password))
+    else:
+        document = {"login": login, "password": password, "grants": grants_of(grants)}
+        with connected(url) as client:
+            user_id = client.ask(request("POST", "/user", document=document))["user_id"]
+    click.echo(f"User {login} has id {user_id}.")
+
+
+@user.command("list")
+@as_json
+@url_option
+def list_users(*, is_json: bool, url: str | None) -> None:
+    """List users and what they are granted."""
+    with connected(url) as client:
+        users = client.ask(request("GET", "/users"))["users"]
+    if is_json:
+        show(users)
+        return
+    show_table(
+        ("id", "login", "grants", "state", "since"),
+        [(u["user_id"], u["login"], _written(u["grants"]), _state(u), u["added_at"]) for u in users],
+    )
+
+
+@user.command()
+@click.argument("login")
+@store_options
+def password(login: str, **given: str | None) -> None:
+    """Set a user's password by opening the store on this host; ends all its sessions."""
+    settings = settings_of(**given, unsafe_durability=True)
+    asyncio.run(_set_password(settings, login, new_password(login)))
+    click.echo(f"The password of {login} is changed; all its sessions have ended.")
+
+
+@user.command()
+@click.argument("login")
+@click.option("--enable", is_flag=True, help="The other way round.")
+@url_option
+def disable(login: str, *, enable: bool, url: str | None) -> None:
+    """Disable a user: its sessions end, its tokens stop working."""
+    with connected(url) as client:
+        client.ask(request("PATCH", f"/users/{login}", document={"disabled": not enable}))
+    click.echo(f"User {login} is {'enabled' if enable else 'disabled'}.")
+
+
+async def _add_admin(settings: Settings, login: str, password: str | None) -> int:
+    from confide.assembly import parts_of, prepare  # noqa: PLC0415 - help must not load a server
+    from confide.domain import names  # noqa: PLC0415 - as above
+    from confide.service.accounts import ADMIN, UserDraft  # noqa: PLC0415 - as above
+
+    await prepare(settings)
+    async with parts_of(settings) as parts:
+        return await parts.services.accounts.add_on_host(UserDraft(names.login(login), password, ADMIN))
+
+
+async def _set_password(settings: Settings, login: str, password: str) -> None:
+    from confide.assembly import parts_of, prepare  # noqa: PLC0415 - help must not load a server
+    from confide.domain import names  # noqa: PLC0415 - as above
+
+    await prepare(settings)
+    async with parts_of(settings) as parts:
+        await parts.services.accounts.set_password_on_host(names.login(login), password)
+
+
+def _written(grants: list[dict[str, str]]) -> str:
+    return ", ".join(f"{g['role']}:{g['tenant']}:{g['integration_type']}" for g in grants)
+
+
+def _state(one: dict[str, Any]) -> str:
+    if one["disabled"]:
+        return "disabled"
+    return "user" if one["has_password"] else "service account"

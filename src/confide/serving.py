@@ -1,0 +1,142 @@
+"""Starting and ending the processes that serve."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import secrets
+import signal
+import socket
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import uvicorn
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.supervisors import Multiprocess
+
+from confide import logs
+from confide.api.http_protocol import GuardedProtocol
+from confide.assembly import VERSION, Started, app_of, prepare
+from confide.settings import Settings
+
+KEEP_ALIVE_SECONDS = 75
+DRAIN_SECONDS = 5
+BACKLOG = 2_048
+
+
+class PortTaken(Exception):  # noqa: N818 - the start ends with it, in one sentence
+    """Somebody else listens there, or it may not be listened on."""
+
+
+class StartFailed(Exception):  # noqa: N818 - as above
+    """A process ended before it could serve."""
+
+
+def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; requests under way are finished. Raises what `prepare` raises."""
+    logs.configure()
+    listener = _bound(settings)
+    try:
+        started = asyncio.run(prepare(settings))
+        setup_token = "" if settings.is_loopback or started.has_had_user else secrets.token_urlsafe(24)
+        for line in start_lines(settings, started, port=listener.getsockname()[1], setup_token=setup_token):
+            say(line)
+        _run(_server_config(settings, setup_token), listener)
+    finally:
+        listener.close()
+
+
+def worker_app(settings: Settings, setup_token: str) -> object:
+    """The application of a worker process, as the server asks for it."""
+    logs.configure()
+    app = app_of(settings, setup_token)
+    if not settings.trusted_proxies:
+        return app
+    return ProxyHeadersMiddleware(app, trusted_hosts=list(settings.trusted_proxies))  # type: ignore[arg-type]
+
+
+def start_lines(settings: Settings, started: Started, *, port: int, setup_token: str) -> list[str]:
+    """What a start says: address, store, durability, and what to do first."""
+    scheme = "https" if settings.has_tls else "http"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"{scheme}://{host}:{port}"
+    env = f", APP_ENV={settings.app_env}" if settings.app_env else ""
+    unsafe = "UNSAFE, acknowledged saves can be lost: " if started.home.is_unsafe else ""
+    lines = [
+        f"Confide {VERSION} at {url} ({settings.workers} worker{'s' if settings.workers > 1 else ''}{env})",
+        f"  store       {_store_name(settings)}, epoch {started.home.epoch}",
+        f"  durability  {unsafe}{started.home.durability}",
+    ]
+    if started.made_master_keys is not None:
+        lines.append(
+            f"  keys        made {started.made_master_keys}: copy it to a safe place now. Without it nothing here"
+            " can ever be read again, by anybody."
+        )
+    if started.home.has_begun_anew:
+        lines.append("  restored    this store lived elsewhere before: a new epoch begins, all sessions have ended")
+    return [*lines, *_first_steps(started, url=url, setup_token=setup_token)]
+
+
+def _first_steps(started: Started, *, url: str, setup_token: str) -> list[str]:
+    if started.has_had_user:
+        return [f"  first       log in: confide login --url {url}   (API: {url}/docs)"]
+    bearer = f" -H 'Authorization: Bearer {setup_token}'" if setup_token else ""
+    body = """'{"login": "admin", "password": "…"}'"""
+    return [
+        "  first       there is no user yet; the first one becomes admin:",
+        f"              curl {url}/user{bearer} -H 'Content-Type: application/json' -d {body}",
+    ]
+
+
+def _store_name(settings: Settings) -> str:
+    parts = urlsplit(settings.database_url)
+    if parts.scheme == "sqlite":
+        return f"SQLite {settings.database_url.removeprefix('sqlite:///')}"
+    return f"PostgreSQL {parts.path.lstrip('/')} on {parts.hostname or 'localhost'}"
+
+
+def _bound(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise PortTaken(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}.") from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def _server_config(settings: Settings, setup_token: str) -> uvicorn.Config:
+    return uvicorn.Config(
+        functools.partial(worker_app, settings, setup_token),
+        factory=True,
+        http=GuardedProtocol,
+        ws="none",
+        lifespan="on",
+        workers=settings.workers,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+
+
+def _run(config: uvicorn.Config, listener: socket.socket) -> None:
+    if config.workers > 1:
+        Multiprocess(config, sockets=[listener]).run()
+        return
+    # The server raises the signal again when it is done; that shall end nothing a second time.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise StartFailed("The service could not start; the log says why.")
