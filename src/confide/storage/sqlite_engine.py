@@ -10,7 +10,7 @@ from typing import Any
 
 import apsw
 
-from confide.ports import Rows, Unreachable
+from confide.ports import Row, Rows, Unreachable
 from confide.storage.sqlite_writer import Writer
 from confide.storage.transactions import T, Transaction
 
