@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import asyncpg
 
@@ -30,7 +30,7 @@ CONNECT_SECONDS = 1.5
 AWAY_SECONDS = 0.5
 PORTION = 500
 
-Connection = asyncpg.Connection[asyncpg.Record]
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 _AWAY = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
 _REFUSED_FOR_NOW = (
     asyncpg.InsufficientResourcesError,  # disk full, too many connections, out of memory

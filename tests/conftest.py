@@ -1,0 +1,91 @@
+"""Fixtures that every folder of tests may ask for, and the search for canaries at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from confide.settings import Settings
+from support import canaries
+from support.house import House, house_at, settings_for
+from support.postgres import PostgresServer
+
+ENGINES = ("sqlite", "postgres")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Settings of whoever runs the tests are not settings of the tests.
+    for name in list(os.environ):
+        if name.startswith("CONFIDE_") and not name.startswith("CONFIDE_TEST_"):
+            del os.environ[name]
+    os.environ.pop("APP_PORT", None)
+    os.environ.pop("APP_ENV", None)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("-m"):
+        return
+    kept = [item for item in items if item.get_closest_marker("long") is None]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    """One real server for all tests of this worker."""
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.stop()
+    _, found = canaries.search(server.files())
+    server.remove()
+    assert not found, f"secrets in PostgreSQL's files: {found[:5]}"
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def database(engine: str, request: pytest.FixtureRequest) -> str | None:
+    """The URL of an empty store; None is SQLite in the data folder."""
+    if engine == "sqlite":
+        return None
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.new_database()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database: str | None) -> Settings:
+    return settings_for(tmp_path / "data", database)
+
+
+@pytest.fixture
+async def house(settings: Settings) -> AsyncIterator[House]:
+    """The real parts on both engines, in this process."""
+    async with house_at(settings) as built:
+        yield built
+
+
+@pytest.fixture
+async def sqlite_house(tmp_path: Path) -> AsyncIterator[House]:
+    async with house_at(settings_for(tmp_path / "data", None)) as built:
+        yield built
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """After the whole run: no secret of it in any log or file, but the master keys."""
+    if hasattr(session.config, "workerinput") or session.config.option.collectonly:
+        return
+    base = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    files = [path for path in base.rglob("*") if path.is_file() and "planted" not in path.parts]
+    size, found = canaries.search(files)
+    print(f"\ncanary search: {len(files)} files, {size:,} bytes, {len(found)} found")  # noqa: T201
+    for place in found[:20]:
+        print(f"  {place}")  # noqa: T201
+    if found:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,60 @@
+"""Every secret of the tests has one look, so that one search finds each of them, however it is written."""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+MARK = "cnry-"
+# What may hold secrets in clear: master keys, and the token file that a login of the tests wrote.
+ALLOWED = frozenset({"master.keys", "token.json"})
+
+
+def canary(kind: str) -> str:
+    """A secret of a test: a password, a token or a value, unlike any other."""
+    return f"{MARK}{kind}-{secrets.token_hex(8)}"
+
+
+def _encodings(mark: str) -> list[bytes]:
+    plain = mark.encode()
+    found = [plain, plain.hex().encode(), plain.hex().upper().encode(), mark.encode("utf-16-le")]
+    for shift in range(3):
+        # Of base64 only what does not depend on the neighbours.
+        coded = base64.b64encode(b"\0" * shift + plain + b"\0\0")
+        start, end = (shift * 8 + 5) // 6, (shift + len(plain)) * 8 // 6
+        found.append(coded[start:end])
+    found.append("".join(f"%{byte:02x}" for byte in plain).encode())
+    found.append("".join(f"%{byte:02X}" for byte in plain).encode())
+    return found
+
+
+_PATTERN = re.compile(
+    b"|".join(
+        [*(re.escape(code) for code in _encodings(MARK)), rb"cfd_[A-Za-z0-9_-]{43}[0-9a-f]{8}"],
+    )
+)
+
+
+def found_in(data: bytes) -> bytes | None:
+    """The first canary in these bytes, plain or encoded."""
+    hit = _PATTERN.search(data)
+    return data[max(0, hit.start() - 20) : hit.end() + 20] if hit else None
+
+
+def search(files: Iterable[Path]) -> tuple[int, list[str]]:
+    """Search files; returns how many bytes were read and what was found where."""
+    size, found = 0, []
+    for path in files:
+        if path.name in ALLOWED:
+            continue
+        try:
+            data = path.read_bytes()
+        except OSError:
+            continue
+        size += len(data)
+        if (hit := found_in(data)) is not None:
+            found.append(f"{path}: {hit!r}")
+    return size, found

@@ -1,0 +1,110 @@
+"""A furnished house: the real parts on a real store, with users of every role."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from confide.api.app import make_app
+from confide.api.services import Services
+from confide.assembly import Parts, parts_of, prepare
+from confide.crypto.passwords import Argon2Hasher
+from confide.domain import grants
+from confide.domain.accounts import NewUser
+from confide.domain.grants import Grant, Principal
+from confide.settings import Settings
+from support.canaries import canary
+
+ADMIN = (("admin", "*", "*"),)
+TYPE = "flight-information-system"
+PASSWORD = canary("password")
+
+
+@cache
+def password_hash() -> str:
+    hasher = Argon2Hasher()
+    try:
+        return hasher._hashed(PASSWORD)
+    finally:
+        hasher.close()
+
+
+def grants_of(*triples: tuple[str, str, str]) -> tuple[Grant, ...]:
+    return tuple(grants.grant(*triple) for triple in triples)
+
+
+@dataclass
+class House:
+    """One process's parts, a client that speaks to its application, and users as they are needed."""
+
+    settings: Settings
+    parts: Parts
+    http: httpx2.AsyncClient
+
+    @property
+    def services(self) -> Services:
+        return self.parts.services
+
+    async def user(self, login: str, *triples: tuple[str, str, str], password: str | None = None) -> int:
+        """Add a user with a password (the same for all) without paying for its hash."""
+        entry, mac = self.services.configs._auditor.entry("add user", "added", by=None)
+        new = NewUser(login, grants_of(*triples), password or password_hash())
+        return await self.parts.store.accounts.add(new, entry=entry, mac=mac)
+
+    async def principal(self, login: str, *triples: tuple[str, str, str]) -> Principal:
+        return await self.services.tokens.principal(await self.token(login, *triples))
+
+    async def token(
+        self, login: str, *triples: tuple[str, str, str], narrowed: Sequence[tuple[str, str, str]] | None = None
+    ) -> str:
+        """Return a token of a user, who is added if there is none of that login."""
+        if await self.parts.store.accounts.read(login) is None:
+            await self.user(login, *triples)
+        user = await self.parts.store.accounts.read(login)
+        assert user is not None
+        token, _ = await self.services.tokens._added(
+            user,
+            label="test",
+            is_session=narrowed is None,
+            grants=None if narrowed is None else grants_of(*narrowed),
+            expires_at=2**60,
+            by=None,
+        )
+        return token
+
+    async def ask(
+        self, method: str, path: str, *, token: str | None = None, json: Any = None, **more: Any
+    ) -> httpx2.Response:
+        headers = dict(more.pop("headers", {}))
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        return await self.http.request(method, path, json=json, headers=headers, **more)
+
+    async def save(self, token: str, configuration: Any, *, tenant: str = "acme", type_: str = TYPE, **more: Any) -> Any:
+        document = {"tenant": tenant, "integration_type": type_, "configuration": configuration}
+        return await self.ask("POST", "/config", token=token, json=document, **more)
+
+    async def read(self, token: str, *, tenant: str = "acme", type_: str = TYPE, **more: Any) -> Any:
+        return await self.ask(
+            "GET", "/config", token=token, params={"tenant": tenant, "integration_type": type_}, **more
+        )
+
+
+def settings_for(data: Path, database: str | None, **more: Any) -> Settings:
+    return Settings(data=data, database=database, unsafe_durability=True, **more)
+
+
+@asynccontextmanager
+async def house_at(settings: Settings, *, setup_token: str = "") -> AsyncIterator[House]:
+    await prepare(settings)
+    async with parts_of(settings, setup_token=setup_token) as parts:
+        app = make_app(lambda: parts.services, version="test")
+        transport = httpx2.ASGITransport(app=app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            yield House(settings, parts, http)

