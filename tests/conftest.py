@@ -84,8 +84,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     base = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
     files = [path for path in base.rglob("*") if path.is_file() and "planted" not in path.parts]
     size, found = canaries.search(files)
-    print(f"\ncanary search: {len(files)} files, {size:,} bytes, {len(found)} found")  # noqa: T201
+    print(f"\ncanary search: {len(files)} files, {size:,} bytes, {len(found)} found")
     for place in found[:20]:
-        print(f"  {place}")  # noqa: T201
+        print(f"  {place}")
     if found:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

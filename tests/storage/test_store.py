@@ -10,20 +10,17 @@ import pytest
 
 from confide.domain import positions
 from confide.domain.accounts import NewToken, NewUser, UserChange
-from confide.domain.audits import AuditEntry
 from confide.domain.configs import Kind, Outcome
 from confide.domain.errors import LastAdmin, PositionGone, UserExists
 from confide.domain.grants import Scope
 from confide.domain.names import Key
 from confide.domain.positions import Position
-from confide.ports import Home, NewVersion, Replay, ReplayTaken, Store, StoredKey
+from confide.ports import Home, Replay, ReplayTaken, Store, StoredKey
 from confide.settings import Settings
 from confide.storage.engines import open_store
 from support.house import ADMIN, grants_of
+from support.rows import ENTRY, KEY, MAC, append, version
 
-KEY = Key("acme", "crm")
-ENTRY = AuditEntry(at=1, action="save", outcome="created", actor=1, key=KEY, version=1)
-MAC = b"m" * 32
 EVERYTHING = [[Scope("*", "*")]]
 
 
@@ -41,15 +38,6 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[Store, Home]]:
 @pytest.fixture
 def store(opened: tuple[Store, Home]) -> Store:
     return opened[0]
-
-
-def version(number: int, *, key: Key = KEY, body: bytes | None = b"sealed", key_id: bytes | None = None) -> NewVersion:
-    kind = Kind.RETIRED if body is None else Kind.SAVED
-    return NewVersion(key, number, kind, key_id, body, saved_by=1, saved_at=number)
-
-
-async def append(store: Store, new: NewVersion, replay: Replay | None = None) -> bool:
-    return await store.configs.append(new, entry=ENTRY, mac=MAC, replay=replay)
 
 
 async def audits(store: Store) -> list[tuple[object, ...]]:
@@ -234,12 +222,13 @@ async def test_two_admins_cannot_lower_each_other_at_once(store: Store) -> None:
 async def test_the_last_admin_stays(store: Store, how: str) -> None:
     await store.accounts.add(NewUser("ada", grants_of(*ADMIN), "hash"), entry=ENTRY, mac=MAC)
     await store.accounts.add(NewUser("robot", grants_of(*ADMIN), None), entry=ENTRY, mac=MAC)
+    change = UserChange(grants=()) if how == "lower" else UserChange(is_disabled=True)
+    act = store.accounts.remove("ada", entry=ENTRY, mac=MAC)
+    if how != "remove":
+        act.close()
+        act = store.accounts.change("ada", change, entry=ENTRY, mac=MAC)
     with pytest.raises(LastAdmin):
-        if how == "remove":
-            await store.accounts.remove("ada", entry=ENTRY, mac=MAC)
-        else:
-            change = UserChange(grants=()) if how == "lower" else UserChange(is_disabled=True)
-            await store.accounts.change("ada", change, entry=ENTRY, mac=MAC)
+        await act
     assert await store.accounts.read("ada") is not None
 
 

@@ -86,7 +86,9 @@ class House:
             headers["Authorization"] = f"Bearer {token}"
         return await self.http.request(method, path, json=json, headers=headers, **more)
 
-    async def save(self, token: str, configuration: Any, *, tenant: str = "acme", type_: str = TYPE, **more: Any) -> Any:
+    async def save(
+        self, token: str, configuration: Any, *, tenant: str = "acme", type_: str = TYPE, **more: Any
+    ) -> Any:
         document = {"tenant": tenant, "integration_type": type_, "configuration": configuration}
         return await self.ask("POST", "/config", token=token, json=document, **more)
 

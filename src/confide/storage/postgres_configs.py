@@ -34,7 +34,7 @@ APPEND_WITH_REPLAY = _APPEND.format(replayed=_REPLAYED)
 CHANGES_AFTER = """
     SELECT xid::text::bigint, id, kind, tenant, integration_type, version, subject FROM changes
     WHERE (xid, id) > ($1::text::xid8, $2::bigint) AND xid < pg_snapshot_xmin(pg_current_snapshot())
-    ORDER BY xid, id LIMIT $3
+    ORDER BY changes.xid, changes.id LIMIT $3
 """
 
 

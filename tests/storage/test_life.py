@@ -1,0 +1,303 @@
+"""The life of a store: migrations, epochs, dumps, durability, and how its indexes are used."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import asyncpg
+import pytest
+
+from confide.domain.accounts import NewToken, NewUser
+from confide.domain.grants import Scope
+from confide.domain.names import Key
+from confide.domain.positions import Position
+from confide.ports import NewerSchema, Store, Unreachable, UnsafeDurability
+from confide.settings import Settings
+from confide.storage import archives, configs, migrations, postgres_configs
+from confide.storage.engines import open_store
+from confide.storage.migrations import ChangedMigration, Migration
+from confide.storage.transactions import Statement
+from support.house import ADMIN, grants_of, settings_for
+from support.postgres import PostgresServer
+from support.rows import ENTRY, KEY, MAC, append, version
+
+
+async def opened(settings: Settings) -> Store:
+    settings.data.mkdir(exist_ok=True)
+    store = open_store(settings.database_url, is_unsafe_allowed=True)
+    await store.connect()
+    await store.migrate()
+    await store.open()
+    return store
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[Store]:
+    store = await opened(settings)
+    yield store
+    await store.close()
+
+
+async def sql(store: Any, text: str, *args: Any) -> list[tuple[Any, ...]]:
+    """Say something to the store that its contract has no word for."""
+
+    def work() -> Any:
+        return (yield Statement(text, args))
+
+    return [tuple(row) for row in await store._engine.transact(work())]
+
+
+async def test_migrating_twice_changes_nothing(settings: Settings, engine: str) -> None:
+    store = await opened(settings)
+    assert await store.migrate() == []
+    assert await sql(store, "SELECT count(*) FROM schema_migrations") == [(len(migrations.known(engine)),)]
+    await store.close()
+
+
+async def test_many_processes_migrate_at_once_and_one_does(settings: Settings, engine: str) -> None:
+    settings.data.mkdir()
+    stores = [open_store(settings.database_url, is_unsafe_allowed=True) for _ in range(4)]
+    for store in stores:
+        await store.connect()
+    applied = await asyncio.gather(*(store.migrate() for store in stores))
+    assert sorted(map(len, applied)) == [0, 0, 0, len(migrations.known(engine))]
+    for store in stores:
+        await store.close()
+
+
+async def test_a_newer_schema_and_a_changed_migration_are_refused(store: Store) -> None:
+    await sql(store, "INSERT INTO schema_migrations VALUES (9999, 'future', 'x', 1)")
+    with pytest.raises(NewerSchema):
+        await store.migrate()
+    await sql(store, "DELETE FROM schema_migrations WHERE number = 9999")
+    await sql(store, "UPDATE schema_migrations SET checksum = 'other' WHERE number = 1")
+    with pytest.raises(ChangedMigration):
+        await store.migrate()
+
+
+async def schema_of(store: Any, engine: str) -> list[tuple[Any, ...]]:
+    if engine == "sqlite":
+        return await sql(store, "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY 1, 2")
+    columns = await sql(
+        store,
+        "SELECT table_name, column_name, data_type, is_nullable, column_default, collation_name"
+        " FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2",
+    )
+    return columns + await sql(store, "SELECT tablename, indexname, indexdef FROM pg_indexes ORDER BY 1, 2, 3")
+
+
+async def test_a_schema_migrated_step_by_step_is_the_fresh_schema(
+    tmp_path: Path, engine: str, request: pytest.FixtureRequest
+) -> None:
+    urls = []
+    for name in ("fresh", "stepwise"):
+        if engine == "postgres":
+            urls.append(request.getfixturevalue("postgres").new_database())
+        else:
+            (tmp_path / name).mkdir()
+            urls.append(f"sqlite:///{tmp_path / name / 'confide.db'}")
+    found = []
+    for url, steps in zip(urls, (1, len(migrations.known(engine))), strict=True):
+        store: Any = open_store(url, is_unsafe_allowed=True)
+        await store.connect()
+        known = migrations.known(engine)
+        for step in range(steps):
+            until = len(known) if steps == 1 else step + 1
+            await store._engine.transact_long(migrations.migrate(known[:until], now=1))
+        found.append([row for row in await schema_of(store, engine) if "sequence" not in str(row).lower()])
+        await store.close()
+    assert found[0] == found[1]
+    assert len(found[0]) > 10
+
+
+async def test_a_failing_migration_leaves_nothing_behind(store: Any, engine: str) -> None:
+    known = migrations.known(engine)
+    broken = Migration(len(known) + 1, "broken", "CREATE TABLE half (a BIGINT); CREATE TABLE changes (a BIGINT);")
+    with pytest.raises((apsw.SQLError, asyncpg.PostgresError)):
+        await store._engine.transact_long(migrations.migrate([*known, broken], now=1))
+    with pytest.raises((apsw.SQLError, asyncpg.PostgresError)):
+        await sql(store, "SELECT * FROM half")
+
+
+def test_the_two_engines_have_the_same_migrations() -> None:
+    names = [[(step.number, step.name) for step in migrations.known(engine)] for engine in ("sqlite", "postgres")]
+    assert names[0] == names[1]
+
+
+async def with_sessions(store: Store) -> None:
+    user_id = await store.accounts.add(NewUser("ada", grants_of(*ADMIN), "hash"), entry=ENTRY, mac=MAC)
+    for number, is_session in enumerate((True, False)):
+        new = NewToken(bytes([number]) * 32, user_id, is_session=is_session, label="t", grants=None, expires_at=2**60)
+        await store.tokens.add(new, made_at=1, entry=ENTRY, mac=MAC)
+    await append(store, version(1))
+
+
+async def test_the_same_home_keeps_its_epoch_and_its_sessions(settings: Settings) -> None:
+    store = await opened(settings)
+    await with_sessions(store)
+    first = await store.open()
+    second = await store.open()
+    assert (first.epoch, second.has_begun_anew) == (second.epoch, False)
+    assert len(await store.tokens.all(None)) == 2
+    await store.close()
+
+
+async def test_a_store_found_elsewhere_was_restored_and_begins_a_new_epoch(settings: Settings, engine: str) -> None:
+    store = await opened(settings)
+    await with_sessions(store)
+    before = await store.open()
+    if engine == "postgres":
+        # As after a dump into another cluster: transaction ids from the future of this one.
+        await sql(store, "UPDATE changes SET xid = '123456789012'")
+        await sql(store, "UPDATE store SET home = 'another cluster/1'")
+    else:
+        await sql(store, "UPDATE store SET home = 'inode 1'")
+    after = await store.open()
+    assert after.has_begun_anew
+    assert after.epoch != before.epoch
+    assert [token.is_session for token in await store.tokens.all(None)] == [False]
+    changes = await store.configs.changes_after(Position(0, 0), limit=10)
+    assert len(changes) == 4
+    assert {change.position.xid for change in changes} == {0}
+    assert await append(store, version(2))
+    await store.close()
+
+
+async def test_a_dump_fills_another_store_whatever_its_engine(
+    store: Store, tmp_path: Path, postgres: PostgresServer
+) -> None:
+    await with_sessions(store)
+    archive = tmp_path / "backup"
+    count = await archives.write(store, archive, progress=lambda _: None)
+    assert archives.check(archive) == count
+    for number, url in enumerate((None, postgres.new_database())):
+        other = await opened(settings_for(tmp_path / f"restored{number}", url))
+        assert await other.is_empty()
+        await other.load(archives.read(archive))
+        assert not await other.is_empty()
+        found = await other.configs.read(KEY)
+        assert found is not None
+        assert found.body == b"sealed"
+        assert [token.is_session for token in await other.tokens.all(None)] == [False]
+        # Numbers go on where they were.
+        assert await append(other, version(2))
+        assert await other.accounts.add(NewUser("bob", (), None), entry=ENTRY, mac=MAC) > 1
+        await other.close()
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "not a backup"])
+async def test_a_backup_that_is_not_whole_is_refused_and_changes_nothing(
+    store: Store, tmp_path: Path, damage: str
+) -> None:
+    await with_sessions(store)
+    archive = tmp_path / "backup"
+    await archives.write(store, archive, progress=lambda _: None)
+    lines = gzip.decompress(archive.read_bytes()).splitlines(keepends=True)
+    damaged = {
+        "cut": lines[:-2],
+        "changed": [line.replace(b'"ada"', b'"eve"') for line in lines],
+        "not a backup": [b"hello\n"],
+    }[damage]
+    archive.write_bytes(gzip.compress(b"".join(damaged)))
+    with pytest.raises(archives.ArchiveBroken):
+        archives.check(archive)
+    other = await opened(settings_for(tmp_path / "restored", None))
+    with pytest.raises(archives.ArchiveBroken):
+        await other.load(archives.read(archive))
+    assert await other.is_empty()
+    await other.close()
+
+
+async def test_a_dump_is_of_one_moment(store: Store) -> None:
+    for number in range(1, 30):
+        await append(store, version(number))
+    rows = store.dump()
+    first = await anext(rows)
+    await append(store, version(30))
+    await store.keys.destroy_tenant("acme", by=1, at=2, entry=ENTRY, mac=MAC)
+    seen = [first, *[row async for row in rows]]
+    changes = [row for table, row in seen if table == "changes"]
+    assert len(changes) == 29
+    assert len([row for table, row in seen if table == "audit"]) == 29
+
+
+async def test_sqlite_is_durable_unless_told_otherwise(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path / 'confide.db'}")
+    await store.connect()
+    await store.migrate()
+    home = await store.open()
+    assert (home.durability, home.is_unsafe) == ("SQLite wal, synchronous=FULL", False)
+    await store.close()
+
+
+async def test_postgres_that_may_lose_saves_is_refused_and_on_reconnect_too(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    careful = open_store(url)
+    with pytest.raises(UnsafeDurability, match="fsync=off"):
+        await careful.connect()
+    await careful.close()
+
+
+async def test_a_database_that_is_away_is_told_in_time(tmp_path: Path) -> None:
+    store = open_store("postgresql://confide@127.0.0.1:1/nothing")
+    with pytest.raises(Unreachable):
+        await store.connect()
+    with pytest.raises(Unreachable):
+        await store.configs.read(KEY)
+    await store.close()
+    broken = tmp_path / "confide.db"
+    broken.write_bytes(b"this is no database" * 500)
+    with pytest.raises(Unreachable):
+        await open_store(f"sqlite:///{broken}").connect()
+
+
+async def test_a_refused_transaction_harms_no_other_of_the_same_commit(tmp_path: Path) -> None:
+    store = await opened(settings_for(tmp_path, None))
+    await append(store, version(1))
+    results = await asyncio.gather(
+        *(append(store, version(1, key=Key("acme", f"t{n}"))) for n in range(20)),
+        sql(store, "INSERT INTO users (nonsense) VALUES (1)"),
+        append(store, version(1)),
+        return_exceptions=True,
+    )
+    assert results[:20] == [True] * 20
+    assert isinstance(results[20], apsw.SQLError)
+    assert results[21] is False
+    await store.close()
+
+
+async def test_sqlite_makes_files_for_its_owner_only(tmp_path: Path) -> None:
+    store = await opened(settings_for(tmp_path / "data", None))
+    await append(store, version(1))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "data").iterdir()}
+    assert set(modes) >= {"confide.db", "confide.db-wal", "confide.lock"}
+    assert set(modes.values()) == {0o600}
+    await store.close()
+
+
+async def test_reads_and_lists_walk_an_index(store: Any, engine: str) -> None:
+    """Thousands of rows, statistics up to date, and neither engine reads them all."""
+    values = ", ".join(f"('saved', 'tenant{n:05}', 'crm', 1, 1, 1)" for n in range(5_000))
+    await sql(
+        store, f"INSERT INTO changes (kind, tenant, integration_type, version, saved_by, saved_at) VALUES {values}"
+    )
+    await sql(store, "ANALYZE")
+    args: list[Any] = ["", "", 10]
+    listing = configs.LIST.format(scopes=configs._condition([[Scope("tenant0123*", "*")]], args))
+    walks = [(configs.READ, ["tenant00007", "crm"]), (configs.READ_FOR_SAVING, ["tenant00007", "crm"]), (listing, args)]
+    if engine == "postgres":
+        walks.append((postgres_configs.CHANGES_AFTER, ["0", 0, 10]))
+    for text, values_ in walks:
+        if engine == "sqlite":
+            plan = str(await sql(store, f"EXPLAIN QUERY PLAN {text}", *values_))
+            assert "SCAN changes" not in plan, plan
+            assert "SCAN c" not in plan.replace("SCAN CONSTANT", ""), plan
+            assert "changes_version" in plan
+        else:
+            plan = str(await sql(store, f"EXPLAIN {text}", *values_))
+            assert "Seq Scan on changes" not in plan, plan

@@ -1,0 +1,21 @@
+"""Rows for tests of a store, which never looks into bodies."""
+
+from __future__ import annotations
+
+from confide.domain.audits import AuditEntry
+from confide.domain.configs import Kind
+from confide.domain.names import Key
+from confide.ports import NewVersion, Replay, Store
+
+KEY = Key("acme", "crm")
+ENTRY = AuditEntry(at=1, action="save", outcome="created", actor=1, key=KEY, version=1)
+MAC = b"m" * 32
+
+
+def version(number: int, *, key: Key = KEY, body: bytes | None = b"sealed", key_id: bytes | None = None) -> NewVersion:
+    kind = Kind.RETIRED if body is None else Kind.SAVED
+    return NewVersion(key, number, kind, key_id, body, saved_by=1, saved_at=number)
+
+
+async def append(store: Store, new: NewVersion, replay: Replay | None = None) -> bool:
+    return await store.configs.append(new, entry=ENTRY, mac=MAC, replay=replay)
