@@ -18,12 +18,13 @@ from confide.api.services import Services
 from confide.domain.audits import Caller
 from confide.domain.errors import (
     InternalError,
+    MasterKeyUnavailable,
     MethodNotAllowed,
     NotFound,
     Refusal,
     StoreUnavailable,
 )
-from confide.ports import Unreachable, caller
+from confide.ports import MasterKeyMissing, Unreachable, caller
 
 Route = Callable[[Call], Awaitable[Answer]]
 
@@ -85,6 +86,9 @@ class Door:
             await sender.refuse(refusal)
         except Unreachable:
             await sender.refuse(StoreUnavailable(retry_after_seconds=RETRY_SECONDS))
+        except MasterKeyMissing as missing:
+            _log.error("%s", missing)
+            await sender.refuse(MasterKeyUnavailable(retry_after_seconds=60))
         except Disconnected:
             raise
         except Exception:  # noqa: BLE001 - the last resort: logged, and told as a bug of ours

@@ -66,6 +66,7 @@ STATUS: dict[type[Refusal], int] = {
     errors.Busy: 503,
     errors.TooManyRaces: 503,
     errors.StoreUnavailable: 503,
+    errors.MasterKeyUnavailable: 503,
     errors.IntegrityBroken: 503,
 }
 # RFC 6750, section 3: a challenge, with an error code only where credentials were sent.

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from confide.settings import Settings
 
 
+SETTLE_SECONDS = 2.5
+
+
 @click.group()
 def keys() -> None:
     """Master keys, which wrap the keys of tenants."""
@@ -53,6 +56,9 @@ async def _rotate(settings: Settings, *, prepare: bool) -> str:
         elif prepare:
             raise click.UsageError("With CONFIDE_MASTER_KEYS there is no file to prepare: put the new key last there.")
         count = await keys_of(settings, store).rewrap_all()
+        # A worker that read its ring just before the new key came may still store one under the old.
+        await asyncio.sleep(SETTLE_SECONDS)
+        count += await keys_of(settings, store).rewrap_all()
     finally:
         await store.close()
     return f"{count} keys are now wrapped under the last master key. Keep the earlier ones for old backups."

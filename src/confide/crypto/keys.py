@@ -97,6 +97,8 @@ class TenantKeys:
         return count
 
     async def _active(self, purpose: str, tenant: str) -> StoredKey:
+        # A master key that was rotated out since this process began must wrap nothing new.
+        self._ring = self._read_ring()
         new = StoredKey(secrets.token_bytes(KEY_ID_BYTES), purpose, tenant, self._ring.active, None)
         wrapped = self._wrapped(new, secrets.token_bytes(KEY_BYTES))
         return await self._store.add_if_none(replace(new, wrapped=wrapped), made_at=self._clock())

@@ -329,6 +329,11 @@ class StoreUnavailable(Refusal):
     sentence = "The store does not answer; try again. A save in flight may or may not have happened."
 
 
+class MasterKeyUnavailable(Refusal):
+    code = "master-key-unavailable"
+    sentence = "The master key that this needs is not there; whoever runs the service must put it back."
+
+
 class IntegrityBroken(Refusal):
     code = "integrity-error"
     sentence = "What is stored for this config does not open; it was altered or its key is gone."
