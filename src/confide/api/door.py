@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -13,18 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from confide.api import configs, old_contract
 from confide.api.answers import Answer
 from confide.api.calls import Call, Disconnected
-from confide.api.errors import problem
+from confide.api.errors import answer_for
 from confide.api.services import Services
 from confide.domain.audits import Caller
-from confide.domain.errors import (
-    InternalError,
-    MasterKeyUnavailable,
-    MethodNotAllowed,
-    NotFound,
-    Refusal,
-    StoreUnavailable,
-)
-from confide.ports import MasterKeyMissing, Unreachable, caller
+from confide.domain.errors import MethodNotAllowed, NotFound
+from confide.ports import caller
 
 Route = Callable[[Call], Awaitable[Answer]]
 
@@ -38,10 +30,8 @@ ROUTES: dict[str, dict[str, Route]] = {
     },
     "/configs": {"GET": configs.list_configs},
 }
-RETRY_SECONDS = 1
 
 _requests = structlog.get_logger("confide.requests")
-_log = logging.getLogger("confide")
 
 
 class Door:
@@ -82,18 +72,10 @@ class Door:
             if call.services.is_old_contract_on and await old_contract.translate(call):
                 sender.extra.append(old_contract.DEPRECATION)
             await self._routed(call, sender)
-        except Refusal as refusal:
-            await sender.refuse(refusal)
-        except Unreachable:
-            await sender.refuse(StoreUnavailable(retry_after_seconds=RETRY_SECONDS))
-        except MasterKeyMissing as missing:
-            _log.error("%s", missing)
-            await sender.refuse(MasterKeyUnavailable(retry_after_seconds=60))
         except Disconnected:
             raise
-        except Exception:  # noqa: BLE001 - the last resort: logged, and told as a bug of ours
-            _log.exception("a bug, met by request %s", caller.get().request_id)
-            await sender.refuse(InternalError())
+        except Exception as error:  # noqa: BLE001 - the last resort, which knows what to say of each
+            await sender.refuse(answer_for(error, request_id=caller.get().request_id))
 
     async def _routed(self, call: Call, sender: _Sender) -> None:
         # One spelling of each path: no second door by way of escapes or doubled slashes.
@@ -127,7 +109,6 @@ class _Sender:
             message = {**message, "headers": [*message["headers"], *self.extra]}
         await self._send(message)
 
-    async def refuse(self, refusal: Refusal) -> None:
-        if self.status:
-            return  # the answer had begun: there is nothing left to say
-        await problem(refusal).send(self)
+    async def refuse(self, answer: Answer) -> None:
+        if not self.status:  # otherwise the answer had begun: there is nothing left to say
+            await answer.send(self)

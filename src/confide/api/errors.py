@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import http
+import logging
 from typing import Any
 
 from confide.api.answers import PROBLEM, Answer, Headers
 from confide.domain import bodies, errors
 from confide.domain.errors import Refusal
+from confide.ports import MasterKeyMissing, Unreachable
+
+STORE_RETRY_SECONDS = 1
+KEY_RETRY_SECONDS = 60
+
+_log = logging.getLogger("confide")
 
 STATUS: dict[type[Refusal], int] = {
     errors.JsonInvalid: 400,
@@ -78,6 +85,19 @@ _CHALLENGE: dict[type[Refusal], bytes] = {
 }
 # The rest of such a request is not read: the connection ends with the answer.
 _CLOSING = (errors.BodyTooLarge, errors.RequestTimeout, errors.MalformedRequest)
+
+
+def answer_for(error: Exception, *, request_id: str) -> Answer:
+    """The answer to whatever was raised; what is no refusal is a bug of ours, and only the log knows more."""
+    if isinstance(error, Refusal):
+        return problem(error)
+    if isinstance(error, Unreachable):
+        return problem(errors.StoreUnavailable(retry_after_seconds=STORE_RETRY_SECONDS))
+    if isinstance(error, MasterKeyMissing):
+        _log.error("%s", error)
+        return problem(errors.MasterKeyUnavailable(retry_after_seconds=KEY_RETRY_SECONDS))
+    _log.error("a bug, met by request %s", request_id, exc_info=error)
+    return problem(errors.InternalError())
 
 
 def problem(refusal: Refusal) -> Answer:

@@ -71,8 +71,13 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         self._stop_timer()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            # Whoever works on it must neither answer nor take what it has of the body for whole.
+            cycle.disconnected = True
+            cycle.message_event.set()
         # While an answer is under way a second one would be taken for its end: only close.
-        if self.cycle is None or self.cycle.response_complete:
+        if cycle is None or cycle.response_complete or not cycle.response_started:
             self.transport.write(_raw(problem(refusal)))
         self.transport.close()
 

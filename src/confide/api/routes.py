@@ -13,9 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from confide.api.answers import Answer
-from confide.api.calls import Call
+from confide.api.calls import Call, Disconnected
+from confide.api.errors import answer_for
 from confide.domain.bodies import Json, pointer
 from confide.domain.errors import Fault, InvalidBody, UnknownMember
+from confide.ports import caller
 
 # Marks a route that needs no token, for the code and for the OpenAPI document alike.
 OPEN: dict[str, Any] = {"security": []}
@@ -39,8 +41,13 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
         async def handle(request: Request) -> Response:
             call: Call = request.scope["confide.call"]
-            arguments = await self._arguments(call, request.path_params)
-            answer: Answer = await self.endpoint(call, **arguments)
+            try:
+                arguments = await self._arguments(call, request.path_params)
+                answer: Answer = await self.endpoint(call, **arguments)
+            except Disconnected:
+                raise
+            except Exception as error:  # noqa: BLE001 - here, for the framework would answer before the door can
+                answer = answer_for(error, request_id=caller.get().request_id)
             return answer.as_response()
 
         return handle

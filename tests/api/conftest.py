@@ -1,0 +1,19 @@
+"""The furnished site, one for each module and engine."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from support.site import Site, site_at
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["sqlite", "postgres"])
+async def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    database = None
+    if request.param == "postgres":
+        database = request.getfixturevalue("postgres").new_database()
+    async with site_at(tmp_path_factory.mktemp("catalogue"), database) as built:
+        yield built

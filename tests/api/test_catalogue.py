@@ -1,0 +1,22 @@
+"""The catalogue itself: nothing in it goes unchecked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support import catalogue
+from support.catalogue_checks import CHECKS, ENTRIES
+
+
+def test_every_assertion_of_the_catalogue_is_known_and_every_mended_entry_says_why() -> None:
+    for entry in ENTRIES:
+        assert {name.split(":")[0] for name in entry.get("also", [])} <= CHECKS.keys()
+        assert entry.get("mended", "why") != ""
+    assert len(ENTRIES) > 180
+
+
+def test_every_entry_of_the_group_resource_has_its_test() -> None:
+    text = (Path(__file__).parent / "test_resources.py").read_text()
+    entries = [entry["id"] for entry in catalogue.entries() if entry["group"] == "resource"]
+    assert len(entries) == 6
+    assert all(name in text for name in entries)

@@ -1,0 +1,40 @@
+"""The application behind the real server and its protocol class, in the loop of the test."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+
+from confide.api.app import make_app
+from confide.api.http_protocol import GuardedProtocol
+from support.house import House
+
+
+@asynccontextmanager
+async def served(house: House) -> AsyncIterator[int]:
+    """Serve a house on a free port of loopback; yields the port."""
+    config = uvicorn.Config(
+        make_app(lambda: house.services, version="test"),
+        host="127.0.0.1",
+        port=0,
+        http=GuardedProtocol,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=1,
+    )
+    server = uvicorn.Server(config)
+    server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign, assignment]
+    running = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110 - the server has no event to wait for
+        await asyncio.sleep(0.01)
+    yield int(server.servers[0].sockets[0].getsockname()[1])
+    server.should_exit = True
+    await running

@@ -1,0 +1,98 @@
+"""A served house furnished as the catalogue of bad inputs says."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support import catalogue, wire
+from support.canaries import canary
+from support.house import ADMIN, House, house_at, settings_for
+from support.served import served
+from support.wire import Reply
+
+SECRET = canary("value")
+TYPE = catalogue.TYPE
+
+
+@dataclass
+class Site:
+    """A served house furnished as the catalogue says."""
+
+    house: House
+    port: int
+    values: dict[str, str]
+    log: list[str] = field(default_factory=list)
+
+    async def send(self, data: bytes, **more: Any) -> list[Reply]:
+        return await wire.exchange(self.port, data, **more)
+
+    async def read(self, token: str, tenant: str = "acme") -> Reply:
+        path = f"/config?tenant={tenant}&integration_type={TYPE}"
+        headers = [("Authorization", f"Bearer {self.values[token]}")]
+        (reply,) = await self.send(wire.request("GET", path, headers))
+        return reply
+
+    async def counts(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        async for table, _ in self.house.parts.store.dump():
+            found[table] = found.get(table, 0) + 1
+        return {table: found.get(table, 0) for table in ("changes", "users", "tokens", "replays", "keys")}
+
+    async def forget_failures(self) -> None:
+        engine: Any = self.house.parts.store._engine  # type: ignore[attr-defined]
+        await engine.rows("SELECT 1")
+        for login in ("alice", "bob", "nobody-here", "nobody-here-2", "disabled", "nfc-user"):
+            counted = self.house.parts.keys.mac("audit", b"login " + login.encode())
+            await self.house.parts.store.accounts.clear_attempts(counted, "127.0.0.1")
+
+
+class Lines(logging.Handler):
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(self.format(record))
+
+
+async def furnish(house: House) -> dict[str, str]:
+    logins = {
+        "reader": [("viewer", "acme", "*")],
+        "editor": [("editor", "acme", "*")],
+        "other": [("editor", "globex", "*")],
+        "admin": list(ADMIN),
+    }
+    values = {f"tok_{role}": await house.token(f"role-{role}", *grants) for role, grants in logins.items()}
+    hashed = await house.parts.hasher.hash("pass-\u00e9-long-enough")
+    await house.user("nfc-user", password=hashed)
+    for login in ("alice", "bob", "disabled"):
+        await house.user(login)
+    await house.services.accounts.change("disabled", by=await house.principal("role-admin"), is_disabled=True)
+    revoked = await house.token("role-reader")
+    by = await house.services.tokens.principal(revoked)
+    await house.services.tokens.logout(by=by)
+    sha256 = hashlib.sha256(values["tok_reader"].encode()).hexdigest()
+    configuration = {"username": "u", "password": SECRET, "wsdl_urls": {"session_url": "a", "booking_url": "b"}}
+    for role, tenant in (("editor", "acme"), ("other", "globex")):
+        saved = await house.save(values[f"tok_{role}"], configuration, tenant=tenant)
+        assert saved.status_code == 200
+    return values | {"tok_revoked": revoked, "tok_reader_sha256": sha256}
+
+
+@asynccontextmanager
+async def site_at(folder: Path, database: str | None) -> AsyncIterator[Site]:
+    async with house_at(settings_for(folder / "data", database)) as house:
+        values = await furnish(house)
+        async with served(house) as port:
+            built = Site(house, port, values)
+            handler = Lines(built.log)
+            logging.getLogger().addHandler(handler)
+            yield built
+            logging.getLogger().removeHandler(handler)
+            (folder / "service.log").write_text("\n".join(built.log))
