@@ -36,7 +36,8 @@ from confide.service.guesses import Guesses
 from confide.service.tenants import Tenants
 from confide.service.tokens import Tokens
 from confide.settings import Settings
-from confide.storage.engines import now, open_store
+from confide.storage.clock import now
+from confide.storage.engines import open_store
 
 VERSION = "0.1.0"
 CHORE_SECONDS = 600

@@ -7,6 +7,7 @@ import functools
 import secrets
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -35,6 +36,8 @@ class StartFailed(Exception):  # noqa: N818 - as above
 def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT; requests under way are finished. Raises what `prepare` raises."""
     logs.configure()
+    # Told to end before anything is served: there is nothing to finish.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     listener = _bound(settings)
     try:
         started = asyncio.run(prepare(settings))

@@ -20,7 +20,8 @@ from confide.crypto.sealing import authenticated, open_sealed, seal, split
 from confide.domain.errors import Busy
 from confide.domain.names import Key
 from confide.ports import MasterKeyMissing, SealBroken, SealContext, Store
-from confide.storage.engines import now, open_store
+from confide.storage.clock import now
+from confide.storage.engines import open_store
 
 KEY = AESGCM(b"k" * 32)
 KEY_ID = b"i" * 16

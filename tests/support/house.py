@@ -19,7 +19,7 @@ from confide.domain import grants
 from confide.domain.accounts import NewUser
 from confide.domain.grants import Grant, Principal
 from confide.settings import Settings
-from confide.storage.engines import now
+from confide.storage.clock import now
 from support.canaries import canary
 
 ADMIN = (("admin", "*", "*"),)

@@ -46,19 +46,19 @@ def read_object(data: bytes) -> Json:
     """Read bytes as one strict JSON object (RFC 8259, I-JSON's demands on names and characters).
 
     400-class refusals for what is not JSON, 422-class ones, with pointers, for what is not allowed.
-    The object itself is level 1; only members below the top level are counted.
+    The object itself is level 1.
     """
     document = _parsed(data)
     if not isinstance(document, dict):
         raise NotAnObject
-    _must_fit(document, counted=len(document), escapes=b"\\u" in data)
+    _must_fit(document, escapes=b"\\u" in data)
     return document
 
 
 def check_merged(configuration: Json) -> bytes:
     """Return the bytes to keep of a merged configuration, if it is within the limits of a request."""
     # One level is the envelope that it travels in, so that whatever is stored can be sent again.
-    _must_fit({"configuration": configuration}, counted=1, escapes=False)
+    _must_fit({"configuration": configuration}, escapes=False)
     data = write(configuration)
     if len(data) > MAX_BODY_BYTES:
         raise DocumentTooLarge
@@ -131,13 +131,11 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def _must_fit(document: Json, *, counted: int, escapes: bool) -> None:
-    members = -counted
+def _must_fit(document: Json, *, escapes: bool) -> None:
     for path, value in _walk(document):
         if isinstance(value, dict):
-            members += len(value)
-            if members > MAX_MEMBERS:
-                raise TooManyMembers
+            if len(value) > MAX_MEMBERS:
+                raise _at(path, TooManyMembers)
             for member in value:
                 _check_text(member, path, MAX_NAME_BYTES, KeyTooLong, escapes=escapes)
         elif isinstance(value, str):

@@ -258,7 +258,7 @@ class TooDeep(Refusal):
 
 class TooManyMembers(Refusal):
     code = "too-many-members"
-    sentence = "There are more than 2,000 members."
+    sentence = "An object has more than 2,000 members."
 
 
 class KeyTooLong(Refusal):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -116,8 +117,10 @@ class Configs:
     ) -> Saved:
         key = act if isinstance(act, Key) else act.key
         replay = None if retry is None else self._replay(retry, by=by)
-        async with self._lines.of(key):
-            for _ in range(MOST_RACES):
+        async with self._lines.of(key) as line:
+            await line.yield_to_rivals()
+            for races_lost in range(MOST_RACES):
+                began = time.monotonic()
                 if replay and (replayed := await self._replayed(replay, key)):
                     return replayed
                 try:
@@ -125,6 +128,7 @@ class Configs:
                 except ReplayTaken:
                     continue
                 if saved is not None:
+                    line.note(saved.version, seconds=time.monotonic() - began, races_lost=races_lost)
                     return saved
         raise TooManyRaces(retry_after_seconds=1)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from confide.ports import Home, Unreachable, UnsafeDurability
 from confide.storage.accounts import Accounts
-from confide.storage.engines import StoreParts
 from confide.storage.homes import settle
 from confide.storage.keys import Keys
+from confide.storage.parts import StoreParts
 from confide.storage.postgres_configs import PostgresConfigs
 from confide.storage.postgres_engine import Connection, PostgresEngine
 from confide.storage.tokens import Tokens

@@ -1,0 +1,50 @@
+"""The store in one file: nothing to install, many processes of one machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from confide.ports import Home, UnsafeDurability
+from confide.storage.accounts import Accounts
+from confide.storage.homes import settle
+from confide.storage.keys import Keys
+from confide.storage.parts import StoreParts
+from confide.storage.sqlite_configs import SqliteConfigs
+from confide.storage.sqlite_engine import SqliteEngine
+from confide.storage.tokens import Tokens
+
+
+class SqliteStore(StoreParts):
+    """Everything in one file of the data folder."""
+
+    def __init__(self, path: Path, *, is_unsafe: bool) -> None:
+        self._engine: SqliteEngine = SqliteEngine(path, is_unsafe=is_unsafe)
+        self.configs = SqliteConfigs(self._engine)
+        self.accounts = Accounts(self._engine)
+        self.tokens = Tokens(self._engine)
+        self.keys = Keys(self._engine)
+
+    async def connect(self) -> None:
+        await self._engine.open()
+
+    async def open(self) -> Home:
+        await self.connect()
+        durability, is_unsafe = self._durability()
+        epoch, has_begun_anew = await self._engine.transact(settle(self._home(), now=self.clock(), has_xid=False))
+        return Home(epoch, durability, is_unsafe=is_unsafe, has_begun_anew=has_begun_anew)
+
+    async def close(self) -> None:
+        await self._engine.close()
+
+    def _home(self) -> str:
+        # A file that was put in another's place is another file to the file system.
+        return f"inode {self._engine.path.stat().st_ino}"
+
+    def _durability(self) -> tuple[str, bool]:
+        reader = self._engine.reader
+        synchronous = reader.pragma("synchronous")
+        journal = reader.pragma("journal_mode")
+        is_unsafe = synchronous < 2 or journal != "wal"  # noqa: PLR2004 - 2 is FULL in SQLite's own numbers
+        if is_unsafe and not self._engine.is_unsafe:
+            raise UnsafeDurability(f"SQLite runs with synchronous={synchronous}, journal_mode={journal}.")
+        return f"SQLite {journal}, synchronous={'FULL' if not is_unsafe else 'OFF'}", is_unsafe

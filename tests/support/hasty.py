@@ -1,0 +1,39 @@
+"""A planted fault: `confide serve` that answers a save before it is committed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from confide.storage.postgres_configs import PostgresConfigs
+from confide.storage.sqlite_configs import SqliteConfigs
+
+LATE_SECONDS = 0.2
+_running: set[asyncio.Task[Any]] = set()
+
+
+def make_hasty(kind: type[Any]) -> None:
+    commit = kind.append
+    known: dict[Any, Any] = {}
+
+    async def append(self: Any, new: Any, **more: Any) -> bool:
+        async def later() -> None:
+            await asyncio.sleep(LATE_SECONDS)
+            await commit(self, new, **more)
+
+        known[new.key] = new
+        task = asyncio.create_task(later())
+        _running.add(task)
+        task.add_done_callback(_running.discard)
+        return True
+
+    kind.append = append
+
+
+for engine in (SqliteConfigs, PostgresConfigs):
+    make_hasty(engine)
+
+if __name__ == "__main__":
+    from confide.cli import main
+
+    main()

@@ -1,0 +1,75 @@
+"""The history of configs as the store holds it, opened version by version."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from confide.assembly import parts_of
+from confide.domain.names import Key
+from confide.ports import SealContext
+from support.house import settings_for
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """A save that was answered with 200: which marker it merged, what it was told, when it began and ended."""
+
+    key: Key
+    writer: str
+    marker: str
+    version: int
+    began: float
+    ended: float
+
+
+async def versions_in(data: Path, database: str | None) -> dict[Key, list[dict[str, Any] | None]]:
+    """Every version of every config in order, opened; None is a tombstone. A hole in the numbers is an error."""
+    found: dict[Key, list[dict[str, Any] | None]] = {}
+    async with parts_of(settings_for(data, database)) as parts:
+        rows = [row async for table, row in parts.store.dump() if table == "changes" and row[2] is not None]
+        for row in sorted(rows, key=lambda one: (one[2], one[3], one[4])):
+            _, kind, tenant, type_, version, _, _, body, *_ = row
+            key = Key(tenant, type_)
+            history = found.setdefault(key, [])
+            assert version == len(history) + 1, f"{key}: version {version} after {len(history)}"
+            if body is None:
+                history.append(None)
+                continue
+            plain = await parts.keys.open(bytes(body), SealContext(key, version, kind))
+            history.append(json.loads(plain))
+    return found
+
+
+Histories = dict[Key, list[dict[str, Any] | None]]
+
+
+def violations(saved: list[Acknowledged], histories: Histories) -> list[str]:
+    """What was acknowledged and is not there, or not where it was said to be."""
+    found = []
+    for one in saved:
+        history = histories.get(one.key, [])
+        if len(history) < one.version:
+            found.append(f"{one} is lost")
+        elif (one.writer, one.marker) not in markers(history[one.version - 1]):
+            found.append(f"{one} is not in that version")
+        elif one.version > 1 and (one.writer, one.marker) in markers(history[one.version - 2]):
+            found.append(f"{one} was there before that version")
+    return found
+
+
+def folds(history: list[dict[str, Any] | None]) -> bool:
+    """Whether each version is the one before with exactly one marker more."""
+    before: set[tuple[str, str]] = set()
+    for document in history:
+        now = markers(document)
+        if len(now) != len(before) + 1 or not before <= now:
+            return False
+        before = now
+    return True
+
+
+def markers(document: dict[str, Any] | None) -> set[tuple[str, str]]:
+    return {(writer, marker) for writer, inner in (document or {}).items() for marker in inner}

@@ -1,0 +1,41 @@
+"""Writers that merge unique markers over HTTP and remember what they were told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import httpx2
+
+from confide.domain.names import Key
+from support.histories import Acknowledged
+
+
+async def merge(
+    client: httpx2.AsyncClient, key: Key, writer: str, marker: str, *, tag: str | None = None
+) -> httpx2.Response:
+    """Merge `{writer: {marker: 1}}` into a config: an object for each writer, a member for each marker."""
+    document = {
+        "tenant": key.tenant,
+        "integration_type": key.integration_type,
+        "configuration": {writer: {marker: 1}},
+    }
+    return await client.post("/config", json=document, headers={} if tag is None else {"If-Match": tag})
+
+
+async def merges(
+    client: httpx2.AsyncClient, key: Key, writer: str, *, times: int, pause_seconds: float = 0
+) -> list[Acknowledged]:
+    """Merge markers one after the other, until all are in or the service is gone."""
+    saved = []
+    for number in range(times):
+        began = time.monotonic()
+        try:
+            reply = await merge(client, key, writer, f"{number}")
+        except httpx2.HTTPError:
+            break
+        if reply.status_code == 200:
+            version = reply.json()["version"]
+            saved.append(Acknowledged(key, writer, f"{number}", version, began, time.monotonic()))
+        await asyncio.sleep(pause_seconds)
+    return saved

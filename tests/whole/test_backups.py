@@ -1,0 +1,78 @@
+"""Backups taken under load: each can be restored, and each is a prefix of history."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from confide.assembly import parts_of
+from confide.domain.names import Key
+from confide.ports import SECOND
+from support.histories import versions_in
+from support.house import TYPE, settings_for
+from support.postgres import PostgresServer
+from support.processes import Service, confide, running
+from support.writers import merges
+
+BACKUPS = 10
+WRITERS = 4
+
+
+async def backed_up(service: Service, database: str | None) -> list[Path]:
+    made = []
+    for number in range(BACKUPS):
+        file = service.folder / f"backup{number}"
+        env = {} if database is None else {"CONFIDE_DATABASE": database}
+        done = await asyncio.to_thread(confide, "backup", str(file), cwd=service.folder, env=env)
+        assert done.returncode == 0, done.stderr
+        assert "master keys are not in it" in done.stdout
+        made.append(file)
+    return made
+
+
+async def is_prefix(data: Path, database: str | None, other: Path, other_database: str | None) -> bool:
+    """Whether no change is missing that was saved clearly before the last one that is there."""
+    whole, part = await times_of(data, database), await times_of(other, other_database)
+    # Times are the clients' order only as far as a save takes: 2 s is as long as any may.
+    last = max(part.values()) - 2 * SECOND
+    return part.keys() <= whole.keys() and all(key in part for key, saved_at in whole.items() if saved_at < last)
+
+
+async def times_of(data: Path, database: str | None) -> dict[tuple[str, str, int], int]:
+    async with parts_of(settings_for(data, database)) as parts:
+        rows = [row async for table, row in parts.store.dump() if table == "changes" and row[2] is not None]
+    return {(row[2], row[3], row[4]): row[9] for row in rows}
+
+
+async def test_ten_backups_under_load_are_prefixes_of_history(
+    tmp_path: Path, database: str | None, engine: str, postgres: PostgresServer
+) -> None:
+    with running(tmp_path / "running", "--workers", "2", database=database) as service:
+        token = service.admin()
+        async with service.async_client(token) as client:
+            keys = [Key("acme", f"{TYPE}{number}") for number in range(WRITERS)]
+            writing = [asyncio.create_task(merges(client, key, "w", times=1_900, pause_seconds=0.03)) for key in keys]
+            files = await backed_up(service, database)
+            for task in writing:
+                task.cancel()
+            await asyncio.gather(*writing, return_exceptions=True)
+        whole = await versions_in(service.data, database)
+    master_keys = (service.data / "master.keys").read_bytes()
+    sizes = []
+    for number, file in enumerate(files):
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert master_keys not in file.read_bytes()
+        folder = tmp_path / f"restored{number}"
+        (folder / "confide-data").mkdir(parents=True)
+        (folder / "confide-data" / "master.keys").write_bytes(master_keys)
+        url = postgres.new_database() if engine == "postgres" else None
+        env = {} if url is None else {"CONFIDE_DATABASE": url}
+        done = confide("restore", str(file), cwd=folder, env=env)
+        assert done.returncode == 0, done.stderr
+        found = await versions_in(folder / "confide-data", url)
+        assert all(whole[key][: len(history)] == history for key, history in found.items())
+        assert await is_prefix(service.data, database, folder / "confide-data", url)
+        sizes.append(sum(map(len, found.values())))
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > sizes[0]
+    assert sum(map(len, whole.values())) >= sizes[-1]

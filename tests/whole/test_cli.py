@@ -1,0 +1,131 @@
+"""The command line as people use it, against a running service and on the host."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.canaries import canary
+from support.house import PASSWORD
+from support.processes import Service, confide, running
+
+NEW = canary("password")
+
+
+class Shell:
+    """A person at a terminal: a home folder of their own, and the service's address."""
+
+    def __init__(self, service: Service, home: Path) -> None:
+        self.service = service
+        self.home = home
+        self.env = {"XDG_CONFIG_HOME": str(home), "CONFIDE_URL": service.url, **service_env(service)}
+
+    def run(self, *args: str, stdin: str = "", code: int = 0) -> str:
+        done = confide(*args, cwd=self.service.folder, stdin=stdin, env=self.env)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+
+def service_env(service: Service) -> dict[str, str]:
+    return {name: value for name, value in service._env.items() if name.startswith("CONFIDE_")}
+
+
+@pytest.fixture
+def shell(tmp_path: Path, database: str | None) -> Iterator[Shell]:
+    with running(tmp_path / "service", database=database) as service:
+        yield Shell(service, tmp_path / "home")
+
+
+def test_a_session_from_the_first_admin_to_a_retired_config(shell: Shell, tmp_path: Path) -> None:
+    run = shell.run
+    assert "Not logged in" in run("config", "list", code=1)
+    assert run("user", "add", "root", "--admin", stdin=PASSWORD + "\n") == "User root has id 1.\n"
+    assert "Login or password is wrong" in run("login", "root", stdin=NEW + "\n", code=1)
+    assert run("login", "root", stdin=PASSWORD + "\n").startswith("Logged in as root until ")
+    token_file = shell.home / "confide" / "token.json"
+    assert token_file.stat().st_mode & 0o777 == 0o600
+    secret = canary("value")
+    said = run("config", "set", "acme", "crm", stdin=json.dumps({"password": secret, "a": 1}))
+    assert said == "Config 'acme : crm' is created, version 1.\n"
+    change = tmp_path / "change.json"
+    change.write_text('{"a": null, "b": [1.5]}')
+    assert run("config", "set", "acme", "crm", str(change)) == "Config 'acme : crm' is updated, version 2.\n"
+    assert json.loads(run("config", "get", "acme", "crm")) == {"password": secret, "b": [1.5]}
+    assert run("config", "set", "acme", "crm", "--replace", stdin="{}").startswith("Config 'acme : crm' is updated")
+    listed = json.loads(run("config", "list", "--json"))
+    assert [(line["tenant"], line["version"]) for line in listed] == [("acme", 3)]
+    assert "acme" in run("config", "list", "ac*")
+    assert run("config", "delete", "acme", "crm") == "Config 'acme : crm' is retired.\n"
+    assert "There is nothing here" in run("config", "get", "acme", "crm", code=1)
+    assert "not valid JSON" in run("config", "set", "acme", "crm", stdin="{", code=1)
+    change.write_text('{"password": "********"}')
+    assert "/configuration/password" in run("config", "set", "acme", "crm", str(change), code=1)
+
+
+def test_users_and_tokens(shell: Shell) -> None:
+    run = shell.run
+    run("user", "add", "root", "--admin", stdin=PASSWORD + "\n")
+    run("login", "root", stdin=PASSWORD + "\n")
+    run("user", "add", "robot", "--service", "--grant", "reader:acme:*")
+    assert "ROLE:TENANT:TYPE" in run("user", "add", "x", "--service", "--grant", "reader", code=2)
+    assert "There is a user" in run("user", "add", "robot", "--service", code=1)
+    users = json.loads(run("user", "list", "--json"))
+    assert [(user["login"], user["has_password"]) for user in users] == [("robot", False), ("root", True)]
+    assert "reader:acme:*" in run("user", "list")
+    added = json.loads(run("token", "add", "worker", "--login", "robot", "--days", "7", "--json"))
+    assert "worker" in run("token", "list")
+    as_robot = confide("config", "list", cwd=shell.service.folder, env={**shell.env, "CONFIDE_TOKEN": added["token"]})
+    assert as_robot.returncode == 0
+    assert run("user", "disable", "robot") == "User robot is disabled.\n"
+    assert run("user", "disable", "robot", "--enable") == "User robot is enabled.\n"
+    assert run("token", "revoke", str(added["id"])) == f"Token {added['id']} is revoked.\n"
+    assert "nothing here" in run("token", "revoke", str(added["id"]), code=1)
+    assert "all its sessions have ended" in run("user", "password", "root", stdin=NEW + "\n")
+    assert "not valid" in run("user", "list", code=1)
+    run("login", "root", stdin=NEW + "\n")
+
+
+def test_what_is_not_there_is_told_in_one_sentence(tmp_path: Path) -> None:
+    env = {"XDG_CONFIG_HOME": str(tmp_path), "CONFIDE_URL": "http://127.0.0.1:1", "CONFIDE_TOKEN": "x"}
+    done = confide("config", "list", cwd=tmp_path, env=env)
+    assert (done.returncode, done.stderr) == (1, "confide: No service answers at http://127.0.0.1:1.\n")
+
+
+def test_a_backup_is_restored_elsewhere_into_a_new_epoch(shell: Shell, tmp_path: Path) -> None:
+    run = shell.run
+    run("user", "add", "root", "--admin", stdin=PASSWORD + "\n")
+    run("login", "root", stdin=PASSWORD + "\n")
+    run("config", "set", "acme", "crm", stdin='{"a": 1}')
+    token = json.loads(run("token", "add", "worker", "--json"))["token"]
+    file = tmp_path / "backup"
+    assert "master keys are not in it" in run("backup", str(file))
+    assert "never overwrites" in run("backup", str(file), code=1)
+    assert "not empty" in run("restore", str(file), code=1)
+    with running(tmp_path / "other") as other:
+        other.stop()
+        for path in other.data.iterdir():
+            path.unlink()
+        (other.data / "master.keys").write_bytes((shell.service.data / "master.keys").read_bytes())
+        done = confide("restore", str(file), cwd=other.folder)
+        assert done.returncode == 0, done.stderr
+        assert "a new epoch begins" in done.stdout
+        other.start()
+        with other.client(token) as client:
+            params = {"tenant": "acme", "integration_type": "crm"}
+            assert client.get("/config", params=params).json()["configuration"] == {"a": 1}
+        session = json.loads((shell.home / "confide" / "token.json").read_text())["token"]
+        with other.client(session) as client:
+            assert client.get("/configs").status_code == 401
+    broken = tmp_path / "broken"
+    broken.write_bytes(file.read_bytes()[:-40])
+    assert "no whole backup" in run("restore", str(broken), code=8)
+
+
+def test_migrate_is_done_once(tmp_path: Path, database: str | None) -> None:
+    env = {} if database is None else {"CONFIDE_DATABASE": database}
+    assert confide("migrate", cwd=tmp_path, env=env).stdout == "Applied 0001_first.\n"
+    assert confide("migrate", cwd=tmp_path, env=env).stdout == "The schema is up to date.\n"

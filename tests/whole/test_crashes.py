@@ -1,0 +1,74 @@
+"""`kill -9` under writers: no acknowledged save is lost, no hole in the versions; a planted fault is caught."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from confide.domain.names import Key
+from support.histories import Acknowledged, folds, versions_in, violations
+from support.postgres import PostgresServer
+from support.processes import Service
+from support.writers import merges
+
+WRITERS = 4
+HASTY = str(Path(__file__).parents[1] / "support" / "hasty.py")
+
+
+async def written_until_killed(service: Service, token: str, *, cycle: int, seconds: float) -> list[Acknowledged]:
+    """Four writers on two configs, all processes killed in the middle of it."""
+    async with service.async_client(token) as client:
+        keys = [Key("acme", f"type{number % 2}") for number in range(WRITERS)]
+        names = [f"c{cycle}w{number}" for number in range(WRITERS)]
+        writers = [
+            asyncio.create_task(merges(client, key, name, times=1_000)) for key, name in zip(keys, names, strict=True)
+        ]
+        await asyncio.sleep(seconds)
+        service.kill()
+        return [one for writer in await asyncio.gather(*writers) for one in writer]
+
+
+async def crashes(
+    tmp_path: Path, database: str | None, server: PostgresServer | None, *, cycles: int, hasty: bool = False
+) -> list[str]:
+    """Run the cycles and return what the store fails to hold."""
+    chance = random.Random(0)
+    program = (HASTY,) if hasty else ("-m", "confide")
+    service = Service(tmp_path, "--workers", "2", database=database, program=program, unsafe=hasty)
+    saved: list[Acknowledged] = []
+    token = ""
+    for cycle in range(cycles):
+        service.start()
+        token = token or service.admin()
+        saved += await written_until_killed(service, token, cycle=cycle, seconds=chance.uniform(0.1, 0.5))
+        if server is not None and cycle % 4 == 3:
+            server.kill()
+            server.start()
+    histories = await versions_in(service.data, database)
+    assert len(saved) > cycles * 4
+    holes = [f"{key}: versions are no fold" for key, history in histories.items() if not folds(history)]
+    return violations(saved, histories) + holes
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("cycles", [20, pytest.param(200, marks=pytest.mark.long)])
+async def test_on_sqlite_no_acknowledged_save_is_lost(tmp_path: Path, cycles: int) -> None:
+    assert await crashes(tmp_path, None, None, cycles=cycles) == []
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("cycles", [20, pytest.param(200, marks=pytest.mark.long)])
+async def test_on_postgres_no_acknowledged_save_is_lost(tmp_path: Path, cycles: int) -> None:
+    server = PostgresServer(options=())
+    server.start()
+    try:
+        assert await crashes(tmp_path, server.new_database(), server, cycles=cycles) == []
+    finally:
+        server.remove()
+
+
+async def test_a_service_that_answers_before_the_commit_is_caught(tmp_path: Path, database: str | None) -> None:
+    assert await crashes(tmp_path, database, None, cycles=2, hasty=True) != []
