@@ -5,9 +5,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import structlog
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi import FastAPI
+from starlette.types import Message, Receive, Scope, Send
 
 from confide.api import configs, old_contract
 from confide.api.answers import Answer
@@ -37,9 +39,13 @@ _requests = structlog.get_logger("confide.requests")
 class Door:
     """The outermost ASGI application. Nothing behind it sees a request that is not well framed."""
 
-    def __init__(self, behind: ASGIApp, services: Callable[[], Services]) -> None:
+    def __init__(self, behind: FastAPI, services: Callable[[], Services]) -> None:
         self._behind = behind
         self._services = services
+
+    def document(self) -> dict[str, Any]:
+        """The OpenAPI document of everything that is answered here and behind."""
+        return self._behind.openapi()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

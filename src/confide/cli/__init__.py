@@ -12,3 +12,9 @@ def main() -> None:
     except ModuleNotFoundError as missing:
         sys.exit(f"confide: {missing.name} is missing; install confide[cli], or confide[server] to serve.")
     sys.exit(run())
+
+
+def main_serve() -> None:
+    """Serve, for doors that are older than `confide serve`."""
+    sys.argv[1:1] = ["serve"]
+    main()

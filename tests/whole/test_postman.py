@@ -1,0 +1,57 @@
+"""The Postman collection: made from the OpenAPI document, and run by newman against a real service."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.processes import running
+
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "confide.postman_collection.json"
+
+
+def newman() -> str:
+    """The program, or a loud skip; in CI it must be there."""
+    local = ROOT / ".make" / "npm" / "node_modules" / ".bin" / "newman"
+    found = str(local) if local.exists() else shutil.which("newman")
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail("newman is missing, and CI must have it")
+        pytest.skip("newman is not installed: npm install --prefix .make/npm newman")
+    return found
+
+
+def test_the_collection_is_what_the_document_says() -> None:
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        from make_postman import collection  # noqa: PLC0415 - a tool, not a package
+    finally:
+        sys.path.pop(0)
+    assert json.loads(FILE.read_text()) == collection()
+
+
+def test_newman_passes(tmp_path: Path, database: str | None) -> None:
+    program = newman()
+    with running(tmp_path, database=database) as service:
+        command = [program, "run", str(FILE), "--env-var", f"base_url={service.url}", "--bail", "--color", "off"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout[-3_000:] + done.stderr
+    assert "21" in done.stdout
+
+
+def test_newman_fails_where_the_service_does_not_do_it(tmp_path: Path) -> None:
+    program = newman()
+    broken = FILE.read_text().replace("is updated", "is reversed")
+    collection = tmp_path / "broken.json"
+    collection.write_text(broken)
+    with running(tmp_path / "service") as service:
+        command = [program, "run", str(collection), "--env-var", f"base_url={service.url}", "--color", "off"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1

