@@ -1,0 +1,37 @@
+"""The OpenAPI document tells the truth: schemathesis asks everything it can think of, on both engines."""
+
+from __future__ import annotations
+
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from support.processes import running
+
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,"
+    "ignored_auth,unsupported_method"
+)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("examples", [25, pytest.param(1_000, marks=pytest.mark.long)])
+def test_no_generated_request_finds_an_undocumented_answer(tmp_path: Path, database: str | None, examples: int) -> None:
+    with running(tmp_path, database=database) as service:
+        token = service.admin()
+        command = [
+            str(Path(sysconfig.get_path("scripts")) / "schemathesis"),
+            "run",
+            f"{service.url}/openapi.json",
+            f"--header=Authorization: Bearer {token}",
+            # Those end the very token that asks.
+            "--exclude-path-regex=^/(logout|users/me/password|tokens/|login)",
+            f"--max-examples={examples}",
+            f"--checks={CHECKS}",
+            "--mode=all",
+            "--no-color",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=580, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-6_000:].replace(token, "…")

@@ -1,0 +1,61 @@
+"""The search for secrets finds each of them, however it is written; its planted faults."""
+
+from __future__ import annotations
+
+import base64
+import json
+import urllib.parse
+from pathlib import Path
+
+import pytest
+
+from confide.domain import secrets
+from support import canaries
+from support.canaries import canary
+from support.processes import running
+
+WRITTEN = {
+    "plain": lambda text: text.encode(),
+    "hex": lambda text: text.encode().hex().encode(),
+    "HEX": lambda text: text.encode().hex().upper().encode(),
+    "utf-16": lambda text: text.encode("utf-16-le"),
+    "json": lambda text: json.dumps({"a": [text]}).encode(),
+    "url": lambda text: urllib.parse.quote("a b" + text).encode(),
+    "every byte in the url": lambda text: "".join(f"%{byte:02X}" for byte in text.encode()).encode(),
+    "base64": lambda text: base64.b64encode(text.encode()),
+    "base64, one byte later": lambda text: base64.b64encode(b"x" + text.encode()),
+    "base64, two bytes later": lambda text: base64.b64encode(b"xy" + text.encode()),
+    "base64 for urls": lambda text: base64.urlsafe_b64encode(text.encode()),
+}
+
+
+@pytest.mark.parametrize("how", WRITTEN)
+def test_a_secret_in_a_file_is_found(tmp_path: Path, how: str) -> None:
+    folder = tmp_path / "planted"
+    folder.mkdir()
+    (folder / "service.log").write_bytes(b"before " + WRITTEN[how](canary("value")) + b" after")
+    size, found = canaries.search(folder.iterdir())
+    assert size > 0
+    assert len(found) == 1
+
+
+def test_a_token_in_a_file_is_found_and_ordinary_bytes_are_not(tmp_path: Path) -> None:
+    folder = tmp_path / "planted"
+    folder.mkdir()
+    (folder / "one.log").write_text(f"token={secrets.new_token()}&x")
+    (folder / "two.log").write_text("nothing here but a config, a password and a token by name")
+    assert len(canaries.search(folder.iterdir())[1]) == 1
+
+
+def test_a_service_that_logs_a_body_is_caught(tmp_path: Path) -> None:
+    """The planted fault of the whole search: one line too many in one real process."""
+    program = str(Path(__file__).parents[1] / "support" / "talkative.py")
+    with running(tmp_path / "planted", program=(program,)) as service:
+        token = service.admin()
+        with service.client(token) as client:
+            document = {"tenant": "acme", "integration_type": "crm", "configuration": {"password": canary("value")}}
+            assert client.post("/config", json=document).status_code == 200
+    _, found = canaries.search([service.log])
+    assert found
+    _, elsewhere = canaries.search(service.data.iterdir())
+    assert elsewhere == []

@@ -1,0 +1,23 @@
+"""A planted fault: `confide serve` that logs what it saves."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from confide.service.configs import Configs
+
+save = Configs.save
+
+
+async def talkative(self: Configs, draft: Any, **more: Any) -> Any:
+    logging.getLogger("confide").info("saving %s", draft.configuration)
+    return await save(self, draft, **more)
+
+
+Configs.save = talkative  # type: ignore[method-assign]
+
+if __name__ == "__main__":
+    from confide.cli import main
+
+    main()
