@@ -243,6 +243,44 @@ async def test_postgres_that_may_lose_saves_is_refused_and_on_reconnect_too(post
     await careful.close()
 
 
+async def test_durability_is_read_again_on_each_new_connection() -> None:
+    server = PostgresServer(options=())
+    server.start()
+    try:
+        store = open_store(server.new_database())
+        await store.connect()
+        await store.migrate()
+        assert not (await store.open()).is_unsafe
+        server.execute("ALTER SYSTEM SET synchronous_commit = off")
+        server.stop()
+        server.start()
+        with pytest.raises(Unreachable):
+            await store.configs.read(KEY)
+        await asyncio.sleep(0.6)
+        with pytest.raises(Unreachable, match="synchronous_commit=off"):
+            await store.configs.read(KEY)
+        server.execute("ALTER SYSTEM RESET synchronous_commit")
+        server.execute("SELECT pg_reload_conf()")
+        await asyncio.sleep(0.6)
+        assert await store.configs.read(KEY) is None
+        await store.close()
+    finally:
+        server.remove()
+
+
+async def test_a_role_without_privileges_that_owns_its_database_is_enough(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    name = url.rsplit("/", 1)[1]
+    postgres.execute(f"CREATE ROLE {name} LOGIN")
+    postgres.execute(f"ALTER DATABASE {name} OWNER TO {name}")
+    store = open_store(url.replace("confide@", f"{name}@"), is_unsafe_allowed=True)
+    await store.connect()
+    await store.migrate()
+    await store.open()
+    assert await append(store, version(1))
+    await store.close()
+
+
 async def test_a_database_that_is_away_is_told_in_time(tmp_path: Path) -> None:
     store = open_store("postgresql://confide@127.0.0.1:1/nothing")
     with pytest.raises(Unreachable):

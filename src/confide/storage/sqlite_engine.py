@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import apsw
 
 from confide.ports import Row, Rows, Unreachable
-from confide.storage.sqlite_writer import Writer
+from confide.storage.sqlite_writer import Writer, bindings
 from confide.storage.transactions import T, Transaction
 
 SAFE_VERSION = 3_051_003
@@ -105,11 +105,6 @@ def connect(path: Path, *, is_unsafe: bool) -> apsw.Connection:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection
-
-
-def bindings(args: Iterable[Any]) -> dict[str, Any]:
-    # apsw binds a sequence by order of appearance, so `$2 … $1` would swap in silence.
-    return {str(number): value for number, value in enumerate(args, 1)}
 
 
 def _version() -> int:

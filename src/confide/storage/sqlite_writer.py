@@ -7,7 +7,7 @@ import fcntl
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 
 from confide.domain.errors import Busy
-from confide.ports import Row, Rows, Unreachable
+from confide.ports import Rows, Unreachable
 from confide.storage.transactions import (
     Lock,
     Many,
@@ -115,18 +115,23 @@ class Writer:
     def _step(self, step: Step) -> Rows:
         match step:
             case Statement(sql, args):
-                return self._connection.execute(sql, _bindings(args)).fetchall()
+                return self._connection.execute(sql, bindings(args)).fetchall()
             case Lock() | TableLock():
                 return []  # one writer at a time anyway
             case Script(sql):
                 self._connection.execute(sql).fetchall()
             case Many(sql, rows):
-                self._connection.executemany(sql, [_bindings(row) for row in rows])
+                self._connection.executemany(sql, [bindings(row) for row in rows])
         return []
 
     def _undo(self) -> None:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
+
+
+def bindings(args: Iterable[Any]) -> dict[str, Any]:
+    # apsw binds a sequence by order of appearance, so `$2 … $1` would swap in silence.
+    return {str(number): value for number, value in enumerate(args, 1)}
 
 
 def perform(work: Transaction[Any], step_by: Callable[[Step], Rows]) -> Any:
@@ -149,10 +154,6 @@ def _deliver(jobs: list[_Job]) -> None:
             job.answer.set_exception(job.error)
         else:
             job.answer.set_result(job.result)
-
-
-def _bindings(args: Row) -> dict[str, Any]:
-    return {str(number): value for number, value in enumerate(args, 1)}
 
 
 def _translated(error: Exception) -> Exception:

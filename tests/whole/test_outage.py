@@ -1,0 +1,75 @@
+"""PostgreSQL goes and comes back: clear answers in time, nothing lost, no restart."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+import httpx2
+
+from confide.domain.names import Key
+from support.histories import versions_in, violations
+from support.house import TYPE
+from support.postgres import PostgresServer
+from support.processes import running
+from support.writers import merges
+
+KEY = Key("acme", TYPE)
+
+
+async def asked(client: httpx2.AsyncClient, method: str) -> httpx2.Response:
+    """Ask for a read or a save; whatever is answered, it is in time."""
+    began = time.monotonic()
+    params = {"tenant": KEY.tenant, "integration_type": KEY.integration_type}
+    if method == "GET":
+        reply = await client.get("/config", params=params)
+    else:
+        reply = await client.post("/config", json={**params, "configuration": {"turn": time.time()}})
+    assert time.monotonic() - began < 2.5
+    return reply
+
+
+async def test_while_postgres_is_down_or_hangs_answers_are_503_and_all_is_well_after(tmp_path: Path) -> None:
+    server = PostgresServer(options=())
+    server.start()
+    try:
+        with running(tmp_path, "--workers", "2", database=server.new_database(), unsafe=False) as service:
+            async with service.async_client(service.admin()) as client:
+                saved = await merges(client, KEY, "before", times=5)
+                server.stop()
+                await refused(client)
+                server.start()
+                await recovered(client)
+                saved += await merges(client, KEY, "between", times=5)
+                server.signal_all(signal.SIGSTOP)
+                await refused(client)
+                server.signal_all(signal.SIGCONT)
+                await recovered(client)
+                saved += await merges(client, KEY, "after", times=5)
+            assert len(saved) == 15
+        histories = await versions_in(service.data, service._env["CONFIDE_DATABASE"])
+        assert violations(saved, histories) == []
+    finally:
+        server.remove()
+
+
+async def refused(client: httpx2.AsyncClient) -> None:
+    for method in ("GET", "POST", "GET", "POST"):
+        replies = await asyncio.gather(*(asked(client, method) for _ in range(20)))
+        assert {reply.status_code for reply in replies} == {503}
+        assert all(reply.json()["code"] in {"store-unavailable", "busy"} for reply in replies)
+        assert all(reply.headers["retry-after"] for reply in replies)
+    assert (await client.get("/health/ready")).status_code == 503
+    assert (await client.get("/health/live")).status_code == 200
+
+
+async def recovered(client: httpx2.AsyncClient) -> None:
+    deadline = time.monotonic() + 3
+    while time.monotonic() < deadline:
+        replies = [await asked(client, "GET") for _ in range(4)]
+        if {reply.status_code for reply in replies} == {200}:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("not well within 3 s of the database's return")
