@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -16,6 +17,19 @@ from confide.domain.positions import Position
 
 # Where the request under way comes from; set once, at the door.
 caller: ContextVar[Caller] = ContextVar("caller", default=Caller(None, "-"))  # noqa: B039 - frozen
+# When, on the monotonic clock, the request under way must have its answer; None where nobody waits.
+answer_by: ContextVar[float | None] = ContextVar("answer_by", default=None)
+ANSWER_SECONDS = 2.0
+
+
+def seconds_left() -> float:
+    """How long the store may take now; raises `Unreachable` if the request's time is over."""
+    until = answer_by.get()
+    left = ANSWER_SECONDS if until is None else until - time.monotonic()
+    if left <= 0:
+        raise Unreachable
+    return left
+
 
 # Microseconds since 1970.
 Clock = Callable[[], int]

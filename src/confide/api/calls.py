@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
@@ -30,6 +31,7 @@ from confide.domain.errors import (
     UriTooLong,
 )
 from confide.domain.grants import Principal
+from confide.ports import ANSWER_SECONDS, answer_by
 
 if TYPE_CHECKING:
     from confide.api.services import Services
@@ -153,6 +155,8 @@ class Call:
                     self._body = await self._received()
             except TimeoutError:
                 raise RequestTimeout from None
+            # However long the body took to come: the answer is due from now on.
+            answer_by.set(time.monotonic() + ANSWER_SECONDS)
         return self._body
 
     async def _received(self) -> bytes:

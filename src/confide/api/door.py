@@ -18,7 +18,7 @@ from confide.api.errors import answer_for
 from confide.api.services import Services
 from confide.domain.audits import Caller
 from confide.domain.errors import MethodNotAllowed, NotFound
-from confide.ports import caller
+from confide.ports import ANSWER_SECONDS, answer_by, caller
 
 Route = Callable[[Call], Awaitable[Answer]]
 
@@ -56,6 +56,7 @@ class Door:
         request_id = secrets.token_hex(8)
         client = scope.get("client")
         caller.set(Caller(client[0] if client else None, request_id))
+        answer_by.set(time.monotonic() + ANSWER_SECONDS)
         sender = _Sender(send, request_id)
         try:
             await self._answer(call, sender)

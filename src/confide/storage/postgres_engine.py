@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, cast
 import asyncpg
 
 from confide.domain.errors import Busy
-from confide.ports import Rows, Unreachable
+from confide.ports import Rows, Unreachable, seconds_left
 from confide.storage.transactions import (
     Lock,
     Many,
@@ -24,7 +24,6 @@ from confide.storage.transactions import (
     UniqueTaken,
 )
 
-ANSWER_SECONDS = 2.0
 CONNECT_SECONDS = 1.5
 # How long calls are refused at once after the store did not answer.
 AWAY_SECONDS = 0.5
@@ -61,13 +60,13 @@ class PostgresEngine:
             self._idle.pop().terminate()
 
     @asynccontextmanager
-    async def connection(self, *, answer_seconds: float | None = ANSWER_SECONDS) -> AsyncIterator[Connection]:
+    async def connection(self, *, is_hurried: bool = True) -> AsyncIterator[Connection]:
         """Borrow a connection; raises `Unreachable` or, where all stay lent, `Busy` in time."""
         if time.monotonic() < self._away_until:
             raise Unreachable
         await self._place()
         try:
-            async with asyncio.timeout(answer_seconds), self._borrowed() as connection:
+            async with asyncio.timeout(seconds_left() if is_hurried else None), self._borrowed() as connection:
                 yield connection
         except asyncpg.UniqueViolationError as error:
             raise UniqueTaken(str(error)) from error
@@ -84,7 +83,7 @@ class PostgresEngine:
 
     async def _place(self) -> None:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(seconds_left()):
                 await self._places.acquire()
         except TimeoutError:
             raise Busy(retry_after_seconds=1) from None
@@ -116,12 +115,12 @@ class PostgresEngine:
 
     async def transact_long(self, work: Transaction[T]) -> T:
         """As `transact`, for work on the host that may take its time: a migration, a restored backup."""
-        async with self.connection(answer_seconds=None) as connection, connection.transaction():
+        async with self.connection(is_hurried=False) as connection, connection.transaction():
             return await _perform(work, connection)
 
     async def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, Rows]]:
         async with (
-            self.connection(answer_seconds=None) as connection,
+            self.connection(is_hurried=False) as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             for number, sql in enumerate(statements):

@@ -10,12 +10,11 @@ from typing import Any
 
 import apsw
 
-from confide.ports import Row, Rows, Unreachable
+from confide.ports import Row, Rows, Unreachable, seconds_left
 from confide.storage.sqlite_writer import Writer, bindings
 from confide.storage.transactions import T, Transaction
 
 SAFE_VERSION = 3_051_003
-ANSWER_SECONDS = 2.0
 PORTION = 500
 
 
@@ -68,7 +67,7 @@ class SqliteEngine:
         if self._writer is None:
             raise Unreachable
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(seconds_left()):
                 result: T = await self._writer.submit(work)
         except TimeoutError as error:
             raise Unreachable from error
