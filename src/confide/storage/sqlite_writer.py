@@ -89,17 +89,17 @@ class Writer:
         return jobs, False
 
     def _commit_together(self, jobs: list[_Job]) -> None:
-        # SQLite's own busy handler is not fair between processes; this lock is.
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
+            # SQLite's own busy handler is not fair between processes; this lock is.
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
             self._connection.execute("BEGIN IMMEDIATE")
             for job in jobs:
                 self._run_one(job)
             self._connection.execute("COMMIT")
-        except apsw.Error as error:
+        except Exception as error:  # noqa: BLE001 - the thread must go on: nothing of these jobs was stored
             self._undo()
             for job in jobs:
-                job.error = job.error or _translated(error)
+                job.error = job.error or Unreachable(str(error))
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
