@@ -71,7 +71,9 @@ async def test_slow_bodies_are_ended_and_others_go_on_reading(site: Site, monkey
         "Content-Type: application/json\r\nContent-Length: 200\r\n\r\n{"
     ).encode()
     answers = await slow(site, head, connections=200, every=1, seconds=15)
-    assert all(b" 408 " in answer for answer in answers)
+    # Who goes on writing after the end may lose the answer to the reset that follows: 408 or closed.
+    assert all(answer == b"" or b" 408 " in answer for answer in answers)
+    assert sum(b" 408 " in answer for answer in answers) > 100
 
 
 async def test_two_thousand_idle_connections_keep_nobody_from_reading(site: Site) -> None:
