@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -63,7 +62,3 @@ class Settings(BaseSettings):
 def variable(name: str) -> str:
     """The variable of a setting, as `--help` says it."""
     return f"CONFIDE_{name.upper()}"
-
-
-def client_url() -> str:
-    return os.environ.get("CONFIDE_URL", "http://127.0.0.1:8080")

@@ -33,9 +33,6 @@ class Answer:
     headers: Headers = ()
     content_type: bytes = JSON
 
-    def with_headers(self, *more: tuple[bytes, bytes]) -> Answer:
-        return Answer(self.body, self.status, (*self.headers, *more), self.content_type)
-
     def all_headers(self) -> list[tuple[bytes, bytes]]:
         policy = () if any(name == POLICY[0] for name, _ in self.headers) else (POLICY,)
         described: Headers = ((b"content-type", self.content_type), (b"content-length", str(len(self.body)).encode()))

@@ -14,7 +14,6 @@ from confide.service.auditing import Auditor
 from confide.service.guesses import Guesses
 
 SESSION_SECONDS = 12 * 60 * 60
-SERVICE_TOKEN_SECONDS = 90 * 24 * 60 * 60
 
 
 class Tokens:

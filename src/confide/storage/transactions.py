@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Generator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from confide.domain.audits import AuditEntry
@@ -75,10 +74,6 @@ class Engine(Protocol):
 
 def statement(sql: str, *args: Any) -> Statement:
     return Statement(sql, args)
-
-
-def text_of(engine: str, name: str) -> str:
-    return files("confide.storage").joinpath("sql", engine, name).read_text()
 
 
 AUDIT = """
