@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from confide.domain import bodies, masking, merging
@@ -51,6 +52,10 @@ REPLAY_SECONDS = 24 * 60 * 60
 _log = logging.getLogger("confide")
 
 
+class _Overtaken(Exception):  # noqa: N818 - a signal within this module
+    """What was read is no longer what is there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
     """The `Idempotency-Key` of a request, and all that a retry of it must repeat."""
@@ -75,10 +80,7 @@ class Configs:
     async def read(self, key: Key, *, by: Principal) -> OpenedConfig:
         """Read the current version; whose role is viewer sees secrets masked."""
         role = await self._access.must_have(Role.VIEWER, key, by=by, action="read")
-        stored = await self._store.configs.read(key)
-        if stored is None or stored.kind is Kind.RETIRED:
-            raise NotFound
-        plain = await self._opened(stored)
+        stored, plain = await self._current(key)
         if role >= Role.READER:
             return OpenedConfig(key, stored.version, plain, is_masked=False)
         masked = bodies.write(masking.masked(bodies.read_kept(plain)))
@@ -112,6 +114,14 @@ class Configs:
     async def forget_old_replays(self) -> None:
         await self._store.configs.forget_replays(before=self._clock() - REPLAY_SECONDS * SECOND)
 
+    async def _current(self, key: Key) -> tuple[StoredVersion, bytes]:
+        while True:
+            stored = await self._store.configs.read(key)
+            if stored is None or stored.kind is Kind.RETIRED:
+                raise NotFound
+            with suppress(_Overtaken):
+                return stored, await self._opened(stored)
+
     async def _in_line(
         self, act: ConfigDraft | Key, *, by: Principal, condition: Condition, retry: Retry | None
     ) -> Saved:
@@ -125,7 +135,7 @@ class Configs:
                     return replayed
                 try:
                     saved = await self._tried(act, by=by, condition=condition, replay=replay)
-                except ReplayTaken:
+                except (ReplayTaken, _Overtaken):
                     continue
                 if saved is not None:
                     line.note(saved.version, seconds=time.monotonic() - began, races_lost=races_lost)
@@ -198,6 +208,9 @@ class Configs:
         try:
             return await self._sealer.open(stored.body or b"", context)
         except (SealBroken, MasterKeyMissing):
+            if await self._store.configs.read(stored.key) != stored:
+                # Its tenant was destroyed since it was read: nothing is broken.
+                raise _Overtaken from None
             await self._report(stored)
             raise IntegrityBroken(retry_after_seconds=60) from None
 
