@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from confide.domain.accounts import NewToken, NewUser
 from confide.domain.grants import Scope
 from confide.domain.names import Key
 from confide.domain.positions import Position
-from confide.ports import NewerSchema, Store, Unreachable, UnsafeDurability
+from confide.ports import NewerSchema, Store, Unreachable, UnsafeDurability, answer_by
 from confide.settings import Settings
 from confide.storage import archives, configs, migrations, postgres_configs
 from confide.storage.engines import open_store
@@ -266,6 +267,19 @@ async def test_durability_is_read_again_on_each_new_connection() -> None:
         await store.close()
     finally:
         server.remove()
+
+
+async def test_a_request_that_comes_late_says_nothing_about_the_store(postgres: PostgresServer) -> None:
+    """Neither does it keep a connection, however often it happens."""
+    store = open_store(postgres.new_database(), is_unsafe_allowed=True, pool_size=2)
+    await store.connect()
+    for left in (0.05, 0.0, -1.0) * 4:
+        answer_by.set(time.monotonic() + left)
+        with pytest.raises(Unreachable):
+            await store._engine.rows("SELECT pg_sleep(0.3)")  # type: ignore[attr-defined]
+    answer_by.set(None)
+    await store.ping()
+    await store.close()
 
 
 async def test_a_role_without_privileges_that_owns_its_database_is_enough(postgres: PostgresServer) -> None:

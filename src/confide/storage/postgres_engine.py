@@ -27,6 +27,8 @@ from confide.storage.transactions import (
 CONNECT_SECONDS = 1.5
 # How long calls are refused at once after the store did not answer.
 AWAY_SECONDS = 0.5
+# What a store that is well answers in.
+PATIENT_SECONDS = 0.5
 PORTION = 500
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -65,8 +67,10 @@ class PostgresEngine:
         if time.monotonic() < self._away_until:
             raise Unreachable
         await self._place()
+        left = None
         try:
-            async with asyncio.timeout(seconds_left() if is_hurried else None), self._borrowed() as connection:
+            left = seconds_left() if is_hurried else None
+            async with asyncio.timeout(left), self._borrowed() as connection:
                 yield connection
         except asyncpg.UniqueViolationError as error:
             raise UniqueTaken(str(error)) from error
@@ -75,8 +79,10 @@ class PostgresEngine:
         except _AWAY as error:
             if isinstance(error, ValueError):  # an argument that the driver cannot encode: a bug of ours
                 raise
-            self._away_until = time.monotonic() + AWAY_SECONDS
-            self._drop_idle()
+            # A request that came here with little time left says nothing about the store.
+            if not isinstance(error, TimeoutError) or left is None or left >= PATIENT_SECONDS:
+                self._away_until = time.monotonic() + AWAY_SECONDS
+                self._drop_idle()
             raise Unreachable(str(error)) from error
         finally:
             self._places.release()
