@@ -34,6 +34,7 @@ class Step:
     path: dict[str, str] = field(default_factory=dict)
     query: dict[str, str] = field(default_factory=dict)
     checks: tuple[str, ...] = ()
+    needs_token: bool = False
 
 
 def _message(text: str) -> str:
@@ -69,7 +70,12 @@ STEPS = (
     Step("Replace it", "PUT /config", body={"configuration": {"username": "acme_user"}}, checks=(_message("updated"),)),
     Step("List configs", "GET /configs", checks=("pm.expect(pm.response.json().configs).to.have.lengthOf(1);",)),
     Step("Retire it", "DELETE /config", query=ADDRESS, checks=(_message("retired"),)),
-    Step("Add a service account", "POST /user", body={"login": "worker", "password": None, "grants": None}),
+    Step(
+        "Add a service account",
+        "POST /user",
+        body={"login": "worker", "password": None, "grants": None},
+        needs_token=True,
+    ),
     Step("List users", "GET /users", checks=("pm.expect(pm.response.json().users).to.have.lengthOf(2);",)),
     Step("Read a user", "GET /users/{login}", path={"login": "worker"}),
     Step("Disable a user", "PATCH /users/{login}", path={"login": "worker"}, body={"disabled": True}),
@@ -110,8 +116,8 @@ def _item(step: Step, document: dict[str, Any]) -> dict[str, Any]:
         "query": [{"key": name, "value": value} for name, value in step.query.items()],
     }
     request: dict[str, Any] = {"method": method, "header": [], "url": url}
-    if operation.get("security") == []:
-        request["auth"] = {"type": "noauth"} if step.name != "Add a service account" else None
+    if operation.get("security", [{"token": []}])[:1] in ([], [{}]):
+        request["auth"] = None if step.needs_token else {"type": "noauth"}
     if "requestBody" in operation:
         request["header"] = [{"key": "Content-Type", "value": "application/json"}]
         request["body"] = {"mode": "raw", "raw": json.dumps(_body(step, operation, document), indent=2)}

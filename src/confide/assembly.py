@@ -27,6 +27,7 @@ from confide.crypto.master_keys import (
 )
 from confide.crypto.passwords import Argon2Hasher
 from confide.domain.errors import Busy
+from confide.domain.names import Key
 from confide.ports import Home, MasterKeyMissing, Store, Unreachable
 from confide.service.access import Access
 from confide.service.accounts import Accounts
@@ -66,12 +67,16 @@ class Parts:
     services: Services
 
 
-def store_of(settings: Settings) -> Store:
-    """Make the store, not yet connected; a new data folder is for its owner only."""
+def store_of(settings: Settings, *, accepts_unsafe: bool = False) -> Store:
+    """Make the store, not yet connected; a new data folder is for its owner only.
+
+    With `accepts_unsafe`, for commands on the host, a store is taken as it is; it is never made less safe.
+    """
     make_data_folder(settings.data)
     return open_store(
         settings.database_url,
-        is_unsafe_allowed=settings.unsafe_durability,
+        is_unsafe=settings.unsafe_durability,
+        accepts_unsafe=accepts_unsafe,
         pool_size=settings.pool_size,
     )
 
@@ -96,13 +101,13 @@ def keys_of(settings: Settings, store: Store) -> TenantKeys:
     return TenantKeys(store.keys, ring=lambda: ring_of(settings), destroyed=destroyed, clock=now)
 
 
-async def prepare(settings: Settings) -> Started:
+async def prepare(settings: Settings, *, accepts_unsafe: bool = False) -> Started:
     """Migrate, settle the epoch and make the keys, once, before any worker starts.
 
     Raises `Unreachable`, `NewerSchema`, `UnsafeDurability` or `MasterKeyMissing`; master keys are made only
     where the store holds nothing yet.
     """
-    store = store_of(settings)
+    store = store_of(settings, accepts_unsafe=accepts_unsafe)
     await store.connect()
     try:
         applied = await store.migrate()
@@ -111,9 +116,19 @@ async def prepare(settings: Settings) -> Started:
         keys = keys_of(settings, store)
         await keys.check_all()
         await keys.start()
+        await _finish_destructions(store, keys)
         return Started(home, applied, await store.accounts.has_had_user(), made)
     finally:
         await store.close()
+
+
+async def _finish_destructions(store: Store, keys: TenantKeys) -> None:
+    """A backup brought a destroyed tenant back: end it again, before anybody meets what does not open."""
+    auditor = Auditor(store, keys, now)
+    for tenant in await keys.undead_tenants():
+        entry, mac = auditor.entry("destroy tenant", "destroyed again", by=None, key=Key(tenant, "*"))
+        await store.keys.destroy_tenant(tenant, by=None, at=now(), entry=entry, mac=mac)
+        _log.warning("tenant %s was destroyed before this backup was restored: destroyed again", tenant)
 
 
 async def _made_master_keys(settings: Settings, store: Store) -> Path | None:
@@ -125,9 +140,9 @@ async def _made_master_keys(settings: Settings, store: Store) -> Path | None:
 
 
 @asynccontextmanager
-async def parts_of(settings: Settings, *, setup_token: str = "") -> AsyncIterator[Parts]:
+async def parts_of(settings: Settings, *, setup_token: str = "", accepts_unsafe: bool = False) -> AsyncIterator[Parts]:
     """Bring the parts of one process to life, on a store that `prepare` has seen."""
-    store = store_of(settings)
+    store = store_of(settings, accepts_unsafe=accepts_unsafe)
     hasher = Argon2Hasher()
     try:
         home = await store.open()
@@ -159,7 +174,7 @@ def _services(
         ),
         tokens=Tokens(store, hasher, guesses=guesses, access=access, auditor=auditor, clock=now),
         tenants=Tenants(store, keys, access=access, auditor=auditor, clock=now),
-        is_loopback=settings.is_loopback,
+        is_loopback=settings.is_for_this_machine,
         setup_token=setup_token,
         is_old_contract_on=settings.old_contract,
         is_unsafe=home.is_unsafe,
@@ -207,4 +222,6 @@ async def _chores(services: Services) -> None:
             await services.configs.forget_old_replays()
         except (Unreachable, Busy) as error:
             _log.warning("chores wait for the store: %s", error)
+        except Exception:  # noqa: BLE001 - the chores must go on
+            _log.exception("a bug, met by the chores")
         await asyncio.sleep(CHORE_SECONDS)

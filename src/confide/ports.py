@@ -93,10 +93,11 @@ class ForSaving(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One row of the change log, without its body."""
+    """One row of the change log, without its body. What is about a whole tenant has a tenant and no key."""
 
     position: Position
     kind: str
+    tenant: str | None
     key: Key | None
     version: int | None
     subject: int | None
@@ -162,13 +163,17 @@ class AccountStore(Protocol):
 
     async def clear_attempts(self, login: bytes, address: str) -> None: ...
 
+    async def take_back_attempt(self, login: bytes, address: str) -> None:
+        """Forget one attempt: nobody looked at its password."""
+
 
 class TokenStore(Protocol):
     """Tokens by the hash of their secret."""
 
     async def read(self, token_hash: bytes) -> tuple[Token, User] | None: ...
 
-    async def add(self, token: NewToken, *, made_at: int, entry: AuditEntry, mac: bytes) -> int: ...
+    async def add(self, token: NewToken, *, made_at: int, entry: AuditEntry, mac: bytes) -> int | None:
+        """None if the user is gone by now, or if it is a session and the user was disabled or has another password."""
 
     async def all(self, user_id: int | None) -> list[Token]: ...
 
@@ -195,6 +200,8 @@ class KeyStore(Protocol):
     async def add_if_none(self, new: StoredKey, *, made_at: int) -> StoredKey:
         """Insert the key unless its purpose and tenant have an active one; return the active one, read back."""
 
+    async def active(self, purpose: str, tenant: str) -> StoredKey | None: ...
+
     async def read(self, key_id: bytes) -> StoredKey | None: ...
 
     async def all(self) -> list[StoredKey]: ...
@@ -202,7 +209,9 @@ class KeyStore(Protocol):
     async def rewrap(self, key: StoredKey, *, instead_of: bytes) -> None:
         """Replace the wrapping, unless somebody else did."""
 
-    async def destroy_tenant(self, tenant: str, *, by: int, at: int, entry: AuditEntry, mac: bytes) -> Destroyed | None:
+    async def destroy_tenant(
+        self, tenant: str, *, by: int | None, at: int, entry: AuditEntry, mac: bytes
+    ) -> Destroyed | None:
         """Retire all configs of a tenant and erase its keys, in one transaction; None if there was nothing."""
 
 

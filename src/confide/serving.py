@@ -18,11 +18,13 @@ from uvicorn.supervisors import Multiprocess
 from confide import logs
 from confide.api.http_protocol import GuardedProtocol
 from confide.assembly import VERSION, Started, app_of, prepare
+from confide.crypto.master_keys import FILE_NAME
 from confide.settings import Settings
 
 KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 5
 BACKLOG = 2_048
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - looked for, not bound
 
 
 class PortTaken(Exception):  # noqa: N818 - the start ends with it, in one sentence
@@ -41,7 +43,7 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
     listener = _bound(settings)
     try:
         started = asyncio.run(prepare(settings))
-        setup_token = "" if settings.is_loopback or started.has_had_user else secrets.token_urlsafe(24)
+        setup_token = "" if settings.is_for_this_machine or started.has_had_user else secrets.token_urlsafe(24)
         for line in start_lines(settings, started, port=listener.getsockname()[1], setup_token=setup_token):
             say(line)
         _run(_server_config(settings, setup_token), listener)
@@ -63,6 +65,7 @@ def start_lines(settings: Settings, started: Started, *, port: int, setup_token:
     scheme = "https" if settings.has_tls else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"{scheme}://{host}:{port}"
+    reached = url if settings.host not in EVERYWHERE else f"{scheme}://localhost:{port}"
     env = f", APP_ENV={settings.app_env}" if settings.app_env else ""
     unsafe = "UNSAFE, acknowledged saves can be lost: " if started.home.is_unsafe else ""
     lines = [
@@ -77,7 +80,7 @@ def start_lines(settings: Settings, started: Started, *, port: int, setup_token:
         )
     if started.home.has_begun_anew:
         lines.append("  restored    this store lived elsewhere before: a new epoch begins, all sessions have ended")
-    return [*lines, *_first_steps(started, url=url, setup_token=setup_token)]
+    return [*lines, *_readable(settings), *_first_steps(started, url=reached, setup_token=setup_token)]
 
 
 def _first_steps(started: Started, *, url: str, setup_token: str) -> list[str]:
@@ -88,6 +91,14 @@ def _first_steps(started: Started, *, url: str, setup_token: str) -> list[str]:
     return [
         "  first       there is no user yet; the first one becomes admin:",
         f"              curl {url}/user{bearer} -H 'Content-Type: application/json' -d {body}",
+    ]
+
+
+def _readable(settings: Settings) -> list[str]:
+    """What others on this machine may read and should not; what we make ourselves they may not."""
+    watched = [path for path in (settings.data, settings.data / FILE_NAME) if path.exists()]
+    return [
+        f"  warning     others may read {path}: chmod go= {path}" for path in watched if path.stat().st_mode & 0o077
     ]
 
 
@@ -107,7 +118,8 @@ def _bound(settings: Settings) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise PortTaken(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}.") from error
+        hint = "Choose another with --port or CONFIDE_PORT."
+        raise PortTaken(f"Cannot listen on {settings.host}:{settings.port}: {error.strerror}. {hint}") from error
     listener.set_inheritable(True)
     return listener
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -34,9 +36,26 @@ class Settings(BaseSettings):
     # Read and shown in the start line, nothing else.
     app_env: str | None = Field(default=None, validation_alias="APP_ENV")
 
+    @field_validator("database")
+    @classmethod
+    def _known_engine(cls, value: SecretStr | None) -> SecretStr | None:
+        url = value.get_secret_value() if value else ""
+        if value is not None and not re.match(r"sqlite:///.|postgres(?:ql)?://.", url):
+            raise ValueError("a database URL begins with sqlite:/// or postgresql://")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            ipaddress.ip_network(proxy)
+        return value
+
     @field_validator("old_contract", mode="before")
     @classmethod
     def _on_or_off(cls, value: object) -> object:
+        if isinstance(value, str) and value not in ("on", "off"):
+            raise ValueError("on or off")
         return {"on": True, "off": False}.get(value, value) if isinstance(value, str) else value
 
     @field_validator("trusted_proxies", mode="before")
@@ -53,6 +72,11 @@ class Settings(BaseSettings):
     @property
     def is_loopback(self) -> bool:
         return self.host in LOOPBACK or self.host.startswith("127.")
+
+    @property
+    def is_for_this_machine(self) -> bool:
+        """Whether whoever comes is on this machine: loopback, and no proxy said to be in front."""
+        return self.is_loopback and not self.behind_tls_proxy and not self.trusted_proxies
 
     @property
     def has_tls(self) -> bool:

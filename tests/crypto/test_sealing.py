@@ -126,7 +126,7 @@ class Rig:
 
 @pytest.fixture
 async def rig(tmp_path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN201 - a fixture that yields
-    store = open_store(f"sqlite:///{tmp_path / 'confide.db'}", is_unsafe_allowed=True)
+    store = open_store(f"sqlite:///{tmp_path / 'confide.db'}", is_unsafe=True)
     await store.connect()
     await store.migrate()
     yield Rig(store, tmp_path)

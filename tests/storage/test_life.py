@@ -30,7 +30,7 @@ from support.rows import ENTRY, KEY, MAC, append, version
 
 async def opened(settings: Settings) -> Store:
     settings.data.mkdir(exist_ok=True)
-    store = open_store(settings.database_url, is_unsafe_allowed=True)
+    store = open_store(settings.database_url, is_unsafe=True)
     await store.connect()
     await store.migrate()
     await store.open()
@@ -62,7 +62,7 @@ async def test_migrating_twice_changes_nothing(settings: Settings, engine: str) 
 
 async def test_many_processes_migrate_at_once_and_one_does(settings: Settings, engine: str) -> None:
     settings.data.mkdir()
-    stores = [open_store(settings.database_url, is_unsafe_allowed=True) for _ in range(4)]
+    stores = [open_store(settings.database_url, is_unsafe=True) for _ in range(4)]
     for store in stores:
         await store.connect()
     applied = await asyncio.gather(*(store.migrate() for store in stores))
@@ -104,7 +104,7 @@ async def test_a_schema_migrated_step_by_step_is_the_fresh_schema(
             urls.append(f"sqlite:///{tmp_path / name / 'confide.db'}")
     found = []
     for url, steps in zip(urls, (1, len(migrations.known(engine))), strict=True):
-        store: Any = open_store(url, is_unsafe_allowed=True)
+        store: Any = open_store(url, is_unsafe=True)
         await store.connect()
         known = migrations.known(engine)
         for step in range(steps):
@@ -133,7 +133,8 @@ def test_the_two_engines_have_the_same_migrations() -> None:
 async def with_sessions(store: Store) -> None:
     user_id = await store.accounts.add(NewUser("ada", grants_of(*ADMIN), "hash"), entry=ENTRY, mac=MAC)
     for number, is_session in enumerate((True, False)):
-        new = NewToken(bytes([number]) * 32, user_id, is_session=is_session, label="t", grants=None, expires_at=2**60)
+        begun_with = "hash" if is_session else None
+        new = NewToken(bytes([number]) * 32, user_id, is_session, "t", None, expires_at=2**60, begun_with=begun_with)
         await store.tokens.add(new, made_at=1, entry=ENTRY, mac=MAC)
     await append(store, version(1))
 
@@ -271,7 +272,7 @@ async def test_durability_is_read_again_on_each_new_connection() -> None:
 
 async def test_a_request_that_comes_late_says_nothing_about_the_store(postgres: PostgresServer) -> None:
     """Neither does it keep a connection, however often it happens."""
-    store = open_store(postgres.new_database(), is_unsafe_allowed=True, pool_size=2)
+    store = open_store(postgres.new_database(), is_unsafe=True, pool_size=2)
     await store.connect()
     for left in (0.05, 0.0, -1.0) * 4:
         answer_by.set(time.monotonic() + left)
@@ -287,7 +288,7 @@ async def test_a_role_without_privileges_that_owns_its_database_is_enough(postgr
     name = url.rsplit("/", 1)[1]
     postgres.execute(f"CREATE ROLE {name} LOGIN")
     postgres.execute(f"ALTER DATABASE {name} OWNER TO {name}")
-    store = open_store(url.replace("confide@", f"{name}@"), is_unsafe_allowed=True)
+    store = open_store(url.replace("confide@", f"{name}@"), is_unsafe=True)
     await store.connect()
     await store.migrate()
     await store.open()

@@ -27,7 +27,7 @@ EVERYTHING = [[Scope("*", "*")]]
 @pytest.fixture
 async def opened(settings: Settings) -> AsyncIterator[tuple[Store, Home]]:
     settings.data.mkdir(exist_ok=True)
-    store = open_store(settings.database_url, is_unsafe_allowed=True)
+    store = open_store(settings.database_url, is_unsafe=True)
     await store.connect()
     await store.migrate()
     home = await store.open()
@@ -236,6 +236,7 @@ async def test_a_token_is_found_by_its_hash_with_its_user_and_ends_with_it(store
     user_id = await store.accounts.add(NewUser("ada", grants_of(*ADMIN), "hash"), entry=ENTRY, mac=MAC)
     new = NewToken(b"h" * 32, user_id, is_session=False, label="worker", grants=None, expires_at=9)
     token_id = await store.tokens.add(new, made_at=1, entry=ENTRY, mac=MAC)
+    assert token_id is not None
     found = await store.tokens.read(b"h" * 32)
     assert found is not None
     assert (found[0].id, found[0].label, found[1].login) == (token_id, "worker", "ada")
@@ -244,11 +245,40 @@ async def test_a_token_is_found_by_its_hash_with_its_user_and_ends_with_it(store
     assert await store.tokens.read(b"h" * 32) is None
 
 
+def token_of(user_id: int, number: int, *, is_session: bool) -> NewToken:
+    begun_with = "hash" if is_session else None
+    return NewToken(bytes([number]) * 32, user_id, is_session, "t", None, expires_at=9, begun_with=begun_with)
+
+
+async def test_a_session_begun_with_a_password_that_was_changed_meanwhile_is_none(store: Store) -> None:
+    """As for one that was disabled or removed meanwhile; a service token asks only that there is a user."""
+    user_id = await store.accounts.add(NewUser("ada", grants_of(*ADMIN), "hash"), entry=ENTRY, mac=MAC)
+    session = token_of(user_id, 1, is_session=True)
+    await store.accounts.change("ada", UserChange(password="new"), entry=ENTRY, mac=MAC)
+    assert await store.tokens.add(session, made_at=1, entry=ENTRY, mac=MAC) is None
+    assert await store.tokens.add(token_of(user_id, 2, is_session=False), made_at=1, entry=ENTRY, mac=MAC) is not None
+    gone = token_of(user_id + 1, 3, is_session=False)
+    assert await store.tokens.add(gone, made_at=1, entry=ENTRY, mac=MAC) is None
+
+
+async def test_logins_and_changes_of_a_user_at_once_end_in_one_of_the_two_orders(store: Store) -> None:
+    await store.accounts.add(NewUser("root", grants_of(*ADMIN), "hash"), entry=ENTRY, mac=MAC)
+    for number in range(10):
+        user_id = await store.accounts.add(NewUser("ada", (), "hash"), entry=ENTRY, mac=MAC)
+        acts = [
+            store.tokens.add(token_of(user_id, number, is_session=True), made_at=1, entry=ENTRY, mac=MAC),
+            store.accounts.set_password(user_id, "new", keep=0, entry=ENTRY, mac=MAC),
+            store.accounts.remove("ada", entry=ENTRY, mac=MAC),
+        ]
+        await asyncio.gather(*acts[number % 3 :], *acts[: number % 3])
+        assert await store.tokens.all(user_id) == []
+
+
 async def test_a_new_password_ends_all_other_sessions_and_no_service_token(store: Store) -> None:
     user_id = await store.accounts.add(NewUser("ada", grants_of(*ADMIN), "hash"), entry=ENTRY, mac=MAC)
     ids = []
     for number, is_session in enumerate((True, True, False)):
-        new = NewToken(bytes([number]) * 32, user_id, is_session=is_session, label="t", grants=None, expires_at=9)
+        new = token_of(user_id, number, is_session=is_session)
         ids.append(await store.tokens.add(new, made_at=1, entry=ENTRY, mac=MAC))
     await store.accounts.set_password(user_id, "new", keep=ids[0], entry=ENTRY, mac=MAC)
     assert [token.id for token in await store.tokens.all(user_id)] == [ids[0], ids[2]]

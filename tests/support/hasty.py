@@ -14,14 +14,12 @@ _running: set[asyncio.Task[Any]] = set()
 
 def make_hasty(kind: type[Any]) -> None:
     commit = kind.append
-    known: dict[Any, Any] = {}
 
     async def append(self: Any, new: Any, **more: Any) -> bool:
         async def later() -> None:
             await asyncio.sleep(LATE_SECONDS)
             await commit(self, new, **more)
 
-        known[new.key] = new
         task = asyncio.create_task(later())
         _running.add(task)
         task.add_done_callback(_running.discard)

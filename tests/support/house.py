@@ -69,15 +69,16 @@ class House:
             await self.user(login, *triples)
         user = await self.parts.store.accounts.read(login)
         assert user is not None
-        token, _ = await self.services.tokens._added(
+        added = await self.services.tokens._added(
             user,
             label="test",
-            is_session=narrowed is None,
             grants=None if narrowed is None else grants_of(*narrowed),
             expires_at=now() + 10**12,
             by=None,
+            begun_with=user.password if narrowed is None else None,
         )
-        return token
+        assert added is not None
+        return added[0]
 
     async def ask(
         self, method: str, path: str, *, token: str | None = None, json: Any = None, **more: Any

@@ -19,7 +19,7 @@ from confide.api.models import (
     UserShape,
     grants_of,
 )
-from confide.api.routes import OPEN, Asked, StrictRoute
+from confide.api.routes import HALF_OPEN, Asked, StrictRoute
 from confide.api.times import written
 from confide.domain import names
 from confide.domain.accounts import User
@@ -35,7 +35,7 @@ _FORWARDED = frozenset(
 _LOOPBACK_HOST = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 
 
-@router.post("/user", response_model=UserAdded, openapi_extra=OPEN, summary="Add a user")
+@router.post("/user", response_model=UserAdded, openapi_extra=HALF_OPEN, summary="Add a user")
 async def add(call: Asked, body: NewUser) -> Answer:
     """Add a user; without a password it is a service account.
 

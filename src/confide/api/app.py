@@ -21,7 +21,10 @@ from confide.api.services import Services
 from confide.domain.errors import MalformedRequest, MethodNotAllowed, NotFound
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
-DESCRIPTION = "Keeps and serves every tenant's integration configuration, sealed at rest."
+DESCRIPTION = (
+    "Keeps and serves every tenant's integration configuration, sealed at rest. "
+    "Every refusal has a code: [all of them](/docs/errors)."
+)
 
 
 def make_app(services: Callable[[], Services], *, version: str, lifespan: Lifespan | None = None) -> Door:

@@ -144,6 +144,11 @@ class Call:
         if length not in (None, "0") or self.header(b"transfer-encoding") is not None:
             raise BodyNotExpected
 
+    def has_unread_body(self) -> bool:
+        announced = dict(self.scope["headers"])
+        is_announced = announced.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in announced
+        return self._body is None and is_announced
+
     async def body(self) -> bytes:
         """Read the body once; only one that the framing said is complete counts."""
         if self._body is None:

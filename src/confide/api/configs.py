@@ -87,7 +87,6 @@ async def list_configs(call: Call) -> Answer:
                     "integration_type": line.key.integration_type,
                     "version": line.version,
                     "saved_at": written(line.saved_at),
-                    "saved_by": line.saved_by,
                 }
                 for line in shown
             ],

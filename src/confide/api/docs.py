@@ -45,6 +45,17 @@ _PAGE = b"""<!doctype html>
 <script src="/docs/assets/swagger-ui-bundle.js"></script><script src="/docs/assets/docs.js"></script></body>
 </html>
 """
+_ERRORS = """<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>Confide: refusals</title>
+<style>body { font: 16px/1.5 sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }
+td, th { text-align: left; padding: .2rem 1rem .2rem 0; vertical-align: top }
+tr:target { background: #ffc }</style></head>
+<body><h1>Refusals</h1>
+<p>Every expected no is a problem document (RFC 9457) with a stable code. <a href="/docs">The API</a></p>
+<table><thead><tr><th>status</th><th>code</th><th>sentence</th></tr></thead><tbody>ROWS</tbody></table></body>
+</html>
+"""
 _START = b"""SwaggerUIBundle({
   url: "/openapi.json", dom_id: "#api", validatorUrl: null, deepLinking: true, persistAuthorization: false,
 });
@@ -68,8 +79,7 @@ async def errors(call: Asked) -> Answer:  # noqa: ARG001 - the same for everybod
         f"<td>{html.escape(refusal.sentence)}</td></tr>"
         for refusal, status in sorted(STATUS.items(), key=lambda pair: (pair[1], pair[0].code))
     )
-    head = '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Confide: refusals</title></head>'
-    text = f"{head}<body><table>{rows}</table></body></html>"
+    text = _ERRORS.replace("ROWS", rows)
     return Answer(text.encode(), 200, (_PAGE_POLICY,), _HTML)
 
 

@@ -57,7 +57,7 @@ class Door:
         client = scope.get("client")
         caller.set(Caller(client[0] if client else None, request_id))
         answer_by.set(time.monotonic() + ANSWER_SECONDS)
-        sender = _Sender(send, request_id)
+        sender = _Sender(send, request_id, call)
         try:
             await self._answer(call, sender)
         except Disconnected:
@@ -105,15 +105,18 @@ class Door:
 class _Sender:
     """Sends an answer with the request id, and remembers its status for the log."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, call: Call) -> None:
         self._send = send
+        self._call = call
         self.extra = [(b"request-id", request_id.encode())]
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message = {**message, "headers": [*message["headers"], *self.extra]}
+            # What was not read would be waited for, without a time limit: the connection ends with the answer.
+            ending = [(b"connection", b"close")] if self._call.has_unread_body() else []
+            message = {**message, "headers": [*message["headers"], *self.extra, *ending]}
         await self._send(message)
 
     async def refuse(self, answer: Answer) -> None:

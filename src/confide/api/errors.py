@@ -66,7 +66,7 @@ STATUS: dict[type[Refusal], int] = {
     errors.PasswordTooLong: 422,
     errors.PasswordCommon: 422,
     errors.PasswordMissing: 422,
-    errors.ConfirmMissing: 422,
+    errors.ConfirmWrong: 422,
     errors.RateLimited: 429,
     errors.HeadersTooLarge: 431,
     errors.InternalError: 500,
@@ -83,8 +83,6 @@ _CHALLENGE: dict[type[Refusal], bytes] = {
     errors.TwoCredentials: b'Bearer realm="confide", error="invalid_request"',
     errors.LoginFailed: b'Bearer realm="confide"',
 }
-# The rest of such a request is not read: the connection ends with the answer.
-_CLOSING = (errors.BodyTooLarge, errors.RequestTimeout, errors.MalformedRequest)
 
 
 def answer_for(error: Exception, *, request_id: str) -> Answer:
@@ -126,6 +124,4 @@ def _headers(refusal: Refusal) -> Headers:
         headers.append((b"retry-after", str(refusal.retry_after_seconds).encode()))
     if refusal.current_version is not None:
         headers.append((b"etag", f'"{refusal.current_version}"'.encode()))
-    if isinstance(refusal, _CLOSING):
-        headers.append((b"connection", b"close"))
     return tuple(headers)

@@ -137,7 +137,6 @@ class ConfigLine(BaseModel):
     integration_type: str
     version: int
     saved_at: str
-    saved_by: str | None
 
 
 class ConfigList(BaseModel):

@@ -9,7 +9,7 @@ from urllib.parse import unquote_plus
 
 from confide.api.calls import Call
 from confide.domain import bodies
-from confide.domain.errors import DuplicateParameter, Refusal, TwoCredentials
+from confide.domain.errors import BodyTooLarge, DuplicateParameter, Refusal, RequestTimeout, TwoCredentials
 
 # RFC 9745: since when it is deprecated, 2026-11-24.
 DEPRECATION = (b"deprecation", b"@1795478400")
@@ -49,6 +49,8 @@ async def _token_of_body(call: Call) -> bool:
         return False
     try:
         document = await call.document()
+    except (BodyTooLarge, RequestTimeout):
+        raise
     except Refusal:
         # Whatever is wrong with it is said in its turn: there is no token in it.
         return False

@@ -21,6 +21,8 @@ from confide.ports import caller
 
 # Marks a route that needs no token, for the code and for the OpenAPI document alike.
 OPEN: dict[str, Any] = {"security": []}
+# Marks one that takes a token but answers some without: the first user.
+HALF_OPEN: dict[str, Any] = {"security": [{}, {"token": []}]}
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
@@ -53,7 +55,7 @@ class StrictRoute(APIRoute):
         return handle
 
     async def _arguments(self, call: Call, in_path: Mapping[str, str]) -> dict[str, Any]:
-        if (self.openapi_extra or {}).get("security") != []:
+        if self.openapi_extra not in (OPEN, HALF_OPEN):
             await call.principal()
         arguments: dict[str, Any] = dict(in_path)
         body = self.dependant.body_params

@@ -10,7 +10,7 @@ from confide.api.answers import Answer, json_answer
 from confide.api.models import TenantDestroyed
 from confide.api.routes import Asked, StrictRoute
 from confide.domain import names
-from confide.domain.errors import ConfirmMissing
+from confide.domain.errors import ConfirmWrong
 
 router = APIRouter(route_class=StrictRoute, tags=["tenants"])
 
@@ -23,6 +23,6 @@ async def destroy(
     by = await call.principal()
     name = names.name(tenant)
     if confirm != name:
-        raise ConfirmMissing
+        raise ConfirmWrong
     retired = await call.services.tenants.destroy(name, by=by)
     return json_answer({"tenant": name, "retired": retired})

@@ -49,9 +49,13 @@ def run() -> int:
         code = confide.main(standalone_mode=False)
     except click.Abort:
         return _failed("Stopped.", REFUSED)
-    except click.ClickException as error:
+    except click.UsageError as error:
         error.show()
         return error.exit_code
+    except click.ClickException as error:
+        return _failed(error.message, error.exit_code)
+    except OSError as error:
+        return _failed(f"{error.filename or 'The system'}: {error.strerror}.", REFUSED)
     except Exception as error:
         known = _exit_code(error)
         if known is None:

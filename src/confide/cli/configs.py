@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import rich_click as click
 
 from confide.cli.options import as_json, show, show_table
-from confide.cli.session import connected, url_option
+from confide.cli.session import connected, found, url_option
+from confide.client.calls import request
 
 
 @click.group()
@@ -23,23 +23,24 @@ def config() -> None:
 def get(tenant: str, integration_type: str, *, url: str | None) -> None:
     """Print a configuration as JSON; secrets are masked if you are a viewer."""
     with connected(url) as client:
-        show(client.read(tenant, integration_type)["configuration"])
+        asked = request("GET", "/config", params={"tenant": tenant, "integration_type": integration_type})
+        show(found(client, asked, f"no config '{tenant} : {integration_type}'")["configuration"])
 
 
 @config.command("set")
 @click.argument("tenant")
 @click.argument("integration_type")
-@click.argument("file", type=click.File(encoding="utf-8"), default="-")
+@click.argument("file", type=click.File("rb"), default="-")
 @click.option("--replace", is_flag=True, help="Put it in the place of what is there instead of merging it in.")
 @url_option
-def set_config(tenant: str, integration_type: str, file: TextIO, *, replace: bool, url: str | None) -> None:
+def set_config(tenant: str, integration_type: str, file: BinaryIO, *, replace: bool, url: str | None) -> None:
     """Merge the JSON object in FILE, or of standard input, into a config; creates it if it is missing."""
-    try:
-        configuration = json.load(file)
-    except ValueError as error:
-        raise click.ClickException(f"{file.name} is not valid JSON.") from error
+    text = file.read()
+    if not text.strip():
+        raise click.ClickException(f"{file.name} is empty.")
     with connected(url) as client:
-        saved = client.save(tenant, integration_type, configuration, replace=replace)
+        # As it stands: the service has the one strict reader.
+        saved = client.save(tenant, integration_type, text, replace=replace)
     click.echo(f"{saved['message']}, version {saved['version']}.")
 
 
@@ -62,7 +63,7 @@ def list_configs(tenant: str, integration_type: str, *, is_json: bool, url: str 
     if is_json:
         show(lines)
         return
-    columns = ("tenant", "integration_type", "version", "saved_at", "saved_by")
+    columns = ("tenant", "integration_type", "version", "saved_at")
     show_table(columns, [[line[column] for column in columns] for line in lines])
 
 

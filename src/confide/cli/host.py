@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import rich_click as click
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from confide.cli.options import settings_of, store_options
+from confide.cli.options import must_exist, settings_of, store_options
 
 if TYPE_CHECKING:
     from confide.settings import Settings
@@ -22,7 +23,7 @@ NO_KEYS = "The master keys are not in it: without them nothing in it can be read
 @store_options
 def migrate(**given: str | None) -> None:
     """Bring the schema of the store up to date."""
-    settings = settings_of(**given, unsafe_durability=True)
+    settings = settings_of(**given)
     applied = asyncio.run(_migrate(settings))
     click.echo(f"Applied {', '.join(applied)}." if applied else "The schema is up to date.")
 
@@ -32,9 +33,11 @@ def migrate(**given: str | None) -> None:
 @store_options
 def backup(file: Path, **given: str | None) -> None:
     """Write the whole store to FILE, as of one moment, while it is served."""
-    settings = settings_of(**given, unsafe_durability=True)
+    settings = must_exist(settings_of(**given))
     if file.exists():
         raise click.ClickException(f"{file} exists already; a backup never overwrites.")
+    if not file.absolute().parent.is_dir():
+        raise click.ClickException(f"There is no folder {file.absolute().parent}.")
     count = asyncio.run(_backup(settings, file))
     click.echo(f"{count:,} rows in {file}. {NO_KEYS}")
 
@@ -44,7 +47,7 @@ def backup(file: Path, **given: str | None) -> None:
 @store_options
 def restore(file: Path, **given: str | None) -> None:
     """Fill an empty store from FILE and begin a new epoch; all sessions end, service tokens stay."""
-    settings = settings_of(**given, unsafe_durability=True)
+    settings = settings_of(**given)
     count = asyncio.run(_restore(settings, file))
     click.echo(
         f"{count:,} rows restored; a new epoch begins and all sessions have ended. Service tokens that were revoked"
@@ -56,7 +59,7 @@ def restore(file: Path, **given: str | None) -> None:
 async def _migrate(settings: Settings) -> list[str]:
     from confide.assembly import store_of  # noqa: PLC0415 - help must not load a server
 
-    store = store_of(settings)
+    store = store_of(settings, accepts_unsafe=True)
     await store.connect()
     try:
         return await store.migrate()
@@ -68,7 +71,7 @@ async def _backup(settings: Settings, file: Path) -> int:
     from confide.assembly import store_of  # noqa: PLC0415 - help must not load a server
     from confide.storage import archives  # noqa: PLC0415 - as above
 
-    store = store_of(settings)
+    store = store_of(settings, accepts_unsafe=True)
     await store.open()
     try:
         with _progress("Backing up") as progress:
@@ -84,7 +87,7 @@ async def _restore(settings: Settings, file: Path) -> int:
     from confide.storage import archives  # noqa: PLC0415 - as above
 
     count = await asyncio.to_thread(archives.check, file)
-    store = store_of(settings)
+    store = store_of(settings, accepts_unsafe=True)
     await store.connect()
     try:
         await store.migrate()
@@ -110,4 +113,5 @@ def _progress(what: str) -> Progress:
         TimeElapsedColumn(),
         console=Console(stderr=True),
         transient=True,
+        disable=not sys.stderr.isatty(),
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from confide.cli.options import settings_of, store_options
+from confide.cli.options import must_exist, settings_of, store_options
 
 if TYPE_CHECKING:
     from confide.settings import Settings
@@ -33,32 +33,31 @@ def rotate(*, prepare: bool, **given: str | None) -> None:
 
     With CONFIDE_MASTER_KEYS set, put the new key last there first, on every machine; then this re-wraps.
     """
-    settings = settings_of(**given, unsafe_durability=True)
+    settings = must_exist(settings_of(**given))
     click.echo(asyncio.run(_rotate(settings, prepare=prepare)))
 
 
 async def _rotate(settings: Settings, *, prepare: bool) -> str:
     from confide.assembly import keys_of, store_of  # noqa: PLC0415 - help must not load a server
-    from confide.crypto.master_keys import FILE_NAME, add_to_file, new_master_key  # noqa: PLC0415 - as above
+    from confide.crypto.master_keys import FILE_NAME, add_to_file, new_master_key, rotating  # noqa: PLC0415 - as above
 
+    if prepare and settings.master_keys is not None:
+        raise click.UsageError("With CONFIDE_MASTER_KEYS there is no file to prepare: put the new key last there.")
     path = settings.data / FILE_NAME
-    store = store_of(settings)
-    await store.open()
-    try:
-        if settings.master_keys is None:
-            waiting = await keys_of(settings, store).is_prepared()
-            if not waiting:
+    store = store_of(settings, accepts_unsafe=True)
+    with rotating(settings.data):
+        await store.open()
+        try:
+            is_new = settings.master_keys is None and await keys_of(settings, store).is_all_under_last()
+            if is_new:
                 add_to_file(path, new_master_key())
             if prepare:
-                return (
-                    f"{path} ends with a new master key. Copy the file to every machine, then rotate without --prepare."
-                )
-        elif prepare:
-            raise click.UsageError("With CONFIDE_MASTER_KEYS there is no file to prepare: put the new key last there.")
-        count = await keys_of(settings, store).rewrap_all()
-        # A worker that read its ring just before the new key came may still store one under the old.
-        await asyncio.sleep(SETTLE_SECONDS)
-        count += await keys_of(settings, store).rewrap_all()
-    finally:
-        await store.close()
+                added = "ends with a new master key" if is_new else "has a prepared master key already"
+                return f"{path} {added}. Copy the file to every machine, then rotate without --prepare."
+            count = await keys_of(settings, store).rewrap_all()
+            # A worker that was just making a key may store it under the old one.
+            await asyncio.sleep(SETTLE_SECONDS)
+            count += await keys_of(settings, store).rewrap_all()
+        finally:
+            await store.close()
     return f"{count} keys are now wrapped under the last master key. Keep the earlier ones for old backups."

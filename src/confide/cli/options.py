@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from confide.settings import Settings
@@ -51,8 +54,17 @@ def settings_of(**given: Any) -> Settings:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        name = variable(str(first["loc"][0])) if first["loc"] else "settings"
-        raise click.UsageError(f"{name}: {first['msg']}.") from None
+        place = str(first["loc"][0]) if first["loc"] else "settings"
+        name = place if place.startswith(("CONFIDE_", "APP_")) else variable(place)
+        raise click.UsageError(f"{name}: {first['msg'].removeprefix('Value error, ')}.") from None
+
+
+def must_exist(settings: Settings) -> Settings:
+    """Commands that only look at a store, or change one, never make one in a wrong folder."""
+    path = Path(settings.database_url.removeprefix("sqlite:///"))
+    if settings.database_url.startswith("sqlite:") and not path.exists():
+        raise click.ClickException(f"There is no store in {settings.data}: name its folder with --data.")
+    return settings
 
 
 def new_password(login: str) -> str:
@@ -77,7 +89,8 @@ def show(value: Any) -> None:
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        # Labels are somebody's words, not markup.
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
     # Piped into another program, a table is as wide as it needs.
     Console(width=None if sys.stdout.isatty() else 200, soft_wrap=True).print(table)
 
@@ -91,3 +104,16 @@ def grants_of(texts: Iterable[str]) -> list[dict[str, str]]:
             raise click.BadParameter(f"{text!r} is not ROLE:TENANT:TYPE, such as editor:acme:*.")
         grants.append(dict(zip(("role", "tenant", "integration_type"), parts, strict=True)))
     return grants
+
+
+def written(grants: Iterable[dict[str, str]]) -> str:
+    """Write grants as they are given on the command line."""
+    return ", ".join(f"{g['role']}:{g['tenant']}:{g['integration_type']}" for g in grants)
+
+
+def unknown_variables() -> set[str]:
+    """Variables that look like settings and are none: a slip of the pen, most likely."""
+    from confide.settings import Settings, variable  # noqa: PLC0415 - only commands on the host need them
+
+    known = {variable(name) for name in Settings.model_fields} | {"CONFIDE_URL", "CONFIDE_TOKEN"}
+    return {name for name in os.environ if name.startswith("CONFIDE_") and name not in known}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import ssl
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from confide.cli.options import settings_of, store_options
+from confide.cli.options import settings_of, store_options, unknown_variables
+
+if TYPE_CHECKING:
+    from confide.settings import Settings
 
 
 @click.command()
@@ -66,6 +70,18 @@ def serve(**given: Any) -> None:
         raise click.UsageError(
             f"{settings.host} is not loopback: give --tls-cert and --tls-key, or --behind-tls-proxy."
         )
+    _must_speak_tls(settings)
+    for name in sorted(unknown_variables()):
+        click.echo(f"confide: {name} is no setting; see docs/settings.md", err=True)
     from confide.serving import serve as serve_until_told  # noqa: PLC0415 - help must not load a server
 
     serve_until_told(settings, say=click.echo)
+
+
+def _must_speak_tls(settings: Settings) -> None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key)
+    except (ssl.SSLError, OSError) as error:
+        raise click.UsageError(f"The certificate and the key are no PEM files that belong together: {error}.") from None

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 
 from confide.cli.options import known_password
-from confide.client import Client
+from confide.client import Client, ConfideError
+from confide.client.calls import Request
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 url_option = click.option(
-    "--url", envvar="CONFIDE_URL", show_envvar=True, help=f"Where the service is; {DEFAULT_URL} if left out."
+    "--url",
+    envvar="CONFIDE_URL",
+    show_envvar=True,
+    help=f"Where the service is; where you logged in last, or {DEFAULT_URL}, if left out.",
 )
 
 
@@ -24,7 +29,7 @@ def login(name: str | None, url: str | None) -> None:
     """Log in and keep the session's token in a file of your own, mode 0600."""
     name = name or click.prompt("Login")
     where = url or DEFAULT_URL
-    with Client(where) as client:
+    with _client(where) as client:
         session = client.login(name, known_password(name))
     path = token_file()
     _keep(path, {"url": where, "token": session["token"], "expires_at": session["expires_at"]})
@@ -32,12 +37,32 @@ def login(name: str | None, url: str | None) -> None:
 
 
 def connected(url: str | None) -> Client:
-    """A client with the token of `CONFIDE_TOKEN` or of the token file."""
+    """A client with the token of `CONFIDE_TOKEN`, or of the token file where that is for this very service."""
     token = os.environ.get("CONFIDE_TOKEN")
-    kept = {} if token else _kept()
-    if not token and not kept:
-        raise click.ClickException("Not logged in: confide login, or set CONFIDE_TOKEN.")
-    return Client(url or kept.get("url") or DEFAULT_URL, token=token or kept["token"])
+    if token:
+        return _client(url or DEFAULT_URL, token=token)
+    kept = _kept()
+    where = url or kept.get("url") or DEFAULT_URL
+    if kept.get("url") != where:
+        # A token is shown to nobody but the service that gave it.
+        raise click.ClickException(f"Not logged in at {where}: confide login --url {where}, or set CONFIDE_TOKEN.")
+    return _client(where, token=kept["token"])
+
+
+def found(client: Client, call: Request, what: str) -> dict[str, Any]:
+    """Ask, and say of what is missing what it was."""
+    try:
+        return client.ask(call)
+    except ConfideError as error:
+        if error.code != "not-found":
+            raise
+        raise click.ClickException(f"There is {what}, or none that you may see.") from error
+
+
+def _client(url: str, *, token: str | None = None) -> Client:
+    if not url.startswith(("http://", "https://")):
+        raise click.UsageError(f"{url} is no address of a service: it begins with http:// or https://.")
+    return Client(url, token=token)
 
 
 def token_file() -> Path:
@@ -47,11 +72,13 @@ def token_file() -> Path:
 
 def _kept() -> dict[str, str]:
     try:
-        kept: dict[str, str] = json.loads(token_file().read_text())
+        kept = json.loads(token_file().read_text())
     except FileNotFoundError:
         return {}
     except ValueError:
-        raise click.ClickException(f"{token_file()} is broken; log in again.") from None
+        kept = None
+    if not isinstance(kept, dict) or not {"url", "token"} <= kept.keys():
+        raise click.ClickException(f"{token_file()} is broken; log in again.")
     return kept
 
 

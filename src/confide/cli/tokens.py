@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import rich_click as click
 
-from confide.cli.options import as_json, grants_of, show, show_table
-from confide.cli.session import connected, url_option
+from confide.cli.options import as_json, grants_of, show, show_table, written
+from confide.cli.session import connected, found, url_option
 from confide.client.calls import request
 
 DAY_SECONDS = 24 * 60 * 60
@@ -31,7 +33,7 @@ def add(label: str, *, login: str | None, days: int, grants: tuple[str, ...], is
     if grants:
         document["grants"] = grants_of(grants)
     with connected(url) as client:
-        added = client.ask(request("POST", "/tokens", document=document))
+        added = found(client, request("POST", "/tokens", document=document), f"no user {login}")
     if is_json:
         show(added)
         return
@@ -50,9 +52,9 @@ def list_tokens(*, is_json: bool, url: str | None) -> None:
         show(tokens)
         return
     show_table(
-        ("id", "login", "label", "kind", "until"),
+        ("id", "login", "label", "kind", "grants", "until"),
         [
-            (t["id"], t["login"], t["label"], "session" if t["is_session"] else "service", t["expires_at"])
+            (t["id"], t["login"], t["label"], "session" if t["is_session"] else "service", _own(t), t["expires_at"])
             for t in tokens
         ],
     )
@@ -64,4 +66,9 @@ def list_tokens(*, is_json: bool, url: str | None) -> None:
 def revoke(token_id: int, *, url: str | None) -> None:
     """End a token."""
     with connected(url) as client:
-        click.echo(client.ask(request("DELETE", f"/tokens/{token_id}"))["message"] + ".")
+        revoked = found(client, request("DELETE", f"/tokens/{token_id}"), f"no token {token_id} of yours")
+        click.echo(revoked["message"] + ".")
+
+
+def _own(token: dict[str, Any]) -> str:
+    return "all of its user's" if token["grants"] is None else written(token["grants"])

@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from confide.cli.options import as_json, grants_of, new_password, settings_of, show, show_table, store_options
-from confide.cli.session import connected, url_option
+from confide.cli.options import (
+    as_json,
+    grants_of,
+    must_exist,
+    new_password,
+    settings_of,
+    show,
+    show_table,
+    store_options,
+    written,
+)
+from confide.cli.session import connected, found, url_option
 from confide.client.calls import request
 
 if TYPE_CHECKING:
@@ -40,15 +50,17 @@ def add(
     """Add a user. The password is asked for, or read from standard input."""
     if admin and (grants or service):
         raise click.UsageError("--admin goes with neither --grant nor --service: an admin logs in and may do all.")
-    password = None if service else new_password(login)
     if admin:
-        settings = settings_of(data=data, database=database, unsafe_durability=True)
-        user_id = asyncio.run(_add_admin(settings, login, password))
+        settings = must_exist(settings_of(data=data, database=database))
+        user_id = asyncio.run(_add_admin(settings, login, new_password(login)))
     else:
-        document = {"login": login, "password": password, "grants": grants_of(grants)}
+        document: dict[str, Any] = {"login": login, "grants": grants_of(grants)}
         with connected(url) as client:
+            if not service:
+                document["password"] = new_password(login)
             user_id = client.ask(request("POST", "/user", document=document))["user_id"]
-    click.echo(f"User {login} has id {user_id}.")
+    note = "" if admin or grants else " It may see nothing yet: give it grants with PATCH /users/{login}."
+    click.echo(f"User {login.lower()} has id {user_id}.{note}")
 
 
 @user.command("list")
@@ -63,7 +75,7 @@ def list_users(*, is_json: bool, url: str | None) -> None:
         return
     show_table(
         ("id", "login", "grants", "state", "since"),
-        [(u["user_id"], u["login"], _written(u["grants"]), _state(u), u["added_at"]) for u in users],
+        [(u["user_id"], u["login"], written(u["grants"]), _state(u), u["added_at"]) for u in users],
     )
 
 
@@ -72,7 +84,7 @@ def list_users(*, is_json: bool, url: str | None) -> None:
 @store_options
 def password(login: str, **given: str | None) -> None:
     """Set a user's password by opening the store on this host; ends all its sessions."""
-    settings = settings_of(**given, unsafe_durability=True)
+    settings = must_exist(settings_of(**given))
     asyncio.run(_set_password(settings, login, new_password(login)))
     click.echo(f"The password of {login} is changed; all its sessions have ended.")
 
@@ -84,7 +96,7 @@ def password(login: str, **given: str | None) -> None:
 def disable(login: str, *, enable: bool, url: str | None) -> None:
     """Disable a user: its sessions end, its tokens stop working."""
     with connected(url) as client:
-        client.ask(request("PATCH", f"/users/{login}", document={"disabled": not enable}))
+        found(client, request("PATCH", f"/users/{login}", document={"disabled": not enable}), f"no user {login}")
     click.echo(f"User {login} is {'enabled' if enable else 'disabled'}.")
 
 
@@ -93,8 +105,8 @@ async def _add_admin(settings: Settings, login: str, password: str | None) -> in
     from confide.domain import names  # noqa: PLC0415 - as above
     from confide.service.accounts import ADMIN, UserDraft  # noqa: PLC0415 - as above
 
-    await prepare(settings)
-    async with parts_of(settings) as parts:
+    await prepare(settings, accepts_unsafe=True)
+    async with parts_of(settings, accepts_unsafe=True) as parts:
         return await parts.services.accounts.add_on_host(UserDraft(names.login(login), password, ADMIN))
 
 
@@ -102,13 +114,9 @@ async def _set_password(settings: Settings, login: str, password: str) -> None:
     from confide.assembly import parts_of, prepare  # noqa: PLC0415 - help must not load a server
     from confide.domain import names  # noqa: PLC0415 - as above
 
-    await prepare(settings)
-    async with parts_of(settings) as parts:
+    await prepare(settings, accepts_unsafe=True)
+    async with parts_of(settings, accepts_unsafe=True) as parts:
         await parts.services.accounts.set_password_on_host(names.login(login), password)
-
-
-def _written(grants: list[dict[str, str]]) -> str:
-    return ", ".join(f"{g['role']}:{g['tenant']}:{g['integration_type']}" for g in grants)
 
 
 def _state(one: dict[str, Any]) -> str:

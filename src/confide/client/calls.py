@@ -11,7 +11,10 @@ class ConfideError(Exception):
     """A refusal of the service: its HTTP status, its stable code and its sentence."""
 
     def __init__(self, status: int, code: str, sentence: str, *, errors: list[dict[str, str]] | None = None) -> None:
-        places = "".join(f" At {fault['pointer'] or '/'}: {fault['detail']}" for fault in errors or [])
+        places = "".join(
+            f" At {fault['pointer'] or '/'}" + ("." if fault["detail"] == sentence else f": {fault['detail']}.")
+            for fault in errors or []
+        )
         super().__init__(sentence + places)
         self.status = status
         self.code = code
@@ -40,6 +43,13 @@ def request(
     body = None if document is None else json.dumps(document, ensure_ascii=False).encode()
     described = {} if body is None else {"Content-Type": "application/json"}
     return Request(method, path, params or {}, body, {**described, **(headers or {})})
+
+
+def saving(method: str, address: dict[str, str], configuration: dict[str, Any] | bytes) -> Request:
+    """A save; the configuration's own text is put in as it stands."""
+    text = configuration if isinstance(configuration, bytes) else json.dumps(configuration, ensure_ascii=False).encode()
+    body = json.dumps(address).encode().rstrip(b"}") + b', "configuration": ' + text + b"}"
+    return Request(method, "/config", {}, body, {"Content-Type": "application/json"})
 
 
 def answer(status: int, body: bytes) -> dict[str, Any]:

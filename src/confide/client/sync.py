@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import httpx2
 
-from confide.client.calls import ConfideError, Request, answer, request
+from confide.client.calls import ConfideError, Request, answer, request, saving
 
 TIMEOUT_SECONDS = 10.0
 
@@ -52,11 +52,14 @@ class Client:
         return self.ask(request("GET", "/config", params=_address(tenant, integration_type)))
 
     def save(
-        self, tenant: str, integration_type: str, configuration: dict[str, Any], *, replace: bool = False
+        self, tenant: str, integration_type: str, configuration: dict[str, Any] | bytes, *, replace: bool = False
     ) -> dict[str, Any]:
-        """Merge the configuration into what is there, or put it in its place; returns message and version."""
-        document = {**_address(tenant, integration_type), "configuration": configuration}
-        return self.ask(request("PUT" if replace else "POST", "/config", document=document))
+        """Merge the configuration into what is there, or put it in its place; returns message and version.
+
+        Bytes are sent as they stand, as the JSON text of the configuration.
+        """
+        method = "PUT" if replace else "POST"
+        return self.ask(saving(method, _address(tenant, integration_type), configuration))
 
     def retire(self, tenant: str, integration_type: str) -> dict[str, Any]:
         return self.ask(request("DELETE", "/config", params=_address(tenant, integration_type)))

@@ -15,7 +15,8 @@ from confide.crypto.sealing import KEY_BYTES, KEY_ID_BYTES, open_sealed, seal, s
 from confide.ports import Clock, KeyStore, MasterKeyMissing, SealBroken, SealContext, StoredKey
 
 TENANT_PURPOSE = "config"
-STORE_PURPOSES = ("audit", "idempotency")
+LEADING_PURPOSE = "audit"
+STORE_PURPOSES = (LEADING_PURPOSE, "idempotency")
 MOST_OPENED = 20_000
 
 
@@ -63,6 +64,8 @@ class TenantKeys:
 
     async def open(self, sealed: bytes, context: SealContext) -> bytes:
         key_id = split(sealed).key_id
+        if key_id in self._destroyed:
+            raise SealBroken
         if key_id not in self._opened:
             key = await self._store.read(key_id)
             if key is None or key.wrapped is None or key.tenant != context.key.tenant:
@@ -79,14 +82,22 @@ class TenantKeys:
             self._opened.pop(key_id, None)
         self._destroyed.add(key_ids)
 
-    async def is_prepared(self) -> bool:
-        """Whether the ring ends with a master key that wraps nothing yet."""
-        return all(key.master_key_id != self._ring.active for key in await self._store.all() if key.wrapped)
+    async def undead_tenants(self) -> list[str]:
+        """Tenants whose destroyed key a restored backup brought back."""
+        stored = await self._store.all()
+        return sorted({key.tenant for key in stored if key.wrapped is not None and key.id in self._destroyed})
+
+    async def is_all_under_last(self) -> bool:
+        """Whether the last master key of the ring wraps every key, so that a new one is wanted."""
+        return all(key.master_key_id == self._ring.active for key in await self._store.all() if key.wrapped)
 
     async def rewrap_all(self) -> int:
-        """Wrap every key under the active master key that is not yet; returns how many. May be repeated."""
+        """Wrap every key under the last master key of the ring; returns how many. May be repeated.
+
+        The audit key goes first: new keys are wrapped by whichever master key wraps that one.
+        """
         count = 0
-        for key in await self._store.all():
+        for key in sorted(await self._store.all(), key=lambda one: one.purpose != LEADING_PURPOSE):
             if key.wrapped is None or key.master_key_id == self._ring.active:
                 continue
             new = replace(key, master_key_id=self._ring.active)
@@ -97,14 +108,26 @@ class TenantKeys:
         return count
 
     async def _active(self, purpose: str, tenant: str) -> StoredKey:
-        # A master key that was rotated out since this process began must wrap nothing new.
-        self._ring = self._read_ring()
-        new = StoredKey(secrets.token_bytes(KEY_ID_BYTES), purpose, tenant, self._ring.active, None)
+        master_key_id = await self._master_key_in_use()
+        new = StoredKey(secrets.token_bytes(KEY_ID_BYTES), purpose, tenant, master_key_id, None)
         wrapped = self._wrapped(new, secrets.token_bytes(KEY_BYTES))
         return await self._store.add_if_none(replace(new, wrapped=wrapped), made_at=self._clock())
 
+    async def _master_key_in_use(self) -> bytes:
+        """The master key that wraps the store's audit key; a prepared one wraps nothing before it is rotated in."""
+        leading = await self._store.active(LEADING_PURPOSE, "")
+        if leading is None:
+            return self._ring.active
+        self._read_ring_for(leading.master_key_id)
+        return leading.master_key_id
+
+    def _read_ring_for(self, master_key_id: bytes) -> None:
+        if master_key_id not in self._ring:
+            # Perhaps a new master key came while this process was running.
+            self._ring = self._read_ring()
+
     def _keep(self, key: StoredKey) -> None:
-        if key.id in self._destroyed.ids():
+        if key.id in self._destroyed or key.wrapped is None:
             raise SealBroken
         self._opened[key.id] = AESGCM(self._unwrapped(key))
         while len(self._opened) > MOST_OPENED:
@@ -115,9 +138,7 @@ class TenantKeys:
         return seal(secret, key=cipher, key_id=key.master_key_id, bound_to=(key.id, key.purpose, key.tenant))
 
     def _unwrapped(self, key: StoredKey) -> bytes:
-        if key.master_key_id not in self._ring:
-            # Perhaps a new master key came while this process was running.
-            self._ring = self._read_ring()
+        self._read_ring_for(key.master_key_id)
         cipher = self._ring.cipher(key.master_key_id)
         try:
             return open_sealed(key.wrapped or b"", key=cipher, bound_to=(key.id, key.purpose, key.tenant))

@@ -63,25 +63,40 @@ def new_master_key() -> MasterKey:
 
 def make_file(path: Path, keys: Iterable[MasterKey]) -> None:
     """Create the file of master keys, mode 0600, on the disk before this returns; never over another."""
+    make_text_file(path, "".join(f"{key.line()}\n" for key in keys))
+    sync_folder(path.parent)
+
+
+def make_text_file(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.writelines(f"{key.line()}\n" for key in keys)
+        file.write(text)
         file.flush()
         os.fsync(descriptor)
-    sync_folder(path.parent)
 
 
 def add_to_file(path: Path, key: MasterKey) -> None:
-    """Put a new last line in the file: afterwards it is the old file or the new one, never half of it."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(f"{path.read_text().rstrip()}\n{key.line()}\n")
-        file.flush()
-        os.fsync(descriptor)
+    """Put a new last line in the file: afterwards it is the old file or the new one, never half of it.
+
+    Only for who holds `rotating`. Raises `MasterKeyMissing`, and changes nothing, if what is there is no ring.
+    """
+    known = path.read_text()
+    MasterKeys(known)
+    new = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
+    make_text_file(new, f"{known.rstrip()}\n{key.line()}\n")
     new.rename(path)
     sync_folder(path.parent)
+
+
+@contextmanager
+def rotating(folder: Path) -> Iterator[None]:
+    """One rotation of a folder's master keys at a time."""
+    descriptor = os.open(folder / "rotation.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
@@ -97,11 +112,23 @@ class DestroyedKeys:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._known: frozenset[bytes] = frozenset()
+        self._known_state: tuple[int, int] | None = None
+
+    def __contains__(self, key_id: bytes) -> bool:
+        return key_id in self.ids()
 
     def ids(self) -> frozenset[bytes]:
-        if not self._path.exists():
+        """Read the list again if another process has added to it."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
             return frozenset()
-        return frozenset(bytes.fromhex(line) for line in self._path.read_text().split())
+        state = (found.st_mtime_ns, found.st_size)
+        if state != self._known_state:
+            self._known = frozenset(bytes.fromhex(line) for line in self._path.read_text().split())
+            self._known_state = state
+        return self._known
 
     def add(self, key_ids: Iterable[bytes]) -> None:
         """Append ids; on the disk before this returns."""

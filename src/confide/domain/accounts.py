@@ -58,7 +58,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token to be kept: only the hash of its secret."""
+    """A token to be kept: only the hash of its secret. A session names the password hash that it was begun with."""
 
     hash: bytes = field(repr=False)
     user_id: int
@@ -66,3 +66,4 @@ class NewToken:
     label: str
     grants: tuple[Grant, ...] | None
     expires_at: int
+    begun_with: str | None = field(default=None, repr=False)

@@ -18,7 +18,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One entry. It has no field that could hold a value, a password or a token."""
+    """One entry. It has no field that could hold a value, a password or a token.
+
+    What it is about is a config (key and version) or, in words, a `subject`: `user ada`, `token 7`.
+    """
 
     at: int
     action: str
@@ -29,11 +32,14 @@ class AuditEntry:
     request_id: str | None = None
     key: Key | None = None
     version: int | None = None
-    subject: int | None = None
+    subject: str | None = None
     digest: bytes | None = field(default=None, repr=False)
 
     def authenticated_bytes(self) -> bytes:
-        """What the entry's MAC covers: every field, in one form."""
+        """What the entry's MAC covers: every field, in one form.
+
+        The row that it explains is found by key and version, or by subject; its number is given later.
+        """
         parts = [
             self.at,
             self.action,

@@ -62,7 +62,6 @@ class ConfigLine:
     key: Key
     version: int
     saved_at: int
-    saved_by: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -306,8 +306,8 @@ class PasswordMissing(Refusal):
     sentence = "The first user needs a password, or nobody could ever log in."
 
 
-class ConfirmMissing(Refusal):
-    code = "confirm-missing"
+class ConfirmWrong(Refusal):
+    code = "confirm-wrong"
     sentence = "Repeat the tenant's name in the parameter confirm."
 
 

@@ -22,23 +22,28 @@ SECRET_PARTS = (
     "privatekey",
     "connectionstring",
 )
-# … or ends with one of these: `token_url` is no secret, `access_token` is.
+# … or ends with one of these, in the singular or plural: `token_url` is no secret, `access_tokens` is.
 SECRET_ENDINGS = (
     "token",
-    "tokens",
+    "tokenvalue",
     "apikey",
-    "apikeys",
     "accesskey",
     "accountkey",
     "authkey",
     "clientkey",
     "encryptionkey",
+    "hmackey",
     "licensekey",
     "masterkey",
+    "sessionkey",
     "sharedkey",
     "signingkey",
     "sshkey",
     "subscriptionkey",
+    "webhookkey",
+    "pass",
+    "pw",
+    "cred",
     "authorization",
     "bearer",
     "cookie",
@@ -54,7 +59,9 @@ _SEPARATORS = re.compile(r"[^a-z0-9]")
 def is_secret(member: str) -> bool:
     """Whether a member of this name is on the built-in list of secret names."""
     plain = _SEPARATORS.sub("", member.lower())
-    return plain.endswith(SECRET_ENDINGS) or any(part in plain for part in SECRET_PARTS)
+    if plain.endswith(SECRET_ENDINGS) or plain.removesuffix("s").endswith(SECRET_ENDINGS):
+        return True
+    return any(part in plain for part in SECRET_PARTS)
 
 
 def masked(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from confide.domain.errors import InvalidLogin, InvalidName
+from confide.domain.errors import Fault, InvalidLogin, InvalidName
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 _LOGIN = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
@@ -27,7 +27,14 @@ def name(value: Any) -> str:
 
 
 def key(tenant: Any, integration_type: Any) -> Key:
-    return Key(name(tenant), name(integration_type))
+    """Make a key; raises `InvalidName`, saying which of the two is none."""
+    found = []
+    for what, value in (("tenant", tenant), ("integration_type", integration_type)):
+        try:
+            found.append(name(value))
+        except InvalidName:
+            raise InvalidName(faults=(Fault(f"/{what}", InvalidName.code, InvalidName.sentence),)) from None
+    return Key(*found)
 
 
 def login(value: Any) -> str:

@@ -61,7 +61,7 @@ class Accounts:
         if draft.password is None:
             raise PasswordMissing
         user = NewUser(draft.login, ADMIN, await self._hashed(draft.password, login=draft.login))
-        entry, mac = self._auditor.entry("add user", "first", by=None)
+        entry, mac = self._auditor.entry("add user", "first", by=None, subject=f"user {draft.login}")
         user_id = await self._store.accounts.add_first(user, entry=entry, mac=mac)
         if user_id is None:
             raise NoToken
@@ -97,12 +97,17 @@ class Accounts:
         return await self._changed(login, UserChange(grants, is_disabled, hashed), by=by)
 
     async def set_password_on_host(self, login: str, password: str) -> None:
+        user = await self._store.accounts.read(login)
+        if user is None:
+            raise NotFound
+        if user.password is None:
+            raise NotAllowed("That is a service account: it has tokens and no password.")
         hashed = await self._hashed(password, login=login)
         await self._changed(login, UserChange(password=hashed), by=None)
 
     async def remove(self, login: str, *, by: Principal) -> None:
         await self._access.must_be_admin(by, action="remove user")
-        entry, mac = self._auditor.entry("remove user", "removed", by=by)
+        entry, mac = self._auditor.entry("remove user", "removed", by=by, subject=f"user {login}")
         if not await self._store.accounts.remove(login, entry=entry, mac=mac):
             raise NotFound
 
@@ -116,16 +121,16 @@ class Accounts:
                 raise NotAllowed("The old password is wrong.")
             await guess.was_right()
         hashed = await self._hashed(new, login=by.login)
-        entry, mac = self._auditor.entry("change password", "changed", by=by, subject=by.user_id)
+        entry, mac = self._auditor.entry("change password", "changed", by=by, subject=f"user {by.login}")
         await self._store.accounts.set_password(by.user_id, hashed, keep=by.token_id, entry=entry, mac=mac)
 
     async def _added(self, draft: UserDraft, *, by: Principal | None) -> int:
         hashed = None if draft.password is None else await self._hashed(draft.password, login=draft.login)
-        entry, mac = self._auditor.entry("add user", "added", by=by)
+        entry, mac = self._auditor.entry("add user", "added", by=by, subject=f"user {draft.login}")
         return await self._store.accounts.add(NewUser(draft.login, draft.grants, hashed), entry=entry, mac=mac)
 
     async def _changed(self, login: str, change: UserChange, *, by: Principal | None) -> User:
-        entry, mac = self._auditor.entry("change user", "changed", by=by)
+        entry, mac = self._auditor.entry("change user", "changed", by=by, subject=f"user {login}")
         user = await self._store.accounts.change(login, change, entry=entry, mac=mac)
         if user is None:
             raise NotFound

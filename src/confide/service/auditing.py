@@ -24,7 +24,7 @@ class Auditor:
         by: Principal | None,
         key: Key | None = None,
         version: int | None = None,
-        subject: int | None = None,
+        subject: str | None = None,
         digest: bytes | None = None,
     ) -> tuple[AuditEntry, bytes]:
         """Return an entry about the request under way, and its MAC under the store's audit key."""
@@ -51,7 +51,7 @@ class Auditor:
         *,
         by: Principal | None,
         key: Key | None = None,
-        subject: int | None = None,
+        subject: str | None = None,
     ) -> None:
         entry, mac = self.entry(action, outcome, by=by, key=key, subject=subject)
         await self._store.note(entry, mac=mac)

@@ -22,6 +22,7 @@ from confide.domain.configs import (
 )
 from confide.domain.errors import (
     ConfigurationInvalid,
+    Fault,
     IdempotencyKeyReused,
     IntegrityBroken,
     NotFound,
@@ -32,7 +33,6 @@ from confide.domain.names import Key
 from confide.ports import (
     SECOND,
     Clock,
-    MasterKeyMissing,
     NewVersion,
     Replay,
     ReplayTaken,
@@ -102,7 +102,8 @@ class Configs:
         """
         await self._access.must_have(Role.EDITOR, draft.key, by=by, action="save")
         if not isinstance(draft.configuration, dict):
-            raise ConfigurationInvalid
+            at = Fault("/configuration", ConfigurationInvalid.code, ConfigurationInvalid.sentence)
+            raise ConfigurationInvalid(faults=(at,))
         masking.must_hold_no_mask(draft.configuration)
         return await self._in_line(draft, by=by, condition=condition, retry=retry)
 
@@ -135,7 +136,11 @@ class Configs:
                     return replayed
                 try:
                     saved = await self._tried(act, by=by, condition=condition, replay=replay)
-                except (ReplayTaken, _Overtaken):
+                except _Overtaken:
+                    continue
+                except ReplayTaken:
+                    # By a twin of this request, or by one of long ago whose record is only in the way.
+                    await self.forget_old_replays()
                     continue
                 if saved is not None:
                     line.note(saved.version, seconds=time.monotonic() - began, races_lost=races_lost)
@@ -158,11 +163,18 @@ class Configs:
         if current is not None and before is not None and bodies.are_equal(before, after):
             return await self._unchanged(key, current.version, replay)
         version = current.version + 1 if current is not None else 1
-        key_id = await self._sealer.key_for_saving(key.tenant, active)
+        key_id = await self._key_for_saving(key.tenant, active)
         sealed = self._sealer.seal(plain, SealContext(key, version, Kind.SAVED), key_id=key_id)
         outcome = Outcome.UPDATED if is_live else Outcome.CREATED
         new = NewVersion(key, version, Kind.SAVED, key_id, sealed, saved_by=by.user_id, saved_at=self._clock())
         return await self._appended(new, outcome, by=by, replay=replay, plain=plain)
+
+    async def _key_for_saving(self, tenant: str, active: bytes | None) -> bytes:
+        try:
+            return await self._sealer.key_for_saving(tenant, active)
+        except SealBroken:
+            # Destroyed since it was read.
+            raise _Overtaken from None
 
     async def _tried_retiring(
         self, key: Key, *, by: Principal, condition: Condition, replay: Replay | None
@@ -206,13 +218,16 @@ class Configs:
     async def _opened(self, stored: StoredVersion) -> bytes:
         context = SealContext(stored.key, stored.version, stored.kind)
         try:
-            return await self._sealer.open(stored.body or b"", context)
-        except (SealBroken, MasterKeyMissing):
+            plain = await self._sealer.open(stored.body or b"", context)
+        except SealBroken:
             if await self._store.configs.read(stored.key) != stored:
                 # Its tenant was destroyed since it was read: nothing is broken.
                 raise _Overtaken from None
             await self._report(stored)
             raise IntegrityBroken(retry_after_seconds=60) from None
+        if self.broken:
+            self.broken = {place for place in self.broken if place[0] != stored.key}
+        return plain
 
     async def _report(self, stored: StoredVersion) -> None:
         if (stored.key, stored.version) in self.broken:

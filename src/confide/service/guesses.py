@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from confide.domain import names
-from confide.domain.errors import RateLimited
+from confide.domain.errors import Busy, RateLimited
 from confide.ports import Clock, Sealer, Store, caller
 from confide.service.lines import Lines
 
@@ -46,7 +46,11 @@ class Guesses:
             wait = await self._store.accounts.begin_attempt(counted, address, now=self._clock())
             if wait is not None:
                 raise RateLimited(retry_after_seconds=wait)
-            yield Guess(self._store, counted, address)
+            try:
+                yield Guess(self._store, counted, address)
+            except Busy:
+                await self._store.accounts.take_back_attempt(counted, address)
+                raise
 
 
 def _network(address: str | None) -> str:

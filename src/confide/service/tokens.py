@@ -53,13 +53,19 @@ class Tokens:
         Raises `LoginFailed`, the same and after the same time whether there is such a user, or `RateLimited`
         before anything is looked at.
         """
-        user = await self._user_with(login, password)
+        plain = passwords.normal(password[: 4 * passwords.MAX_CHARACTERS])
+        user, known = await self._user_with(login, plain)
         expires_at = self._clock() + SESSION_SECONDS * SECOND
-        token, _ = await self._added(user, label="login", is_session=True, grants=None, expires_at=expires_at, by=None)
-        return token, expires_at
+        added = await self._added(user, label="login", grants=None, expires_at=expires_at, by=None, begun_with=known)
+        if added is None:
+            # Disabled, removed, or given another password while this one was looked at.
+            raise LoginFailed
+        if self._hasher.is_outdated(known):
+            await self._store.accounts.rehash(user.id, old=known, new=await self._hasher.hash(plain))
+        return added[0], expires_at
 
     async def logout(self, *, by: Principal) -> None:
-        entry, mac = self._auditor.entry("logout", "ended", by=by, subject=by.token_id)
+        entry, mac = self._auditor.entry("logout", "ended", by=by, subject=f"token {by.token_id}")
         await self._store.tokens.remove(by.token_id, of=by.user_id, entry=entry, mac=mac)
 
     async def add(
@@ -79,7 +85,10 @@ class Tokens:
         if user is None:
             raise NotFound
         expires_at = self._clock() + ttl_seconds * SECOND
-        return await self._added(user, label=label, is_session=False, grants=grants, expires_at=expires_at, by=by)
+        added = await self._added(user, label=label, grants=grants, expires_at=expires_at, by=by)
+        if added is None:
+            raise NotFound
+        return added
 
     async def list(self, *, by: Principal) -> Sequence[Token]:
         """List the caller's tokens, or everybody's for an admin; never their secrets."""
@@ -88,7 +97,7 @@ class Tokens:
     async def revoke(self, token_id: int, *, by: Principal) -> None:
         """End a token of one's own or, as admin, anybody's; foreign is as missing."""
         await self._access.must_be_whole(by, action="revoke token")
-        entry, mac = self._auditor.entry("revoke token", "revoked", by=by, subject=token_id)
+        entry, mac = self._auditor.entry("revoke token", "revoked", by=by, subject=f"token {token_id}")
         of = None if by.is_admin else by.user_id
         if not await self._store.tokens.remove(token_id, of=of, entry=entry, mac=mac):
             raise NotFound
@@ -101,33 +110,32 @@ class Tokens:
         user: User,
         *,
         label: str,
-        is_session: bool,
         grants: tuple[Grant, ...] | None,
         expires_at: int,
         by: Principal | None,
-    ) -> tuple[str, Token]:
+        begun_with: str | None = None,
+    ) -> tuple[str, Token] | None:
         token = secrets.new_token()
         hashed = secrets.token_hash(token) or b""
-        made_at = self._clock()
-        new = NewToken(hashed, user.id, is_session, label, grants, expires_at)
+        made_at, is_session = self._clock(), begun_with is not None
+        new = NewToken(hashed, user.id, is_session, label, grants, expires_at, begun_with)
         action = "login" if is_session else "add token"
-        entry, mac = self._auditor.entry(action, "added", by=by, subject=user.id)
+        entry, mac = self._auditor.entry(action, "added", by=by, subject=f"user {user.login}")
         token_id = await self._store.tokens.add(new, made_at=made_at, entry=entry, mac=mac)
+        if token_id is None:
+            return None
         return token, Token(token_id, user.id, user.login, is_session, label, grants, made_at, expires_at)
 
-    async def _user_with(self, login: str, password: str) -> User:
-        plain = passwords.normal(password[: 4 * passwords.MAX_CHARACTERS])
+    async def _user_with(self, login: str, plain: str) -> tuple[User, str]:
         async with self._guesses.of(login) as guess:
             user = await self._user_of(login)
             known = user.password if user and not user.is_disabled else None
             is_right = await self._hasher.verify(plain, known)
             if not is_right or user is None or known is None:
-                await self._auditor.note("login", "failed", by=None, subject=user.id if user else None)
+                await self._auditor.note("login", "failed", by=None, subject=f"user {user.login}" if user else None)
                 raise LoginFailed
             await guess.was_right()
-        if self._hasher.is_outdated(known):
-            await self._store.accounts.rehash(user.id, old=known, new=await self._hasher.hash(plain))
-        return user
+        return user, known
 
     async def _user_of(self, login: str) -> User | None:
         try:

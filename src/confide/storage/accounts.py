@@ -58,6 +58,9 @@ class Accounts:
     async def clear_attempts(self, login: bytes, address: str) -> None:
         await self._engine.transact(_clear_attempts(login, address))
 
+    async def take_back_attempt(self, login: bytes, address: str) -> None:
+        await self._engine.transact(_take_back_attempt(login, address))
+
 
 def user_of(row: Row) -> User:
     id_, login, grants, disabled, added_at, password = row
@@ -162,6 +165,7 @@ def _must_leave_an_admin(before: User, *, after: User | None) -> Transaction[Non
 
 
 def _set_password(user_id: int, password: str, keep: int, entry: AuditEntry, mac: bytes) -> Transaction[None]:
+    yield Lock("users")
     yield statement("UPDATE users SET password = $2 WHERE id = $1", user_id, password)
     yield statement("DELETE FROM tokens WHERE user_id = $1 AND is_session = 1 AND id <> $2", user_id, keep)
     yield from logged("user-changed", user_id, entry=entry, mac=mac)
@@ -195,3 +199,11 @@ def _begin_attempt(login: bytes, address: str, now: int) -> Transaction[int | No
 
 def _clear_attempts(login: bytes, address: str) -> Transaction[None]:
     yield statement("DELETE FROM login_attempts WHERE login = $1 AND address = $2", login, address)
+
+
+def _take_back_attempt(login: bytes, address: str) -> Transaction[None]:
+    yield statement(
+        "DELETE FROM login_attempts WHERE id = (SELECT max(id) FROM login_attempts WHERE login = $1 AND address = $2)",
+        login,
+        address,
+    )

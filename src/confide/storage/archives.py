@@ -7,6 +7,8 @@ import gzip
 import hashlib
 import json
 import os
+import secrets
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,23 +26,39 @@ class ArchiveBroken(Exception):  # noqa: N818 - a command ends with it, in one s
 
 async def write(store: Store, path: Path, *, progress: Callable[[int], None]) -> int:
     """Write all rows in one snapshot; the file appears under its name only when it is whole. Returns the rows."""
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    count, digest = 0, hashlib.sha256()
-    with os.fdopen(descriptor, "wb") as raw:
-        with gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=3, mtime=0) as file:
-            file.write(_line({"confide": "backup", "format": FORMAT, "schema": schema_number("sqlite")}))
-            async for table, row in store.dump():
-                line = _line([table, *(_written(value) for value in row)])
-                digest.update(line)
-                file.write(line)
-                count += 1
-                progress(count)
-            file.write(_line({"rows": count, "sha256": digest.hexdigest()}))
-        raw.flush()
+    try:
+        with os.fdopen(descriptor, "wb") as raw:
+            with gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=3, mtime=0) as file:
+                count = await _write_rows(store, file, progress)
+            raw.flush()
+            os.fsync(descriptor)
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync(path.parent)
+    return count
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
         os.fsync(descriptor)
-    partial.rename(path)
+    finally:
+        os.close(descriptor)
+
+
+async def _write_rows(store: Store, file: gzip.GzipFile, progress: Callable[[int], None]) -> int:
+    count, digest = 0, hashlib.sha256()
+    file.write(_line({"confide": "backup", "format": FORMAT, "schema": schema_number("sqlite")}))
+    async for table, row in store.dump():
+        line = _line([table, *(_written(value) for value in row)])
+        digest.update(line)
+        file.write(line)
+        count += 1
+        progress(count)
+    file.write(_line({"rows": count, "sha256": digest.hexdigest()}))
     return count
 
 
@@ -54,7 +72,7 @@ def read(path: Path) -> Iterator[tuple[str, Row]]:
     try:
         with gzip.open(path, "rb") as file:
             yield from _rows(iter(file))
-    except (EOFError, gzip.BadGzipFile, ValueError, KeyError, TypeError, StopIteration) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, KeyError, TypeError) as error:
         raise ArchiveBroken(f"{path.name} is no whole backup of Confide.") from error
 
 

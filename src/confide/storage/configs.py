@@ -35,8 +35,7 @@ KEEP_REPLAY = """
     VALUES ($1, $2, $3, $4, $5, $6, $7)
 """
 LIST = """
-    SELECT c.tenant, c.integration_type, c.version, c.saved_at, u.login
-    FROM changes c LEFT JOIN users u ON u.id = c.saved_by
+    SELECT c.tenant, c.integration_type, c.version, c.saved_at FROM changes c
     WHERE (c.tenant, c.integration_type) > ($1, $2) AND c.kind = 'saved' AND {scopes}
       AND c.version = (SELECT max(n.version) FROM changes n
                        WHERE n.tenant = c.tenant AND n.integration_type = c.integration_type)

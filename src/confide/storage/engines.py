@@ -9,17 +9,17 @@ from confide.ports import Store
 from confide.storage.sqlite_store import SqliteStore
 
 
-def open_store(url: str, *, is_unsafe_allowed: bool = False, pool_size: int = 8) -> Store:
+def open_store(url: str, *, is_unsafe: bool = False, accepts_unsafe: bool = False, pool_size: int = 8) -> Store:
     """Make the store that a URL names, not yet connected.
 
-    `sqlite:///path` or `postgresql://user:password@host/name`. With `is_unsafe_allowed` SQLite runs without
-    waiting for the disk, and a PostgreSQL that may lose acknowledged saves is accepted.
+    `sqlite:///path` or `postgresql://user:password@host/name`. With `is_unsafe` SQLite runs without waiting for
+    the disk; with either flag a PostgreSQL that may lose acknowledged saves is accepted.
     """
     scheme = urlsplit(url).scheme
     if scheme == "sqlite":
-        return SqliteStore(Path(url.removeprefix("sqlite:///")), is_unsafe=is_unsafe_allowed)
+        return SqliteStore(Path(url.removeprefix("sqlite:///")), is_unsafe=is_unsafe)
     if scheme in ("postgresql", "postgres"):
         from confide.storage.postgres_store import PostgresStore  # noqa: PLC0415 - an extra, imported when asked for
 
-        return PostgresStore(url, is_unsafe_allowed=is_unsafe_allowed, pool_size=pool_size)
+        return PostgresStore(url, accepts_unsafe=is_unsafe or accepts_unsafe, pool_size=pool_size)
     raise ValueError("A database URL begins with sqlite:/// or postgresql://.")

@@ -6,7 +6,6 @@ from confide.domain.audits import AuditEntry
 from confide.ports import Destroyed, Row, StoredKey
 from confide.storage.transactions import (
     AUDIT,
-    LOG,
     Engine,
     Statement,
     TableLock,
@@ -35,13 +34,14 @@ class Keys:
 
     async def add_if_none(self, new: StoredKey, *, made_at: int) -> StoredKey:
         await self._engine.transact(_add(new, made_at))
+        # Destroyed between the two: what was inserted is as good as any answer, nothing can be saved under it.
+        return await self.active(new.purpose, new.tenant) or new
+
+    async def active(self, purpose: str, tenant: str) -> StoredKey | None:
         rows = await self._engine.rows(
-            f"SELECT {COLUMNS} FROM keys WHERE purpose = $1 AND tenant = $2 AND wrapped IS NOT NULL",
-            new.purpose,
-            new.tenant,
+            f"SELECT {COLUMNS} FROM keys WHERE purpose = $1 AND tenant = $2 AND wrapped IS NOT NULL", purpose, tenant
         )
-        # Destroyed between the two statements: what was inserted is as good as any answer, it cannot be saved under.
-        return _key_of(rows[0]) if rows else new
+        return _key_of(rows[0]) if rows else None
 
     async def read(self, key_id: bytes) -> StoredKey | None:
         rows = await self._engine.rows(f"SELECT {COLUMNS} FROM keys WHERE id = $1", key_id)
@@ -53,7 +53,9 @@ class Keys:
     async def rewrap(self, key: StoredKey, *, instead_of: bytes) -> None:
         await self._engine.transact(_rewrap(key, instead_of))
 
-    async def destroy_tenant(self, tenant: str, *, by: int, at: int, entry: AuditEntry, mac: bytes) -> Destroyed | None:
+    async def destroy_tenant(
+        self, tenant: str, *, by: int | None, at: int, entry: AuditEntry, mac: bytes
+    ) -> Destroyed | None:
         return await self._engine.transact(_destroy(tenant, by, at, entry, mac))
 
 
@@ -85,7 +87,7 @@ def _rewrap(key: StoredKey, instead_of: bytes) -> Transaction[None]:
     )
 
 
-def _destroy(tenant: str, by: int, at: int, entry: AuditEntry, mac: bytes) -> Transaction[Destroyed | None]:
+def _destroy(tenant: str, by: int | None, at: int, entry: AuditEntry, mac: bytes) -> Transaction[Destroyed | None]:
     # No save may be under way: one that began before would seal under a key that is gone.
     yield TableLock("changes")
     erased = yield statement(
@@ -95,6 +97,12 @@ def _destroy(tenant: str, by: int, at: int, entry: AuditEntry, mac: bytes) -> Tr
     retired = yield statement(RETIRE_ALL, tenant, by, at)
     if not erased and not retired:
         return None
-    ((change_id,),) = yield statement(LOG, "tenant-destroyed", None, by, at)
+    ((change_id,),) = yield statement(
+        "INSERT INTO changes (kind, tenant, saved_by, saved_at) VALUES ($1, $2, $3, $4) RETURNING id",
+        "tenant-destroyed",
+        tenant,
+        by,
+        at,
+    )
     yield Statement(AUDIT, (*audit_args(entry, mac=mac), change_id))
     return Destroyed(len(retired), [bytes(row[0]) for row in erased])

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from confide.storage.postgres_engine import PostgresEngine
     from confide.storage.sqlite_engine import SqliteEngine
 
+NOTHING_THERE = "There is no store of Confide's yet: confide serve or confide migrate makes one."
+
 
 class StoreParts:
     """What both stores do alike, each through its own engine."""

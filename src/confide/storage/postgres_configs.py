@@ -55,6 +55,6 @@ class PostgresConfigs(ConfigReads):
     async def changes_after(self, position: Position, *, limit: int) -> list[Change]:
         rows = await self._engine.rows(CHANGES_AFTER, str(position.xid), position.id, limit)
         return [
-            Change(Position(xid, id_), kind, Key(tenant, type_) if tenant else None, version, subject)
+            Change(Position(xid, id_), kind, tenant, Key(tenant, type_) if type_ else None, version, subject)
             for xid, id_, kind, tenant, type_, version, subject in rows
         ]

@@ -38,6 +38,7 @@ _REFUSED_FOR_NOW = (
     asyncpg.OperatorInterventionError,  # shutting down, starting up
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.PostgresSystemError,
+    asyncpg.TransactionRollbackError,  # a deadlock: whoever asks again has the other turn
 )
 
 
@@ -64,13 +65,13 @@ class PostgresEngine:
     @asynccontextmanager
     async def connection(self, *, is_hurried: bool = True) -> AsyncIterator[Connection]:
         """Borrow a connection; raises `Unreachable` or, where all stay lent, `Busy` in time."""
-        if time.monotonic() < self._away_until:
-            raise Unreachable
-        await self._place()
-        left = None
+        left = seconds_left() if is_hurried else None
+        until = None if left is None else asyncio.get_running_loop().time() + left
+        await self._place(until)
         try:
-            left = seconds_left() if is_hurried else None
-            async with asyncio.timeout(left), self._borrowed() as connection:
+            if time.monotonic() < self._away_until:
+                raise Unreachable
+            async with asyncio.timeout_at(until), self._borrowed() as connection:
                 yield connection
         except asyncpg.UniqueViolationError as error:
             raise UniqueTaken(str(error)) from error
@@ -87,9 +88,11 @@ class PostgresEngine:
         finally:
             self._places.release()
 
-    async def _place(self) -> None:
+    async def _place(self, until: float | None) -> None:
+        if time.monotonic() < self._away_until:
+            raise Unreachable
         try:
-            async with asyncio.timeout(seconds_left()):
+            async with asyncio.timeout_at(until):
                 await self._places.acquire()
         except TimeoutError:
             raise Busy(retry_after_seconds=1) from None
@@ -116,13 +119,13 @@ class PostgresEngine:
             return await _fetched(connection, sql, args)
 
     async def transact(self, work: Transaction[T]) -> T:
-        async with self.connection() as connection, connection.transaction():
-            return await _perform(work, connection)
+        async with self.connection() as connection:
+            return await _in_transaction(work, connection)
 
     async def transact_long(self, work: Transaction[T]) -> T:
         """As `transact`, for work on the host that may take its time: a migration, a restored backup."""
-        async with self.connection(is_hurried=False) as connection, connection.transaction():
-            return await _perform(work, connection)
+        async with self.connection(is_hurried=False) as connection:
+            return await _in_transaction(work, connection)
 
     async def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, Rows]]:
         async with (
@@ -135,7 +138,10 @@ class PostgresEngine:
                     yield number, _rows(portion)
 
     async def _connected(self) -> Connection:
-        connection = await asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS)
+        try:
+            connection = await asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, OSError) as error:
+            raise Unreachable(f"The database cannot be reached: {error}") from error
         if self._greet is not None:
             try:
                 await self._greet(connection)
@@ -148,6 +154,22 @@ class PostgresEngine:
         # What broke one connection broke the others too; new ones are greeted again.
         while self._idle:
             self._idle.pop().terminate()
+
+
+async def _in_transaction(work: Transaction[T], connection: Connection) -> T:
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        result = await _perform(work, connection)
+    except Exception:
+        await transaction.rollback()
+        raise
+    except BaseException:
+        # Out of time: nobody may wait for a server that hangs to undo it; it does when the connection is gone.
+        connection.terminate()
+        raise
+    await transaction.commit()
+    return result
 
 
 async def _perform(work: Transaction[T], connection: Connection) -> T:

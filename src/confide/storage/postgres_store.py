@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncpg
+
 from confide.ports import Home, Unreachable, UnsafeDurability
 from confide.storage.accounts import Accounts
 from confide.storage.homes import settle
 from confide.storage.keys import Keys
-from confide.storage.parts import StoreParts
+from confide.storage.parts import NOTHING_THERE, StoreParts
 from confide.storage.postgres_configs import PostgresConfigs
 from confide.storage.postgres_engine import Connection, PostgresEngine
 from confide.storage.tokens import Tokens
@@ -23,9 +25,9 @@ OLDEST = 150_000
 class PostgresStore(StoreParts):
     """Everything in one database. Each new connection is asked where it leads and how durable that is."""
 
-    def __init__(self, dsn: str, *, is_unsafe_allowed: bool, pool_size: int) -> None:
+    def __init__(self, dsn: str, *, accepts_unsafe: bool, pool_size: int) -> None:
         self._engine: PostgresEngine = PostgresEngine(dsn, size=pool_size, greet=self._greet)
-        self._is_unsafe_allowed = is_unsafe_allowed
+        self._accepts_unsafe = accepts_unsafe
         self._known_home = ""
         self._settled_home: str | None = None
         self._unsafe: tuple[str, ...] = ()
@@ -39,7 +41,12 @@ class PostgresStore(StoreParts):
 
     async def open(self) -> Home:
         await self.connect()
-        epoch, has_begun_anew = await self._engine.transact_long(settle(self._home(), now=self.clock(), has_xid=True))
+        try:
+            epoch, has_begun_anew = await self._engine.transact_long(
+                settle(self._home(), now=self.clock(), has_xid=True)
+            )
+        except asyncpg.UndefinedTableError as error:
+            raise Unreachable(NOTHING_THERE) from error
         self._settled_home = self._home()
         durability = f"PostgreSQL, {', '.join(self._unsafe) if self._unsafe else 'fsync and synchronous commit'}"
         return Home(epoch, durability, is_unsafe=bool(self._unsafe), has_begun_anew=has_begun_anew)
@@ -58,7 +65,7 @@ class PostgresStore(StoreParts):
         settings = {"fsync": fsync, "full_page_writes": pages, "synchronous_commit": commit}
         unsafe = [f"{name}=off" for name, value in settings.items() if value == "off"]
         unsafe += ["data_sync_retry=on"] if retry == "on" else []
-        if unsafe and not self._is_unsafe_allowed:
+        if unsafe and not self._accepts_unsafe:
             raise self._refused(f"PostgreSQL may lose acknowledged saves: {', '.join(unsafe)}.")
         self._unsafe, self._known_home = tuple(unsafe), home
         if self._settled_home not in (None, home):

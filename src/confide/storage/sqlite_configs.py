@@ -27,7 +27,7 @@ class SqliteConfigs(ConfigReads):
     async def changes_after(self, position: Position, *, limit: int) -> list[Change]:
         rows = await self._engine.rows(CHANGES_AFTER, position.id, limit)
         return [
-            Change(Position(0, id_), kind, Key(tenant, type_) if tenant else None, version, subject)
+            Change(Position(0, id_), kind, tenant, Key(tenant, type_) if type_ else None, version, subject)
             for id_, kind, tenant, type_, version, subject in rows
         ]
 

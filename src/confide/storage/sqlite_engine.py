@@ -30,24 +30,27 @@ class SqliteEngine:
         self._writer: Writer | None = None
 
     async def open(self) -> None:
-        """Connect; raises `Unreachable` if the file cannot be a database of ours."""
+        """Connect, once; raises `Unreachable` if the file cannot be a database of ours."""
+        if self._writer is not None:
+            return
         if apsw.sqlitelibversion() and _version() < SAFE_VERSION:
             raise Unreachable(f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log; 3.51.3 is needed.")
         try:
             writing = connect(self.path, is_unsafe=self.is_unsafe)
             self._reader = connect(self.path, is_unsafe=self.is_unsafe)
             self._reader.execute("PRAGMA query_only = ON")
-        except apsw.Error as error:
+        except (apsw.Error, OSError) as error:
             raise Unreachable(f"The database file does not open: {error}") from error
         self._writer = Writer(writing, self.path.with_name("confide.lock"), loop=asyncio.get_running_loop())
 
     async def close(self) -> None:
-        if self._writer is not None:
-            await self._writer.close()
-            self._writer = None
+        # The writer last: with the last connection SQLite puts the write-ahead log into the file.
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+        if self._writer is not None:
+            await self._writer.close()
+            self._writer = None
 
     @property
     def reader(self) -> apsw.Connection:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import secrets
 from pathlib import Path
 
-from confide.ports import Home, UnsafeDurability
+import apsw
+
+from confide.ports import Home, Unreachable, UnsafeDurability
 from confide.storage.accounts import Accounts
 from confide.storage.homes import settle
 from confide.storage.keys import Keys
-from confide.storage.parts import StoreParts
+from confide.storage.parts import NOTHING_THERE, StoreParts
 from confide.storage.sqlite_configs import SqliteConfigs
 from confide.storage.sqlite_engine import SqliteEngine
 from confide.storage.tokens import Tokens
+
+MARK = "user.confide.home"
 
 
 class SqliteStore(StoreParts):
@@ -30,15 +37,19 @@ class SqliteStore(StoreParts):
     async def open(self) -> Home:
         await self.connect()
         durability, is_unsafe = self._durability()
-        epoch, has_begun_anew = await self._engine.transact(settle(self._home(), now=self.clock(), has_xid=False))
+        try:
+            epoch, has_begun_anew = await self._engine.transact(settle(self._home(), now=self.clock(), has_xid=False))
+        except apsw.SQLError as error:
+            raise Unreachable(NOTHING_THERE) from error
         return Home(epoch, durability, is_unsafe=is_unsafe, has_begun_anew=has_begun_anew)
 
     async def close(self) -> None:
         await self._engine.close()
 
     def _home(self) -> str:
-        # A file that was put in another's place is another file to the file system.
-        return f"inode {self._engine.path.stat().st_ino}"
+        # A file that was put in another's place is another file to the file system. Inodes are used again,
+        # so it also gets a mark that plain copies do not take along.
+        return f"inode {self._engine.path.stat().st_ino} {_mark(self._engine.path)}".rstrip()
 
     def _durability(self) -> tuple[str, bool]:
         reader = self._engine.reader
@@ -48,3 +59,20 @@ class SqliteStore(StoreParts):
         if is_unsafe and not self._engine.is_unsafe:
             raise UnsafeDurability(f"SQLite runs with synchronous={synchronous}, journal_mode={journal}.")
         return f"SQLite {journal}, synchronous={'FULL' if not is_unsafe else 'OFF'}", is_unsafe
+
+
+def _mark(path: Path) -> str:
+    """The file's own mark, made if it has none; nothing where the file system keeps no attributes."""
+    try:
+        return os.getxattr(path, MARK).decode()
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            return ""
+    mark = secrets.token_hex(8)
+    try:
+        os.setxattr(path, MARK, mark.encode(), os.XATTR_CREATE)
+    except FileExistsError:
+        return os.getxattr(path, MARK).decode()
+    except OSError:
+        return ""
+    return mark

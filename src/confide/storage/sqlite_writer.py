@@ -29,6 +29,7 @@ from confide.storage.transactions import (
 
 MOST_WAITING = 2_000
 MOST_TOGETHER = 256
+CLOSE_SECONDS = 3.0
 _UNIQUE = frozenset({apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMARYKEY})
 
 
@@ -60,7 +61,9 @@ class Writer:
 
     async def close(self) -> None:
         self._waiting.put(None)
-        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._thread.join, CLOSE_SECONDS)
+        if self._thread.is_alive():
+            return  # somebody holds the lock: the end of the process ends this as well
         self._connection.close()
         os.close(self._lock)
 

@@ -6,7 +6,7 @@ from confide.domain.accounts import NewToken, Token, User
 from confide.domain.audits import AuditEntry
 from confide.ports import Row
 from confide.storage.accounts import grants_of, text_of_grants, user_of
-from confide.storage.transactions import Engine, Transaction, logged, statement
+from confide.storage.transactions import Engine, Lock, Transaction, logged, statement
 
 READ = """
     SELECT t.id, t.user_id, u.login, t.is_session, t.label, t.grants, t.made_at, t.expires_at,
@@ -32,7 +32,7 @@ class Tokens:
             return None
         return _token_of(rows[0][:_TOKEN_COLUMNS]), user_of(rows[0][_TOKEN_COLUMNS:])
 
-    async def add(self, token: NewToken, *, made_at: int, entry: AuditEntry, mac: bytes) -> int:
+    async def add(self, token: NewToken, *, made_at: int, entry: AuditEntry, mac: bytes) -> int | None:
         return await self._engine.transact(_add(token, made_at, entry, mac))
 
     async def all(self, user_id: int | None) -> list[Token]:
@@ -54,10 +54,13 @@ def _token_of(row: Row) -> Token:
     return Token(id_, user_id, login, bool(is_session), label, grants_of(grants), made_at, expires_at)
 
 
-def _add(token: NewToken, made_at: int, entry: AuditEntry, mac: bytes) -> Transaction[int]:
-    ((token_id,),) = yield statement(
+def _add(token: NewToken, made_at: int, entry: AuditEntry, mac: bytes) -> Transaction[int | None]:
+    # Whoever changes a user holds this lock: a session must not outlive a password that was changed meanwhile.
+    yield Lock("users")
+    added = yield statement(
         "INSERT INTO tokens (hash, user_id, is_session, label, grants, made_at, expires_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id",
+        " SELECT $1, u.id, $3, $4, $5, $6, $7 FROM users u WHERE u.id = $2"
+        " AND ($3 = 0 OR (u.disabled = 0 AND u.password = $8)) RETURNING id",
         token.hash,
         token.user_id,
         int(token.is_session),
@@ -65,9 +68,12 @@ def _add(token: NewToken, made_at: int, entry: AuditEntry, mac: bytes) -> Transa
         text_of_grants(token.grants),
         made_at,
         token.expires_at,
+        token.begun_with,
     )
-    yield from logged("token-added", token_id, entry=entry, mac=mac)
-    return int(token_id)
+    if not added:
+        return None
+    yield from logged("token-added", added[0][0], entry=entry, mac=mac)
+    return int(added[0][0])
 
 
 def _remove(token_id: int, of: int | None, entry: AuditEntry, mac: bytes) -> Transaction[bool]:

@@ -41,7 +41,7 @@ CREATE TABLE audit (
     tenant           TEXT   COLLATE "C",
     integration_type TEXT   COLLATE "C",
     version          BIGINT,
-    subject          BIGINT,
+    subject          TEXT,
     digest           BYTEA,
     mac              BYTEA  NOT NULL,
     change_id        BIGINT

@@ -36,7 +36,7 @@ CREATE TABLE audit (
     tenant           TEXT,
     integration_type TEXT,
     version          INTEGER,
-    subject          INTEGER,
+    subject          TEXT,
     digest           BLOB,
     mac              BLOB    NOT NULL,
     change_id        INTEGER
