@@ -55,14 +55,16 @@ class Door:
         call = Call(scope, receive, self._services())
         request_id = secrets.token_hex(8)
         client = scope.get("client")
-        caller.set(Caller(client[0] if client else None, request_id))
-        answer_by.set(time.monotonic() + ANSWER_SECONDS)
+        was_caller = caller.set(Caller(client[0] if client else None, request_id))
+        was_due = answer_by.set(time.monotonic() + ANSWER_SECONDS)
         sender = _Sender(send, request_id, call)
         try:
             await self._answer(call, sender)
         except Disconnected:
             return
         finally:
+            caller.reset(was_caller)
+            answer_by.reset(was_due)
             _requests.info(
                 "request",
                 method=scope["method"],

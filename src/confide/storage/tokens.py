@@ -59,8 +59,8 @@ def _add(token: NewToken, made_at: int, entry: AuditEntry, mac: bytes) -> Transa
     yield Lock("users")
     added = yield statement(
         "INSERT INTO tokens (hash, user_id, is_session, label, grants, made_at, expires_at)"
-        " SELECT $1, u.id, $3, $4, $5, $6, $7 FROM users u WHERE u.id = $2"
-        " AND ($3 = 0 OR (u.disabled = 0 AND u.password = $8)) RETURNING id",
+        " SELECT $1, u.id, CAST($3 AS BIGINT), $4, $5, $6, $7 FROM users u WHERE u.id = $2"
+        " AND (CAST($3 AS BIGINT) = 0 OR (u.disabled = 0 AND u.password = $8)) RETURNING id",
         token.hash,
         token.user_id,
         int(token.is_session),
