@@ -283,3 +283,37 @@ async def test_a_bug_is_told_as_one_and_nothing_of_it(sqlite_house: House, monke
     assert reply.headers["request-id"]
     monkeypatch.setattr(sqlite_house.services, "accounts", None)
     assert (await sqlite_house.ask("GET", "/users", token=token)).json()["code"] == "internal-error"
+
+
+async def test_a_login_that_overlaps_a_new_password_is_no_way_past_it(house: House) -> None:
+    admin = await house.token("root", *ADMIN)
+    await house.user("ada", ("reader", "*", "*"))
+    for old, new in ((PASSWORD, NEW), (NEW, canary("password"))):
+        document = {"login": "ada", "password": old}
+        logins = [asyncio.create_task(house.ask("POST", "/login", json=document)) for _ in range(3)]
+        await asyncio.sleep(0.02)
+        changed = await house.ask("PATCH", "/users/ada", token=admin, json={"password": new})
+        assert changed.status_code == 200
+        tokens = [reply.json().get("token") for reply in await asyncio.gather(*logins)]
+        assert not any([await works(house, token) for token in tokens if token])
+
+
+async def test_a_user_removed_while_logging_in_is_told_that_the_login_failed(house: House) -> None:
+    admin = await house.token("root", *ADMIN)
+    for _ in range(3):
+        await house.user("ada")
+        under_way = asyncio.create_task(house.ask("POST", "/login", json={"login": "ada", "password": PASSWORD}))
+        await asyncio.sleep(0.02)
+        assert (await house.ask("DELETE", "/users/ada", token=admin)).status_code == 200
+        assert (await under_way).status_code in (200, 401)
+
+
+async def test_a_password_that_nobody_looked_at_is_no_failed_login(house: House) -> None:
+    await house.user("ada", *ADMIN)
+    hasher = house.parts.hasher
+    hasher._waiting = 1_000
+    for _ in range(7):
+        reply = await house.ask("POST", "/login", json={"login": "ada", "password": PASSWORD})
+        assert (reply.status_code, reply.json()["code"]) == (503, "busy")
+    hasher._waiting = 0
+    await login(house, "ada")

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from confide.domain.names import Key
+from confide.ports import SealBroken, SealContext
 from confide.settings import Settings
 from support.canaries import canary
 from support.house import ADMIN, TYPE, House, house_at
@@ -311,3 +313,45 @@ async def test_a_destroyed_tenant_is_gone_and_may_begin_again(desk: Desk) -> Non
     assert (again.json()["version"], await desk.configuration()) == (3, {"a": 1})
     destroyed = (desk.house.settings.data / "destroyed.keys").read_text().split()
     assert len(destroyed) == 1
+
+
+async def test_a_key_of_yesterday_is_a_new_key_today(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = desk.house.services.configs
+    assert (await desk.save({"a": 1}, Idempotency_Key="k")).json()["version"] == 1
+    clock = configs._clock
+    monkeypatch.setattr(configs, "_clock", lambda: clock() + 86_401 * 1_000_000)
+    again = await desk.save({"a": 2}, Idempotency_Key="k")
+    assert (again.status_code, again.json()["version"]) == (200, 2)
+    assert (await desk.save({"a": 2}, Idempotency_Key="k")).headers["idempotency-replayed"] == "true"
+
+
+async def test_a_destroyed_key_opens_nothing_in_another_process_either(two_houses: tuple[House, House]) -> None:
+    one, other = two_houses
+    token = await one.token("root", *ADMIN)
+    await one.save(token, {"a": 1})
+    assert (await other.read(token)).status_code == 200
+    stored = await other.parts.store.configs.read(Key("acme", TYPE))
+    assert stored is not None
+    await one.ask("DELETE", "/tenants/acme", token=token, params={"confirm": "acme"})
+    # Two houses of a test have one folder, as workers of one machine have.
+    with pytest.raises(SealBroken):
+        await other.parts.keys.open(stored.body or b"", SealContext(stored.key, 1, "saved"))
+
+
+@pytest.mark.parametrize(
+    ("document", "code", "place"),
+    [
+        ({"tenant": "a b", "integration_type": "crm", "configuration": {}}, "invalid-name", "/tenant"),
+        ({"tenant": "acme", "integration_type": 1, "configuration": {}}, "invalid-name", "/integration_type"),
+        (
+            {"tenant": "acme", "integration_type": "crm", "configuration": [1]},
+            "configuration-invalid",
+            "/configuration",
+        ),
+        ({"tenant": "acme", "integration_type": "crm"}, "configuration-invalid", "/configuration"),
+    ],
+)
+async def test_a_refusal_says_where(desk: Desk, document: dict[str, Any], code: str, place: str) -> None:
+    reply = await desk.house.ask("POST", "/config", token=desk.token, json=document)
+    assert (reply.status_code, reply.json()["code"]) == (422, code)
+    assert [fault["pointer"] for fault in reply.json()["errors"]] == [place]

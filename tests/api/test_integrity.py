@@ -71,6 +71,8 @@ async def test_an_altered_row_does_not_open_and_harms_nothing_else(
     document = {"tenant": "acme", "integration_type": "a", "configuration": {"x": 1}}
     assert (await house.ask("PUT", "/config", token=token, json=document)).json()["version"] == 2
     assert (await house.read(token, type_="a")).json()["configuration"] == {"x": 1}
+    health = (await house.ask("GET", "/health/ready")).json()
+    assert health["reasons"] == ["unsafe-durability"]
 
 
 @pytest.mark.parametrize("place", ["tenant", "integration_type", "version"])

@@ -110,3 +110,13 @@ async def test_a_tenant_that_floods_keeps_no_other_from_reading(site: Site) -> N
     flooding = asyncio.gather(*(flood() for _ in range(16)))
     await reads_answer(site)
     await flooding
+
+
+async def test_a_request_refused_before_its_body_was_read_ends_its_connection(site: Site) -> None:
+    """Nobody would set a time limit for the rest of it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    writer.write(b"POST /config HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer bad\r\nContent-Length: 1000\r\n\r\n")
+    answer = await asyncio.wait_for(reader.read(), 5)
+    assert b" 401 " in answer
+    assert b"connection: close" in answer
+    writer.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -168,6 +169,32 @@ async def test_a_store_found_elsewhere_was_restored_and_begins_a_new_epoch(setti
     assert {change.position.xid for change in changes} == {0}
     assert await append(store, version(2))
     await store.close()
+
+
+async def test_a_copy_put_in_the_files_place_is_noticed_though_the_inode_is_used_again(tmp_path: Path) -> None:
+    path = tmp_path / "confide.db"
+    url = f"sqlite:///{path}"
+    store = open_store(url, is_unsafe=True)
+    await store.connect()
+    await store.migrate()
+    first = await store.open()
+    await store.close()
+    probe = tmp_path / "probe"
+    probe.touch()
+    try:
+        os.setxattr(probe, "user.confide.home", b"x")
+    except OSError:
+        pytest.skip("this file system keeps no attributes: only another inode tells a copy")
+    copy = path.read_bytes()
+    path.unlink()
+    path.write_bytes(copy)
+    again = open_store(url, is_unsafe=True)
+    home = await again.open()
+    assert (home.has_begun_anew, home.epoch != first.epoch) == (True, True)
+    await again.close()
+    third = open_store(url, is_unsafe=True)
+    assert (await third.open()).epoch == home.epoch
+    await third.close()
 
 
 async def test_a_dump_fills_another_store_whatever_its_engine(

@@ -137,7 +137,7 @@ CHECKS |= {
             or int(after.header("config-version") or 0) == int(before.header("config-version") or 0) + 1
         )
     ),
-    # Both engines run this very test: what each answers is compared with the same text.
+    # Each engine is held to the same list; where the list has one entry and `roundtrip-exact`, that is equality.
     "same-on-both-engines": check(lambda entry, replies, *_: replies[-1].status in entry["expect"]),
     "same-answer-as-without-token-if-reached": check(lambda _e, replies, *_: replies[-1].status == 404),
     "max-rss-growth-mb": check(lambda *_: True),  # measured above, for every entry

@@ -60,8 +60,12 @@ def test_a_session_from_the_first_admin_to_a_retired_config(shell: Shell, tmp_pa
     assert [(line["tenant"], line["version"]) for line in listed] == [("acme", 3)]
     assert "acme" in run("config", "list", "ac*")
     assert run("config", "delete", "acme", "crm") == "Config 'acme : crm' is retired.\n"
-    assert "There is nothing here" in run("config", "get", "acme", "crm", code=1)
-    assert "not valid JSON" in run("config", "set", "acme", "crm", stdin="{", code=1)
+    assert "no config 'acme : crm'" in run("config", "get", "acme", "crm", code=1)
+    for text, said in (("{", "not valid JSON"), ('{"a":1,"a":2}', "twice"), ('"x"', "must be a JSON object")):
+        assert said in run("config", "set", "acme", "crm", stdin=text, code=1)
+    for text, said in (('{"n":0.10000000000000000001}', "exactly"), (r'{"s":"\ud800"}', "surrogate"), ("", "empty")):
+        assert said in run("config", "set", "acme", "crm", stdin=text, code=1)
+    assert "levels" in run("config", "set", "acme", "crm", stdin='{"a":' * 3_000 + "1" + "}" * 3_000, code=1)
     change.write_text('{"password": "********"}')
     assert "/configuration/password" in run("config", "set", "acme", "crm", str(change), code=1)
 
@@ -83,7 +87,11 @@ def test_users_and_tokens(shell: Shell) -> None:
     assert run("user", "disable", "robot") == "User robot is disabled.\n"
     assert run("user", "disable", "robot", "--enable") == "User robot is enabled.\n"
     assert run("token", "revoke", str(added["id"])) == f"Token {added['id']} is revoked.\n"
-    assert "nothing here" in run("token", "revoke", str(added["id"]), code=1)
+    assert f"no token {added['id']}" in run("token", "revoke", str(added["id"]), code=1)
+    assert "service account" in run("user", "password", "robot", stdin=NEW + "\n", code=1)
+    # A label is somebody's words, not markup.
+    run("token", "add", "[/x][red]evil")
+    assert "[/x][red]evil" in run("token", "list")
     assert "all its sessions have ended" in run("user", "password", "root", stdin=NEW + "\n")
     assert "not valid" in run("user", "list", code=1)
     run("login", "root", stdin=NEW + "\n")
@@ -129,3 +137,62 @@ def test_migrate_is_done_once(tmp_path: Path, database: str | None) -> None:
     env = {} if database is None else {"CONFIDE_DATABASE": database}
     assert confide("migrate", cwd=tmp_path, env=env).stdout == "Applied 0001_first.\n"
     assert confide("migrate", cwd=tmp_path, env=env).stdout == "The schema is up to date.\n"
+
+
+def test_a_kept_token_is_shown_to_nobody_but_the_service_that_gave_it(shell: Shell) -> None:
+    shell.run("user", "add", "root", "--admin", stdin=PASSWORD + "\n")
+    shell.run("login", "root", stdin=PASSWORD + "\n")
+    said = shell.run("config", "list", "--url", "http://127.0.0.1:1", code=1)
+    assert "Not logged in at http://127.0.0.1:1" in said
+    assert "begins with http://" in shell.run("login", "x", "--url", "127.0.0.1:1", code=2).replace("\n", " ")
+    (shell.home / "confide" / "token.json").write_text("[1]")
+    assert "log in again" in shell.run("config", "list", code=1)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("backup", "b"), ("keys", "rotate"), ("user", "password", "x"), ("user", "add", "x", "--admin")],
+)
+def test_a_command_in_a_wrong_folder_makes_no_store(tmp_path: Path, command: tuple[str, ...]) -> None:
+    done = confide(*command, cwd=tmp_path, stdin=PASSWORD + "\n")
+    assert (done.returncode, "There is no store in confide-data" in done.stderr) == (1, True), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backup_into_a_missing_folder_and_a_flipped_byte_are_told(shell: Shell, tmp_path: Path) -> None:
+    shell.run("user", "add", "root", "--admin", stdin=PASSWORD + "\n")
+    assert "There is no folder" in shell.run("backup", str(tmp_path / "no" / "file"), code=1)
+    file = tmp_path / "backup"
+    shell.run("backup", str(file))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0x55
+    file.write_bytes(data)
+    assert "no whole backup" in shell.run("restore", str(file), "--data", str(tmp_path / "new"), code=8)
+    assert list(tmp_path.glob("*.partial")) == []
+
+
+def test_a_tenant_destroyed_after_the_backup_is_destroyed_again_when_it_is_restored(
+    shell: Shell, tmp_path: Path
+) -> None:
+    run = shell.run
+    run("user", "add", "root", "--admin", stdin=PASSWORD + "\n")
+    run("login", "root", stdin=PASSWORD + "\n")
+    for tenant in ("acme", "globex"):
+        run("config", "set", tenant, "crm", stdin='{"a": 1}')
+    run("backup", str(tmp_path / "backup"))
+    token = json.loads((shell.home / "confide" / "token.json").read_text())["token"]
+    with shell.service.client(token) as client:
+        assert client.delete("/tenants/acme", params={"confirm": "acme"}).status_code == 200
+    data = tmp_path / "restored" / "confide-data"
+    data.mkdir(parents=True)
+    for name in ("master.keys", "destroyed.keys"):
+        (data / name).write_bytes((shell.service.data / name).read_bytes())
+    assert confide("restore", str(tmp_path / "backup"), cwd=data.parent).returncode == 0
+    with running(data.parent) as restored, restored.client(restored.login()) as client:
+        address = {"tenant": "acme", "integration_type": "crm"}
+        assert client.get("/config", params=address).status_code == 404
+        assert client.get("/config", params={**address, "tenant": "globex"}).status_code == 200
+        saved = client.post("/config", json={**address, "configuration": {"b": 1}})
+        assert (saved.status_code, saved.json()["version"]) == (200, 3)
+        assert client.get("/config", params=address).json()["configuration"] == {"b": 1}
+        assert client.get("/health/ready").json()["reasons"] == ["unsafe-durability"]

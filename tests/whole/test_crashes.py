@@ -18,8 +18,10 @@ WRITERS = 4
 HASTY = str(Path(__file__).parents[1] / "support" / "hasty.py")
 
 
-async def written_until_killed(service: Service, token: str, *, cycle: int, seconds: float) -> list[Acknowledged]:
-    """Four writers on two configs, all processes killed in the middle of it."""
+async def written_until_killed(
+    service: Service, token: str, *, cycle: int, seconds: float, server: PostgresServer | None
+) -> list[Acknowledged]:
+    """Four writers on two configs, all killed in the middle of it, the database before them if it is given."""
     async with service.async_client(token) as client:
         keys = [Key("acme", f"type{number % 2}") for number in range(WRITERS)]
         names = [f"c{cycle}w{number}" for number in range(WRITERS)]
@@ -27,6 +29,9 @@ async def written_until_killed(service: Service, token: str, *, cycle: int, seco
             asyncio.create_task(merges(client, key, name, times=1_000)) for key, name in zip(keys, names, strict=True)
         ]
         await asyncio.sleep(seconds)
+        if server is not None:
+            server.kill()
+            await asyncio.sleep(0.05)
         service.kill()
         return [one for writer in await asyncio.gather(*writers) for one in writer]
 
@@ -43,10 +48,11 @@ async def crashes(
     for cycle in range(cycles):
         service.start()
         token = token or service.admin()
-        saved += await written_until_killed(service, token, cycle=cycle, seconds=chance.uniform(0.1, 0.5))
-        if server is not None and cycle % 4 == 3:
-            server.kill()
-            server.start()
+        falls = server if cycle % 4 == 3 else None
+        seconds = chance.uniform(0.1, 0.5)
+        saved += await written_until_killed(service, token, cycle=cycle, seconds=seconds, server=falls)
+        if falls is not None:
+            falls.start()
     histories = await versions_in(service.data, database)
     assert len(saved) > cycles * 4
     holes = [f"{key}: versions are no fold" for key, history in histories.items() if not folds(history)]

@@ -63,11 +63,42 @@ def test_a_key_is_prepared_for_other_machines_before_it_wraps_anything(tmp_path:
         service.admin()
         prepared = confide("keys", "rotate", "--prepare", cwd=tmp_path)
         assert "Copy the file to every machine" in prepared.stdout
-        assert "ends with a new" in confide("keys", "rotate", "--prepare", cwd=tmp_path).stdout
-        assert len((service.data / "master.keys").read_text().splitlines()) == 2
+        assert "has a prepared" in confide("keys", "rotate", "--prepare", cwd=tmp_path).stdout
+        path = service.data / "master.keys"
+        old, _ = path.read_text().splitlines()
+        # A tenant that comes in between is sealed under the key that every machine has.
+        with service.client(service.login()) as client:
+            document = {"tenant": "new", "integration_type": "crm", "configuration": {}}
+            assert client.post("/config", json=document).status_code == 200
+        elsewhere = confide("migrate", cwd=tmp_path, env={"CONFIDE_MASTER_KEYS": old})
+        assert elsewhere.returncode == 0
+        with (
+            running(
+                tmp_path / "other", database=f"sqlite:///{service.data / 'confide.db'}", env=other_ring(old)
+            ) as other,
+            other.client(other.login()) as client,
+        ):
+            params = {"tenant": "new", "integration_type": "crm"}
+            assert client.get("/config", params=params).status_code == 200
         done = confide("keys", "rotate", cwd=tmp_path)
-        assert done.stdout.startswith("2 keys are now wrapped")
-        assert len((service.data / "master.keys").read_text().splitlines()) == 2
+        assert done.stdout.startswith("3 keys are now wrapped")
+        assert len(path.read_text().splitlines()) == 2
+
+
+def other_ring(ring: str) -> dict[str, str]:
+    return {"CONFIDE_MASTER_KEYS": ring}
+
+
+async def test_rotations_at_once_lose_no_key(tmp_path: Path) -> None:
+    with running(tmp_path) as service:
+        service.admin()
+        first = (service.data / "master.keys").read_text()
+        commands = [asyncio.to_thread(confide, "keys", "rotate", cwd=tmp_path) for _ in range(3)]
+        assert [done.returncode for done in await asyncio.gather(*commands)] == [0, 0, 0]
+        text = (service.data / "master.keys").read_text()
+        assert text.startswith(first)
+        assert len(text.splitlines()) == 4
+        assert not list(service.data.glob("*.new"))
 
 
 def test_a_ring_in_a_variable_is_used_as_it_is(tmp_path: Path) -> None:

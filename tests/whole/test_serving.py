@@ -7,6 +7,7 @@ import contextlib
 import datetime as dt
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -119,7 +120,8 @@ def test_a_taken_port_ends_the_start_with_3(tmp_path: Path) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         code, said = failed(tmp_path, "--port", port)
-    assert (code, said) == (3, f"confide: Cannot listen on 127.0.0.1:{port}: Address already in use.")
+    taken_port = f"confide: Cannot listen on 127.0.0.1:{port}: Address already in use."
+    assert (code, said) == (3, f"{taken_port} Choose another with --port or CONFIDE_PORT.")
 
 
 def test_an_unreachable_database_ends_the_start_with_4(tmp_path: Path) -> None:
@@ -248,7 +250,7 @@ def test_tls_is_spoken_and_the_setup_token_opens_the_door(tmp_path: Path) -> Non
 
 def test_forwarded_addresses_count_only_from_named_proxies(tmp_path: Path) -> None:
     with running(tmp_path, "--trusted-proxies", "127.0.0.1") as service:
-        service.admin()
+        assert confide("user", "add", "root", "--admin", cwd=tmp_path, stdin=PASSWORD + "\n").returncode == 0
         with service.client() as client:
             document = {"login": "root", "password": canary("password")}
             for number in range(12):
@@ -288,3 +290,68 @@ def test_logs_are_json_lines_without_query_or_secret(tmp_path: Path) -> None:
         assert secret not in text
         assert token not in text
         assert "?" not in text
+
+
+def test_a_clean_stop_leaves_everything_in_the_one_file(tmp_path: Path) -> None:
+    with running(tmp_path, "--workers", "2", unsafe=False) as service:
+        token = service.admin()
+        assert confide("user", "list", cwd=tmp_path, env={"CONFIDE_TOKEN": token, "CONFIDE_URL": service.url}).stdout
+        assert service.stop() == 0
+        assert {path.name for path in service.data.iterdir()} == {"confide.db", "confide.lock", "master.keys"}
+
+
+def test_commands_on_the_host_are_as_durable_as_the_service(tmp_path: Path) -> None:
+    """Whoever touches the file last decides what a power cut takes: none may write without waiting for the disk."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("strace is not installed: whether a command syncs cannot be seen")
+    with running(tmp_path, unsafe=False) as service:
+        service.admin()
+        trace = tmp_path / "trace"
+        command = [strace, "-f", "-qq", "-y", "-e", "trace=fsync,fdatasync", "-o", str(trace), sys.executable, "-m"]
+        command += ["confide", "user", "add", "second", "--admin"]
+        env = environment()
+        done = subprocess.run(
+            command, cwd=tmp_path, env=env, input=PASSWORD + "\n", text=True, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert "confide.db-wal" in trace.read_text()
+
+
+def test_behind_a_proxy_on_this_machine_the_first_user_needs_the_setup_token(tmp_path: Path) -> None:
+    with running(tmp_path, "--behind-tls-proxy") as service, service.client() as client:
+        document = {"login": "root", "password": PASSWORD}
+        assert client.post("/user", json=document).status_code == 401
+        token = service.log.read_text().split("Authorization: Bearer ")[1].split("'")[0]
+        headers = {"Authorization": f"Bearer {token}"}
+        assert client.post("/user", json=document, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("env", "code", "said"),
+    [
+        ({"CONFIDE_DATABASE": "mysql://x"}, 2, "CONFIDE_DATABASE"),
+        ({"CONFIDE_DATABASE": "postgresql://127.0.0.1:abc/x"}, 4, "cannot be reached"),
+        ({"CONFIDE_DATABASE": "sqlite:////nowhere/at/all.db"}, 4, "does not open"),
+        ({"CONFIDE_TRUSTED_PROXIES": "nobody"}, 2, "CONFIDE_TRUSTED_PROXIES"),
+        ({"CONFIDE_OLD_CONTRACT": "maybe"}, 2, "on or off"),
+        ({"CONFIDE_DATA": "/proc/nowhere"}, 1, "/proc"),
+        ({"CONFIDE_TLS_CERT": __file__, "CONFIDE_TLS_KEY": __file__}, 2, "PEM"),
+    ],
+)
+def test_what_cannot_be_set_up_is_one_sentence(tmp_path: Path, env: dict[str, str], code: int, said: str) -> None:
+    found, text = failed(tmp_path, **env)
+    assert (found, said in text) == (code, True), text
+    assert not (tmp_path / "confide-data" / "master.keys").exists()
+
+
+def test_a_setting_that_is_none_is_told(tmp_path: Path) -> None:
+    with running(tmp_path, env={"CONFIDE_WORKRES": "4"}) as service:
+        assert "CONFIDE_WORKRES is no setting" in service.log.read_text()
+
+
+def test_a_folder_that_others_may_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "confide-data").mkdir()
+    (tmp_path / "confide-data").chmod(0o755)
+    with running(tmp_path) as service:
+        assert "others may read confide-data: chmod go= confide-data" in service.log.read_text()
