@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import signal
 import time
 from pathlib import Path
@@ -29,7 +31,7 @@ async def asked(client: httpx2.AsyncClient, method: str) -> httpx2.Response:
     elif method == "GET":
         reply = await client.get("/config", params=params)
     else:
-        reply = await client.post("/config", json={**params, "configuration": {"turn": time.time()}})
+        reply = await client.post("/config", json={**params, "configuration": {"asked": {str(time.time()): 1}}})
     assert time.monotonic() - began < 2.5
     return reply
 
@@ -78,3 +80,24 @@ async def recovered(client: httpx2.AsyncClient) -> None:
             return
         await asyncio.sleep(0.1)
     raise AssertionError("not well within 3 s of the database's return")
+
+
+async def test_while_somebody_holds_the_lock_of_sqlite_saves_are_503_in_time_and_reads_go_on(tmp_path: Path) -> None:
+    with running(tmp_path) as service:
+        async with service.async_client(service.admin()) as client:
+            saved = await merges(client, KEY, "before", times=3)
+            lock = os.open(service.data / "confide.lock", os.O_RDWR)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            replies = await asyncio.gather(*(asked(client, "POST") for _ in range(6)))
+            assert {reply.status_code for reply in replies} == {503}
+            assert (await asked(client, "GET")).status_code == 200
+            os.close(lock)
+            await recovered(client)
+            saved += await merges(client, KEY, "after", times=3)
+            assert len(saved) == 6
+            lock = os.open(service.data / "confide.lock", os.O_RDWR)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            await asyncio.gather(*(asked(client, "POST") for _ in range(2)))
+        assert await asyncio.to_thread(service.stop) == 0
+        os.close(lock)
+    assert violations(saved, await versions_in(service.data, None)) == []
