@@ -59,13 +59,13 @@ async def crashes(
     return violations(saved, histories) + holes
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(3_000)
 @pytest.mark.parametrize("cycles", [20, pytest.param(200, marks=pytest.mark.long)])
 async def test_on_sqlite_no_acknowledged_save_is_lost(tmp_path: Path, cycles: int) -> None:
     assert await crashes(tmp_path, None, None, cycles=cycles) == []
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3_000)
 @pytest.mark.parametrize("cycles", [20, pytest.param(200, marks=pytest.mark.long)])
 async def test_on_postgres_no_acknowledged_save_is_lost(tmp_path: Path, cycles: int) -> None:
     server = PostgresServer(options=())
