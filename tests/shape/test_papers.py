@@ -173,7 +173,7 @@ def test_nothing_committed_names_a_machine_or_a_registry() -> None:
     done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip("not a git checkout: nothing is committed here")
-    folders = "|".join(("work", "farm", "root"))
+    folders = "work|farm|root"
     private = re.compile(rf"/(?:{folders})/|[.]pyenv/|\b(?:10|192\.168)\.[0-9]+\.[0-9]+\.[0-9]+\b")
     for name in filter(None, done.stdout.split("\0")):
         if "vendor/" in name or name.endswith((".lock", "bad_inputs.yaml")) or name == "tests/shape/test_papers.py":
