@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from confide.cli.options import known_password
-from confide.client import Client, ConfideError
-from confide.client.calls import Request
+from confide.client import ConfideError
+
+if TYPE_CHECKING:
+    from confide.client import Client
+    from confide.client.calls import Request
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 url_option = click.option(
@@ -62,6 +65,8 @@ def found(client: Client, call: Request, what: str) -> dict[str, Any]:
 def _client(url: str, *, token: str | None = None) -> Client:
     if not url.startswith(("http://", "https://")):
         raise click.UsageError(f"{url} is no address of a service: it begins with http:// or https://.")
+    from confide.client import Client  # noqa: PLC0415 - serving must not load it
+
     return Client(url, token=token)
 
 

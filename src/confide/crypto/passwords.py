@@ -41,13 +41,15 @@ class Argon2Hasher:
         self._memory_kib = memory_kib
         self._executor = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="password")
         self._waiting = 0
-        self._nobody = self._hashed(secrets.token_urlsafe())
+        # Made while the process starts, not before it does.
+        self._nobody = self._executor.submit(self._hashed, secrets.token_urlsafe())
 
     async def hash(self, password: str) -> str:
         return await self._run(self._hashed, password)
 
     async def verify(self, password: str, known: str | None) -> bool:
-        is_right = await self._run(_is_right, password, known or self._nobody)
+        nobody = await asyncio.wrap_future(self._nobody)
+        is_right = await self._run(_is_right, password, nobody if known is None else known)
         return is_right and known is not None
 
     def is_outdated(self, known: str) -> bool:
