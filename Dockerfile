@@ -4,7 +4,7 @@ WORKDIR /build
 COPY requirements.txt pyproject.toml README.md LICENSE ./
 COPY src ./src
 RUN python -m venv /opt/confide \
- && /opt/confide/bin/pip install --no-cache-dir --require-hashes -r requirements.txt \
+ && /opt/confide/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.txt \
  && /opt/confide/bin/pip install --no-cache-dir --no-deps .
 
 FROM python:3.12.12-slim-bookworm

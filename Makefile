@@ -46,13 +46,14 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Confide needs Python 3.11 or newer; say PYTHON=…")'
 	@$(PYTHON) -m venv $(VENV)
 
+# --no-deps: the lock files are whole; the resolver would look for newer versions of what an extra names.
 $(STAMPS)/serve: requirements.txt pyproject.toml | $(BIN)/python
 	@echo "Setting up in $(VENV) …"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/test: requirements-dev.txt $(STAMPS)/serve
 	@echo "Setting up the tests in $(VENV) …"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-dev.txt
 	@touch $@
