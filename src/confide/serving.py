@@ -148,10 +148,11 @@ def _run(config: uvicorn.Config, listener: socket.socket) -> None:
     if config.workers > 1:
         Multiprocess(config, sockets=[listener]).run()
         return
-    # The server raises the signal again when it is done; that shall end nothing a second time.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
     server = uvicorn.Server(config)
+    # Until the server has handlers of its own a signal must not be lost; when it is done it raises the signal
+    # again, and that shall end nothing a second time.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     server.run(sockets=[listener])
     if not server.started:
         raise StartFailed("The service could not start; the log says why.")

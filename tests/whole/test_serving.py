@@ -66,10 +66,35 @@ def test_app_port_is_the_port(tmp_path: Path) -> None:
         text=True,
     )
     assert process.stdout is not None
-    assert f":{port} (1 worker" in process.stdout.readline()
+    with process, process.stdout:
+        assert f":{port} (1 worker" in process.stdout.readline()
+        ended(process)
+
+
+def ended(process: subprocess.Popen[str]) -> None:
+    """SIGTERM ends it with 0; whatever comes of it, nothing is left running."""
     process.terminate()
-    process.communicate(timeout=20)
-    assert process.returncode == 0
+    try:
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize("hundredths", range(0, 20, 2))
+def test_a_signal_at_any_moment_of_the_start_is_not_lost(tmp_path: Path, hundredths: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "confide", "serve", "--port", "0"],
+        cwd=tmp_path,
+        env=environment(CONFIDE_UNSAFE_DURABILITY="true"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process, process.stdout:
+        process.stdout.readline()
+        time.sleep(hundredths / 100)
+        ended(process)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
