@@ -8,13 +8,15 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from confide.api.app import make_app
 from confide.api.door import Door
+from confide.api.prepared import Prepared
 from confide.api.services import Services
 from confide.crypto.keys import TenantKeys
 from confide.crypto.master_keys import (
@@ -32,8 +34,15 @@ from confide.ports import Home, MasterKeyMissing, Store, Unreachable
 from confide.service.access import Access
 from confide.service.accounts import Accounts
 from confide.service.auditing import Auditor
+from confide.service.cache import Cache
 from confide.service.configs import Configs
 from confide.service.guesses import Guesses
+from confide.service.lease import Lease
+from confide.service.listening import Listener
+from confide.service.memory import Memory
+from confide.service.opening import Opener
+from confide.service.principals import Principals
+from confide.service.reading import Reading
 from confide.service.tenants import Tenants
 from confide.service.tokens import Tokens
 from confide.settings import Settings
@@ -155,25 +164,58 @@ async def parts_of(settings: Settings, *, setup_token: str = "", accepts_unsafe:
         await store.close()
 
 
+class _Remembering(NamedTuple):
+    """What a process remembers, and what keeps that true."""
+
+    lease: Lease
+    memory: Memory
+    cache: Cache
+    principals: Principals
+    listener: Listener
+
+
+def _remembering(settings: Settings, store: Store) -> _Remembering:
+    lease, memory = Lease(), Memory(settings.cache_bytes)
+    ttl_seconds = settings.cache_ttl_seconds
+    cache = Cache(memory, lease, prepare=Prepared, ttl_seconds=ttl_seconds)
+    principals = Principals(store, memory, lease, clock=now, ttl_seconds=ttl_seconds)
+    listener = Listener(store.news, lease=lease, memory=memory, cache=cache, principals=principals)
+    return _Remembering(lease, memory, cache, principals, listener)
+
+
 def _services(
     settings: Settings, store: Store, keys: TenantKeys, *, hasher: Argon2Hasher, home: Home, setup_token: str
 ) -> Services:
     auditor = Auditor(store, keys, now)
     access = Access(auditor)
-    guesses = Guesses(store, keys, now)
+    opener = Opener(store, keys, auditor)
+    lease, memory, cache, principals, listener = _remembering(settings, store)
+    # What several acts are given alike; each names what it takes, so a wrong name ends the start.
+    judging: dict[str, Any] = {"guesses": Guesses(store, keys, now), "access": access, "auditor": auditor}
+    telling: dict[str, Any] = {"principals": principals, "news": store.news}
+    acting: dict[str, Any] = {"access": access, "auditor": auditor, "news": store.news, "clock": now}
+    least = settings.min_password_characters
     return Services(
         store=store,
-        configs=Configs(store, keys, access=access, auditor=auditor, clock=now),
-        accounts=Accounts(
+        lease=lease,
+        memory=memory,
+        cache=cache,
+        principals=principals,
+        listener=listener,
+        opener=opener,
+        reading=Reading(
             store,
-            hasher,
-            guesses=guesses,
+            cache,
+            principals,
+            lease=lease,
+            opener=opener,
             access=access,
-            auditor=auditor,
-            min_password_characters=settings.min_password_characters,
+            stale_seconds=settings.stale_reads_seconds,
         ),
-        tokens=Tokens(store, hasher, guesses=guesses, access=access, auditor=auditor, clock=now),
-        tenants=Tenants(store, keys, access=access, auditor=auditor, clock=now),
+        configs=Configs(store, keys, opener=opener, cache=cache, **acting),
+        accounts=Accounts(store, hasher, **judging, **telling, min_password_characters=least),
+        tokens=Tokens(store, hasher, **judging, **telling, clock=now),
+        tenants=Tenants(store, keys, listener=listener, **acting),
         is_loopback=settings.is_for_this_machine,
         setup_token=setup_token,
         is_old_contract_on=settings.old_contract,
@@ -190,15 +232,31 @@ def app_of(settings: Settings, setup_token: str) -> Door:
         async with parts_of(settings, setup_token=setup_token) as parts:
             alive[:] = [parts.services]
             _say_when_draining(parts.services)
-            chores = asyncio.create_task(_chores(parts.services))
-            gc.collect()
-            gc.freeze()
-            yield
-            chores.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await chores
+            async with listening(parts.services), _alongside(_chores(parts.services)):
+                gc.collect()
+                gc.freeze()
+                yield
 
     return make_app(lambda: alive[0], version=VERSION, lifespan=lifespan)
+
+
+@asynccontextmanager
+async def listening(services: Services) -> AsyncIterator[None]:
+    """Hear what other processes change for as long as this lasts; the first of it is heard before it begins."""
+    await services.listener.hear()
+    async with _alongside(services.listener.run()):
+        yield
+
+
+@asynccontextmanager
+async def _alongside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 def _say_when_draining(services: Services) -> None:

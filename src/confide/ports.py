@@ -103,6 +103,29 @@ class Change(NamedTuple):
     subject: int | None
 
 
+class LogGone(Exception):  # noqa: N818 - a signal between store and service
+    """The log cannot be read on: it no longer reaches back that far, or the store has begun a new epoch."""
+
+
+class News(Protocol):
+    """One process's ear on the change log. Used by one task only, but for `tell`."""
+
+    async def read(self) -> list[Change]:
+        """Every change that the read before could not see, none twice; the first read hears of none.
+
+        Raises `Unreachable`, after which the next read goes on from where the last good one stopped, or
+        `LogGone`, after which it begins anew.
+        """
+
+    async def wait(self) -> None:
+        """Until it is time to read: somebody told of a change, or the engine's own rhythm says so."""
+
+    def tell(self) -> None:
+        """Have other processes hear soon that something was committed; they read for themselves what."""
+
+    async def close(self) -> None: ...
+
+
 class ConfigStore(Protocol):
     """The versions of configs: the change log's rows that have a key."""
 
@@ -250,6 +273,8 @@ class Store(Protocol):
     def tokens(self) -> TokenStore: ...
     @property
     def keys(self) -> KeyStore: ...
+    @property
+    def news(self) -> News: ...
 
     async def connect(self) -> None:
         """Connect, whatever the schema; raises `Unreachable` or `UnsafeDurability`."""

@@ -16,7 +16,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.supervisors import Multiprocess
 
 from confide import logs
-from confide.api.http_protocol import GuardedProtocol
+from confide.api.reading_protocol import ReadingProtocol
 from confide.assembly import VERSION, Started, app_of, prepare
 from confide.crypto.master_keys import FILE_NAME
 from confide.settings import Settings
@@ -128,7 +128,7 @@ def _server_config(settings: Settings, setup_token: str) -> uvicorn.Config:
     return uvicorn.Config(
         functools.partial(worker_app, settings, setup_token),
         factory=True,
-        http=GuardedProtocol,
+        http=ReadingProtocol,
         ws="none",
         lifespan="on",
         workers=settings.workers,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 MIN_PASSWORD_CHARACTERS = 8
+MIB = 1024 * 1024
 
 
 class Settings(BaseSettings):
@@ -33,6 +34,10 @@ class Settings(BaseSettings):
     unsafe_durability: bool = False
     min_password_characters: int = Field(default=MIN_PASSWORD_CHARACTERS, ge=MIN_PASSWORD_CHARACTERS, le=128)
     pool_size: int = Field(default=8, ge=1, le=200)
+    cache_bytes: int = Field(default=128 * MIB, ge=0)
+    cache_ttl_seconds: float = Field(default=300, gt=0, le=86_400)
+    stale_reads_seconds: float = Field(default=300, ge=0, le=86_400)
+    metrics: Literal["closed", "open"] = "closed"
     # Read and shown in the start line, nothing else.
     app_env: str | None = Field(default=None, validation_alias="APP_ENV")
 

@@ -219,7 +219,9 @@ async def test_an_expired_token_is_no_token(house: House, monkeypatch: pytest.Mo
     token = made.json()["token"]
     assert await works(house, token)
     clock = house.services.tokens._clock
-    monkeypatch.setattr(house.services.tokens, "_clock", lambda: clock() + 61_000_000)
+    for part in (house.services.tokens, house.services.principals):
+        monkeypatch.setattr(part, "_clock", lambda: clock() + 61_000_000)
+    house.services.listener.forget_all()
     assert not await works(house, token)
     await house.services.tokens.forget_expired()
     assert len((await house.ask("GET", "/tokens", token=admin)).json()["tokens"]) == 1
@@ -276,7 +278,7 @@ async def test_health_says_when_the_store_is_away(sqlite_house: House) -> None:
 
 async def test_a_bug_is_told_as_one_and_nothing_of_it(sqlite_house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     token = await sqlite_house.token("ada", *ADMIN)
-    monkeypatch.setattr(sqlite_house.services, "configs", None)
+    monkeypatch.setattr(sqlite_house.services, "reading", None)
     reply = await sqlite_house.read(token)
     assert (reply.status_code, reply.json()["code"]) == (500, "internal-error")
     assert "NoneType" not in reply.text

@@ -110,7 +110,7 @@ async def test_after_64_lost_races_a_save_is_refused_and_nothing_is_stored(
             await configs.save(draft({"a": 1}), by=root, condition=NO_CONDITION)
     assert tries == 64
     with pytest.raises(NotFound):
-        await configs.read(KEY, by=root)
+        await sqlite_house.configuration(KEY, by=root)
     saved = await configs.save(draft({"a": 1}), by=root, condition=NO_CONDITION)
     assert (saved.version, saved.outcome) == (1, Outcome.CREATED)
 
@@ -134,12 +134,15 @@ async def test_a_save_that_loses_a_race_merges_again_into_what_won(
         sqlite_house.parts.keys,
         access=configs._access,
         auditor=configs._auditor,
+        opener=configs._opener,
+        cache=configs._cache,
+        news=configs._news,
         clock=configs._clock,
     )
     monkeypatch.setattr(store, "read_for_saving", overtaken)
     saved = await configs.save(draft({"mine": 1}), by=root, condition=NO_CONDITION)
     assert saved.version == 2
-    assert (await configs.read(KEY, by=root)).configuration == b'{"rival":1,"mine":1}'
+    assert await sqlite_house.configuration(KEY, by=root) == {"rival": 1, "mine": 1}
 
 
 async def test_a_save_whose_key_was_destroyed_meanwhile_begins_again_under_a_new_one(
@@ -159,7 +162,7 @@ async def test_a_save_whose_key_was_destroyed_meanwhile_begins_again_under_a_new
     monkeypatch.setattr(store, "read_for_saving", ended)
     saved = await configs.save(draft({"b": 1}), by=root, condition=NO_CONDITION)
     assert (saved.version, saved.outcome) == (3, Outcome.CREATED)
-    assert (await configs.read(KEY, by=root)).configuration == b'{"b":1}'
+    assert await sqlite_house.configuration(KEY, by=root) == {"b": 1}
 
 
 async def test_every_version_has_its_audit_entry_with_a_mac_and_a_digest_of_what_was_opened(

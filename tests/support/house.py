@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ import httpx2
 
 from confide.api.app import make_app
 from confide.api.services import Services
-from confide.assembly import Parts, parts_of, prepare
+from confide.assembly import Parts, listening, parts_of, prepare
 from confide.crypto.passwords import Argon2Hasher
 from confide.domain import grants
 from confide.domain.accounts import NewUser
 from confide.domain.grants import Grant, Principal
+from confide.domain.names import Key
 from confide.settings import Settings
 from confide.storage.clock import now
 from support.canaries import canary
@@ -80,6 +82,11 @@ class House:
         assert added is not None
         return added[0]
 
+    async def configuration(self, key: Key, *, by: Principal) -> Any:
+        """The configuration that the service shows to somebody."""
+        found = await self.services.reading.read(key, by=by)
+        return json.loads(found.answer.body)["configuration"]
+
     async def ask(
         self, method: str, path: str, *, token: str | None = None, json: Any = None, **more: Any
     ) -> httpx2.Response:
@@ -110,5 +117,6 @@ async def house_at(settings: Settings, *, setup_token: str = "") -> AsyncIterato
     async with parts_of(settings, setup_token=setup_token) as parts:
         app = make_app(lambda: parts.services, version="test")
         transport = httpx2.ASGITransport(app=app)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        client = httpx2.AsyncClient(transport=transport, base_url="http://localhost")
+        async with client as http, listening(parts.services):
             yield House(settings, parts, http)

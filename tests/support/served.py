@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import uvicorn
 
 from confide.api.app import make_app
-from confide.api.http_protocol import GuardedProtocol
+from confide.api.reading_protocol import ReadingProtocol
 from support.house import House
 
 
@@ -21,7 +21,7 @@ async def served(house: House) -> AsyncIterator[int]:
         make_app(lambda: house.services, version="test"),
         host="127.0.0.1",
         port=0,
-        http=GuardedProtocol,
+        http=ReadingProtocol,
         lifespan="off",
         log_config=None,
         access_log=False,

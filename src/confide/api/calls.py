@@ -115,13 +115,17 @@ class Call:
             raise InvalidToken if value.lower().startswith("bearer") else NoToken
         return found[1]
 
+    def token(self) -> str:
+        """The token that was sent; raises `NoToken`, or `InvalidToken` if it cannot be one."""
+        token = self.bearer()
+        if token is None:
+            raise NoToken
+        return token
+
     async def principal(self) -> Principal:
         """Who is asking; raises `NoToken` or `InvalidToken`."""
         if self.who is None:
-            token = self.bearer()
-            if token is None:
-                raise NoToken
-            self.who = await self.services.tokens.principal(token)
+            self.who = await self.services.tokens.principal(self.token())
         return self.who
 
     async def document(self) -> Json:

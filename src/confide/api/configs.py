@@ -7,13 +7,16 @@ from typing import Any
 
 from confide.api.answers import Answer, json_answer
 from confide.api.calls import Call
+from confide.api.plain_reads import floor_of
+from confide.api.prepared import answer_of
 from confide.api.times import written
-from confide.domain import configs, grants, names
+from confide.domain import configs, grants, names, secrets
 from confide.domain.configs import ConfigDraft, Saved
 from confide.domain.errors import (
     IdempotencyKeyInvalid,
     InvalidCursor,
     InvalidName,
+    InvalidToken,
     MalformedParameter,
     UnknownMember,
 )
@@ -30,7 +33,12 @@ _LIMIT = re.compile(r"[1-9][0-9]{0,3}")
 
 
 async def read(call: Call) -> Answer:
-    by = await call.principal()
+    """Read a config for whoever asks in another way than plainly: the door has answered the plain reads."""
+    token_hash = secrets.token_hash(call.token())
+    if token_hash is None:
+        raise InvalidToken
+    by, is_away = await call.services.reading.who(token_hash)
+    call.who = by
     call.must_have_no_body()
     asked = call.parameters(needed=ADDRESS)
     key = names.key(asked["tenant"], asked["integration_type"])
@@ -38,18 +46,10 @@ async def read(call: Call) -> Answer:
     condition = configs.condition(match, None)
     if known is not None:
         configs.tags(known)
-    config = await call.services.configs.read(key, by=by)
-    condition.must_hold(config.version)
-    headers = ((b"etag", config.tag.encode()), (b"config-version", str(config.version).encode()))
-    if known is not None and configs.is_known(config.tag, known):
-        return Answer(b"", 304, headers)
-    # Names are ASCII without quotes, and the configuration is JSON as it was saved: no need to write it again.
-    body = b'{"tenant":"%b","integration_type":"%b","configuration":%b}' % (
-        key.tenant.encode(),
-        key.integration_type.encode(),
-        config.configuration,
-    )
-    return Answer(body, 200, headers)
+    floor = floor_of(call.listed(b"cache-control"), call.header(b"config-min-version"))
+    found = await call.services.reading.read(key, by=by, floor=floor, is_away=is_away)
+    condition.must_hold(found.answer.version)
+    return answer_of(found, known)
 
 
 async def merge(call: Call) -> Answer:

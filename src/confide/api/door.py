@@ -5,20 +5,24 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 import structlog
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from confide.api import configs, old_contract
+from confide.api import configs, old_contract, plain_reads
 from confide.api.answers import Answer
 from confide.api.calls import Call, Disconnected
 from confide.api.errors import answer_for
+from confide.api.plain_reads import AtOnce, PlainRead, PlainReads
+from confide.api.prepared import answer_of
 from confide.api.services import Services
 from confide.domain.audits import Caller
 from confide.domain.errors import MethodNotAllowed, NotFound
 from confide.ports import ANSWER_SECONDS, answer_by, caller
+from confide.service.memory import Memory
 
 Route = Callable[[Call], Awaitable[Answer]]
 
@@ -42,41 +46,54 @@ class Door:
     def __init__(self, behind: FastAPI, services: Callable[[], Services]) -> None:
         self._behind = behind
         self._services = services
+        self.reads = PlainReads(services)
 
     def document(self) -> dict[str, Any]:
         """The OpenAPI document of everything that is answered here and behind."""
         return self._behind.openapi()
 
+    @property
+    def memory(self) -> Memory:
+        return self._services().memory
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._behind(scope, receive, send)
             return
-        began = time.perf_counter()
-        call = Call(scope, receive, self._services())
+        plain = None
+        if scope["method"] == "GET" and scope["raw_path"] == plain_reads.PATH:
+            plain = plain_reads.plain_read(scope["query_string"], scope["headers"])
+            if plain is not None and (at_once := self.reads.at_once(plain)) is not None:
+                await _send_at_once(send, at_once)
+                return
+        await self._in_time(scope, receive, send, plain)
+
+    async def _in_time(self, scope: Scope, receive: Receive, send: Send, plain: PlainRead | None) -> None:
+        """Answer within the time that a request has, under a request id, and leave a line in the log."""
+        began = time.monotonic()
         request_id = secrets.token_hex(8)
         client = scope.get("client")
         was_caller = caller.set(Caller(client[0] if client else None, request_id))
-        was_due = answer_by.set(time.monotonic() + ANSWER_SECONDS)
+        was_due = answer_by.set(began + ANSWER_SECONDS)
+        call = Call(scope, receive, self._services())
         sender = _Sender(send, request_id, call)
         try:
-            await self._answer(call, sender)
+            await self._answered(call, sender, plain)
         except Disconnected:
             return
         finally:
             caller.reset(was_caller)
             answer_by.reset(was_due)
-            _requests.info(
-                "request",
-                method=scope["method"],
-                path=scope["path"],
-                status=sender.status,
-                milliseconds=round((time.perf_counter() - began) * 1_000, 2),
-                request_id=request_id,
-                user_id=call.who.user_id if call.who else None,
-            )
+            # A plain read that was answered leaves no line: there are thousands a second.
+            if plain is None or sender.status >= HTTPStatus.BAD_REQUEST:
+                _note(call, sender.status, request_id=request_id, seconds=time.monotonic() - began)
 
-    async def _answer(self, call: Call, sender: _Sender) -> None:
+    async def _answered(self, call: Call, sender: _Sender, plain: PlainRead | None) -> None:
         try:
+            if plain is not None:
+                answer = await _read(call, plain)
+                await answer.send(sender)
+                return
             call.guard()
             if call.services.is_old_contract_on and await old_contract.translate(call):
                 sender.extra.append(old_contract.DEPRECATION)
@@ -124,3 +141,32 @@ class _Sender:
     async def refuse(self, answer: Answer) -> None:
         if not self.status:  # otherwise the answer had begun: there is nothing left to say
             await answer.send(self)
+
+
+async def _read(call: Call, plain: PlainRead) -> Answer:
+    """Answer a plain read that memory may not answer alone."""
+    reading = call.services.reading
+    call.who, is_away = await reading.who(plain.token_hash)
+    found = await reading.read(plain.key, by=call.who, floor=plain.floor, is_away=is_away)
+    return answer_of(found, plain.known)
+
+
+async def _send_at_once(send: Send, at_once: AtOnce) -> None:
+    prepared, is_known = at_once
+    if is_known:
+        await Answer(b"", 304, prepared.own_headers()).send(send)
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": prepared.headers()})
+    await send({"type": "http.response.body", "body": prepared.body})
+
+
+def _note(call: Call, status: int, *, request_id: str, seconds: float) -> None:
+    _requests.info(
+        "request",
+        method=call.method,
+        path=call.path,
+        status=status,
+        milliseconds=round(seconds * 1_000, 2),
+        request_id=request_id,
+        user_id=call.who.user_id if call.who else None,
+    )

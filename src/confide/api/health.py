@@ -39,6 +39,6 @@ async def ready(call: Asked) -> Answer:
     except (Unreachable, Busy, TimeoutError):
         hindered.append("store-unavailable")
     worrying = ["unsafe-durability"] if services.is_unsafe else []
-    worrying += ["integrity-error"] if services.configs.broken else []
+    worrying += ["integrity-error"] if services.opener.broken else []
     status = "unavailable" if hindered else "degraded" if worrying else "ok"
     return json_answer({"status": status, "reasons": hindered + worrying}, status=503 if hindered else 200)

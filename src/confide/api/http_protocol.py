@@ -46,13 +46,16 @@ class GuardedProtocol(HttpToolsProtocol):
             self._await_head()
 
     def on_headers_complete(self) -> None:
-        self._stop_timer()
-        self._is_in_head = False
-        self._head_bytes = 0
+        self._head_is_complete()
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - our own sentence
         self._refuse(MalformedRequest())
+
+    def _head_is_complete(self) -> None:
+        self._stop_timer()
+        self._is_in_head = False
+        self._head_bytes = 0
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_took_too_long)

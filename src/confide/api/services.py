@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 
 from confide.ports import Store
 from confide.service.accounts import Accounts
+from confide.service.cache import Cache
 from confide.service.configs import Configs
+from confide.service.lease import Lease
+from confide.service.listening import Listener
+from confide.service.memory import Memory
+from confide.service.opening import Opener
+from confide.service.principals import Principals
+from confide.service.reading import Reading
 from confide.service.tenants import Tenants
 from confide.service.tokens import Tokens
 
@@ -16,7 +23,14 @@ class Services:
     """Everything a route may ask for, and the state of this process that health tells of."""
 
     store: Store
+    listener: Listener
+    lease: Lease
     configs: Configs
+    reading: Reading
+    memory: Memory
+    cache: Cache
+    principals: Principals
+    opener: Opener
     accounts: Accounts
     tokens: Tokens
     tenants: Tenants

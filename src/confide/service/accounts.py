@@ -9,10 +9,11 @@ from confide.domain import passwords
 from confide.domain.accounts import NewUser, User, UserChange
 from confide.domain.errors import NotAllowed, NotFound, NoToken, PasswordMissing
 from confide.domain.grants import Grant, Principal, Role, Scope
-from confide.ports import PasswordHasher, Store
+from confide.ports import News, PasswordHasher, Store
 from confide.service.access import Access
 from confide.service.auditing import Auditor
 from confide.service.guesses import Guesses
+from confide.service.principals import Principals
 
 ADMIN = (Grant(Role.ADMIN, Scope("*", "*")),)
 
@@ -37,8 +38,12 @@ class Accounts:
         guesses: Guesses,
         access: Access,
         auditor: Auditor,
+        principals: Principals,
+        news: News,
         min_password_characters: int,
     ) -> None:
+        self._principals = principals
+        self._news = news
         self._store = store
         self._hasher = hasher
         self._guesses = guesses
@@ -108,8 +113,10 @@ class Accounts:
     async def remove(self, login: str, *, by: Principal) -> None:
         await self._access.must_be_admin(by, action="remove user")
         entry, mac = self._auditor.entry("remove user", "removed", by=by, subject=f"user {login}")
-        if not await self._store.accounts.remove(login, entry=entry, mac=mac):
+        user = await self._store.accounts.read(login)
+        if user is None or not await self._store.accounts.remove(login, entry=entry, mac=mac):
             raise NotFound
+        self._forget(user.id)
 
     async def change_own_password(self, old: str, new: str, *, by: Principal) -> None:
         """Change the caller's own password, which must be known; ends all other sessions."""
@@ -123,6 +130,7 @@ class Accounts:
         hashed = await self._hashed(new, login=by.login)
         entry, mac = self._auditor.entry("change password", "changed", by=by, subject=f"user {by.login}")
         await self._store.accounts.set_password(by.user_id, hashed, keep=by.token_id, entry=entry, mac=mac)
+        self._forget(by.user_id)
 
     async def _added(self, draft: UserDraft, *, by: Principal | None) -> int:
         hashed = None if draft.password is None else await self._hashed(draft.password, login=draft.login)
@@ -134,7 +142,12 @@ class Accounts:
         user = await self._store.accounts.change(login, change, entry=entry, mac=mac)
         if user is None:
             raise NotFound
+        self._forget(user.id)
         return user
+
+    def _forget(self, user_id: int) -> None:
+        self._principals.forget_user(user_id)
+        self._news.tell()
 
     async def _hashed(self, password: str, *, login: str) -> str:
         return await self._hasher.hash(passwords.check(password, login=login, min_characters=self._min_characters))

@@ -1,11 +1,9 @@
-"""Every act on configs, for any caller that has a principal."""
+"""Saving, retiring and listing configs, for any caller that has a principal."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from confide.domain import bodies, masking, merging
@@ -15,7 +13,6 @@ from confide.domain.configs import (
     ConfigDraft,
     ConfigLine,
     Kind,
-    OpenedConfig,
     Outcome,
     Saved,
     StoredVersion,
@@ -33,6 +30,7 @@ from confide.domain.names import Key
 from confide.ports import (
     SECOND,
     Clock,
+    News,
     NewVersion,
     Replay,
     ReplayTaken,
@@ -43,17 +41,13 @@ from confide.ports import (
 )
 from confide.service.access import Access
 from confide.service.auditing import Auditor
+from confide.service.cache import Cache, Current, Rendering
 from confide.service.lines import Lines
+from confide.service.opening import Opener, Overtaken
 
 MOST_RACES = 64
 MOST_IN_LINE = 1_000
 REPLAY_SECONDS = 24 * 60 * 60
-
-_log = logging.getLogger("confide")
-
-
-class _Overtaken(Exception):  # noqa: N818 - a signal within this module
-    """What was read is no longer what is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +60,29 @@ class Retry:
 
 
 class Configs:
-    """Reads, saves, lists and retires configs; roles are checked here."""
+    """Saves, lists and retires configs; roles are checked here."""
 
-    def __init__(self, store: Store, sealer: Sealer, *, access: Access, auditor: Auditor, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sealer: Sealer,
+        *,
+        access: Access,
+        auditor: Auditor,
+        opener: Opener,
+        cache: Cache,
+        news: News,
+        clock: Clock,
+    ) -> None:
         self._store = store
         self._sealer = sealer
         self._access = access
         self._auditor = auditor
+        self._opener = opener
+        self._cache = cache
+        self._news = news
         self._clock = clock
         self._lines: Lines[Key] = Lines(most_in_line=MOST_IN_LINE)
-        self.broken: set[tuple[Key, int]] = set()
-
-    async def read(self, key: Key, *, by: Principal) -> OpenedConfig:
-        """Read the current version; whose role is viewer sees secrets masked."""
-        role = await self._access.must_have(Role.VIEWER, key, by=by, action="read")
-        stored, plain = await self._current(key)
-        if role >= Role.READER:
-            return OpenedConfig(key, stored.version, plain, is_masked=False)
-        masked = bodies.write(masking.masked(bodies.read_kept(plain)))
-        return OpenedConfig(key, stored.version, masked, is_masked=True)
 
     async def list(self, wanted: Scope, *, by: Principal, after: Key | None, limit: int) -> Sequence[ConfigLine]:
         """List what the caller may see of what is wanted, in order of key; never bodies."""
@@ -115,14 +113,6 @@ class Configs:
     async def forget_old_replays(self) -> None:
         await self._store.configs.forget_replays(before=self._clock() - REPLAY_SECONDS * SECOND)
 
-    async def _current(self, key: Key) -> tuple[StoredVersion, bytes]:
-        while True:
-            stored = await self._store.configs.read(key)
-            if stored is None or stored.kind is Kind.RETIRED:
-                raise NotFound
-            with suppress(_Overtaken):
-                return stored, await self._opened(stored)
-
     async def _in_line(
         self, act: ConfigDraft | Key, *, by: Principal, condition: Condition, retry: Retry | None
     ) -> Saved:
@@ -136,7 +126,7 @@ class Configs:
                     return replayed
                 try:
                     saved = await self._tried(act, by=by, condition=condition, replay=replay)
-                except _Overtaken:
+                except Overtaken:
                     continue
                 except ReplayTaken:
                     # By a twin of this request, or by one of long ago whose record is only in the way.
@@ -174,7 +164,7 @@ class Configs:
             return await self._sealer.key_for_saving(tenant, active)
         except SealBroken:
             # Destroyed since it was read.
-            raise _Overtaken from None
+            raise Overtaken from None
 
     async def _tried_retiring(
         self, key: Key, *, by: Principal, condition: Condition, replay: Replay | None
@@ -196,8 +186,12 @@ class Configs:
         action = "retire" if new.kind is Kind.RETIRED else "save"
         entry, mac = self._auditor.entry(action, outcome, by=by, key=new.key, version=new.version, digest=digest)
         kept = replay and replace(replay, version=new.version, outcome=outcome)
-        if not await self._store.configs.append(new, entry=entry, mac=mac, replay=kept):
-            return None
+        with self._cache.flight(new.key) as flight:
+            if not await self._store.configs.append(new, entry=entry, mac=mac, replay=kept):
+                return None
+            self._cache.land(flight, new.key, Current(new.version, plain), rendering=Rendering.OPENED)
+        self._news.tell()
+        self._opener.note_whole(new.key)
         return Saved(new.key, new.version, outcome)
 
     async def _unchanged(self, key: Key, version: int, replay: Replay | None) -> Saved:
@@ -208,33 +202,12 @@ class Configs:
 
     async def _before(self, current: StoredVersion, *, how: str) -> Json | None:
         try:
-            return bodies.read_kept(await self._opened(current))
+            return bodies.read_kept(await self._opener.opened(current))
         except IntegrityBroken:
             # What no longer opens cannot be merged into, but it can be replaced.
             if how == "merge":
                 raise
             return None
-
-    async def _opened(self, stored: StoredVersion) -> bytes:
-        context = SealContext(stored.key, stored.version, stored.kind)
-        try:
-            plain = await self._sealer.open(stored.body or b"", context)
-        except SealBroken:
-            if await self._store.configs.read(stored.key) != stored:
-                # Its tenant was destroyed since it was read: nothing is broken.
-                raise _Overtaken from None
-            await self._report(stored)
-            raise IntegrityBroken(retry_after_seconds=60) from None
-        if self.broken:
-            self.broken = {place for place in self.broken if place[0] != stored.key}
-        return plain
-
-    async def _report(self, stored: StoredVersion) -> None:
-        if (stored.key, stored.version) in self.broken:
-            return
-        self.broken.add((stored.key, stored.version))
-        _log.error("config does not open: tenant %s, integration type %s, version %d", *stored.key, stored.version)
-        await self._auditor.note("open", "integrity-error", by=None, key=stored.key)
 
     def _replay(self, retry: Retry, *, by: Principal) -> Replay:
         return Replay(by.user_id, retry.route, retry.name, self._sealer.mac("idempotency", retry.content))

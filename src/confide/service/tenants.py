@@ -5,15 +5,28 @@ from __future__ import annotations
 from confide.domain.errors import NotFound
 from confide.domain.grants import Principal
 from confide.domain.names import Key
-from confide.ports import Clock, Sealer, Store
+from confide.ports import Clock, News, Sealer, Store
 from confide.service.access import Access
 from confide.service.auditing import Auditor
+from confide.service.listening import Listener
 
 
 class Tenants:
     """Acts on whole tenants, for admins."""
 
-    def __init__(self, store: Store, sealer: Sealer, *, access: Access, auditor: Auditor, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sealer: Sealer,
+        *,
+        access: Access,
+        auditor: Auditor,
+        listener: Listener,
+        news: News,
+        clock: Clock,
+    ) -> None:
+        self._listener = listener
+        self._news = news
         self._store = store
         self._sealer = sealer
         self._access = access
@@ -32,4 +45,6 @@ class Tenants:
         if destroyed is None:
             raise NotFound
         self._sealer.forget(destroyed.key_ids)
+        self._listener.forget_all()
+        self._news.tell()
         return destroyed.retired

@@ -8,10 +8,11 @@ from confide.domain import names, passwords, secrets
 from confide.domain.accounts import NewToken, Token, User
 from confide.domain.errors import InvalidLogin, InvalidToken, LoginFailed, NotFound
 from confide.domain.grants import Grant, Principal
-from confide.ports import SECOND, Clock, PasswordHasher, Store
+from confide.ports import SECOND, Clock, News, PasswordHasher, Store
 from confide.service.access import Access
 from confide.service.auditing import Auditor
 from confide.service.guesses import Guesses
+from confide.service.principals import Principals
 
 SESSION_SECONDS = 12 * 60 * 60
 
@@ -27,8 +28,12 @@ class Tokens:
         guesses: Guesses,
         access: Access,
         auditor: Auditor,
+        principals: Principals,
+        news: News,
         clock: Clock,
     ) -> None:
+        self._principals = principals
+        self._news = news
         self._store = store
         self._hasher = hasher
         self._guesses = guesses
@@ -39,13 +44,9 @@ class Tokens:
     async def principal(self, token: str) -> Principal:
         """Return who a token stands for now; raises `InvalidToken`, the same for every reason."""
         hashed = secrets.token_hash(token)
-        found = await self._store.tokens.read(hashed) if hashed else None
-        if found is None:
+        if hashed is None:
             raise InvalidToken
-        known, user = found
-        if known.expires_at <= self._clock() or user.is_disabled:
-            raise InvalidToken
-        return Principal(user.id, user.login, user.grants, known.id, known.is_session, known.grants)
+        return (await self._principals.checked(hashed)).principal
 
     async def login(self, login: str, password: str) -> tuple[str, int]:
         """Begin a session; returns its token and when it ends, in microseconds.
@@ -67,6 +68,7 @@ class Tokens:
     async def logout(self, *, by: Principal) -> None:
         entry, mac = self._auditor.entry("logout", "ended", by=by, subject=f"token {by.token_id}")
         await self._store.tokens.remove(by.token_id, of=by.user_id, entry=entry, mac=mac)
+        self._forget(by.token_id)
 
     async def add(
         self,
@@ -101,9 +103,14 @@ class Tokens:
         of = None if by.is_admin else by.user_id
         if not await self._store.tokens.remove(token_id, of=of, entry=entry, mac=mac):
             raise NotFound
+        self._forget(token_id)
 
     async def forget_expired(self) -> None:
         await self._store.tokens.forget_expired(before=self._clock())
+
+    def _forget(self, token_id: int) -> None:
+        self._principals.forget_token(token_id)
+        self._news.tell()
 
     async def _added(
         self,

@@ -99,7 +99,7 @@ class PostgresEngine:
 
     @asynccontextmanager
     async def _borrowed(self) -> AsyncIterator[Connection]:
-        connection = self._idle.pop() if self._idle else await self._connected()
+        connection = self._idle.pop() if self._idle else await self.connect()
         is_sound = False
         try:
             yield connection
@@ -137,7 +137,8 @@ class PostgresEngine:
                 while portion := await cursor.fetch(PORTION):
                     yield number, _rows(portion)
 
-    async def _connected(self) -> Connection:
+    async def connect(self) -> Connection:
+        """Make a connection and greet it; it is the caller's own. Raises `Unreachable`."""
         try:
             connection = await asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, OSError) as error:

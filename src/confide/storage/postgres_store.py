@@ -11,6 +11,7 @@ from confide.storage.keys import Keys
 from confide.storage.parts import NOTHING_THERE, StoreParts
 from confide.storage.postgres_configs import PostgresConfigs
 from confide.storage.postgres_engine import Connection, PostgresEngine
+from confide.storage.postgres_news import PostgresNews
 from confide.storage.tokens import Tokens
 
 GREETING = """
@@ -35,6 +36,7 @@ class PostgresStore(StoreParts):
         self.accounts = Accounts(self._engine)
         self.tokens = Tokens(self._engine)
         self.keys = Keys(self._engine)
+        self.news = PostgresNews(self._engine.connect)
 
     async def connect(self) -> None:
         await self.ping()
@@ -52,6 +54,7 @@ class PostgresStore(StoreParts):
         return Home(epoch, durability, is_unsafe=bool(self._unsafe), has_begun_anew=has_begun_anew)
 
     async def close(self) -> None:
+        await self.news.close()
         await self._engine.close()
 
     def _home(self) -> str:

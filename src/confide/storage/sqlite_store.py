@@ -16,6 +16,7 @@ from confide.storage.keys import Keys
 from confide.storage.parts import NOTHING_THERE, StoreParts
 from confide.storage.sqlite_configs import SqliteConfigs
 from confide.storage.sqlite_engine import SqliteEngine
+from confide.storage.sqlite_news import SqliteNews
 from confide.storage.tokens import Tokens
 
 MARK = "user.confide.home"
@@ -30,6 +31,7 @@ class SqliteStore(StoreParts):
         self.accounts = Accounts(self._engine)
         self.tokens = Tokens(self._engine)
         self.keys = Keys(self._engine)
+        self.news = SqliteNews(self._engine)
 
     async def connect(self) -> None:
         await self._engine.open()

@@ -1,0 +1,84 @@
+"""Hearing what others changed, so that what this process remembers stays true."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from confide.ports import Change, LogGone, News, Unreachable
+from confide.service.cache import Cache
+from confide.service.lease import Lease, running_time
+from confide.service.memory import Memory
+from confide.service.principals import Principals
+
+# How soon the log is tried again after it could not be read.
+AGAIN_SECONDS = 0.1
+
+_log = logging.getLogger("confide")
+
+
+class Listener:
+    """Reads the change log on and on, tells the memory, and only then renews the lease."""
+
+    def __init__(self, news: News, *, lease: Lease, memory: Memory, cache: Cache, principals: Principals) -> None:
+        self._news = news
+        self._lease = lease
+        self._memory = memory
+        self._cache = cache
+        self._principals = principals
+        self._is_deaf = False
+        # Plain integers, as in reading.
+        self.heard = 0
+        self.forgotten = 0
+
+    async def run(self) -> None:
+        """Listen until cancelled. Whatever goes wrong, the lease ends and reads go to the store."""
+        while True:
+            if await self.hear():
+                await self._news.wait()
+            else:
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def hear(self) -> bool:
+        """Read the log once; False if it could not be read."""
+        sent_at = running_time()
+        try:
+            changes = await self._news.read()
+        except LogGone:
+            _log.warning("the change log cannot be read on: everything remembered is forgotten")
+            self.forget_all()
+            return True
+        except (Unreachable, TimeoutError) as error:
+            self._note_deaf(error)
+            return False
+        except Exception:  # noqa: BLE001 - listening must go on
+            _log.exception("a bug, met while listening")
+            return False
+        for change in changes:
+            self._tell_of(change)
+        self.heard += len(changes)
+        self._is_deaf = False
+        self._lease.renew(sent_at)
+        return True
+
+    def forget_all(self) -> None:
+        """Remember nothing, and let nothing land that is under way."""
+        self.forgotten += 1
+        self._cache.overtake_all()
+        self._principals.overtake_all()
+        self._memory.clear()
+
+    def _tell_of(self, change: Change) -> None:
+        if change.key is not None:
+            self._cache.hear(change.key, change.version or 0)
+        elif change.subject is None:
+            return
+        elif change.kind.startswith("user-"):
+            self._principals.forget_user(change.subject)
+        elif change.kind == "token-revoked":
+            self._principals.forget_token(change.subject)
+
+    def _note_deaf(self, error: Exception) -> None:
+        if not self._is_deaf:
+            self._is_deaf = True
+            _log.warning("the change log cannot be read: reads go to the store (%s)", error or "no answer in time")

@@ -1,0 +1,98 @@
+"""Who a token stands for: looked up once, remembered under the same lease as configs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from weakref import WeakSet, WeakValueDictionary
+
+from confide.domain.accounts import Token, User
+from confide.domain.errors import InvalidToken
+from confide.domain.grants import Principal
+from confide.ports import SECOND, Clock, Store
+from confide.service.lease import Lease, running_time
+from confide.service.memory import Memory
+from confide.service.sharing import Shared
+
+# A principal with the names and numbers of its token and user, and its places in the indexes; then each grant.
+PRINCIPAL_BYTES = 1_600
+GRANT_BYTES = 400
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
+class Checked:
+    """A token that was looked up: for whom it stands, and until when in running time that may be believed."""
+
+    token_hash: bytes
+    principal: Principal
+    expires: float
+    fresh_until: float
+
+
+class Principals:
+    """The principals of tokens. What the log says of a token or its user ends what is remembered of it."""
+
+    def __init__(self, store: Store, memory: Memory, lease: Lease, *, clock: Clock, ttl_seconds: float) -> None:
+        self._store = store
+        self._memory = memory
+        self._lease = lease
+        self._clock = clock
+        self._ttl_seconds = ttl_seconds
+        self._of_token: WeakValueDictionary[int, Checked] = WeakValueDictionary()
+        self._of_user: dict[int, WeakSet[Checked]] = {}
+        self._heard = 0
+        self._lookups: Shared[bytes, Checked] = Shared(self._looked_up)
+
+    def held(self, token_hash: bytes, *, now: float) -> Checked | None:
+        """The token if memory may speak for it; None otherwise."""
+        checked: Checked | None = self._memory.get(token_hash)
+        if checked is None or now >= self._lease.until or now >= checked.fresh_until:
+            return None
+        return checked
+
+    def unproven(self, token_hash: bytes) -> Checked | None:
+        """The token whether or not it is proven to be good still; never one that has expired."""
+        checked: Checked | None = self._memory.get(token_hash)
+        return None if checked is None or running_time() >= checked.expires else checked
+
+    async def checked(self, token_hash: bytes) -> Checked:
+        """Look a token up, in memory where that is proven; raises `InvalidToken` or `Unreachable`."""
+        return self.held(token_hash, now=running_time()) or await self._lookups.get(token_hash)
+
+    def forget_token(self, token_id: int) -> None:
+        self._heard += 1
+        if (checked := self._of_token.pop(token_id, None)) is not None:
+            self._memory.drop(checked.token_hash)
+
+    def forget_user(self, user_id: int) -> None:
+        self._heard += 1
+        for checked in self._of_user.pop(user_id, ()):
+            self._memory.drop(checked.token_hash)
+
+    def overtake_all(self) -> None:
+        """Let nothing be believed that is being looked up now."""
+        self._heard += 1
+
+    async def _looked_up(self, token_hash: bytes) -> Checked:
+        while True:
+            heard = self._heard
+            found = await self._store.tokens.read(token_hash)
+            if heard == self._heard:
+                break  # otherwise something was heard of some token meanwhile, perhaps of this one
+        checked = None if found is None else self._believed(token_hash, *found)
+        if checked is None:
+            self._memory.drop(token_hash)
+            raise InvalidToken
+        return checked
+
+    def _believed(self, token_hash: bytes, token: Token, user: User) -> Checked | None:
+        left_seconds = (token.expires_at - self._clock()) / SECOND
+        if left_seconds <= 0 or user.is_disabled:
+            return None
+        now = running_time()
+        principal = Principal(user.id, user.login, user.grants, token.id, token.is_session, token.grants)
+        checked = Checked(token_hash, principal, now + left_seconds, now + min(left_seconds, self._ttl_seconds))
+        grants = len(user.grants) + len(token.grants or ())
+        self._memory.put(token_hash, checked, size=PRINCIPAL_BYTES + GRANT_BYTES * grants)
+        self._of_token[token.id] = checked
+        self._of_user.setdefault(user.id, WeakSet()).add(checked)
+        return checked

@@ -1,0 +1,152 @@
+"""Reading current configs: from memory where it is proven, from the store otherwise, marked where neither can be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, NamedTuple, TypeVar
+
+from confide.domain.configs import Kind
+from confide.domain.errors import Busy, NotFound
+from confide.domain.grants import Principal, Role
+from confide.domain.names import Key
+from confide.ports import Store, Unreachable
+from confide.service.access import Access
+from confide.service.cache import Cache, Current, Rendering
+from confide.service.lease import Lease, running_time
+from confide.service.opening import Opener, Overtaken
+from confide.service.principals import Principals
+from confide.service.sharing import Shared
+
+T = TypeVar("T")
+
+# A floor that no version reaches: the caller wants what the store says now.
+FROM_THE_STORE = 2**63
+# How long the store may take before what is held, and no longer proven, is given instead.
+PATIENCE_SECONDS = 0.5
+
+
+class Found(NamedTuple):
+    """An answer; if it is not proven to be the newest, with the seconds since it last was."""
+
+    answer: Any
+    stale_seconds: int | None = None
+
+
+class Reading:
+    """Every read of a current config, for any caller that has a token."""
+
+    def __init__(
+        self,
+        store: Store,
+        cache: Cache,
+        principals: Principals,
+        *,
+        lease: Lease,
+        opener: Opener,
+        access: Access,
+        stale_seconds: float,
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._principals = principals
+        self._lease = lease
+        self._opener = opener
+        self._access = access
+        self._stale_seconds = stale_seconds
+        self._fills: Shared[tuple[Key, Rendering], Any] = Shared(self._filled)
+        # Plain integers; whoever tells of them compares with what they were.
+        self.filled = 0
+        self.stale = 0
+
+    async def who(self, token_hash: bytes) -> tuple[Principal, bool]:
+        """Who is asking, and whether the store could not be asked so that what was last known had to do.
+
+        Raises `InvalidToken`, or `Unreachable` if nothing is known either.
+        """
+        checked = self._principals.held(token_hash, now=running_time())
+        if checked is not None:
+            return checked.principal, False
+        remembered = self._principals.unproven(token_hash) if self._may_be_stale() else None
+        found, is_away = await _patiently(self._principals.checked(token_hash), instead=remembered)
+        return found.principal, is_away
+
+    async def read(self, key: Key, *, by: Principal, floor: int = 0, is_away: bool = False) -> Found:
+        """Read the current version, at least `floor` if there is one; whose role is viewer sees secrets masked.
+
+        With `is_away`, where the store has just been asked in vain, it is not asked again.
+        """
+        role = await self._access.must_have(Role.VIEWER, key, by=by, action="read")
+        rendering = rendering_for(role)
+        now = running_time()
+        held = self._cache.held(key, rendering, floor=floor, now=now)
+        if held is not None:
+            return Found(held)
+        if not floor and self._cache.is_missing(key, now=now):
+            raise NotFound
+        instead = self._cache.unproven(key, rendering, floor=floor) if self._may_be_stale() else None
+        if is_away and instead is None:
+            raise Unreachable
+        if not is_away:
+            answer, is_away = await _patiently(self._asked(key, rendering, floor), instead=instead)
+        else:
+            answer = instead
+        if not is_away or self._lease.holds():
+            return Found(answer)
+        self.stale += 1
+        return Found(answer, int(self._lease.age()))
+
+    def is_past_stale(self) -> bool:
+        """Whether nothing may be answered from memory any more."""
+        return not self._lease.holds() and not self._may_be_stale()
+
+    def _may_be_stale(self) -> bool:
+        return self._lease.age() <= self._stale_seconds
+
+    async def _asked(self, key: Key, rendering: Rendering, floor: int) -> Any:
+        if floor < FROM_THE_STORE:
+            answer = await self._fills.get((key, rendering))
+            if answer.version >= floor:
+                return answer
+        # Alone: a fill that others began may have been sent before this caller came.
+        return await self._filled((key, rendering))
+
+    async def _filled(self, asked: tuple[Key, Rendering]) -> Any:
+        key, rendering = asked
+        self.filled += 1
+        while True:
+            with self._cache.flight(key) as flight:
+                current = await self._current(key)
+                answers = None if current is None else self._cache.land(flight, key, current, rendering=rendering)
+            if answers is not None:
+                break
+        if answers[rendering] is None:
+            raise NotFound
+        return answers[rendering]
+
+    async def _current(self, key: Key) -> Current | None:
+        """What the store holds now; None if it was replaced while it was opened."""
+        stored = await self._store.configs.read(key)
+        if stored is None:
+            return Current(0, None)
+        if stored.kind is Kind.RETIRED:
+            return Current(stored.version, None)
+        try:
+            return Current(stored.version, await self._opener.opened(stored))
+        except Overtaken:
+            return None
+
+
+def rendering_for(role: Role) -> Rendering:
+    return Rendering.OPENED if role >= Role.READER else Rendering.MASKED
+
+
+async def _patiently(asking: Awaitable[T], *, instead: T | None) -> tuple[T, bool]:
+    """What is asked for, or after a while what stands in for it; and whether it was that."""
+    if instead is None:
+        return await asking, False
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            return await asking, False
+    except (Unreachable, Busy, TimeoutError):
+        return instead, True

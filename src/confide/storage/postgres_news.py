@@ -1,0 +1,120 @@
+"""News on PostgreSQL: the exact difference between two snapshots, read at each nudge and each heartbeat."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+
+from confide.domain.names import Key
+from confide.domain.positions import Position
+from confide.ports import Change, LogGone, Row, Unreachable
+from confide.storage.postgres_engine import CONNECT_SECONDS, Connection
+
+CHANNEL = "confide"
+HEARTBEAT_SECONDS = 0.3
+# How long one read may take before its connection is given up: a stalled link stays open and says nothing.
+READ_SECONDS = 0.4
+# Nudges that come closer together share one read, and what is told closer together one nudge.
+PACE_SECONDS = 0.005
+
+# With no upper bound, so that a long transaction elsewhere delays nothing: what that snapshot could not see is what
+# was not begun yet and what was under way.
+SINCE = """
+    SELECT pg_current_snapshot()::text, (SELECT epoch FROM store),
+           c.xid::text::bigint, c.id, c.kind, c.tenant, c.integration_type, c.version, c.subject
+    FROM (SELECT 1) AS always
+    LEFT JOIN changes c ON c.xid >= pg_snapshot_xmax($1::text::pg_snapshot)
+                        OR c.xid = ANY(ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
+"""
+NOW = "SELECT pg_current_snapshot()::text, (SELECT epoch FROM store)"
+# The planner cannot know how recent the snapshot is; it shall walk the index whatever it thinks.
+PREPARE = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan"
+_AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+
+class PostgresNews:
+    """One connection of its own listens, tells and reads; after any trouble a new one reads on from the snapshot."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
+        self._connect = connect
+        self._connection: Connection | None = None
+        self._snapshot: str | None = None
+        self._epoch = ""
+        self._nudged = asyncio.Event()
+        self._is_to_tell = False
+        self._read_at = 0.0
+
+    async def read(self) -> list[Change]:
+        self._nudged.clear()
+        try:
+            if self._connection is None:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    self._connection = await self._connected()
+            async with asyncio.timeout(READ_SECONDS):
+                return await self._read(self._connection)
+        except _AWAY as error:
+            await self.close()
+            raise Unreachable(str(error)) from error
+        except asyncio.CancelledError:
+            await self.close()
+            raise
+        finally:
+            self._read_at = time.monotonic()
+
+    async def wait(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEARTBEAT_SECONDS):
+                await self._nudged.wait()
+        pause = self._read_at + PACE_SECONDS - time.monotonic()
+        if pause > 0:
+            await asyncio.sleep(pause)
+
+    def tell(self) -> None:
+        self._is_to_tell = True
+        self._nudged.set()
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    async def _read(self, connection: Connection) -> list[Change]:
+        if self._is_to_tell:
+            # After the commit and never inside it: there it would take a lock of the whole database.
+            self._is_to_tell = False
+            await connection.execute("NOTIFY " + CHANNEL)
+        if self._snapshot is None:
+            ((self._snapshot, self._epoch),) = await connection.fetch(NOW)
+            return []
+        rows = await connection.fetch(SINCE, self._snapshot)
+        snapshot, epoch = rows[0][:2]
+        self._snapshot = snapshot
+        if epoch != self._epoch:
+            self._epoch = epoch
+            raise LogGone
+        return [_change(row[2:]) for row in rows if row[2] is not None]
+
+    async def _connected(self) -> Connection:
+        connection = await self._connect()
+        try:
+            await connection.add_listener(CHANNEL, self._hear)
+            await connection.execute(PREPARE)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    def _hear(self, connection: Any, pid: int, _channel: str, _payload: object) -> None:
+        if pid != connection.get_server_pid():
+            self._nudged.set()
+
+
+def _change(row: Row) -> Change:
+    xid, id_, kind, tenant, type_, version, subject = row
+    key = Key(tenant, type_) if type_ else None
+    return Change(Position(xid, id_), kind, tenant, key, version, subject)

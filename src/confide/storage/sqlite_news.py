@@ -1,0 +1,69 @@
+"""News on SQLite: the file says cheaply whether anybody has committed, so it is asked often."""
+
+from __future__ import annotations
+
+import asyncio
+
+import apsw
+
+from confide.domain.names import Key
+from confide.domain.positions import Position
+from confide.ports import Change, LogGone, Row, Unreachable
+from confide.storage.sqlite_engine import SqliteEngine
+
+ASK_SECONDS = 0.05
+
+LAST = "SELECT (SELECT epoch FROM store), (SELECT coalesce(max(id), 0) FROM changes)"
+SINCE = """
+    SELECT id, kind, tenant, integration_type, version, subject FROM changes
+    WHERE id > $1 ORDER BY id
+"""
+
+
+class SqliteNews:
+    """Commits are in order of id, one writer at a time: what is above the last id is what is new."""
+
+    def __init__(self, engine: SqliteEngine) -> None:
+        self._engine = engine
+        self._data_version: int | None = None
+        self._epoch = ""
+        self._last = 0
+
+    async def read(self) -> list[Change]:
+        # Asked before the log is read: a commit in between is met again at the next read.
+        data_version = self._asked()
+        if data_version == self._data_version:
+            return []
+        ((epoch, last),) = await self._engine.rows(LAST)
+        is_first = self._data_version is None
+        if is_first or epoch != self._epoch or last < self._last:
+            self._data_version, self._epoch, self._last = data_version, epoch, last
+            if is_first:
+                return []
+            raise LogGone
+        changes = [_change(row) for row in await self._engine.rows(SINCE, self._last)]
+        if changes:
+            self._last = changes[-1].position.id
+        self._data_version = data_version
+        return changes
+
+    async def wait(self) -> None:
+        await asyncio.sleep(ASK_SECONDS)
+
+    def tell(self) -> None:
+        """Nothing to do: the file tells everybody who asks."""
+
+    async def close(self) -> None:
+        """Nothing to do: the engine owns the connection."""
+
+    def _asked(self) -> int:
+        try:
+            return int(self._engine.reader.pragma("data_version"))
+        except apsw.Error as error:
+            raise Unreachable(str(error)) from error
+
+
+def _change(row: Row) -> Change:
+    id_, kind, tenant, type_, version, subject = row
+    key = Key(tenant, type_) if type_ else None
+    return Change(Position(0, id_), kind, tenant, key, version, subject)
