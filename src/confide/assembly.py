@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from confide.api.app import make_app
 from confide.api.door import Door
+from confide.api.heads import Heads
+from confide.api.plain_reads import PlainReads
 from confide.api.prepared import Prepared
 from confide.api.services import Services
 from confide.crypto.keys import TenantKeys
@@ -51,6 +53,9 @@ from confide.storage.engines import open_store
 
 VERSION = "0.1.0"
 CHORE_SECONDS = 600
+HEADS_PART = 8
+# What is remembered lives long and holds no circles: the collector need not look at it thousands of times a second.
+GARBAGE_THRESHOLDS = (20_000, 50, 100)
 
 _log = logging.getLogger("confide")
 
@@ -168,19 +173,23 @@ class _Remembering(NamedTuple):
     """What a process remembers, and what keeps that true."""
 
     lease: Lease
-    memory: Memory
+    memory: Memory[Any]
+    heads: Heads
     cache: Cache
     principals: Principals
     listener: Listener
 
 
 def _remembering(settings: Settings, store: Store) -> _Remembering:
-    lease, memory = Lease(), Memory(settings.cache_bytes)
+    # Heads have a part of their own: where each is unlike all before, they would push out all else.
+    for_heads = settings.cache_bytes // HEADS_PART
+    lease, heads = Lease(), Heads(for_heads)
+    memory = Memory[Any](settings.cache_bytes - for_heads)
     ttl_seconds = settings.cache_ttl_seconds
     cache = Cache(memory, lease, prepare=Prepared, ttl_seconds=ttl_seconds)
     principals = Principals(store, memory, lease, clock=now, ttl_seconds=ttl_seconds)
     listener = Listener(store.news, lease=lease, memory=memory, cache=cache, principals=principals)
-    return _Remembering(lease, memory, cache, principals, listener)
+    return _Remembering(lease, memory, heads, cache, principals, listener)
 
 
 def _services(
@@ -189,29 +198,32 @@ def _services(
     auditor = Auditor(store, keys, now)
     access = Access(auditor)
     opener = Opener(store, keys, auditor)
-    lease, memory, cache, principals, listener = _remembering(settings, store)
+    lease, memory, heads, cache, principals, listener = _remembering(settings, store)
     # What several acts are given alike; each names what it takes, so a wrong name ends the start.
     judging: dict[str, Any] = {"guesses": Guesses(store, keys, now), "access": access, "auditor": auditor}
     telling: dict[str, Any] = {"principals": principals, "news": store.news}
     acting: dict[str, Any] = {"access": access, "auditor": auditor, "news": store.news, "clock": now}
     least = settings.min_password_characters
+    reading = Reading(
+        store,
+        cache,
+        principals,
+        lease=lease,
+        opener=opener,
+        access=access,
+        stale_seconds=settings.stale_reads_seconds,
+    )
     return Services(
         store=store,
         lease=lease,
         memory=memory,
+        heads=heads,
         cache=cache,
         principals=principals,
         listener=listener,
         opener=opener,
-        reading=Reading(
-            store,
-            cache,
-            principals,
-            lease=lease,
-            opener=opener,
-            access=access,
-            stale_seconds=settings.stale_reads_seconds,
-        ),
+        reading=reading,
+        plain_reads=PlainReads(reading),
         configs=Configs(store, keys, opener=opener, cache=cache, **acting),
         accounts=Accounts(store, hasher, **judging, **telling, min_password_characters=least),
         tokens=Tokens(store, hasher, **judging, **telling, clock=now),
@@ -235,6 +247,7 @@ def app_of(settings: Settings, setup_token: str) -> Door:
             async with listening(parts.services), _alongside(_chores(parts.services)):
                 gc.collect()
                 gc.freeze()
+                gc.set_threshold(*GARBAGE_THRESHOLDS)
                 yield
 
     return make_app(lambda: alive[0], version=VERSION, lifespan=lifespan)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 from starlette.responses import Response
@@ -21,6 +22,7 @@ SAFE: Headers = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 )
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 
 
@@ -39,6 +41,15 @@ class Answer:
         if self.status in (204, 304):
             described = ()
         return [*described, *SAFE, *policy, *self.headers]
+
+    def with_header(self, name: bytes, value: bytes) -> Answer:
+        return Answer(self.body, self.status, (*self.headers, (name, value)), self.content_type)
+
+    def as_bytes(self, more: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """The answer as HTTP/1.1 writes it, with more headers."""
+        lines = [b"HTTP/1.1 %d %b" % (self.status, _PHRASES[self.status])]
+        lines += [b"%b: %b" % pair for pair in (*more, *self.all_headers())]
+        return b"\r\n".join(lines) + b"\r\n\r\n" + self.body
 
     async def send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})

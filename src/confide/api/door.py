@@ -16,13 +16,14 @@ from confide.api import configs, old_contract, plain_reads
 from confide.api.answers import Answer
 from confide.api.calls import Call, Disconnected
 from confide.api.errors import answer_for
-from confide.api.plain_reads import AtOnce, PlainRead, PlainReads
 from confide.api.prepared import answer_of
 from confide.api.services import Services
 from confide.domain.audits import Caller
 from confide.domain.errors import MethodNotAllowed, NotFound
+from confide.domain.grants import Principal
 from confide.ports import ANSWER_SECONDS, answer_by, caller
-from confide.service.memory import Memory
+from confide.service.lease import running_time
+from confide.service.reading import WantedConfig
 
 Route = Callable[[Call], Awaitable[Answer]]
 
@@ -46,29 +47,61 @@ class Door:
     def __init__(self, behind: FastAPI, services: Callable[[], Services]) -> None:
         self._behind = behind
         self._services = services
-        self.reads = PlainReads(services)
 
     def document(self) -> dict[str, Any]:
         """The OpenAPI document of everything that is answered here and behind."""
         return self._behind.openapi()
 
     @property
-    def memory(self) -> Memory:
-        return self._services().memory
+    def services(self) -> Services:
+        return self._services()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._behind(scope, receive, send)
             return
-        plain = None
         if scope["method"] == "GET" and scope["raw_path"] == plain_reads.PATH:
-            plain = plain_reads.plain_read(scope["query_string"], scope["headers"])
-            if plain is not None and (at_once := self.reads.at_once(plain)) is not None:
-                await _send_at_once(send, at_once)
+            wanted = plain_reads.plain_read(scope["query_string"], scope["headers"])
+            if wanted is not None:
+                await self._read_plainly(wanted, scope, send)
                 return
-        await self._in_time(scope, receive, send, plain)
+        await self._in_time(scope, receive, send)
 
-    async def _in_time(self, scope: Scope, receive: Receive, send: Send, plain: PlainRead | None) -> None:
+    async def read(self, wanted: WantedConfig, *, address: str | None) -> Answer:
+        """Answer a plain read that memory may not answer alone; whatever happens, there is an answer.
+
+        It leaves no line in the log unless it is refused: there are thousands a second.
+        """
+        began = time.monotonic()
+        request_id = secrets.token_hex(8)
+        caller.set(Caller(address, request_id))
+        answer_by.set(began + ANSWER_SECONDS)
+        who: Principal | None = None
+        try:
+            reading = self._services().reading
+            who, is_away = await reading.who(wanted.token_hash)
+            found = await reading.read(wanted.key, by=who, floor=wanted.floor, is_away=is_away)
+            answer = answer_of(found, wanted.known)
+        except Exception as error:  # noqa: BLE001 - the last resort, which knows what to say of each
+            answer = answer_for(error, request_id=request_id)
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            _note("GET", "/config", answer.status, began=began, request_id=request_id, who=who)
+        return answer.with_header(b"request-id", request_id.encode())
+
+    async def _read_plainly(self, wanted: WantedConfig, scope: Scope, send: Send) -> None:
+        reads = self._services().plain_reads
+        prepared = reads.at_once(wanted, now=running_time())
+        if prepared is None:
+            client = scope.get("client")
+            answer = await self.read(wanted, address=client[0] if client else None)
+            await answer.send(send)
+        elif reads.is_known(wanted, prepared):
+            await Answer(b"", HTTPStatus.NOT_MODIFIED, prepared.own_headers()).send(send)
+        else:
+            await send({"type": "http.response.start", "status": 200, "headers": prepared.headers()})
+            await send({"type": "http.response.body", "body": prepared.body})
+
+    async def _in_time(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer within the time that a request has, under a request id, and leave a line in the log."""
         began = time.monotonic()
         request_id = secrets.token_hex(8)
@@ -78,22 +111,16 @@ class Door:
         call = Call(scope, receive, self._services())
         sender = _Sender(send, request_id, call)
         try:
-            await self._answered(call, sender, plain)
+            await self._answered(call, sender)
         except Disconnected:
             return
         finally:
             caller.reset(was_caller)
             answer_by.reset(was_due)
-            # A plain read that was answered leaves no line: there are thousands a second.
-            if plain is None or sender.status >= HTTPStatus.BAD_REQUEST:
-                _note(call, sender.status, request_id=request_id, seconds=time.monotonic() - began)
+            _note(call.method, call.path, sender.status, began=began, request_id=request_id, who=call.who)
 
-    async def _answered(self, call: Call, sender: _Sender, plain: PlainRead | None) -> None:
+    async def _answered(self, call: Call, sender: _Sender) -> None:
         try:
-            if plain is not None:
-                answer = await _read(call, plain)
-                await answer.send(sender)
-                return
             call.guard()
             if call.services.is_old_contract_on and await old_contract.translate(call):
                 sender.extra.append(old_contract.DEPRECATION)
@@ -143,30 +170,13 @@ class _Sender:
             await answer.send(self)
 
 
-async def _read(call: Call, plain: PlainRead) -> Answer:
-    """Answer a plain read that memory may not answer alone."""
-    reading = call.services.reading
-    call.who, is_away = await reading.who(plain.token_hash)
-    found = await reading.read(plain.key, by=call.who, floor=plain.floor, is_away=is_away)
-    return answer_of(found, plain.known)
-
-
-async def _send_at_once(send: Send, at_once: AtOnce) -> None:
-    prepared, is_known = at_once
-    if is_known:
-        await Answer(b"", 304, prepared.own_headers()).send(send)
-        return
-    await send({"type": "http.response.start", "status": 200, "headers": prepared.headers()})
-    await send({"type": "http.response.body", "body": prepared.body})
-
-
-def _note(call: Call, status: int, *, request_id: str, seconds: float) -> None:
+def _note(method: str, path: str, status: int, *, began: float, request_id: str, who: Principal | None) -> None:
     _requests.info(
         "request",
-        method=call.method,
-        path=call.path,
+        method=method,
+        path=path,
         status=status,
-        milliseconds=round(seconds * 1_000, 2),
+        milliseconds=round((time.monotonic() - began) * 1_000, 2),
         request_id=request_id,
-        user_id=call.who.user_id if call.who else None,
+        user_id=who.user_id if who else None,
     )

@@ -6,7 +6,6 @@ import asyncio
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from confide.api.answers import Answer
 from confide.api.calls import MAX_HEADERS_BYTES, MAX_URI_BYTES
 from confide.api.errors import problem
 from confide.domain.errors import HeadersTooLarge, MalformedRequest, Refusal, RequestTimeout
@@ -81,12 +80,5 @@ class GuardedProtocol(HttpToolsProtocol):
             cycle.message_event.set()
         # While an answer is under way a second one would be taken for its end: only close.
         if cycle is None or cycle.response_complete or not cycle.response_started:
-            self.transport.write(_raw(problem(refusal)))
+            self.transport.write(problem(refusal).as_bytes([(b"connection", b"close")]))
         self.transport.close()
-
-
-def _raw(answer: Answer) -> bytes:
-    lines = [b"HTTP/1.1 %d " % answer.status]
-    headers = [(name, value) for name, value in answer.all_headers() if name != b"connection"]
-    lines += [b"%b: %b" % pair for pair in (*headers, (b"connection", b"close"))]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + answer.body

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from confide.api.prepared import Prepared
-from confide.api.services import Services
 from confide.domain import configs, secrets
 from confide.domain.errors import MalformedRequest, Refusal
 from confide.domain.names import Key
-from confide.service.cache import Rendering
-from confide.service.lease import running_time
-from confide.service.principals import Checked
-from confide.service.reading import FROM_THE_STORE, rendering_for
+from confide.service.reading import FROM_THE_STORE, Reading, WantedConfig
 
 PATH = b"/config"
 # A plain request has few headers and short ones; what has more is for the application to judge.
 MOST_HEADERS = 30
 MOST_VALUE_BYTES = 1_000
+# So many reads are added up when the next one comes, for they are kept until then.
+MOST_COUNTED_APART = 512
 
 _NAME = rb"([A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?)"
 _QUERY = re.compile(rb"tenant=%b&integration_type=%b|integration_type=%b&tenant=%b" % (_NAME, _NAME, _NAME, _NAME))
 _BEARER = re.compile(rb"[Bb]earer (cfd_[A-Za-z0-9_-]{51})")
+# Request line and header lines with one space after the colon, all of it visible ASCII.
+_HEAD = re.compile(
+    rb"GET /config\?([A-Za-z0-9._=&-]+) HTTP/1\.1\r\n"
+    rb"((?:[A-Za-z0-9-]+: [\x20-\x7e]+\r\n)*[A-Za-z0-9-]+: [\x20-\x7e]+)\r\n\r\n"
+)
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
 _FROM_THE_STORE = frozenset({"no-cache", "no-store", "max-age=0"})
 # With these a request is not plain: it has a body, a condition, or a connection that does not just go on.
@@ -41,20 +43,19 @@ _READ = _NOT_PLAIN | {
 }
 
 
-@dataclass(slots=True, eq=False)
-class PlainRead:
-    """What a plain `GET /config` asks for."""
+def read_head(head: bytes) -> WantedConfig | None:
+    """Read the whole head of a request; None if it is no plain read, or not written in the usual way.
 
-    token_hash: bytes
-    key: Key
-    known: str | None
-    floor: int
-    # For whom the rendering below was chosen: as long as it is the same, so are the grants.
-    checked: Checked | None = None
-    rendering: Rendering = Rendering.MASKED
+    It takes a small part of what RFC 9112 allows; whatever else there is, the server's parser reads.
+    """
+    found = _HEAD.fullmatch(head)
+    if found is None or b" \r\n" in head:
+        return None
+    lines = [line.partition(b": ") for line in found[2].split(b"\r\n")]
+    return plain_read(found[1], [(name.lower(), value) for name, _, value in lines])
 
 
-def plain_read(query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> PlainRead | None:
+def plain_read(query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> WantedConfig | None:
     """Read a `GET /config`, its header names in lower case; None if it is not a plain one."""
     found = _QUERY.fullmatch(query)
     asked = _read_once(headers)
@@ -73,7 +74,7 @@ def plain_read(query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> PlainRea
         return None
     tenant, type_, other_type, other_tenant = found.groups()
     key = Key((tenant or other_tenant).decode(), (type_ or other_type).decode())
-    return PlainRead(token_hash, key, known, floor)
+    return WantedConfig(token_hash, key, known=known, floor=floor)
 
 
 def _read_once(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes] | None:
@@ -105,63 +106,57 @@ def floor_of(cache_control: str | None, min_version: str | None) -> int:
     return int(min_version)
 
 
+@dataclass(frozen=True, slots=True)
 class ReadCounts:
-    """What was answered from memory since it was last taken over, in plain integers."""
+    """What was answered from memory since it was last taken over."""
 
-    __slots__ = ("bytes", "hits", "not_modified", "reads")
-
-    def __init__(self) -> None:
-        self.hits = 0
-        self.not_modified = 0
-        self.bytes = 0
-        # By token and key.
-        self.reads: dict[tuple[int, Key], int] = {}
-
-
-class AtOnce(NamedTuple):
-    """An answer from memory, and whether the caller has it already."""
-
-    prepared: Prepared
-    is_known: bool
+    hits: int
+    not_modified: int
+    sent_bytes: int
+    # By token, as its hash, and key.
+    reads: dict[tuple[bytes, Key], int]
 
 
 class PlainReads:
-    """Answers plain reads from memory, or says that it may not."""
+    """Answers plain reads from memory, or says that it may not, and counts them in plain integers."""
 
-    def __init__(self, services: Callable[[], Services]) -> None:
-        self._services = services
-        self.counts = ReadCounts()
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+        self._read: list[WantedConfig] = []
+        self._reads: dict[tuple[bytes, Key], int] = {}
+        self._not_modified = 0
+        self._sent_bytes = 0
 
-    def at_once(self, plain: PlainRead) -> AtOnce | None:
-        """The answer; None unless token, grant and config are held and proven at this moment."""
-        services = self._services()
-        now = running_time()
-        checked = services.principals.held(plain.token_hash, now=now)
-        if checked is None:
+    def at_once(self, wanted: WantedConfig, *, now: float) -> Prepared | None:
+        """The answer, if memory may give it at this moment; `is_known` tells whether the caller has it already."""
+        prepared: Prepared | None = self._reading.at_once(wanted, now=now)
+        if prepared is None:
             return None
-        principal = checked.principal
-        if plain.checked is not checked:
-            role = principal.role_on(plain.key)
-            if role is None:
-                return None
-            plain.checked, plain.rendering = checked, rendering_for(role)
-        answer: Prepared | None = services.cache.held(plain.key, plain.rendering, floor=plain.floor, now=now)
-        if answer is None:
-            return None
-        return AtOnce(answer, self._counted(plain, principal.token_id, answer))
+        if not wanted.reads:
+            self._read.append(wanted)
+            if len(self._read) > MOST_COUNTED_APART:
+                self._add_up()
+        wanted.reads += 1
+        self._sent_bytes += len(prepared.raw)
+        return prepared
+
+    def is_known(self, wanted: WantedConfig, prepared: Prepared) -> bool:
+        if wanted.known is None or not configs.is_known(prepared.tag.decode(), wanted.known):
+            return False
+        self._not_modified += 1
+        self._sent_bytes -= len(prepared.raw)
+        return True
 
     def take(self) -> ReadCounts:
         """Take over what was counted so far."""
-        taken, self.counts = self.counts, ReadCounts()
+        self._add_up()
+        taken = ReadCounts(sum(self._reads.values()), self._not_modified, self._sent_bytes, self._reads)
+        self._reads, self._not_modified, self._sent_bytes = {}, 0, 0
         return taken
 
-    def _counted(self, plain: PlainRead, token_id: int, answer: Prepared) -> bool:
-        counts = self.counts
-        counts.hits += 1
-        who = (token_id, plain.key)
-        counts.reads[who] = counts.reads.get(who, 0) + 1
-        if plain.known is not None and configs.is_known(answer.tag.decode(), plain.known):
-            counts.not_modified += 1
-            return True
-        counts.bytes += len(answer.raw) - answer.body_at
-        return False
+    def _add_up(self) -> None:
+        for wanted in self._read:
+            who = (wanted.token_hash, wanted.key)
+            self._reads[who] = self._reads.get(who, 0) + wanted.reads
+            wanted.reads = 0
+        self._read.clear()

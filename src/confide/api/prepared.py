@@ -15,7 +15,7 @@ COMMON: Headers = (*SAFE, POLICY)
 class Prepared:
     """One rendering of one version: its own header lines and its body, ready to be written."""
 
-    __slots__ = ("body_at", "length", "raw", "size", "tag", "version")
+    __slots__ = ("body_at", "is_over", "raw", "size", "tag", "version")
 
     def __init__(self, config: OpenedConfig) -> None:
         # Names are ASCII without quotes, and the configuration is JSON as it was saved: no need to write it again.
@@ -24,13 +24,13 @@ class Prepared:
             config.key.integration_type.encode(),
             config.configuration,
         )
+        self.is_over = False
         self.tag = config.tag.encode()
         self.version = config.version
-        self.length = str(len(body)).encode()
-        head = b"content-length: %b\r\n%b" % (self.length, self.kept_lines)
+        head = b"content-length: %d\r\n%b" % (len(body), self.kept_lines)
         self.raw = head + body
         self.body_at = len(head)
-        self.size = sum(map(sys.getsizeof, (self, self.tag, self.version, self.length, self.raw, self.body_at)))
+        self.size = sum(map(sys.getsizeof, (self, self.tag, self.version, self.raw, self.body_at)))
 
     def __repr__(self) -> str:
         return f"<version {self.version}, {self.size} bytes>"
@@ -48,7 +48,7 @@ class Prepared:
         return ((b"etag", self.tag), (b"config-version", b"%d" % self.version))
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        described = ((b"content-type", JSON), (b"content-length", self.length))
+        described = ((b"content-type", JSON), (b"content-length", b"%d" % (len(self.raw) - self.body_at)))
         return [*described, *COMMON, *self.own_headers()]
 
 

@@ -2,156 +2,152 @@
 
 from __future__ import annotations
 
-import hashlib
-import sys
+import asyncio
+from hashlib import sha256
+from time import CLOCK_BOOTTIME, clock_gettime
 from typing import Any
-
-import httptools
 
 from confide.api.answers import JSON
 from confide.api.door import Door
 from confide.api.http_protocol import GuardedProtocol
-from confide.api.plain_reads import PATH, PlainRead, plain_read
+from confide.api.plain_reads import read_head
 from confide.api.prepared import COMMON
+from confide.service.lease import running_time
+from confide.service.reading import WantedConfig
 
-# A head that was seen before is known by its digest and not parsed again; what it may have is decided anew each time.
+# A head that was seen before is known by its digest and not read again; what it may have is decided each time.
 MOST_HEAD_BYTES = 2_048
-_END = b"\r\n\r\n"
-_URL = PATH + b"?"
+_BEGIN = b"GET /config?"
 _KEPT = b"".join(b"%b: %b\r\n" % pair for pair in COMMON)
 _DESCRIBED = b"content-type: %b\r\n%b" % (JSON, _KEPT)
 
 
 class ReadingProtocol(GuardedProtocol):
-    """Answers plain reads itself, and steps aside for what is not plain, not proven or not alone.
+    """Answers plain reads itself, and steps aside for what is not plain or not alone.
 
-    It answers only between two requests of a connection that goes on, while nothing is under way, nothing waits
-    in the pipeline and the transport takes what is written: so answers keep the order of their requests.
+    It takes only a head that came whole and alone, between two requests of a connection that goes on, while
+    nothing is under way, nothing waits in the pipeline and the transport takes what is written: so answers keep
+    the order of their requests. All else the server's own class does, as if this one were not there.
     """
 
     _is_between = True
-    _is_whole = False
-    _is_answered = False
-    _heads = 0
-    _plain: PlainRead | None = None
+    _is_last = False
+    _reading: asyncio.Task[None] | None = None
+    _came_early = b""
     _used_at = 0.0
     _headers_of_now: object = None
     _found = _not_modified = b""
 
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
         app: Any = self.app
         self._door: Door = getattr(app, "app", app)  # behind a proxy the server's own middleware stands before it
+        self._heads, self._reads = self._door.services.heads, self._door.services.plain_reads
 
     def data_received(self, data: bytes) -> None:
-        is_whole = len(data) <= MOST_HEAD_BYTES and data.endswith(_END) and self._is_between
-        if not is_whole or not self._is_free():
+        if self._reading is not None:
+            self._came_early += data
+        elif not (
+            self._is_between
+            and data.startswith(_BEGIN)
+            and len(data) <= MOST_HEAD_BYTES
+            and self._is_free()
+            and self._is_taken(data)
+        ):
             super().data_received(data)
-            return
-        memory = self._door.memory
-        digest = hashlib.sha256(data).digest()
-        known: PlainRead | None = memory.get(digest)
-        if known is not None and self._answer(known):
-            return
-        self._heads, self._plain, self._is_whole = 0, None, True
-        self._feed(data)
-        self._is_whole = False
-        if known is None and self._heads == 1 and self._plain is not None:
-            memory.put(digest, self._plain, size=_size(digest, self._plain))
+
+    def shutdown(self) -> None:
+        """End the connection; an answer that is under way goes out first."""
+        if self._reading is None:
+            super().shutdown()
+        else:
+            self._is_last = True
 
     def on_message_begin(self) -> None:
         self._is_between = False
         super().on_message_begin()
 
-    def on_headers_complete(self) -> None:
-        self._heads += 1
-        if self.url.startswith(_URL) and self._is_free() and self._goes_on():
-            plain = plain_read(self.url[len(_URL) :], self.headers)
-            if plain is not None and self._answer(plain):
-                self._plain = plain
-                self._is_answered = True
-                return
-        if self._is_whole:
-            self._unset_keepalive_if_required()
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        if not self._is_answered:
-            super().on_body(body)
-
     def on_message_complete(self) -> None:
         self._is_between = True
-        if self._is_answered:
-            self._is_answered = False
-            return
         super().on_message_complete()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection; one that was used since waits for the rest of its time."""
-        left = self._used_at + self.timeout_keep_alive - self.loop.time()
+        left = self._used_at + self.timeout_keep_alive - running_time()
         if left > 0:
             self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
         else:
             super().timeout_keep_alive_handler()
 
-    def _await_head(self) -> None:
-        if not self._is_whole:  # a head that is there need not be waited for
-            super()._await_head()
-
     def _is_free(self) -> bool:
         """Whether an answer that is written now is the next one that the caller waits for."""
         cycle = self.cycle
-        is_done = cycle is None or cycle.response_complete
-        return is_done and not self.pipeline and not self.flow.write_paused and not self.transport.is_closing()
-
-    def _goes_on(self) -> bool:
-        """Whether it is a GET without a body on a connection that is kept: the rest is read from the headers."""
-        parser = self.parser
         return (
-            parser.get_method() == b"GET"
-            and parser.get_http_version() == "1.1"
-            and bool(parser.should_keep_alive())
-            and not parser.should_upgrade()
+            (cycle is None or cycle.response_complete)
+            and not self.pipeline
+            and not self.flow.write_paused
+            and not self.transport.is_closing()
         )
 
-    def _feed(self, data: bytes) -> None:
-        # As the server does it, but for the keep-alive timer, which costs more than the answer.
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass
-        except httptools.HttpParserError:
-            self.send_400_response("")
-
-    def _answer(self, plain: PlainRead) -> bool:
-        """Write the answer, if memory may give it."""
-        at_once = self._door.reads.at_once(plain)
-        if at_once is None:
-            return False
-        if self._headers_of_now is not self.server_state.default_headers:
-            self._date()
-        prepared, is_known = at_once
-        if is_known:
+    def _is_taken(self, head: bytes) -> bool:
+        """Whether it is a plain read: then it is answered, from memory at once or from the store in a task."""
+        now = clock_gettime(CLOCK_BOOTTIME)  # as `running_time` does, without one more call
+        reads = self._reads
+        digest = sha256(head).digest()
+        wanted = self._heads.known(digest)
+        if wanted is None:
+            wanted = read_head(head)
+            if wanted is None:
+                return False
+            self._heads.note(digest, wanted)
+        self._used_at = now
+        if self.timeout_keep_alive_task is None:
+            self._begin_keeping_alive()
+        prepared = reads.at_once(wanted, now=now)
+        server = self.server_state
+        if prepared is None:
+            self._read(wanted)
+            return True
+        if self._headers_of_now is not server.default_headers:
+            self._write_date(server.default_headers)
+        if wanted.known is not None and reads.is_known(wanted, prepared):
             self.transport.write(self._not_modified + prepared.kept_lines)
         else:
             self.transport.write(self._found + prepared.raw)
-        self.server_state.total_requests += 1
-        self._used_at = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
-        self._head_is_complete()
+        server.total_requests += 1
         return True
 
-    def _date(self) -> None:
-        """Write the first lines of answers anew; the server makes its headers of each second once."""
-        self._headers_of_now = self.server_state.default_headers
-        dated = b"".join(b"%b: %b\r\n" % pair for pair in self.server_state.default_headers)
+    def _read(self, wanted: WantedConfig) -> None:
+        self.flow.pause_reading()  # nothing else is answered before this is
+        self._reading = self.loop.create_task(self._read_and_answer(wanted))
+        self.tasks.add(self._reading)
+        self._reading.add_done_callback(self.tasks.discard)
+
+    async def _read_and_answer(self, wanted: WantedConfig) -> None:
+        answer = await self._door.read(wanted, address=self.client[0] if self.client else None)
+        self._reading = None
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        ending = [(b"connection", b"close")] if self._is_last else []
+        self.transport.write(answer.as_bytes([*self.server_state.default_headers, *ending]))
+        if self._is_last:
+            self.transport.close()
+            return
+        self._used_at = clock_gettime(CLOCK_BOOTTIME)
+        self.flow.resume_reading()
+        if self._came_early:
+            early, self._came_early = self._came_early, b""
+            self.data_received(early)
+
+    def _begin_keeping_alive(self) -> None:
+        # This timer costs more than an answer: it is not set again for each, but asks when it ends.
+        self._head_is_complete()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _write_date(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Write the first lines of answers anew: the server makes its headers of each second once."""
+        self._headers_of_now = headers
+        dated = b"".join(b"%b: %b\r\n" % pair for pair in headers)
         self._found = b"HTTP/1.1 200 OK\r\n" + dated + _DESCRIBED
         self._not_modified = b"HTTP/1.1 304 Not Modified\r\n" + dated + _KEPT
-
-
-def _size(digest: bytes, plain: PlainRead) -> int:
-    own = (digest, plain, plain.token_hash, plain.key, *plain.key, plain.known)
-    return sum(map(sys.getsizeof, own))

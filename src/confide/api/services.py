@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from confide.api.heads import Heads
+from confide.api.plain_reads import PlainReads
 from confide.ports import Store
 from confide.service.accounts import Accounts
 from confide.service.cache import Cache
@@ -27,7 +30,9 @@ class Services:
     lease: Lease
     configs: Configs
     reading: Reading
-    memory: Memory
+    memory: Memory[Any]
+    heads: Heads
+    plain_reads: PlainReads
     cache: Cache
     principals: Principals
     opener: Opener

@@ -7,6 +7,7 @@ import binascii
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -107,6 +108,10 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+# How often the file is looked at while keys are used.
+ASK_SECONDS = 0.1
+
+
 class DestroyedKeys:
     """The list of keys that are never opened under again, restored backups included."""
 
@@ -114,9 +119,15 @@ class DestroyedKeys:
         self._path = path
         self._known: frozenset[bytes] = frozenset()
         self._known_state: tuple[int, int] | None = None
+        self._asked_at = 0.0
 
     def __contains__(self, key_id: bytes) -> bool:
-        return key_id in self.ids()
+        """Whether a key is on the list, as it was a moment ago: what is destroyed is also erased in the store."""
+        now = time.monotonic()
+        if now - self._asked_at > ASK_SECONDS:
+            self._asked_at = now
+            return key_id in self.ids()
+        return key_id in self._known
 
     def ids(self) -> frozenset[bytes]:
         """Read the list again if another process has added to it."""
@@ -137,6 +148,7 @@ class DestroyedKeys:
             os.write(descriptor, b"".join(key_id.hex().encode() + b"\n" for key_id in missing))
             os.fsync(descriptor)
         sync_folder(self._path.parent)
+        self._asked_at = 0.0
 
     @contextmanager
     def _locked(self) -> Iterator[int]:

@@ -15,6 +15,8 @@ KEY_BYTES = 32
 KEY_ID_BYTES = 16
 NONCE_BYTES = 12
 TAG_BYTES = 16
+# The format as a part: its length and itself.
+_FORMAT = b"\0\0\0\x01" + bytes((FORMAT,))
 _HEAD_BYTES = 1 + KEY_ID_BYTES + NONCE_BYTES
 
 
@@ -50,5 +52,8 @@ def split(sealed: bytes) -> Parts:
 
 def authenticated(key_id: bytes, bound_to: tuple[str | bytes, ...]) -> bytes:
     """The additional data: format, key id and what the bytes are bound to, each with its length before it."""
-    parts = [bytes((FORMAT,)), key_id, *(p.encode() if isinstance(p, str) else p for p in bound_to)]
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    parts = [_FORMAT, len(key_id).to_bytes(4, "big"), key_id]
+    for bound in bound_to:
+        part = bound.encode() if isinstance(bound, str) else bound
+        parts += (len(part).to_bytes(4, "big"), part)
+    return b"".join(parts)

@@ -83,7 +83,11 @@ class Principal:
 
 
 def highest_role(grants: Iterable[Grant], key: Key) -> Role | None:
-    return max((grant.role for grant in grants if grant.scope.covers(key)), default=None)
+    highest: Role | None = None
+    for grant in grants:
+        if (highest is None or grant.role > highest) and grant.scope.covers(key):
+            highest = grant.role
+    return highest
 
 
 def has_admin(grants: Iterable[Grant]) -> bool:
@@ -108,7 +112,9 @@ def scope(tenant: str, integration_type: str) -> Scope:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+    if pattern in ("*", name):
+        return True
+    return pattern.endswith("*") and name.startswith(pattern[:-1])
 
 
 def _bounds(pattern: str) -> tuple[str, str]:

@@ -6,16 +6,17 @@ import enum
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from confide.domain import bodies, masking
 from confide.domain.configs import OpenedConfig
 from confide.domain.names import Key
 from confide.service.lease import Lease, running_time
-from confide.service.memory import Memory
+from confide.service.memory import Memory, Remembered
 
 MISSING_SECONDS = 5.0
+# An entry with its list and numbers, without what it names and answers.
+ENTRY_BYTES = 220
 
 
 class Rendering(enum.IntEnum):
@@ -28,10 +29,10 @@ class Rendering(enum.IntEnum):
 class Prepared(Protocol):
     """An answer that only has to be sent. The door makes it; the service knows no more of it than this."""
 
-    @property
-    def version(self) -> int: ...
-    @property
-    def size(self) -> int: ...
+    version: int
+    size: int
+    # Set once it may not be given any more from where somebody keeps hold of it.
+    is_over: bool
 
 
 class Current(NamedTuple):
@@ -41,17 +42,26 @@ class Current(NamedTuple):
     configuration: bytes | None
 
 
-@dataclass(slots=True)
-class _Entry:
+class Entry(Remembered):
     """One version of one config, with an answer for each rendering asked for so far; none if it is missing."""
 
-    version: int
-    fresh_until: float
-    answers: list[Any] = field(default_factory=lambda: [None, None])
+    __slots__ = ("answers", "fresh_until", "version")
+
+    def __init__(self, key: Key, version: int, *, seconds: float) -> None:
+        super().__init__(ENTRY_BYTES + sum(map(sys.getsizeof, (key, *key, version))))
+        self.version = version
+        self.answers: list[Any] = [None, None]
+        self.fresh_until = self.used_at + seconds
 
     @property
     def is_missing(self) -> bool:
         return self.answers == [None, None]
+
+    def end(self) -> None:
+        super().end()
+        for answer in self.answers:
+            if answer is not None:
+                answer.is_over = True
 
 
 class Flight:
@@ -72,7 +82,7 @@ class Cache:
 
     def __init__(
         self,
-        memory: Memory,
+        memory: Memory[Any],
         lease: Lease,
         *,
         prepare: Callable[[OpenedConfig], Prepared],
@@ -84,28 +94,21 @@ class Cache:
         self._ttl_seconds = ttl_seconds
         self._flights: dict[Key, list[Flight]] = {}
 
-    def held(self, key: Key, rendering: Rendering, *, floor: int, now: float) -> Any:
-        """The answer for a key, of at least the version `floor`, if memory may give it; None otherwise."""
-        entry = self._memory.get(key)
-        if entry is None or now >= self._lease.until or now >= entry.fresh_until or entry.version < floor:
-            return None
-        return entry.answers[rendering]
+    def proven(self, key: Key, *, now: float) -> Entry | None:
+        """What memory may speak for, be it that there is nothing."""
+        entry = self.unproven(key, now=now)
+        return None if entry is None or now >= self._lease.until or now >= entry.fresh_until else entry
 
-    def unproven(self, key: Key, rendering: Rendering, *, floor: int) -> Any:
-        """The answer for a key, of at least the version `floor`, whether or not it is proven to be the newest."""
-        entry = self._memory.get(key)
-        return None if entry is None or entry.version < floor else entry.answers[rendering]
-
-    def is_missing(self, key: Key, *, now: float) -> bool:
-        """Whether memory may say that there is nothing."""
-        entry = self._memory.get(key)
-        return entry is not None and entry.is_missing and now < self._lease.until and now < entry.fresh_until
+    def unproven(self, key: Key, *, now: float) -> Entry | None:
+        """What is held, whether or not it is proven to be the newest."""
+        entry: Entry | None = self._memory.get(key, now=now)
+        return entry
 
     def hear(self, key: Key, version: int) -> None:
         """Somebody saved this version: whatever is older ends, or will not land."""
         for flight in self._flights.get(key, ()):
             flight.heard = max(flight.heard, version)
-        entry = self._memory.get(key)
+        entry = self.unproven(key, now=0)
         if entry is not None and entry.version < version:
             self._memory.drop(key)
 
@@ -133,25 +136,21 @@ class Cache:
         if current.version < flight.heard:
             return None
         self.hear(key, current.version)
-        entry = self._memory.get(key)
+        entry = self.unproven(key, now=0)
         if entry is not None and entry.version > current.version:
             return None
-        answers = [None, None] if entry is None else entry.answers
-        if current.configuration is not None and answers[rendering] is None:
-            answers[rendering] = self._prepared(key, current, rendering)
         seconds = MISSING_SECONDS if current.configuration is None else self._ttl_seconds
-        entry = _Entry(current.version, running_time() + seconds, answers)
-        self._memory.put(key, entry, size=_size(key, entry))
-        return answers
+        if entry is None:
+            entry = Entry(key, current.version, seconds=seconds)
+            self._memory.put(key, entry)
+        entry.fresh_until = running_time() + seconds
+        if current.configuration is not None and entry.answers[rendering] is None:
+            answer = entry.answers[rendering] = self._prepared(key, current, rendering)
+            self._memory.grow(key, entry, answer.size)
+        return entry.answers
 
     def _prepared(self, key: Key, current: Current, rendering: Rendering) -> Prepared:
         configuration = current.configuration or b""
         is_masked = rendering is Rendering.MASKED
         shown = bodies.write(masking.masked(bodies.read_kept(configuration))) if is_masked else configuration
         return self._prepare(OpenedConfig(key, current.version, shown, is_masked=is_masked))
-
-
-def _size(key: Key, entry: _Entry) -> int:
-    own = sum(map(sys.getsizeof, (key, *key, entry, entry.answers, entry.version, entry.fresh_until)))
-    answers: list[Prepared] = [answer for answer in entry.answers if answer is not None]
-    return own + sum(answer.size for answer in answers)

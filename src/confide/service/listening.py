@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 from confide.ports import Change, LogGone, News, Unreachable
 from confide.service.cache import Cache
@@ -20,7 +21,7 @@ _log = logging.getLogger("confide")
 class Listener:
     """Reads the change log on and on, tells the memory, and only then renews the lease."""
 
-    def __init__(self, news: News, *, lease: Lease, memory: Memory, cache: Cache, principals: Principals) -> None:
+    def __init__(self, news: News, *, lease: Lease, memory: Memory[Any], cache: Cache, principals: Principals) -> None:
         self._news = news
         self._lease = lease
         self._memory = memory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
 from confide.domain.accounts import Token, User
@@ -10,7 +10,7 @@ from confide.domain.errors import InvalidToken
 from confide.domain.grants import Principal
 from confide.ports import SECOND, Clock, Store
 from confide.service.lease import Lease, running_time
-from confide.service.memory import Memory
+from confide.service.memory import Memory, Remembered
 from confide.service.sharing import Shared
 
 # A principal with the names and numbers of its token and user, and its places in the indexes; then each grant.
@@ -18,20 +18,24 @@ PRINCIPAL_BYTES = 1_600
 GRANT_BYTES = 400
 
 
-@dataclass(slots=True, weakref_slot=True, eq=False)
-class Checked:
+class Checked(Remembered):
     """A token that was looked up: for whom it stands, and until when in running time that may be believed."""
 
-    token_hash: bytes
-    principal: Principal
-    expires: float
-    fresh_until: float
+    __slots__ = ("__weakref__", "expires", "fresh_until", "principal", "token_hash")
+
+    def __init__(self, token_hash: bytes, principal: Principal, *, expires: float, fresh_until: float) -> None:
+        grants = len(principal.grants) + len(principal.narrowed or ())
+        super().__init__(PRINCIPAL_BYTES + GRANT_BYTES * grants)
+        self.token_hash = token_hash
+        self.principal = principal
+        self.expires = expires
+        self.fresh_until = fresh_until
 
 
 class Principals:
     """The principals of tokens. What the log says of a token or its user ends what is remembered of it."""
 
-    def __init__(self, store: Store, memory: Memory, lease: Lease, *, clock: Clock, ttl_seconds: float) -> None:
+    def __init__(self, store: Store, memory: Memory[Any], lease: Lease, *, clock: Clock, ttl_seconds: float) -> None:
         self._store = store
         self._memory = memory
         self._lease = lease
@@ -42,21 +46,19 @@ class Principals:
         self._heard = 0
         self._lookups: Shared[bytes, Checked] = Shared(self._looked_up)
 
-    def held(self, token_hash: bytes, *, now: float) -> Checked | None:
+    def proven(self, token_hash: bytes, *, now: float) -> Checked | None:
         """The token if memory may speak for it; None otherwise."""
-        checked: Checked | None = self._memory.get(token_hash)
-        if checked is None or now >= self._lease.until or now >= checked.fresh_until:
-            return None
-        return checked
+        checked: Checked | None = self._memory.get(token_hash, now=now)
+        return None if checked is None or now >= self._lease.until or now >= checked.fresh_until else checked
 
-    def unproven(self, token_hash: bytes) -> Checked | None:
+    def unproven(self, token_hash: bytes, *, now: float) -> Checked | None:
         """The token whether or not it is proven to be good still; never one that has expired."""
-        checked: Checked | None = self._memory.get(token_hash)
-        return None if checked is None or running_time() >= checked.expires else checked
+        checked: Checked | None = self._memory.get(token_hash, now=now)
+        return None if checked is None or now >= checked.expires else checked
 
     async def checked(self, token_hash: bytes) -> Checked:
         """Look a token up, in memory where that is proven; raises `InvalidToken` or `Unreachable`."""
-        return self.held(token_hash, now=running_time()) or await self._lookups.get(token_hash)
+        return self.proven(token_hash, now=running_time()) or await self._lookups.get(token_hash)
 
     def forget_token(self, token_id: int) -> None:
         self._heard += 1
@@ -88,11 +90,11 @@ class Principals:
         left_seconds = (token.expires_at - self._clock()) / SECOND
         if left_seconds <= 0 or user.is_disabled:
             return None
-        now = running_time()
         principal = Principal(user.id, user.login, user.grants, token.id, token.is_session, token.grants)
-        checked = Checked(token_hash, principal, now + left_seconds, now + min(left_seconds, self._ttl_seconds))
-        grants = len(user.grants) + len(token.grants or ())
-        self._memory.put(token_hash, checked, size=PRINCIPAL_BYTES + GRANT_BYTES * grants)
+        now = running_time()
+        fresh_until = now + min(left_seconds, self._ttl_seconds)
+        checked = Checked(token_hash, principal, expires=now + left_seconds, fresh_until=fresh_until)
+        self._memory.put(token_hash, checked)
         self._of_token[token.id] = checked
         self._of_user.setdefault(user.id, WeakSet()).add(checked)
         return checked

@@ -14,8 +14,9 @@ from confide.ports import Store, Unreachable
 from confide.service.access import Access
 from confide.service.cache import Cache, Current, Rendering
 from confide.service.lease import Lease, running_time
+from confide.service.memory import ORDER_SECONDS, Remembered
 from confide.service.opening import Opener, Overtaken
-from confide.service.principals import Principals
+from confide.service.principals import Checked, Principals
 from confide.service.sharing import Shared
 
 T = TypeVar("T")
@@ -24,6 +25,8 @@ T = TypeVar("T")
 FROM_THE_STORE = 2**63
 # How long the store may take before what is held, and no longer proven, is given instead.
 PATIENCE_SECONDS = 0.5
+# What is wanted with its names, numbers and the digest that it is known by.
+WANTED_BYTES = 650
 
 
 class Found(NamedTuple):
@@ -31,6 +34,27 @@ class Found(NamedTuple):
 
     answer: Any
     stale_seconds: int | None = None
+
+
+class WantedConfig(Remembered):
+    """What somebody wants to read, perhaps again and again: it keeps hold of what answered it the last time.
+
+    The answer is good while neither it nor the token is over, until the next second begins, under the lease.
+    """
+
+    __slots__ = ("answer", "checked", "floor", "key", "known", "reads", "second", "token_hash")
+
+    def __init__(self, token_hash: bytes, key: Key, *, known: str | None = None, floor: int = 0) -> None:
+        super().__init__(WANTED_BYTES)
+        self.token_hash = token_hash
+        self.key = key
+        # The tags that the caller has, and the version that it has seen.
+        self.known = known
+        self.floor = floor
+        self.reads = 0
+        self.answer: Any = None
+        self.checked: Checked | None = None
+        self.second: object = None
 
 
 class Reading:
@@ -55,19 +79,34 @@ class Reading:
         self._access = access
         self._stale_seconds = stale_seconds
         self._fills: Shared[tuple[Key, Rendering], Any] = Shared(self._filled)
+        # What is kept hold of is kept for one second, which an object of its own stands for.
+        self._second: object = None
+        self._second_ends = 0.0
         # Plain integers; whoever tells of them compares with what they were.
         self.filled = 0
         self.stale = 0
+
+    def at_once(self, wanted: WantedConfig, *, now: float) -> Any:
+        """The answer, if token, grant and config are held and proven at this moment; None otherwise."""
+        if now >= self._lease.until:
+            return None
+        if now >= self._second_ends:
+            self._second, self._second_ends = object(), now + ORDER_SECONDS
+        answer, checked = wanted.answer, wanted.checked
+        if wanted.second is self._second and checked is not None and not (answer.is_over or checked.is_over):
+            return answer
+        return self._held(wanted, now)
 
     async def who(self, token_hash: bytes) -> tuple[Principal, bool]:
         """Who is asking, and whether the store could not be asked so that what was last known had to do.
 
         Raises `InvalidToken`, or `Unreachable` if nothing is known either.
         """
-        checked = self._principals.held(token_hash, now=running_time())
+        now = running_time()
+        checked = self._principals.proven(token_hash, now=now)
         if checked is not None:
             return checked.principal, False
-        remembered = self._principals.unproven(token_hash) if self._may_be_stale() else None
+        remembered = self._principals.unproven(token_hash, now=now) if self._may_be_stale() else None
         found, is_away = await _patiently(self._principals.checked(token_hash), instead=remembered)
         return found.principal, is_away
 
@@ -79,12 +118,13 @@ class Reading:
         role = await self._access.must_have(Role.VIEWER, key, by=by, action="read")
         rendering = rendering_for(role)
         now = running_time()
-        held = self._cache.held(key, rendering, floor=floor, now=now)
-        if held is not None:
-            return Found(held)
-        if not floor and self._cache.is_missing(key, now=now):
-            raise NotFound
-        instead = self._cache.unproven(key, rendering, floor=floor) if self._may_be_stale() else None
+        entry = self._cache.proven(key, now=now)
+        if entry is not None and entry.version >= floor:
+            if entry.is_missing:
+                raise NotFound
+            if (answer := entry.answers[rendering]) is not None:
+                return Found(answer)
+        instead = self._unproven(key, rendering, floor=floor, now=now)
         if is_away and instead is None:
             raise Unreachable
         if not is_away:
@@ -99,6 +139,23 @@ class Reading:
     def is_past_stale(self) -> bool:
         """Whether nothing may be answered from memory any more."""
         return not self._lease.holds() and not self._may_be_stale()
+
+    def _held(self, wanted: WantedConfig, now: float) -> Any:
+        """Look up what is held, which also tells the memory that it is in use; keep hold of it for the second."""
+        wanted.second = None
+        checked = self._principals.proven(wanted.token_hash, now=now)
+        entry = self._cache.proven(wanted.key, now=now)
+        role = None if checked is None else checked.principal.role_on(wanted.key)
+        if checked is None or entry is None or role is None or entry.version < wanted.floor:
+            return None
+        answer = entry.answers[rendering_for(role)]
+        if answer is not None and min(entry.fresh_until, checked.fresh_until) >= self._second_ends:
+            wanted.answer, wanted.checked, wanted.second = answer, checked, self._second
+        return answer
+
+    def _unproven(self, key: Key, rendering: Rendering, *, floor: int, now: float) -> Any:
+        entry = self._cache.unproven(key, now=now) if self._may_be_stale() else None
+        return None if entry is None or entry.version < floor else entry.answers[rendering]
 
     def _may_be_stale(self) -> bool:
         return self._lease.age() <= self._stale_seconds

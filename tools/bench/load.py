@@ -1,0 +1,110 @@
+"""Load by wrk, the same for everybody: a closed loop on loopback, requests made by a Lua script beforehand."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from running import cpu_seconds
+
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
+# One request a line, its line ends written as |; every script picks at random among them.
+SCRIPT = """
+local requests, ready = {}, {}
+for line in io.lines(os.getenv("BENCH_REQUESTS")) do requests[#requests + 1] = (line:gsub("|", "\\r\\n")) end
+local fresh = os.getenv("BENCH_FRESH") == "1"
+local number = 0
+function init() math.randomseed(tonumber(os.getenv("BENCH_SEED"))) end
+function request()
+  local chosen = requests[math.random(#requests)]
+  if fresh then
+    number = number + 1
+    chosen = chosen:gsub("X%-Fresh: 0", "X-Fresh: " .. number, 1)
+  end
+  return chosen
+end
+"""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one run came to."""
+
+    requests: int
+    errors: int
+    seconds: float
+    cpu_us: float
+    p50_ms: float
+    p99_ms: float
+
+    @property
+    def rate(self) -> float:
+        return self.requests / self.seconds
+
+    def as_json(self) -> dict[str, float]:
+        return {**asdict(self), "rate": self.rate}
+
+
+def measure(
+    pids: list[int],
+    port: int,
+    requests: list[bytes],
+    *,
+    folder: Path,
+    connections: int = 32,
+    seconds: float = 4,
+    is_fresh: bool = False,
+    seed: int = 1,
+) -> Figures:
+    """Load a server with requests picked at random; the processor time is that of the processes named."""
+    script, lines = folder / "load.lua", folder / "requests.txt"
+    script.write_text(SCRIPT)
+    lines.write_bytes(b"".join(request.replace(b"\r\n", b"|") + b"\n" for request in requests))
+    before = sum(map(cpu_seconds, pids))
+    output = subprocess.run(
+        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script, f"http://127.0.0.1:{port}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"BENCH_REQUESTS": str(lines), "BENCH_FRESH": str(int(is_fresh)), "BENCH_SEED": str(seed)},
+    ).stdout
+    spent = sum(map(cpu_seconds, pids)) - before
+    count, took = _found(r"(\d+) requests in ([\d.]+)(\w+),", output)
+    return Figures(
+        requests=int(count),
+        errors=_errors(output),
+        seconds=took,
+        cpu_us=spent / count * 1e6,
+        p50_ms=_latency(output, 50) * 1e3,
+        p99_ms=_latency(output, 99) * 1e3,
+    )
+
+
+def get(path: str, *headers: str) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", "Host: localhost", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def post(path: str, body: bytes, *headers: str, method: str = "POST") -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers]
+    return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
+
+
+def _found(pattern: str, output: str) -> tuple[float, float]:
+    match = re.search(pattern, output)
+    if match is None:
+        raise RuntimeError(f"wrk said what was not understood:\n{output}")
+    return float(match[1]), float(match[2]) * _UNITS[match[3]]
+
+
+def _latency(output: str, percent: int) -> float:
+    match = re.search(rf"{percent}%\s+([\d.]+)(\w+)", output)
+    return float(match[1]) * _UNITS[match[2]] if match else float("nan")
+
+
+def _errors(output: str) -> int:
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
+    sockets = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", output)
+    return (int(refused[1]) if refused else 0) + (sum(map(int, sockets.groups())) if sockets else 0)

@@ -1,0 +1,90 @@
+"""A store filled for a measurement, through the store's own append, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from confide.assembly import Parts, parts_of, prepare
+from confide.domain import grants
+from confide.domain.accounts import NewUser
+from confide.domain.bodies import write
+from confide.domain.configs import Kind
+from confide.domain.names import Key
+from confide.ports import NewVersion, SealContext
+from confide.settings import Settings
+from confide.storage.clock import now
+from confide.storage.configs import APPEND as SQLITE_APPEND
+from confide.storage.transactions import Many, Transaction
+
+TYPE = "flight-information-system"
+TYPES_A_TENANT = 10
+BATCH = 2_000
+# Its answer has 230 bytes of body.
+CONFIGURATION = write(
+    {
+        "username": "acme_user",
+        "password": "acme12345",
+        "wsdl_urls": {
+            "session_url": "https://session.manager.svc",
+            "booking_url": "https://booking.manager.svc",
+        },
+    }
+)
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """A filled store and tokens for it."""
+
+    settings: Settings
+    reader: str
+    admin: str
+    login: str
+    password: str
+
+
+def key(number: int) -> Key:
+    return Key(f"tenant-{number // TYPES_A_TENANT}", f"{TYPE}-{number % TYPES_A_TENANT}")
+
+
+async def seed(settings: Settings, count: int, *, progress: Callable[[int], None] = lambda _: None) -> Seeded:
+    """Fill an empty store with that many configs, a reader's token and an admin's."""
+    await prepare(settings, accepts_unsafe=True)
+    password = "a password of the benchmark"  # noqa: S105 - of a store that is thrown away
+    async with parts_of(settings, accepts_unsafe=True) as parts:
+        admin = await _token(parts, "bench-admin", grants.grant("admin", "*", "*"), password=password)
+        reader = await _token(parts, "bench-reader", grants.grant("reader", "*", "*"), password=password)
+        engine: Any = parts.store._engine  # type: ignore[attr-defined]
+        for begin in range(0, count, BATCH):
+            rows = [await _row(parts, key(number)) for number in range(begin, min(begin + BATCH, count))]
+            await engine.transact_long(_append(rows))
+            progress(len(rows))
+    return Seeded(settings, reader, admin, "bench-admin", password)
+
+
+async def _row(parts: Parts, at: Key) -> tuple[Any, ...]:
+    key_id = await parts.keys.key_for_saving(at.tenant, None) if at.integration_type.endswith("-0") else _LAST[0]
+    _LAST[0] = key_id
+    body = parts.keys.seal(CONFIGURATION, SealContext(at, 1, Kind.SAVED), key_id=key_id)
+    new = NewVersion(at, 1, Kind.SAVED, key_id, body, saved_by=1, saved_at=now())
+    return (str(new.kind), *new.key, new.version, new.key_id, new.body, new.saved_by, new.saved_at)
+
+
+_LAST: list[bytes] = [b""]
+
+
+def _append(rows: list[tuple[Any, ...]]) -> Transaction[None]:
+    yield Many(SQLITE_APPEND.replace("RETURNING id", ""), rows)
+
+
+async def _token(parts: Parts, login: str, *given: Any, password: str) -> str:
+    hashed = await parts.hasher.hash(password)
+    entry, mac = parts.services.configs._auditor.entry("add user", "added", by=None)
+    await parts.store.accounts.add(NewUser(login, given, hashed), entry=entry, mac=mac)
+    user = await parts.store.accounts.read(login)
+    added = await parts.services.tokens._added(
+        user, label="bench", grants=None, expires_at=now() + 10**12, by=None, begun_with=user.password
+    )
+    return added[0]
