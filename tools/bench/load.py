@@ -10,20 +10,17 @@ from pathlib import Path
 from running import cpu_seconds
 
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
-# One request a line, its line ends written as |; every script picks at random among them.
+# One request a line, its line ends written as |; picked at random, or each once, in turn.
 SCRIPT = """
-local requests, ready = {}, {}
+local requests = {}
 for line in io.lines(os.getenv("BENCH_REQUESTS")) do requests[#requests + 1] = (line:gsub("|", "\\r\\n")) end
-local fresh = os.getenv("BENCH_FRESH") == "1"
+local in_turn = os.getenv("BENCH_IN_TURN") == "1"
 local number = 0
-function init() math.randomseed(tonumber(os.getenv("BENCH_SEED"))) end
+function init() math.randomseed(1) end
 function request()
-  local chosen = requests[math.random(#requests)]
-  if fresh then
-    number = number + 1
-    chosen = chosen:gsub("X%-Fresh: 0", "X-Fresh: " .. number, 1)
-  end
-  return chosen
+  if not in_turn then return requests[math.random(#requests)] end
+  number = number % #requests + 1
+  return requests[number]
 end
 """
 
@@ -55,10 +52,9 @@ def measure(
     folder: Path,
     connections: int = 32,
     seconds: float = 4,
-    is_fresh: bool = False,
-    seed: int = 1,
+    is_in_turn: bool = False,
 ) -> Figures:
-    """Load a server with requests picked at random; the processor time is that of the processes named."""
+    """Load a server with requests picked at random or in turn; the processor time is that of the processes named."""
     script, lines = folder / "load.lua", folder / "requests.txt"
     script.write_text(SCRIPT)
     lines.write_bytes(b"".join(request.replace(b"\r\n", b"|") + b"\n" for request in requests))
@@ -68,7 +64,7 @@ def measure(
         capture_output=True,
         text=True,
         check=True,
-        env={"BENCH_REQUESTS": str(lines), "BENCH_FRESH": str(int(is_fresh)), "BENCH_SEED": str(seed)},
+        env={"BENCH_REQUESTS": str(lines), "BENCH_IN_TURN": str(int(is_in_turn))},
     ).stdout
     spent = sum(map(cpu_seconds, pids)) - before
     count, took = _found(r"(\d+) requests in ([\d.]+)(\w+),", output)

@@ -22,18 +22,14 @@ MOST_COUNTED_APART = 512
 _NAME = rb"([A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?)"
 _QUERY = re.compile(rb"tenant=%b&integration_type=%b|integration_type=%b&tenant=%b" % (_NAME, _NAME, _NAME, _NAME))
 _BEARER = re.compile(rb"[Bb]earer (cfd_[A-Za-z0-9_-]{51})")
-# Request line and header lines with one space after the colon, all of it visible ASCII.
-_HEAD = re.compile(
-    rb"GET /config\?([A-Za-z0-9._=&-]+) HTTP/1\.1\r\n"
-    rb"((?:[A-Za-z0-9-]+: [\x20-\x7e]+\r\n)*[A-Za-z0-9-]+: [\x20-\x7e]+)\r\n\r\n"
-)
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
 _FROM_THE_STORE = frozenset({"no-cache", "no-store", "max-age=0"})
 # With these a request is not plain: it has a body, a condition, or a connection that does not just go on.
 _NOT_PLAIN = frozenset(
     {b"content-length", b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"if-match"}
 )
-_READ = _NOT_PLAIN | {
+# The headers that a plain read looks at.
+READ = _NOT_PLAIN | {
     b"host",
     b"authorization",
     b"if-none-match",
@@ -41,18 +37,6 @@ _READ = _NOT_PLAIN | {
     b"cache-control",
     b"config-min-version",
 }
-
-
-def read_head(head: bytes) -> WantedConfig | None:
-    """Read the whole head of a request; None if it is no plain read, or not written in the usual way.
-
-    It takes a small part of what RFC 9112 allows; whatever else there is, the server's parser reads.
-    """
-    found = _HEAD.fullmatch(head)
-    if found is None or b" \r\n" in head:
-        return None
-    lines = [line.partition(b": ") for line in found[2].split(b"\r\n")]
-    return plain_read(found[1], [(name.lower(), value) for name, _, value in lines])
 
 
 def plain_read(query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> WantedConfig | None:
@@ -83,7 +67,7 @@ def _read_once(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes] | N
     for name, value in headers:
         if len(value) > MOST_VALUE_BYTES or name in asked:
             return None
-        if name in _READ:
+        if name in READ:
             asked[name] = value
     return asked if len(headers) <= MOST_HEADERS and _NOT_PLAIN.isdisjoint(asked) else None
 

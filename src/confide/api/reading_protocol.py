@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from hashlib import sha256
 from time import CLOCK_BOOTTIME, clock_gettime
 from typing import Any
 
 from confide.api.answers import JSON
 from confide.api.door import Door
 from confide.api.http_protocol import GuardedProtocol
-from confide.api.plain_reads import read_head
 from confide.api.prepared import COMMON
 from confide.service.lease import running_time
 from confide.service.reading import WantedConfig
@@ -93,13 +91,9 @@ class ReadingProtocol(GuardedProtocol):
         """Whether it is a plain read: then it is answered, from memory at once or from the store in a task."""
         now = clock_gettime(CLOCK_BOOTTIME)  # as `running_time` does, without one more call
         reads = self._reads
-        digest = sha256(head).digest()
-        wanted = self._heads.known(digest)
+        wanted = self._heads.wanted(head)
         if wanted is None:
-            wanted = read_head(head)
-            if wanted is None:
-                return False
-            self._heads.note(digest, wanted)
+            return False
         self._used_at = now
         if self.timeout_keep_alive_task is None:
             self._begin_keeping_alive()
