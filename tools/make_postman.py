@@ -82,6 +82,9 @@ STEPS = (
     Step("Make a service token", "POST /tokens", checks=(KEEP_TOKEN_ID,)),
     Step("List tokens", "GET /tokens"),
     Step("Revoke it", "DELETE /tokens/{token_id}", path={"token_id": "{{token_id}}"}),
+    Step(
+        "What is counted", "GET /metrics", checks=('pm.expect(pm.response.text()).to.include("confide_reads_total");',)
+    ),
     Step("Remove a user", "DELETE /users/{login}", path={"login": "worker"}),
     Step("Destroy a tenant's key", "DELETE /tenants/{tenant}", path={"tenant": "acme"}, query={"confirm": "acme"}),
     Step("Change the password", "PUT /users/me/password", body={"old": "{{password}}", "new": "{{password}}"}),

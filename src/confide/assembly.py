@@ -232,6 +232,7 @@ def _services(
         setup_token=setup_token,
         is_old_contract_on=settings.old_contract,
         is_unsafe=home.is_unsafe,
+        has_open_metrics=settings.metrics == "open",
     )
 
 
@@ -242,9 +243,10 @@ def app_of(settings: Settings, setup_token: str) -> Door:
     @asynccontextmanager
     async def lifespan(_app: object) -> AsyncIterator[None]:
         async with parts_of(settings, setup_token=setup_token) as parts:
-            alive[:] = [parts.services]
-            _say_when_draining(parts.services)
-            async with listening(parts.services), _alongside(_chores(parts.services)):
+            services = parts.services
+            alive[:] = [services]
+            _say_when_draining(services)
+            async with listening(services), _alongside(_chores(services)), _alongside(services.metrics.run()):
                 gc.collect()
                 gc.freeze()
                 gc.set_threshold(*GARBAGE_THRESHOLDS)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -16,6 +20,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.supervisors import Multiprocess
 
 from confide import logs
+from confide.api.metrics import FOLDER_VARIABLE
 from confide.api.reading_protocol import ReadingProtocol
 from confide.assembly import VERSION, Started, app_of, prepare
 from confide.crypto.master_keys import FILE_NAME
@@ -46,9 +51,22 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
         setup_token = "" if settings.is_for_this_machine or started.has_had_user else secrets.token_urlsafe(24)
         for line in start_lines(settings, started, port=listener.getsockname()[1], setup_token=setup_token):
             say(line)
-        _run(_server_config(settings, setup_token), listener)
+        with _counting(settings.data / "metrics" / str(listener.getsockname()[1])):
+            _run(_server_config(settings, setup_token), listener)
     finally:
         listener.close()
+
+
+@contextmanager
+def _counting(folder: Path) -> Iterator[None]:
+    """Give the workers a folder for what they count, empty at each start."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    os.environ[FOLDER_VARIABLE] = str(folder)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def worker_app(settings: Settings, setup_token: str) -> object:

@@ -53,6 +53,7 @@ ROWS = {
     ("DELETE", "/tenants/{tenant}"): Row("admin", "whole"),
     ("GET", "/health/live"): Row("nobody", "open"),
     ("GET", "/health/ready"): Row("nobody", "open"),
+    ("GET", "/metrics"): Row("admin", "whole"),
 }
 # What one sees of a missing thing with enough of a role: there is nothing, or it is made.
 MAKES = {("POST", "/config"), ("PUT", "/config"), ("POST", "/user"), ("POST", "/tokens")}

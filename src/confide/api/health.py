@@ -10,7 +10,7 @@ from confide.api.answers import Answer, json_answer
 from confide.api.models import Health
 from confide.api.routes import OPEN, Asked, StrictRoute
 from confide.domain.errors import Busy
-from confide.ports import Unreachable
+from confide.ports import Store, Unreachable
 
 ANSWER_SECONDS = 1.0
 
@@ -30,15 +30,26 @@ async def live(call: Asked) -> Answer:  # noqa: ARG001 - alive is whoever answer
     summary="Can it answer?",
 )
 async def ready(call: Asked) -> Answer:
-    """200 while this process can answer, `degraded` with reasons if something is not as it should be; else 503."""
+    """200 while this process can answer reads, `degraded` with reasons if something is not as it should be; else 503.
+
+    While the store does not answer, what is in memory still does, until it is too old.
+    """
     services = call.services
     hindered = ["draining"] if services.is_draining else []
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            await services.store.ping()
-    except (Unreachable, Busy, TimeoutError):
-        hindered.append("store-unavailable")
     worrying = ["unsafe-durability"] if services.is_unsafe else []
     worrying += ["integrity-error"] if services.opener.broken else []
+    if not await _answers(services.store):
+        (hindered if services.reading.is_past_stale() else worrying).append("store-unavailable")
+    elif not services.lease.holds():
+        worrying.append("news-unavailable")
     status = "unavailable" if hindered else "degraded" if worrying else "ok"
     return json_answer({"status": status, "reasons": hindered + worrying}, status=503 if hindered else 200)
+
+
+async def _answers(store: Store) -> bool:
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await store.ping()
+    except (Unreachable, Busy, TimeoutError):
+        return False
+    return True

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from confide.api.heads import Heads
+from confide.api.metrics import WorkerMetrics
 from confide.api.plain_reads import PlainReads
 from confide.ports import Store
 from confide.service.accounts import Accounts
@@ -43,4 +44,9 @@ class Services:
     setup_token: str = field(repr=False)
     is_old_contract_on: bool = True
     is_unsafe: bool = False
+    has_open_metrics: bool = False
     is_draining: bool = False
+    metrics: WorkerMetrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.metrics = WorkerMetrics(self)

@@ -68,6 +68,7 @@ class Principal:
     token_id: int
     is_session: bool = False
     narrowed: tuple[Grant, ...] | None = None
+    is_service_account: bool = False
 
     def role_on(self, key: Key) -> Role | None:
         """The role on a key: what the user's grants and the token's own grants both allow."""

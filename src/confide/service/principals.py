@@ -90,7 +90,15 @@ class Principals:
         left_seconds = (token.expires_at - self._clock()) / SECOND
         if left_seconds <= 0 or user.is_disabled:
             return None
-        principal = Principal(user.id, user.login, user.grants, token.id, token.is_session, token.grants)
+        principal = Principal(
+            user.id,
+            user.login,
+            user.grants,
+            token.id,
+            token.is_session,
+            narrowed=token.grants,
+            is_service_account=user.password is None,
+        )
         now = running_time()
         fresh_until = now + min(left_seconds, self._ttl_seconds)
         checked = Checked(token_hash, principal, expires=now + left_seconds, fresh_until=fresh_until)

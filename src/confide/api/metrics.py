@@ -1,0 +1,129 @@
+"""`/metrics`: what all workers count, on one page. The only module that knows the metrics library."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter
+from starlette.responses import PlainTextResponse
+
+from confide.api.answers import Answer
+from confide.api.routes import HALF_OPEN, Asked, StrictRoute
+from confide.domain.errors import NotAllowed
+
+if TYPE_CHECKING:
+    from confide.api.services import Services
+
+# The library's own variable: the folder in which the workers of one service keep what they count.
+FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+TAKE_OVER_SECONDS = 1.0
+TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+
+_LIVE_FILE = re.compile(r"gauge_live[a-z]*_(\d+)\.db")
+
+router = APIRouter(route_class=StrictRoute, tags=["health"])
+
+
+@router.get("/metrics", response_class=PlainTextResponse, openapi_extra=HALF_OPEN, summary="What is counted")
+async def metrics(call: Asked) -> Answer:
+    """For Prometheus, with the token of an admin or a service account; without one if `CONFIDE_METRICS=open`."""
+    if not call.services.has_open_metrics:
+        by = await call.principal()
+        if not (by.is_admin or by.is_service_account):
+            raise NotAllowed
+    return Answer(call.services.metrics.page(), content_type=TEXT)
+
+
+class WorkerMetrics:
+    """What this worker counts, taken over once a second from the plain integers of its parts."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._known: dict[str, Any] = {}
+        self._totals: dict[Any, int] = {}
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(TAKE_OVER_SECONDS)
+            self.take_over()
+
+    def take_over(self) -> None:
+        self._make()
+        services = self._services
+        taken = services.plain_reads.take()
+        self._grow("reads", taken.hits - taken.not_modified, answer="memory")
+        self._grow("reads", taken.not_modified, answer="not-modified")
+        self._grow("sent", taken.sent_bytes)
+        self._become("reads", services.reading.filled, answer="store")
+        self._become("reads", services.reading.stale, answer="stale")
+        self._become("changes", services.listener.heard)
+        self._become("forgotten", services.listener.forgotten)
+        for part, memory in (("configs", services.memory), ("heads", services.heads)):
+            self._become("evicted", memory.evicted, part=part)
+            self._known["bytes"].labels(part=part).set(memory.bytes)
+            self._known["entries"].labels(part=part).set(len(memory))
+        self._known["pairs"].set(len(taken.reads))
+        self._known["age"].set(services.lease.age())
+        self._known["workers"].set(1)
+
+    def page(self) -> bytes:
+        """Everything that all workers have counted, in the text form of Prometheus."""
+        from prometheus_client import CollectorRegistry, generate_latest, multiprocess  # noqa: PLC0415 - as below
+
+        self.take_over()
+        folder = os.environ.get(FOLDER_VARIABLE)
+        if folder is None:
+            return generate_latest(self._registry)
+        _forget_the_dead(Path(folder))
+        together = CollectorRegistry()
+        multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)
+
+    def _make(self) -> None:
+        if self._known:
+            return
+        # Imported when first needed: it would make the start slower by a tenth.
+        from prometheus_client import CollectorRegistry, Counter, Gauge  # noqa: PLC0415
+
+        self._registry = registry = CollectorRegistry()
+        of_all: Any = {"registry": registry, "multiprocess_mode": "livesum"}
+        self._known = {
+            "reads": Counter("confide_reads", "Reads by what answered them", ["answer"], registry=registry),
+            "sent": Counter("confide_read_bytes", "Bytes answered from memory", registry=registry),
+            "changes": Counter("confide_news_changes", "Changes heard from the log", registry=registry),
+            "forgotten": Counter("confide_news_forgotten", "Times everything was forgotten", registry=registry),
+            "evicted": Counter("confide_memory_evicted", "What had to make room", ["part"], registry=registry),
+            "bytes": Gauge("confide_memory_bytes", "Bytes remembered", ["part"], **of_all),
+            "entries": Gauge("confide_memory_entries", "Things remembered", ["part"], **of_all),
+            "pairs": Gauge("confide_read_pairs", "Pairs of token and key read in the last second", **of_all),
+            "workers": Gauge("confide_workers", "Workers alive", **of_all),
+            "age": Gauge(
+                "confide_news_age_seconds",
+                "Since memory was last proven, the oldest of all workers",
+                registry=registry,
+                multiprocess_mode="livemax",
+            ),
+        }
+
+    def _grow(self, name: str, by: int, **labels: str) -> None:
+        counter = self._known[name]
+        (counter.labels(**labels) if labels else counter).inc(by)
+
+    def _become(self, name: str, total: int, **labels: str) -> None:
+        known = (name, *labels.values())
+        self._grow(name, total - self._totals.get(known, 0), **labels)
+        self._totals[known] = total
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Take the gauges of workers that are gone off the page; what they counted stays."""
+    from prometheus_client import multiprocess  # noqa: PLC0415 - as above
+
+    numbers = {int(found[1]) for path in folder.iterdir() if (found := _LIVE_FILE.fullmatch(path.name))}
+    for number in numbers:
+        if not Path(f"/proc/{number}").exists():
+            multiprocess.mark_process_dead(number, str(folder))  # type: ignore[no-untyped-call]
