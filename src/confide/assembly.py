@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
-import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from confide.api.app import make_app
-from confide.api.door import Door
 from confide.api.heads import Heads
+from confide.api.metrics import WorkerMetrics
 from confide.api.plain_reads import PlainReads
 from confide.api.prepared import Prepared
 from confide.api.services import Services
@@ -30,9 +27,8 @@ from confide.crypto.master_keys import (
     new_master_key,
 )
 from confide.crypto.passwords import Argon2Hasher
-from confide.domain.errors import Busy
 from confide.domain.names import Key
-from confide.ports import Home, MasterKeyMissing, Store, Unreachable
+from confide.ports import Home, MasterKeyMissing, Store
 from confide.service.access import Access
 from confide.service.accounts import Accounts
 from confide.service.auditing import Auditor
@@ -52,10 +48,7 @@ from confide.storage.clock import now
 from confide.storage.engines import open_store
 
 VERSION = "0.1.0"
-CHORE_SECONDS = 600
 HEADS_PART = 8
-# What is remembered lives long and holds no circles: the collector need not look at it thousands of times a second.
-GARBAGE_THRESHOLDS = (20_000, 50, 100)
 
 _log = logging.getLogger("confide")
 
@@ -204,15 +197,10 @@ def _services(
     telling: dict[str, Any] = {"principals": principals, "news": store.news}
     acting: dict[str, Any] = {"access": access, "auditor": auditor, "news": store.news, "clock": now}
     least = settings.min_password_characters
-    reading = Reading(
-        store,
-        cache,
-        principals,
-        lease=lease,
-        opener=opener,
-        access=access,
-        stale_seconds=settings.stale_reads_seconds,
-    )
+    stale_seconds = settings.stale_reads_seconds
+    reading = Reading(store, cache, principals, lease=lease, opener=opener, access=access, stale_seconds=stale_seconds)
+    plain_reads = PlainReads(reading)
+    memories = {"configs": memory, "heads": heads}
     return Services(
         store=store,
         lease=lease,
@@ -223,7 +211,8 @@ def _services(
         listener=listener,
         opener=opener,
         reading=reading,
-        plain_reads=PlainReads(reading),
+        plain_reads=plain_reads,
+        metrics=WorkerMetrics(plain_reads, reading, listener=listener, lease=lease, memories=memories),
         configs=Configs(store, keys, opener=opener, cache=cache, **acting),
         accounts=Accounts(store, hasher, **judging, **telling, min_password_characters=least),
         tokens=Tokens(store, hasher, **judging, **telling, clock=now),
@@ -236,35 +225,16 @@ def _services(
     )
 
 
-def app_of(settings: Settings, setup_token: str) -> Door:
-    """Make the application of one worker; its parts come alive and end with the server's lifespan."""
-    alive: list[Services] = []
-
-    @asynccontextmanager
-    async def lifespan(_app: object) -> AsyncIterator[None]:
-        async with parts_of(settings, setup_token=setup_token) as parts:
-            services = parts.services
-            alive[:] = [services]
-            _say_when_draining(services)
-            async with listening(services), _alongside(_chores(services)), _alongside(services.metrics.run()):
-                gc.collect()
-                gc.freeze()
-                gc.set_threshold(*GARBAGE_THRESHOLDS)
-                yield
-
-    return make_app(lambda: alive[0], version=VERSION, lifespan=lifespan)
-
-
 @asynccontextmanager
 async def listening(services: Services) -> AsyncIterator[None]:
     """Hear what other processes change for as long as this lasts; the first of it is heard before it begins."""
     await services.listener.hear()
-    async with _alongside(services.listener.run()):
+    async with alongside(services.listener.run()):
         yield
 
 
 @asynccontextmanager
-async def _alongside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def alongside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     task = asyncio.create_task(work)
     try:
         yield
@@ -272,29 +242,3 @@ async def _alongside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-def _say_when_draining(services: Services) -> None:
-    """Chain to the server's own handler, so that health says it before the last answer is given."""
-    previous = signal.getsignal(signal.SIGTERM)
-    if not callable(previous):
-        return
-    loop = asyncio.get_running_loop()
-
-    def drain(number: int, frame: object) -> None:
-        loop.call_soon_threadsafe(setattr, services, "is_draining", True)
-        previous(number, frame)  # type: ignore[arg-type]
-
-    signal.signal(signal.SIGTERM, drain)
-
-
-async def _chores(services: Services) -> None:
-    while True:
-        try:
-            await services.tokens.forget_expired()
-            await services.configs.forget_old_replays()
-        except (Unreachable, Busy) as error:
-            _log.warning("chores wait for the store: %s", error)
-        except Exception:  # noqa: BLE001 - the chores must go on
-            _log.exception("a bug, met by the chores")
-        await asyncio.sleep(CHORE_SECONDS)

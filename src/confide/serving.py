@@ -22,9 +22,10 @@ from uvicorn.supervisors import Multiprocess
 from confide import logs
 from confide.api.metrics import FOLDER_VARIABLE
 from confide.api.reading_protocol import ReadingProtocol
-from confide.assembly import VERSION, Started, app_of, prepare
+from confide.assembly import VERSION, Started, prepare
 from confide.crypto.master_keys import FILE_NAME
 from confide.settings import Settings
+from confide.working import app_of
 
 KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 5

@@ -74,8 +74,8 @@ class Door:
         """
         began = time.monotonic()
         request_id = secrets.token_hex(8)
-        caller.set(Caller(address, request_id))
-        answer_by.set(began + ANSWER_SECONDS)
+        was_caller = caller.set(Caller(address, request_id))
+        was_due = answer_by.set(began + ANSWER_SECONDS)
         who: Principal | None = None
         try:
             reading = self._services().reading
@@ -84,6 +84,9 @@ class Door:
             answer = answer_of(found, wanted.known)
         except Exception as error:  # noqa: BLE001 - the last resort, which knows what to say of each
             answer = answer_for(error, request_id=request_id)
+        finally:
+            caller.reset(was_caller)
+            answer_by.reset(was_due)
         if answer.status >= HTTPStatus.BAD_REQUEST:
             _note("GET", "/config", answer.status, began=began, request_id=request_id, who=who)
         return answer.with_header(b"request-id", request_id.encode())

@@ -1,15 +1,17 @@
-"""`/health`: whether the process lives, and whether it can answer."""
+"""`/health` and `/metrics`: whether the process lives, whether it can answer, and what it counts."""
 
 from __future__ import annotations
 
 import asyncio
 
 from fastapi import APIRouter
+from starlette.responses import PlainTextResponse
 
 from confide.api.answers import Answer, json_answer
+from confide.api.metrics import TEXT
 from confide.api.models import Health
-from confide.api.routes import OPEN, Asked, StrictRoute
-from confide.domain.errors import Busy
+from confide.api.routes import HALF_OPEN, OPEN, Asked, StrictRoute
+from confide.domain.errors import Busy, NotAllowed
 from confide.ports import Store, Unreachable
 
 ANSWER_SECONDS = 1.0
@@ -44,6 +46,16 @@ async def ready(call: Asked) -> Answer:
         worrying.append("news-unavailable")
     status = "unavailable" if hindered else "degraded" if worrying else "ok"
     return json_answer({"status": status, "reasons": hindered + worrying}, status=503 if hindered else 200)
+
+
+@router.get("/metrics", response_class=PlainTextResponse, openapi_extra=HALF_OPEN, summary="What is counted")
+async def metrics(call: Asked) -> Answer:
+    """For Prometheus, with the token of an admin or a service account; without one if `CONFIDE_METRICS=open`."""
+    if not call.services.has_open_metrics:
+        by = await call.principal()
+        if not (by.is_admin or by.is_service_account):
+            raise NotAllowed
+    return Answer(call.services.metrics.page(), content_type=TEXT)
 
 
 async def _answers(store: Store) -> bool:

@@ -1,22 +1,19 @@
-"""`/metrics`: what all workers count, on one page. The only module that knows the metrics library."""
+"""What all workers count, on one page. The only module that knows the metrics library."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fastapi import APIRouter
-from starlette.responses import PlainTextResponse
-
-from confide.api.answers import Answer
-from confide.api.routes import HALF_OPEN, Asked, StrictRoute
-from confide.domain.errors import NotAllowed
-
-if TYPE_CHECKING:
-    from confide.api.services import Services
+from confide.api.plain_reads import PlainReads
+from confide.service.lease import Lease
+from confide.service.listening import Listener
+from confide.service.memory import Memory
+from confide.service.reading import Reading
 
 # The library's own variable: the folder in which the workers of one service keep what they count.
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -25,24 +22,24 @@ TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 
 _LIVE_FILE = re.compile(r"gauge_live[a-z]*_(\d+)\.db")
 
-router = APIRouter(route_class=StrictRoute, tags=["health"])
-
-
-@router.get("/metrics", response_class=PlainTextResponse, openapi_extra=HALF_OPEN, summary="What is counted")
-async def metrics(call: Asked) -> Answer:
-    """For Prometheus, with the token of an admin or a service account; without one if `CONFIDE_METRICS=open`."""
-    if not call.services.has_open_metrics:
-        by = await call.principal()
-        if not (by.is_admin or by.is_service_account):
-            raise NotAllowed
-    return Answer(call.services.metrics.page(), content_type=TEXT)
-
 
 class WorkerMetrics:
     """What this worker counts, taken over once a second from the plain integers of its parts."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(
+        self,
+        plain_reads: PlainReads,
+        reading: Reading,
+        *,
+        listener: Listener,
+        lease: Lease,
+        memories: Mapping[str, Memory[Any]],
+    ) -> None:
+        self._plain_reads = plain_reads
+        self._reading = reading
+        self._listener = listener
+        self._lease = lease
+        self._memories = memories
         self._known: dict[str, Any] = {}
         self._totals: dict[Any, int] = {}
 
@@ -53,21 +50,20 @@ class WorkerMetrics:
 
     def take_over(self) -> None:
         self._make()
-        services = self._services
-        taken = services.plain_reads.take()
+        taken = self._plain_reads.take()
         self._grow("reads", taken.hits - taken.not_modified, answer="memory")
         self._grow("reads", taken.not_modified, answer="not-modified")
         self._grow("sent", taken.sent_bytes)
-        self._become("reads", services.reading.filled, answer="store")
-        self._become("reads", services.reading.stale, answer="stale")
-        self._become("changes", services.listener.heard)
-        self._become("forgotten", services.listener.forgotten)
-        for part, memory in (("configs", services.memory), ("heads", services.heads)):
+        self._become("reads", self._reading.filled, answer="store")
+        self._become("reads", self._reading.stale, answer="stale")
+        self._become("changes", self._listener.heard)
+        self._become("forgotten", self._listener.forgotten)
+        for part, memory in self._memories.items():
             self._become("evicted", memory.evicted, part=part)
             self._known["bytes"].labels(part=part).set(memory.bytes)
             self._known["entries"].labels(part=part).set(len(memory))
         self._known["pairs"].set(len(taken.reads))
-        self._known["age"].set(services.lease.age())
+        self._known["age"].set(self._lease.age())
         self._known["workers"].set(1)
 
     def page(self) -> bytes:

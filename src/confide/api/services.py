@@ -34,6 +34,7 @@ class Services:
     memory: Memory[Any]
     heads: Heads
     plain_reads: PlainReads
+    metrics: WorkerMetrics
     cache: Cache
     principals: Principals
     opener: Opener
@@ -46,7 +47,3 @@ class Services:
     is_unsafe: bool = False
     has_open_metrics: bool = False
     is_draining: bool = False
-    metrics: WorkerMetrics = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.metrics = WorkerMetrics(self)

@@ -1,0 +1,69 @@
+"""The life of one worker: its parts come alive, hear the news, do the chores, and end with the server."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from confide.api.app import make_app
+from confide.api.door import Door
+from confide.api.services import Services
+from confide.assembly import VERSION, alongside, listening, parts_of
+from confide.domain.errors import Busy
+from confide.ports import Unreachable
+from confide.settings import Settings
+
+CHORE_SECONDS = 600
+# What is remembered lives long and holds no circles: the collector need not look at it thousands of times a second.
+GARBAGE_THRESHOLDS = (20_000, 50, 100)
+
+_log = logging.getLogger("confide")
+
+
+def app_of(settings: Settings, setup_token: str) -> Door:
+    """Make the application of one worker; its parts come alive and end with the server's lifespan."""
+    alive: list[Services] = []
+
+    @asynccontextmanager
+    async def lifespan(_app: object) -> AsyncIterator[None]:
+        async with parts_of(settings, setup_token=setup_token) as parts:
+            services = parts.services
+            alive[:] = [services]
+            _say_when_draining(services)
+            async with listening(services), alongside(_chores(services)), alongside(services.metrics.run()):
+                gc.collect()
+                gc.freeze()
+                gc.set_threshold(*GARBAGE_THRESHOLDS)
+                yield
+
+    return make_app(lambda: alive[0], version=VERSION, lifespan=lifespan)
+
+
+def _say_when_draining(services: Services) -> None:
+    """Chain to the server's own handler, so that health says it before the last answer is given."""
+    previous = signal.getsignal(signal.SIGTERM)
+    if not callable(previous):
+        return
+    loop = asyncio.get_running_loop()
+
+    def drain(number: int, frame: object) -> None:
+        loop.call_soon_threadsafe(setattr, services, "is_draining", True)
+        previous(number, frame)  # type: ignore[arg-type]
+
+    signal.signal(signal.SIGTERM, drain)
+
+
+async def _chores(services: Services) -> None:
+    while True:
+        try:
+            await services.tokens.forget_expired()
+            await services.configs.forget_old_replays()
+        except (Unreachable, Busy) as error:
+            _log.warning("chores wait for the store: %s", error)
+        except Exception:  # noqa: BLE001 - the chores must go on
+            _log.exception("a bug, met by the chores")
+        await asyncio.sleep(CHORE_SECONDS)
