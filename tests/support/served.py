@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
 
@@ -15,19 +16,19 @@ from support.house import House
 
 
 @asynccontextmanager
-async def served(house: House) -> AsyncIterator[int]:
-    """Serve a house on a free port of loopback; yields the port."""
+async def served(house: House, *, http: Any = ReadingProtocol, keep_alive: int = 75) -> AsyncIterator[int]:
+    """Serve a house on a free port of loopback, with our protocol class or another; yields the port."""
     config = uvicorn.Config(
         make_app(lambda: house.services, version="test"),
         host="127.0.0.1",
         port=0,
-        http=ReadingProtocol,
+        http=http,
         lifespan="off",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=75,
+        timeout_keep_alive=keep_alive,
         timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)

@@ -26,12 +26,14 @@ class Reply:
         return json.loads(self.body)
 
 
-async def exchange(port: int, data: bytes, *, half_close: bool = False, seconds: float = READ_SECONDS) -> list[Reply]:
-    """Send bytes, read until the other side closes or nothing more comes; returns all whole answers."""
+async def exchange(
+    port: int, data: bytes, *, half_close: bool = False, seconds: float = READ_SECONDS, until: int | None = None
+) -> list[Reply]:
+    """Send bytes, read until the other side closes, nothing more comes, or that many answers are there."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     received = bytearray()
     try:
-        reading = asyncio.create_task(_read_into(reader, received))
+        reading = asyncio.create_task(_read_into(reader, received, until))
         try:
             writer.write(data)
             await writer.drain()
@@ -46,10 +48,12 @@ async def exchange(port: int, data: bytes, *, half_close: bool = False, seconds:
     return replies(bytes(received))
 
 
-async def _read_into(reader: asyncio.StreamReader, received: bytearray) -> None:
+async def _read_into(reader: asyncio.StreamReader, received: bytearray, until: int | None) -> None:
     try:
         while data := await reader.read(65_536):
             received += data
+            if until is not None and len(replies(bytes(received))) >= until:
+                return
     except ConnectionError:
         return
 

@@ -60,7 +60,8 @@ def serve(**given: Any) -> None:
     """Serve the API until SIGTERM.
 
     The database is SQLite in the data folder unless --database says otherwise. Other settings are variables:
-    CONFIDE_MASTER_KEYS, CONFIDE_OLD_CONTRACT (on, off), CONFIDE_MIN_PASSWORD_CHARACTERS, CONFIDE_POOL_SIZE;
+    CONFIDE_MASTER_KEYS, CONFIDE_OLD_CONTRACT (on, off), CONFIDE_MIN_PASSWORD_CHARACTERS, CONFIDE_POOL_SIZE,
+    CONFIDE_CACHE_BYTES, CONFIDE_CACHE_TTL_SECONDS, CONFIDE_STALE_READS_SECONDS, CONFIDE_METRICS (closed, open);
     docs/settings.md tells of each.
     """
     settings = settings_of(**given)

@@ -74,7 +74,7 @@ class Listener:
             self._cache.hear(change.key, change.version or 0)
         elif change.subject is None:
             return
-        elif change.kind.startswith("user-"):
+        elif change.kind in ("user-changed", "user-removed"):
             self._principals.forget_user(change.subject)
         elif change.kind == "token-revoked":
             self._principals.forget_token(change.subject)
