@@ -68,6 +68,8 @@ def replies(data: bytes) -> list[Reply]:
         headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
         status = int(first.split(" ")[1])
         length = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
+        if len(rest) < length:
+            break
         found.append(Reply(status, headers, rest[:length]))
         data = rest[length:]
     return found

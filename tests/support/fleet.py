@@ -1,0 +1,135 @@
+"""Several services on one store, each at a port of its own, and a client that reads from one as fast as it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from confide.domain.names import Key
+from support import wire
+from support.linearity import UNKNOWN, Op
+from support.processes import Service
+from support.wire import Reply
+
+ANSWER_SECONDS = 5.0
+
+
+@asynccontextmanager
+async def fleet(
+    folder: Path, count: int, *, database: str | None = None, databases: list[str] | None = None, planted: str = ""
+) -> AsyncIterator[list[Service]]:
+    """Start services that share a data folder and a store; `databases` gives each its own way to it."""
+    program = (str(Path(__file__).with_name("planted.py")),) if planted else ("-m", "confide")
+    env = {"PLANTED": planted, "PYTHONPATH": str(Path(__file__).parents[1])}
+    services: list[Service] = []
+    try:
+        for number in range(count):
+            url = databases[number] if databases else database
+            data = folder / "data"
+            service = Service(folder / str(number), "--data", str(data), database=url, program=program, env=env)
+            services.append(service)
+            await asyncio.to_thread(service.start)
+        yield services
+    finally:
+        for service in services:
+            if service.process is not None:
+                service.process.send_signal(signal.SIGCONT)
+                service.kill()
+
+
+class Caller:
+    """One connection to one service that asks for one key, one thing at a time; it comes back when it is cut."""
+
+    def __init__(self, service: Service, token: str, key: Key, *, name: str = "") -> None:
+        self.name = name
+        self._service = service
+        self._token = token
+        self._key = key
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._drop()
+
+    async def read(self, *headers: tuple[str, str]) -> Reply | None:
+        """The answer; None if there was none."""
+        path = f"/config?tenant={self._key.tenant}&integration_type={self._key.integration_type}"
+        bearer = ("Authorization", f"Bearer {self._token}")
+        return await self._asked(wire.request("GET", path, [bearer, *headers], closes=False))
+
+    async def merge(self, marker: str) -> Reply | None:
+        tenant, type_ = self._key
+        document = {"tenant": tenant, "integration_type": type_, "configuration": {marker: 1}}
+        headers = [("Authorization", f"Bearer {self._token}"), ("Content-Type", "application/json")]
+        return await self._asked(wire.request("POST", "/config", headers, json.dumps(document).encode(), closes=False))
+
+    async def _asked(self, data: bytes) -> Reply | None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                if self._streams is None:
+                    self._streams = await asyncio.open_connection("127.0.0.1", self._service.port)
+                reader, writer = self._streams
+                writer.write(data)
+                received = b""
+                while not (replies := wire.replies(received)):
+                    more = await reader.read(1 << 20)
+                    if not more:
+                        raise ConnectionError
+                    received += more
+                return replies[0]
+        except (OSError, TimeoutError):
+            self._drop()
+            await asyncio.sleep(0.05)
+            return None
+
+    def _drop(self) -> None:
+        if self._streams is not None:
+            self._streams[1].transport.abort()
+            self._streams = None
+
+
+async def reads(
+    caller: Caller, *, until: Callable[[], bool], kind: str = "read", knows: bool = False, pause_seconds: float = 0.0
+) -> list[Op]:
+    """Read again and again; answers that are marked stale or refused are left out, for they say so."""
+    ops: list[Op] = []
+    known = 0
+    async with caller:
+        while not until():
+            headers = [("Cache-Control", "no-cache")] if kind == "fresh" else []
+            headers += [("Config-Min-Version", str(known))] if knows and known else []
+            call = time.monotonic()
+            reply = await caller.read(*headers)
+            if reply is not None and reply.status in (200, 404) and reply.header("config-freshness") is None:
+                version = int(reply.header("config-version") or 0)
+                seen = frozenset(reply.json()["configuration"]) if version else frozenset()
+                ops.append(Op(caller.name, kind, call, time.monotonic(), version, seen=seen))
+                known = max(known, version)
+            await asyncio.sleep(pause_seconds)
+    return ops
+
+
+async def merges(caller: Caller, *, until: Callable[[], bool], pause_seconds: float) -> list[Op]:
+    """Merge one unique marker after the other; what was not answered may have happened."""
+    ops: list[Op] = []
+    async with caller:
+        while not until():
+            marker = f"{caller.name}-{len(ops)}"
+            call = time.monotonic()
+            reply = await caller.merge(marker)
+            is_saved = reply is not None and reply.status == 200
+            version: Any = reply.json()["version"] if reply is not None and is_saved else None
+            ops.append(Op(caller.name, "write", call, time.monotonic() if is_saved else UNKNOWN, version, marker))
+            await asyncio.sleep(pause_seconds)
+    return ops

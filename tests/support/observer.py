@@ -1,0 +1,73 @@
+"""An observer: it hears each change for itself, and a second later asks every process whether it knows of it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from confide.domain.names import Key
+from confide.ports import News, Unreachable
+from confide.storage.engines import open_store
+from support.fleet import Caller, merges
+from support.house import settings_for
+from support.processes import Service
+
+BOUND_SECONDS = 1.0
+
+
+@dataclass
+class Seen:
+    """What an observer saw; inconsistencies are answers that lack what was heard of more than a second ago."""
+
+    changes: int = 0
+    inconsistencies: int = 0
+
+
+async def observed(services: list[Service], token: str, key: Key, *, seconds: float) -> Seen:
+    """Save at the first service for a while, and observe all of them."""
+    settings = settings_for(services[0].folder.parent / "data", services[0]._env.get("CONFIDE_DATABASE"))
+    store = open_store(settings.database_url, is_unsafe=True)
+    await store.open()
+    seen = Seen()
+    callers = [Caller(service, token, key) for service in services]
+    try:
+        end = asyncio.get_running_loop().time() + seconds
+
+        def is_over() -> bool:
+            return asyncio.get_running_loop().time() > end
+
+        for caller in callers:
+            async with caller:
+                await caller.read()
+        await store.news.read()
+        writing = merges(Caller(services[0], token, key, name="w"), until=is_over, pause_seconds=0.05)
+        watching = _watch(store.news, seen, services, token=token, key=key)
+        observing = asyncio.create_task(watching)
+        await writing
+        await asyncio.sleep(BOUND_SECONDS + 0.5)
+        observing.cancel()
+    finally:
+        await store.close()
+    return seen
+
+
+async def _watch(news: News, seen: Seen, services: list[Service], *, token: str, key: Key) -> None:
+    async with asyncio.TaskGroup() as asking:
+        while True:
+            try:
+                changes = [change for change in await news.read() if change.key == key]
+            except Unreachable:
+                changes = []
+            for change in changes:
+                seen.changes += 1
+                asking.create_task(_ask(seen, services, token, key=key, version=change.version or 0))
+            await news.wait()
+
+
+async def _ask(seen: Seen, services: list[Service], token: str, *, key: Key, version: int) -> None:
+    await asyncio.sleep(BOUND_SECONDS)
+    for service in services:
+        async with Caller(service, token, key) as caller:
+            reply = await caller.read()
+        if reply is not None and reply.status in (200, 404) and reply.header("config-freshness") is None:
+            seen.inconsistencies += int(reply.header("config-version") or 0) < version
