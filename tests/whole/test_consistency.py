@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from confide.domain.names import Key
 from support.fleet import Caller, fleet, merges, reads
 from support.histories import versions_in
@@ -216,3 +218,46 @@ async def test_an_observer_finds_out_who_only_counts_time(tmp_path: Path, databa
     async with fleet(tmp_path, 2, database=database, planted=TIME_ONLY) as services:
         seen = await observed(services, services[0].admin(), KEY, seconds=3)
     assert seen.inconsistencies > 0
+
+
+# The long forms: the figures of reliability.md, 2.5, as they were promised.
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1_200)
+async def test_a_hundred_thousand_reads_are_fresh(tmp_path: Path, database: str | None) -> None:
+    ages: list[float] = []
+    async with fleet(tmp_path, 4, database=database) as services:
+        token = await asyncio.to_thread(services[0].admin)
+        while len(ages) < 100_000:
+            ages += await stale_reads(services, token, seconds=20)
+    tell("C-stale", ages)
+    assert max(ages) <= BOUND_SECONDS
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1_800)
+async def test_two_hundred_pauses(tmp_path: Path, database: str | None) -> None:
+    async with fleet(tmp_path, 2, database=database) as services:
+        ages = await paused(services, await asyncio.to_thread(services[0].admin), pauses=200)
+    tell("C-pause", ages)
+    assert max(ages) <= BOUND_SECONDS
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1_200)
+async def test_a_hundred_stalls_of_the_news_link(tmp_path: Path, postgres: PostgresServer) -> None:
+    ages = await stalled(tmp_path, postgres, stalls=100)
+    tell("C-stall", ages)
+    assert max(ages) <= BOUND_SECONDS
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1_200)
+async def test_a_history_of_a_hundred_thousand_operations(tmp_path: Path, database: str | None) -> None:
+    async with fleet(tmp_path, 4, database=database) as services:
+        ops = await history(services, await asyncio.to_thread(services[0].admin), seconds=150)
+        final = await final_markers(services[0])
+    print(f"C-lin: {len(ops)} operations, {len(final)} versions")
+    assert faults_of(ops, final) == []
+    assert session_faults(sessions(ops)) == []

@@ -54,8 +54,10 @@ class WorkerMetrics:
         self._grow("reads", taken.hits - taken.not_modified, answer="memory")
         self._grow("reads", taken.not_modified, answer="not-modified")
         self._grow("sent", taken.sent_bytes)
-        self._become("reads", self._reading.filled, answer="store")
+        self._become("reads", self._reading.from_memory, answer="memory")
+        self._become("reads", self._reading.from_store, answer="store")
         self._become("reads", self._reading.stale, answer="stale")
+        self._become("fills", self._reading.fills)
         self._become("changes", self._listener.heard)
         self._become("forgotten", self._listener.forgotten)
         for part, memory in self._memories.items():
@@ -89,6 +91,7 @@ class WorkerMetrics:
         of_all: Any = {"registry": registry, "multiprocess_mode": "livesum"}
         self._known = {
             "reads": Counter("confide_reads", "Reads by what answered them", ["answer"], registry=registry),
+            "fills": Counter("confide_fills", "Times the store was asked for a config", registry=registry),
             "sent": Counter("confide_read_bytes", "Bytes answered from memory", registry=registry),
             "changes": Counter("confide_news_changes", "Changes heard from the log", registry=registry),
             "forgotten": Counter("confide_news_forgotten", "Times everything was forgotten", registry=registry),

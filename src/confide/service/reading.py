@@ -83,7 +83,9 @@ class Reading:
         self._second: object = None
         self._second_ends = 0.0
         # Plain integers; whoever tells of them compares with what they were.
-        self.filled = 0
+        self.fills = 0
+        self.from_memory = 0
+        self.from_store = 0
         self.stale = 0
 
     def at_once(self, wanted: WantedConfig, *, now: float) -> Any:
@@ -123,6 +125,7 @@ class Reading:
             if entry.is_missing:
                 raise NotFound
             if (answer := entry.answers[rendering]) is not None:
+                self.from_memory += 1
                 return Found(answer)
         instead = self._unproven(key, rendering, floor=floor, now=now)
         if is_away and instead is None:
@@ -132,6 +135,7 @@ class Reading:
         else:
             answer = instead
         if not is_away or self._lease.holds():
+            self.from_store += 1
             return Found(answer)
         self.stale += 1
         return Found(answer, int(self._lease.age()))
@@ -170,7 +174,7 @@ class Reading:
 
     async def _filled(self, asked: tuple[Key, Rendering]) -> Any:
         key, rendering = asked
-        self.filled += 1
+        self.fills += 1
         while True:
             with self._cache.flight(key) as flight:
                 current = await self._current(key)

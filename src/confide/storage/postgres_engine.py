@@ -99,7 +99,7 @@ class PostgresEngine:
 
     @asynccontextmanager
     async def _borrowed(self) -> AsyncIterator[Connection]:
-        connection = self._idle.pop() if self._idle else await self.connect()
+        connection = self._sound_one() or await self.connect()
         is_sound = False
         try:
             yield connection
@@ -113,6 +113,13 @@ class PostgresEngine:
                 self._idle.append(connection)
             else:
                 connection.terminate()
+
+    def _sound_one(self) -> Connection | None:
+        while self._idle:
+            # What a server that went away has closed says nothing about the one that is there now.
+            if not (connection := self._idle.pop()).is_closed():
+                return connection
+        return None
 
     async def rows(self, sql: str, *args: Any) -> Rows:
         async with self.connection() as connection:
