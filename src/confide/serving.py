@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import os
 import secrets
 import shutil
@@ -11,7 +12,8 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -31,6 +33,9 @@ KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 5
 BACKLOG = 2_048
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - looked for, not bound
+
+
+_log = logging.getLogger("confide")
 
 
 class PortTaken(Exception):  # noqa: N818 - the start ends with it, in one sentence
@@ -60,7 +65,7 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
 
 @contextmanager
 def _counting(folder: Path) -> Iterator[None]:
-    """Give the workers a folder for what they count, empty at each start."""
+    """Give the workers a folder for what they count, empty at each start and gone at the end."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     os.environ[FOLDER_VARIABLE] = str(folder)
@@ -68,6 +73,8 @@ def _counting(folder: Path) -> Iterator[None]:
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another service of this data folder counts there
+            folder.parent.rmdir()
 
 
 def worker_app(settings: Settings, setup_token: str) -> object:
@@ -77,6 +84,21 @@ def worker_app(settings: Settings, setup_token: str) -> object:
     if not settings.trusted_proxies:
         return app
     return ProxyHeadersMiddleware(app, trusted_hosts=list(settings.trusted_proxies))  # type: ignore[arg-type]
+
+
+def application() -> object:
+    """The ASGI application for another server, set up by the variables alone: one process, with the lifespan on.
+
+    Where it listens is not known here: so the first user needs the setup token that the log tells.
+    """
+    logs.configure()
+    settings = Settings(behind_tls_proxy=True)
+    with ThreadPoolExecutor(1) as outside:  # the server's loop is running already
+        started = outside.submit(asyncio.run, prepare(settings)).result()
+    setup_token = "" if started.has_had_user else secrets.token_urlsafe(24)
+    for line in start_lines(settings, started, port=settings.port, setup_token=setup_token):
+        _log.info(line)
+    return worker_app(settings, setup_token)
 
 
 def start_lines(settings: Settings, started: Started, *, port: int, setup_token: str) -> list[str]:

@@ -80,8 +80,10 @@ async def furnish(house: House) -> dict[str, str]:
     sha256 = hashlib.sha256(values["tok_reader"].encode()).hexdigest()
     configuration = {"username": "u", "password": SECRET, "wsdl_urls": {"session_url": "a", "booking_url": "b"}}
     for role, tenant in (("editor", "acme"), ("other", "globex")):
-        saved = await house.save(values[f"tok_{role}"], configuration, tenant=tenant)
-        assert saved.status_code == 200
+        # The second version: entries call the first one stale.
+        for document in ({"username": "first"}, configuration):
+            saved = await house.save(values[f"tok_{role}"], document, tenant=tenant)
+            assert saved.status_code == 200
     return values | {"tok_revoked": revoked, "tok_reader_sha256": sha256}
 
 

@@ -68,13 +68,9 @@ async def endured(tmp_path: Path, *, seconds: float, hangs: bool) -> None:
             )
             await asyncio.sleep(1)
             away_at = time.monotonic()
-            await asyncio.to_thread(server.signal_all, signal.SIGSTOP) if hangs else await asyncio.to_thread(
-                server.kill
-            )
+            await asyncio.to_thread(*leaves)
             await asyncio.sleep(seconds)
-            await asyncio.to_thread(server.signal_all, signal.SIGCONT) if hangs else await asyncio.to_thread(
-                server.start
-            )
+            await asyncio.to_thread(*returns)
             back_at = time.monotonic()
             await asyncio.sleep(BACK_SECONDS + 1)
             is_over.set()

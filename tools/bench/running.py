@@ -13,6 +13,8 @@ from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
 START_SECONDS = 40.0
+# The server that Confide runs on, for a bare function and for Confide's ASGI frame alike.
+UVICORN = ("-m", "uvicorn", "--no-access-log", "--no-proxy-headers", "--no-server-header", "--log-level", "error")
 
 
 def free_port() -> int:

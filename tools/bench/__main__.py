@@ -1,0 +1,93 @@
+"""`make bench`: Confide beside others on this machine, as a table, as JSON and as a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import peers  # noqa: E402 - after the path is set
+import picture  # noqa: E402
+from race import Race  # noqa: E402
+from results import Results  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+LEGS = ("reads", "sqlite", "postgres_saves", "news", "rest")
+# Roughly how many steps each leg tells of, for the bar.
+STEPS = {"reads": 8, "sqlite": 10, "postgres_saves": 12, "news": 4, "rest": 7}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("legs", nargs="*", metavar="LEG", help=f"which of {', '.join(LEGS)}; all if left out")
+    parser.add_argument("--seconds", type=float, default=4, help="of each load")
+    parser.add_argument("--rounds", type=int, default=5, help="of the cached reads")
+    parser.add_argument("--configs", type=int, default=1_000_000, help="in the large stores")
+    parser.add_argument("--json", type=Path, help="where the numbers go")
+    parser.add_argument("--picture", type=Path, help="where the picture goes")
+    chosen = parser.parse_args()
+    results = Results(skipped=peers.missing())
+    console = Console(stderr=True)
+    for name, place in results.skipped.items():
+        console.print(f"[yellow]{name} is not installed ({place}): its rows are skipped[/]")
+    if "wrk" in results.skipped or "nginx" in results.skipped:
+        sys.exit("Nothing can be compared without wrk and nginx.")
+    legs = chosen.legs or LEGS
+    columns = (SpinnerColumn(), TextColumn("{task.description:<60}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=sum(STEPS[leg] for leg in legs))
+
+        def say(what: str) -> None:
+            progress.update(task, description=what, advance=1)
+
+        race = Race(results, seconds=chosen.seconds, rounds=chosen.rounds, large=chosen.configs, say=say)
+        try:
+            for leg in legs:
+                getattr(race, leg)()
+        finally:
+            shutil.rmtree(race.folder, ignore_errors=True)
+    show(results)
+    if chosen.json:
+        results.write(chosen.json)
+    if chosen.picture and "reads" in legs:
+        picture.draw(results, chosen.picture, date=json.loads(chosen.json.read_text())["date"] if chosen.json else "")
+
+
+def show(results: Results) -> None:
+    console = Console(width=120)
+    table = Table(title="what was loaded", title_justify="left")
+    for name in ("", "CPU µs a request", "requests/s", "p50 ms", "p99 ms", "errors"):
+        table.add_column(name, justify="left" if not name else "right")
+    group = ""
+    for row in results.rows:
+        if row.group != group:
+            table.add_section()
+            group = row.group
+        numbers = (f"{row.cpu_us:,.1f}", f"{row.rate:,.0f}", f"{row.p50_ms:.2f}", f"{row.p99_ms:.2f}", str(row.errors))
+        table.add_row(row.name, *numbers)
+    console.print(table)
+    figures = Table(title="figures", title_justify="left")
+    for name in ("", "measured", "should be", ""):
+        figures.add_column(name)
+    for figure in results.figures:
+        bound = (
+            f"≤ {figure.most:g}"
+            if figure.most is not None
+            else f"≥ {figure.least:g}"
+            if figure.least is not None
+            else ""
+        )
+        verdict = "" if not bound else "yes" if figure.holds else "NO"
+        figures.add_row(figure.name, f"{figure.value:,.2f} {figure.unit}", bound, verdict)
+    console.print(figures)
+
+
+if __name__ == "__main__":
+    main()

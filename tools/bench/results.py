@@ -1,0 +1,104 @@
+"""What was measured: named rows, ratios of rows of one run, and whether each figure of the plan was reached."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from load import Figures
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what was loaded, and the median of its rounds."""
+
+    group: str
+    name: str
+    cpu_us: float
+    rate: float
+    p50_ms: float
+    p99_ms: float
+    errors: int
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the plan: what it is, what was measured, and what it should be."""
+
+    name: str
+    value: float
+    unit: str
+    most: float | None = None
+    least: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        return (self.most is None or self.value <= self.most) and (self.least is None or self.value >= self.least)
+
+
+@dataclass
+class Results:
+    """Everything of one run."""
+
+    rows: list[Row] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def add(self, group: str, name: str, rounds: Sequence[Figures]) -> Row:
+        def median(values: list[float]) -> float:
+            return statistics.median(values)
+
+        row = Row(
+            group,
+            name,
+            median([one.cpu_us for one in rounds]),
+            median([one.rate for one in rounds]),
+            median([one.p50_ms for one in rounds]),
+            median([one.p99_ms for one in rounds]),
+            sum(one.errors for one in rounds),
+        )
+        self.rows.append(row)
+        return row
+
+    def figure(
+        self, name: str, value: float, unit: str, *, most: float | None = None, least: float | None = None
+    ) -> None:
+        self.figures.append(Figure(name, value, unit, most, least))
+
+    def write(self, path: Path) -> None:
+        document: dict[str, Any] = {
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": machine(),
+            "rows": [asdict(row) for row in self.rows],
+            "figures": [{**asdict(figure), "holds": figure.holds} for figure in self.figures],
+            "skipped": self.skipped,
+        }
+        path.write_text(json.dumps(document, indent=1, default=str) + "\n")
+
+
+def machine() -> dict[str, str]:
+    """What it ran on, as far as it matters."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return {
+        "processors": f"{len(models)} x {models[0] if models else platform.machine()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
+        "python": platform.python_version(),
+    }
+
+
+def ratios(ours: Sequence[Figures], theirs: Sequence[Figures]) -> float:
+    """The median of the ratios of processor time, round by round: a noisy neighbour disturbs both of a pair."""
+    return statistics.median(a.cpu_us / b.cpu_us for a, b in zip(ours, theirs, strict=True))
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, math.ceil(len(ordered) * percent / 100) - 1)]

@@ -1,0 +1,88 @@
+"""The bare stores, without any service: what a save and a read cost at least."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import asyncpg
+from load import Figures
+from results import percentile
+from seeds import key
+
+from confide.storage import configs, postgres_configs
+from confide.storage.sqlite_engine import connect
+from confide.storage.sqlite_writer import bindings
+from confide.storage.transactions import AUDIT
+
+BODY = os.urandom(280)
+MAC = os.urandom(32)
+
+
+def sqlite_commits(path: Path, *, seconds: float) -> Figures:
+    """A loop of single commits with the statements of a save, waiting for the disk each time."""
+    connection = connect(path, is_unsafe=False)
+    ((last,),) = connection.execute("SELECT max(version) FROM changes").fetchall()
+    took: list[float] = []
+    began, cpu = time.monotonic(), time.process_time()
+    while time.monotonic() - began < seconds:
+        last += 1
+        at = time.monotonic()
+        connection.execute("BEGIN IMMEDIATE")
+        saved = ("saved", *key(0), last, None, BODY, 1, 1)
+        ((change_id,),) = connection.execute(configs.APPEND, bindings(saved)).fetchall()
+        entry = (1, "save", "updated", 1, 1, "127.0.0.1", "0" * 16, *key(0), last, None, MAC, MAC, change_id)
+        connection.execute(AUDIT, bindings(entry))
+        connection.execute("COMMIT")
+        took.append(time.monotonic() - at)
+    seconds = time.monotonic() - began
+    cpu_us = (time.process_time() - cpu) / len(took) * 1e6
+    connection.close()
+    return Figures(len(took), 0, seconds, cpu_us, percentile(took, 50) * 1e3, percentile(took, 99) * 1e3)
+
+
+async def asyncpg_fetches(url: str, *, count: int, connections: int, seconds: float) -> Figures:
+    """The statement of a read by the bare driver, each connection as fast as it answers."""
+    took: list[float] = []
+    until = time.monotonic() + seconds
+
+    async def fetch(number: int) -> None:
+        connection = await asyncpg.connect(url)
+        statement = await connection.prepare(configs.READ)
+        while time.monotonic() < until:
+            number = (number * 1_103_515_245 + 12_345) % count
+            at = time.monotonic()
+            await statement.fetch(*key(number))
+            took.append(time.monotonic() - at)
+        await connection.close()
+
+    cpu = time.process_time()
+    await asyncio.gather(*(fetch(number) for number in range(connections)))
+    cpu_us = (time.process_time() - cpu) / len(took) * 1e6
+    return Figures(len(took), 0, seconds, cpu_us, percentile(took, 50) * 1e3, percentile(took, 99) * 1e3)
+
+
+def pgbench(binary: Path, url: str, folder: Path, *, count: int, connections: int, seconds: int) -> Figures:
+    """The two statements of a save, as many at once, by PostgreSQL's own load generator."""
+    script = folder / "save.sql"
+    tenant, type_ = "'tenant-' || :n / 10", "'flight-information-system-' || :n % 10"
+    read = configs.READ_FOR_SAVING.replace("$1", f"({tenant})").replace("$2", f"({type_})")
+    version = f"(SELECT max(version) + 1 FROM changes WHERE tenant = {tenant} AND integration_type = {type_})"
+    values = {
+        1: "'saved'", 2: tenant, 3: type_, 4: version, 5: "NULL::bytea", 6: f"'\\x{BODY.hex()}'::bytea", 7: "1", 8: "1",
+        9: "1", 10: "'save'", 11: "'updated'", 12: "1", 13: "1", 14: "'127.0.0.1'", 15: "'0123456789abcdef'",
+        16: tenant, 17: type_, 18: "1", 19: "NULL", 20: f"'\\x{MAC.hex()}'::bytea", 21: f"'\\x{MAC.hex()}'::bytea",
+    }  # fmt: skip
+    append = postgres_configs.APPEND
+    for number in sorted(values, reverse=True):
+        append = append.replace(f"${number}", values[number])
+    lines = [" ".join(read.split()) + ";", " ".join(append.split()) + ";"]
+    script.write_text(f"\\set n random(0, {count - 1})\n" + "\n".join(lines) + "\n")
+    command = [binary, "-n", "-M", "prepared", "-f", script, "-c", str(connections), "-j", "1", "-T", str(seconds), url]
+    said = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
+    rate = float(next(line for line in said.splitlines() if line.startswith("tps")).split()[2])
+    latency = float(next(line for line in said.splitlines() if line.startswith("latency average")).split()[3])
+    return Figures(int(rate * seconds), 0, float(seconds), float("nan"), latency, float("nan"))
