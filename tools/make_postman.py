@@ -83,7 +83,10 @@ STEPS = (
     Step("List tokens", "GET /tokens"),
     Step("Revoke it", "DELETE /tokens/{token_id}", path={"token_id": "{{token_id}}"}),
     Step(
-        "What is counted", "GET /metrics", checks=('pm.expect(pm.response.text()).to.include("confide_reads_total");',)
+        "What is counted",
+        "GET /metrics",
+        checks=('pm.expect(pm.response.text()).to.include("confide_reads_total");',),
+        needs_token=True,
     ),
     Step("Remove a user", "DELETE /users/{login}", path={"login": "worker"}),
     Step("Destroy a tenant's key", "DELETE /tenants/{tenant}", path={"tenant": "acme"}, query={"confirm": "acme"}),

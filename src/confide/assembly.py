@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 from confide.api.heads import Heads
 from confide.api.metrics import WorkerMetrics
-from confide.api.plain_reads import PlainReads
 from confide.api.prepared import Prepared
 from confide.api.services import Services
 from confide.crypto.keys import TenantKeys
@@ -199,7 +198,6 @@ def _services(
     least = settings.min_password_characters
     stale_seconds = settings.stale_reads_seconds
     reading = Reading(store, cache, principals, lease=lease, opener=opener, access=access, stale_seconds=stale_seconds)
-    plain_reads = PlainReads(reading)
     memories = {"configs": memory, "heads": heads}
     return Services(
         store=store,
@@ -211,8 +209,7 @@ def _services(
         listener=listener,
         opener=opener,
         reading=reading,
-        plain_reads=plain_reads,
-        metrics=WorkerMetrics(plain_reads, reading, listener=listener, lease=lease, memories=memories),
+        metrics=WorkerMetrics(reading, listener=listener, lease=lease, memories=memories),
         configs=Configs(store, keys, opener=opener, cache=cache, **acting),
         accounts=Accounts(store, hasher, **judging, **telling, min_password_characters=least),
         tokens=Tokens(store, hasher, **judging, **telling, clock=now),

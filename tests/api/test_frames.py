@@ -44,7 +44,7 @@ class Room:
         return await wire.exchange(self.port, data, seconds=seconds, **more)
 
     def hits(self) -> int:
-        return self.house.services.plain_reads.take().hits
+        return self.house.services.reading.take().hits
 
 
 @asynccontextmanager
@@ -85,7 +85,7 @@ async def test_a_read_from_memory_is_the_answer_that_the_store_gives_but_for_the
 async def test_who_has_it_already_is_told_so_from_memory(room: Room) -> None:
     reply = await room.ask(("If-None-Match", '"7", "1"'))
     assert (reply.status, reply.body, reply.header("etag")) == (304, b"", '"1"')
-    assert room.house.services.plain_reads.take().not_modified == 1
+    assert room.house.services.reading.take().not_modified == 1
     await room.house.save(room.editor, {"number": 2})
     assert (await room.ask(("If-None-Match", '"1"'))).status == 200
 
@@ -287,8 +287,8 @@ async def test_reads_are_counted_by_token_and_key(room: Room) -> None:
     for _ in range(3):
         await room.ask()
     await room.ask(("If-None-Match", '"1"'))
-    taken = room.house.services.plain_reads.take()
+    taken = room.house.services.reading.take()
     assert (taken.hits, taken.not_modified) == (4, 1)
     assert list(taken.reads.values()) == [4]
     assert [key for _, key in taken.reads] == [("acme", TYPE)]
-    assert room.house.services.plain_reads.take().reads == {}
+    assert room.house.services.reading.take().reads == {}

@@ -60,7 +60,16 @@ def measure(
     lines.write_bytes(b"".join(request.replace(b"\r\n", b"|") + b"\n" for request in requests))
     before = sum(map(cpu_seconds, pids))
     output = subprocess.run(
-        ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", script, f"http://127.0.0.1:{port}"],
+        [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{max(1, round(seconds))}s",
+            "--latency",
+            "-s",
+            script,
+            f"http://127.0.0.1:{port}",
+        ],
         capture_output=True,
         text=True,
         check=True,

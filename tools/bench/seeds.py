@@ -15,7 +15,7 @@ from confide.domain.names import Key
 from confide.ports import NewVersion, SealContext
 from confide.settings import Settings
 from confide.storage.clock import now
-from confide.storage.configs import APPEND as SQLITE_APPEND
+from confide.storage.configs import APPEND
 from confide.storage.transactions import Many, Transaction
 
 TYPE = "flight-information-system"
@@ -59,7 +59,7 @@ async def seed(settings: Settings, count: int, *, progress: Callable[[int], None
         engine: Any = parts.store._engine  # type: ignore[attr-defined]
         for begin in range(0, count, BATCH):
             rows = [await _row(parts, key(number)) for number in range(begin, min(begin + BATCH, count))]
-            await engine.transact_long(_append(rows))
+            await engine.transact_long(_append(rows, engine.name))
             progress(len(rows))
     return Seeded(settings, reader, admin, "bench-admin", password)
 
@@ -75,8 +75,9 @@ async def _row(parts: Parts, at: Key) -> tuple[Any, ...]:
 _LAST: list[bytes] = [b""]
 
 
-def _append(rows: list[tuple[Any, ...]]) -> Transaction[None]:
-    yield Many(SQLITE_APPEND.replace("RETURNING id", ""), rows)
+def _append(rows: list[tuple[Any, ...]], engine: str) -> Transaction[None]:
+    sql = APPEND.replace("RETURNING id", "")
+    yield Many(sql if engine == "sqlite" else sql.replace("$5 IS NULL", "$5::bytea IS NULL"), rows)
 
 
 async def _token(parts: Parts, login: str, *given: Any, password: str) -> str:

@@ -16,7 +16,7 @@ from confide.api import configs, old_contract, plain_reads
 from confide.api.answers import Answer
 from confide.api.calls import Call, Disconnected
 from confide.api.errors import answer_for
-from confide.api.prepared import answer_of
+from confide.api.prepared import Prepared, answer_of
 from confide.api.services import Services
 from confide.domain.audits import Caller
 from confide.domain.errors import MethodNotAllowed, NotFound
@@ -61,7 +61,7 @@ class Door:
             await self._behind(scope, receive, send)
             return
         if scope["method"] == "GET" and scope["raw_path"] == plain_reads.PATH:
-            wanted = plain_reads.plain_read(scope["query_string"], scope["headers"])
+            wanted = self._services().heads.wanted_by(scope["query_string"], scope["headers"])
             if wanted is not None:
                 await self._read_plainly(wanted, scope, send)
                 return
@@ -92,13 +92,13 @@ class Door:
         return answer.with_header(b"request-id", request_id.encode())
 
     async def _read_plainly(self, wanted: WantedConfig, scope: Scope, send: Send) -> None:
-        reads = self._services().plain_reads
-        prepared = reads.at_once(wanted, now=running_time())
+        prepared: Prepared | None = self._services().reading.at_once(wanted, now=running_time())
         if prepared is None:
             client = scope.get("client")
             answer = await self.read(wanted, address=client[0] if client else None)
             await answer.send(send)
-        elif reads.is_known(wanted, prepared):
+        elif prepared.is_known(wanted.known):
+            wanted.not_modified += 1
             await Answer(b"", HTTPStatus.NOT_MODIFIED, prepared.own_headers()).send(send)
         else:
             await send({"type": "http.response.start", "status": 200, "headers": prepared.headers()})

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from hashlib import sha256
 
-from confide.api.plain_reads import READ, plain_read
+from confide.api.plain_reads import MOST_VALUE_BYTES, READ, plain_read
 from confide.service.memory import Memory
 from confide.service.reading import WantedConfig
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 # A whole head is remembered when it comes a second time: one that carries a number of its own never does.
 PLACES = 1 << 16
@@ -47,6 +50,24 @@ class Heads(Memory[WantedConfig]):
         if wanted is not None:
             self._note(digest, wanted)
         return wanted
+
+    def wanted_by(self, query: bytes, headers: Headers) -> WantedConfig | None:
+        """What a `GET /config` asks for that a server has read already; its header names are in lower case."""
+        if len(headers) > MOST_LINES:
+            return None
+        parts = [query]
+        for name, value in headers:
+            if len(value) > MOST_VALUE_BYTES:
+                return None
+            if name in READ:
+                parts += (name, value)
+        digest = sha256(b"\0".join(parts)).digest()
+        known = self._held.get(digest)
+        if known is None:
+            known = plain_read(query, headers)
+            if known is not None:
+                self.put(digest, known)
+        return known
 
     def _of_lines(self, lines: list[bytes]) -> WantedConfig | None:
         digest = sha256(b"\n".join(lines)).digest()

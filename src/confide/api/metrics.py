@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from confide.api.plain_reads import PlainReads
 from confide.service.lease import Lease
 from confide.service.listening import Listener
 from confide.service.memory import Memory
@@ -28,14 +27,12 @@ class WorkerMetrics:
 
     def __init__(
         self,
-        plain_reads: PlainReads,
         reading: Reading,
         *,
         listener: Listener,
         lease: Lease,
         memories: Mapping[str, Memory[Any]],
     ) -> None:
-        self._plain_reads = plain_reads
         self._reading = reading
         self._listener = listener
         self._lease = lease
@@ -50,7 +47,7 @@ class WorkerMetrics:
 
     def take_over(self) -> None:
         self._make()
-        taken = self._plain_reads.take()
+        taken = self._reading.take()
         self._grow("reads", taken.hits - taken.not_modified, answer="memory")
         self._grow("reads", taken.not_modified, answer="not-modified")
         self._grow("sent", taken.sent_bytes)

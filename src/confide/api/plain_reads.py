@@ -1,23 +1,19 @@
-"""The plain `GET /config`: decided from raw bytes, and answered from memory where that is proven."""
+"""The plain `GET /config`: what it is and what it asks for, decided from raw bytes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from confide.api.prepared import Prepared
 from confide.domain import configs, secrets
 from confide.domain.errors import MalformedRequest, Refusal
 from confide.domain.names import Key
-from confide.service.reading import FROM_THE_STORE, Reading, WantedConfig
+from confide.service.reading import FROM_THE_STORE, WantedConfig
 
 PATH = b"/config"
 # A plain request has few headers and short ones; what has more is for the application to judge.
 MOST_HEADERS = 30
 MOST_VALUE_BYTES = 1_000
-# So many reads are added up when the next one comes, for they are kept until then.
-MOST_COUNTED_APART = 512
 
 _NAME = rb"([A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?)"
 _QUERY = re.compile(rb"tenant=%b&integration_type=%b|integration_type=%b&tenant=%b" % (_NAME, _NAME, _NAME, _NAME))
@@ -88,59 +84,3 @@ def floor_of(cache_control: str | None, min_version: str | None) -> int:
     if not _VERSION.fullmatch(min_version):
         raise MalformedRequest("Config-Min-Version is a version: a number from 1 on.")
     return int(min_version)
-
-
-@dataclass(frozen=True, slots=True)
-class ReadCounts:
-    """What was answered from memory since it was last taken over."""
-
-    hits: int
-    not_modified: int
-    sent_bytes: int
-    # By token, as its hash, and key.
-    reads: dict[tuple[bytes, Key], int]
-
-
-class PlainReads:
-    """Answers plain reads from memory, or says that it may not, and counts them in plain integers."""
-
-    def __init__(self, reading: Reading) -> None:
-        self._reading = reading
-        self._read: list[WantedConfig] = []
-        self._reads: dict[tuple[bytes, Key], int] = {}
-        self._not_modified = 0
-        self._sent_bytes = 0
-
-    def at_once(self, wanted: WantedConfig, *, now: float) -> Prepared | None:
-        """The answer, if memory may give it at this moment; `is_known` tells whether the caller has it already."""
-        prepared: Prepared | None = self._reading.at_once(wanted, now=now)
-        if prepared is None:
-            return None
-        if not wanted.reads:
-            self._read.append(wanted)
-            if len(self._read) > MOST_COUNTED_APART:
-                self._add_up()
-        wanted.reads += 1
-        self._sent_bytes += len(prepared.raw)
-        return prepared
-
-    def is_known(self, wanted: WantedConfig, prepared: Prepared) -> bool:
-        if wanted.known is None or not configs.is_known(prepared.tag.decode(), wanted.known):
-            return False
-        self._not_modified += 1
-        self._sent_bytes -= len(prepared.raw)
-        return True
-
-    def take(self) -> ReadCounts:
-        """Take over what was counted so far."""
-        self._add_up()
-        taken = ReadCounts(sum(self._reads.values()), self._not_modified, self._sent_bytes, self._reads)
-        self._reads, self._not_modified, self._sent_bytes = {}, 0, 0
-        return taken
-
-    def _add_up(self) -> None:
-        for wanted in self._read:
-            who = (wanted.token_hash, wanted.key)
-            self._reads[who] = self._reads.get(who, 0) + wanted.reads
-            wanted.reads = 0
-        self._read.clear()

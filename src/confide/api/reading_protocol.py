@@ -9,7 +9,7 @@ from typing import Any
 from confide.api.answers import JSON
 from confide.api.door import Door
 from confide.api.http_protocol import GuardedProtocol
-from confide.api.prepared import COMMON
+from confide.api.prepared import COMMON, Prepared
 from confide.service.lease import running_time
 from confide.service.reading import WantedConfig
 
@@ -40,7 +40,7 @@ class ReadingProtocol(GuardedProtocol):
         super().connection_made(transport)
         app: Any = self.app
         self._door: Door = getattr(app, "app", app)  # behind a proxy the server's own middleware stands before it
-        self._heads, self._reads = self._door.services.heads, self._door.services.plain_reads
+        self._heads, self._answers = self._door.services.heads, self._door.services.reading
 
     def data_received(self, data: bytes) -> None:
         if self._reading is not None:
@@ -49,7 +49,9 @@ class ReadingProtocol(GuardedProtocol):
             self._is_between
             and data.startswith(_BEGIN)
             and len(data) <= MOST_HEAD_BYTES
-            and self._is_free()
+            and ((cycle := self.cycle) is None or cycle.response_complete)
+            and not self.pipeline
+            and not self.flow.write_paused
             and self._is_taken(data)
         ):
             super().data_received(data)
@@ -77,34 +79,24 @@ class ReadingProtocol(GuardedProtocol):
         else:
             super().timeout_keep_alive_handler()
 
-    def _is_free(self) -> bool:
-        """Whether an answer that is written now is the next one that the caller waits for."""
-        cycle = self.cycle
-        return (
-            (cycle is None or cycle.response_complete)
-            and not self.pipeline
-            and not self.flow.write_paused
-            and not self.transport.is_closing()
-        )
-
     def _is_taken(self, head: bytes) -> bool:
         """Whether it is a plain read: then it is answered, from memory at once or from the store in a task."""
-        now = clock_gettime(CLOCK_BOOTTIME)  # as `running_time` does, without one more call
-        reads = self._reads
         wanted = self._heads.wanted(head)
-        if wanted is None:
+        if wanted is None or self.transport.is_closing():
             return False
+        now = clock_gettime(CLOCK_BOOTTIME)  # as `running_time` does, without one more call
         self._used_at = now
         if self.timeout_keep_alive_task is None:
             self._begin_keeping_alive()
-        prepared = reads.at_once(wanted, now=now)
-        server = self.server_state
+        prepared: Prepared | None = self._answers.at_once(wanted, now=now)
         if prepared is None:
             self._read(wanted)
             return True
+        server = self.server_state
         if self._headers_of_now is not server.default_headers:
             self._write_date(server.default_headers)
-        if wanted.known is not None and reads.is_known(wanted, prepared):
+        if wanted.known is not None and prepared.is_known(wanted.known):
+            wanted.not_modified += 1
             self.transport.write(self._not_modified + prepared.kept_lines)
         else:
             self.transport.write(self._found + prepared.raw)

@@ -7,7 +7,6 @@ from typing import Any
 
 from confide.api.heads import Heads
 from confide.api.metrics import WorkerMetrics
-from confide.api.plain_reads import PlainReads
 from confide.ports import Store
 from confide.service.accounts import Accounts
 from confide.service.cache import Cache
@@ -33,7 +32,6 @@ class Services:
     reading: Reading
     memory: Memory[Any]
     heads: Heads
-    plain_reads: PlainReads
     metrics: WorkerMetrics
     cache: Cache
     principals: Principals

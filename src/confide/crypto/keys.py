@@ -108,6 +108,9 @@ class TenantKeys:
         return count
 
     async def _active(self, purpose: str, tenant: str) -> StoredKey:
+        known = await self._store.active(purpose, tenant)
+        if known is not None:
+            return known
         master_key_id = await self._master_key_in_use()
         new = StoredKey(secrets.token_bytes(KEY_ID_BYTES), purpose, tenant, master_key_id, None)
         wrapped = self._wrapped(new, secrets.token_bytes(KEY_BYTES))

@@ -67,7 +67,7 @@ def check_merged(configuration: Json) -> bytes:
 
 def write(value: Any) -> bytes:
     """Write a value in the one kept form: UTF-8, no spaces, members in order, shortest decimals."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def read_kept(data: bytes) -> Json:
@@ -126,6 +126,7 @@ def _constant(_name: str) -> Any:
     raise JsonInvalid("NaN and Infinity are not JSON.")
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_unique, parse_int=_integer, parse_float=_decimal, parse_constant=_constant
 )

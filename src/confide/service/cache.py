@@ -31,6 +31,8 @@ class Prepared(Protocol):
 
     version: int
     size: int
+    # Bytes that are sent.
+    length: int
     # Set once it may not be given any more from where somebody keeps hold of it.
     is_over: bool
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from confide.domain.configs import Kind
@@ -27,6 +28,8 @@ FROM_THE_STORE = 2**63
 PATIENCE_SECONDS = 0.5
 # What is wanted with its names, numbers and the digest that it is known by.
 WANTED_BYTES = 650
+# So many reads are added up when the next one comes: what was wanted is kept until then.
+MOST_COUNTED_APART = 512
 
 
 class Found(NamedTuple):
@@ -42,7 +45,7 @@ class WantedConfig(Remembered):
     The answer is good while neither it nor the token is over, until the next second begins, under the lease.
     """
 
-    __slots__ = ("answer", "checked", "floor", "key", "known", "reads", "second", "token_hash")
+    __slots__ = ("answer", "checked", "floor", "key", "known", "not_modified", "reads", "second", "token_hash")
 
     def __init__(self, token_hash: bytes, key: Key, *, known: str | None = None, floor: int = 0) -> None:
         super().__init__(WANTED_BYTES)
@@ -51,10 +54,23 @@ class WantedConfig(Remembered):
         # The tags that the caller has, and the version that it has seen.
         self.known = known
         self.floor = floor
+        # Reads since they were last added up, and how many of them brought nothing new.
         self.reads = 0
+        self.not_modified = 0
         self.answer: Any = None
         self.checked: Checked | None = None
         self.second: object = None
+
+
+@dataclass(slots=True)
+class ReadCounts:
+    """What was answered at once from memory."""
+
+    hits: int = 0
+    not_modified: int = 0
+    sent_bytes: int = 0
+    # By token, as its hash, and key.
+    reads: dict[tuple[bytes, Key], int] = field(default_factory=dict)
 
 
 class Reading:
@@ -79,6 +95,8 @@ class Reading:
         self._access = access
         self._stale_seconds = stale_seconds
         self._fills: Shared[tuple[Key, Rendering], Any] = Shared(self._filled)
+        self._counts = ReadCounts()
+        self._read: list[WantedConfig] = []
         # What is kept hold of is kept for one second, which an object of its own stands for.
         self._second: object = None
         self._second_ends = 0.0
@@ -89,15 +107,26 @@ class Reading:
         self.stale = 0
 
     def at_once(self, wanted: WantedConfig, *, now: float) -> Any:
-        """The answer, if token, grant and config are held and proven at this moment; None otherwise."""
+        """The answer, if token, grant and config are held and proven at this moment, and counted; None otherwise."""
         if now >= self._lease.until:
             return None
         if now >= self._second_ends:
             self._second, self._second_ends = object(), now + ORDER_SECONDS
-        answer, checked = wanted.answer, wanted.checked
-        if wanted.second is self._second and checked is not None and not (answer.is_over or checked.is_over):
-            return answer
-        return self._held(wanted, now)
+        answer: Any = wanted.answer
+        if wanted.second is not self._second or answer.is_over or wanted.checked.is_over:  # type: ignore[union-attr]
+            answer = self._held(wanted, now)
+            if answer is None:
+                return None
+        if not wanted.reads:
+            self._note_read(wanted)
+        wanted.reads += 1
+        return answer
+
+    def take(self) -> ReadCounts:
+        """Take over what was answered at once since this was last done."""
+        self._add_up()
+        taken, self._counts = self._counts, ReadCounts()
+        return taken
 
     async def who(self, token_hash: bytes) -> tuple[Principal, bool]:
         """Who is asking, and whether the store could not be asked so that what was last known had to do.
@@ -147,15 +176,35 @@ class Reading:
     def _held(self, wanted: WantedConfig, now: float) -> Any:
         """Look up what is held, which also tells the memory that it is in use; keep hold of it for the second."""
         wanted.second = None
+        if wanted.reads:
+            self._add_up()  # what was answered until now had other bytes
         checked = self._principals.proven(wanted.token_hash, now=now)
         entry = self._cache.proven(wanted.key, now=now)
         role = None if checked is None else checked.principal.role_on(wanted.key)
         if checked is None or entry is None or role is None or entry.version < wanted.floor:
             return None
         answer = entry.answers[rendering_for(role)]
+        wanted.answer, wanted.checked = answer, checked
         if answer is not None and min(entry.fresh_until, checked.fresh_until) >= self._second_ends:
-            wanted.answer, wanted.checked, wanted.second = answer, checked, self._second
+            wanted.second = self._second
         return answer
+
+    def _note_read(self, wanted: WantedConfig) -> None:
+        self._read.append(wanted)
+        if len(self._read) > MOST_COUNTED_APART:
+            self._add_up()
+            self._read.append(wanted)
+
+    def _add_up(self) -> None:
+        counts = self._counts
+        for wanted in self._read:
+            who = (wanted.token_hash, wanted.key)
+            counts.reads[who] = counts.reads.get(who, 0) + wanted.reads
+            counts.hits += wanted.reads
+            counts.not_modified += wanted.not_modified
+            counts.sent_bytes += (wanted.reads - wanted.not_modified) * wanted.answer.length
+            wanted.reads = wanted.not_modified = 0
+        self._read.clear()
 
     def _unproven(self, key: Key, rendering: Rendering, *, floor: int, now: float) -> Any:
         entry = self._cache.unproven(key, now=now) if self._may_be_stale() else None

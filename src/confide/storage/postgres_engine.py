@@ -31,6 +31,8 @@ AWAY_SECONDS = 0.5
 PATIENT_SECONDS = 0.5
 PORTION = 500
 
+# What the driver raises, whatever it means.
+_ANY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 _AWAY = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
 _REFUSED_FOR_NOW = (
@@ -67,32 +69,42 @@ class PostgresEngine:
         """Borrow a connection; raises `Unreachable` or, where all stay lent, `Busy` in time."""
         left = seconds_left() if is_hurried else None
         until = None if left is None else asyncio.get_running_loop().time() + left
-        await self._place(until)
+        await self._place(left)
         try:
             if time.monotonic() < self._away_until:
                 raise Unreachable
             async with asyncio.timeout_at(until), self._borrowed() as connection:
                 yield connection
-        except asyncpg.UniqueViolationError as error:
-            raise UniqueTaken(str(error)) from error
-        except _REFUSED_FOR_NOW as error:
-            raise Unreachable(str(error)) from error
-        except _AWAY as error:
-            if isinstance(error, ValueError):  # an argument that the driver cannot encode: a bug of ours
+        except _ANY as error:
+            meaning = self._translated(error, left)
+            if meaning is error:
                 raise
-            # A request that came here with little time left says nothing about the store.
-            if not isinstance(error, TimeoutError) or left is None or left >= PATIENT_SECONDS:
-                self._away_until = time.monotonic() + AWAY_SECONDS
-                self._drop_idle()
-            raise Unreachable(str(error)) from error
+            raise meaning from error
         finally:
             self._places.release()
 
-    async def _place(self, until: float | None) -> None:
+    def _translated(self, error: Exception, left: float | None) -> Exception:
+        """What an error of the driver means to whoever asked, with the time that was left when they did."""
+        if isinstance(error, asyncpg.UniqueViolationError):
+            return UniqueTaken(str(error))
+        if isinstance(error, _REFUSED_FOR_NOW):
+            return Unreachable(str(error))
+        if isinstance(error, ValueError) or not isinstance(error, _AWAY):
+            return error  # an argument that the driver cannot encode: a bug of ours
+        # A request that came here with little time left says nothing about the store.
+        if not isinstance(error, TimeoutError) or left is None or left >= PATIENT_SECONDS:
+            self._away_until = time.monotonic() + AWAY_SECONDS
+            self._drop_idle()
+        return Unreachable(str(error))
+
+    async def _place(self, left: float | None) -> None:
         if time.monotonic() < self._away_until:
             raise Unreachable
+        if not self._places.locked():
+            await self._places.acquire()  # at once, without the price of a time limit
+            return
         try:
-            async with asyncio.timeout_at(until):
+            async with asyncio.timeout(left):
                 await self._places.acquire()
         except TimeoutError:
             raise Busy(retry_after_seconds=1) from None
@@ -109,10 +121,9 @@ class PostgresEngine:
             is_sound = not connection.is_in_transaction()
             raise
         finally:
-            if is_sound and not connection.is_closed() and not self._is_closed:
-                self._idle.append(connection)
-            else:
+            if not is_sound:
                 connection.terminate()
+            self._take_back(connection)
 
     def _sound_one(self) -> Connection | None:
         while self._idle:
@@ -122,8 +133,40 @@ class PostgresEngine:
         return None
 
     async def rows(self, sql: str, *args: Any) -> Rows:
-        async with self.connection() as connection:
+        """As the contract says, on the shortest way: every read and every save comes through here."""
+        left = seconds_left()
+        await self._place(left)
+        try:
+            connection = self._sound_one()
+            if time.monotonic() < self._away_until or connection is None:
+                return await self._first_rows(sql, args, left)
+            try:
+                return _rows(await connection.fetch(sql, *args, timeout=left))
+            except BaseException as error:
+                if not isinstance(error, asyncpg.PostgresError):
+                    connection.terminate()
+                raise
+            finally:
+                self._take_back(connection)
+        except _ANY as error:
+            meaning = self._translated(error, left)
+            if meaning is error:
+                raise
+            raise meaning from error
+        finally:
+            self._places.release()
+
+    async def _first_rows(self, sql: str, args: tuple[Any, ...], left: float) -> Rows:
+        if time.monotonic() < self._away_until:
+            raise Unreachable
+        async with asyncio.timeout(left), self._borrowed() as connection:
             return await _fetched(connection, sql, args)
+
+    def _take_back(self, connection: Connection) -> None:
+        if connection.is_closed() or self._is_closed:
+            connection.terminate()
+        else:
+            self._idle.append(connection)
 
     async def transact(self, work: Transaction[T]) -> T:
         async with self.connection() as connection:
