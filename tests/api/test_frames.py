@@ -124,6 +124,8 @@ async def test_a_head_that_was_seen_before_is_decided_anew_each_time(room: Room)
         ([("If-Match", '"2"')], 412),
         ([("If-None-Match", "nonsense")], 400),
         ([("Connection", "close")], 200),
+        ([("Connection", "Upgrade"), ("Upgrade", "websocket")], 200),
+        ([("Expect", "100-continue")], 200),
         ([("Accept-Encoding", "gzip"), ("X-Forwarded-For", "127.0.0.7"), ("User-Agent", "a (b; c)")], 200),
     ],
 )

@@ -1,0 +1,201 @@
+"""Reads: from memory where it is proven, from the store otherwise, marked where neither can be had."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from confide.domain.errors import InvalidToken, NotFound
+from confide.domain.grants import Principal
+from confide.domain.names import Key
+from confide.ports import Unreachable
+from confide.service import reading as reading_module
+from confide.service.lease import running_time
+from confide.service.reading import FROM_THE_STORE, Reading
+from support.house import ADMIN, House
+
+KEY = Key("acme", "crm")
+
+
+class Desk:
+    """A house whose store can be counted, slowed down and taken away."""
+
+    def __init__(self, house: House, root: Principal, token: str) -> None:
+        self.house = house
+        self.root = root
+        self.token = token
+        self.asked = 0
+        self.is_away = False
+        self.slow_seconds = 0.0
+        store: Any = house.parts.store
+        self._reads = store.configs.read, store.tokens.read
+        store.configs.read = lambda key: self._answer(self._reads[0], key)
+        store.tokens.read = lambda hashed: self._answer(self._reads[1], hashed)
+
+    @property
+    def reading(self) -> Reading:
+        return self.house.services.reading
+
+    async def read(self, key: Key = KEY, **more: Any) -> Any:
+        return await self.reading.read(key, by=self.root, **more)
+
+    def end_lease(self) -> None:
+        """Nothing is heard any more, and what was heard is a while ago."""
+        self.house.services.lease.renew(running_time() - 5)
+
+    async def _answer(self, ask: Any, about: Any) -> Any:
+        self.asked += 1
+        await asyncio.sleep(self.slow_seconds)
+        if self.is_away:
+            raise Unreachable
+        return await ask(about)
+
+
+@pytest.fixture
+async def desk(sqlite_house: House, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.setattr(reading_module, "PATIENCE_SECONDS", 0.1)
+    token = await sqlite_house.token("root", *ADMIN)
+    root = await sqlite_house.services.tokens.principal(token)
+    await sqlite_house.save(token, {"a": 1}, type_="crm")
+    # No listening beside the test: each test says itself what is heard.
+    hear = sqlite_house.services.listener.hear
+    await hear()
+
+    async def deaf() -> bool:
+        return True
+
+    monkeypatch.setattr(sqlite_house.services.listener, "hear", deaf)
+    sqlite_house.services.lease.renew(running_time() + 3_600)
+    return Desk(sqlite_house, root, token)
+
+
+async def test_what_was_saved_here_is_read_from_memory_at_once(desk: Desk) -> None:
+    found = await desk.read()
+    assert (found.answer.version, found.stale_seconds, desk.asked) == (1, None, 0)
+
+
+async def test_many_callers_of_one_missing_key_share_one_question(desk: Desk) -> None:
+    desk.house.services.listener.forget_all()
+    desk.slow_seconds = 0.05
+    found = await asyncio.gather(*(desk.read() for _ in range(50)))
+    assert {one.answer.version for one in found} == {1}
+    assert desk.asked == 1
+
+
+async def test_a_caller_who_goes_away_takes_nobody_elses_answer_along(desk: Desk) -> None:
+    desk.house.services.listener.forget_all()
+    desk.slow_seconds = 0.05
+    first, second = (asyncio.create_task(desk.read()) for _ in range(2))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    assert (await second).answer.version == 1
+    assert desk.asked == 1
+
+
+async def test_who_demands_the_store_shares_no_question_that_was_sent_before(desk: Desk) -> None:
+    desk.house.services.listener.forget_all()
+    desk.slow_seconds = 0.05
+    await asyncio.gather(desk.read(), desk.read(floor=FROM_THE_STORE), desk.read(floor=FROM_THE_STORE))
+    assert desk.asked == 3
+
+
+async def test_a_version_that_is_not_held_is_asked_for(desk: Desk) -> None:
+    assert (await desk.read(floor=1)).answer.version == 1
+    assert desk.asked == 0
+    assert (await desk.read(floor=2)).answer.version == 1
+    assert desk.asked > 0
+
+
+async def test_a_missing_key_is_asked_for_once_and_found_when_it_is_saved(desk: Desk) -> None:
+    nothing = Key("acme", "nothing")
+    for _ in range(3):
+        with pytest.raises(NotFound):
+            await desk.read(nothing)
+    assert desk.asked == 1
+    await desk.house.save(desk.token, {"b": 1}, type_="nothing")
+    assert (await desk.read(nothing)).answer.version == 1
+
+
+async def test_when_the_lease_has_ended_each_read_goes_to_the_store(desk: Desk) -> None:
+    desk.end_lease()
+    for number in range(1, 4):
+        assert (await desk.read()).stale_seconds is None
+        assert desk.asked == number
+
+
+async def test_what_is_held_is_given_marked_if_the_store_does_not_answer(desk: Desk) -> None:
+    desk.end_lease()
+    desk.is_away = True
+    found = await desk.read()
+    assert (found.answer.version, found.stale_seconds) == (1, 5)
+    desk.is_away, desk.slow_seconds = False, 1.0
+    found = await asyncio.wait_for(desk.read(), 0.5)
+    assert (found.answer.version, found.stale_seconds) == (1, 5)
+
+
+async def test_what_may_not_be_given_unproven_is_refused(desk: Desk) -> None:
+    desk.end_lease()
+    desk.is_away = True
+    with pytest.raises(Unreachable):
+        await desk.read(Key("acme", "never-read"))
+    with pytest.raises(Unreachable):
+        await desk.read(floor=FROM_THE_STORE)
+    with pytest.raises(Unreachable):
+        await desk.read(floor=2)
+    desk.house.services.cache.hear(KEY, 2)
+    with pytest.raises(Unreachable):  # a newer one is known to be there
+        await desk.read()
+
+
+async def test_after_the_stale_window_nothing_is_given(desk: Desk) -> None:
+    desk.reading._stale_seconds = 4
+    desk.end_lease()
+    desk.is_away = True
+    assert desk.reading.is_past_stale()
+    with pytest.raises(Unreachable):
+        await desk.read()
+    with pytest.raises(Unreachable):
+        await desk.reading.who(desk.house.services.principals._of_token[desk.root.token_id].token_hash)
+
+
+async def test_a_token_that_was_known_goes_on_reading_while_the_store_is_away(desk: Desk) -> None:
+    checked = desk.house.services.principals._of_token[desk.root.token_id]
+    desk.end_lease()
+    desk.is_away = True
+    assert await desk.reading.who(checked.token_hash) == (checked.principal, True)
+    checked.expires = running_time()
+    with pytest.raises(Unreachable):
+        await desk.reading.who(checked.token_hash)
+
+
+async def test_time_ends_an_entry_only_while_the_store_answers(desk: Desk) -> None:
+    entry = desk.house.services.cache.proven(KEY, now=running_time())
+    assert entry is not None
+    entry.fresh_until = running_time()
+    desk.is_away = True
+    found = await desk.read()  # proven by the lease: nothing newer was heard of
+    assert (found.answer.version, found.stale_seconds) == (1, None)
+    desk.is_away = False
+    await desk.read()
+    assert entry.fresh_until > running_time()
+
+
+async def test_a_token_looked_up_while_something_was_heard_of_it_is_looked_up_again(desk: Desk) -> None:
+    principals = desk.house.services.principals
+    token_hash = principals._of_token[desk.root.token_id].token_hash
+    desk.house.services.listener.forget_all()
+    desk.slow_seconds = 0.05
+    looking = asyncio.create_task(principals.checked(token_hash))
+    await asyncio.sleep(0.01)
+    principals.forget_user(desk.root.user_id)
+    assert (await looking).principal == desk.root
+    assert desk.asked == 2
+
+
+async def test_a_token_of_nobody_is_remembered_by_nobody(desk: Desk) -> None:
+    for _ in range(2):
+        with pytest.raises(InvalidToken):
+            await desk.house.services.principals.checked(b"x" * 32)
+    assert desk.asked == 2
