@@ -1,0 +1,47 @@
+"""What health says while the store or its news are away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from confide.ports import Unreachable
+from confide.service.lease import running_time
+from support.house import House
+
+
+async def ready(house: House) -> tuple[int, list[str]]:
+    reply = await house.ask("GET", "/health/ready")
+    reasons = [reason for reason in reply.json()["reasons"] if reason != "unsafe-durability"]
+    return reply.status_code, reasons
+
+
+@pytest.fixture
+def deaf(sqlite_house: House, monkeypatch: pytest.MonkeyPatch) -> House:
+    """A house that hears nothing any more, and has not for two seconds."""
+
+    async def hear() -> bool:
+        return True
+
+    monkeypatch.setattr(sqlite_house.services.listener, "hear", hear)
+    sqlite_house.services.lease.renew(running_time() - 2)
+    return sqlite_house
+
+
+async def test_without_news_reads_are_right_and_health_says_so(deaf: House) -> None:
+    assert await ready(deaf) == (200, ["news-unavailable"])
+    deaf.services.lease.renew(running_time())
+    assert await ready(deaf) == (200, [])
+
+
+async def test_without_the_store_it_is_degraded_until_nothing_may_be_answered(
+    deaf: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> None:
+        raise Unreachable
+
+    monkeypatch.setattr(deaf.parts.store, "ping", away)
+    assert await ready(deaf) == (200, ["store-unavailable"])
+    deaf.services.reading._stale_seconds = 1
+    assert await ready(deaf) == (503, ["store-unavailable"])

@@ -1,0 +1,69 @@
+"""The benchmark runs, prints its table, and says no where a figure is not reached."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def raced(*args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "tools/bench", *args]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+
+
+def test_a_short_race_prints_the_table_and_writes_numbers_and_picture(tmp_path: Path) -> None:
+    missing = [name for name in ("wrk", "nginx") if shutil.which(name) is None]
+    if missing:
+        if os.environ.get("CI"):
+            pytest.fail(f"{missing} must be there in CI")
+        pytest.skip(f"{missing} not installed: the benchmark is not run")
+    numbers, picture = tmp_path / "numbers.json", tmp_path / "picture.svg"
+    done = raced("reads", "--seconds", "1", "--rounds", "1", "--json", str(numbers), "--picture", str(picture))
+    assert done.returncode == 0, done.stderr[-2_000:]
+    for words in ("CPU µs a request", "nginx, constant", "Confide, heads seen before", "should be"):
+        assert words in done.stdout
+    found = json.loads(numbers.read_text())
+    rows = {row["name"]: row for row in found["rows"]}
+    assert all(row["errors"] == 0 and row["cpu_us"] > 0 for row in rows.values())
+    assert "<svg" in picture.read_text()
+    assert "Confide, heads seen before" in picture.read_text()
+
+
+def test_what_wrk_says_is_understood_and_refused_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools" / "bench"))
+    import load  # noqa: PLC0415 - a script's module
+    import results  # noqa: PLC0415 - as above
+
+    said = "  50%  410.00us\n  99%    2.50ms\n  1000 requests in 2.00s, 1.0MB read\nNon-2xx or 3xx responses: 7\n"
+    assert load._found(r"(\d+) requests in ([\d.]+)(\w+),", said) == (1000.0, 2.0)
+    assert load._latency(said, 99) == pytest.approx(0.0025)
+    assert load._errors(said) == 7
+    with pytest.raises(RuntimeError):
+        load._found(r"(\d+) requests in ([\d.]+)(\w+),", "unable to connect")
+    reached: Any = results.Figure("a", 1.2, "x", most=1.4)
+    assert reached.holds
+    assert not results.Figure("a", 1.5, "x", most=1.4).holds
+    assert not results.Figure("a", 19, "x", least=20).holds
+
+
+def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
+    """Each row of the README's table is a row of the run that docs/performance.json holds."""
+    found = json.loads((ROOT / "docs" / "performance.json").read_text())
+    rows = {row["name"]: row for row in found["rows"]}
+    readme = (ROOT / "README.md").read_text()
+    shown = [line for line in readme.splitlines() if line.startswith("| ") and line.split("|")[1].strip() in rows]
+    assert len(shown) >= 6
+    for line in shown:
+        name, cpu, rate = (cell.strip() for cell in line.split("|")[1:4])
+        assert cpu == f"{rows[name]['cpu_us']:,.1f}", line
+        assert rate == f"{rows[name]['rate']:,.0f}", line
+    assert found["date"] in readme
