@@ -111,10 +111,10 @@ class News(Protocol):
     """One process's ear on the change log. Used by one task only, but for `tell`."""
 
     async def read(self) -> list[Change]:
-        """Every change that the read before could not see, none twice; the first read hears of none.
+        """Every change that the read before could not see; the first read hears of none.
 
-        Raises `Unreachable`, after which the next read goes on from where the last good one stopped, or
-        `LogGone`, after which it begins anew.
+        None is heard twice, unless the link was lost in between. Raises `Unreachable`, after which the next read goes
+        on from where the last good one stopped, or `LogGone`, after which it begins anew.
         """
 
     async def wait(self) -> None:

@@ -213,6 +213,22 @@ async def test_connection_close_ends_it_and_keep_alive_does_not(room: Room) -> N
     writer.close()
 
 
+async def test_a_header_line_without_a_colon_is_no_header(room: Room) -> None:
+    for line in ("Host\r\nAuthorization", "foo\r\nHost: x\r\nAuthorization"):
+        data = f"GET {PATH} HTTP/1.1\r\n{line}: Bearer {room.token}\r\n\r\n".encode()
+        assert [reply.status for reply in await room.send(data, until=1)] == [400], line
+
+
+async def test_line_ends_between_two_requests_leave_no_connection_open_for_ever(tmp_path: Path) -> None:
+    async with room_at(tmp_path, "protocol", keep_alive=1) as room:
+        reader, writer = await asyncio.open_connection("127.0.0.1", room.port)
+        writer.write(room.head(path="/nothing"))
+        assert wire.replies(await reader.read(65_536))[0].status == 404
+        writer.write(b"\r\n")
+        assert await asyncio.wait_for(reader.read(65_536), 3) == b""
+        writer.close()
+
+
 async def test_a_request_that_comes_in_pieces_is_one_request(room: Room) -> None:
     head = room.head()
     for cut in (3, 15, 40, len(head) - 3, len(head) - 1):

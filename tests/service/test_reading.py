@@ -199,3 +199,92 @@ async def test_a_token_of_nobody_is_remembered_by_nobody(desk: Desk) -> None:
         with pytest.raises(InvalidToken):
             await desk.house.services.principals.checked(b"x" * 32)
     assert desk.asked == 2
+
+
+async def test_what_is_heard_while_the_store_is_asked_in_vain_counts(desk: Desk) -> None:
+    desk.end_lease()
+    desk.slow_seconds = 1.0
+    reading = asyncio.create_task(desk.read())
+    asking = asyncio.create_task(
+        desk.reading.who(desk.house.services.principals._of_token[desk.root.token_id].token_hash)
+    )
+    await asyncio.sleep(0.02)
+    # The news is back before the answer: a newer version is there, and the token is gone.
+    desk.house.services.cache.hear(KEY, 2)
+    desk.house.services.principals.forget_token(desk.root.token_id)
+    desk.house.services.lease.renew(running_time())
+    with pytest.raises(Unreachable):
+        await reading
+    with pytest.raises(Unreachable):
+        await asking
+
+
+async def test_a_floor_is_read_through_to_even_if_a_shared_question_found_nothing(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = Key("acme", "late")
+    store: Any = desk.house.parts.store.configs
+    answers: list[Any] = [None]
+    read = store.read
+    store.read = lambda key: asyncio.sleep(0.1, answers.pop()) if answers else read(key)
+    first = asyncio.create_task(desk.read(late))
+    await asyncio.sleep(0.01)
+    # As if another process had saved it, of which nothing was heard yet.
+    monkeypatch.setattr(desk.house.services.cache, "hear", lambda *_: None)
+    await desk.house.save(desk.token, {"c": 1}, type_="late")
+    desk.house.services.memory.drop(late)
+    assert (await desk.read(late, floor=1)).answer.version == 1
+    with pytest.raises(NotFound):
+        await first
+
+
+async def test_what_a_save_learns_of_the_version_a_read_knows(desk: Desk) -> None:
+    """A retry that is answered with version 2 is not followed by a read of version 1."""
+    headers = {"Idempotency-Key": "k"}
+    saved = await desk.house.save(desk.token, {"a": 2}, type_="crm", headers=headers)
+    cache = desk.house.services.cache
+    # As if another process had saved it: memory holds the version before.
+    desk.house.services.memory.drop(KEY)
+    entry = cache.proven(KEY, now=running_time())
+    assert entry is None
+    with cache.flight(KEY) as flight:
+        cache.land(flight, KEY, reading_module.Current(1, b'{"a":1}'), rendering=reading_module.Rendering.OPENED)
+    replayed = await desk.house.save(desk.token, {"a": 2}, type_="crm", headers=headers)
+    assert (saved.json()["version"], replayed.json()["version"]) == (2, 2)
+    assert replayed.headers["idempotency-replayed"] == "true"
+    assert (await desk.read()).answer.version == 2
+
+
+async def test_what_was_kept_hold_of_is_let_go_when_the_next_second_begins(desk: Desk) -> None:
+    checked = desk.house.services.principals._of_token[desk.root.token_id]
+    wanted = reading_module.WantedConfig(checked.token_hash, KEY)
+    answer = desk.reading.at_once(wanted, now=running_time())
+    assert answer is not None
+    assert wanted.answer is answer
+    assert desk.reading.at_once(wanted, now=running_time()) is answer
+    taken = desk.reading.take()
+    assert (taken.hits, taken.sent_bytes) == (2, 2 * answer.length)
+    assert wanted.answer is None
+    assert desk.reading.at_once(wanted, now=running_time()) is answer
+
+
+async def test_what_was_remembered_before_the_first_news_is_forgotten(desk: Desk) -> None:
+    listener = desk.house.services.listener
+    listener._has_begun = False
+    assert len(desk.house.services.memory) > 0
+    await type(listener).hear(listener)
+    assert len(desk.house.services.memory) == 0
+
+
+async def test_a_bug_while_hearing_forgets_what_may_not_have_been_heard(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = desk.house.services.listener
+    await desk.house.save(desk.token, {"a": 3}, type_="crm")
+
+    def fails(*_: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(listener, "_tell_of", fails)
+    assert not await type(listener).hear(listener)
+    assert len(desk.house.services.memory) == 0

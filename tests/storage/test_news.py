@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from confide.domain.names import Key
 from confide.ports import Change, LogGone, News, Store, Unreachable
 from confide.settings import Settings
-from confide.storage import postgres_news
+from confide.storage import postgres_news, sqlite_news
 from confide.storage.engines import open_store
 from support.postgres import PostgresServer
 from support.proxy import Proxy
@@ -110,6 +111,58 @@ async def test_a_store_with_another_epoch_is_another_log(stores: tuple[Store, St
         await listener.news.read()
     await append(writer, version(2))
     assert [change.version for change in await heard_within(listener.news, 1)] == [2]
+
+
+async def test_who_has_missed_too_much_begins_anew(
+    stores: tuple[Store, Store], engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, listener = stores
+    await listener.news.read()
+    monkeypatch.setattr(postgres_news if engine == "postgres" else sqlite_news, "MOST_CHANGES", 5)
+    for number in range(6):
+        await append(writer, version(1, key=named(number)))
+    with pytest.raises(LogGone):
+        await listener.news.read()
+    await append(writer, version(2, key=named(0)))
+    assert [change.version for change in await heard_within(listener.news, 1)] == [2]
+
+
+async def test_another_timeline_is_another_log(on_postgres: tuple[Store, Store, str]) -> None:
+    """As after a standby that had not heard of the last changes took over."""
+    writer, listener, _ = on_postgres
+    news: Any = listener.news
+    await news.read()
+    news._known_timeline = "0000000F"
+    with pytest.raises(LogGone):
+        await news.read()
+    await append(writer, version(1))
+    assert [change.version for change in await heard_within(news, 1)] == [1]
+
+
+async def test_numbers_of_transactions_that_a_crash_gave_again_are_heard(on_postgres: tuple[Store, Store, str]) -> None:
+    writer, listener, _ = on_postgres
+    news: Any = listener.news
+    await append(writer, version(1))
+    await news.read()
+    # What was seen before the crash: transactions that were begun and never came to the disk.
+    xmin, xmax, _ = news._snapshot.split(":")
+    news._snapshot = f"{int(xmin) + 50}:{int(xmax) + 50}:"
+    await append(writer, version(2))
+    await news.close()
+    assert [change.version for change in await news.read()] == [2]
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "xid", "lowered"),
+    [
+        ("10:20:10,15", 100, "10:20:10,15"),
+        ("10:20:10,15", 12, "10:12:10"),
+        ("10:20:10,15", 5, "5:5:"),
+        ("20:20:", 20, "20:20:"),
+    ],
+)
+def test_a_snapshot_is_lowered_to_what_is_sure(snapshot: str, xid: int, lowered: str) -> None:
+    assert postgres_news._lowered(snapshot, xid) == lowered
 
 
 @pytest.fixture
@@ -209,8 +262,8 @@ async def test_the_reading_of_news_walks_the_index_however_much_there_is(on_post
     await connection.execute("ANALYZE")
     await connection.execute(postgres_news.PREPARE)
     snapshot = await connection.fetchval("SELECT pg_current_snapshot()::text")
-    await connection.execute(f"PREPARE news (text) AS {postgres_news.SINCE}")
-    plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE news ('{snapshot}')"))
+    await connection.execute(f"PREPARE news (text, bigint) AS {postgres_news.SINCE}")
+    plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE news ('{snapshot}', 20001)"))
     await connection.close()
     assert "changes_position" in plan
     assert "Seq Scan on changes" not in plan

@@ -50,14 +50,21 @@ def main() -> None:
         race = Race(results, seconds=chosen.seconds, rounds=chosen.rounds, large=chosen.configs, say=say)
         try:
             for leg in legs:
-                getattr(race, leg)()
+                try:
+                    getattr(race, leg)()
+                except Exception:  # noqa: BLE001 - what was measured before is worth keeping
+                    console.print_exception()
+                    results.skipped[leg] = "it failed: see above"
         finally:
             shutil.rmtree(race.folder, ignore_errors=True)
     show(results)
     if chosen.json:
         results.write(chosen.json)
+    failed = [leg for leg in legs if leg in results.skipped]
     if chosen.picture and "reads" in legs:
         picture.draw(results, chosen.picture, date=json.loads(chosen.json.read_text())["date"] if chosen.json else "")
+    if failed:
+        sys.exit(f"Not measured to the end: {', '.join(failed)}.")
 
 
 def show(results: Results) -> None:

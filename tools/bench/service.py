@@ -108,24 +108,31 @@ async def news_seconds(ports: tuple[int, int], seeded: Seeded, *, count: int = 2
     found = []
     save_reader, save_writer = await asyncio.open_connection("127.0.0.1", ports[0])
     read_reader, read_writer = await asyncio.open_connection("127.0.0.1", ports[1])
-    (head,) = reads(seeded, range(1))
+    (request,) = reads(seeded, range(1))
     at = key(0)
+
+    async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[bytes, bytes]:
+        writer.write(request)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        return head, await reader.readexactly(length)
+
     for number in range(count):
         document = {
             "tenant": at.tenant,
             "integration_type": at.integration_type,
             "configuration": {"password": f"news {number}"},
         }
-        save_writer.write(post("/config", json.dumps(document).encode(), f"Authorization: Bearer {seeded.admin}"))
-        version = json.loads((await save_reader.read(65_536)).partition(b"\r\n\r\n")[2])["version"]
+        save = post("/config", json.dumps(document).encode(), f"Authorization: Bearer {seeded.admin}")
+        _, body = await asked(save_reader, save_writer, save)
+        version = json.loads(body)["version"]
         answered = time.monotonic()
         shown = 0
         while shown < version:
-            asked = time.monotonic()
-            read_writer.write(head)
-            answer = await read_reader.read(65_536)
-            shown = int(answer.lower().partition(b"config-version: ")[2].partition(b"\r\n")[0])
-        found.append(max(asked - answered, 0.0))
+            asked_at = time.monotonic()
+            answer, _ = await asked(read_reader, read_writer, request)
+            shown = int(answer.partition(b"config-version: ")[2].partition(b"\r\n")[0])
+        found.append(max(asked_at - answered, 0.0))
         await asyncio.sleep(0.02)
     save_writer.close()
     read_writer.close()

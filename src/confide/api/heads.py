@@ -38,10 +38,8 @@ class Heads(Memory[WantedConfig]):
     def wanted(self, head: bytes) -> WantedConfig | None:
         """What the whole head of one request asks for; None if it is no plain read."""
         digest = sha256(head).digest()
-        wanted = self._held.get(digest)
+        wanted = self._used(digest)
         if wanted is not None:
-            if not wanted.reads:  # not read since the reads were last added up: tell that it is in use
-                self._held.move_to_end(digest)
             return wanted
         lines = self._lines_that_matter(head)
         if lines is None:
@@ -62,16 +60,24 @@ class Heads(Memory[WantedConfig]):
             if name in READ:
                 parts += (name, value)
         digest = sha256(b"\0".join(parts)).digest()
-        known = self._held.get(digest)
+        known = self._used(digest)
         if known is None:
             known = plain_read(query, headers)
             if known is not None:
                 self.put(digest, known)
         return known
 
+    def _used(self, digest: bytes) -> WantedConfig | None:
+        wanted = self._held.get(digest)
+        if (
+            wanted is not None and not wanted.reads
+        ):  # the first read since they were last added up tells that it is in use
+            self._held.move_to_end(digest)
+        return wanted
+
     def _of_lines(self, lines: list[bytes]) -> WantedConfig | None:
         digest = sha256(b"\n".join(lines)).digest()
-        known = self._held.get(digest)
+        known = self._used(digest)
         if known is not None:
             return known
         line = _REQUEST_LINE.fullmatch(lines[0])
@@ -91,7 +97,9 @@ class Heads(Memory[WantedConfig]):
             return None
         kept = lines[:1]
         for line in lines[1:-2]:
-            name = line.partition(b": ")[0]
+            name, colon, _ = line.partition(b": ")
+            if not colon:
+                return None
             matters = self._names.get(name)
             if matters is None:
                 if not _NAME.fullmatch(name):

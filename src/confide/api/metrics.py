@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from confide.domain.names import Key
 from confide.service.lease import Lease
 from confide.service.listening import Listener
 from confide.service.memory import Memory
@@ -19,6 +21,7 @@ FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 TAKE_OVER_SECONDS = 1.0
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 
+_log = logging.getLogger("confide")
 _LIVE_FILE = re.compile(r"gauge_live[a-z]*_(\d+)\.db")
 
 
@@ -39,15 +42,22 @@ class WorkerMetrics:
         self._memories = memories
         self._known: dict[str, Any] = {}
         self._totals: dict[Any, int] = {}
+        self._pairs: set[tuple[bytes, Key]] = set()
 
     async def run(self) -> None:
+        """Take over once a second; whatever goes wrong, what was counted is taken over the next time."""
         while True:
             await asyncio.sleep(TAKE_OVER_SECONDS)
-            self.take_over()
+            try:
+                self.take_over()
+                self._known["pairs"].set(len(self._pairs))
+            except Exception:  # noqa: BLE001 - counting must go on
+                _log.exception("what was counted could not be written down")
+            self._pairs.clear()
 
     def take_over(self) -> None:
-        self._make()
         taken = self._reading.take()
+        self._make()
         self._grow("reads", taken.hits - taken.not_modified, answer="memory")
         self._grow("reads", taken.not_modified, answer="not-modified")
         self._grow("sent", taken.sent_bytes)
@@ -61,7 +71,7 @@ class WorkerMetrics:
             self._become("evicted", memory.evicted, part=part)
             self._known["bytes"].labels(part=part).set(memory.bytes)
             self._known["entries"].labels(part=part).set(len(memory))
-        self._known["pairs"].set(len(taken.reads))
+        self._pairs.update(taken.reads)
         self._known["age"].set(self._lease.age())
         self._known["workers"].set(1)
 

@@ -39,7 +39,7 @@ def plain_read(query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> WantedCo
     """Read a `GET /config`, its header names in lower case; None if it is not a plain one."""
     found = _QUERY.fullmatch(query)
     asked = _read_once(headers)
-    if found is None or asked is None or b"host" not in asked:
+    if found is None or asked is None or not asked.get(b"host"):
         return None
     given = _BEARER.fullmatch(asked.get(b"authorization", b""))
     token_hash = secrets.token_hash(given[1].decode()) if given else None

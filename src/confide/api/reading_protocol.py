@@ -39,7 +39,8 @@ class ReadingProtocol(GuardedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         app: Any = self.app
-        self._door: Door = getattr(app, "app", app)  # behind a proxy the server's own middleware stands before it
+        self._door: Door = getattr(app, "app", app)
+        self._is_behind_proxy = app is not self._door  # then the server's own middleware stands before it
         self._heads, self._answers = self._door.services.heads, self._door.services.reading
 
     def data_received(self, data: bytes) -> None:
@@ -55,6 +56,7 @@ class ReadingProtocol(GuardedProtocol):
             and self._is_taken(data)
         ):
             super().data_received(data)
+            self._must_have_timer()
 
     def shutdown(self) -> None:
         """End the connection; an answer that is under way goes out first."""
@@ -90,6 +92,8 @@ class ReadingProtocol(GuardedProtocol):
             self._begin_keeping_alive()
         prepared: Prepared | None = self._answers.at_once(wanted, now=now)
         if prepared is None:
+            if self._is_behind_proxy:
+                return False  # the address of the caller is in a header, which the application reads
             self._read(wanted)
             return True
         server = self.server_state
@@ -125,6 +129,13 @@ class ReadingProtocol(GuardedProtocol):
         if self._came_early:
             early, self._came_early = self._came_early, b""
             self.data_received(early)
+
+    def _must_have_timer(self) -> None:
+        """Line ends between two requests end the server's timer and begin none."""
+        if self._head_timer is not None or self.timeout_keep_alive_task is not None or not self._is_between:
+            return
+        if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
+            self._begin_keeping_alive()
 
     def _begin_keeping_alive(self) -> None:
         # This timer costs more than an answer: it is not set again for each, but asks when it ends.

@@ -47,17 +47,14 @@ class Current(NamedTuple):
 class Entry(Remembered):
     """One version of one config, with an answer for each rendering asked for so far; none if it is missing."""
 
-    __slots__ = ("answers", "fresh_until", "version")
+    __slots__ = ("answers", "fresh_until", "is_missing", "version")
 
-    def __init__(self, key: Key, version: int, *, seconds: float) -> None:
+    def __init__(self, key: Key, version: int, *, is_missing: bool) -> None:
         super().__init__(ENTRY_BYTES + sum(map(sys.getsizeof, (key, *key, version))))
         self.version = version
         self.answers: list[Any] = [None, None]
-        self.fresh_until = self.used_at + seconds
-
-    @property
-    def is_missing(self) -> bool:
-        return self.answers == [None, None]
+        self.is_missing = is_missing
+        self.fresh_until = 0.0
 
     def end(self) -> None:
         super().end()
@@ -141,13 +138,15 @@ class Cache:
         entry = self.unproven(key, now=0)
         if entry is not None and entry.version > current.version:
             return None
-        seconds = MISSING_SECONDS if current.configuration is None else self._ttl_seconds
+        is_missing = current.configuration is None
+        has_answer = is_missing or (entry is not None and entry.answers[rendering] is not None)
+        answer = None if has_answer else self._prepared(key, current, rendering)
         if entry is None:
-            entry = Entry(key, current.version, seconds=seconds)
+            entry = Entry(key, current.version, is_missing=is_missing)
             self._memory.put(key, entry)
-        entry.fresh_until = running_time() + seconds
-        if current.configuration is not None and entry.answers[rendering] is None:
-            answer = entry.answers[rendering] = self._prepared(key, current, rendering)
+        entry.fresh_until = running_time() + (MISSING_SECONDS if is_missing else self._ttl_seconds)
+        if answer is not None:
+            entry.answers[rendering] = answer
             self._memory.grow(key, entry, answer.size)
         return entry.answers
 

@@ -145,6 +145,7 @@ class Configs:
             return await self._tried_retiring(act, by=by, condition=condition, replay=replay)
         key = act.key
         current, active = await self._store.configs.read_for_saving(key)
+        self._hear(current)
         is_live = current is not None and current.kind is Kind.SAVED
         condition.must_hold(current.version if current is not None and is_live else None)
         before = await self._before(current, how=act.how) if current is not None and is_live else None
@@ -170,6 +171,7 @@ class Configs:
         self, key: Key, *, by: Principal, condition: Condition, replay: Replay | None
     ) -> Saved | None:
         current = await self._store.configs.read(key)
+        self._hear(current)
         is_live = current is not None and current.kind is Kind.SAVED
         condition.must_hold(current.version if current is not None and is_live else None)
         if current is None or not is_live:
@@ -209,6 +211,11 @@ class Configs:
                 raise
             return None
 
+    def _hear(self, current: StoredVersion | None) -> None:
+        """What a save learns of the current version, a read of this process knows from then on."""
+        if current is not None:
+            self._cache.hear(current.key, current.version)
+
     def _replay(self, retry: Retry, *, by: Principal) -> Replay:
         return Replay(by.user_id, retry.route, retry.name, self._sealer.mac("idempotency", retry.content))
 
@@ -219,4 +226,5 @@ class Configs:
             return None
         if known.mac != replay.mac:
             raise IdempotencyKeyReused
+        self._cache.hear(key, known.version)
         return Saved(key, known.version, known.outcome, is_replayed=True)

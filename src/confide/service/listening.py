@@ -28,6 +28,7 @@ class Listener:
         self._cache = cache
         self._principals = principals
         self._is_deaf = False
+        self._has_begun = False
         # Plain integers, as in reading.
         self.heard = 0
         self.forgotten = 0
@@ -44,7 +45,7 @@ class Listener:
         """Read the log once; False if it could not be read."""
         sent_at = running_time()
         try:
-            changes = await self._news.read()
+            self._take_in(await self._news.read())
         except LogGone:
             _log.warning("the change log cannot be read on: everything remembered is forgotten")
             self.forget_all()
@@ -54,10 +55,8 @@ class Listener:
             return False
         except Exception:  # noqa: BLE001 - listening must go on
             _log.exception("a bug, met while listening")
+            self.forget_all()  # something may have been read and not been heard
             return False
-        for change in changes:
-            self._tell_of(change)
-        self.heard += len(changes)
         self._is_deaf = False
         self._lease.renew(sent_at)
         return True
@@ -65,9 +64,21 @@ class Listener:
     def forget_all(self) -> None:
         """Remember nothing, and let nothing land that is under way."""
         self.forgotten += 1
+        self._forget()
+
+    def _forget(self) -> None:
         self._cache.overtake_all()
         self._principals.overtake_all()
         self._memory.clear()
+
+    def _take_in(self, changes: list[Change]) -> None:
+        if not self._has_begun:
+            # The first read hears of nothing: what was remembered before it was never proven.
+            self._forget()
+            self._has_begun = True
+        for change in changes:
+            self._tell_of(change)
+        self.heard += len(changes)
 
     def _tell_of(self, change: Change) -> None:
         if change.key is not None:

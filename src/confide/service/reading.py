@@ -45,7 +45,18 @@ class WantedConfig(Remembered):
     The answer is good while neither it nor the token is over, until the next second begins, under the lease.
     """
 
-    __slots__ = ("answer", "checked", "floor", "key", "known", "not_modified", "reads", "second", "token_hash")
+    __slots__ = (
+        "answer",
+        "checked",
+        "floor",
+        "key",
+        "known",
+        "length",
+        "not_modified",
+        "reads",
+        "second",
+        "token_hash",
+    )
 
     def __init__(self, token_hash: bytes, key: Key, *, known: str | None = None, floor: int = 0) -> None:
         super().__init__(WANTED_BYTES)
@@ -57,6 +68,7 @@ class WantedConfig(Remembered):
         # Reads since they were last added up, and how many of them brought nothing new.
         self.reads = 0
         self.not_modified = 0
+        self.length = 0
         self.answer: Any = None
         self.checked: Checked | None = None
         self.second: object = None
@@ -99,6 +111,7 @@ class Reading:
         self._read: list[WantedConfig] = []
         # What is kept hold of is kept for one second, which an object of its own stands for.
         self._second: object = None
+        self._kept: list[WantedConfig] = []
         self._second_ends = 0.0
         # Plain integers; whoever tells of them compares with what they were.
         self.fills = 0
@@ -111,7 +124,7 @@ class Reading:
         if now >= self._lease.until:
             return None
         if now >= self._second_ends:
-            self._second, self._second_ends = object(), now + ORDER_SECONDS
+            self._let_go(now)
         answer: Any = wanted.answer
         if wanted.second is not self._second or answer.is_over or wanted.checked.is_over:  # type: ignore[union-attr]
             answer = self._held(wanted, now)
@@ -123,8 +136,9 @@ class Reading:
         return answer
 
     def take(self) -> ReadCounts:
-        """Take over what was answered at once since this was last done."""
+        """Take over what was answered at once since this was last done, and let go of what was kept hold of."""
         self._add_up()
+        self._let_go(running_time())
         taken, self._counts = self._counts, ReadCounts()
         return taken
 
@@ -133,13 +147,18 @@ class Reading:
 
         Raises `InvalidToken`, or `Unreachable` if nothing is known either.
         """
-        now = running_time()
-        checked = self._principals.proven(token_hash, now=now)
+        checked = self._principals.proven(token_hash, now=running_time())
         if checked is not None:
             return checked.principal, False
-        remembered = self._principals.unproven(token_hash, now=now) if self._may_be_stale() else None
-        found, is_away = await _patiently(self._principals.checked(token_hash), instead=remembered)
-        return found.principal, is_away
+        can_stand_in = self._remembered(token_hash) is not None
+        checked = await _patiently(self._principals.checked(token_hash), is_patient=not can_stand_in)
+        if checked is not None:
+            return checked.principal, False
+        # What is remembered now: something may have been heard of it while the store was asked.
+        checked = self._remembered(token_hash)
+        if checked is None:
+            raise Unreachable
+        return checked.principal, True
 
     async def read(self, key: Key, *, by: Principal, floor: int = 0, is_away: bool = False) -> Found:
         """Read the current version, at least `floor` if there is one; whose role is viewer sees secrets masked.
@@ -156,18 +175,20 @@ class Reading:
             if (answer := entry.answers[rendering]) is not None:
                 self.from_memory += 1
                 return Found(answer)
-        instead = self._unproven(key, rendering, floor=floor, now=now)
-        if is_away and instead is None:
-            raise Unreachable
+        can_stand_in = self._unproven(key, rendering, floor=floor) is not None
         if not is_away:
-            answer, is_away = await _patiently(self._asked(key, rendering, floor), instead=instead)
-        else:
-            answer = instead
-        if not is_away or self._lease.holds():
-            self.from_store += 1
-            return Found(answer)
+            answer = await _patiently(self._asked(key, rendering, floor), is_patient=not can_stand_in)
+            if answer is not None:
+                self.from_store += 1
+                return Found(answer)
+        # What is held now: something may have been heard of it while the store was asked.
+        answer = self._unproven(key, rendering, floor=floor)
+        if answer is None:
+            raise Unreachable
+        if self._lease.holds() and not is_away:
+            return Found(answer)  # only its time was over: nothing newer was heard of
         self.stale += 1
-        return Found(answer, int(self._lease.age()))
+        return Found(answer, max(1, int(self._lease.age())))
 
     def is_past_stale(self) -> bool:
         """Whether nothing may be answered from memory any more."""
@@ -184,10 +205,20 @@ class Reading:
         if checked is None or entry is None or role is None or entry.version < wanted.floor:
             return None
         answer = entry.answers[rendering_for(role)]
-        wanted.answer, wanted.checked = answer, checked
-        if answer is not None and min(entry.fresh_until, checked.fresh_until) >= self._second_ends:
-            wanted.second = self._second
+        if answer is None:
+            return None
+        wanted.length = answer.length
+        if min(entry.fresh_until, checked.fresh_until) >= self._second_ends:
+            wanted.answer, wanted.checked, wanted.second = answer, checked, self._second
+            self._kept.append(wanted)
         return answer
+
+    def _let_go(self, now: float) -> None:
+        """Begin another second: what was kept hold of may be forgotten, and is looked up again if it is wanted."""
+        for wanted in self._kept:
+            wanted.answer = wanted.checked = wanted.second = None
+        self._kept.clear()
+        self._second, self._second_ends = object(), now + ORDER_SECONDS
 
     def _note_read(self, wanted: WantedConfig) -> None:
         self._read.append(wanted)
@@ -202,22 +233,30 @@ class Reading:
             counts.reads[who] = counts.reads.get(who, 0) + wanted.reads
             counts.hits += wanted.reads
             counts.not_modified += wanted.not_modified
-            counts.sent_bytes += (wanted.reads - wanted.not_modified) * wanted.answer.length
+            counts.sent_bytes += (wanted.reads - wanted.not_modified) * wanted.length
             wanted.reads = wanted.not_modified = 0
         self._read.clear()
 
-    def _unproven(self, key: Key, rendering: Rendering, *, floor: int, now: float) -> Any:
-        entry = self._cache.unproven(key, now=now) if self._may_be_stale() else None
+    def _unproven(self, key: Key, rendering: Rendering, *, floor: int) -> Any:
+        entry = self._cache.unproven(key, now=running_time()) if self._may_be_stale() else None
         return None if entry is None or entry.version < floor else entry.answers[rendering]
+
+    def _remembered(self, token_hash: bytes) -> Checked | None:
+        return self._principals.unproven(token_hash, now=running_time()) if self._may_be_stale() else None
 
     def _may_be_stale(self) -> bool:
         return self._lease.age() <= self._stale_seconds
 
     async def _asked(self, key: Key, rendering: Rendering, floor: int) -> Any:
         if floor < FROM_THE_STORE:
-            answer = await self._fills.get((key, rendering))
-            if answer.version >= floor:
-                return answer
+            try:
+                answer = await self._fills.get((key, rendering))
+            except NotFound:
+                if not floor:
+                    raise
+            else:
+                if answer.version >= floor:
+                    return answer
         # Alone: a fill that others began may have been sent before this caller came.
         return await self._filled((key, rendering))
 
@@ -251,12 +290,12 @@ def rendering_for(role: Role) -> Rendering:
     return Rendering.OPENED if role >= Role.READER else Rendering.MASKED
 
 
-async def _patiently(asking: Awaitable[T], *, instead: T | None) -> tuple[T, bool]:
-    """What is asked for, or after a while what stands in for it; and whether it was that."""
-    if instead is None:
-        return await asking, False
+async def _patiently(asking: Awaitable[T], *, is_patient: bool) -> T | None:
+    """What is asked for; without patience None if the store does not say it soon."""
+    if is_patient:
+        return await asking
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            return await asking, False
+            return await asking
     except (Unreachable, Busy, TimeoutError):
-        return instead, True
+        return None

@@ -67,13 +67,9 @@ class PostgresEngine:
     @asynccontextmanager
     async def connection(self, *, is_hurried: bool = True) -> AsyncIterator[Connection]:
         """Borrow a connection; raises `Unreachable` or, where all stay lent, `Busy` in time."""
-        left = seconds_left() if is_hurried else None
-        until = None if left is None else asyncio.get_running_loop().time() + left
-        await self._place(left)
+        left = await self._place(seconds_left() if is_hurried else None)
         try:
-            if time.monotonic() < self._away_until:
-                raise Unreachable
-            async with asyncio.timeout_at(until), self._borrowed() as connection:
+            async with asyncio.timeout(left), self._borrowed() as connection:
                 yield connection
         except _ANY as error:
             meaning = self._translated(error, left)
@@ -97,21 +93,32 @@ class PostgresEngine:
             self._drop_idle()
         return Unreachable(str(error))
 
-    async def _place(self, left: float | None) -> None:
-        if time.monotonic() < self._away_until:
-            raise Unreachable
+    async def _place(self, left: float | None) -> float | None:
+        """Wait for a place among those who use the store; returns what is then left of the time."""
+        self._must_not_be_away()
         if not self._places.locked():
             await self._places.acquire()  # at once, without the price of a time limit
-            return
+            return left
+        began = time.monotonic()
         try:
             async with asyncio.timeout(left):
                 await self._places.acquire()
         except TimeoutError:
             raise Busy(retry_after_seconds=1) from None
+        try:
+            self._must_not_be_away()
+        except Unreachable:
+            self._places.release()
+            raise
+        return None if left is None else max(0.0, left - (time.monotonic() - began))
+
+    def _must_not_be_away(self) -> None:
+        if time.monotonic() < self._away_until:
+            raise Unreachable
 
     @asynccontextmanager
     async def _borrowed(self) -> AsyncIterator[Connection]:
-        connection = self._sound_one() or await self.connect()
+        connection = self._sound_one() or await self._new_one()
         is_sound = False
         try:
             yield connection
@@ -132,14 +139,21 @@ class PostgresEngine:
                 return connection
         return None
 
+    async def _new_one(self) -> Connection:
+        try:
+            return await self.connect()
+        except Unreachable:
+            self._away_until = time.monotonic() + AWAY_SECONDS
+            raise
+
     async def rows(self, sql: str, *args: Any) -> Rows:
         """As the contract says, on the shortest way: every read and every save comes through here."""
-        left = seconds_left()
-        await self._place(left)
+        left = await self._place(seconds_left())
         try:
             connection = self._sound_one()
-            if time.monotonic() < self._away_until or connection is None:
-                return await self._first_rows(sql, args, left)
+            if connection is None:
+                async with asyncio.timeout(left), self._borrowed() as new:
+                    return await _fetched(new, sql, args)
             try:
                 return _rows(await connection.fetch(sql, *args, timeout=left))
             except BaseException as error:
@@ -155,12 +169,6 @@ class PostgresEngine:
             raise meaning from error
         finally:
             self._places.release()
-
-    async def _first_rows(self, sql: str, args: tuple[Any, ...], left: float) -> Rows:
-        if time.monotonic() < self._away_until:
-            raise Unreachable
-        async with asyncio.timeout(left), self._borrowed() as connection:
-            return await _fetched(connection, sql, args)
 
     def _take_back(self, connection: Connection) -> None:
         if connection.is_closed() or self._is_closed:
@@ -200,6 +208,10 @@ class PostgresEngine:
                 connection.terminate()
                 raise
         return connection
+
+    def note_answer(self) -> None:
+        """The store has just answered somebody: it is there, whatever it was a moment ago."""
+        self._away_until = 0.0
 
     def _drop_idle(self) -> None:
         # What broke one connection broke the others too; new ones are greeted again.

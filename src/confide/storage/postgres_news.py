@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -13,7 +12,7 @@ import asyncpg
 from confide.domain.names import Key
 from confide.domain.positions import Position
 from confide.ports import Change, LogGone, Row, Unreachable
-from confide.storage.postgres_engine import CONNECT_SECONDS, Connection
+from confide.storage.postgres_engine import CONNECT_SECONDS, Connection, PostgresEngine
 
 CHANNEL = "confide"
 HEARTBEAT_SECONDS = 0.3
@@ -21,6 +20,8 @@ HEARTBEAT_SECONDS = 0.3
 READ_SECONDS = 0.4
 # Nudges that come closer together share one read, and what is told closer together one nudge.
 PACE_SECONDS = 0.005
+# Who has missed more than that forgets everything: that is sooner done than hearing of it all.
+MOST_CHANGES = 20_000
 
 # With no upper bound, so that a long transaction elsewhere delays nothing: what that snapshot could not see is what
 # was not begun yet and what was under way.
@@ -30,8 +31,14 @@ SINCE = """
     FROM (SELECT 1) AS always
     LEFT JOIN changes c ON c.xid >= pg_snapshot_xmax($1::text::pg_snapshot)
                         OR c.xid = ANY(ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
+    LIMIT $2
 """
-NOW = "SELECT pg_current_snapshot()::text, (SELECT epoch FROM store)"
+# Another timeline is another history of the same cluster: what was read before may never have been in it.
+TIMELINE = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
+NOW = """
+    SELECT pg_current_snapshot()::text, (SELECT epoch FROM store),
+           coalesce((SELECT xid::text::bigint FROM changes ORDER BY xid DESC, id DESC LIMIT 1), 0)
+"""
 # The planner cannot know how recent the snapshot is; it shall walk the index whatever it thinks.
 PREPARE = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan"
 _AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -40,11 +47,14 @@ _AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 class PostgresNews:
     """One connection of its own listens, tells and reads; after any trouble a new one reads on from the snapshot."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
-        self._connect = connect
+    def __init__(self, engine: PostgresEngine) -> None:
+        self._engine = engine
         self._connection: Connection | None = None
         self._snapshot: str | None = None
         self._epoch = ""
+        self._last_xid = 0
+        # Of the connection there is, and of the one that read last.
+        self._timeline = self._known_timeline = ""
         self._nudged = asyncio.Event()
         self._is_to_tell = False
         self._read_at = 0.0
@@ -56,7 +66,7 @@ class PostgresNews:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     self._connection = await self._connected()
             async with asyncio.timeout(READ_SECONDS):
-                return await self._read(self._connection)
+                changes = await self._read(self._connection)
         except _AWAY as error:
             await self.close()
             raise Unreachable(str(error)) from error
@@ -65,6 +75,7 @@ class PostgresNews:
             raise
         finally:
             self._read_at = time.monotonic()
+        return changes
 
     async def wait(self) -> None:
         with suppress(TimeoutError):
@@ -89,21 +100,28 @@ class PostgresNews:
             self._is_to_tell = False
             await connection.execute("NOTIFY " + CHANNEL)
         if self._snapshot is None:
-            ((self._snapshot, self._epoch),) = await connection.fetch(NOW)
+            ((self._snapshot, self._epoch, self._last_xid),) = await connection.fetch(NOW)
+            self._known_timeline = self._timeline
             return []
-        rows = await connection.fetch(SINCE, self._snapshot)
-        snapshot, epoch = rows[0][:2]
-        self._snapshot = snapshot
-        if epoch != self._epoch:
-            self._epoch = epoch
+        rows = await connection.fetch(SINCE, self._snapshot, MOST_CHANGES + 1)
+        self._engine.note_answer()
+        was = self._epoch, self._known_timeline
+        self._snapshot, self._epoch = rows[0][:2]
+        self._known_timeline = self._timeline
+        if len(rows) > MOST_CHANGES or was != (self._epoch, self._known_timeline):
             raise LogGone
-        return [_change(row[2:]) for row in rows if row[2] is not None]
+        changes = [_change(row[2:]) for row in rows if row[2] is not None]
+        self._last_xid = max((change.position.xid for change in changes), default=self._last_xid)
+        return changes
 
     async def _connected(self) -> Connection:
-        connection = await self._connect()
+        connection = await self._engine.connect()
         try:
             await connection.add_listener(CHANNEL, self._hear)
             await connection.execute(PREPARE)
+            self._timeline = await connection.fetchval(TIMELINE)
+            if self._snapshot is not None:
+                self._snapshot = _lowered(self._snapshot, self._last_xid + 1)
         except BaseException:
             connection.terminate()
             raise
@@ -118,3 +136,15 @@ def _change(row: Row) -> Change:
     xid, id_, kind, tenant, type_, version, subject = row
     key = Key(tenant, type_) if type_ else None
     return Change(Position(xid, id_), kind, tenant, key, version, subject)
+
+
+def _lowered(snapshot: str, xid: int) -> str:
+    """The snapshot, written `xmin:xmax:those under way`, as if nothing from that transaction on had been seen.
+
+    A crash forgets which transactions were begun after the last one that is on the disk, and their numbers are
+    given again. So after each lost connection everything after the last change that was heard is read again.
+    """
+    xmin, xmax, under_way = snapshot.split(":")
+    bound = min(int(xmax), xid)
+    kept = [number for number in under_way.split(",") if number and int(number) < bound]
+    return f"{min(int(xmin), bound)}:{bound}:{','.join(kept)}"

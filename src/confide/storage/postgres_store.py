@@ -36,7 +36,7 @@ class PostgresStore(StoreParts):
         self.accounts = Accounts(self._engine)
         self.tokens = Tokens(self._engine)
         self.keys = Keys(self._engine)
-        self.news = PostgresNews(self._engine.connect)
+        self.news = PostgresNews(self._engine)
 
     async def connect(self) -> None:
         await self.ping()

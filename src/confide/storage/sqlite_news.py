@@ -12,11 +12,13 @@ from confide.ports import Change, LogGone, Row, Unreachable
 from confide.storage.sqlite_engine import SqliteEngine
 
 ASK_SECONDS = 0.05
+# Who has missed more than that forgets everything: that is sooner done than hearing of it all.
+MOST_CHANGES = 20_000
 
 LAST = "SELECT (SELECT epoch FROM store), (SELECT coalesce(max(id), 0) FROM changes)"
 SINCE = """
     SELECT id, kind, tenant, integration_type, version, subject FROM changes
-    WHERE id > $1 ORDER BY id
+    WHERE id > $1 ORDER BY id LIMIT $2
 """
 
 
@@ -41,10 +43,14 @@ class SqliteNews:
             if is_first:
                 return []
             raise LogGone
-        changes = [_change(row) for row in await self._engine.rows(SINCE, self._last)]
+        rows = await self._engine.rows(SINCE, self._last, MOST_CHANGES + 1)
+        self._data_version = data_version
+        if len(rows) > MOST_CHANGES:
+            self._last = last
+            raise LogGone
+        changes = [_change(row) for row in rows]
         if changes:
             self._last = changes[-1].position.id
-        self._data_version = data_version
         return changes
 
     async def wait(self) -> None:
