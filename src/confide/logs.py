@@ -7,6 +7,8 @@ import sys
 
 import structlog
 
+from confide.api.log_lines import Line
+
 
 def configure(*, level: int = logging.INFO) -> None:
     """Send what we and the server say to standard error, in one form."""
@@ -23,7 +25,7 @@ def configure(*, level: int = logging.INFO) -> None:
         cache_logger_on_first_use=True,
     )
     # No locals in traces: they hold what callers sent.
-    formatter = structlog.stdlib.ProcessorFormatter(
+    formatter = _Formatter(
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
@@ -38,3 +40,14 @@ def configure(*, level: int = logging.INFO) -> None:
     root.setLevel(level)
     for noisy in ("uvicorn", "uvicorn.error", "uvicorn.asgi", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Writes a request's line as it stands, or for people as all others are written."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        if not isinstance(record.msg, Line):
+            return super().format(record)
+        if isinstance(self.processors[-1], structlog.processors.JSONRenderer):
+            return str(record.msg)
+        return str(self.processors[-1](None, "info", dict(record.msg)))

@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from confide.api import configs, old_contract, plain_reads
+from confide.api import configs, log_lines, old_contract, plain_reads
 from confide.api.answers import Answer
 from confide.api.calls import Call, Disconnected
 from confide.api.errors import answer_for
@@ -37,8 +36,6 @@ ROUTES: dict[str, dict[str, Route]] = {
     },
     "/configs": {"GET": configs.list_configs},
 }
-
-_requests = structlog.get_logger("confide.requests")
 
 
 class Door:
@@ -88,7 +85,7 @@ class Door:
             caller.reset(was_caller)
             answer_by.reset(was_due)
         if answer.status >= HTTPStatus.BAD_REQUEST:
-            _note("GET", "/config", answer.status, began=began, request_id=request_id, who=who)
+            log_lines.note("GET", "/config", answer.status, began=began, request_id=request_id, who=who)
         return answer.with_header(b"request-id", request_id.encode())
 
     async def _read_plainly(self, wanted: WantedConfig, scope: Scope, send: Send) -> None:
@@ -120,7 +117,7 @@ class Door:
         finally:
             caller.reset(was_caller)
             answer_by.reset(was_due)
-            _note(call.method, call.path, sender.status, began=began, request_id=request_id, who=call.who)
+            log_lines.note(call.method, call.path, sender.status, began=began, request_id=request_id, who=call.who)
 
     async def _answered(self, call: Call, sender: _Sender) -> None:
         try:
@@ -171,15 +168,3 @@ class _Sender:
     async def refuse(self, answer: Answer) -> None:
         if not self.status:  # otherwise the answer had begun: there is nothing left to say
             await answer.send(self)
-
-
-def _note(method: str, path: str, status: int, *, began: float, request_id: str, who: Principal | None) -> None:
-    _requests.info(
-        "request",
-        method=method,
-        path=path,
-        status=status,
-        milliseconds=round((time.monotonic() - began) * 1_000, 2),
-        request_id=request_id,
-        user_id=who.user_id if who else None,
-    )

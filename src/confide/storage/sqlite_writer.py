@@ -97,8 +97,10 @@ class Writer:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             self._connection.execute("BEGIN IMMEDIATE")
             for job in jobs:
-                self._run_one(job)
-            self._connection.execute("COMMIT")
+                self._run_one(job, is_alone=len(jobs) == 1)
+            # A job alone that failed has undone everything.
+            if self._connection.in_transaction:
+                self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - the thread must go on: nothing of these jobs was stored
             self._undo()
             for job in jobs:
@@ -106,7 +108,10 @@ class Writer:
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
-    def _run_one(self, job: _Job) -> None:
+    def _run_one(self, job: _Job, *, is_alone: bool) -> None:
+        if is_alone:
+            self._run_alone(job)
+            return
         self._connection.execute("SAVEPOINT one")
         try:
             job.result = perform(job.work, self._step)
@@ -114,6 +119,13 @@ class Writer:
             self._connection.execute("ROLLBACK TO one")
             job.error = _translated(error)
         self._connection.execute("RELEASE one")
+
+    def _run_alone(self, job: _Job) -> None:
+        try:
+            job.result = perform(job.work, self._step)
+        except Exception as error:  # noqa: BLE001 - whatever it was, its caller gets it
+            job.error = _translated(error)
+            self._undo()
 
     def _step(self, step: Step) -> Rows:
         match step:
