@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from confide.domain.names import Key
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -53,4 +55,4 @@ class AuditEntry:
             self.subject,
             self.digest.hex() if self.digest else None,
         ]
-        return json.dumps(parts, separators=(",", ":")).encode()
+        return _ENCODER.encode(parts).encode()

@@ -78,7 +78,14 @@ def read_kept(data: bytes) -> Json:
 
 def are_equal(one: Any, other: Any) -> bool:
     """Whether JSON types and values are the same: 1, 1.0 and true differ, member order does not count."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(are_equal(inner, other[member]) for member, inner in one.items())
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(are_equal, one, other))
+    # Zero and minus zero are one number to Python and two in JSON.
+    return bool(one == other) and (not isinstance(one, float) or repr(one) == repr(other))
 
 
 def pointer(path: tuple[str | int, ...]) -> str:
@@ -133,6 +140,8 @@ _DECODER = json.JSONDecoder(
 
 
 def _must_fit(document: Json, *, escapes: bool) -> None:
+    if not escapes and _fits(document, MAX_LEVELS):
+        return
     for path, value in _walk(document):
         if isinstance(value, dict):
             if len(value) > MAX_MEMBERS:
@@ -143,6 +152,21 @@ def _must_fit(document: Json, *, escapes: bool) -> None:
             _check_text(value, path, MAX_STRING_BYTES, StringTooLong, escapes=escapes)
         elif value is _INEXACT:
             raise _at(path, NumberOutOfRange)
+
+
+def _fits(value: Any, levels: int) -> bool:
+    """Whether a value is surely within the limits; where it is not sure, the walk tells, and says the place."""
+    if isinstance(value, str):
+        return len(value) * 4 <= MAX_STRING_BYTES
+    if isinstance(value, dict):
+        return (
+            levels > 0
+            and len(value) <= MAX_MEMBERS
+            and all(len(member) * 4 <= MAX_NAME_BYTES and _fits(inner, levels - 1) for member, inner in value.items())
+        )
+    if isinstance(value, list):
+        return levels > 0 and all(_fits(inner, levels - 1) for inner in value)
+    return value is not _INEXACT
 
 
 def _walk(document: Json) -> Iterator[tuple[tuple[str | int, ...], Any]]:
