@@ -301,6 +301,16 @@ async def test_a_read_under_way_is_answered_when_the_server_ends(tmp_path: Path)
             writer.close()
 
 
+async def test_a_bug_is_told_as_one(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(room.house.services.reading, "at_once", fails)
+    reply = await room.ask()
+    assert (reply.status, reply.json()["code"]) == (500, "internal-error")
+    assert b"secret" not in reply.body
+
+
 async def test_reads_are_counted_by_token_and_key(room: Room) -> None:
     for _ in range(3):
         await room.ask()

@@ -89,7 +89,11 @@ class Door:
         return answer.with_header(b"request-id", request_id.encode())
 
     async def _read_plainly(self, wanted: WantedConfig, scope: Scope, send: Send) -> None:
-        prepared: Prepared | None = self._services().reading.at_once(wanted, now=running_time())
+        try:
+            prepared: Prepared | None = self._services().reading.at_once(wanted, now=running_time())
+        except Exception as error:  # noqa: BLE001 - as in `read`
+            await answer_for(error, request_id="-").send(send)
+            return
         if prepared is None:
             client = scope.get("client")
             answer = await self.read(wanted, address=client[0] if client else None)

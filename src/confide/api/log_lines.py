@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from datetime import UTC, datetime
 from typing import Any
 
-from confide.domain import bodies
 from confide.domain.grants import Principal
 
 _requests = logging.getLogger("confide.requests")
@@ -17,7 +17,7 @@ class Line(dict[str, Any]):
     """The fields of a line, which is JSON where it is text; never a query, a header or a body."""
 
     def __str__(self) -> str:
-        return bodies.write(self).decode()
+        return json.dumps(self)
 
 
 def note(method: str, path: str, status: int, *, began: float, request_id: str, who: Principal | None) -> None:

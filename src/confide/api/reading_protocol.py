@@ -8,6 +8,7 @@ from typing import Any
 
 from confide.api.answers import JSON
 from confide.api.door import Door
+from confide.api.errors import answer_for
 from confide.api.http_protocol import GuardedProtocol
 from confide.api.prepared import COMMON, Prepared
 from confide.service.lease import running_time
@@ -53,7 +54,7 @@ class ReadingProtocol(GuardedProtocol):
             and ((cycle := self.cycle) is None or cycle.response_complete)
             and not self.pipeline
             and not self.flow.write_paused
-            and self._is_taken(data)
+            and self._is_taken_or_refused(data)
         ):
             super().data_received(data)
             self._must_have_timer()
@@ -80,6 +81,14 @@ class ReadingProtocol(GuardedProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
         else:
             super().timeout_keep_alive_handler()
+
+    def _is_taken_or_refused(self, head: bytes) -> bool:
+        try:
+            return self._is_taken(head)
+        except Exception as error:  # noqa: BLE001 - a bug, of which the caller is told that it is one
+            self.transport.write(answer_for(error, request_id="-").as_bytes([(b"connection", b"close")]))
+            self.transport.close()
+            return True
 
     def _is_taken(self, head: bytes) -> bool:
         """Whether it is a plain read: then it is answered, from memory at once or from the store in a task."""
