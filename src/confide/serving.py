@@ -96,8 +96,11 @@ def application() -> object:
     with ThreadPoolExecutor(1) as outside:  # the server's loop is running already
         started = outside.submit(asyncio.run, prepare(settings)).result()
     setup_token = "" if started.has_had_user else secrets.token_urlsafe(24)
-    for line in start_lines(settings, started, port=settings.port, setup_token=setup_token):
-        _log.info(line)
+    _log.info(
+        "Confide %s: %s, epoch %s, %s", VERSION, _store_name(settings), started.home.epoch, started.home.durability
+    )
+    if setup_token:
+        _log.info("there is no user yet: POST /user, once, with Authorization: Bearer %s", setup_token)
     return worker_app(settings, setup_token)
 
 

@@ -92,8 +92,9 @@ class WorkerMetrics:
         if self._known:
             return
         # Imported when first needed: it would make the start slower by a tenth.
-        from prometheus_client import CollectorRegistry, Counter, Gauge  # noqa: PLC0415
+        from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics  # noqa: PLC0415
 
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
         of_all: Any = {"registry": registry, "multiprocess_mode": "livesum"}
         self._known = {
