@@ -26,16 +26,7 @@ from confide.storage.migrations import ChangedMigration, Migration
 from confide.storage.transactions import Statement
 from support.house import ADMIN, grants_of, settings_for
 from support.postgres import PostgresServer
-from support.rows import ENTRY, KEY, MAC, append, version
-
-
-async def opened(settings: Settings) -> Store:
-    settings.data.mkdir(exist_ok=True)
-    store = open_store(settings.database_url, is_unsafe=True)
-    await store.connect()
-    await store.migrate()
-    await store.open()
-    return store
+from support.rows import ENTRY, KEY, MAC, append, opened, version
 
 
 @pytest.fixture

@@ -15,19 +15,9 @@ from confide.domain.names import Key
 from confide.ports import Change, LogGone, News, Store, Unreachable
 from confide.settings import Settings
 from confide.storage import postgres_news, sqlite_news
-from confide.storage.engines import open_store
 from support.postgres import PostgresServer
 from support.proxy import Proxy
-from support.rows import append, version
-
-
-async def opened(settings: Settings) -> Store:
-    settings.data.mkdir(exist_ok=True)
-    store = open_store(settings.database_url, is_unsafe=True)
-    await store.connect()
-    await store.migrate()
-    await store.open()
-    return store
+from support.rows import append, opened, version
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ from confide.domain.audits import AuditEntry
 from confide.domain.configs import Kind
 from confide.domain.names import Key
 from confide.ports import NewVersion, Replay, Store
+from confide.settings import Settings
+from confide.storage.engines import open_store
 
 KEY = Key("acme", "crm")
 ENTRY = AuditEntry(at=1, action="save", outcome="created", actor=1, key=KEY, version=1)
@@ -19,3 +21,13 @@ def version(number: int, *, key: Key = KEY, body: bytes | None = b"sealed", key_
 
 async def append(store: Store, new: NewVersion, replay: Replay | None = None) -> bool:
     return await store.configs.append(new, entry=ENTRY, mac=MAC, replay=replay)
+
+
+async def opened(settings: Settings) -> Store:
+    """A store with its schema, open; whoever asks for it closes it."""
+    settings.data.mkdir(exist_ok=True)
+    store = open_store(settings.database_url, is_unsafe=True)
+    await store.connect()
+    await store.migrate()
+    await store.open()
+    return store
