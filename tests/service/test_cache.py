@@ -100,6 +100,14 @@ def test_news_of_what_is_held_ends_nothing_and_news_of_a_newer_version_does(cach
     # Whoever kept hold of it can tell.
     assert entry.is_over
     assert entry.answers[Rendering.OPENED].is_over
+    # It may stand in while the store is away, until something takes its place or it is known to be retired.
+    assert cache.unproven(KEY, now=clock[0]) is entry
+    assert not land(cache, 2, heard=3)
+    assert held(cache, clock) is None
+    assert land(cache, 3)
+    assert held(cache, clock) == 3
+    cache.hear(KEY, 4, is_retired=True)
+    assert cache.unproven(KEY, now=clock[0]) is None
 
 
 def test_what_is_missing_is_remembered_briefly_and_forgotten_at_the_first_save(

@@ -144,9 +144,28 @@ async def test_what_may_not_be_given_unproven_is_refused(desk: Desk) -> None:
         await desk.read(floor=FROM_THE_STORE)
     with pytest.raises(Unreachable):
         await desk.read(floor=2)
-    desk.house.services.cache.hear(KEY, 2)
-    with pytest.raises(Unreachable):  # a newer one is known to be there
+    desk.house.services.cache.hear(KEY, 2, is_retired=True)
+    with pytest.raises(Unreachable):  # it is known to be gone
         await desk.read()
+
+
+async def test_what_is_known_to_be_overtaken_stands_in_only_while_the_store_is_away(desk: Desk) -> None:
+    desk.house.services.cache.hear(KEY, 2)
+    desk.is_away = True
+    found = await desk.read()
+    assert (found.answer.version, found.stale_seconds) == (1, 1)
+    with pytest.raises(Unreachable):
+        await desk.read(floor=2)
+    # It counts from the news, not from the lease, which may hold all the time.
+    entry = desk.house.services.cache.unproven(KEY, now=running_time())
+    assert entry is not None
+    entry.overtaken_at -= 7
+    assert (await desk.read()).stale_seconds == 7
+    desk.reading._stale_seconds = 4
+    with pytest.raises(Unreachable):
+        await desk.read()
+    desk.is_away = False
+    assert (await desk.read()).stale_seconds is None
 
 
 async def test_after_the_stale_window_nothing_is_given(desk: Desk) -> None:
@@ -209,8 +228,8 @@ async def test_what_is_heard_while_the_store_is_asked_in_vain_counts(desk: Desk)
         desk.reading.who(desk.house.services.principals._of_token[desk.root.token_id].token_hash)
     )
     await asyncio.sleep(0.02)
-    # The news is back before the answer: a newer version is there, and the token is gone.
-    desk.house.services.cache.hear(KEY, 2)
+    # The news is back before the answer: the config and the token are gone.
+    desk.house.services.cache.hear(KEY, 2, is_retired=True)
     desk.house.services.principals.forget_token(desk.root.token_id)
     desk.house.services.lease.renew(running_time())
     with pytest.raises(Unreachable):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,11 +48,14 @@ class Current(NamedTuple):
 class Entry(Remembered):
     """One version of one config, with an answer for each rendering asked for so far; none if it is missing."""
 
-    __slots__ = ("answers", "fresh_until", "is_missing", "version")
+    __slots__ = ("answers", "fresh_until", "heard", "is_missing", "overtaken_at", "version")
 
     def __init__(self, key: Key, version: int, *, is_missing: bool) -> None:
         super().__init__(ENTRY_BYTES + sum(map(sys.getsizeof, (key, *key, version))))
         self.version = version
+        # The highest version heard of, and since when it is above its own: then this one may only stand in for it.
+        self.heard = version
+        self.overtaken_at = math.inf
         self.answers: list[Any] = [None, None]
         self.is_missing = is_missing
         self.fresh_until = 0.0
@@ -75,8 +79,8 @@ class Flight:
 class Cache:
     """Answers for keys, given only while they are proven and at least the version that was heard of.
 
-    News of a version newer than the one held ends the entry; news of one newer than what a flight brings
-    keeps that from landing. So nothing older ever takes the place of what is known to be newer.
+    News of a version newer than the one held leaves the entry unproven; news of one newer than what a flight
+    brings keeps that from landing. So nothing older ever takes the place of what is known to be newer.
     """
 
     def __init__(
@@ -96,20 +100,32 @@ class Cache:
     def proven(self, key: Key, *, now: float) -> Entry | None:
         """What memory may speak for, be it that there is nothing."""
         entry = self.unproven(key, now=now)
-        return None if entry is None or now >= self._lease.until or now >= entry.fresh_until else entry
+        if entry is None or now >= self._lease.until or now >= entry.fresh_until or entry.is_over:
+            return None
+        return entry
 
     def unproven(self, key: Key, *, now: float) -> Entry | None:
         """What is held, whether or not it is proven to be the newest."""
         entry: Entry | None = self._memory.get(key, now=now)
         return entry
 
-    def hear(self, key: Key, version: int) -> None:
-        """Somebody saved this version: whatever is older ends, or will not land."""
+    def age(self, entry: Entry) -> float:
+        """Seconds since an entry was last known to be the newest."""
+        return max(self._lease.age(), running_time() - entry.overtaken_at)
+
+    def hear(self, key: Key, version: int, *, is_retired: bool = False) -> None:
+        """Somebody saved this version: what is older is unproven from now on, or will not land; a retired one goes."""
         for flight in self._flights.get(key, ()):
             flight.heard = max(flight.heard, version)
         entry = self.unproven(key, now=0)
-        if entry is not None and entry.version < version:
+        if entry is None or entry.heard >= version:
+            return
+        if is_retired:
             self._memory.drop(key)
+        else:
+            entry.heard = version
+            entry.overtaken_at = min(entry.overtaken_at, running_time())
+            entry.end()
 
     def overtake_all(self) -> None:
         """Let nothing land that is under way now."""
@@ -138,6 +154,8 @@ class Cache:
         entry = self.unproven(key, now=0)
         if entry is not None and entry.version > current.version:
             return None
+        if entry is not None and entry.is_over:
+            entry = None
         is_missing = current.configuration is None
         has_answer = is_missing or (entry is not None and entry.answers[rendering] is not None)
         answer = None if has_answer else self._prepared(key, current, rendering)

@@ -214,7 +214,7 @@ class Configs:
     def _hear(self, current: StoredVersion | None) -> None:
         """What a save learns of the current version, a read of this process knows from then on."""
         if current is not None:
-            self._cache.hear(current.key, current.version)
+            self._cache.hear(current.key, current.version, is_retired=current.kind is Kind.RETIRED)
 
     def _replay(self, retry: Retry, *, by: Principal) -> Replay:
         return Replay(by.user_id, retry.route, retry.name, self._sealer.mac("idempotency", retry.content))
@@ -226,5 +226,5 @@ class Configs:
             return None
         if known.mac != replay.mac:
             raise IdempotencyKeyReused
-        self._cache.hear(key, known.version)
+        self._cache.hear(key, known.version, is_retired=known.outcome is Outcome.RETIRED)
         return Saved(key, known.version, known.outcome, is_replayed=True)

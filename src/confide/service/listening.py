@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
+from confide.domain.configs import Kind
 from confide.ports import Change, LogGone, News, Unreachable
 from confide.service.cache import Cache
 from confide.service.lease import Lease, running_time
@@ -82,7 +83,7 @@ class Listener:
 
     def _tell_of(self, change: Change) -> None:
         if change.key is not None:
-            self._cache.hear(change.key, change.version or 0)
+            self._cache.hear(change.key, change.version or 0, is_retired=change.kind == Kind.RETIRED)
         elif change.subject is None:
             return
         elif change.kind in ("user-changed", "user-removed"):

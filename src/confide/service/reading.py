@@ -13,7 +13,7 @@ from confide.domain.grants import Principal, Role
 from confide.domain.names import Key
 from confide.ports import Store, Unreachable
 from confide.service.access import Access
-from confide.service.cache import Cache, Current, Rendering
+from confide.service.cache import Cache, Current, Entry, Rendering
 from confide.service.lease import Lease, running_time
 from confide.service.memory import ORDER_SECONDS, Remembered
 from confide.service.opening import Opener, Overtaken
@@ -175,20 +175,20 @@ class Reading:
             if (answer := entry.answers[rendering]) is not None:
                 self.from_memory += 1
                 return Found(answer)
-        can_stand_in = self._unproven(key, rendering, floor=floor) is not None
+        can_stand_in = self._stand_in(key, rendering, floor=floor) is not None
         if not is_away:
             answer = await _patiently(self._asked(key, rendering, floor), is_patient=not can_stand_in)
             if answer is not None:
                 self.from_store += 1
                 return Found(answer)
         # What is held now: something may have been heard of it while the store was asked.
-        answer = self._unproven(key, rendering, floor=floor)
-        if answer is None:
+        entry = self._stand_in(key, rendering, floor=floor)
+        if entry is None:
             raise Unreachable
-        if self._lease.holds() and not is_away:
-            return Found(answer)  # only its time was over: nothing newer was heard of
+        if self._lease.holds() and not is_away and not entry.is_over:
+            return Found(entry.answers[rendering])  # only its time was over: nothing newer was heard of
         self.stale += 1
-        return Found(answer, max(1, int(self._lease.age())))
+        return Found(entry.answers[rendering], max(1, int(self._cache.age(entry))))
 
     def is_past_stale(self) -> bool:
         """Whether nothing may be answered from memory any more."""
@@ -237,9 +237,12 @@ class Reading:
             wanted.reads = wanted.not_modified = 0
         self._read.clear()
 
-    def _unproven(self, key: Key, rendering: Rendering, *, floor: int) -> Any:
-        entry = self._cache.unproven(key, now=running_time()) if self._may_be_stale() else None
-        return None if entry is None or entry.version < floor else entry.answers[rendering]
+    def _stand_in(self, key: Key, rendering: Rendering, *, floor: int) -> Entry | None:
+        """What may be given, marked, where the store cannot say what is newest."""
+        entry = self._cache.unproven(key, now=running_time())
+        if entry is None or entry.version < floor or entry.answers[rendering] is None:
+            return None
+        return entry if self._cache.age(entry) <= self._stale_seconds else None
 
     def _remembered(self, token_hash: bytes) -> Checked | None:
         return self._principals.unproven(token_hash, now=running_time()) if self._may_be_stale() else None
