@@ -85,13 +85,6 @@ class NewVersion:
     saved_at: int
 
 
-class ForSaving(NamedTuple):
-    """What a save must know first: the current version and the id of the tenant's active key."""
-
-    current: StoredVersion | None
-    key_id: bytes | None
-
-
 class Change(NamedTuple):
     """One row of the change log, without its body. What is about a whole tenant has a tenant and no key."""
 
@@ -126,13 +119,31 @@ class News(Protocol):
     async def close(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """A wrapped key; destroyed ones have lost their bytes."""
+
+    id: bytes
+    purpose: str
+    tenant: str
+    master_key_id: bytes
+    wrapped: bytes | None = field(repr=False)
+
+
+class WithKey(NamedTuple):
+    """The current version of a config with its tenant's active key, if that came along: most likely it opens it."""
+
+    current: StoredVersion | None
+    key: StoredKey | None
+
+
 class ConfigStore(Protocol):
     """The versions of configs: the change log's rows that have a key."""
 
     async def read(self, key: Key) -> StoredVersion | None:
         """Read the current version, be it a tombstone."""
 
-    async def read_for_saving(self, key: Key) -> ForSaving: ...
+    async def read_with_key(self, key: Key) -> WithKey: ...
 
     async def append(self, new: NewVersion, *, entry: AuditEntry, mac: bytes, replay: Replay | None) -> bool:
         """Append a version with its audit entry and idempotency record, all or nothing.
@@ -204,17 +215,6 @@ class TokenStore(Protocol):
         """End a token; with `of` only if it is that user's."""
 
     async def forget_expired(self, *, before: int) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class StoredKey:
-    """A wrapped key; destroyed ones have lost their bytes."""
-
-    id: bytes
-    purpose: str
-    tenant: str
-    master_key_id: bytes
-    wrapped: bytes | None = field(repr=False)
 
 
 class KeyStore(Protocol):
@@ -313,13 +313,13 @@ class SealContext:
 class Sealer(Protocol):
     """Seals and opens bodies under each tenant's own key, and authenticates with the store's own keys."""
 
-    async def key_for_saving(self, tenant: str, active: bytes | None) -> bytes:
+    async def key_for_saving(self, tenant: str, active: StoredKey | None) -> bytes:
         """Return the id of the tenant's active key, made now if there is none, ready to seal."""
 
     def seal(self, plain: bytes, context: SealContext, *, key_id: bytes) -> bytes: ...
 
-    async def open(self, sealed: bytes, context: SealContext) -> bytes:
-        """Raises `SealBroken`."""
+    async def open(self, sealed: bytes, context: SealContext, *, key: StoredKey | None = None) -> bytes:
+        """Open what was sealed, without asking the store where the key at hand is the right one; raises `SealBroken`."""
 
     def mac(self, purpose: str, data: bytes) -> bytes:
         """HMAC-SHA256 under the store's key of that purpose: audit or idempotency."""

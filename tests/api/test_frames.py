@@ -175,20 +175,20 @@ async def test_pipelined_requests_are_answered_in_their_order(room: Room) -> Non
 async def test_requests_that_come_while_one_is_read_from_the_store_wait_for_it(room: Room) -> None:
     slow = room.head(("Cache-Control", "no-cache"))
     reader, writer = await asyncio.open_connection("127.0.0.1", room.port)
-    read = room.house.parts.store.configs.read
+    read = room.house.parts.store.configs.read_with_key
 
     async def slowly(key: Any) -> Any:
         await asyncio.sleep(0.1)
         return await read(key)
 
-    room.house.parts.store.configs.read = slowly  # type: ignore[method-assign]
+    room.house.parts.store.configs.read_with_key = slowly  # type: ignore[method-assign]
     writer.write(slow)
     await asyncio.sleep(0.02)
     writer.write(room.head(("If-None-Match", '"1"')))
     await asyncio.sleep(0.02)
     writer.write(room.head(path="/config?tenant=acme&integration_type=nothing"))
     await asyncio.sleep(0.6)
-    room.house.parts.store.configs.read = read  # type: ignore[method-assign]
+    room.house.parts.store.configs.read_with_key = read  # type: ignore[method-assign]
     data = await reader.read(65_536)
     writer.close()
     assert [reply.status for reply in wire.replies(data)] == [200, 304, 404]
@@ -282,14 +282,14 @@ async def test_a_read_under_way_is_answered_when_the_server_ends(tmp_path: Path)
         async with house_at(settings_for(tmp_path / frame, None)) as house:
             token = await house.token("editor", ("editor", "*", "*"))
             await house.save(token, {"number": 1})
-            read = house.parts.store.configs.read
+            read = house.parts.store.configs.read_with_key
 
             async def slowly(key: Any, read: Any = read) -> Any:
                 await asyncio.sleep(0.3)
                 return await read(key)
 
             async with served(house, http=http) as port:
-                house.parts.store.configs.read = slowly  # type: ignore[method-assign]
+                house.parts.store.configs.read_with_key = slowly  # type: ignore[method-assign]
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 headers = [("Authorization", f"Bearer {token}"), ("Cache-Control", "no-cache")]
                 writer.write(wire.request("GET", PATH, headers, closes=False))

@@ -30,8 +30,8 @@ class Desk:
         self.is_away = False
         self.slow_seconds = 0.0
         store: Any = house.parts.store
-        self._reads = store.configs.read, store.tokens.read
-        store.configs.read = lambda key: self._answer(self._reads[0], key)
+        self._reads = store.configs.read_with_key, store.tokens.read
+        store.configs.read_with_key = lambda key: self._answer(self._reads[0], key)
         store.tokens.read = lambda hashed: self._answer(self._reads[1], hashed)
 
     @property

@@ -119,7 +119,7 @@ async def test_a_save_that_loses_a_race_merges_again_into_what_won(
     sqlite_house: House, root: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configs, store = sqlite_house.services.configs, sqlite_house.parts.store.configs
-    read = store.read_for_saving
+    read = store.read_with_key
     rivals = [draft({"rival": 1})]
 
     async def overtaken(key: Key) -> Any:
@@ -139,7 +139,7 @@ async def test_a_save_that_loses_a_race_merges_again_into_what_won(
         news=configs._news,
         clock=configs._clock,
     )
-    monkeypatch.setattr(store, "read_for_saving", overtaken)
+    monkeypatch.setattr(store, "read_with_key", overtaken)
     saved = await configs.save(draft({"mine": 1}), by=root, condition=NO_CONDITION)
     assert saved.version == 2
     assert await sqlite_house.configuration(KEY, by=root) == {"rival": 1, "mine": 1}
@@ -150,7 +150,7 @@ async def test_a_save_whose_key_was_destroyed_meanwhile_begins_again_under_a_new
 ) -> None:
     configs, store = sqlite_house.services.configs, sqlite_house.parts.store.configs
     await configs.save(draft({"a": 1}), by=root, condition=NO_CONDITION)
-    read = store.read_for_saving
+    read = store.read_with_key
     ends = [True]
 
     async def ended(key: Key) -> Any:
@@ -159,7 +159,7 @@ async def test_a_save_whose_key_was_destroyed_meanwhile_begins_again_under_a_new
             await sqlite_house.services.tenants.destroy("acme", by=root)
         return found
 
-    monkeypatch.setattr(store, "read_for_saving", ended)
+    monkeypatch.setattr(store, "read_with_key", ended)
     saved = await configs.save(draft({"b": 1}), by=root, condition=NO_CONDITION)
     assert (saved.version, saved.outcome) == (3, Outcome.CREATED)
     assert await sqlite_house.configuration(KEY, by=root) == {"b": 1}

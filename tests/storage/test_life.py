@@ -360,9 +360,11 @@ async def test_reads_and_lists_walk_an_index(store: Any, engine: str) -> None:
     await sql(store, "ANALYZE")
     args: list[Any] = ["", "", 10]
     listing = configs.LIST.format(scopes=configs._condition([[Scope("tenant0123*", "*")]], args))
-    walks = [(configs.READ, ["tenant00007", "crm"]), (configs.READ_FOR_SAVING, ["tenant00007", "crm"]), (listing, args)]
+    walks = [(configs.READ, ["tenant00007", "crm"]), (listing, args)]
     if engine == "postgres":
         walks.append((postgres_configs.CHANGES_AFTER, ["0", 0, 10]))
+        walks.append((postgres_configs.READ, ["tenant00007", "crm"]))
+        walks.append((postgres_configs.READ_MANY, [["tenant00007", "tenant00008"], ["crm", "crm"]]))
     for text, values_ in walks:
         if engine == "sqlite":
             plan = str(await sql(store, f"EXPLAIN QUERY PLAN {text}", *values_))

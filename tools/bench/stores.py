@@ -51,7 +51,7 @@ async def asyncpg_fetches(url: str, *, count: int, connections: int, seconds: fl
 
     async def fetch(number: int) -> None:
         connection = await asyncpg.connect(url)
-        statement = await connection.prepare(configs.READ)
+        statement = await connection.prepare(postgres_configs.READ)
         while time.monotonic() < until:
             number = (number * 1_103_515_245 + 12_345) % count
             at = time.monotonic()
@@ -69,7 +69,7 @@ def pgbench(binary: Path, url: str, folder: Path, *, count: int, connections: in
     """The two statements of a save, as many at once, by PostgreSQL's own load generator."""
     script = folder / "save.sql"
     tenant, type_ = "'tenant-' || :n / 10", "'flight-information-system-' || :n % 10"
-    read = configs.READ_FOR_SAVING.replace("$1", f"({tenant})").replace("$2", f"({type_})")
+    read = postgres_configs.READ.replace("$1", f"({tenant})").replace("$2", f"({type_})")
     version = f"(SELECT max(version) + 1 FROM changes WHERE tenant = {tenant} AND integration_type = {type_})"
     values = {
         1: "'saved'", 2: tenant, 3: type_, 4: version, 5: "NULL::bytea", 6: f"'\\x{BODY.hex()}'::bytea", 7: "1", 8: "1",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
@@ -61,6 +61,7 @@ class Call:
         self.path: str = scope["path"]
         self.who: Principal | None = None
         self._body: bytes | None = None
+        self._given = _gathered(scope["headers"])
 
     def guard(self) -> None:
         """Refuse what the server lets through: too long, no or two hosts, two credentials."""
@@ -69,27 +70,33 @@ class Call:
             raise UriTooLong
         if len(headers) > MAX_HEADERS or sum(len(n) + len(v) for n, v in headers) > MAX_HEADERS_BYTES:
             raise HeadersTooLarge
-        names = [name for name, _ in headers]
-        if names.count(b"host") != 1:
+        if len(self._given.get(b"host", ())) != 1:
             raise MalformedRequest("A request names its host once.")
-        if names.count(b"authorization") > 1:
+        if len(self._given.get(b"authorization", ())) > 1:
             raise TwoCredentials
+
+    def has(self, name: bytes) -> bool:
+        return name in self._given
 
     def header(self, name: bytes) -> str | None:
         """The value of a header that may be given once only."""
-        values = [value for known, value in self.scope["headers"] if known == name]
+        values = self._given.get(name)
+        if values is None:
+            return None
         if len(values) > 1:
             raise MalformedRequest(f"The header {name.decode()} is given more than once.")
-        return values[0].decode("latin-1") if values else None
+        return values[0].decode("latin-1")
 
     def listed(self, name: bytes) -> str | None:
         """The value of a header whose lines make one list (RFC 9110, 5.3)."""
-        values = [value.decode("latin-1") for known, value in self.scope["headers"] if known == name]
-        return ", ".join(values) if values else None
+        values = self._given.get(name)
+        return None if values is None else b", ".join(values).decode("latin-1")
 
     def parameters(self, *, needed: Collection[str] = (), known: Collection[str] = ()) -> dict[str, str]:
         """Read the query: each parameter known and given once, the needed ones there."""
         found: dict[str, str] = {}
+        if not self.scope["query_string"] and not needed:
+            return found
         for part in self.scope["query_string"].split(b"&"):
             if not part:
                 continue
@@ -140,8 +147,11 @@ class Call:
         """Put another JSON body in place of what was sent."""
         kept = [(n, v) for n, v in self.scope["headers"] if n not in (b"content-type", b"content-length")]
         described = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        self.scope["headers"] = [*kept, *described]
+        self._take_headers([*kept, *described])
         self._body = body
+
+    def add_header(self, name: bytes, value: bytes) -> None:
+        self._take_headers([*self.scope["headers"], (name, value)])
 
     def must_have_no_body(self) -> None:
         length = self.header(b"content-length")
@@ -149,9 +159,9 @@ class Call:
             raise BodyNotExpected
 
     def has_unread_body(self) -> bool:
-        announced = dict(self.scope["headers"])
-        is_announced = announced.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in announced
-        return self._body is None and is_announced
+        if self._body is not None:
+            return False
+        return self._given.get(b"content-length", [b"0"]) != [b"0"] or b"transfer-encoding" in self._given
 
     async def body(self) -> bytes:
         """Read the body once; only one that the framing said is complete counts."""
@@ -181,8 +191,23 @@ class Call:
                 return bytes(parts)
 
     def _content_type(self) -> str:
-        values = [value for name, value in self.scope["headers"] if name == b"content-type"]
+        values = self._given.get(b"content-type", ())
         return values[0].decode("latin-1") if len(values) == 1 else ""
+
+    def _take_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        self.scope["headers"] = headers
+        self._given = _gathered(headers)
+
+
+def _gathered(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
+    """The values of each header, in their order."""
+    given: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        if name in given:
+            given[name].append(value)
+        else:
+            given[name] = [value]
+    return given
 
 
 def _decoded(part: bytes) -> str:

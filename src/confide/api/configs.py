@@ -111,9 +111,9 @@ async def _save(call: Call, *, how: Any) -> Answer:
 
 def _saved(saved: Saved) -> Answer:
     tenant, integration_type = saved.key
-    headers = [(b"config-version", str(saved.version).encode())]
+    headers = [(b"config-version", b"%d" % saved.version)]
     if saved.outcome is not configs.Outcome.RETIRED:
-        headers.append((b"etag", f'"{saved.version}"'.encode()))
+        headers.append((b"etag", b'"%d"' % saved.version))
     if saved.is_replayed:
         headers.append((b"idempotency-replayed", b"true"))
     return json_answer(

@@ -33,6 +33,8 @@ def _login(call: Call) -> None:
 
 
 def _token_of_query(call: Call) -> bool:
+    if b"token=" not in call.scope["query_string"]:
+        return False
     parts = [part for part in call.scope["query_string"].split(b"&") if part]
     tokens = [part for part in parts if part.startswith(b"token=")]
     if not tokens:
@@ -66,8 +68,8 @@ def _show(call: Call, token: str) -> None:
     if _is_shown(call):
         raise TwoCredentials
     visible = token.encode("latin-1", "replace")
-    call.scope["headers"] = [*call.scope["headers"], (b"authorization", b"Bearer " + visible)]
+    call.add_header(b"authorization", b"Bearer " + visible)
 
 
 def _is_shown(call: Call) -> bool:
-    return any(name == b"authorization" for name, _ in call.scope["headers"])
+    return call.has(b"authorization")

@@ -52,22 +52,22 @@ class TenantKeys:
         if set(erased) - self._destroyed.ids():
             self._destroyed.add(erased)
 
-    async def key_for_saving(self, tenant: str, active: bytes | None) -> bytes:
-        if active is not None and active in self._opened:
-            return active
-        key = await self._active(TENANT_PURPOSE, tenant)
-        self._keep(key)
+    async def key_for_saving(self, tenant: str, active: StoredKey | None) -> bytes:
+        key = active or await self._active(TENANT_PURPOSE, tenant)
+        if key.id not in self._opened:
+            self._keep(key)
         return key.id
 
     def seal(self, plain: bytes, context: SealContext, *, key_id: bytes) -> bytes:
         return seal(plain, key=self._opened[key_id], key_id=key_id, bound_to=_bound(context))
 
-    async def open(self, sealed: bytes, context: SealContext) -> bytes:
+    async def open(self, sealed: bytes, context: SealContext, *, key: StoredKey | None = None) -> bytes:
         key_id = split(sealed).key_id
         if key_id in self._destroyed:
             raise SealBroken
         if key_id not in self._opened:
-            key = await self._store.read(key_id)
+            if key is None or key.id != key_id:
+                key = await self._store.read(key_id)
             if key is None or key.wrapped is None or key.tenant != context.key.tenant:
                 raise SealBroken
             self._keep(key)

@@ -140,7 +140,7 @@ _DECODER = json.JSONDecoder(
 
 
 def _must_fit(document: Json, *, escapes: bool) -> None:
-    if not escapes and _fits(document, MAX_LEVELS):
+    if not escapes and _surely_fits(document):
         return
     for path, value in _walk(document):
         if isinstance(value, dict):
@@ -154,19 +154,28 @@ def _must_fit(document: Json, *, escapes: bool) -> None:
             raise _at(path, NumberOutOfRange)
 
 
-def _fits(value: Any, levels: int) -> bool:
-    """Whether a value is surely within the limits; where it is not sure, the walk tells, and says the place."""
-    if isinstance(value, str):
-        return len(value) * 4 <= MAX_STRING_BYTES
-    if isinstance(value, dict):
-        return (
-            levels > 0
-            and len(value) <= MAX_MEMBERS
-            and all(len(member) * 4 <= MAX_NAME_BYTES and _fits(inner, levels - 1) for member, inner in value.items())
-        )
-    if isinstance(value, list):
-        return levels > 0 and all(_fits(inner, levels - 1) for inner in value)
-    return value is not _INEXACT
+def _surely_fits(document: Json) -> bool:
+    """Whether it is surely within the limits, level by level; where it is not sure, the walk tells, and the place."""
+    level: list[Any] = [document]
+    for _ in range(MAX_LEVELS):
+        below: list[Any] = []
+        for container in level:
+            if isinstance(container, dict):
+                if len(container) > MAX_MEMBERS or max(map(len, container), default=0) * 4 > MAX_NAME_BYTES:
+                    return False
+                container = container.values()  # noqa: PLW2901 - what is looked at in either kind
+            for value in container:
+                if isinstance(value, str):
+                    if len(value) * 4 > MAX_STRING_BYTES:
+                        return False
+                elif isinstance(value, dict | list):
+                    below.append(value)
+                elif value is _INEXACT:
+                    return False
+        if not below:
+            return True
+        level = below
+    return False
 
 
 def _walk(document: Json) -> Iterator[tuple[tuple[str | int, ...], Any]]:

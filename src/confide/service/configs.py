@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from confide.domain import bodies, masking, merging
-from confide.domain.bodies import Json
 from confide.domain.configs import (
     Condition,
     ConfigDraft,
@@ -38,6 +37,7 @@ from confide.ports import (
     SealContext,
     Sealer,
     Store,
+    StoredKey,
 )
 from confide.service.access import Access
 from confide.service.auditing import Auditor
@@ -144,14 +144,16 @@ class Configs:
         if isinstance(act, Key):
             return await self._tried_retiring(act, by=by, condition=condition, replay=replay)
         key = act.key
-        current, active = await self._store.configs.read_for_saving(key)
+        current, active = await self._store.configs.read_with_key(key)
         self._hear(current)
         is_live = current is not None and current.kind is Kind.SAVED
         condition.must_hold(current.version if current is not None and is_live else None)
-        before = await self._before(current, how=act.how) if current is not None and is_live else None
+        kept = await self._kept(current, active, how=act.how) if current is not None and is_live else None
+        before = None if kept is None else bodies.read_kept(kept)
         after = merging.merge(before or {}, act.configuration) if act.how == "merge" else act.configuration
         plain = bodies.check_merged(after)
-        if current is not None and before is not None and bodies.are_equal(before, after):
+        # What is equal is as long, whatever the order of its members.
+        if current is not None and kept is not None and len(kept) == len(plain) and bodies.are_equal(before, after):
             return await self._unchanged(key, current.version, replay)
         version = current.version + 1 if current is not None else 1
         key_id = await self._key_for_saving(key.tenant, active)
@@ -160,7 +162,7 @@ class Configs:
         new = NewVersion(key, version, Kind.SAVED, key_id, sealed, saved_by=by.user_id, saved_at=self._clock())
         return await self._appended(new, outcome, by=by, replay=replay, plain=plain)
 
-    async def _key_for_saving(self, tenant: str, active: bytes | None) -> bytes:
+    async def _key_for_saving(self, tenant: str, active: StoredKey | None) -> bytes:
         try:
             return await self._sealer.key_for_saving(tenant, active)
         except SealBroken:
@@ -202,9 +204,9 @@ class Configs:
             await self._store.configs.keep_replay(kept, saved_at=self._clock())
         return Saved(key, version, Outcome.UNCHANGED)
 
-    async def _before(self, current: StoredVersion, *, how: str) -> Json | None:
+    async def _kept(self, current: StoredVersion, active: StoredKey | None, *, how: str) -> bytes | None:
         try:
-            return bodies.read_kept(await self._opener.opened(current))
+            return await self._opener.opened(current, active)
         except IntegrityBroken:
             # What no longer opens cannot be merged into, but it can be replaced.
             if how == "merge":

@@ -7,7 +7,7 @@ import logging
 from confide.domain.configs import StoredVersion
 from confide.domain.errors import IntegrityBroken
 from confide.domain.names import Key
-from confide.ports import SealBroken, SealContext, Sealer, Store
+from confide.ports import SealBroken, SealContext, Sealer, Store, StoredKey
 from confide.service.auditing import Auditor
 
 _log = logging.getLogger("confide")
@@ -26,11 +26,14 @@ class Opener:
         self._auditor = auditor
         self.broken: set[tuple[Key, int]] = set()
 
-    async def opened(self, stored: StoredVersion) -> bytes:
-        """Raises `IntegrityBroken`, or `Overtaken` if it was replaced since it was read."""
+    async def opened(self, stored: StoredVersion, key: StoredKey | None) -> bytes:
+        """Open a version, with its tenant's key if that is at hand.
+
+        Raises `IntegrityBroken`, or `Overtaken` if it was replaced since it was read.
+        """
         context = SealContext(stored.key, stored.version, stored.kind)
         try:
-            plain = await self._sealer.open(stored.body or b"", context)
+            plain = await self._sealer.open(stored.body or b"", context, key=key)
         except SealBroken:
             if await self._store.configs.read(stored.key) != stored:
                 # Its tenant was destroyed since it was read: nothing is broken.

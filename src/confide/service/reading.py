@@ -278,13 +278,13 @@ class Reading:
 
     async def _current(self, key: Key) -> Current | None:
         """What the store holds now; None if it was replaced while it was opened."""
-        stored = await self._store.configs.read(key)
+        stored, tenant_key = await self._store.configs.read_with_key(key)
         if stored is None:
             return Current(0, None)
         if stored.kind is Kind.RETIRED:
             return Current(stored.version, None)
         try:
-            return Current(stored.version, await self._opener.opened(stored))
+            return Current(stored.version, await self._opener.opened(stored, tenant_key))
         except Overtaken:
             return None
 

@@ -8,21 +8,12 @@ from typing import Any
 from confide.domain.configs import ConfigLine, Kind, Outcome, StoredVersion
 from confide.domain.grants import Scope
 from confide.domain.names import Key
-from confide.ports import ForSaving, Replay, ReplayTaken, Row
+from confide.ports import Replay, ReplayTaken, Row, WithKey
 from confide.storage.transactions import Engine, Transaction, UniqueTaken, statement
 
 READ = """
     SELECT version, kind, body FROM changes
     WHERE tenant = $1 AND integration_type = $2 ORDER BY version DESC LIMIT 1
-"""
-ACTIVE_KEY = "SELECT id FROM keys WHERE purpose = 'config' AND tenant = $1 AND wrapped IS NOT NULL"
-READ_FOR_SAVING = f"""
-    SELECT one.version, one.kind, one.body, ({ACTIVE_KEY})
-    FROM (SELECT 1) AS always
-    LEFT JOIN (
-        SELECT version, kind, body FROM changes
-        WHERE tenant = $1 AND integration_type = $2 ORDER BY version DESC LIMIT 1
-    ) AS one ON TRUE
 """
 APPEND = """
     INSERT INTO changes (kind, tenant, integration_type, version, key_id, body, saved_by, saved_at)
@@ -50,12 +41,11 @@ class ConfigReads:
         self._engine = engine
 
     async def read(self, key: Key) -> StoredVersion | None:
-        rows = await self._engine.rows(READ, *key)
-        return _stored(key, rows[0]) if rows else None
+        return (await self.read_with_key(key)).current
 
-    async def read_for_saving(self, key: Key) -> ForSaving:
-        ((*found, key_id),) = await self._engine.rows(READ_FOR_SAVING, *key)
-        return ForSaving(_stored(key, found) if found[0] is not None else None, key_id)
+    async def read_with_key(self, key: Key) -> WithKey:
+        rows = await self._engine.rows(READ, *key)
+        return WithKey(stored(key, rows[0]) if rows else None, None)
 
     async def page(self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int) -> list[ConfigLine]:
         if not all(scopes):
@@ -106,7 +96,7 @@ def replay_args(replay: Replay, *, saved_at: int) -> tuple[Any, ...]:
     )
 
 
-def _stored(key: Key, row: Row) -> StoredVersion:
+def stored(key: Key, row: Row) -> StoredVersion:
     version, kind, body = row
     return StoredVersion(key, version, Kind(kind), body)
 

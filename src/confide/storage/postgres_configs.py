@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from confide.domain.audits import AuditEntry
 from confide.domain.names import Key
 from confide.domain.positions import Position
-from confide.ports import Change, NewVersion, Replay, ReplayTaken
-from confide.storage.configs import ConfigReads, replay_args
-from confide.storage.transactions import UniqueTaken, audit_args
+from confide.ports import Change, NewVersion, Replay, ReplayTaken, Row, StoredKey, WithKey
+from confide.storage.configs import ConfigReads, replay_args, stored
+from confide.storage.together import Together
+from confide.storage.transactions import Engine, UniqueTaken, audit_args
 
 # One statement is one round trip and one transaction: version, audit entry and idempotency record, or nothing.
 _APPEND = """
@@ -30,6 +33,54 @@ _REPLAYED = """, replayed AS (
 APPEND = _APPEND.format(replayed="")
 APPEND_WITH_REPLAY = _APPEND.format(replayed=_REPLAYED)
 
+# The current version, if there is any, with the tenant's active key: most likely it opens what is there.
+READ = """
+    SELECT c.version, c.kind, c.body, k.id, k.master_key_id, k.wrapped FROM changes c
+    LEFT JOIN keys k ON k.purpose = 'config' AND k.tenant = $1 AND k.wrapped IS NOT NULL
+    WHERE c.tenant = $1 AND c.integration_type = $2 ORDER BY c.version DESC LIMIT 1
+"""
+# Several reads in one round trip. The limits keep the planner on the indexes, however many it expects.
+READ_MANY = """
+    SELECT one.version, one.kind, one.body, k.id, k.master_key_id, k.wrapped
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (tenant, integration_type, number)
+    LEFT JOIN LATERAL (
+        SELECT version, kind, body FROM changes c
+        WHERE c.tenant = asked.tenant AND c.integration_type = asked.integration_type ORDER BY version DESC LIMIT 1
+    ) AS one ON TRUE
+    LEFT JOIN LATERAL (
+        SELECT id, master_key_id, wrapped FROM keys
+        WHERE purpose = 'config' AND keys.tenant = asked.tenant AND wrapped IS NOT NULL LIMIT 1
+    ) AS k ON TRUE
+    ORDER BY asked.number
+"""
+# Several saves in one statement: each is appended with its audit entry, or its version was there. All take the
+# places of their versions in the same order, so that two such statements wait for each other one way only.
+APPEND_MANY = """
+    WITH asked AS (
+        SELECT * FROM unnest(
+            $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bigint[], $8::bigint[],
+            $9::bigint[], $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::text[], $15::text[],
+            $16::text[], $17::text[], $18::bigint[], $19::text[], $20::bytea[], $21::bytea[]
+        ) AS a (kind, tenant, integration_type, version, key_id, body, saved_by, saved_at,
+                at, action, outcome, actor, token_id, address, request_id,
+                about_tenant, about_type, about_version, subject, digest, mac)
+    ), appended AS (
+        INSERT INTO changes (kind, tenant, integration_type, version, key_id, body, saved_by, saved_at)
+        SELECT kind, tenant, integration_type, version, key_id, body, saved_by, saved_at FROM asked
+        WHERE key_id IS NULL OR EXISTS (SELECT 1 FROM keys WHERE id = asked.key_id AND wrapped IS NOT NULL)
+        ORDER BY tenant, integration_type, version
+        ON CONFLICT (tenant, integration_type, version) DO NOTHING
+        RETURNING id, tenant, integration_type, version
+    ), audited AS (
+        INSERT INTO audit (at, action, outcome, actor, token_id, address, request_id, tenant, integration_type,
+                           version, subject, digest, mac, change_id)
+        SELECT at, action, outcome, actor, token_id, address, request_id, about_tenant, about_type,
+               about_version, subject, digest, mac, appended.id
+        FROM asked JOIN appended USING (tenant, integration_type, version)
+    )
+    SELECT tenant, integration_type, version FROM appended
+"""
+
 # Only below the horizon: what is above it may still be overtaken by a transaction that began earlier.
 CHANGES_AFTER = """
     SELECT xid::text::bigint, id, kind, tenant, integration_type, version, subject FROM changes
@@ -38,15 +89,27 @@ CHANGES_AFTER = """
 """
 
 
+NOTHING: Row = (None,) * 6
+
+
 class PostgresConfigs(ConfigReads):
     """Versions of configs on PostgreSQL: the log's order is (xid, id)."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._reads: Together[Key, WithKey] = Together(self._read_all, at_once=2)
+        self._saves: Together[Row, bool] = Together(self._append_all, at_once=2)
+
+    async def read_with_key(self, key: Key) -> WithKey:
+        return await self._reads.get(key)
 
     async def append(self, new: NewVersion, *, entry: AuditEntry, mac: bytes, replay: Replay | None) -> bool:
         saved = (str(new.kind), *new.key, new.version, new.key_id, new.body, new.saved_by, new.saved_at)
         args = (*saved, *audit_args(entry, mac=mac))
+        if replay is None:
+            return await self._saves.get(args)
+        # Alone: if its record is there already, that must undo nothing of anybody else.
         try:
-            if replay is None:
-                return bool(await self._engine.rows(APPEND, *args))
             kept = replay_args(replay, saved_at=new.saved_at)
             return bool(await self._engine.rows(APPEND_WITH_REPLAY, *args, *kept))
         except UniqueTaken:
@@ -58,3 +121,28 @@ class PostgresConfigs(ConfigReads):
             Change(Position(xid, id_), kind, tenant, Key(tenant, type_) if type_ else None, version, subject)
             for xid, id_, kind, tenant, type_, version, subject in rows
         ]
+
+    async def _read_all(self, keys: Sequence[Key]) -> list[WithKey]:
+        if len(keys) == 1:
+            rows = await self._engine.rows(READ, *keys[0]) or [NOTHING]
+        else:
+            tenants, types = zip(*keys, strict=True)
+            rows = await self._engine.rows(READ_MANY, tenants, types)
+        return [_with_key(key, row) for key, row in zip(keys, rows, strict=True)]
+
+    async def _append_all(self, saves: Sequence[Row]) -> list[bool]:
+        if len(saves) == 1:
+            return [bool(await self._engine.rows(APPEND, *saves[0]))]
+        # Of two saves of one version the first one goes, as if they had come one after the other.
+        first = {save[1:4]: number for number, save in reversed(list(enumerate(saves)))}
+        asked = [saves[number] for number in first.values()]
+        appended = {tuple(row) for row in await self._engine.rows(APPEND_MANY, *zip(*asked, strict=True))}
+        return [save[1:4] in appended and first[save[1:4]] == number for number, save in enumerate(saves)]
+
+
+def _with_key(key: Key, row: Row) -> WithKey:
+    version, kind, body, key_id, master_key_id, wrapped = row
+    if version is None:
+        return WithKey(None, None)
+    tenant_key = None if key_id is None else StoredKey(key_id, "config", key.tenant, master_key_id, wrapped)
+    return WithKey(stored(key, (version, kind, body)), tenant_key)

@@ -1,0 +1,79 @@
+"""Asking the store once for all who ask at nearly one time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from confide.ports import ANSWER_SECONDS, Unreachable, answer_by, seconds_left
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+MOST_TOGETHER = 128
+# Whoever has less time left than this asks alone: others would have to be content with as little.
+LEAST_SECONDS = 0.5
+
+
+class Together(Generic[A, R]):
+    """What is asked while the store is already answering goes with the next question; each gets its own answer.
+
+    `ask` takes several questions and returns their answers in order; what it raises, all who asked get.
+    """
+
+    def __init__(self, ask: Callable[[Sequence[A]], Awaitable[Sequence[R]]], *, at_once: int) -> None:
+        self._ask = ask
+        self._at_once = at_once
+        self._asking = 0
+        self._waiting: list[tuple[A, asyncio.Future[R], float]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def get(self, question: A) -> R:
+        """Raises `Unreachable` in time, like the store."""
+        left = seconds_left()
+        if self._asking < self._at_once or left < LEAST_SECONDS:
+            return await self._alone(question)
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, future, time.monotonic() + left))
+        try:
+            async with asyncio.timeout(left):
+                return await future
+        except TimeoutError:
+            raise Unreachable from None
+
+    async def _alone(self, question: A) -> R:
+        self._asking += 1
+        try:
+            (answer,) = await self._ask([question])
+        finally:
+            self._asking -= 1
+            if self._waiting and self._asking < self._at_once:
+                self._asking += 1
+                task = asyncio.create_task(self._answer_those_who_wait())
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        return answer
+
+    async def _answer_those_who_wait(self) -> None:
+        while self._waiting:
+            taken, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
+            # Who has given up does not want it done any more.
+            asked = [one for one in taken if not one[1].done()]
+            if asked:
+                await self._answer(asked)
+        self._asking -= 1
+
+    async def _answer(self, asked: list[tuple[A, asyncio.Future[R], float]]) -> None:
+        answer_by.set(min(time.monotonic() + ANSWER_SECONDS, *(until for _, _, until in asked)))
+        try:
+            answers = await self._ask([question for question, _, _ in asked])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who asked
+            for _, future, _ in asked:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future, _), answer in zip(asked, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
