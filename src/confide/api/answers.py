@@ -26,6 +26,11 @@ _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 
 
+def lines_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Headers as HTTP/1.1 writes them."""
+    return b"".join([b"%b: %b\r\n" % pair for pair in headers])
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One complete answer."""
@@ -47,9 +52,8 @@ class Answer:
 
     def as_bytes(self, more: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The answer as HTTP/1.1 writes it, with more headers."""
-        lines = [b"HTTP/1.1 %d %b" % (self.status, _PHRASES[self.status])]
-        lines += [b"%b: %b" % pair for pair in (*more, *self.all_headers())]
-        return b"\r\n".join(lines) + b"\r\n\r\n" + self.body
+        begin = b"HTTP/1.1 %d %b\r\n" % (self.status, _PHRASES[self.status])
+        return begin + lines_of((*more, *self.all_headers())) + b"\r\n" + self.body
 
     async def send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
-from confide.api.answers import JSON, POLICY, SAFE, Answer, Headers
+from starlette.types import Send
+
+from confide.api.answers import JSON, POLICY, SAFE, Answer, Headers, lines_of
 from confide.domain import configs
 from confide.domain.configs import OpenedConfig
 from confide.service.reading import Found
 
 COMMON: Headers = (*SAFE, POLICY)
 DESCRIBED: Headers = ((b"content-type", JSON), *COMMON)
+COMMON_LINES, DESCRIBED_LINES = lines_of(COMMON), lines_of(DESCRIBED)
+FOUND, NOT_MODIFIED = b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 304 Not Modified\r\n"
 # An answer with its five numbers, without its tag and its bytes.
 OBJECT_BYTES = 250
 
@@ -60,12 +65,35 @@ class Prepared:
         return (*DESCRIBED, (b"content-length", b"%d" % self.length), *self.own_headers())
 
 
-def answer_of(found: Found, known: str | None) -> Answer:
+class Found200:
+    """A prepared answer with header lines that are this request's own; sent like any other answer."""
+
+    __slots__ = ("_more", "_prepared")
+    status = 200
+
+    def __init__(self, prepared: Prepared, more: Headers) -> None:
+        self._prepared = prepared
+        self._more = more
+
+    def with_header(self, name: bytes, value: bytes) -> Found200:
+        return Found200(self._prepared, (*self._more, (name, value)))
+
+    def as_bytes(self, more: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """The answer as HTTP/1.1 writes it, with more headers."""
+        return FOUND + lines_of((*more, *self._more)) + DESCRIBED_LINES + self._prepared.raw
+
+    async def send(self, send: Send) -> None:
+        headers = (*self._prepared.headers(), *self._more)
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": self._prepared.body})
+
+
+def answer_of(found: Found, known: str | None) -> Answer | Found200:
     """The answer to a read as the application sends it; `known` is what the caller has, of `If-None-Match`."""
     prepared: Prepared = found.answer
-    headers = prepared.own_headers()
+    more: Headers = ()
     if found.stale_seconds is not None:
-        headers = (*headers, (b"config-freshness", b"stale; age=%d" % found.stale_seconds))
+        more = ((b"config-freshness", b"stale; age=%d" % found.stale_seconds),)
     if prepared.is_known(known):
-        return Answer(b"", 304, headers)
-    return Answer(prepared.body, 200, headers)
+        return Answer(b"", 304, (*prepared.own_headers(), *more))
+    return Found200(prepared, more)

@@ -6,19 +6,17 @@ import asyncio
 from time import CLOCK_BOOTTIME, clock_gettime
 from typing import Any
 
-from confide.api.answers import JSON
+from confide.api.answers import lines_of
 from confide.api.door import Door
 from confide.api.errors import answer_for
 from confide.api.http_protocol import GuardedProtocol
-from confide.api.prepared import COMMON, Prepared
+from confide.api.prepared import COMMON_LINES, DESCRIBED_LINES, FOUND, NOT_MODIFIED, Prepared
 from confide.service.lease import running_time
 from confide.service.reading import WantedConfig
 
 # A head that was seen before is known by its digest and not read again; what it may have is decided each time.
 MOST_HEAD_BYTES = 2_048
 _BEGIN = b"GET /config?"
-_KEPT = b"".join(b"%b: %b\r\n" % pair for pair in COMMON)
-_DESCRIBED = b"content-type: %b\r\n%b" % (JSON, _KEPT)
 
 
 class ReadingProtocol(GuardedProtocol):
@@ -154,6 +152,6 @@ class ReadingProtocol(GuardedProtocol):
     def _write_date(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Write the first lines of answers anew: the server makes its headers of each second once."""
         self._headers_of_now = headers
-        dated = b"".join(b"%b: %b\r\n" % pair for pair in headers)
-        self._found = b"HTTP/1.1 200 OK\r\n" + dated + _DESCRIBED
-        self._not_modified = b"HTTP/1.1 304 Not Modified\r\n" + dated + _KEPT
+        dated = lines_of(headers)
+        self._found = FOUND + dated + DESCRIBED_LINES
+        self._not_modified = NOT_MODIFIED + dated + COMMON_LINES
