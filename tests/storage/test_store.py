@@ -68,6 +68,22 @@ async def test_of_many_appends_of_one_version_one_wins(store: Store) -> None:
     assert len(await audits(store)) == 1
 
 
+async def test_of_many_appends_at_once_each_has_its_own_version_and_audit_entry(store: Store) -> None:
+    keys = [Key("acme", f"type{number}") for number in range(40)]
+    assert await append(store, version(1, key=keys[7], body=b"rival"))
+    won = await asyncio.gather(
+        *(append(store, version(1, key=key, body=key.integration_type.encode())) for key in keys)
+    )
+    assert [number for number, is_won in enumerate(won) if not is_won] == [7]
+    found = await asyncio.gather(*(store.configs.read(key) for key in [*keys, Key("acme", "none")]))
+    assert [one and one.body for one in found] == [
+        b"rival" if key is keys[7] else key.integration_type.encode() for key in keys
+    ] + [None]
+    rows = {row[0]: row async for table, row in store.dump() if table == "changes"}
+    explained = [row[-1] for row in await audits(store)]
+    assert sorted(map(str, explained)) == sorted(map(str, rows))
+
+
 async def test_an_idempotency_record_taken_undoes_the_version(store: Store) -> None:
     replay = Replay(1, "POST /config", "k", b"mac", 1, Outcome.CREATED)
     assert await append(store, version(1), replay)

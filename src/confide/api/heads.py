@@ -38,8 +38,11 @@ class Heads(Memory[WantedConfig]):
     def wanted(self, head: bytes) -> WantedConfig | None:
         """What the whole head of one request asks for; None if it is no plain read."""
         digest = sha256(head).digest()
-        wanted = self._used(digest)
+        # As `_used` does, without one more call.
+        wanted = self._held.get(digest)
         if wanted is not None:
+            if not wanted.reads:
+                self._held.move_to_end(digest)
             return wanted
         lines = self._lines_that_matter(head)
         if lines is None:
@@ -69,9 +72,8 @@ class Heads(Memory[WantedConfig]):
 
     def _used(self, digest: bytes) -> WantedConfig | None:
         wanted = self._held.get(digest)
-        if (
-            wanted is not None and not wanted.reads
-        ):  # the first read since they were last added up tells that it is in use
+        # The first read since they were last added up tells that it is in use.
+        if wanted is not None and not wanted.reads:
             self._held.move_to_end(digest)
         return wanted
 

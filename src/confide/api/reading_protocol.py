@@ -52,7 +52,7 @@ class ReadingProtocol(GuardedProtocol):
             and ((cycle := self.cycle) is None or cycle.response_complete)
             and not self.pipeline
             and not self.flow.write_paused
-            and self._is_taken_or_refused(data)
+            and self._is_taken(data)
         ):
             super().data_received(data)
             self._must_have_timer()
@@ -80,38 +80,34 @@ class ReadingProtocol(GuardedProtocol):
         else:
             super().timeout_keep_alive_handler()
 
-    def _is_taken_or_refused(self, head: bytes) -> bool:
+    def _is_taken(self, head: bytes) -> bool:
+        """Whether it is a plain read: then it is answered, from memory at once or from the store in a task."""
         try:
-            return self._is_taken(head)
+            wanted = self._heads.wanted(head)
+            if wanted is None or self.transport.is_closing():
+                return False
+            now = clock_gettime(CLOCK_BOOTTIME)  # as `running_time` does, without one more call
+            self._used_at = now
+            if self.timeout_keep_alive_task is None:
+                self._begin_keeping_alive()
+            prepared: Prepared | None = self._answers.at_once(wanted, now=now)
+            if prepared is None:
+                if self._is_behind_proxy:
+                    return False  # the address of the caller is in a header, which the application reads
+                self._read(wanted)
+                return True
+            server = self.server_state
+            if self._headers_of_now is not server.default_headers:
+                self._write_date(server.default_headers)
+            if wanted.known is not None and prepared.is_known(wanted.known):
+                wanted.not_modified += 1
+                self.transport.write(self._not_modified + prepared.kept_lines)
+            else:
+                self.transport.write(self._found + prepared.raw)
+            server.total_requests += 1
         except Exception as error:  # noqa: BLE001 - a bug, of which the caller is told that it is one
             self.transport.write(answer_for(error, request_id="-").as_bytes([(b"connection", b"close")]))
             self.transport.close()
-            return True
-
-    def _is_taken(self, head: bytes) -> bool:
-        """Whether it is a plain read: then it is answered, from memory at once or from the store in a task."""
-        wanted = self._heads.wanted(head)
-        if wanted is None or self.transport.is_closing():
-            return False
-        now = clock_gettime(CLOCK_BOOTTIME)  # as `running_time` does, without one more call
-        self._used_at = now
-        if self.timeout_keep_alive_task is None:
-            self._begin_keeping_alive()
-        prepared: Prepared | None = self._answers.at_once(wanted, now=now)
-        if prepared is None:
-            if self._is_behind_proxy:
-                return False  # the address of the caller is in a header, which the application reads
-            self._read(wanted)
-            return True
-        server = self.server_state
-        if self._headers_of_now is not server.default_headers:
-            self._write_date(server.default_headers)
-        if wanted.known is not None and prepared.is_known(wanted.known):
-            wanted.not_modified += 1
-            self.transport.write(self._not_modified + prepared.kept_lines)
-        else:
-            self.transport.write(self._found + prepared.raw)
-        server.total_requests += 1
         return True
 
     def _read(self, wanted: WantedConfig) -> None:

@@ -98,7 +98,7 @@ class PostgresConfigs(ConfigReads):
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._reads: Together[Key, WithKey] = Together(self._read_all, at_once=2)
-        self._saves: Together[Row, bool] = Together(self._append_all, at_once=2)
+        self._saves: Together[Row, bool] = Together(self._append_all, at_once=1)
 
     async def read_with_key(self, key: Key) -> WithKey:
         return await self._reads.get(key)

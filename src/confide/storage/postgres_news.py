@@ -19,7 +19,7 @@ HEARTBEAT_SECONDS = 0.3
 # How long one read may take before its connection is given up: a stalled link stays open and says nothing.
 READ_SECONDS = 0.4
 # Nudges that come closer together share one read, and what is told closer together one nudge.
-PACE_SECONDS = 0.005
+PACE_SECONDS = 0.01
 # Who has missed more than that forgets everything: that is sooner done than hearing of it all.
 MOST_CHANGES = 20_000
 

@@ -1,0 +1,98 @@
+"""Asking once for many: each gets its own answer, in time, and nobody pays for another's trouble twice."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from confide.ports import ANSWER_SECONDS, Unreachable, answer_by
+from confide.storage.together import LEAST_SECONDS, MOST_TOGETHER, Together
+
+
+class Desk:
+    """Answers each question with its double, a while later, and remembers what was asked together."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[int]] = []
+        self.due: list[float | None] = []
+        self.seconds = 0.01
+        self.fails = False
+
+    async def answer(self, questions: Sequence[int]) -> list[int]:
+        self.asked.append(list(questions))
+        self.due.append(answer_by.get())
+        await asyncio.sleep(self.seconds)
+        if self.fails:
+            raise Unreachable
+        return [2 * question for question in questions]
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+async def test_what_comes_while_the_store_answers_goes_with_the_next_question(desk: Desk) -> None:
+    together = Together(desk.answer, at_once=2)
+    answers = await asyncio.gather(*(together.get(number) for number in range(20)))
+    assert answers == [2 * number for number in range(20)]
+    assert desk.asked == [[0], [1], list(range(2, 20))]
+    assert await together.get(7) == 14
+
+
+async def test_no_question_grows_without_bound(desk: Desk) -> None:
+    together = Together(desk.answer, at_once=1)
+    await asyncio.gather(*(together.get(number) for number in range(300)))
+    assert [len(asked) for asked in desk.asked] == [1, MOST_TOGETHER, MOST_TOGETHER, 300 - 1 - 2 * MOST_TOGETHER]
+
+
+async def test_what_goes_wrong_reaches_all_who_asked_and_nobody_later(desk: Desk) -> None:
+    desk.fails = True
+    together = Together(desk.answer, at_once=1)
+    found = await asyncio.gather(*(together.get(number) for number in range(5)), return_exceptions=True)
+    assert [type(error) for error in found] == [Unreachable] * 5
+    desk.fails = False
+    assert await together.get(1) == 2
+
+
+async def test_who_has_given_up_is_not_asked_for(desk: Desk) -> None:
+    together = Together(desk.answer, at_once=1)
+    tasks = [asyncio.create_task(together.get(number)) for number in range(4)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    tasks[2].cancel()
+    found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert found[1::2] == [2, 6]
+    assert desk.asked == [[0], [1, 3]]
+
+
+async def test_nobody_waits_longer_than_there_is_time(desk: Desk) -> None:
+    desk.seconds = 60.0
+    together = Together(desk.answer, at_once=1)
+    first = asyncio.create_task(together.get(1))
+    await asyncio.sleep(0)
+    answer_by.set(time.monotonic() + LEAST_SECONDS + 0.05)
+    began = time.monotonic()
+    with pytest.raises(Unreachable):
+        await together.get(2)
+    assert time.monotonic() - began < ANSWER_SECONDS
+    # Who is in a hurry goes alone and does not hurry the others.
+    answer_by.set(time.monotonic() + LEAST_SECONDS / 2)
+    desk.seconds = 0.0
+    assert await together.get(3) == 6
+    first.cancel()
+
+
+async def test_a_question_is_due_when_the_first_who_asks_must_have_the_answer(desk: Desk) -> None:
+    together = Together(desk.answer, at_once=1)
+
+    async def ask(number: int, due: float) -> int:
+        answer_by.set(due)
+        return await together.get(number)
+
+    now = time.monotonic()
+    await asyncio.gather(ask(1, now + 1.9), ask(2, now + 1.5), ask(3, now + 1.2))
+    assert desk.due == pytest.approx([now + 1.9, now + 1.2], abs=0.01)
