@@ -319,7 +319,7 @@ class Sealer(Protocol):
     def seal(self, plain: bytes, context: SealContext, *, key_id: bytes) -> bytes: ...
 
     async def open(self, sealed: bytes, context: SealContext, *, key: StoredKey | None = None) -> bytes:
-        """Open what was sealed, without asking the store where the key at hand is the right one; raises `SealBroken`."""
+        """Open what was sealed; asks the store for the key unless it is at hand. Raises `SealBroken`."""
 
     def mac(self, purpose: str, data: bytes) -> bytes:
         """HMAC-SHA256 under the store's key of that purpose: audit or idempotency."""

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
+from contextlib import ExitStack
 
 import peers
 import stores
 from load import Figures, measure, post
-from results import Results, percentile, ratios
+from results import percentile, ratios
 from running import memory_bytes
-from seeds import CONFIGURATION, Seeded, key, seed
+from seeds import CONFIGURATION, Seeded, key
+from track import Track
 
 import service
-from confide.settings import Settings
 from support.postgres import PostgresServer, binaries
 
 KEYS = 5_000
@@ -33,44 +29,8 @@ ANSWER = b'{"tenant":"%b","integration_type":"%b","configuration":%b}' % (
 )
 
 
-class Race:
-    """One run on one machine: everything is started here and compared within it."""
-
-    def __init__(
-        self, results: Results, *, seconds: float, rounds: int, large: int, say: Callable[[str], None]
-    ) -> None:
-        self.results = results
-        self.seconds = seconds
-        self.rounds = rounds
-        self.large = large
-        self.say = say
-        self.folder = Path(tempfile.mkdtemp(prefix="confide-bench-"))
-        self._stores = 0
-
-    def load(self, pids: list[int], port: int, requests: list[bytes], **more: Any) -> Figures:
-        more = {"seconds": self.seconds, **more}
-        return measure(pids, port, requests, folder=self.folder, **more)
-
-    def filled(self, count: int, database: str | None = None) -> Seeded:
-        """A store of its own with that many configs."""
-        self._stores += 1
-        self.say(f"filling a store with {count:,} configs")
-        settings = Settings(
-            data=self.folder / f"store-{self._stores}",
-            database=database,
-            unsafe_durability=True,  # type: ignore[arg-type]
-        )
-        return asyncio.run(seed(settings, count))
-
-    @contextmanager
-    def postgres(self) -> Iterator[PostgresServer]:
-        """A durable server, as it comes, but for room to keep a million configs in memory."""
-        server = PostgresServer(options=("shared_buffers=1GB", "max_wal_size=4GB", "max_connections=200"))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.remove()
+class Race(Track):
+    """The legs of a run, each of which may be run alone."""
 
     def reads(self) -> None:
         """Cached reads beside nginx and a bare ASGI function; the others' reads after each other."""

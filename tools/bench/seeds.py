@@ -57,22 +57,22 @@ async def seed(settings: Settings, count: int, *, progress: Callable[[int], None
         admin = await _token(parts, "bench-admin", grants.grant("admin", "*", "*"), password=password)
         reader = await _token(parts, "bench-reader", grants.grant("reader", "*", "*"), password=password)
         engine: Any = parts.store._engine  # type: ignore[attr-defined]
+        keys: dict[str, bytes] = {}
         for begin in range(0, count, BATCH):
-            rows = [await _row(parts, key(number)) for number in range(begin, min(begin + BATCH, count))]
+            rows = [await _row(parts, key(number), keys) for number in range(begin, min(begin + BATCH, count))]
             await engine.transact_long(_append(rows, engine.name))
             progress(len(rows))
     return Seeded(settings, reader, admin, "bench-admin", password)
 
 
-async def _row(parts: Parts, at: Key) -> tuple[Any, ...]:
-    key_id = await parts.keys.key_for_saving(at.tenant, None) if at.integration_type.endswith("-0") else _LAST[0]
-    _LAST[0] = key_id
+async def _row(parts: Parts, at: Key, keys: dict[str, bytes]) -> tuple[Any, ...]:
+    if at.tenant not in keys:
+        keys.clear()  # tenants come one after the other
+        keys[at.tenant] = await parts.keys.key_for_saving(at.tenant, None)
+    key_id = keys[at.tenant]
     body = parts.keys.seal(CONFIGURATION, SealContext(at, 1, Kind.SAVED), key_id=key_id)
     new = NewVersion(at, 1, Kind.SAVED, key_id, body, saved_by=1, saved_at=now())
     return (str(new.kind), *new.key, new.version, new.key_id, new.body, new.saved_by, new.saved_at)
-
-
-_LAST: list[bytes] = [b""]
 
 
 def _append(rows: list[tuple[Any, ...]], engine: str) -> Transaction[None]:

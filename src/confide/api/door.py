@@ -22,7 +22,7 @@ from confide.domain.errors import MethodNotAllowed, NotFound
 from confide.domain.grants import Principal
 from confide.ports import ANSWER_SECONDS, answer_by, caller
 from confide.service.lease import running_time
-from confide.service.reading import WantedConfig
+from confide.service.wanted import WantedConfig
 
 Route = Callable[[Call], Awaitable[Answer | Found200]]
 

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from confide.api.plain_reads import MOST_VALUE_BYTES, READ, plain_read
 from confide.service.memory import Memory
-from confide.service.reading import WantedConfig
+from confide.service.wanted import WantedConfig
 
 Headers = Sequence[tuple[bytes, bytes]]
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from confide.domain import configs, secrets
 from confide.domain.errors import MalformedRequest, Refusal
 from confide.domain.names import Key
-from confide.service.reading import FROM_THE_STORE, WantedConfig
+from confide.service.reading import FROM_THE_STORE
+from confide.service.wanted import WantedConfig
 
 PATH = b"/config"
 # A plain request has few headers and short ones; what has more is for the application to judge.

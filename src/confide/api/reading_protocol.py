@@ -12,7 +12,7 @@ from confide.api.errors import answer_for
 from confide.api.http_protocol import GuardedProtocol
 from confide.api.prepared import COMMON_LINES, DESCRIBED_LINES, FOUND, NOT_MODIFIED, Prepared
 from confide.service.lease import running_time
-from confide.service.reading import WantedConfig
+from confide.service.wanted import WantedConfig
 
 # A head that was seen before is known by its digest and not read again; what it may have is decided each time.
 MOST_HEAD_BYTES = 2_048

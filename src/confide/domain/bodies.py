@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -160,17 +160,16 @@ def _surely_fits(document: Json) -> bool:
     for _ in range(MAX_LEVELS):
         below: list[Any] = []
         for container in level:
-            if isinstance(container, dict):
-                if len(container) > MAX_MEMBERS or max(map(len, container), default=0) * 4 > MAX_NAME_BYTES:
-                    return False
-                container = container.values()  # noqa: PLW2901 - what is looked at in either kind
-            for value in container:
-                if isinstance(value, str):
-                    if len(value) * 4 > MAX_STRING_BYTES:
-                        return False
-                elif isinstance(value, dict | list):
+            if isinstance(container, list):
+                values: Iterable[Any] = container
+            elif len(container) > MAX_MEMBERS or max(map(len, container), default=0) * 4 > MAX_NAME_BYTES:
+                return False
+            else:
+                values = container.values()
+            for value in values:
+                if isinstance(value, dict | list):
                     below.append(value)
-                elif value is _INEXACT:
+                elif value is _INEXACT or (isinstance(value, str) and len(value) * 4 > MAX_STRING_BYTES):
                     return False
         if not below:
             return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from confide.domain.configs import Kind
@@ -15,10 +14,11 @@ from confide.ports import Store, Unreachable
 from confide.service.access import Access
 from confide.service.cache import Cache, Current, Entry, Rendering
 from confide.service.lease import Lease, running_time
-from confide.service.memory import ORDER_SECONDS, Remembered
+from confide.service.memory import ORDER_SECONDS
 from confide.service.opening import Opener, Overtaken
 from confide.service.principals import Checked, Principals
 from confide.service.sharing import Shared
+from confide.service.wanted import ReadCounts, Tally, WantedConfig
 
 T = TypeVar("T")
 
@@ -26,10 +26,6 @@ T = TypeVar("T")
 FROM_THE_STORE = 2**63
 # How long the store may take before what is held, and no longer proven, is given instead.
 PATIENCE_SECONDS = 0.5
-# What is wanted with its names, numbers and the digest that it is known by.
-WANTED_BYTES = 650
-# So many reads are added up when the next one comes: what was wanted is kept until then.
-MOST_COUNTED_APART = 512
 
 
 class Found(NamedTuple):
@@ -37,52 +33,6 @@ class Found(NamedTuple):
 
     answer: Any
     stale_seconds: int | None = None
-
-
-class WantedConfig(Remembered):
-    """What somebody wants to read, perhaps again and again: it keeps hold of what answered it the last time.
-
-    The answer is good while neither it nor the token is over, until the next second begins, under the lease.
-    """
-
-    __slots__ = (
-        "answer",
-        "checked",
-        "floor",
-        "key",
-        "known",
-        "length",
-        "not_modified",
-        "reads",
-        "second",
-        "token_hash",
-    )
-
-    def __init__(self, token_hash: bytes, key: Key, *, known: str | None = None, floor: int = 0) -> None:
-        super().__init__(WANTED_BYTES)
-        self.token_hash = token_hash
-        self.key = key
-        # The tags that the caller has, and the version that it has seen.
-        self.known = known
-        self.floor = floor
-        # Reads since they were last added up, and how many of them brought nothing new.
-        self.reads = 0
-        self.not_modified = 0
-        self.length = 0
-        self.answer: Any = None
-        self.checked: Checked | None = None
-        self.second: object = None
-
-
-@dataclass(slots=True)
-class ReadCounts:
-    """What was answered at once from memory."""
-
-    hits: int = 0
-    not_modified: int = 0
-    sent_bytes: int = 0
-    # By token, as its hash, and key.
-    reads: dict[tuple[bytes, Key], int] = field(default_factory=dict)
 
 
 class Reading:
@@ -107,8 +57,7 @@ class Reading:
         self._access = access
         self._stale_seconds = stale_seconds
         self._fills: Shared[tuple[Key, Rendering], Any] = Shared(self._filled)
-        self._counts = ReadCounts()
-        self._read: list[WantedConfig] = []
+        self._tally = Tally()
         # What is kept hold of is kept for one second, which an object of its own stands for.
         self._second: object = None
         self._kept: list[WantedConfig] = []
@@ -131,16 +80,14 @@ class Reading:
             if answer is None:
                 return None
         if not wanted.reads:
-            self._note_read(wanted)
+            self._tally.note(wanted)
         wanted.reads += 1
         return answer
 
     def take(self) -> ReadCounts:
         """Take over what was answered at once since this was last done, and let go of what was kept hold of."""
-        self._add_up()
         self._let_go(running_time())
-        taken, self._counts = self._counts, ReadCounts()
-        return taken
+        return self._tally.take()
 
     async def who(self, token_hash: bytes) -> tuple[Principal, bool]:
         """Who is asking, and whether the store could not be asked so that what was last known had to do.
@@ -198,7 +145,7 @@ class Reading:
         """Look up what is held, which also tells the memory that it is in use; keep hold of it for the second."""
         wanted.second = None
         if wanted.reads:
-            self._add_up()  # what was answered until now had other bytes
+            self._tally.add_up()  # what was answered until now had other bytes
         checked = self._principals.proven(wanted.token_hash, now=now)
         entry = self._cache.proven(wanted.key, now=now)
         role = None if checked is None else checked.principal.role_on(wanted.key)
@@ -219,23 +166,6 @@ class Reading:
             wanted.answer = wanted.checked = wanted.second = None
         self._kept.clear()
         self._second, self._second_ends = object(), now + ORDER_SECONDS
-
-    def _note_read(self, wanted: WantedConfig) -> None:
-        self._read.append(wanted)
-        if len(self._read) > MOST_COUNTED_APART:
-            self._add_up()
-            self._read.append(wanted)
-
-    def _add_up(self) -> None:
-        counts = self._counts
-        for wanted in self._read:
-            who = (wanted.token_hash, wanted.key)
-            counts.reads[who] = counts.reads.get(who, 0) + wanted.reads
-            counts.hits += wanted.reads
-            counts.not_modified += wanted.not_modified
-            counts.sent_bytes += (wanted.reads - wanted.not_modified) * wanted.length
-            wanted.reads = wanted.not_modified = 0
-        self._read.clear()
 
     def _stand_in(self, key: Key, rendering: Rendering, *, floor: int) -> Entry | None:
         """What may be given, marked, where the store cannot say what is newest."""
