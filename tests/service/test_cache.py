@@ -108,6 +108,25 @@ def test_news_of_what_is_held_ends_nothing_and_news_of_a_newer_version_does(cach
     assert held(cache, clock) == 3
     cache.hear(KEY, 4, is_retired=True)
     assert cache.unproven(KEY, now=clock[0]) is None
+    # In whichever order it is heard.
+    land(cache, 5)
+    cache.hear(KEY, 7)
+    assert cache.unproven(KEY, now=clock[0]) is not None
+    cache.hear(KEY, 6, is_retired=True)
+    assert cache.unproven(KEY, now=clock[0]) is None
+
+
+def test_the_age_of_what_was_overtaken_counts_from_when_it_was_last_proven(cache: Cache, clock: list[float]) -> None:
+    land(cache, 1)
+    entry = cache.unproven(KEY, now=clock[0])
+    assert entry is not None
+    clock[0] += 250.0
+    cache.hear(KEY, 2)
+    cache._lease.renew(clock[0])
+    assert cache.age(entry) == 250.0
+    clock[0] += 5.0
+    cache.hear(KEY, 3)
+    assert cache.age(entry) == 255.0
 
 
 def test_what_is_missing_is_remembered_briefly_and_forgotten_at_the_first_save(

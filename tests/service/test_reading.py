@@ -156,10 +156,10 @@ async def test_what_is_known_to_be_overtaken_stands_in_only_while_the_store_is_a
     assert (found.answer.version, found.stale_seconds) == (1, 1)
     with pytest.raises(Unreachable):
         await desk.read(floor=2)
-    # It counts from the news, not from the lease, which may hold all the time.
+    # It counts from when it was last proven, not from the lease, which may hold all the time.
     entry = desk.house.services.cache.unproven(KEY, now=running_time())
     assert entry is not None
-    entry.overtaken_at -= 7
+    entry.overtaken_at = running_time() - 7
     assert (await desk.read()).stale_seconds == 7
     desk.reading._stale_seconds = 4
     with pytest.raises(Unreachable):

@@ -86,13 +86,47 @@ async def test_nobody_waits_longer_than_there_is_time(desk: Desk) -> None:
     first.cancel()
 
 
-async def test_a_question_is_due_when_the_first_who_asks_must_have_the_answer(desk: Desk) -> None:
+async def ask(together: Together[int, int], number: int, seconds: float) -> int:
+    answer_by.set(time.monotonic() + seconds)
+    return await together.get(number)
+
+
+async def test_who_has_little_time_left_costs_nobody_else_the_answer(desk: Desk) -> None:
     together = Together(desk.answer, at_once=1)
+    desk.seconds = LEAST_SECONDS + 0.05
+    seconds = [1.9, LEAST_SECONDS + 0.1, 1.5, 1.4]
+    found = await asyncio.gather(
+        *(ask(together, number, left) for number, left in enumerate(seconds)), return_exceptions=True
+    )
+    assert found[:1] + found[2:] == [0, 4, 6]
+    assert isinstance(found[1], Unreachable)
 
-    async def ask(number: int, due: float) -> int:
-        answer_by.set(due)
-        return await together.get(number)
 
-    now = time.monotonic()
-    await asyncio.gather(ask(1, now + 1.9), ask(2, now + 1.5), ask(3, now + 1.2))
-    assert desk.due == pytest.approx([now + 1.9, now + 1.2], abs=0.01)
+async def test_those_in_a_hurry_keep_nobody_from_asking(desk: Desk) -> None:
+    together = Together(desk.answer, at_once=1)
+    desk.seconds = 0.2
+    hurried = []
+    for number in range(3):
+        hurried.append(asyncio.create_task(ask(together, number, LEAST_SECONDS - 0.1)))
+        await asyncio.sleep(0.05)
+    began = time.monotonic()
+    assert await together.get(7) == 14
+    assert await together.get(8) == 16
+    assert time.monotonic() - began < 1.0
+    assert await asyncio.gather(*hurried) == [0, 2, 4]
+
+
+async def test_an_answer_too_few_ends_nothing_for_good(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = Together(desk.answer, at_once=1)
+    first = asyncio.create_task(together.get(1))
+    await asyncio.sleep(0)
+    others = [asyncio.create_task(together.get(number)) for number in (2, 3)]
+    answer = desk.answer
+
+    async def too_few(questions: Sequence[int]) -> list[int]:
+        return (await answer(questions))[:1]
+
+    monkeypatch.setattr(together, "_ask", too_few)
+    await asyncio.gather(first, *others, return_exceptions=True)
+    monkeypatch.setattr(together, "_ask", answer)
+    assert await together.get(4) == 8

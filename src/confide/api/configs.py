@@ -8,7 +8,7 @@ from typing import Any
 from confide.api.answers import Answer, json_answer
 from confide.api.calls import Call
 from confide.api.plain_reads import floor_of
-from confide.api.prepared import Found200, answer_of
+from confide.api.prepared import FoundAnswer, answer_of
 from confide.api.times import written
 from confide.domain import configs, grants, names, secrets
 from confide.domain.configs import ConfigDraft, Saved
@@ -32,7 +32,7 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _LIMIT = re.compile(r"[1-9][0-9]{0,3}")
 
 
-async def read(call: Call) -> Answer | Found200:
+async def read(call: Call) -> Answer | FoundAnswer:
     """Read a config for whoever asks in another way than plainly: the door has answered the plain reads."""
     token_hash = secrets.token_hash(call.token())
     if token_hash is None:

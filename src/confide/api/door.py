@@ -15,7 +15,7 @@ from confide.api import configs, log_lines, old_contract, plain_reads
 from confide.api.answers import Answer
 from confide.api.calls import Call, Disconnected
 from confide.api.errors import answer_for
-from confide.api.prepared import Found200, Prepared, answer_of
+from confide.api.prepared import FoundAnswer, Prepared, answer_of
 from confide.api.services import Services
 from confide.domain.audits import Caller
 from confide.domain.errors import MethodNotAllowed, NotFound
@@ -24,7 +24,7 @@ from confide.ports import ANSWER_SECONDS, answer_by, caller
 from confide.service.lease import running_time
 from confide.service.wanted import WantedConfig
 
-Route = Callable[[Call], Awaitable[Answer | Found200]]
+Route = Callable[[Call], Awaitable[Answer | FoundAnswer]]
 
 # The routes that carry the load stay out of the framework.
 ROUTES: dict[str, dict[str, Route]] = {
@@ -64,7 +64,7 @@ class Door:
                 return
         await self._in_time(scope, receive, send)
 
-    async def read(self, wanted: WantedConfig, *, address: str | None) -> Answer | Found200:
+    async def read(self, wanted: WantedConfig, *, address: str | None) -> Answer | FoundAnswer:
         """Answer a plain read that memory may not answer alone; whatever happens, there is an answer.
 
         It leaves no line in the log unless it is refused: there are thousands a second.
@@ -74,7 +74,7 @@ class Door:
         was_caller = caller.set(Caller(address, request_id))
         was_due = answer_by.set(began + ANSWER_SECONDS)
         who: Principal | None = None
-        answer: Answer | Found200
+        answer: Answer | FoundAnswer
         try:
             reading = self._services().reading
             who, is_away = await reading.who(wanted.token_hash)

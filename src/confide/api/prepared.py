@@ -65,7 +65,7 @@ class Prepared:
         return (*DESCRIBED, (b"content-length", b"%d" % self.length), *self.own_headers())
 
 
-class Found200:
+class FoundAnswer:
     """A prepared answer with header lines that are this request's own; sent like any other answer."""
 
     __slots__ = ("_more", "_prepared")
@@ -75,8 +75,8 @@ class Found200:
         self._prepared = prepared
         self._more = more
 
-    def with_header(self, name: bytes, value: bytes) -> Found200:
-        return Found200(self._prepared, (*self._more, (name, value)))
+    def with_header(self, name: bytes, value: bytes) -> FoundAnswer:
+        return FoundAnswer(self._prepared, (*self._more, (name, value)))
 
     def as_bytes(self, more: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The answer as HTTP/1.1 writes it, with more headers."""
@@ -88,7 +88,7 @@ class Found200:
         await send({"type": "http.response.body", "body": self._prepared.body})
 
 
-def answer_of(found: Found, known: str | None) -> Answer | Found200:
+def answer_of(found: Found, known: str | None) -> Answer | FoundAnswer:
     """The answer to a read as the application sends it; `known` is what the caller has, of `If-None-Match`."""
     prepared: Prepared = found.answer
     more: Headers = ()
@@ -96,4 +96,4 @@ def answer_of(found: Found, known: str | None) -> Answer | Found200:
         more = ((b"config-freshness", b"stale; age=%d" % found.stale_seconds),)
     if prepared.is_known(known):
         return Answer(b"", 304, (*prepared.own_headers(), *more))
-    return Found200(prepared, more)
+    return FoundAnswer(prepared, more)

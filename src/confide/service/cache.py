@@ -48,13 +48,12 @@ class Current(NamedTuple):
 class Entry(Remembered):
     """One version of one config, with an answer for each rendering asked for so far; none if it is missing."""
 
-    __slots__ = ("answers", "fresh_until", "heard", "is_missing", "overtaken_at", "version")
+    __slots__ = ("answers", "fresh_until", "is_missing", "overtaken_at", "version")
 
     def __init__(self, key: Key, version: int, *, is_missing: bool) -> None:
         super().__init__(ENTRY_BYTES + sum(map(sys.getsizeof, (key, *key, version))))
         self.version = version
-        # The highest version heard of, and since when it is above its own: then this one may only stand in for it.
-        self.heard = version
+        # When it was last proven, once a newer one was heard of: then it is over and may only stand in.
         self.overtaken_at = math.inf
         self.answers: list[Any] = [None, None]
         self.is_missing = is_missing
@@ -118,13 +117,14 @@ class Cache:
         for flight in self._flights.get(key, ()):
             flight.heard = max(flight.heard, version)
         entry = self.unproven(key, now=0)
-        if entry is None or entry.heard >= version:
+        if entry is None or entry.version >= version:
             return
         if is_retired:
+            # Whatever was heard of since: what somebody took away is not given again.
             self._memory.drop(key)
-        else:
-            entry.heard = version
-            entry.overtaken_at = min(entry.overtaken_at, running_time())
+        elif not entry.is_over:
+            # It was last proven with the lease: the log was read before, and now it says more.
+            entry.overtaken_at = running_time() - self._lease.age()
             entry.end()
 
     def overtake_all(self) -> None:

@@ -26,6 +26,7 @@ T = TypeVar("T")
 FROM_THE_STORE = 2**63
 # How long the store may take before what is held, and no longer proven, is given instead.
 PATIENCE_SECONDS = 0.5
+LONG_PATIENCE_SECONDS = 1.2
 
 
 class Found(NamedTuple):
@@ -98,7 +99,7 @@ class Reading:
         if checked is not None:
             return checked.principal, False
         can_stand_in = self._remembered(token_hash) is not None
-        checked = await _patiently(self._principals.checked(token_hash), is_patient=not can_stand_in)
+        checked = await _patiently(self._principals.checked(token_hash), PATIENCE_SECONDS if can_stand_in else None)
         if checked is not None:
             return checked.principal, False
         # What is remembered now: something may have been heard of it while the store was asked.
@@ -122,9 +123,11 @@ class Reading:
             if (answer := entry.answers[rendering]) is not None:
                 self.from_memory += 1
                 return Found(answer)
-        can_stand_in = self._stand_in(key, rendering, floor=floor) is not None
+        entry = self._stand_in(key, rendering, floor=floor)
         if not is_away:
-            answer = await _patiently(self._asked(key, rendering, floor), is_patient=not can_stand_in)
+            # What is known to be overtaken is worth less: the store gets longer to say what is newest.
+            seconds = PATIENCE_SECONDS if entry is None or not entry.is_over else LONG_PATIENCE_SECONDS
+            answer = await _patiently(self._asked(key, rendering, floor), seconds if entry else None)
             if answer is not None:
                 self.from_store += 1
                 return Found(answer)
@@ -223,12 +226,12 @@ def rendering_for(role: Role) -> Rendering:
     return Rendering.OPENED if role >= Role.READER else Rendering.MASKED
 
 
-async def _patiently(asking: Awaitable[T], *, is_patient: bool) -> T | None:
-    """What is asked for; without patience None if the store does not say it soon."""
-    if is_patient:
+async def _patiently(asking: Awaitable[T], seconds: float | None) -> T | None:
+    """What is asked for; None if the store does not say it in that time, where there is something else to say."""
+    if seconds is None:
         return await asking
     try:
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(seconds):
             return await asking
     except (Unreachable, Busy, TimeoutError):
         return None

@@ -45,7 +45,7 @@ class ConfigReads:
 
     async def read_with_key(self, key: Key) -> WithKey:
         rows = await self._engine.rows(READ, *key)
-        return WithKey(stored(key, rows[0]) if rows else None, None)
+        return WithKey(stored_version_of(key, rows[0]) if rows else None, None)
 
     async def page(self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int) -> list[ConfigLine]:
         if not all(scopes):
@@ -96,7 +96,7 @@ def replay_args(replay: Replay, *, saved_at: int) -> tuple[Any, ...]:
     )
 
 
-def stored(key: Key, row: Row) -> StoredVersion:
+def stored_version_of(key: Key, row: Row) -> StoredVersion:
     version, kind, body = row
     return StoredVersion(key, version, Kind(kind), body)
 

@@ -8,7 +8,7 @@ from confide.domain.audits import AuditEntry
 from confide.domain.names import Key
 from confide.domain.positions import Position
 from confide.ports import Change, NewVersion, Replay, ReplayTaken, Row, StoredKey, WithKey
-from confide.storage.configs import ConfigReads, replay_args, stored
+from confide.storage.configs import ConfigReads, replay_args, stored_version_of
 from confide.storage.together import Together
 from confide.storage.transactions import Engine, UniqueTaken, audit_args
 
@@ -89,7 +89,7 @@ CHANGES_AFTER = """
 """
 
 
-NOTHING: Row = (None,) * 6
+NO_ROW: Row = (None,) * 6
 
 
 class PostgresConfigs(ConfigReads):
@@ -124,7 +124,7 @@ class PostgresConfigs(ConfigReads):
 
     async def _read_all(self, keys: Sequence[Key]) -> list[WithKey]:
         if len(keys) == 1:
-            rows = await self._engine.rows(READ, *keys[0]) or [NOTHING]
+            rows = await self._engine.rows(READ, *keys[0]) or [NO_ROW]
         else:
             tenants, types = zip(*keys, strict=True)
             rows = await self._engine.rows(READ_MANY, tenants, types)
@@ -145,4 +145,4 @@ def _with_key(key: Key, row: Row) -> WithKey:
     if version is None:
         return WithKey(None, None)
     tenant_key = None if key_id is None else StoredKey(key_id, "config", key.tenant, master_key_id, wrapped)
-    return WithKey(stored(key, (version, kind, body)), tenant_key)
+    return WithKey(stored_version_of(key, (version, kind, body)), tenant_key)

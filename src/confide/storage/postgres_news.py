@@ -128,7 +128,8 @@ class PostgresNews:
         return connection
 
     def _hear(self, connection: Any, pid: int, _channel: str, _payload: object) -> None:
-        if pid != connection.get_server_pid():
+        # What was under way when the connection was given up is heard by the next one's read.
+        if not connection.is_closed() and pid != connection.get_server_pid():
             self._nudged.set()
 
 

@@ -13,7 +13,7 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 MOST_TOGETHER = 128
-# Whoever has less time left than this asks alone: others would have to be content with as little.
+# Whoever has less time left than this does not wait for a question that is under way.
 LEAST_SECONDS = 0.5
 
 
@@ -33,8 +33,11 @@ class Together(Generic[A, R]):
     async def get(self, question: A) -> R:
         """Raises `Unreachable` in time, like the store."""
         left = seconds_left()
-        if self._asking < self._at_once or left < LEAST_SECONDS:
-            return await self._alone(question)
+        if left < LEAST_SECONDS:
+            (answer,) = await self._ask([question])
+            return answer
+        if self._asking < self._at_once:
+            return await self._first(question)
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future, time.monotonic() + left))
         try:
@@ -43,7 +46,7 @@ class Together(Generic[A, R]):
         except TimeoutError:
             raise Unreachable from None
 
-    async def _alone(self, question: A) -> R:
+    async def _first(self, question: A) -> R:
         self._asking += 1
         try:
             (answer,) = await self._ask([question])
@@ -57,23 +60,25 @@ class Together(Generic[A, R]):
         return answer
 
     async def _answer_those_who_wait(self) -> None:
-        while self._waiting:
-            taken, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
-            # Who has given up does not want it done any more.
-            asked = [one for one in taken if not one[1].done()]
-            if asked:
-                await self._answer(asked)
-        self._asking -= 1
+        try:
+            while self._waiting:
+                taken, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
+                # Who has given up does not want it done any more.
+                asked = [one for one in taken if not one[1].done()]
+                if asked:
+                    await self._answer(asked)
+        finally:
+            self._asking -= 1
 
     async def _answer(self, asked: list[tuple[A, asyncio.Future[R], float]]) -> None:
-        answer_by.set(min(time.monotonic() + ANSWER_SECONDS, *(until for _, _, until in asked)))
+        # Due when the last of them must have its answer: the others hear in their own time that there is none.
+        answer_by.set(min(time.monotonic() + ANSWER_SECONDS, max(until for _, _, until in asked)))
         try:
             answers = await self._ask([question for question, _, _ in asked])
+            for (_, future, _), answer in zip(asked, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who asked
             for _, future, _ in asked:
                 if not future.done():
                     future.set_exception(error)
-            return
-        for (_, future, _), answer in zip(asked, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
