@@ -68,6 +68,25 @@ STEPS = (
         ),
     ),
     Step("Replace it", "PUT /config", body={"configuration": {"username": "acme_user"}}, checks=(_message("updated"),)),
+    Step(
+        "List its versions",
+        "GET /config/versions",
+        query=ADDRESS,
+        checks=("pm.expect(pm.response.json().versions).to.have.lengthOf(3);",),
+    ),
+    Step("Read the first one", "GET /config/versions/{version}", path={"version": "1"}, query=ADDRESS),
+    Step(
+        "See what changed",
+        "GET /config/diff",
+        query=ADDRESS | {"from": "1", "to": "2"},
+        checks=('pm.expect(pm.response.json().changed).to.have.property("/wsdl_urls/session_url");',),
+    ),
+    Step(
+        "Bring the second one back",
+        "POST /config/rollback",
+        body={"version": 2, "note": "replaced by mistake"},
+        checks=(_message("updated"),),
+    ),
     Step("List configs", "GET /configs", checks=("pm.expect(pm.response.json().configs).to.have.lengthOf(1);",)),
     Step("Retire it", "DELETE /config", query=ADDRESS, checks=(_message("retired"),)),
     Step(

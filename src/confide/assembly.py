@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from confide.crypto.master_keys import (
     new_master_key,
 )
 from confide.crypto.passwords import Argon2Hasher
+from confide.domain import positions
 from confide.domain.names import Key
 from confide.ports import Home, MasterKeyMissing, Store
 from confide.service.access import Access
@@ -34,6 +36,7 @@ from confide.service.auditing import Auditor
 from confide.service.cache import Cache
 from confide.service.configs import Configs
 from confide.service.guesses import Guesses
+from confide.service.history import History
 from confide.service.lease import Lease
 from confide.service.listening import Listener
 from confide.service.memory import Memory
@@ -210,6 +213,7 @@ def _services(
         opener=opener,
         reading=reading,
         metrics=WorkerMetrics(reading, listener=listener, lease=lease, memories=memories),
+        history=History(store, opener=opener, access=access, auditor=auditor),
         configs=Configs(store, keys, opener=opener, cache=cache, **acting),
         accounts=Accounts(store, hasher, **judging, **telling, min_password_characters=least),
         tokens=Tokens(store, hasher, **judging, **telling, clock=now),
@@ -219,6 +223,7 @@ def _services(
         is_old_contract_on=settings.old_contract,
         is_unsafe=home.is_unsafe,
         has_open_metrics=settings.metrics == "open",
+        position=partial(positions.write, home.epoch, has_xid=home.has_xid),
     )
 
 

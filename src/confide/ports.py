@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from confide.domain.accounts import NewToken, NewUser, Token, User, UserChange
 from confide.domain.audits import AuditEntry, Caller
-from confide.domain.configs import ConfigLine, Kind, Outcome, StoredVersion
+from confide.domain.configs import ConfigLine, Kind, Outcome, StoredVersion, VersionLine
 from confide.domain.grants import Scope
 from confide.domain.names import Key
 from confide.domain.positions import Position
@@ -83,6 +83,7 @@ class NewVersion:
     body: bytes | None = field(repr=False)
     saved_by: int
     saved_at: int
+    note: str | None = None
 
 
 class Change(NamedTuple):
@@ -151,6 +152,11 @@ class ConfigStore(Protocol):
         False if that version exists already or the tenant's key is no longer active: the race is lost.
         Raises `ReplayTaken` if the idempotency record exists.
         """
+
+    async def read_version(self, key: Key, version: int) -> StoredVersion | None: ...
+
+    async def versions(self, key: Key, *, before: int | None, limit: int) -> list[VersionLine]:
+        """List versions, the newest first, be they tombstones or pruned; those older than `before`, if given."""
 
     async def page(self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int) -> list[ConfigLine]:
         """List current configs, not retired ones, in order of key: those that one scope of each group covers."""
@@ -253,6 +259,8 @@ class Home:
     durability: str
     is_unsafe: bool
     has_begun_anew: bool = False
+    # Whether positions hold the number of a transaction.
+    has_xid: bool = False
 
 
 Row = Sequence[Any]
@@ -320,6 +328,9 @@ class Sealer(Protocol):
 
     async def open(self, sealed: bytes, context: SealContext, *, key: StoredKey | None = None) -> bytes:
         """Open what was sealed; asks the store for the key unless it is at hand. Raises `SealBroken`."""
+
+    async def is_erased(self, sealed: bytes) -> bool:
+        """Whether the key that something was sealed under was destroyed."""
 
     def mac(self, purpose: str, data: bytes) -> bytes:
         """HMAC-SHA256 under the store's key of that purpose: audit or idempotency."""

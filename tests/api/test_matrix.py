@@ -38,6 +38,10 @@ ROWS = {
     ("POST", "/config"): Row("editor"),
     ("PUT", "/config"): Row("editor"),
     ("DELETE", "/config"): Row("editor"),
+    ("GET", "/config/versions"): Row("viewer"),
+    ("GET", "/config/versions/{version}"): Row("viewer"),
+    ("GET", "/config/diff"): Row("viewer"),
+    ("POST", "/config/rollback"): Row("editor"),
     ("GET", "/configs"): Row("nobody", "list"),
     ("POST", "/user"): Row("admin", "whole"),
     ("GET", "/users"): Row("admin", "whole"),
@@ -85,11 +89,18 @@ class Estate:
         method, path = route
         token = None if role is None else await self.house.token(role)
         name, more = TARGETS[target], {}
+        if path.startswith("/config/") and target == "missing":
+            name = "hooli"  # what once was has a history
         if path.startswith("/config") and method in ("GET", "DELETE"):
             more["params"] = {"tenant": name, "integration_type": TYPE}
         if path == "/config" and method in ("POST", "PUT"):
             document = {"tenant": name, "integration_type": TYPE, "configuration": {"n": next(self._numbers)}}
             more["json"] = document
+        if path == "/config/diff":
+            more["params"] |= {"from": "0", "to": "1"}
+        if path == "/config/rollback":
+            more["json"] = {"tenant": name, "integration_type": TYPE, "version": 1}
+        path = path.replace("{version}", "1")
         bodies: dict[str, Any] = {
             "POST /user": {"login": f"new-{next(self._numbers)}"},
             "PATCH /users/{login}": {"disabled": False},

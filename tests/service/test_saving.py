@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from confide.domain.configs import Condition, ConfigDraft, Outcome
+from confide.domain.configs import Condition, ConfigDraft, Outcome, Retirement
 from confide.domain.errors import Busy, NotFound, TooManyRaces
 from confide.domain.grants import Principal
 from confide.domain.names import Key
@@ -170,7 +170,7 @@ async def test_every_version_has_its_audit_entry_with_a_mac_and_a_digest_of_what
 ) -> None:
     configs, keys = sqlite_house.services.configs, sqlite_house.parts.keys
     await configs.save(draft({"a": 1}), by=root, condition=NO_CONDITION)
-    await configs.retire(KEY, by=root, condition=NO_CONDITION)
+    await configs.retire(Retirement(KEY), by=root, condition=NO_CONDITION)
     rows = [row async for table, row in sqlite_house.parts.store.dump() if table == "audit"]
     saved, retired = [row for row in rows if row[2] in ("save", "retire")]
     assert (saved[2], saved[3], saved[4], saved[10]) == ("save", "created", root.user_id, 1)

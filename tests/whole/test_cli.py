@@ -198,3 +198,33 @@ def test_a_tenant_destroyed_after_the_backup_is_destroyed_again_when_it_is_resto
         assert (saved.status_code, saved.json()["version"]) == (200, 3)
         assert client.get("/config", params=address).json()["configuration"] == {"b": 1}
         assert client.get("/health/ready").json()["reasons"] == ["unsafe-durability"]
+
+
+def test_history_is_shown_compared_and_brought_back(shell: Shell) -> None:
+    run = shell.run
+    run("user", "add", "root", "--admin", stdin=PASSWORD + "\n")
+    run("login", "root", stdin=PASSWORD + "\n")
+    run("config", "set", "acme", "crm", "--note", "the first", stdin='{"a": 1, "b": {"c": "x"}}')
+    dry = run("config", "set", "acme", "crm", "--dry-run", stdin='{"a": 2, "d": "new", "b": {"c": null}}')
+    assert dry.splitlines() == [
+        "~ /a  1 → 2",
+        '- /b/c  "x"',
+        '+ /d  "new"',
+        "It would be updated, version 2. Nothing was stored.",
+    ]
+    run("config", "set", "acme", "crm", stdin='{"a": 2, "d": "new", "b": {"c": null}}')
+    assert run("config", "diff", "acme", "crm", "1", "2").splitlines() == dry.splitlines()[:3]
+    assert json.loads(run("config", "diff", "acme", "crm", "0", "1", "--json"))["added"] == {"/a": 1, "/b": {"c": "x"}}
+    assert json.loads(run("config", "version", "acme", "crm", "1")) == {"a": 1, "b": {"c": "x"}}
+    run("config", "delete", "acme", "crm", "--note", "moved")
+    lines = json.loads(run("config", "history", "acme", "crm", "--json"))
+    assert [(line["version"], line["kind"], line["note"]) for line in lines] == [
+        (3, "retired", "moved"),
+        (2, "saved", None),
+        (1, "saved", "the first"),
+    ]
+    assert "the first" in run("config", "history", "acme", "crm")
+    assert "It would be created, version 4" in run("config", "rollback", "acme", "crm", "1", "--dry-run")
+    assert run("config", "rollback", "acme", "crm", "1") == "Config 'acme : crm' is created, version 4.\n"
+    assert json.loads(run("config", "get", "acme", "crm")) == {"a": 1, "b": {"c": "x"}}
+    assert "no such version" in run("config", "rollback", "acme", "crm", "9", code=1)

@@ -15,7 +15,7 @@ from confide.domain.names import Key
 from confide.ports import NewVersion, SealContext
 from confide.settings import Settings
 from confide.storage.clock import now
-from confide.storage.configs import APPEND
+from confide.storage.configs import APPEND, saved_args
 from confide.storage.transactions import Many, Transaction
 
 TYPE = "flight-information-system"
@@ -72,7 +72,7 @@ async def _row(parts: Parts, at: Key, keys: dict[str, bytes]) -> tuple[Any, ...]
     key_id = keys[at.tenant]
     body = parts.keys.seal(CONFIGURATION, SealContext(at, 1, Kind.SAVED), key_id=key_id)
     new = NewVersion(at, 1, Kind.SAVED, key_id, body, saved_by=1, saved_at=now())
-    return (str(new.kind), *new.key, new.version, new.key_id, new.body, new.saved_by, new.saved_at)
+    return saved_args(new)
 
 
 def _append(rows: list[tuple[Any, ...]], engine: str) -> Transaction[None]:

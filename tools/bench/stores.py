@@ -32,7 +32,7 @@ def sqlite_commits(path: Path, *, seconds: float) -> Figures:
         last += 1
         at = time.monotonic()
         connection.execute("BEGIN IMMEDIATE")
-        saved = ("saved", *key(0), last, None, BODY, 1, 1)
+        saved = ("saved", *key(0), last, None, BODY, 1, 1, None)
         ((change_id,),) = connection.execute(configs.APPEND, bindings(saved)).fetchall()
         entry = (1, "save", "updated", 1, 1, "127.0.0.1", "0" * 16, *key(0), last, None, MAC, MAC, change_id)
         connection.execute(AUDIT, bindings(entry))
@@ -73,8 +73,9 @@ def pgbench(binary: Path, url: str, folder: Path, *, count: int, connections: in
     version = f"(SELECT max(version) + 1 FROM changes WHERE tenant = {tenant} AND integration_type = {type_})"
     values = {
         1: "'saved'", 2: tenant, 3: type_, 4: version, 5: "NULL::bytea", 6: f"'\\x{BODY.hex()}'::bytea", 7: "1", 8: "1",
-        9: "1", 10: "'save'", 11: "'updated'", 12: "1", 13: "1", 14: "'127.0.0.1'", 15: "'0123456789abcdef'",
-        16: tenant, 17: type_, 18: "1", 19: "NULL", 20: f"'\\x{MAC.hex()}'::bytea", 21: f"'\\x{MAC.hex()}'::bytea",
+        9: "NULL", 10: "1", 11: "'save'", 12: "'updated'", 13: "1", 14: "1", 15: "'127.0.0.1'",
+        16: "'0123456789abcdef'",
+        17: tenant, 18: type_, 19: "1", 20: "NULL", 21: f"'\\x{MAC.hex()}'::bytea", 22: f"'\\x{MAC.hex()}'::bytea",
     }  # fmt: skip
     append = postgres_configs.APPEND
     for number in sorted(values, reverse=True):

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from confide.api import accounts, docs, health, tenants, tokens
+from confide.api import accounts, docs, health, history, tenants, tokens
 from confide.api.door import Door
 from confide.api.errors import problem
 from confide.api.models import Problem
@@ -41,7 +41,7 @@ def make_app(services: Callable[[], Services], *, version: str, lifespan: Lifesp
         responses={"default": {"model": Problem, "description": "A refusal"}},
         exception_handlers={HTTPException: _refused},
     )
-    for router in (accounts.router, tokens.router, tenants.router, health.router, docs.router):
+    for router in (accounts.router, tokens.router, history.router, tenants.router, health.router, docs.router):
         app.include_router(router)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return Door(app, services)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from confide.api.answers import Answer, json_answer
@@ -11,7 +12,7 @@ from confide.api.plain_reads import floor_of
 from confide.api.prepared import FoundAnswer, answer_of
 from confide.api.times import written
 from confide.domain import configs, grants, names, secrets
-from confide.domain.configs import ConfigDraft, Saved
+from confide.domain.configs import ConfigDraft, DryRun, Retirement, Saved
 from confide.domain.errors import (
     IdempotencyKeyInvalid,
     InvalidCursor,
@@ -24,7 +25,7 @@ from confide.domain.names import Key
 from confide.service.configs import Retry
 
 ADDRESS = ("tenant", "integration_type")
-MEMBERS = frozenset({"tenant", "integration_type", "configuration"})
+MEMBERS = frozenset({"tenant", "integration_type", "configuration", "note"})
 MOST_LISTED = 1_000
 USUALLY_LISTED = 100
 
@@ -63,12 +64,11 @@ async def replace(call: Call) -> Answer:
 async def retire(call: Call) -> Answer:
     by = await call.principal()
     call.must_have_no_body()
-    asked = call.parameters(needed=ADDRESS)
-    key = names.key(asked["tenant"], asked["integration_type"])
+    asked = call.parameters(needed=ADDRESS, known=("note",))
+    retirement = Retirement(names.key(asked["tenant"], asked["integration_type"]), configs.note(asked.get("note")))
     condition = configs.condition(call.listed(b"if-match"), call.listed(b"if-none-match"))
-    retry = _retry(call, content=call.scope["query_string"])
-    saved = await call.services.configs.retire(key, by=by, condition=condition, retry=retry)
-    return _saved(saved)
+    retry = retry_of(call, content=call.scope["query_string"])
+    return saved_answer(await call.services.configs.retire(retirement, by=by, condition=condition, retry=retry))
 
 
 async def list_configs(call: Call) -> Answer:
@@ -76,7 +76,7 @@ async def list_configs(call: Call) -> Answer:
     call.must_have_no_body()
     asked = call.parameters(known=(*ADDRESS, "after", "limit"))
     wanted = grants.scope(asked.get("tenant", "*"), asked.get("integration_type", "*"))
-    limit = _limit(asked.get("limit"))
+    limit = limit_of(asked.get("limit"))
     lines = await call.services.configs.list(wanted, by=by, after=_cursor(asked.get("after")), limit=limit + 1)
     shown = lines[:limit]
     return json_answer(
@@ -99,17 +99,19 @@ async def _save(call: Call, *, how: Any) -> Answer:
     by = await call.principal()
     document = await call.document()
     # After the body, which says tenant and type: a second place for them is refused.
-    call.parameters()
+    is_dry = dry_run(call.parameters(known=("dry_run",)))
     if not document.keys() <= MEMBERS:
         raise UnknownMember
     key = names.key(document.get("tenant"), document.get("integration_type"))
     condition = configs.condition(call.listed(b"if-match"), call.listed(b"if-none-match"))
-    retry = _retry(call, content=await call.body())
-    draft = ConfigDraft(key, document.get("configuration"), how)
-    return _saved(await call.services.configs.save(draft, by=by, condition=condition, retry=retry))
+    draft = ConfigDraft(key, document.get("configuration"), how, configs.note(document.get("note")))
+    if is_dry:
+        return tried(await call.services.configs.try_out(draft, by=by, condition=condition))
+    retry = retry_of(call, content=await call.body())
+    return saved_answer(await call.services.configs.save(draft, by=by, condition=condition, retry=retry))
 
 
-def _saved(saved: Saved) -> Answer:
+def saved_answer(saved: Saved) -> Answer:
     tenant, integration_type = saved.key
     headers = [(b"config-version", b"%d" % saved.version)]
     if saved.outcome is not configs.Outcome.RETIRED:
@@ -127,7 +129,20 @@ def _saved(saved: Saved) -> Answer:
     )
 
 
-def _retry(call: Call, *, content: bytes) -> Retry | None:
+def tried(found: DryRun) -> Answer:
+    """What a save would come to, the diff as `GET /config/diff` writes it."""
+    return json_answer({"diff": found.diff, "outcome": found.outcome, "version": found.version})
+
+
+def dry_run(asked: Mapping[str, str]) -> bool:
+    """Read the parameter `dry_run`, which is `true` or `false`."""
+    value = asked.get("dry_run", "false")
+    if value not in ("true", "false"):
+        raise MalformedParameter("The parameter dry_run is true or false.")
+    return value == "true"
+
+
+def retry_of(call: Call, *, content: bytes) -> Retry | None:
     name = call.header(b"idempotency-key")
     if name is None:
         return None
@@ -136,7 +151,7 @@ def _retry(call: Call, *, content: bytes) -> Retry | None:
     return Retry(f"{call.method} {call.path}", name, content)
 
 
-def _limit(text: str | None) -> int:
+def limit_of(text: str | None) -> int:
     if text is None:
         return USUALLY_LISTED
     if not _LIMIT.fullmatch(text) or int(text) > MOST_LISTED:

@@ -117,6 +117,53 @@ class ConfigDraft(Strict):
     tenant: str = Field(examples=["acme"])
     integration_type: str = Field(examples=["flight-information-system"])
     configuration: dict[str, Any] = Field(examples=[_FIS])
+    note: str | None = Field(default=None, description="Why, in one line, for the history; no place for secrets.")
+
+
+class VersionLineShape(BaseModel):
+    """One line of the history."""
+
+    version: int
+    position: str = Field(description="Its place in the change log; opaque.")
+    kind: Literal["saved", "retired"]
+    saved_by: str | None = Field(description="A login; null if that user is gone.", examples=["grace"])
+    saved_at: str = Field(examples=["2026-11-24T09:15:00.000Z"])
+    note: str | None
+    pruned: bool = Field(description="Retention has erased what it held.")
+
+
+class VersionList(BaseModel):
+    versions: list[VersionLineShape]
+    next: str | None = Field(description="Pass it as `after` to go on; null at the end.")
+
+
+class VersionShape(VersionLineShape):
+    tenant: str
+    integration_type: str
+    configuration: dict[str, Any] | None = Field(description="Null if this version is a tombstone.", examples=[_FIS])
+
+
+class ConfigDiff(BaseModel):
+    """What changed, by JSON Pointer (RFC 6901)."""
+
+    added: dict[str, Any] = Field(examples=[{"/wsdl_urls/refund_url": "https://refund.manager.svc"}])
+    changed: dict[str, Any] = Field(examples=[{"/password": {"from": "********", "to": "********"}}])
+    removed: dict[str, Any]
+
+
+class DryRunShape(BaseModel):
+    """What a save would come to."""
+
+    diff: ConfigDiff
+    outcome: Literal["created", "updated", "unchanged"]
+    version: int
+
+
+class RollbackShape(Strict):
+    tenant: str = Field(examples=["acme"])
+    integration_type: str = Field(examples=["flight-information-system"])
+    version: int = Field(ge=1, lt=2**63, examples=[1])
+    note: str | None = Field(default=None, examples=["the new password was wrong"])
 
 
 class ConfigShape(BaseModel):

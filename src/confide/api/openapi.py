@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from confide.api.models import ConfigDraft, ConfigList, ConfigSaved, ConfigShape
+from confide.api.models import ConfigDraft, ConfigList, ConfigSaved, ConfigShape, DryRunShape
 
 _Operation = dict[str, Any]
 
@@ -58,10 +58,11 @@ _HEADERS = {
 }
 
 
-def _answered(model: type[Any], *, headers: dict[str, Any] | None = None) -> _Operation:
+def _answered(*models: type[Any], headers: dict[str, Any] | None = None) -> _Operation:
+    schemas = [_schema(model) for model in models]
     answer: dict[str, Any] = {
         "description": "Done",
-        "content": {"application/json": {"schema": _schema(model)}},
+        "content": {"application/json": {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}},
     }
     return answer if headers is None else {**answer, "headers": headers}
 
@@ -72,10 +73,12 @@ def _operation(summary: str, description: str, **more: Any) -> _Operation:
 
 
 _BODY = {"required": True, "content": {"application/json": {"schema": _schema(ConfigDraft)}}}
+_DRY_RUN = _in_query("dry_run", "`true`: say what it would come to and store nothing.")
+_NOTE = _in_query("note", "Why, in one line, for the history; no place for secrets.")
 _SAVE = {
-    "parameters": [_IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY],
+    "parameters": [_DRY_RUN, _IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY],
     "requestBody": _BODY,
-    "responses": {"200": _answered(ConfigSaved, headers=_HEADERS)},
+    "responses": {"200": _answered(ConfigSaved, DryRunShape, headers=_HEADERS)},
 }
 
 CONFIG_PATHS: dict[str, dict[str, _Operation]] = {
@@ -98,7 +101,7 @@ CONFIG_PATHS: dict[str, dict[str, _Operation]] = {
         "delete": _operation(
             "Retire a config",
             "It then reads as missing and keeps its history; numbers go on.",
-            parameters=[_TENANT, _TYPE, _IF_MATCH, _IDEMPOTENCY],
+            parameters=[_TENANT, _TYPE, _NOTE, _IF_MATCH, _IDEMPOTENCY],
             responses={"200": _answered(ConfigSaved)},
         ),
     },

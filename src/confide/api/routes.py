@@ -65,7 +65,9 @@ class StrictRoute(APIRoute):
             call.must_have_no_body()
         asked = self.dependant.query_params
         needed = [field.alias for field in asked if field.field_info.is_required()]
-        return arguments | call.parameters(needed=needed, known=[field.alias for field in asked])
+        names = {field.alias: field.name for field in asked}
+        given = call.parameters(needed=needed, known=names)
+        return arguments | {names[alias]: value for alias, value in given.items()}
 
 
 def number(text: str) -> int | None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from confide.api.heads import Heads
 from confide.api.metrics import WorkerMetrics
+from confide.domain.positions import Position
 from confide.ports import Store
 from confide.service.accounts import Accounts
 from confide.service.cache import Cache
 from confide.service.configs import Configs
+from confide.service.history import History
 from confide.service.lease import Lease
 from confide.service.listening import Listener
 from confide.service.memory import Memory
@@ -29,6 +32,7 @@ class Services:
     listener: Listener
     lease: Lease
     configs: Configs
+    history: History
     reading: Reading
     memory: Memory[Any]
     heads: Heads
@@ -45,3 +49,5 @@ class Services:
     is_unsafe: bool = False
     has_open_metrics: bool = False
     is_draining: bool = False
+    # Writes a position as callers see it, in this epoch.
+    position: Callable[[Position], str] = str

@@ -6,6 +6,8 @@ from typing import Any, BinaryIO
 
 import rich_click as click
 
+from confide.cli import history
+from confide.cli.history import dry_run_option, note_option, say_saved
 from confide.cli.options import as_json, show, show_table
 from confide.cli.session import connected, found, url_option
 from confide.client.calls import request
@@ -32,16 +34,27 @@ def get(tenant: str, integration_type: str, *, url: str | None) -> None:
 @click.argument("integration_type")
 @click.argument("file", type=click.File("rb"), default="-")
 @click.option("--replace", is_flag=True, help="Put it in the place of what is there instead of merging it in.")
+@note_option
+@dry_run_option
 @url_option
-def set_config(tenant: str, integration_type: str, file: BinaryIO, *, replace: bool, url: str | None) -> None:
+def set_config(
+    tenant: str,
+    integration_type: str,
+    file: BinaryIO,
+    *,
+    replace: bool,
+    note: str | None,
+    is_dry: bool,
+    url: str | None,
+) -> None:
     """Merge the JSON object in FILE, or of standard input, into a config; creates it if it is missing."""
     text = file.read()
     if not text.strip():
         raise click.ClickException(f"{file.name} is empty.")
     with connected(url) as client:
         # As it stands: the service has the one strict reader.
-        saved = client.save(tenant, integration_type, text, replace=replace)
-    click.echo(f"{saved['message']}, version {saved['version']}.")
+        saved = client.save(tenant, integration_type, text, replace=replace, note=note, dry_run=is_dry)
+    say_saved(saved, is_dry=is_dry)
 
 
 @config.command("list")
@@ -70,8 +83,15 @@ def list_configs(tenant: str, integration_type: str, *, is_json: bool, url: str 
 @config.command()
 @click.argument("tenant")
 @click.argument("integration_type")
+@note_option
 @url_option
-def delete(tenant: str, integration_type: str, *, url: str | None) -> None:
+def delete(tenant: str, integration_type: str, *, note: str | None, url: str | None) -> None:
     """Retire a config: it reads as missing and keeps its history."""
     with connected(url) as client:
-        click.echo(client.retire(tenant, integration_type)["message"] + ".")
+        click.echo(client.retire(tenant, integration_type, note=note)["message"] + ".")
+
+
+config.add_command(history.history)
+config.add_command(history.version)
+config.add_command(history.diff)
+config.add_command(history.rollback)

@@ -45,11 +45,15 @@ def request(
     return Request(method, path, params or {}, body, {**described, **(headers or {})})
 
 
-def saving(method: str, address: dict[str, str], configuration: dict[str, Any] | bytes) -> Request:
+def saving(
+    method: str, address: dict[str, str], configuration: dict[str, Any] | bytes, *, dry_run: bool = False
+) -> Request:
     """A save; the configuration's own text is put in as it stands."""
     text = configuration if isinstance(configuration, bytes) else json.dumps(configuration, ensure_ascii=False).encode()
     body = json.dumps(address).encode().rstrip(b"}") + b', "configuration": ' + text + b"}"
-    return Request(method, "/config", {}, body, {"Content-Type": "application/json"})
+    return Request(
+        method, "/config", {"dry_run": "true"} if dry_run else {}, body, {"Content-Type": "application/json"}
+    )
 
 
 def answer(status: int, body: bytes) -> dict[str, Any]:

@@ -52,23 +52,57 @@ class Client:
         return self.ask(request("GET", "/config", params=_address(tenant, integration_type)))
 
     def save(
-        self, tenant: str, integration_type: str, configuration: dict[str, Any] | bytes, *, replace: bool = False
+        self,
+        tenant: str,
+        integration_type: str,
+        configuration: dict[str, Any] | bytes,
+        *,
+        replace: bool = False,
+        note: str | None = None,
+        dry_run: bool = False,
     ) -> dict[str, Any]:
         """Merge the configuration into what is there, or put it in its place; returns message and version.
 
-        Bytes are sent as they stand, as the JSON text of the configuration.
+        Bytes are sent as they stand, as the JSON text of the configuration. A dry run returns
+        `{diff, outcome, version}`.
         """
         method = "PUT" if replace else "POST"
-        return self.ask(saving(method, _address(tenant, integration_type), configuration))
+        described = _address(tenant, integration_type) | _given(note=note)
+        return self.ask(saving(method, described, configuration, dry_run=dry_run))
 
-    def retire(self, tenant: str, integration_type: str) -> dict[str, Any]:
-        return self.ask(request("DELETE", "/config", params=_address(tenant, integration_type)))
+    def retire(self, tenant: str, integration_type: str, *, note: str | None = None) -> dict[str, Any]:
+        params = _address(tenant, integration_type) | _given(note=note)
+        return self.ask(request("DELETE", "/config", params=params))
+
+    def versions(self, tenant: str, integration_type: str, *, after: str | None = None) -> dict[str, Any]:
+        """Return one page of the history, the newest first: `{versions, next}`."""
+        params = _address(tenant, integration_type) | _given(after=after)
+        return self.ask(request("GET", "/config/versions", params=params))
+
+    def version(self, tenant: str, integration_type: str, version: int) -> dict[str, Any]:
+        return self.ask(request("GET", f"/config/versions/{version}", params=_address(tenant, integration_type)))
+
+    def diff(self, tenant: str, integration_type: str, *, since: int, until: int) -> dict[str, Any]:
+        """Return what changed between two versions: `{added, changed, removed}` by JSON Pointer."""
+        params = _address(tenant, integration_type) | {"from": str(since), "to": str(until)}
+        return self.ask(request("GET", "/config/diff", params=params))
+
+    def roll_back(
+        self, tenant: str, integration_type: str, version: int, *, note: str | None = None, dry_run: bool = False
+    ) -> dict[str, Any]:
+        """Append what an older version held as a new one; a dry run returns `{diff, outcome, version}`."""
+        document = {**_address(tenant, integration_type), "version": version, **_given(note=note)}
+        params = {"dry_run": "true"} if dry_run else {}
+        return self.ask(request("POST", "/config/rollback", document=document, params=params))
 
     def list(self, tenant: str, integration_type: str, *, after: str | None = None) -> dict[str, Any]:
         """Return one page: `{configs, next}`; patterns are a name, `prefix*` or `*`."""
-        params = _address(tenant, integration_type)
-        return self.ask(request("GET", "/configs", params=params if after is None else {**params, "after": after}))
+        return self.ask(request("GET", "/configs", params=_address(tenant, integration_type) | _given(after=after)))
 
 
 def _address(tenant: str, integration_type: str) -> dict[str, str]:
     return {"tenant": tenant, "integration_type": integration_type}
+
+
+def _given(**named: str | None) -> dict[str, str]:
+    return {name: value for name, value in named.items() if value is not None}

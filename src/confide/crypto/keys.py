@@ -74,6 +74,13 @@ class TenantKeys:
         self._opened.move_to_end(key_id)
         return open_sealed(sealed, key=self._opened[key_id], bound_to=_bound(context))
 
+    async def is_erased(self, sealed: bytes) -> bool:
+        key_id = split(sealed).key_id
+        if key_id in self._destroyed:
+            return True
+        key = await self._store.read(key_id)
+        return key is not None and key.wrapped is None
+
     def mac(self, purpose: str, data: bytes) -> bytes:
         return hmac.digest(self._macs[purpose], data, "sha256")
 

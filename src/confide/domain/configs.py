@@ -7,8 +7,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from confide.domain.errors import PreconditionInvalid, VersionConflict
+from confide.domain.bodies import Json
+from confide.domain.errors import InvalidNote, PreconditionInvalid, VersionConflict
 from confide.domain.names import Key
+from confide.domain.positions import Position
+
+MOST_NOTE_CHARACTERS = 500
 
 _TAG_LIST = re.compile(r'\s*(?:W/)?"[\x21\x23-\x7e]*"\s*(?:,\s*(?:W/)?"[\x21\x23-\x7e]*"\s*)*')
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
@@ -65,12 +69,48 @@ class ConfigLine:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionLine:
+    """What history tells of one version: never its body."""
+
+    version: int
+    position: Position
+    kind: Kind
+    # The login of whoever saved it, if that user is still there.
+    saved_by: str | None
+    saved_at: int
+    note: str | None
+    # Its body was erased by retention.
+    is_pruned: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigDraft:
     """What a caller wants to be saved: merged into what is there, or put in its place."""
 
     key: Key
     configuration: Any = field(repr=False)
     how: Literal["merge", "replace"]
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """What a caller wants to be brought back: an older version, appended as a new one."""
+
+    key: Key
+    version: int
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retirement:
+    """What a caller wants to end: it then reads as missing and keeps its history."""
+
+    key: Key
+    note: str | None = None
+
+
+Act = ConfigDraft | Rollback | Retirement
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +121,15 @@ class Saved:
     version: int
     outcome: Outcome
     is_replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a save would come to: nothing of it was stored."""
+
+    diff: Json = field(repr=False)
+    outcome: Outcome
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +175,12 @@ def matched_version(tag: str) -> int | None:
 def is_known(tag: str, known: str) -> bool:
     """Whether `If-None-Match` names the tag (RFC 9110, 13.1.2: weak comparison)."""
     return any(candidate in ("*", tag) or candidate.removeprefix("W/") == tag for candidate in tags(known))
+
+
+def note(value: object) -> str | None:
+    """Read the note of a save: a line of text, or none; raises `InvalidNote`."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > MOST_NOTE_CHARACTERS or not value.isprintable():
+        raise InvalidNote
+    return value or None

@@ -213,6 +213,11 @@ class PositionGone(Refusal):
     sentence = "That position belongs to an earlier epoch of the store; begin again."
 
 
+class VersionPruned(Refusal):
+    code = "version-pruned"
+    sentence = "Retention has erased what this version held; its line in the history remains."
+
+
 # Well-formed, but not allowed.
 
 
@@ -284,6 +289,11 @@ class MaskSentBack(Refusal):
 class IdempotencyKeyReused(Refusal):
     code = "idempotency-key-reused"
     sentence = "That Idempotency-Key was used with another body."
+
+
+class InvalidNote(Refusal):
+    code = "invalid-note"
+    sentence = "A note is one line of at most 500 characters."
 
 
 class PasswordTooShort(Refusal):

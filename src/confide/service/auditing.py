@@ -51,7 +51,8 @@ class Auditor:
         *,
         by: Principal | None,
         key: Key | None = None,
+        version: int | None = None,
         subject: str | None = None,
     ) -> None:
-        entry, mac = self.entry(action, outcome, by=by, key=key, subject=subject)
+        entry, mac = self.entry(action, outcome, by=by, key=key, version=version, subject=subject)
         await self._store.note(entry, mac=mac)

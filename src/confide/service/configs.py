@@ -6,22 +6,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from confide.domain import bodies, masking, merging
+from confide.domain import bodies, diffs
 from confide.domain.configs import (
+    Act,
     Condition,
     ConfigDraft,
     ConfigLine,
+    DryRun,
     Kind,
     Outcome,
+    Retirement,
+    Rollback,
     Saved,
-    StoredVersion,
 )
 from confide.domain.errors import (
-    ConfigurationInvalid,
-    Fault,
     IdempotencyKeyReused,
-    IntegrityBroken,
-    NotFound,
     TooManyRaces,
 )
 from confide.domain.grants import Principal, Role, Scope
@@ -44,6 +43,7 @@ from confide.service.auditing import Auditor
 from confide.service.cache import Cache, Current, Rendering
 from confide.service.lines import Lines
 from confide.service.opening import Opener, Overtaken
+from confide.service.planning import Planner, must_be_savable
 
 MOST_RACES = 64
 MOST_IN_LINE = 1_000
@@ -80,6 +80,7 @@ class Configs:
         self._auditor = auditor
         self._opener = opener
         self._cache = cache
+        self._planner = Planner(store, opener=opener, cache=cache)
         self._news = news
         self._clock = clock
         self._lines: Lines[Key] = Lines(most_in_line=MOST_IN_LINE)
@@ -99,24 +100,50 @@ class Configs:
         The condition is judged first; if it does not hold, or the outcome is unchanged, nothing is stored.
         """
         await self._access.must_have(Role.EDITOR, draft.key, by=by, action="save")
-        if not isinstance(draft.configuration, dict):
-            at = Fault("/configuration", ConfigurationInvalid.code, ConfigurationInvalid.sentence)
-            raise ConfigurationInvalid(faults=(at,))
-        masking.must_hold_no_mask(draft.configuration)
+        must_be_savable(draft)
         return await self._in_line(draft, by=by, condition=condition, retry=retry)
 
-    async def retire(self, key: Key, *, by: Principal, condition: Condition, retry: Retry | None = None) -> Saved:
+    async def roll_back(
+        self, rollback: Rollback, *, by: Principal, condition: Condition, retry: Retry | None = None
+    ) -> Saved:
+        """Append what an older version held as the next one; a retired config comes back that way.
+
+        Raises `NotFound` if there is no such version or it is a tombstone, `VersionPruned` if its body was erased.
+        """
+        await self._access.must_have(Role.EDITOR, rollback.key, by=by, action="roll back")
+        return await self._in_line(rollback, by=by, condition=condition, retry=retry)
+
+    async def retire(
+        self, retirement: Retirement, *, by: Principal, condition: Condition, retry: Retry | None = None
+    ) -> Saved:
         """Retire a config: it reads as missing and keeps its history."""
-        await self._access.must_have(Role.EDITOR, key, by=by, action="retire")
-        return await self._in_line(key, by=by, condition=condition, retry=retry)
+        await self._access.must_have(Role.EDITOR, retirement.key, by=by, action="retire")
+        return await self._in_line(retirement, by=by, condition=condition, retry=retry)
+
+    async def try_out(self, act: ConfigDraft | Rollback, *, by: Principal, condition: Condition) -> DryRun:
+        """What a save or rollback would come to at this moment; nothing is stored but that it was asked.
+
+        Who may save may read secrets: they are shown as they are, which is a reveal.
+        """
+        await self._access.must_have(Role.EDITOR, act.key, by=by, action="try out")
+        if isinstance(act, ConfigDraft):
+            must_be_savable(act)
+        for _ in range(MOST_RACES):
+            try:
+                planned = await self._planner.planned(act, condition=condition)
+            except Overtaken:
+                continue
+            before = {} if planned.before is None else bodies.read_kept(planned.before)
+            found = diffs.diff(before, planned.after, is_masked=False)
+            await self._auditor.note("reveal", "dry run", by=by, key=act.key, version=planned.number)
+            return DryRun(found, planned.outcome, planned.version)
+        raise TooManyRaces(retry_after_seconds=1)
 
     async def forget_old_replays(self) -> None:
         await self._store.configs.forget_replays(before=self._clock() - REPLAY_SECONDS * SECOND)
 
-    async def _in_line(
-        self, act: ConfigDraft | Key, *, by: Principal, condition: Condition, retry: Retry | None
-    ) -> Saved:
-        key = act if isinstance(act, Key) else act.key
+    async def _in_line(self, act: Act, *, by: Principal, condition: Condition, retry: Retry | None) -> Saved:
+        key = act.key
         replay = None if retry is None else self._replay(retry, by=by)
         async with self._lines.of(key) as line:
             await line.yield_to_rivals()
@@ -137,30 +164,28 @@ class Configs:
                     return saved
         raise TooManyRaces(retry_after_seconds=1)
 
-    async def _tried(
-        self, act: ConfigDraft | Key, *, by: Principal, condition: Condition, replay: Replay | None
-    ) -> Saved | None:
+    async def _tried(self, act: Act, *, by: Principal, condition: Condition, replay: Replay | None) -> Saved | None:
         """One try; None if the race was lost, to another process or to the end of the tenant's key."""
-        if isinstance(act, Key):
+        if isinstance(act, Retirement):
             return await self._tried_retiring(act, by=by, condition=condition, replay=replay)
-        key = act.key
-        current, active = await self._store.configs.read_with_key(key)
-        self._hear(current)
-        is_live = current is not None and current.kind is Kind.SAVED
-        condition.must_hold(current.version if current is not None and is_live else None)
-        kept = await self._kept(current, active, how=act.how) if current is not None and is_live else None
-        before = None if kept is None else bodies.read_kept(kept)
-        after = merging.merge(before or {}, act.configuration) if act.how == "merge" else act.configuration
-        plain = bodies.check_merged(after)
-        # What is equal is as long, whatever the order of its members.
-        if current is not None and kept is not None and len(kept) == len(plain) and bodies.are_equal(before, after):
-            return await self._unchanged(key, current.version, replay)
-        version = current.version + 1 if current is not None else 1
-        key_id = await self._key_for_saving(key.tenant, active)
-        sealed = self._sealer.seal(plain, SealContext(key, version, Kind.SAVED), key_id=key_id)
-        outcome = Outcome.UPDATED if is_live else Outcome.CREATED
-        new = NewVersion(key, version, Kind.SAVED, key_id, sealed, saved_by=by.user_id, saved_at=self._clock())
-        return await self._appended(new, outcome, by=by, replay=replay, plain=plain)
+        planned = await self._planner.planned(act, condition=condition)
+        if planned.outcome is Outcome.UNCHANGED:
+            return await self._unchanged(act.key, planned.version, replay)
+        key_id = await self._key_for_saving(act.key.tenant, planned.active)
+        context = SealContext(act.key, planned.version, Kind.SAVED)
+        sealed = self._sealer.seal(planned.plain, context, key_id=key_id)
+        new = NewVersion(
+            act.key,
+            planned.version,
+            Kind.SAVED,
+            key_id,
+            sealed,
+            saved_by=by.user_id,
+            saved_at=self._clock(),
+            note=act.note,
+        )
+        action = "roll back" if isinstance(act, Rollback) else "save"
+        return await self._appended(new, planned.outcome, action=action, by=by, replay=replay, plain=planned.plain)
 
     async def _key_for_saving(self, tenant: str, active: StoredKey | None) -> bytes:
         try:
@@ -170,24 +195,32 @@ class Configs:
             raise Overtaken from None
 
     async def _tried_retiring(
-        self, key: Key, *, by: Principal, condition: Condition, replay: Replay | None
+        self, retirement: Retirement, *, by: Principal, condition: Condition, replay: Replay | None
     ) -> Saved | None:
-        current = await self._store.configs.read(key)
-        self._hear(current)
-        is_live = current is not None and current.kind is Kind.SAVED
-        condition.must_hold(current.version if current is not None and is_live else None)
-        if current is None or not is_live:
-            raise NotFound
+        current = await self._planner.current(retirement.key, condition=condition)
         new = NewVersion(
-            key, current.version + 1, Kind.RETIRED, None, None, saved_by=by.user_id, saved_at=self._clock()
+            retirement.key,
+            current.version + 1,
+            Kind.RETIRED,
+            None,
+            None,
+            saved_by=by.user_id,
+            saved_at=self._clock(),
+            note=retirement.note,
         )
-        return await self._appended(new, Outcome.RETIRED, by=by, replay=replay, plain=None)
+        return await self._appended(new, Outcome.RETIRED, action="retire", by=by, replay=replay, plain=None)
 
     async def _appended(
-        self, new: NewVersion, outcome: Outcome, *, by: Principal, replay: Replay | None, plain: bytes | None
+        self,
+        new: NewVersion,
+        outcome: Outcome,
+        *,
+        action: str,
+        by: Principal,
+        replay: Replay | None,
+        plain: bytes | None,
     ) -> Saved | None:
         digest = None if plain is None else self._sealer.mac("audit", plain)
-        action = "retire" if new.kind is Kind.RETIRED else "save"
         entry, mac = self._auditor.entry(action, outcome, by=by, key=new.key, version=new.version, digest=digest)
         kept = replay and replace(replay, version=new.version, outcome=outcome)
         with self._cache.flight(new.key) as flight:
@@ -203,20 +236,6 @@ class Configs:
             kept = replace(replay, version=version, outcome=Outcome.UNCHANGED)
             await self._store.configs.keep_replay(kept, saved_at=self._clock())
         return Saved(key, version, Outcome.UNCHANGED)
-
-    async def _kept(self, current: StoredVersion, active: StoredKey | None, *, how: str) -> bytes | None:
-        try:
-            return await self._opener.opened(current, active)
-        except IntegrityBroken:
-            # What no longer opens cannot be merged into, but it can be replaced.
-            if how == "merge":
-                raise
-            return None
-
-    def _hear(self, current: StoredVersion | None) -> None:
-        """What a save learns of the current version, a read of this process knows from then on."""
-        if current is not None:
-            self._cache.hear(current.key, current.version, is_retired=current.kind is Kind.RETIRED)
 
     def _replay(self, retry: Retry, *, by: Principal) -> Replay:
         return Replay(by.user_id, retry.route, retry.name, self._sealer.mac("idempotency", retry.content))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from confide.domain.configs import StoredVersion
-from confide.domain.errors import IntegrityBroken
+from confide.domain.errors import IntegrityBroken, VersionPruned
 from confide.domain.names import Key
 from confide.ports import SealBroken, SealContext, Sealer, Store, StoredKey
 from confide.service.auditing import Auditor
@@ -42,6 +42,19 @@ class Opener:
             raise IntegrityBroken(retry_after_seconds=60) from None
         self.note_whole(stored.key)
         return plain
+
+    async def opened_version(self, stored: StoredVersion) -> bytes:
+        """Open a version that is perhaps not the current one; raises `VersionPruned` or `IntegrityBroken`."""
+        if stored.body is None:
+            raise VersionPruned
+        try:
+            return await self._sealer.open(stored.body, SealContext(stored.key, stored.version, stored.kind))
+        except SealBroken:
+            if await self._sealer.is_erased(stored.body):
+                raise VersionPruned("The key of that time was destroyed with its tenant's data.") from None
+            _log.error("version does not open: tenant %s, integration type %s, version %d", *stored.key, stored.version)
+            await self._auditor.note("open", "integrity-error", by=None, key=stored.key, version=stored.version)
+            raise IntegrityBroken(retry_after_seconds=60) from None
 
     def note_whole(self, key: Key) -> None:
         """What is current under a key opens, whatever did not before."""

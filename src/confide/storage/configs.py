@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from confide.domain.configs import ConfigLine, Kind, Outcome, StoredVersion
+from confide.domain.configs import ConfigLine, Kind, Outcome, StoredVersion, VersionLine
 from confide.domain.grants import Scope
 from confide.domain.names import Key
-from confide.ports import Replay, ReplayTaken, Row, WithKey
+from confide.domain.positions import Position
+from confide.ports import NewVersion, Replay, ReplayTaken, Row, WithKey
 from confide.storage.transactions import Engine, Transaction, UniqueTaken, statement
 
 READ = """
@@ -16,8 +17,8 @@ READ = """
     WHERE tenant = $1 AND integration_type = $2 ORDER BY version DESC LIMIT 1
 """
 APPEND = """
-    INSERT INTO changes (kind, tenant, integration_type, version, key_id, body, saved_by, saved_at)
-    SELECT $1, $2, $3, $4, $5, $6, $7, $8
+    INSERT INTO changes (kind, tenant, integration_type, version, key_id, body, saved_by, saved_at, note)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
     WHERE $5 IS NULL OR EXISTS (SELECT 1 FROM keys WHERE id = $5 AND wrapped IS NOT NULL)
     ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING id
 """
@@ -25,6 +26,15 @@ KEEP_REPLAY = """
     INSERT INTO replays (user_id, route, name, mac, version, outcome, saved_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7)
 """
+READ_VERSION = """
+    SELECT version, kind, body FROM changes WHERE tenant = $1 AND integration_type = $2 AND version = $3
+"""
+VERSIONS = """
+    SELECT c.version, {xid}, c.id, c.kind, u.login, c.saved_at, c.note, c.kind = 'saved' AND c.body IS NULL
+    FROM changes c LEFT JOIN users u ON u.id = c.saved_by
+    WHERE c.tenant = $1 AND c.integration_type = $2 AND c.version < $3 ORDER BY c.version DESC LIMIT $4
+"""
+NEWER_THAN_ANY = 2**63 - 1
 LIST = """
     SELECT c.tenant, c.integration_type, c.version, c.saved_at FROM changes c
     WHERE (c.tenant, c.integration_type) > ($1, $2) AND c.kind = 'saved' AND {scopes}
@@ -37,6 +47,9 @@ LIST = """
 class ConfigReads:
     """What is read and kept of configs in the same words on both engines."""
 
+    # How the log's number of a transaction is read, where there is one.
+    xid = "0"
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
@@ -46,6 +59,18 @@ class ConfigReads:
     async def read_with_key(self, key: Key) -> WithKey:
         rows = await self._engine.rows(READ, *key)
         return WithKey(stored_version_of(key, rows[0]) if rows else None, None)
+
+    async def read_version(self, key: Key, version: int) -> StoredVersion | None:
+        rows = await self._engine.rows(READ_VERSION, *key, version)
+        return stored_version_of(key, rows[0]) if rows else None
+
+    async def versions(self, key: Key, *, before: int | None, limit: int) -> list[VersionLine]:
+        until = NEWER_THAN_ANY if before is None else before
+        rows = await self._engine.rows(VERSIONS.format(xid=self.xid), *key, until, limit)
+        return [
+            VersionLine(version, Position(xid, id_), Kind(kind), login, at, note, is_pruned=bool(is_pruned))
+            for version, xid, id_, kind, login, at, note, is_pruned in rows
+        ]
 
     async def page(self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int) -> list[ConfigLine]:
         if not all(scopes):
@@ -82,6 +107,10 @@ def _keep(replay: Replay, saved_at: int) -> Transaction[None]:
 
 def _forget(before: int) -> Transaction[None]:
     yield statement("DELETE FROM replays WHERE saved_at < $1", before)
+
+
+def saved_args(new: NewVersion) -> tuple[Any, ...]:
+    return (str(new.kind), *new.key, new.version, new.key_id, new.body, new.saved_by, new.saved_at, new.note)
 
 
 def replay_args(replay: Replay, *, saved_at: int) -> tuple[Any, ...]:

@@ -8,27 +8,27 @@ from confide.domain.audits import AuditEntry
 from confide.domain.names import Key
 from confide.domain.positions import Position
 from confide.ports import Change, NewVersion, Replay, ReplayTaken, Row, StoredKey, WithKey
-from confide.storage.configs import ConfigReads, replay_args, stored_version_of
+from confide.storage.configs import ConfigReads, replay_args, saved_args, stored_version_of
 from confide.storage.together import Together
 from confide.storage.transactions import Engine, UniqueTaken, audit_args
 
 # One statement is one round trip and one transaction: version, audit entry and idempotency record, or nothing.
 _APPEND = """
     WITH appended AS (
-        INSERT INTO changes (kind, tenant, integration_type, version, key_id, body, saved_by, saved_at)
-        SELECT $1, $2, $3, $4, $5, $6, $7, $8
+        INSERT INTO changes (kind, tenant, integration_type, version, key_id, body, saved_by, saved_at, note)
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
         WHERE $5::bytea IS NULL OR EXISTS (SELECT 1 FROM keys WHERE id = $5 AND wrapped IS NOT NULL)
         ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING id
     ), audited AS (
         INSERT INTO audit (at, action, outcome, actor, token_id, address, request_id, tenant, integration_type,
                            version, subject, digest, mac, change_id)
-        SELECT $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, id FROM appended
+        SELECT $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, id FROM appended
     ){replayed}
     SELECT id FROM appended
 """
 _REPLAYED = """, replayed AS (
         INSERT INTO replays (user_id, route, name, mac, version, outcome, saved_at)
-        SELECT $22, $23, $24, $25, $26, $27, $28 FROM appended
+        SELECT $23, $24, $25, $26, $27, $28, $29 FROM appended
     )"""
 APPEND = _APPEND.format(replayed="")
 APPEND_WITH_REPLAY = _APPEND.format(replayed=_REPLAYED)
@@ -59,14 +59,14 @@ APPEND_MANY = """
     WITH asked AS (
         SELECT * FROM unnest(
             $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bigint[], $8::bigint[],
-            $9::bigint[], $10::text[], $11::text[], $12::bigint[], $13::bigint[], $14::text[], $15::text[],
-            $16::text[], $17::text[], $18::bigint[], $19::text[], $20::bytea[], $21::bytea[]
-        ) AS a (kind, tenant, integration_type, version, key_id, body, saved_by, saved_at,
+            $9::text[], $10::bigint[], $11::text[], $12::text[], $13::bigint[], $14::bigint[], $15::text[], $16::text[],
+            $17::text[], $18::text[], $19::bigint[], $20::text[], $21::bytea[], $22::bytea[]
+        ) AS a (kind, tenant, integration_type, version, key_id, body, saved_by, saved_at, note,
                 at, action, outcome, actor, token_id, address, request_id,
                 about_tenant, about_type, about_version, subject, digest, mac)
     ), appended AS (
-        INSERT INTO changes (kind, tenant, integration_type, version, key_id, body, saved_by, saved_at)
-        SELECT kind, tenant, integration_type, version, key_id, body, saved_by, saved_at FROM asked
+        INSERT INTO changes (kind, tenant, integration_type, version, key_id, body, saved_by, saved_at, note)
+        SELECT kind, tenant, integration_type, version, key_id, body, saved_by, saved_at, note FROM asked
         WHERE key_id IS NULL OR EXISTS (SELECT 1 FROM keys WHERE id = asked.key_id AND wrapped IS NOT NULL)
         ORDER BY tenant, integration_type, version
         ON CONFLICT (tenant, integration_type, version) DO NOTHING
@@ -95,6 +95,8 @@ NO_ROW: Row = (None,) * 6
 class PostgresConfigs(ConfigReads):
     """Versions of configs on PostgreSQL: the log's order is (xid, id)."""
 
+    xid = "c.xid::text::bigint"
+
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
         self._reads: Together[Key, WithKey] = Together(self._read_all, at_once=2)
@@ -104,8 +106,7 @@ class PostgresConfigs(ConfigReads):
         return await self._reads.get(key)
 
     async def append(self, new: NewVersion, *, entry: AuditEntry, mac: bytes, replay: Replay | None) -> bool:
-        saved = (str(new.kind), *new.key, new.version, new.key_id, new.body, new.saved_by, new.saved_at)
-        args = (*saved, *audit_args(entry, mac=mac))
+        args = (*saved_args(new), *audit_args(entry, mac=mac))
         if replay is None:
             return await self._saves.get(args)
         # Alone: if its record is there already, that must undo nothing of anybody else.

@@ -51,7 +51,7 @@ class PostgresStore(StoreParts):
             raise Unreachable(NOTHING_THERE) from error
         self._settled_home = self._home()
         durability = f"PostgreSQL, {', '.join(self._unsafe) if self._unsafe else 'fsync and synchronous commit'}"
-        return Home(epoch, durability, is_unsafe=bool(self._unsafe), has_begun_anew=has_begun_anew)
+        return Home(epoch, durability, is_unsafe=bool(self._unsafe), has_begun_anew=has_begun_anew, has_xid=True)
 
     async def close(self) -> None:
         await self.news.close()

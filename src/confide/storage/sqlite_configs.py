@@ -6,7 +6,7 @@ from confide.domain.audits import AuditEntry
 from confide.domain.names import Key
 from confide.domain.positions import Position
 from confide.ports import Change, NewVersion, Replay, ReplayTaken
-from confide.storage.configs import APPEND, KEEP_REPLAY, ConfigReads, replay_args
+from confide.storage.configs import APPEND, KEEP_REPLAY, ConfigReads, replay_args, saved_args
 from confide.storage.transactions import AUDIT, Statement, Transaction, UniqueTaken, audit_args, statement
 
 CHANGES_AFTER = """
@@ -33,9 +33,7 @@ class SqliteConfigs(ConfigReads):
 
 
 def _append(new: NewVersion, entry: AuditEntry, *, mac: bytes, replay: Replay | None) -> Transaction[bool]:
-    appended = yield statement(
-        APPEND, str(new.kind), *new.key, new.version, new.key_id, new.body, new.saved_by, new.saved_at
-    )
+    appended = yield Statement(APPEND, saved_args(new))
     if not appended:
         return False
     yield Statement(AUDIT, (*audit_args(entry, mac=mac), appended[0][0]))

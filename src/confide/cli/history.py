@@ -1,0 +1,102 @@
+"""`confide config history`, `version`, `diff` and `rollback`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import rich_click as click
+
+from confide.cli.options import as_json, show, show_table
+from confide.cli.session import connected, url_option
+
+COLUMNS = ("version", "kind", "saved_by", "saved_at", "note")
+
+note_option = click.option("--note", help="Why, in one line, for the history; no place for secrets.")
+dry_run_option = click.option("--dry-run", "is_dry", is_flag=True, help="Say what would change and store nothing.")
+
+
+@click.command()
+@click.argument("tenant")
+@click.argument("integration_type")
+@as_json
+@url_option
+def history(tenant: str, integration_type: str, *, is_json: bool, url: str | None) -> None:
+    """List every version of a config, the newest first."""
+    lines: list[dict[str, Any]] = []
+    after = None
+    with connected(url) as client:
+        while True:
+            page = client.versions(tenant, integration_type, after=after)
+            lines += page["versions"]
+            after = page["next"]
+            if after is None:
+                break
+    if is_json:
+        show(lines)
+        return
+    show_table(COLUMNS, [["" if line[column] is None else line[column] for column in COLUMNS] for line in lines])
+
+
+@click.command()
+@click.argument("tenant")
+@click.argument("integration_type")
+@click.argument("number", type=click.IntRange(min=1))
+@url_option
+def version(tenant: str, integration_type: str, number: int, *, url: str | None) -> None:
+    """Print what one version held as JSON; secrets are masked if you are a viewer."""
+    with connected(url) as client:
+        show(client.version(tenant, integration_type, number)["configuration"])
+
+
+@click.command()
+@click.argument("tenant")
+@click.argument("integration_type")
+@click.argument("since", type=click.IntRange(min=0))
+@click.argument("until", type=click.IntRange(min=0))
+@as_json
+@url_option
+def diff(tenant: str, integration_type: str, since: int, until: int, *, is_json: bool, url: str | None) -> None:
+    """Show what changed from version SINCE to version UNTIL; 0 is before the first one."""
+    with connected(url) as client:
+        found = client.diff(tenant, integration_type, since=since, until=until)
+    if is_json:
+        show(found)
+    else:
+        show_diff(found)
+
+
+@click.command()
+@click.argument("tenant")
+@click.argument("integration_type")
+@click.argument("number", type=click.IntRange(min=1))
+@note_option
+@dry_run_option
+@url_option
+def rollback(
+    tenant: str, integration_type: str, number: int, *, note: str | None, is_dry: bool, url: str | None
+) -> None:
+    """Bring version NUMBER back, as a new version; a retired config comes back that way."""
+    with connected(url) as client:
+        saved = client.roll_back(tenant, integration_type, number, note=note, dry_run=is_dry)
+    say_saved(saved, is_dry=is_dry)
+
+
+def say_saved(saved: dict[str, Any], *, is_dry: bool) -> None:
+    """What a save came to, or would."""
+    if not is_dry:
+        click.echo(f"{saved['message']}, version {saved['version']}.")
+        return
+    show_diff(saved["diff"])
+    click.echo(f"It would be {saved['outcome']}, version {saved['version']}. Nothing was stored.")
+
+
+def show_diff(found: dict[str, Any]) -> None:
+    """One line for each place: + added, - removed, ~ changed."""
+    lines = [("+", place, json.dumps(value, ensure_ascii=False)) for place, value in found["added"].items()]
+    lines += [("-", place, json.dumps(value, ensure_ascii=False)) for place, value in found["removed"].items()]
+    for place, change in found["changed"].items():
+        was, now = (json.dumps(change[side], ensure_ascii=False) for side in ("from", "to"))
+        lines.append(("~", place, f"{was} → {now}"))
+    for sign, place, text in sorted(lines, key=lambda line: line[1]):
+        click.echo(f"{sign} {place}  {text}")

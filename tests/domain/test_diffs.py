@@ -1,0 +1,83 @@
+"""What changed between two configurations, and that a mask tells no more than that."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from confide.domain.bodies import are_equal
+from confide.domain.diffs import diff
+from confide.domain.masking import MASK
+from support.json_values import OBJECTS
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ({}, {}, {}),
+        ({"a": 1}, {"a": 1.0}, {"changed": {"/a": {"from": 1, "to": 1.0}}}),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {}),
+        ({}, {"a": {"b": 1}}, {"added": {"/a": {"b": 1}}}),
+        ({"a": {"b": 1}}, {}, {"removed": {"/a": {"b": 1}}}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 2, "d": 3}},
+         {"added": {"/a/d": 3}, "changed": {"/a/b": {"from": 1, "to": 2}}, "removed": {"/a/c": 2}}),
+        ({"a": [1, 2]}, {"a": [2, 1]}, {"changed": {"/a": {"from": [1, 2], "to": [2, 1]}}}),
+        ({"a": {}}, {"a": None}, {"changed": {"/a": {"from": {}, "to": None}}}),
+        ({"a/b": {"m~n": 1}}, {"a/b": {"m~n": 2}}, {"changed": {"/a~1b/m~0n": {"from": 1, "to": 2}}}),
+        ({"": 1}, {}, {"removed": {"/": 1}}),
+    ],
+)  # fmt: skip
+def test_objects_are_walked_and_everything_else_is_one_value(before: Any, after: Any, found: Any) -> None:
+    assert diff(before, after, is_masked=False) == {"added": {}, "changed": {}, "removed": {}} | found
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ({"password": "one"}, {"password": "two"}, {"changed": {"/password": {"from": MASK, "to": MASK}}}),
+        ({"password": "one"}, {"password": "one"}, {}),
+        ({"password": {"a": 1}}, {"password": {"a": 2}}, {"changed": {"/password": {"from": MASK, "to": MASK}}}),
+        ({"password": {"a": 1}}, {"password": 2}, {"changed": {"/password": {"from": MASK, "to": MASK}}}),
+        ({}, {"deep": {"api_key": "k"}}, {"added": {"/deep": {"api_key": MASK}}}),
+        ({"deep": [{"token": "t"}]}, {"deep": 1}, {"changed": {"/deep": {"from": [{"token": MASK}], "to": 1}}}),
+        ({"secret": "s"}, {}, {"removed": {"/secret": MASK}}),
+    ],
+)  # fmt: skip
+def test_masked_a_secret_is_one_value_and_never_shown(before: Any, after: Any, found: Any) -> None:
+    assert diff(before, after, is_masked=True) == {"added": {}, "changed": {}, "removed": {}} | found
+
+
+def applied(before: Any, found: Any) -> Any:
+    """What was, with a diff applied by RFC 6901 alone."""
+    document = copy.deepcopy(before)
+    new = found["added"] | {place: change["to"] for place, change in found["changed"].items()}
+    for place in found["removed"]:
+        parent, member = parent_of(document, place)
+        del parent[member]
+    for place, value in new.items():
+        parent, member = parent_of(document, place)
+        parent[member] = value
+    return document
+
+
+def parent_of(document: Any, place: str) -> tuple[Any, str]:
+    *above, member = [part.replace("~1", "/").replace("~0", "~") for part in place.split("/")[1:]]
+    for part in above:
+        document = document[part]
+    return document, member
+
+
+@given(OBJECTS, OBJECTS)
+def test_a_diff_leads_from_one_to_the_other_and_back(before: Any, after: Any) -> None:
+    there, back = diff(before, after, is_masked=False), diff(after, before, is_masked=False)
+    assert are_equal(applied(before, there), after)
+    assert are_equal(applied(after, back), before)
+    assert there["added"] == back["removed"]
+    assert there["removed"] == back["added"]
+    assert {place: (one["from"], one["to"]) for place, one in there["changed"].items()} == {
+        place: (one["to"], one["from"]) for place, one in back["changed"].items()
+    }
+    assert (there == {"added": {}, "changed": {}, "removed": {}}) is are_equal(before, after)
