@@ -227,4 +227,4 @@ def test_history_is_shown_compared_and_brought_back(shell: Shell) -> None:
     assert "It would be created, version 4" in run("config", "rollback", "acme", "crm", "1", "--dry-run")
     assert run("config", "rollback", "acme", "crm", "1") == "Config 'acme : crm' is created, version 4.\n"
     assert json.loads(run("config", "get", "acme", "crm")) == {"a": 1, "b": {"c": "x"}}
-    assert "no such version" in run("config", "rollback", "acme", "crm", "9", code=1)
+    assert "nothing to bring back" in run("config", "rollback", "acme", "crm", "9", code=1)

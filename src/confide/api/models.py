@@ -129,7 +129,7 @@ class VersionLineShape(BaseModel):
     saved_by: str | None = Field(description="A login; null if that user is gone.", examples=["grace"])
     saved_at: str = Field(examples=["2026-11-24T09:15:00.000Z"])
     note: str | None
-    pruned: bool = Field(description="Retention has erased what it held.")
+    pruned: bool = Field(description="What it held was erased, by retention or with its tenant's key.")
 
 
 class VersionList(BaseModel):

@@ -98,5 +98,7 @@ def show_diff(found: dict[str, Any]) -> None:
     for place, change in found["changed"].items():
         was, now = (json.dumps(change[side], ensure_ascii=False) for side in ("from", "to"))
         lines.append(("~", place, f"{was} → {now}"))
+    if not lines:
+        click.echo("Nothing differs.")
     for sign, place, text in sorted(lines, key=lambda line: line[1]):
         click.echo(f"{sign} {place}  {text}")

@@ -79,7 +79,7 @@ class VersionLine:
     saved_by: str | None
     saved_at: int
     note: str | None
-    # Its body was erased by retention.
+    # What it held was erased: by retention, or with the key of its tenant.
     is_pruned: bool
 
 

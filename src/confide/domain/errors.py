@@ -215,7 +215,7 @@ class PositionGone(Refusal):
 
 class VersionPruned(Refusal):
     code = "version-pruned"
-    sentence = "Retention has erased what this version held; its line in the history remains."
+    sentence = "What this version held was erased; its line in the history remains."
 
 
 # Well-formed, but not allowed.

@@ -58,7 +58,7 @@ class Planner:
             return wanted
         version = await self._store.configs.read_version(act.key, act.version)
         if version is None or version.kind is not Kind.SAVED:
-            raise NotFound("There is no such version to be brought back.")
+            raise NotFound("That version never was, or it is a tombstone: there is nothing to bring back.")
         return bodies.read_kept(await self._opener.opened_version(version))
 
     async def current(self, key: Key, *, condition: Condition) -> StoredVersion:

@@ -30,8 +30,9 @@ READ_VERSION = """
     SELECT version, kind, body FROM changes WHERE tenant = $1 AND integration_type = $2 AND version = $3
 """
 VERSIONS = """
-    SELECT c.version, {xid}, c.id, c.kind, u.login, c.saved_at, c.note, c.kind = 'saved' AND c.body IS NULL
-    FROM changes c LEFT JOIN users u ON u.id = c.saved_by
+    SELECT c.version, {xid}, c.id, c.kind, u.login, c.saved_at, c.note,
+           c.kind = 'saved' AND (c.body IS NULL OR k.wrapped IS NULL AND k.id IS NOT NULL)
+    FROM changes c LEFT JOIN users u ON u.id = c.saved_by LEFT JOIN keys k ON k.id = c.key_id
     WHERE c.tenant = $1 AND c.integration_type = $2 AND c.version < $3 ORDER BY c.version DESC LIMIT $4
 """
 NEWER_THAN_ANY = 2**63 - 1
