@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import rich_click as click
 
 from confide.cli import history
 from confide.cli.history import dry_run_option, note_option, say_saved
-from confide.cli.options import as_json, show, show_table
+from confide.cli.options import all_pages, as_json, show, show_table
 from confide.cli.session import connected, found, url_option
 from confide.client.calls import request
 
@@ -64,15 +64,8 @@ def set_config(
 @url_option
 def list_configs(tenant: str, integration_type: str, *, is_json: bool, url: str | None) -> None:
     """List configs; both arguments may be a name, a prefix* or *."""
-    lines: list[dict[str, Any]] = []
-    after = None
     with connected(url) as client:
-        while True:
-            page = client.list(tenant, integration_type, after=after)
-            lines += page["configs"]
-            after = page["next"]
-            if after is None:
-                break
+        lines = all_pages("configs", lambda after: client.list(tenant, integration_type, after=after))
     if is_json:
         show(lines)
         return

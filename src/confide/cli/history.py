@@ -7,7 +7,7 @@ from typing import Any
 
 import rich_click as click
 
-from confide.cli.options import as_json, show, show_table
+from confide.cli.options import all_pages, as_json, show, show_table
 from confide.cli.session import connected, url_option
 
 COLUMNS = ("version", "kind", "saved_by", "saved_at", "note")
@@ -23,15 +23,8 @@ dry_run_option = click.option("--dry-run", "is_dry", is_flag=True, help="Say wha
 @url_option
 def history(tenant: str, integration_type: str, *, is_json: bool, url: str | None) -> None:
     """List every version of a config, the newest first."""
-    lines: list[dict[str, Any]] = []
-    after = None
     with connected(url) as client:
-        while True:
-            page = client.versions(tenant, integration_type, after=after)
-            lines += page["versions"]
-            after = page["next"]
-            if after is None:
-                break
+        lines = all_pages("versions", lambda after: client.versions(tenant, integration_type, after=after))
     if is_json:
         show(lines)
         return

@@ -117,3 +117,13 @@ def unknown_variables() -> set[str]:
 
     known = {variable(name) for name in Settings.model_fields} | {"CONFIDE_URL", "CONFIDE_TOKEN"}
     return {name for name in os.environ if name.startswith("CONFIDE_") and name not in known}
+
+
+def all_pages(member: str, ask: Callable[[str | None], dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a paged list holds under a member, from its beginning to its end."""
+    page = ask(None)
+    lines: list[dict[str, Any]] = list(page[member])
+    while page["next"] is not None:
+        page = ask(page["next"])
+        lines += page[member]
+    return lines
