@@ -14,6 +14,7 @@ from support.house import House, house_at, settings_for
 from support.postgres import PostgresServer
 
 ENGINES = ("sqlite", "postgres")
+SHARED = pytest.StashKey[PostgresServer]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -38,11 +39,21 @@ def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
     """One real server for all tests of this worker."""
     server = PostgresServer()
     server.start()
+    request.session.stash[SHARED] = server
     yield server
+    del request.session.stash[SHARED]
     server.stop()
-    _, found = canaries.search(server.files())
+    found = server.found + canaries.search(server.files())[1]
     server.remove()
     assert not found, f"secrets in PostgreSQL's files: {found[:5]}"
+
+
+@pytest.fixture(autouse=True)
+def _tidy_databases(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Made first, so ended last: nothing of the test uses its database any more."""
+    yield
+    if (server := request.session.stash.get(SHARED, None)) is not None:
+        server.tidy()
 
 
 @pytest.fixture(params=ENGINES)

@@ -87,6 +87,33 @@ STEPS = (
         body={"version": 2, "note": "replaced by mistake"},
         checks=(_message("updated"),),
     ),
+    Step(
+        "Say what its type must be",
+        "PUT /integration-types/{name}",
+        path={"name": ADDRESS["integration_type"]},
+        checks=("pm.expect(pm.response.json().version).to.eql(1);",),
+    ),
+    Step("List types", "GET /integration-types", checks=("pm.expect(pm.response.json().types).to.have.lengthOf(1);",)),
+    Step("Read the type", "GET /integration-types/{name}", path={"name": ADDRESS["integration_type"]}),
+    Step(
+        "Which configs break it",
+        "GET /integration-types/{name}/conformance",
+        path={"name": ADDRESS["integration_type"]},
+        checks=("pm.expect(pm.response.json().checked).to.eql(1);",),
+    ),
+    Step("Remove the type", "DELETE /integration-types/{name}", path={"name": ADDRESS["integration_type"]}),
+    Step(
+        "Hear of what changed",
+        "GET /watch",
+        query={"tenant": "acme", "after": "0", "wait": "5"},
+        checks=('pm.expect(pm.response.json().events[0].event).to.eql("saved");',),
+    ),
+    Step("Who reads it", "GET /config/usage", query=ADDRESS),
+    Step(
+        "Export it, masked",
+        "GET /configs/export",
+        checks=("pm.expect(pm.response.json().configs[0].masked).to.eql(true);",),
+    ),
     Step("List configs", "GET /configs", checks=("pm.expect(pm.response.json().configs).to.have.lengthOf(1);",)),
     Step("Retire it", "DELETE /config", query=ADDRESS, checks=(_message("retired"),)),
     Step(
@@ -110,6 +137,19 @@ STEPS = (
     Step("Remove a user", "DELETE /users/{login}", path={"login": "worker"}),
     Step("Destroy a tenant's key", "DELETE /tenants/{tenant}", path={"tenant": "acme"}, query={"confirm": "acme"}),
     Step("Change the password", "PUT /users/me/password", body={"old": "{{password}}", "new": "{{password}}"}),
+    Step(
+        "Who did what",
+        "GET /audit",
+        query={"tenant": "acme", "limit": "5"},
+        checks=("pm.expect(pm.response.json().entries).to.have.lengthOf(5);",),
+    ),
+    Step("The chain", "GET /audit/export"),
+    Step("What was signed", "GET /audit/checkpoints"),
+    Step(
+        "Prove the chain",
+        "GET /audit/verify",
+        checks=("pm.expect(pm.response.json().ok).to.eql(true);",),
+    ),
     Step("Log out", "POST /logout"),
 )
 

@@ -4,37 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
-from collections.abc import AsyncIterator, Coroutine
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from confide.api.heads import Heads
-from confide.api.metrics import WorkerMetrics
+from confide.api.metrics import Counting, WorkerMetrics
 from confide.api.prepared import Prepared
 from confide.api.services import Services
+from confide.api.under_way import Traffic
+from confide.api.watch import written
+from confide.crypto.checkpoints import CheckpointFile
 from confide.crypto.keys import TenantKeys
-from confide.crypto.master_keys import (
-    DESTROYED_NAME,
-    FILE_NAME,
-    DestroyedKeys,
-    MasterKeys,
-    make_file,
-    new_master_key,
-)
 from confide.crypto.passwords import Argon2Hasher
 from confide.domain import positions
-from confide.domain.names import Key
-from confide.ports import Home, MasterKeyMissing, Store
+from confide.domain.positions import Position
+from confide.iolog.events import Recorder
+from confide.iolog.outlets import Pump, outlets_of
+from confide.iolog.sinks import sinks_of
+from confide.iolog.tallies import Tallies
+from confide.operations import SILENT, IoLog
+from confide.ports import Home
+from confide.preparation import keys_of, store_of
 from confide.service.access import Access
 from confide.service.accounts import Accounts
 from confide.service.auditing import Auditor
 from confide.service.cache import Cache
+from confide.service.chaining import Audit, Chain
 from confide.service.configs import Configs
+from confide.service.conformance import Conformance
+from confide.service.exporting import Exporting
 from confide.service.guesses import Guesses
 from confide.service.history import History
 from confide.service.lease import Lease
@@ -43,26 +46,19 @@ from confide.service.memory import Memory
 from confide.service.opening import Opener
 from confide.service.principals import Principals
 from confide.service.reading import Reading
+from confide.service.retention import Retention
 from confide.service.tenants import Tenants
 from confide.service.tokens import Tokens
-from confide.settings import Settings
+from confide.service.types import Types, TypesInForce
+from confide.service.usage import Usage
+from confide.service.walking import Walker
+from confide.service.watching import Watching
+from confide.settings import MIB, Settings
 from confide.storage.clock import now
-from confide.storage.engines import open_store
+from confide.stores import Store
 
 VERSION = "0.1.0"
 HEADS_PART = 8
-
-_log = logging.getLogger("confide")
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """What the parent process found and did before anything is served."""
-
-    home: Home
-    applied: list[str]
-    has_had_user: bool
-    made_master_keys: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,92 +72,54 @@ class Parts:
     services: Services
 
 
-def store_of(settings: Settings, *, accepts_unsafe: bool = False) -> Store:
-    """Make the store, not yet connected; a new data folder is for its owner only.
-
-    With `accepts_unsafe`, for commands on the host, a store is taken as it is; it is never made less safe.
-    """
-    make_data_folder(settings.data)
-    return open_store(
-        settings.database_url,
-        is_unsafe=settings.unsafe_durability,
-        accepts_unsafe=accepts_unsafe,
-        pool_size=settings.pool_size,
+@asynccontextmanager
+async def noting_io(settings: Settings) -> AsyncIterator[Pump | None]:
+    """Note I/O events for as long as this lasts, and give the sinks a moment at the end; None where it is off."""
+    if settings.is_io_off:
+        yield None
+        return
+    sinks = sinks_of(
+        settings.io_sinks.get_secret_value(),
+        folder=settings.io_folder,
+        most_bytes=settings.io_mib * MIB,
+        days=settings.io_days,
     )
-
-
-def make_data_folder(folder: Path) -> None:
-    os.umask(0o077)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def ring_of(settings: Settings) -> MasterKeys:
-    """Read the master keys; raises `MasterKeyMissing` if there are none."""
-    if settings.master_keys is not None:
-        return MasterKeys(settings.master_keys.get_secret_value())
+    recorder = Recorder(worker=f"{socket.gethostname()}-{os.getpid()}", most_events=settings.io_queue)
+    pump = Pump(recorder, Tallies(), outlets_of(sinks, most_events=settings.io_queue))
     try:
-        return MasterKeys((settings.data / FILE_NAME).read_text())
-    except FileNotFoundError:
-        raise MasterKeyMissing(f"There is no {FILE_NAME} in {settings.data}.") from None
-
-
-def keys_of(settings: Settings, store: Store) -> TenantKeys:
-    destroyed = DestroyedKeys(settings.data / DESTROYED_NAME)
-    return TenantKeys(store.keys, ring=lambda: ring_of(settings), destroyed=destroyed, clock=now)
-
-
-async def prepare(settings: Settings, *, accepts_unsafe: bool = False) -> Started:
-    """Migrate, settle the epoch and make the keys, once, before any worker starts.
-
-    Raises `Unreachable`, `NewerSchema`, `UnsafeDurability` or `MasterKeyMissing`; master keys are made only
-    where the store holds nothing yet.
-    """
-    store = store_of(settings, accepts_unsafe=accepts_unsafe)
-    await store.connect()
-    try:
-        applied = await store.migrate()
-        home = await store.open()
-        made = await _made_master_keys(settings, store)
-        keys = keys_of(settings, store)
-        await keys.check_all()
-        await keys.start()
-        await _finish_destructions(store, keys)
-        return Started(home, applied, await store.accounts.has_had_user(), made)
+        yield pump
     finally:
-        await store.close()
-
-
-async def _finish_destructions(store: Store, keys: TenantKeys) -> None:
-    """A backup brought a destroyed tenant back: end it again, before anybody meets what does not open."""
-    auditor = Auditor(store, keys, now)
-    for tenant in await keys.undead_tenants():
-        entry, mac = auditor.entry("destroy tenant", "destroyed again", by=None, key=Key(tenant, "*"))
-        await store.keys.destroy_tenant(tenant, by=None, at=now(), entry=entry, mac=mac)
-        _log.warning("tenant %s was destroyed before this backup was restored: destroyed again", tenant)
-
-
-async def _made_master_keys(settings: Settings, store: Store) -> Path | None:
-    path = settings.data / FILE_NAME
-    if settings.master_keys is not None or path.exists() or await store.keys.all():
-        return None
-    make_file(path, [new_master_key()])
-    return path
+        await asyncio.to_thread(pump.close)
 
 
 @asynccontextmanager
-async def parts_of(settings: Settings, *, setup_token: str = "", accepts_unsafe: bool = False) -> AsyncIterator[Parts]:
+async def parts_of(
+    settings: Settings, *, setup_token: str = "", accepts_unsafe: bool = False, pump: Pump | None = None
+) -> AsyncIterator[Parts]:
     """Bring the parts of one process to life, on a store that `prepare` has seen."""
-    store = store_of(settings, accepts_unsafe=accepts_unsafe)
-    hasher = Argon2Hasher()
+    io: IoLog = SILENT if pump is None else pump.recorder
+    store = store_of(settings, accepts_unsafe=accepts_unsafe, io=io)
+    hasher = Argon2Hasher(io=io)
     try:
         home = await store.open()
         keys = keys_of(settings, store)
         await keys.start()
-        services = _services(settings, store, keys, hasher=hasher, home=home, setup_token=setup_token)
+        observing = _Observing(io, Traffic(), pump, hash_queue=lambda: hasher.waiting)
+        services = _services(settings, store, keys, hasher=hasher, home=home, observing=observing)
+        services.setup_token = setup_token
         yield Parts(store, keys, hasher, home, services)
     finally:
         hasher.close()
         await store.close()
+
+
+class _Observing(NamedTuple):
+    """What takes note of what a process does."""
+
+    io: IoLog
+    traffic: Traffic
+    pump: Pump | None
+    hash_queue: Callable[[], int]
 
 
 class _Remembering(NamedTuple):
@@ -172,66 +130,116 @@ class _Remembering(NamedTuple):
     heads: Heads
     cache: Cache
     principals: Principals
+    types_in_force: TypesInForce
+    watching: Watching
     listener: Listener
 
 
-def _remembering(settings: Settings, store: Store) -> _Remembering:
+def _remembering(settings: Settings, store: Store, home: Home, *, io: IoLog) -> _Remembering:
     # Heads have a part of their own: where each is unlike all before, they would push out all else.
     for_heads = settings.cache_bytes // HEADS_PART
     lease, heads = Lease(), Heads(for_heads)
     memory = Memory[Any](settings.cache_bytes - for_heads)
     ttl_seconds = settings.cache_ttl_seconds
     cache = Cache(memory, lease, prepare=Prepared, ttl_seconds=ttl_seconds)
-    principals = Principals(store, memory, lease, clock=now, ttl_seconds=ttl_seconds)
-    listener = Listener(store.news, lease=lease, memory=memory, cache=cache, principals=principals)
-    return _Remembering(lease, memory, heads, cache, principals, listener)
+    principals = Principals(store, memory, lease, clock=now, ttl_seconds=ttl_seconds, io=io)
+    types = TypesInForce(store, memory, lease, io=io)
+    watching = Watching(store, principals, write=partial(written, position=_positions(home)))
+    told: dict[str, Any] = {"cache": cache, "principals": principals, "types": types, "watching": watching}
+    listener = Listener(store.news, lease=lease, memory=memory, **told)
+    return _Remembering(lease, memory, heads, cache, principals, types, watching, listener)
+
+
+def _positions(home: Home) -> Callable[[Position], str]:
+    """Writes a position as callers see it, in this epoch."""
+    return partial(positions.write, home.epoch, has_xid=home.has_xid)
 
 
 def _services(
-    settings: Settings, store: Store, keys: TenantKeys, *, hasher: Argon2Hasher, home: Home, setup_token: str
+    settings: Settings, store: Store, keys: TenantKeys, *, hasher: Argon2Hasher, home: Home, observing: _Observing
 ) -> Services:
     auditor = Auditor(store, keys, now)
     access = Access(auditor)
-    opener = Opener(store, keys, auditor)
-    lease, memory, heads, cache, principals, listener = _remembering(settings, store)
+    kept = _remembering(settings, store, home, io=observing.io)
     # What several acts are given alike; each names what it takes, so a wrong name ends the start.
     judging: dict[str, Any] = {"guesses": Guesses(store, keys, now), "access": access, "auditor": auditor}
-    telling: dict[str, Any] = {"principals": principals, "news": store.news}
+    telling: dict[str, Any] = {"principals": kept.principals, "news": store.news}
     acting: dict[str, Any] = {"access": access, "auditor": auditor, "news": store.news, "clock": now}
+    showing: dict[str, Any] = {"opener": Opener(store, keys, auditor), "types": kept.types_in_force}
+    walker = Walker(store, showing["opener"])
+    reading = _reading(settings, store, kept, io=observing.io, access=access, **showing)
+    usage = Usage(store, access=access, clock=now)
+    witness = CheckpointFile(settings.checkpoints_file)
+    chain = Chain(store, keys, clock=now, witness=witness)
     least = settings.min_password_characters
-    stale_seconds = settings.stale_reads_seconds
-    reading = Reading(store, cache, principals, lease=lease, opener=opener, access=access, stale_seconds=stale_seconds)
-    memories = {"configs": memory, "heads": heads}
     return Services(
+        **kept._asdict(),
         store=store,
-        lease=lease,
-        memory=memory,
-        heads=heads,
-        cache=cache,
-        principals=principals,
-        listener=listener,
-        opener=opener,
+        opener=showing["opener"],
         reading=reading,
-        metrics=WorkerMetrics(reading, listener=listener, lease=lease, memories=memories),
-        history=History(store, opener=opener, access=access, auditor=auditor),
-        configs=Configs(store, keys, opener=opener, cache=cache, **acting),
+        usage=usage,
+        io=observing.io,
+        traffic=observing.traffic,
+        metrics=_metrics(store, reading, kept, usage, observing),
+        history=History(store, access=access, auditor=auditor, **showing),
+        configs=Configs(store, keys, cache=kept.cache, **showing, **acting),
+        types=Types(store, keys, heard=kept.listener.hear_of_type, **acting),
+        chain=chain,
+        audit=Audit(store, keys, chain=chain, witness=witness, access=access, clock=now),
+        exporting=Exporting(walker, kept.types_in_force, auditor=auditor),
+        retention=Retention(store, kept.types_in_force, clock=now, log_days=settings.log_days),
+        conformance=Conformance(walker, kept.types_in_force, access=access),
         accounts=Accounts(store, hasher, **judging, **telling, min_password_characters=least),
         tokens=Tokens(store, hasher, **judging, **telling, clock=now),
-        tenants=Tenants(store, keys, listener=listener, **acting),
-        is_loopback=settings.is_for_this_machine,
-        setup_token=setup_token,
-        is_old_contract_on=settings.old_contract,
-        is_unsafe=home.is_unsafe,
-        has_open_metrics=settings.metrics == "open",
-        position=partial(positions.write, home.epoch, has_xid=home.has_xid),
+        tenants=Tenants(store, keys, listener=kept.listener, **acting),
+        **_ways(settings, home),
     )
+
+
+def _reading(settings: Settings, store: Store, kept: _Remembering, **given: Any) -> Reading:
+    sample = 0 if settings.is_io_off else settings.io_sample
+    stale_seconds = settings.stale_reads_seconds
+    return Reading(
+        store, kept.cache, kept.principals, lease=kept.lease, stale_seconds=stale_seconds, sample=sample, **given
+    )
+
+
+def _metrics(store: Store, reading: Reading, kept: _Remembering, usage: Usage, observing: _Observing) -> WorkerMetrics:
+    return WorkerMetrics(
+        Counting(
+            reading,
+            kept.listener,
+            kept.lease,
+            usage,
+            observing.traffic,
+            observing.pump,
+            memories={"configs": kept.memory, "heads": kept.heads},
+            depths={
+                "hashes": observing.hash_queue,
+                "streams": kept.watching.__len__,
+                "horizon": store.news.horizon_age,
+            },
+        )
+    )
+
+
+def _ways(settings: Settings, home: Home) -> dict[str, Any]:
+    """How this service is set up, as far as routes must know."""
+    return {
+        "is_loopback": settings.is_for_this_machine,
+        "is_old_contract_on": settings.old_contract,
+        "is_unsafe": home.is_unsafe,
+        "has_open_metrics": settings.metrics == "open",
+        "position": _positions(home),
+        "position_of": lambda text: positions.read(text, home.epoch, has_xid=home.has_xid),
+    }
 
 
 @asynccontextmanager
 async def listening(services: Services) -> AsyncIterator[None]:
     """Hear what other processes change for as long as this lasts; the first of it is heard before it begins."""
     await services.listener.hear()
-    async with alongside(services.listener.run()):
+    async with alongside(services.listener.run()), alongside(services.watching.run()):
         yield
 
 

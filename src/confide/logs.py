@@ -8,6 +8,7 @@ import sys
 import structlog
 
 from confide.api.log_lines import Line
+from confide.operations import origin
 
 
 def configure(*, level: int = logging.INFO) -> None:
@@ -15,6 +16,7 @@ def configure(*, level: int = logging.INFO) -> None:
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _name_request,
     ]
     is_seen = sys.stderr.isatty()
     last = structlog.dev.ConsoleRenderer() if is_seen else structlog.processors.JSONRenderer()
@@ -30,6 +32,7 @@ def configure(*, level: int = logging.INFO) -> None:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
+            *([_make_printable] if is_seen else []),
             last,
         ],
     )
@@ -40,8 +43,26 @@ def configure(*, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("uvicorn", "uvicorn.error", "uvicorn.asgi", "asyncio"):
+    for noisy in ("uvicorn", "uvicorn.error", "uvicorn.asgi", "asyncio", "httpx2", "httpcore2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _name_request(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Say for which request, and in which trace, something was said."""
+    of = origin.get()
+    if of is not None and of.request_id is not None:
+        line["request_id"] = of.request_id
+        if of.trace_id is not None:
+            line["trace_id"] = of.trace_id
+    return line
+
+
+def _make_printable(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """What a caller sent must not move a cursor or change a colour; JSON escapes it anyway."""
+    for name, value in line.items():
+        if isinstance(value, str) and name != "exception":
+            line[name] = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in value)
+    return line
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):
@@ -52,4 +73,4 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
             return super().format(record)
         if isinstance(self.processors[-1], structlog.processors.JSONRenderer):
             return str(record.msg)
-        return str(self.processors[-1](None, "info", dict(record.msg)))
+        return str(self.processors[-1](None, "info", _make_printable(None, "info", dict(record.msg))))

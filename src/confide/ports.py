@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from confide.domain.accounts import NewToken, NewUser, Token, User, UserChange
 from confide.domain.audits import AuditEntry, Caller
-from confide.domain.configs import ConfigLine, Kind, Outcome, StoredVersion, VersionLine
+from confide.domain.chains import Checkpoint
+from confide.domain.configs import Kind, Outcome, StoredVersion
 from confide.domain.grants import Scope
 from confide.domain.names import Key
 from confide.domain.positions import Position
@@ -87,37 +87,35 @@ class NewVersion:
 
 
 class Change(NamedTuple):
-    """One row of the change log, without its body. What is about a whole tenant has a tenant and no key."""
+    """One row of the change log, without its body.
+
+    What is about a whole tenant has a tenant and no key; what is about an integration type has its name and no key.
+    """
 
     position: Position
     kind: str
     tenant: str | None
-    key: Key | None
+    integration_type: str | None
     version: int | None
     subject: int | None
+
+    @property
+    def key(self) -> Key | None:
+        if self.tenant is None or self.integration_type is None:
+            return None
+        return Key(self.tenant, self.integration_type)
+
+
+class LogBounds(NamedTuple):
+    """What the log holds: everything after `begins`, in its order up to `now`; nothing can be after `ends` yet."""
+
+    begins: Position
+    now: Position
+    ends: Position
 
 
 class LogGone(Exception):  # noqa: N818 - a signal between store and service
     """The log cannot be read on: it no longer reaches back that far, or the store has begun a new epoch."""
-
-
-class News(Protocol):
-    """One process's ear on the change log. Used by one task only, but for `tell`."""
-
-    async def read(self) -> list[Change]:
-        """Every change that the read before could not see; the first read hears of none.
-
-        None is heard twice, unless the link was lost in between. Raises `Unreachable`, after which the next read goes
-        on from where the last good one stopped, or `LogGone`, after which it begins anew.
-        """
-
-    async def wait(self) -> None:
-        """Until it is time to read: somebody told of a change, or the engine's own rhythm says so."""
-
-    def tell(self) -> None:
-        """Have other processes hear soon that something was committed; they read for themselves what."""
-
-    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,110 +136,61 @@ class WithKey(NamedTuple):
     key: StoredKey | None
 
 
-class ConfigStore(Protocol):
-    """The versions of configs: the change log's rows that have a key."""
+class SealedConfig(NamedTuple):
+    """A current config of a list with what it holds, sealed, and its tenant's active key."""
 
-    async def read(self, key: Key) -> StoredVersion | None:
-        """Read the current version, be it a tombstone."""
-
-    async def read_with_key(self, key: Key) -> WithKey: ...
-
-    async def append(self, new: NewVersion, *, entry: AuditEntry, mac: bytes, replay: Replay | None) -> bool:
-        """Append a version with its audit entry and idempotency record, all or nothing.
-
-        False if that version exists already or the tenant's key is no longer active: the race is lost.
-        Raises `ReplayTaken` if the idempotency record exists.
-        """
-
-    async def read_version(self, key: Key, version: int) -> StoredVersion | None: ...
-
-    async def versions(self, key: Key, *, before: int | None, limit: int) -> list[VersionLine]:
-        """List versions, the newest first, be they tombstones or pruned; those older than `before`, if given."""
-
-    async def page(self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int) -> list[ConfigLine]:
-        """List current configs, not retired ones, in order of key: those that one scope of each group covers."""
-
-    async def changes_after(self, position: Position, *, limit: int) -> list[Change]:
-        """Read the log on in the one order that never changes; only what can no longer be overtaken."""
-
-    async def read_replay(self, replay: Replay, *, not_before: int) -> Replay | None: ...
-
-    async def keep_replay(self, replay: Replay, *, saved_at: int) -> None:
-        """Keep the record of a request that changed nothing; raises `ReplayTaken`."""
-
-    async def forget_replays(self, *, before: int) -> None: ...
+    saved_at: int
+    current: StoredVersion
+    key: StoredKey | None
 
 
-class AccountStore(Protocol):
-    """Users and their tokens."""
+class ListFilter(NamedTuple):
+    """Which configs of a list are wanted, beside their keys; in microseconds since 1970, None is any."""
 
-    async def has_had_user(self) -> bool: ...
-
-    async def add_first(self, user: NewUser, *, entry: AuditEntry, mac: bytes) -> int | None:
-        """Add the first user that the store ever has; None if there was one before."""
-
-    async def add(self, user: NewUser, *, entry: AuditEntry, mac: bytes) -> int:
-        """Raises `UserExists`."""
-
-    async def read(self, login: str) -> User | None: ...
-
-    async def all(self) -> list[User]: ...
-
-    async def change(self, login: str, change: UserChange, *, entry: AuditEntry, mac: bytes) -> User | None:
-        """None if there is no such user; raises `LastAdmin`. A new password ends the user's sessions."""
-
-    async def remove(self, login: str, *, entry: AuditEntry, mac: bytes) -> bool:
-        """Raises `LastAdmin`."""
-
-    async def set_password(self, user_id: int, password: str, *, keep: int, entry: AuditEntry, mac: bytes) -> None:
-        """Change a user's own password and end all sessions but the one kept."""
-
-    async def rehash(self, user_id: int, *, old: str, new: str) -> None: ...
-
-    async def begin_attempt(self, login: bytes, address: str, *, now: int) -> int | None:
-        """Count a login that is about to be tried; seconds to wait, if too many failed before."""
-
-    async def clear_attempts(self, login: bytes, address: str) -> None: ...
-
-    async def take_back_attempt(self, login: bytes, address: str) -> None:
-        """Forget one attempt: nobody looked at its password."""
+    changed_since: int | None = None
+    # Nobody has read it since, and it was not saved since either.
+    unread_since: int | None = None
 
 
-class TokenStore(Protocol):
-    """Tokens by the hash of their secret."""
-
-    async def read(self, token_hash: bytes) -> tuple[Token, User] | None: ...
-
-    async def add(self, token: NewToken, *, made_at: int, entry: AuditEntry, mac: bytes) -> int | None:
-        """None if the user is gone by now, or if it is a session and the user was disabled or has another password."""
-
-    async def all(self, user_id: int | None) -> list[Token]: ...
-
-    async def remove(self, token_id: int, *, of: int | None, entry: AuditEntry, mac: bytes) -> bool:
-        """End a token; with `of` only if it is that user's."""
-
-    async def forget_expired(self, *, before: int) -> None: ...
+EVERY_CONFIG = ListFilter()
 
 
-class KeyStore(Protocol):
-    """Wrapped keys of tenants and of the store itself."""
+class Reads(NamedTuple):
+    """Reads of one config with one token."""
 
-    async def add_if_none(self, new: StoredKey, *, made_at: int) -> StoredKey:
-        """Insert the key unless its purpose and tenant have an active one; return the active one, read back."""
+    key: Key
+    token_id: int
+    last_read_at: int
+    reads: int
 
-    async def active(self, purpose: str, tenant: str) -> StoredKey | None: ...
 
-    async def read(self, key_id: bytes) -> StoredKey | None: ...
+class UsageLine(NamedTuple):
+    """What the usage ledger tells of one token; login and label if it is still there."""
 
-    async def all(self) -> list[StoredKey]: ...
+    token_id: int
+    login: str | None
+    label: str | None
+    last_read_at: int
+    reads: int
 
-    async def rewrap(self, key: StoredKey, *, instead_of: bytes) -> None:
-        """Replace the wrapping, unless somebody else did."""
 
-    async def destroy_tenant(
-        self, tenant: str, *, by: int | None, at: int, entry: AuditEntry, mac: bytes
-    ) -> Destroyed | None:
-        """Retire all configs of a tenant and erase its keys, in one transaction; None if there was nothing."""
+class AuditFilter(NamedTuple):
+    """Which entries are wanted; None is any. `since` and `until` are microseconds, the second exclusive."""
+
+    scope: Scope | None = None
+    actor: int | None = None
+    action: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+
+class AuditLine(NamedTuple):
+    """One entry of the audit as it is shown: with its number, the login of who acted, and the change it explains."""
+
+    number: int
+    entry: AuditEntry
+    login: str | None
+    position: Position | None
 
 
 class Destroyed(NamedTuple):
@@ -265,48 +214,6 @@ class Home:
 
 Row = Sequence[Any]
 Rows = Sequence[Row]
-
-
-class Store(Protocol):
-    """One engine: everything that is kept, in whole transactions.
-
-    Every method raises `Unreachable` within 2 s if the store does not answer; a write may then have happened.
-    """
-
-    @property
-    def configs(self) -> ConfigStore: ...
-    @property
-    def accounts(self) -> AccountStore: ...
-    @property
-    def tokens(self) -> TokenStore: ...
-    @property
-    def keys(self) -> KeyStore: ...
-    @property
-    def news(self) -> News: ...
-
-    async def connect(self) -> None:
-        """Connect, whatever the schema; raises `Unreachable` or `UnsafeDurability`."""
-
-    async def open(self) -> Home:
-        """Connect and read which life this is; the schema must be there."""
-
-    async def migrate(self) -> list[str]:
-        """Bring the schema up to date under a lock; return what was applied. Raises `NewerSchema`."""
-
-    async def close(self) -> None: ...
-
-    async def ping(self) -> None: ...
-
-    async def note(self, entry: AuditEntry, *, mac: bytes) -> None:
-        """Append an audit entry that explains no change: a refusal or a login."""
-
-    def dump(self) -> AsyncIterator[tuple[str, Row]]:
-        """Read every row of every table, in one snapshot."""
-
-    async def load(self, rows: Iterator[tuple[str, Row]]) -> None:
-        """Fill an empty store with the rows of a dump and begin a new epoch, in one transaction."""
-
-    async def is_empty(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,8 +242,24 @@ class Sealer(Protocol):
     def mac(self, purpose: str, data: bytes) -> bytes:
         """HMAC-SHA256 under the store's key of that purpose: audit or idempotency."""
 
+    def sign(self, data: bytes) -> bytes:
+        """Ed25519 (RFC 8032) under the store's own key."""
+
+    def has_signed(self, data: bytes, signature: bytes) -> bool: ...
+
+    @property
+    def public_key(self) -> bytes: ...
+
     def forget(self, key_ids: Sequence[bytes]) -> None:
         """Never open under these again, in this life of the store or a restored one."""
+
+
+class Witness(Protocol):
+    """A second place for checkpoints, apart from the store."""
+
+    def append(self, checkpoint: Checkpoint) -> None: ...
+
+    def read(self) -> list[Checkpoint]: ...
 
 
 class PasswordHasher(Protocol):

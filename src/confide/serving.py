@@ -24,8 +24,9 @@ from uvicorn.supervisors import Multiprocess
 from confide import logs
 from confide.api.metrics import FOLDER_VARIABLE
 from confide.api.reading_protocol import ReadingProtocol
-from confide.assembly import VERSION, Started, prepare
+from confide.assembly import VERSION
 from confide.crypto.master_keys import FILE_NAME
+from confide.preparation import Started, prepare
 from confide.settings import Settings
 from confide.working import app_of
 

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from confide.iolog.sinks import must_be_known
+
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 MIN_PASSWORD_CHARACTERS = 8
 MIB = 1024 * 1024
@@ -18,7 +20,10 @@ MIB = 1024 * 1024
 class Settings(BaseSettings):
     """Read from `CONFIDE_*` variables; what the command line says comes before them."""
 
-    model_config = SettingsConfigDict(env_prefix="CONFIDE_", extra="ignore", populate_by_name=True, frozen=True)
+    # What is wrong with a setting is said without it: it may be a password.
+    model_config = SettingsConfigDict(
+        env_prefix="CONFIDE_", extra="ignore", populate_by_name=True, frozen=True, hide_input_in_errors=True
+    )
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65_535, validation_alias=AliasChoices("CONFIDE_PORT", "APP_PORT"))
@@ -37,7 +42,14 @@ class Settings(BaseSettings):
     cache_bytes: int = Field(default=128 * MIB, ge=0)
     cache_ttl_seconds: float = Field(default=300, gt=0, le=86_400)
     stale_reads_seconds: float = Field(default=300, ge=0, le=86_400)
+    checkpoints: Path | None = None
+    log_days: int = Field(default=365, ge=1, le=36_500)
     metrics: Literal["closed", "open"] = "closed"
+    io_sinks: SecretStr = SecretStr("sqlite")
+    io_sample: int = Field(default=1_000, ge=0)
+    io_queue: int = Field(default=20_000, ge=1, le=10_000_000)
+    io_days: int = Field(default=7, ge=1, le=36_500)
+    io_mib: int = Field(default=256, ge=1)
     # Read and shown in the start line, nothing else.
     app_env: str | None = Field(default=None, validation_alias="APP_ENV")
 
@@ -47,6 +59,13 @@ class Settings(BaseSettings):
         url = value.get_secret_value() if value else ""
         if value is not None and not re.match(r"sqlite:///.|postgres(?:ql)?://.", url):
             raise ValueError("a database URL begins with sqlite:/// or postgresql://")
+        return value
+
+    @field_validator("io_sinks")
+    @classmethod
+    def _known_sinks(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() != "off":
+            must_be_known(value.get_secret_value())
         return value
 
     @field_validator("trusted_proxies")
@@ -73,6 +92,19 @@ class Settings(BaseSettings):
         if self.database is not None:
             return self.database.get_secret_value()
         return f"sqlite:///{self.data / 'confide.db'}"
+
+    @property
+    def checkpoints_file(self) -> Path:
+        return self.checkpoints or self.data / "checkpoints.jsonl"
+
+    @property
+    def io_folder(self) -> Path:
+        return self.data / "io"
+
+    @property
+    def is_io_off(self) -> bool:
+        """Whether no I/O event is noted at all; without any sink they are still counted."""
+        return self.io_sinks.get_secret_value() == "off"
 
     @property
     def is_loopback(self) -> bool:

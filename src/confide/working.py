@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from confide.api.app import make_app
 from confide.api.door import Door
 from confide.api.services import Services
-from confide.assembly import VERSION, alongside, listening, parts_of
+from confide.assembly import VERSION, alongside, listening, noting_io, parts_of
 from confide.domain.errors import Busy
 from confide.ports import Unreachable
 from confide.settings import Settings
@@ -30,15 +30,22 @@ def app_of(settings: Settings, setup_token: str) -> Door:
 
     @asynccontextmanager
     async def lifespan(_app: object) -> AsyncIterator[None]:
-        async with parts_of(settings, setup_token=setup_token) as parts:
+        async with noting_io(settings) as pump, parts_of(settings, setup_token=setup_token, pump=pump) as parts:
             services = parts.services
             alive[:] = [services]
             _say_when_draining(services)
-            async with listening(services), alongside(_chores(services)), alongside(services.metrics.run()):
+            async with (
+                listening(services),
+                alongside(_chores(services)),
+                alongside(services.metrics.run()),
+                alongside(services.chain.run()),
+                alongside(services.usage.run()),
+            ):
                 gc.collect()
                 gc.freeze()
                 gc.set_threshold(*GARBAGE_THRESHOLDS)
                 yield
+            await _say_goodbye(services)
 
     return make_app(lambda: alive[0], version=VERSION, lifespan=lifespan)
 
@@ -51,10 +58,21 @@ def _say_when_draining(services: Services) -> None:
     loop = asyncio.get_running_loop()
 
     def drain(number: int, frame: object) -> None:
-        loop.call_soon_threadsafe(setattr, services, "is_draining", True)
+        loop.call_soon_threadsafe(services.begin_draining)
         previous(number, frame)  # type: ignore[arg-type]
 
     signal.signal(signal.SIGTERM, drain)
+
+
+async def _say_goodbye(services: Services) -> None:
+    """Write down what waits to be: reads that were counted, and the audit's last checkpoint."""
+    services.metrics.take_over()
+    await services.usage.flush()
+    try:
+        await services.chain.link()
+        await services.chain.sign()
+    except (Unreachable, Busy) as error:
+        _log.warning("the audit's end is linked and signed by the next process: %s", error or "no answer in time")
 
 
 async def _chores(services: Services) -> None:
@@ -62,6 +80,7 @@ async def _chores(services: Services) -> None:
         try:
             await services.tokens.forget_expired()
             await services.configs.forget_old_replays()
+            await services.retention.work()
         except (Unreachable, Busy) as error:
             _log.warning("chores wait for the store: %s", error)
         except Exception:  # noqa: BLE001 - the chores must go on

@@ -14,6 +14,6 @@ from support.site import Site, site_at
 async def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     database = None
     if request.param == "postgres":
-        database = request.getfixturevalue("postgres").new_database()
+        database = request.getfixturevalue("postgres").new_database(is_shared=True)
     async with site_at(tmp_path_factory.mktemp("catalogue"), database) as built:
         yield built

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from support import catalogue
-from support.catalogue_checks import CHECKS, ENTRIES
+from support.catalogue_checks import APART, CHECKS, ENTRIES
 
 
 def test_every_assertion_of_the_catalogue_is_known_and_every_mended_entry_says_why() -> None:
@@ -13,6 +13,10 @@ def test_every_assertion_of_the_catalogue_is_known_and_every_mended_entry_says_w
         assert {name.split(":")[0] for name in entry.get("also", [])} <= CHECKS.keys()
         assert entry.get("mended", "why") != ""
     assert len(ENTRIES) > 180
+
+
+def test_the_slow_reader_has_its_test() -> None:
+    assert APART in (Path(__file__).parent / "test_watch_slow.py").read_text()
 
 
 def test_every_entry_of_the_group_resource_has_its_test() -> None:

@@ -249,7 +249,7 @@ async def test_a_list_shows_keys_versions_and_times_and_no_bodies(desk: Desk) ->
         ("acme", "a", 1),
         ("acme", "b", 1),
     ]
-    assert mine["configs"][0].keys() == {"tenant", "integration_type", "version", "saved_at"}
+    assert mine["configs"][0].keys() == {"tenant", "integration_type", "version", "saved_at", "last_read_at"}
     assert mine["next"] is None
     seen: list[str] = []
     params: dict[str, Any] = {"limit": 1, "tenant": "acme*"}

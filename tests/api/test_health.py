@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from confide.ports import Unreachable
 from confide.service.lease import running_time
-from support.house import House
+from confide.storage.sqlite_news import SqliteNews
+from support.house import ADMIN, House, house_at, settings_for
 
 
 async def ready(house: House) -> tuple[int, list[str]]:
@@ -45,3 +47,15 @@ async def test_without_the_store_it_is_degraded_until_nothing_may_be_answered(
     assert await ready(deaf) == (200, ["store-unavailable"])
     deaf.services.reading._stale_seconds = 1
     assert await ready(deaf) == (503, ["store-unavailable"])
+
+
+async def test_what_watchers_wait_for_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ages = [4.9]
+    monkeypatch.setattr(SqliteNews, "horizon_age", lambda _: ages[0])
+    async with house_at(settings_for(tmp_path / "data", None)) as house:
+        token = await house.token("root", *ADMIN)
+        assert await ready(house) == (200, [])
+        ages[0] = 5.1
+        assert await ready(house) == (200, ["watch-delayed"])
+        page = (await house.ask("GET", "/metrics", token=token)).text
+        assert "confide_horizon_age_seconds 5.1" in page

@@ -43,6 +43,9 @@ ROWS = {
     ("GET", "/config/diff"): Row("viewer"),
     ("POST", "/config/rollback"): Row("editor"),
     ("GET", "/configs"): Row("nobody", "list"),
+    ("GET", "/watch"): Row("viewer"),
+    ("GET", "/configs/export"): Row("nobody", "list"),
+    ("GET", "/config/usage"): Row("editor"),
     ("POST", "/user"): Row("admin", "whole"),
     ("GET", "/users"): Row("admin", "whole"),
     ("GET", "/users/{login}"): Row("admin", "whole"),
@@ -55,12 +58,28 @@ ROWS = {
     ("POST", "/tokens"): Row("nobody", "self"),
     ("DELETE", "/tokens/{token_id}"): Row("nobody", "token"),
     ("DELETE", "/tenants/{tenant}"): Row("admin", "whole"),
+    ("GET", "/integration-types"): Row("nobody", "list"),
+    ("GET", "/integration-types/{name}"): Row("viewer", "type"),
+    ("PUT", "/integration-types/{name}"): Row("admin", "whole"),
+    ("DELETE", "/integration-types/{name}"): Row("admin", "whole"),
+    ("GET", "/integration-types/{name}/conformance"): Row("admin", "whole"),
+    ("GET", "/audit"): Row("admin", "whole"),
+    ("GET", "/audit/export"): Row("admin", "whole"),
+    ("GET", "/audit/checkpoints"): Row("admin", "whole"),
+    ("GET", "/audit/verify"): Row("admin", "whole"),
     ("GET", "/health/live"): Row("nobody", "open"),
     ("GET", "/health/ready"): Row("nobody", "open"),
     ("GET", "/metrics"): Row("admin", "whole"),
 }
 # What one sees of a missing thing with enough of a role: there is nothing, or it is made.
-MAKES = {("POST", "/config"), ("PUT", "/config"), ("POST", "/user"), ("POST", "/tokens")}
+MAKES = {
+    ("POST", "/config"),
+    ("PUT", "/config"),
+    ("POST", "/user"),
+    ("POST", "/tokens"),
+    ("PUT", "/integration-types/{name}"),
+    ("GET", "/watch"),
+}
 
 
 class Estate:
@@ -80,7 +99,10 @@ class Estate:
         admin = await self.house.token("admin")
         for tenant, secret in self.secrets.items():
             await self.house.save(admin, {"host": secret, "password": secret}, tenant=tenant)
+            put = {"schema": {"type": "object"}}
+            await self.house.ask("PUT", f"/integration-types/{tenant}", token=admin, json=put)
         await self.house.ask("DELETE", "/tenants/initech", token=admin, params={"confirm": "initech"})
+        await self.house.ask("DELETE", "/integration-types/initech", token=admin)
         for login in TARGETS.values():
             if login != "initech" and await self.house.parts.store.accounts.read(login) is None:
                 await self.house.user(login)
@@ -91,11 +113,13 @@ class Estate:
         name, more = TARGETS[target], {}
         if path.startswith("/config/") and target == "missing":
             name = "hooli"  # what once was has a history
-        if path.startswith("/config") and method in ("GET", "DELETE"):
+        if path.startswith("/config") and "export" not in path and method in ("GET", "DELETE"):
             more["params"] = {"tenant": name, "integration_type": TYPE}
         if path == "/config" and method in ("POST", "PUT"):
             document = {"tenant": name, "integration_type": TYPE, "configuration": {"n": next(self._numbers)}}
             more["json"] = document
+        if path == "/watch":
+            more["params"] = {"tenant": name, "integration_type": TYPE, "wait": "0"}
         if path == "/config/diff":
             more["params"] |= {"from": "0", "to": "1"}
         if path == "/config/rollback":
@@ -107,6 +131,7 @@ class Estate:
             "PUT /users/me/password": {"old": "wrong one, this", "new": "never mind, never set"},
             "POST /login": {"login": name, "password": "wrong one, this"},
             "POST /tokens": {"label": "t"},
+            "PUT /integration-types/{name}": {"schema": {"maxProperties": 100 + next(self._numbers)}},
         }
         if body := bodies.get(f"{method} {path}"):
             more["json"] = body
@@ -116,7 +141,7 @@ class Estate:
         if "{token_id}" in path:
             number = await self._token_id(role or "nobody" if target == "own" else token_ids.get(target))
             path = path.replace("{token_id}", str(number))
-        path = path.replace("{login}", name).replace("{tenant}", name)
+        path = path.replace("{login}", name).replace("{tenant}", name).replace("{name}", name)
         return await self.house.ask(method, path, token=token, **more)
 
     async def _token_id(self, login: str | None) -> int:
@@ -149,6 +174,8 @@ def expected(route: tuple[str, str], role: str, target: str) -> set[int]:
             return {403}
         return {404} if target == "missing" and route not in MAKES and "{" in route[1] else {200}
     is_covered = role == "admin" or (role != "nobody" and target == "own")
+    if row.on == "type":  # it belongs to no tenant: whoever has a grant on any type sees it
+        is_covered = role in ("viewer", "reader", "admin")
     if is_covered and not enough:
         return {403}
     return {200} if is_covered and (target != "missing" or route in MAKES) else {404}

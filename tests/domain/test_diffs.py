@@ -10,7 +10,7 @@ from hypothesis import given
 
 from confide.domain.bodies import are_equal
 from confide.domain.diffs import diff
-from confide.domain.masking import MASK
+from confide.domain.masking import ANYWHERE, MASK, SHOWN
 from support.json_values import OBJECTS
 
 
@@ -31,7 +31,7 @@ from support.json_values import OBJECTS
     ],
 )  # fmt: skip
 def test_objects_are_walked_and_everything_else_is_one_value(before: Any, after: Any, found: Any) -> None:
-    assert diff(before, after, is_masked=False) == {"added": {}, "changed": {}, "removed": {}} | found
+    assert diff(before, after, hidden=SHOWN) == {"added": {}, "changed": {}, "removed": {}} | found
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_objects_are_walked_and_everything_else_is_one_value(before: Any, after:
     ],
 )  # fmt: skip
 def test_masked_a_secret_is_one_value_and_never_shown(before: Any, after: Any, found: Any) -> None:
-    assert diff(before, after, is_masked=True) == {"added": {}, "changed": {}, "removed": {}} | found
+    assert diff(before, after, hidden=ANYWHERE) == {"added": {}, "changed": {}, "removed": {}} | found
 
 
 def applied(before: Any, found: Any) -> Any:
@@ -72,7 +72,7 @@ def parent_of(document: Any, place: str) -> tuple[Any, str]:
 
 @given(OBJECTS, OBJECTS)
 def test_a_diff_leads_from_one_to_the_other_and_back(before: Any, after: Any) -> None:
-    there, back = diff(before, after, is_masked=False), diff(after, before, is_masked=False)
+    there, back = diff(before, after, hidden=SHOWN), diff(after, before, hidden=SHOWN)
     assert are_equal(applied(before, there), after)
     assert are_equal(applied(after, back), before)
     assert there["added"] == back["removed"]

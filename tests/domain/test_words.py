@@ -181,12 +181,12 @@ def test_on_a_save_if_none_match_is_a_star_or_refused() -> None:
 
 def test_positions_are_read_as_they_were_written_and_garbage_is_not() -> None:
     epoch = "0123456789abcdef"
-    assert positions.read(positions.write(epoch, Position(12, 5), has_xid=True), epoch) == (12, 5)
-    assert positions.read(positions.write(epoch, Position(0, 5), has_xid=False), epoch) == (0, 5)
-    assert positions.read("0", epoch) == (0, 0)
+    assert positions.read(positions.write(epoch, Position(12, 5), has_xid=True), epoch, has_xid=True) == (12, 5)
+    assert positions.read(positions.write(epoch, Position(0, 5), has_xid=False), epoch, has_xid=False) == (0, 5)
+    assert positions.read("0", epoch, has_xid=True) == (0, 0)
     for text in ("", "hello", "1", epoch, epoch + ".", epoch + ".-1", epoch + ".1.2.3", epoch + ".１"):
         with pytest.raises(InvalidCursor):
-            positions.read(text, epoch)
+            positions.read(text, epoch, has_xid=True)
 
 
 def test_tokens_are_never_alike_and_typos_are_told_without_a_store() -> None:

@@ -162,10 +162,10 @@ def test_one_entry_has_an_answer_for_each_rendering_asked_for(cache: Cache, cloc
     entry = cache.proven(KEY, now=clock[0])
     assert entry is not None
     size = entry.size
-    assert [answer is None for answer in entry.answers] == [False, True]
+    assert [answer is None for answer in entry.answers] == [False, True, True, True]
     with cache.flight(KEY) as flight:
         cache.land(flight, KEY, Current(1, b'{"password":"x"}'), rendering=Rendering.MASKED)
     assert cache.proven(KEY, now=clock[0]) is entry
-    assert [answer is None for answer in entry.answers] == [False, False]
+    assert [answer is None for answer in entry.answers] == [False, False, True, True]
     assert entry.size > size
     assert cache._memory.bytes == entry.size

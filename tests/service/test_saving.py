@@ -136,6 +136,7 @@ async def test_a_save_that_loses_a_race_merges_again_into_what_won(
         auditor=configs._auditor,
         opener=configs._opener,
         cache=configs._cache,
+        types=configs._planner._types,
         news=configs._news,
         clock=configs._clock,
     )

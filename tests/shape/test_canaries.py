@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import urllib.parse
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from confide.domain import secrets
 from support import canaries
 from support.canaries import canary
+from support.postgres import PostgresServer, run_in
 from support.processes import running
 
 WRITTEN = {
@@ -59,3 +62,18 @@ def test_a_service_that_logs_a_body_is_caught(tmp_path: Path) -> None:
     assert found
     _, elsewhere = canaries.search(service.data.iterdir())
     assert elsewhere == []
+
+
+def test_a_secret_in_a_database_is_found_before_it_is_dropped() -> None:
+    server = PostgresServer()
+    server.start()
+    try:
+        for row in ("nothing to see", canaries.canary("planted")):
+            url = server.new_database()
+            asyncio.run(run_in(url, f"CREATE TABLE kept AS SELECT '{row}' AS body"))
+        server.tidy(kept=2)
+        assert any("/base/" in place for place in server.found)
+        with pytest.raises(asyncpg.InvalidCatalogNameError):
+            asyncio.run(run_in(url, "SELECT 1"))
+    finally:
+        server.remove()

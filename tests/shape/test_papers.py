@@ -30,6 +30,17 @@ def test_every_link_of_the_papers_leads_somewhere() -> None:
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
+def placeholders(text: str) -> list[str]:
+    """Lines that stand for something that was to be filled in."""
+    return re.findall(r"^[ |*]*([A-Z][A-Z_]{3,}|TODO.*|FIXME.*|XXX.*)[ |*]*$", text, re.MULTILINE)
+
+
+def test_nothing_in_the_papers_waits_to_be_filled_in() -> None:
+    for path in texts():
+        assert placeholders(path.read_text()) == [], path.name
+    assert placeholders("what it says:\n\nREPORT\n") == ["REPORT"]
+
+
 def test_the_readme_shows_both_commands_on_its_first_screen() -> None:
     first = (ROOT / "README.md").read_text().splitlines()[:16]
     assert any("make serve" in line for line in first)

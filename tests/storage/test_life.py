@@ -18,12 +18,13 @@ from confide.domain.accounts import NewToken, NewUser
 from confide.domain.grants import Scope
 from confide.domain.names import Key
 from confide.domain.positions import Position
-from confide.ports import NewerSchema, Store, Unreachable, UnsafeDurability, answer_by
+from confide.ports import NewerSchema, Unreachable, UnsafeDurability, answer_by
 from confide.settings import Settings
 from confide.storage import archives, configs, migrations, postgres_configs
 from confide.storage.engines import open_store
 from confide.storage.migrations import ChangedMigration, Migration
 from confide.storage.transactions import Statement
+from confide.stores import Store
 from support.house import ADMIN, grants_of, settings_for
 from support.postgres import PostgresServer
 from support.rows import ENTRY, KEY, MAC, append, opened, version
@@ -359,7 +360,9 @@ async def test_reads_and_lists_walk_an_index(store: Any, engine: str) -> None:
     )
     await sql(store, "ANALYZE")
     args: list[Any] = ["", "", 10]
-    listing = configs.LIST.format(scopes=configs._condition([[Scope("tenant0123*", "*")]], args))
+    listing = configs.LIST.format(
+        columns="", more="", joined="", scopes=configs._condition([[Scope("tenant0123*", "*")]], args)
+    )
     walks = [(configs.READ, ["tenant00007", "crm"]), (listing, args)]
     if engine == "postgres":
         walks.append((postgres_configs.CHANGES_AFTER, ["0", 0, 10]))

@@ -12,9 +12,11 @@ import asyncpg
 import pytest
 
 from confide.domain.names import Key
-from confide.ports import Change, LogGone, News, Store, Unreachable
+from confide.ports import Change, LogGone, Unreachable
 from confide.settings import Settings
 from confide.storage import postgres_news, sqlite_news
+from confide.storage.postgres_horizon import MOST_KEPT, Horizon
+from confide.stores import News, Store
 from support.postgres import PostgresServer
 from support.proxy import Proxy
 from support.rows import append, opened, version
@@ -182,6 +184,61 @@ async def test_a_long_transaction_elsewhere_delays_no_news_and_its_own_are_heard
     await slow.close()
     assert [(change.kind, change.subject) for change in await listener.news.read()] == [("user-changed", 7)]
     assert await listener.news.read() == []
+
+
+async def test_the_horizon_is_as_old_as_the_first_change_that_waits_for_a_transaction(
+    on_postgres: tuple[Store, Store, str],
+) -> None:
+    writer, listener, url = on_postgres
+    await listener.news.read()
+    elsewhere = [await asyncpg.connect(url) for _ in range(2)]
+    waits = []
+    for number, connection in enumerate(elsewhere):
+        await connection.execute("BEGIN; SELECT pg_current_xact_id()")
+        await listener.news.read()
+        await append(writer, version(1, key=named(number)))
+        waits.append(time.monotonic())
+        await listener.news.read()
+        await asyncio.sleep(0.4)
+    for since, connection in zip(waits, elsewhere, strict=True):
+        await listener.news.read()
+        waited = time.monotonic() - since
+        assert 0.4 < listener.news.horizon_age() <= waited
+        await connection.execute("COMMIT")
+        await connection.close()
+    await listener.news.read()
+    assert listener.news.horizon_age() == 0
+
+
+async def test_a_transaction_that_nothing_waits_for_makes_no_horizon_old(on_postgres: tuple[Store, Store, str]) -> None:
+    _, listener, url = on_postgres
+    await listener.news.read()
+    connection = await asyncpg.connect(url)
+    await connection.execute("BEGIN; SELECT pg_current_xact_id()")
+    await listener.news.read()
+    await asyncio.sleep(0.1)
+    await listener.news.read()
+    assert listener.news.horizon_age() == 0
+    await connection.close()
+
+
+def test_a_horizon_held_for_hours_is_remembered_in_little_room() -> None:
+    horizon = Horizon()
+    for number in range(20_001):
+        horizon.hear(f"100:{101 + number}:100", at=number * 0.3)
+    assert horizon.age() == 6_000
+    assert len(horizon._seen) <= MOST_KEPT
+    horizon.hear("15000:30000:15000", at=6_000.0)
+    assert 1_500 - 32 * 0.3 < horizon.age() <= 6_000 - 14_900 * 0.3
+    horizon.hear("30000:30000:", at=6_003.0)
+    assert horizon.age() == 0
+
+
+def test_a_horizon_grows_no_older_while_nothing_is_read() -> None:
+    horizon = Horizon()
+    horizon.hear("100:103:100", at=10)
+    horizon.hear("100:104:100", at=12)
+    assert horizon.age() == 2, "however late it is by now"
 
 
 async def test_a_plain_cursor_would_have_missed_it(on_postgres: tuple[Store, Store, str]) -> None:

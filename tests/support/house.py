@@ -14,12 +14,13 @@ import httpx2
 
 from confide.api.app import make_app
 from confide.api.services import Services
-from confide.assembly import Parts, listening, parts_of, prepare
+from confide.assembly import Parts, listening, parts_of
 from confide.crypto.passwords import Argon2Hasher
 from confide.domain import grants
 from confide.domain.accounts import NewUser
 from confide.domain.grants import Grant, Principal
 from confide.domain.names import Key
+from confide.preparation import prepare
 from confide.settings import Settings
 from confide.storage.clock import now
 from support.canaries import canary

@@ -16,6 +16,8 @@ from confide.service.lease import Lease
 from confide.service.listening import Listener
 from confide.service.memory import Memory
 from confide.service.principals import Principals
+from confide.service.types import TypesInForce
+from confide.service.watching import Watching
 
 KEYS = [Key("acme", "a"), Key("acme", "b"), Key("globex", "a")]
 STALE_SECONDS = 1.0
@@ -49,9 +51,12 @@ class Log:
         if self.is_cut:
             raise Unreachable
         new, self.heard = self.committed[self.heard :], len(self.committed)
-        return [Change(Position(0, 1), "saved", key.tenant, key, version, None) for _, key, version in new]
+        return [Change(Position(0, 1), "saved", *key, version, None) for _, key, version in new]
 
     async def wait(self) -> None: ...
+
+    def horizon_age(self) -> float:
+        return 0.0
 
     def tell(self) -> None: ...
 
@@ -85,8 +90,15 @@ class Process:
         self.memory: Memory[Any] = Memory(3_000)
         self.cache = self.kind(self.memory, self.lease, prepare=Answer, ttl_seconds=50)
         principals = Principals(None, self.memory, self.lease, clock=lambda: 0, ttl_seconds=50)  # type: ignore[arg-type]
+        types = TypesInForce(None, self.memory, self.lease)  # type: ignore[arg-type]
         self.listener = Listener(
-            self.log, lease=self.lease, memory=self.memory, cache=self.cache, principals=principals
+            self.log,
+            lease=self.lease,
+            memory=self.memory,
+            cache=self.cache,
+            principals=principals,
+            types=types,
+            watching=Watching(None, principals, write=repr),  # type: ignore[arg-type]
         )
         self.flights: list[Fill] = []
         self.least = dict.fromkeys(KEYS, 0)  # what this process has answered or saved must not be undone

@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import dataclass
 
 from confide.domain.names import Key
-from confide.ports import News, Unreachable
+from confide.ports import Unreachable
 from confide.storage.engines import open_store
+from confide.stores import News
 from support.fleet import Caller, merges
 from support.house import settings_for
 from support.processes import Service

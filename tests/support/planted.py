@@ -6,9 +6,13 @@ import os
 import sys
 from typing import Any
 
+from confide.domain.positions import Position
 from confide.ports import Change
 from confide.service.lease import Lease
 from confide.service.listening import Listener
+from confide.service.watching import Watcher, Watching
+from confide.storage import postgres_configs
+from confide.storage.sqlite_engine import SqliteEngine
 
 
 def without_lease() -> None:
@@ -25,7 +29,55 @@ def without_news() -> None:
     Listener._tell_of = tell_of  # type: ignore[method-assign]
 
 
-FAULTS = {"lease": without_lease, "news": without_news}
+def by_id() -> None:
+    """The watch goes on after the last number that it has seen, whatever was numbered earlier and committed later."""
+    postgres_configs.CHANGES_AFTER = """
+        SELECT xid::text::bigint, id, kind, tenant, integration_type, version, subject FROM changes
+        WHERE $1::text <> '' AND id > $2::bigint ORDER BY id LIMIT $3
+    """
+    bounds = postgres_configs.PostgresConfigs.bounds
+
+    async def by_number(self: Any) -> Any:
+        ((last,),) = await self._engine.rows("SELECT coalesce(max(id), 0) FROM changes")
+        known = await bounds(self)
+        return known._replace(now=Position(0, last))
+
+    postgres_configs.PostgresConfigs.bounds = by_number  # type: ignore[method-assign]
+    Position.__gt__ = lambda self, other: self[1] > other[1]  # type: ignore[assignment, method-assign]
+
+
+def position_first() -> None:
+    """The watch says that it has come so far before it has said what happened there."""
+    next_for = Watching.next_for
+
+    async def moved(self: Watching, watcher: Watcher) -> Any:
+        found, position = await next_for(self, watcher)
+        if not found:
+            return found, position
+        place = found[-1].written.split(b"\n", 1)[0]
+        return [found[0]._replace(written=place + b"\n\n" + found[0].written), *found[1:]], position
+
+    Watching.next_for = moved  # type: ignore[method-assign]
+
+
+def talkative_events() -> None:
+    """Operations are named by what they were asked with."""
+    rows = SqliteEngine.rows
+
+    async def named(self: Any, sql: str, *args: Any) -> Any:
+        self.io.note(f"sql {args}", 0)
+        return await rows(self, sql, *args)
+
+    SqliteEngine.rows = named  # type: ignore[method-assign]
+
+
+FAULTS = {
+    "talkative-events": talkative_events,
+    "lease": without_lease,
+    "news": without_news,
+    "cursor-by-id": by_id,
+    "position-before-event": position_first,
+}
 
 if __name__ == "__main__":
     from confide.cli import main

@@ -18,7 +18,11 @@ from pathlib import Path
 
 import asyncpg
 
-FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off")
+from support import canaries
+
+# A database is 7.5 MB on the disk before anything is in it: so many may lie there at once.
+KEPT = 20
+FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "autovacuum=off")
 CHOICE = "CONFIDE_TEST_POSTGRES"
 
 
@@ -44,6 +48,8 @@ class PostgresServer:
         self.port = _free_port()
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
+        self._databases: list[str] = []
+        self.found: list[str] = []  # secrets in the files of databases that are dropped
         self._own(self._root)
         self._run("initdb", "-D", str(self.data), "-U", "confide", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
 
@@ -83,16 +89,27 @@ class PostgresServer:
     def url(self, database: str) -> str:
         return f"postgresql://confide@127.0.0.1:{self.port}/{database}"
 
-    def new_database(self) -> str:
-        """Make an empty database and return its URL."""
+    def new_database(self, *, is_shared: bool = False) -> str:
+        """Make an empty database and return its URL; one that several tests share stays to the end."""
         name = f"t{secrets.token_hex(6)}"
         self.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        if not is_shared:
+            self._databases.append(name)
         return self.url(name)
+
+    def tidy(self, *, kept: int = KEPT) -> None:
+        """Between two tests: once there are many databases, search all that is on the disk, then drop them."""
+        if len(self._databases) < kept:
+            return
+        self.execute("CHECKPOINT")
+        self.found += canaries.search(self.files())[1]
+        while self._databases:
+            self.execute(f"DROP DATABASE IF EXISTS {self._databases.pop()} WITH (FORCE)")
 
     def execute(self, sql: str) -> None:
         """Run one statement, whether or not the caller stands in an event loop."""
         with ThreadPoolExecutor(1) as outside:
-            outside.submit(asyncio.run, _execute(self.url("postgres"), sql)).result()
+            outside.submit(asyncio.run, run_in(self.url("postgres"), sql)).result()
 
     def _wait(self) -> None:
         deadline = time.monotonic() + 30
@@ -136,7 +153,7 @@ class PostgresServer:
             os.chown(path, account.pw_uid, account.pw_gid)
 
 
-async def _execute(url: str, sql: str) -> None:
+async def run_in(url: str, sql: str) -> None:
     connection = await asyncpg.connect(url)
     await connection.execute(sql)
     await connection.close()

@@ -140,6 +140,9 @@ def running(folder: Path, *args: str, **more: Any) -> Iterator[Service]:
     service.start()
     try:
         yield service
+    except BaseException:
+        print(f"the service's log:\n{service.log.read_text()[-6_000:]}")
+        raise
     finally:
         if service.process is not None:
             service.kill()

@@ -1,4 +1,4 @@
-"""A small TCP proxy that can be cut, stalled and healed; all of its connections or those that say a word."""
+"""A small TCP proxy that can be slowed, cut, stalled and healed; all of its connections or those that say a word."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ class Proxy:
         self._target = target
         # With a word, only connections that have sent it are stalled: the others go on.
         self._only = only
+        # What is sent to the target waits so long each time.
+        self.delay_seconds = 0.0
         self._is_cut = False
         self._goes_on = asyncio.Event()
         self._goes_on.set()
@@ -65,7 +67,9 @@ class Proxy:
             to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._target)
             self._writers.add(to_writer)
             stalls = [self._only is None]
-            await asyncio.gather(self._pass(reader, to_writer, stalls), self._pass(to_reader, writer, stalls))
+            await asyncio.gather(
+                self._pass(reader, to_writer, stalls, is_there=True), self._pass(to_reader, writer, stalls)
+            )
         except (OSError, asyncio.CancelledError):
             pass
         finally:
@@ -75,12 +79,16 @@ class Proxy:
                 with contextlib.suppress(OSError, RuntimeError):
                     one.transport.abort()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stalls: list[bool]) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stalls: list[bool], *, is_there: bool = False
+    ) -> None:
         while data := await reader.read(65_536):
             if self._only is not None and self._only in data:
                 stalls[0] = True
             if stalls[0]:
                 await self._goes_on.wait()
+            if is_there and self.delay_seconds:
+                await asyncio.sleep(self.delay_seconds)
             writer.write(data)
             await writer.drain()
         writer.transport.abort()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from confide.domain.audits import AuditEntry
 from confide.domain.configs import Kind
 from confide.domain.names import Key
-from confide.ports import NewVersion, Replay, Store
+from confide.ports import NewVersion, Replay
 from confide.settings import Settings
 from confide.storage.engines import open_store
+from confide.stores import Store
 
 KEY = Key("acme", "crm")
 ENTRY = AuditEntry(at=1, action="save", outcome="created", actor=1, key=KEY, version=1)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from confide.domain.names import Key
 from support import catalogue, wire
 from support.canaries import canary
 from support.house import ADMIN, House, house_at, settings_for
@@ -84,7 +85,18 @@ async def furnish(house: House) -> dict[str, str]:
         for document in ({"username": "first"}, configuration):
             saved = await house.save(values[f"tok_{role}"], document, tenant=tenant)
             assert saved.status_code == 200
-    return values | {"tok_revoked": revoked, "tok_reader_sha256": sha256}
+    await house.parts.store.upkeep.prune(Key("acme", TYPE), after=0, until=1, limit=1)
+    return values | {"tok_revoked": revoked, "tok_reader_sha256": sha256, **await _cursors(house, values["tok_admin"])}
+
+
+async def _cursors(house: House, admin: str) -> dict[str, str]:
+    """Positions: of globex's last change, of a log that is no more, and of one that never was."""
+    params = {"tenant": "globex", "integration_type": TYPE}
+    listed = await house.ask("GET", "/config/versions", token=admin, params=params)
+    position = listed.json()["versions"][0]["position"]
+    epoch, *numbers = position.split(".")
+    ahead = ".".join([epoch, *(str(int(number) + 10**12) for number in numbers)])
+    return {"cursor_globex": position, "cursor_old": position.replace(epoch, "0" * 16), "cursor_future": ahead}
 
 
 @asynccontextmanager

@@ -81,7 +81,7 @@ def test_a_key_is_prepared_for_other_machines_before_it_wraps_anything(tmp_path:
             params = {"tenant": "new", "integration_type": "crm"}
             assert client.get("/config", params=params).status_code == 200
         done = confide("keys", "rotate", cwd=tmp_path)
-        assert done.stdout.startswith("3 keys are now wrapped")
+        assert done.stdout.startswith("4 keys are now wrapped")
         assert len(path.read_text().splitlines()) == 2
 
 
@@ -107,6 +107,6 @@ def test_a_ring_in_a_variable_is_used_as_it_is(tmp_path: Path) -> None:
         service.admin()
         assert not (service.data / "master.keys").exists()
     done = confide("keys", "rotate", cwd=tmp_path, env={"CONFIDE_MASTER_KEYS": f"{old},{new}"})
-    assert done.stdout.startswith("2 keys are now wrapped"), done.stderr
+    assert done.stdout.startswith("3 keys are now wrapped"), done.stderr
     with running(tmp_path, env={"CONFIDE_MASTER_KEYS": new}) as service:
         service.login()

@@ -53,6 +53,8 @@ def test_the_data_folder_is_for_its_owner_only(tmp_path: Path) -> None:
         modes = {path.name: path.stat().st_mode & 0o777 for path in service.data.iterdir()}
         assert {"confide.db", "master.keys", "confide.lock"} <= modes.keys()
         assert modes.pop("metrics") == 0o700
+        # Made with the first events that are written.
+        assert modes.pop("io", 0o700) == 0o700
         assert set(modes.values()) == {0o600}
 
 
@@ -188,7 +190,7 @@ def test_a_newer_schema_ends_the_start_with_6(tmp_path: Path) -> None:
     database.execute("INSERT INTO schema_migrations VALUES (9999, 'future', 'x', 1)")
     database.close()
     code, said = failed(tmp_path, CONFIDE_UNSAFE_DURABILITY="true")
-    assert (code, said) == (6, "confide: The store has schema 9999; this Confide knows 1.")
+    assert (code, said) == (6, "confide: The store has schema 9999; this Confide knows 2.")
 
 
 def test_a_database_that_may_lose_saves_ends_the_start_with_7(tmp_path: Path, postgres: PostgresServer) -> None:
@@ -323,7 +325,15 @@ def test_a_clean_stop_leaves_everything_in_the_one_file(tmp_path: Path) -> None:
         token = service.admin()
         assert confide("user", "list", cwd=tmp_path, env={"CONFIDE_TOKEN": token, "CONFIDE_URL": service.url}).stdout
         assert service.stop() == 0
-        assert {path.name for path in service.data.iterdir()} == {"confide.db", "confide.lock", "master.keys"}
+        assert {path.name for path in service.data.iterdir()} == {
+            "checkpoints.jsonl",
+            "confide.db",
+            "confide.lock",
+            "io",
+            "master.keys",
+        }
+        # And so of the I/O events: each worker ended its file.
+        assert {path.name for path in (service.data / "io").iterdir()} == {"0.db", "0.lock", "1.db", "1.lock"}
 
 
 def test_commands_on_the_host_are_as_durable_as_the_service(tmp_path: Path) -> None:

@@ -19,9 +19,19 @@ from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-LEGS = ("reads", "sqlite", "postgres_saves", "news", "rest")
+LEGS = ("reads", "sqlite", "postgres_saves", "news", "rest", "many", "cost", "io", "generators")
 # Roughly how many steps each leg tells of, for the bar.
-STEPS = {"reads": 8, "sqlite": 10, "postgres_saves": 12, "news": 4, "rest": 7}
+STEPS = {
+    "reads": 8,
+    "sqlite": 10,
+    "postgres_saves": 12,
+    "news": 4,
+    "rest": 7,
+    "many": 6,
+    "cost": 26,
+    "io": 96,
+    "generators": 3,
+}
 
 
 def main() -> None:
@@ -30,6 +40,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4, help="of each load")
     parser.add_argument("--rounds", type=int, default=5, help="of the cached reads")
     parser.add_argument("--configs", type=int, default=1_000_000, help="in the large stores")
+    parser.add_argument("--before", default="652fec9", help="the commit beside which the leg cost races")
     parser.add_argument("--json", type=Path, help="where the numbers go")
     parser.add_argument("--picture", type=Path, help="where the picture goes")
     chosen = parser.parse_args()
@@ -47,7 +58,9 @@ def main() -> None:
         def say(what: str) -> None:
             progress.update(task, description=what, advance=1)
 
-        race = Race(results, seconds=chosen.seconds, rounds=chosen.rounds, large=chosen.configs, say=say)
+        race = Race(
+            results, seconds=chosen.seconds, rounds=chosen.rounds, large=chosen.configs, before=chosen.before, say=say
+        )
         try:
             for leg in legs:
                 try:

@@ -10,10 +10,11 @@ from contextlib import ExitStack
 import peers
 import stores
 from load import Figures, measure, post
+from many import Crowd
+from observed import Observer
 from results import percentile, ratios
 from running import memory_bytes
 from seeds import CONFIGURATION, Seeded, key
-from track import Track
 
 import service
 from support.postgres import PostgresServer, binaries
@@ -29,7 +30,7 @@ ANSWER = b'{"tenant":"%b","integration_type":"%b","configuration":%b}' % (
 )
 
 
-class Race(Track):
+class Race(Crowd, Observer):
     """The legs of a run, each of which may be run alone."""
 
     def reads(self) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from confide.assembly import Parts, parts_of, prepare
+from confide.assembly import Parts, parts_of
 from confide.domain import grants
 from confide.domain.accounts import NewUser
 from confide.domain.bodies import write
 from confide.domain.configs import Kind
 from confide.domain.names import Key
 from confide.ports import NewVersion, SealContext
+from confide.preparation import prepare
 from confide.settings import Settings
 from confide.storage.clock import now
 from confide.storage.configs import APPEND, saved_args

@@ -20,12 +20,17 @@ READY_SECONDS = 30.0
 
 @contextmanager
 def confide(
-    folder: Path, seeded: Seeded, *options: str, durable: bool = False, cache_bytes: int | None = None
+    folder: Path,
+    seeded: Seeded,
+    *options: str,
+    durable: bool = False,
+    cache_bytes: int | None = None,
+    env: dict[str, str] | None = None,
 ) -> Iterator[tuple[int, int]]:
     """`confide serve`; yields its process id and port."""
     port = free_port()
     command = [sys.executable, "-m", "confide", "serve", "--port", str(port), "--data", seeded.settings.data, *options]
-    env = {"CONFIDE_DATABASE": seeded.settings.database_url}
+    env = {"CONFIDE_DATABASE": seeded.settings.database_url, **(env or {})}
     if not durable:
         command.append("--unsafe-durability")
     if cache_bytes is not None:

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from confide.api import accounts, docs, health, history, tenants, tokens
+from confide.api import accounts, audit, docs, health, history, tenants, tokens, types
 from confide.api.door import Door
 from confide.api.errors import problem
 from confide.api.models import Problem
@@ -41,8 +41,8 @@ def make_app(services: Callable[[], Services], *, version: str, lifespan: Lifesp
         responses={"default": {"model": Problem, "description": "A refusal"}},
         exception_handlers={HTTPException: _refused},
     )
-    for router in (accounts.router, tokens.router, history.router, tenants.router, health.router, docs.router):
-        app.include_router(router)
+    for part in (accounts, tokens, history, types, audit, tenants, health, docs):
+        app.include_router(part.router)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     return Door(app, services)
 

@@ -11,6 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.types import Receive, Scope
 
+from confide.api.under_way import is_asked_by
 from confide.domain import bodies
 from confide.domain.bodies import MAX_BODY_BYTES, Json
 from confide.domain.errors import (
@@ -59,7 +60,9 @@ class Call:
         self.services = services
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.who: Principal | None = None
+        self._who: Principal | None = None
+        # The answer goes on for as long as the caller stays.
+        self.is_stream = False
         self._body: bytes | None = None
         self._given = _gathered(scope["headers"])
 
@@ -129,11 +132,22 @@ class Call:
             raise NoToken
         return token
 
+    @property
+    def who(self) -> Principal | None:
+        """Who is asking, once that is known: what is done from then on is done for that user."""
+        return self._who
+
+    @who.setter
+    def who(self, principal: Principal) -> None:
+        self._who = principal
+        is_asked_by(principal)
+
     async def principal(self) -> Principal:
         """Who is asking; raises `NoToken` or `InvalidToken`."""
-        if self.who is None:
-            self.who = await self.services.tokens.principal(self.token())
-        return self.who
+        if self._who is None:
+            self.who = found = await self.services.tokens.principal(self.token())
+            return found
+        return self._who
 
     async def document(self) -> Json:
         """The body as one strict JSON object."""
@@ -162,6 +176,15 @@ class Call:
         if self._body is not None:
             return False
         return self._given.get(b"content-length", [b"0"]) != [b"0"] or b"transfer-encoding" in self._given
+
+    def accepts_events(self) -> bool:
+        """Whether the caller asks for server-sent events."""
+        return "text/event-stream" in (self.listed(b"accept") or "")
+
+    def take_time(self) -> None:
+        """The answer goes on: each question to the store has a time limit of its own from now on."""
+        answer_by.set(None)
+        self.is_stream = True
 
     async def body(self) -> bytes:
         """Read the body once; only one that the framing said is complete counts."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from confide.api import times
 from confide.api.answers import Answer, json_answer
 from confide.api.calls import Call
 from confide.api.plain_reads import floor_of
 from confide.api.prepared import FoundAnswer, answer_of
-from confide.api.times import written
 from confide.domain import configs, grants, names, secrets
-from confide.domain.configs import ConfigDraft, DryRun, Retirement, Saved
+from confide.domain.configs import ConfigDraft, ConfigLine, DryRun, Retirement, Saved
 from confide.domain.errors import (
+    Fault,
     IdempotencyKeyInvalid,
     InvalidCursor,
     InvalidName,
@@ -22,7 +23,9 @@ from confide.domain.errors import (
     UnknownMember,
 )
 from confide.domain.names import Key
+from confide.ports import ListFilter
 from confide.service.configs import Retry
+from confide.service.exporting import BrokenLine, ExportedConfig
 
 ADDRESS = ("tenant", "integration_type")
 MEMBERS = frozenset({"tenant", "integration_type", "configuration", "note"})
@@ -41,14 +44,15 @@ async def read(call: Call) -> Answer | FoundAnswer:
     by, is_away = await call.services.reading.who(token_hash)
     call.who = by
     call.must_have_no_body()
-    asked = call.parameters(needed=ADDRESS)
+    asked = call.parameters(needed=ADDRESS, known=("defaults",))
     key = names.key(asked["tenant"], asked["integration_type"])
+    is_bare = not switch(asked, "defaults", otherwise="on", words=("on", "off"))
     known, match = call.listed(b"if-none-match"), call.listed(b"if-match")
     condition = configs.condition(match, None)
     if known is not None:
         configs.tags(known)
     floor = floor_of(call.listed(b"cache-control"), call.header(b"config-min-version"))
-    found = await call.services.reading.read(key, by=by, floor=floor, is_away=is_away)
+    found = await call.services.reading.read(key, by=by, floor=floor, is_bare=is_bare, is_away=is_away)
     condition.must_hold(found.answer.version)
     return answer_of(found, known)
 
@@ -74,20 +78,23 @@ async def retire(call: Call) -> Answer:
 async def list_configs(call: Call) -> Answer:
     by = await call.principal()
     call.must_have_no_body()
-    asked = call.parameters(known=(*ADDRESS, "after", "limit"))
+    filters = ("changed_since", "unread_since", "conforms")
+    asked = call.parameters(known=(*ADDRESS, "after", "limit", *filters))
     wanted = grants.scope(asked.get("tenant", "*"), asked.get("integration_type", "*"))
-    limit = limit_of(asked.get("limit"))
-    lines = await call.services.configs.list(wanted, by=by, after=_cursor(asked.get("after")), limit=limit + 1)
+    limit, after = limit_of(asked.get("limit")), cursor(asked.get("after"))
+    more = ListFilter(*(times.read(name, asked.get(name)) for name in filters[:2]))
+    if asked.get("conforms") is not None:
+        if switch(asked, "conforms"):
+            raise MalformedParameter("The parameter conforms is false, or left out.")
+        found, last = await call.services.exporting.broken(wanted, by=by, after=after, limit=limit, more=more)
+        broken = [{**_line(one), "errors": [fault.as_json() for fault in one.faults]} for one in found]
+        return json_answer({"configs": broken, "next": None if last is None else ":".join(last)})
+    lines = await call.services.configs.list(wanted, by=by, after=after, limit=limit + 1, more=more)
     shown = lines[:limit]
     return json_answer(
         {
             "configs": [
-                {
-                    "tenant": line.key.tenant,
-                    "integration_type": line.key.integration_type,
-                    "version": line.version,
-                    "saved_at": written(line.saved_at),
-                }
+                {**_line(line), "last_read_at": None if line.last_read_at is None else times.written(line.last_read_at)}
                 for line in shown
             ],
             "next": ":".join(shown[-1].key) if len(lines) > limit else None,
@@ -95,11 +102,39 @@ async def list_configs(call: Call) -> Answer:
     )
 
 
+async def export(call: Call) -> Answer:
+    """A page of configs with what they hold, masked unless opened is asked for."""
+    by = await call.principal()
+    call.must_have_no_body()
+    asked = call.parameters(known=(*ADDRESS, "after", "limit", "secrets"))
+    wanted = grants.scope(asked.get("tenant", "*"), asked.get("integration_type", "*"))
+    is_opened = switch(asked, "secrets", otherwise="masked", words=("opened", "masked"))
+    limit, after = limit_of(asked.get("limit")), cursor(asked.get("after"))
+    found, last = await call.services.exporting.page(wanted, by=by, after=after, limit=limit, is_opened=is_opened)
+    lines = [{**_line(one), "masked": one.is_masked, "configuration": one.configuration} for one in found]
+    return json_answer({"configs": lines, "next": None if last is None else ":".join(last)})
+
+
+async def usage(call: Call) -> Answer:
+    """Who read a config, when last and how often."""
+    by = await call.principal()
+    call.must_have_no_body()
+    asked = call.parameters(needed=ADDRESS)
+    key = names.key(asked["tenant"], asked["integration_type"])
+    lines = await call.services.usage.of(key, by=by)
+    shown = [{**line._asdict(), "last_read_at": times.written(line.last_read_at)} for line in lines]
+    return json_answer({"usage": shown})
+
+
+def _line(line: ConfigLine | BrokenLine | ExportedConfig) -> dict[str, Any]:
+    return {**line.key._asdict(), "version": line.version, "saved_at": times.written(line.saved_at)}
+
+
 async def _save(call: Call, *, how: Any) -> Answer:
     by = await call.principal()
     document = await call.document()
     # After the body, which says tenant and type: a second place for them is refused.
-    is_dry = dry_run(call.parameters(known=("dry_run",)))
+    is_dry = switch(call.parameters(known=("dry_run",)), "dry_run")
     if not document.keys() <= MEMBERS:
         raise UnknownMember
     key = names.key(document.get("tenant"), document.get("integration_type"))
@@ -115,7 +150,8 @@ def saved_answer(saved: Saved) -> Answer:
     tenant, integration_type = saved.key
     headers = [(b"config-version", b"%d" % saved.version)]
     if saved.outcome is not configs.Outcome.RETIRED:
-        headers.append((b"etag", b'"%d"' % saved.version))
+        of_type = b"" if saved.type_version is None else b".%d" % saved.type_version
+        headers.append((b"etag", b'"%d%b"' % (saved.version, of_type)))
     if saved.is_replayed:
         headers.append((b"idempotency-replayed", b"true"))
     return json_answer(
@@ -124,6 +160,7 @@ def saved_answer(saved: Saved) -> Answer:
             "tenant": tenant,
             "integration_type": integration_type,
             "version": saved.version,
+            **_warned(saved.warnings),
         },
         headers=tuple(headers),
     )
@@ -131,15 +168,22 @@ def saved_answer(saved: Saved) -> Answer:
 
 def tried(found: DryRun) -> Answer:
     """What a save would come to, the diff as `GET /config/diff` writes it."""
-    return json_answer({"diff": found.diff, "outcome": found.outcome, "version": found.version})
+    document = {"diff": found.diff, "outcome": found.outcome, "version": found.version}
+    return json_answer(document | _warned(found.warnings))
 
 
-def dry_run(asked: Mapping[str, str]) -> bool:
-    """Read the parameter `dry_run`, which is `true` or `false`."""
-    value = asked.get("dry_run", "false")
-    if value not in ("true", "false"):
-        raise MalformedParameter("The parameter dry_run is true or false.")
-    return value == "true"
+def _warned(warnings: Sequence[Fault]) -> dict[str, Any]:
+    return {"warnings": [fault.as_json() for fault in warnings]} if warnings else {}
+
+
+def switch(
+    asked: Mapping[str, str], name: str, *, otherwise: str = "false", words: tuple[str, str] = ("true", "false")
+) -> bool:
+    """Read a parameter that is one of two words; whether it is the first of them."""
+    value = asked.get(name, otherwise)
+    if value not in words:
+        raise MalformedParameter(f"The parameter {name} is {words[0]} or {words[1]}.")
+    return value == words[0]
 
 
 def retry_of(call: Call, *, content: bytes) -> Retry | None:
@@ -159,7 +203,7 @@ def limit_of(text: str | None) -> int:
     return int(text)
 
 
-def _cursor(text: str | None) -> Key | None:
+def cursor(text: str | None) -> Key | None:
     if text is None:
         return None
     tenant, _, integration_type = text.partition(":")

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import secrets
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
+from time import monotonic_ns
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
-from confide.api import configs, log_lines, old_contract, plain_reads
+from confide.api import configs, old_contract, plain_reads, watch
 from confide.api.answers import Answer
 from confide.api.calls import Call, Disconnected
-from confide.api.errors import answer_for
+from confide.api.errors import answer_for, bug
 from confide.api.prepared import FoundAnswer, Prepared, answer_of
 from confide.api.services import Services
-from confide.domain.audits import Caller
+from confide.api.under_way import OTHER, UnderWay, is_asked_by
 from confide.domain.errors import MethodNotAllowed, NotFound
-from confide.domain.grants import Principal
-from confide.ports import ANSWER_SECONDS, answer_by, caller
+from confide.ports import caller
 from confide.service.lease import running_time
 from confide.service.wanted import WantedConfig
 
-Route = Callable[[Call], Awaitable[Answer | FoundAnswer]]
+Route = Callable[[Call], Awaitable[Answer | FoundAnswer | watch.WatchStream]]
 
+CACHED_ROUTE = "GET /config"
+CACHED = f"cached {CACHED_ROUTE}"
 # The routes that carry the load stay out of the framework.
 ROUTES: dict[str, dict[str, Route]] = {
     "/config": {
@@ -34,7 +34,10 @@ ROUTES: dict[str, dict[str, Route]] = {
         "PUT": configs.replace,
         "DELETE": configs.retire,
     },
+    "/config/usage": {"GET": configs.usage},
     "/configs": {"GET": configs.list_configs},
+    "/configs/export": {"GET": configs.export},
+    "/watch": {"GET": watch.watch},
 }
 
 
@@ -64,65 +67,78 @@ class Door:
                 return
         await self._in_time(scope, receive, send)
 
-    async def read(self, wanted: WantedConfig, *, address: str | None) -> Answer | FoundAnswer:
+    async def read(self, wanted: WantedConfig, *, address: str | None, traceparent: str | None) -> Answer | FoundAnswer:
         """Answer a plain read that memory may not answer alone; whatever happens, there is an answer.
 
         It leaves no line in the log unless it is refused: there are thousands a second.
         """
-        began = time.monotonic()
-        request_id = secrets.token_hex(8)
-        was_caller = caller.set(Caller(address, request_id))
-        was_due = answer_by.set(began + ANSWER_SECONDS)
-        who: Principal | None = None
+        reading = self._services().reading
         answer: Answer | FoundAnswer
-        try:
-            reading = self._services().reading
-            who, is_away = await reading.who(wanted.token_hash)
-            found = await reading.read(wanted.key, by=who, floor=wanted.floor, is_away=is_away)
-            answer = answer_of(found, wanted.known)
-        except Exception as error:  # noqa: BLE001 - the last resort, which knows what to say of each
-            answer = answer_for(error, request_id=request_id)
-        finally:
-            caller.reset(was_caller)
-            answer_by.reset(was_due)
-        if answer.status >= HTTPStatus.BAD_REQUEST:
-            log_lines.note("GET", "/config", answer.status, began=began, request_id=request_id, who=who)
-        return answer.with_header(b"request-id", request_id.encode())
+        with self._under_way("GET", "/config", address=address, traceparent=traceparent) as request:
+            request.route, request.is_logged = "/config", False
+            try:
+                request.who, is_away = await reading.who(wanted.token_hash)
+                is_asked_by(request.who)
+                found = await reading.read(wanted.key, by=request.who, floor=wanted.floor, is_away=is_away)
+                answer = answer_of(found, wanted.known)
+            except Exception as error:  # noqa: BLE001 - the last resort, which knows what to say of each
+                answer = answer_for(error, request_id=request.request_id)
+            request.status, request.sent_bytes = answer.status, len(answer.body)
+        return answer.with_header(b"request-id", request.request_id.encode())
+
+    def note_sample(self, wanted: WantedConfig, *, began: float, status: int) -> None:
+        """Note one of many reads that memory answered alone; `began` is `running_time`."""
+        services = self._services()
+        services.reading.begin_sample()
+        sample = services.io.begin(None)
+        sample.user_id = None if wanted.checked is None else wanted.checked.principal.user_id
+        took = int((running_time() - began) * 1e9)
+        amount = wanted.length if status == HTTPStatus.OK else 0
+        services.io.end(sample, CACHED, monotonic_ns() - took, outcome=str(status), amount=amount)
+
+    def _under_way(self, method: str, path: str, *, address: str | None, traceparent: str | None) -> UnderWay:
+        services = self._services()
+        return UnderWay(
+            method, path, io=services.io, traffic=services.traffic, address=address, traceparent=traceparent
+        )
 
     async def _read_plainly(self, wanted: WantedConfig, scope: Scope, send: Send) -> None:
+        now, reading = running_time(), self._services().reading
         try:
-            prepared: Prepared | None = self._services().reading.at_once(wanted, now=running_time())
+            prepared: Prepared | None = reading.at_once(wanted, now=now)
         except Exception as error:  # noqa: BLE001 - as in `read`
-            await answer_for(error, request_id="-").send(send)
+            self._services().traffic.note(CACHED_ROUTE, HTTPStatus.INTERNAL_SERVER_ERROR)
+            await bug(error).send(send)
             return
         if prepared is None:
             client = scope.get("client")
-            answer = await self.read(wanted, address=client[0] if client else None)
+            traceparent = traceparent_of(scope["headers"])
+            answer = await self.read(wanted, address=client[0] if client else None, traceparent=traceparent)
             await answer.send(send)
-        elif prepared.is_known(wanted.known):
+            return
+        if prepared.is_known(wanted.known):
             wanted.not_modified += 1
             await Answer(b"", HTTPStatus.NOT_MODIFIED, prepared.own_headers()).send(send)
         else:
             await send({"type": "http.response.start", "status": 200, "headers": prepared.headers()})
             await send({"type": "http.response.body", "body": prepared.body})
+        if reading.is_sample():
+            self.note_sample(wanted, began=now, status=304 if prepared.is_known(wanted.known) else 200)
 
     async def _in_time(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer within the time that a request has, under a request id, and leave a line in the log."""
-        began = time.monotonic()
-        request_id = secrets.token_hex(8)
         client = scope.get("client")
-        was_caller = caller.set(Caller(client[0] if client else None, request_id))
-        was_due = answer_by.set(began + ANSWER_SECONDS)
         call = Call(scope, receive, self._services())
-        sender = _Sender(send, request_id, call)
-        try:
-            await self._answered(call, sender)
-        except Disconnected:
-            return
-        finally:
-            caller.reset(was_caller)
-            answer_by.reset(was_due)
-            log_lines.note(call.method, call.path, sender.status, began=began, request_id=request_id, who=call.who)
+        address, traceparent = client[0] if client else None, traceparent_of(scope["headers"])
+        with self._under_way(call.method, call.path, address=address, traceparent=traceparent) as request:
+            sender = _Sender(send, request.request_id, call)
+            try:
+                await self._answered(call, sender)
+            except Disconnected:
+                return
+            finally:
+                request.status, request.sent_bytes, request.ended = sender.status, sender.sent_bytes, sender.ended
+                request.who, request.is_stream, request.route = call.who, call.is_stream, _route_of(call)
 
     async def _answered(self, call: Call, sender: _Sender) -> None:
         try:
@@ -161,6 +177,8 @@ class _Sender:
         self._call = call
         self.extra = [(b"request-id", request_id.encode())]
         self.status = 0
+        self.sent_bytes = 0
+        self.ended: int | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -168,8 +186,23 @@ class _Sender:
             # What was not read would be waited for, without a time limit: the connection ends with the answer.
             ending = [(b"connection", b"close")] if self._call.has_unread_body() else []
             message = {**message, "headers": [*message["headers"], *self.extra, *ending]}
+        else:
+            self.sent_bytes += len(message.get("body", b""))
+            self.ended = monotonic_ns()
         await self._send(message)
 
     async def refuse(self, answer: Answer) -> None:
         if not self.status:  # otherwise the answer had begun: there is nothing left to say
             await answer.send(self)
+
+
+def traceparent_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The header by which a caller says to which trace a request belongs."""
+    return next((value.decode("latin-1") for name, value in headers if name == b"traceparent"), None)
+
+
+def _route_of(call: Call) -> str:
+    if call.path in ROUTES:
+        return call.path
+    route = call.scope.get("route")
+    return OTHER if route is None else str(route.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 import logging
+import secrets
 from typing import Any
 
 from confide.api.answers import PROBLEM, Answer, Headers
@@ -68,6 +69,8 @@ STATUS: dict[type[Refusal], int] = {
     errors.PasswordTooLong: 422,
     errors.PasswordCommon: 422,
     errors.PasswordMissing: 422,
+    errors.SchemaInvalid: 422,
+    errors.SchemaBroken: 422,
     errors.ConfirmWrong: 422,
     errors.RateLimited: 429,
     errors.HeadersTooLarge: 431,
@@ -100,6 +103,12 @@ def answer_for(error: Exception, *, request_id: str) -> Answer:
     return problem(errors.InternalError())
 
 
+def bug(error: Exception) -> Answer:
+    """The answer where not even a request was begun: it gets an id now, for it must be found in the log."""
+    request_id = secrets.token_hex(8)
+    return answer_for(error, request_id=request_id).with_header(b"request-id", request_id.encode())
+
+
 def problem(refusal: Refusal) -> Answer:
     """Write a refusal as a problem document; it never holds what the caller sent."""
     status = STATUS[type(refusal)]
@@ -112,9 +121,7 @@ def problem(refusal: Refusal) -> Answer:
         "error": refusal.detail,
     }
     if refusal.faults:
-        document["errors"] = [
-            {"pointer": fault.pointer, "code": fault.code, "detail": fault.detail} for fault in refusal.faults
-        ]
+        document["errors"] = [fault.as_json() for fault in refusal.faults]
     return Answer(bodies.write(document), status, _headers(refusal), PROBLEM)
 
 

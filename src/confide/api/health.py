@@ -12,9 +12,12 @@ from confide.api.metrics import TEXT
 from confide.api.models import Health
 from confide.api.routes import HALF_OPEN, OPEN, Asked, StrictRoute
 from confide.domain.errors import Busy, NotAllowed
-from confide.ports import Store, Unreachable
+from confide.ports import Unreachable
+from confide.stores import Store
 
 ANSWER_SECONDS = 1.0
+# Watchers and the audit chain wait for a transaction that is under way: for longer than that, health says so.
+HORIZON_SECONDS = 5.0
 
 router = APIRouter(route_class=StrictRoute, tags=["health"])
 
@@ -44,6 +47,8 @@ async def ready(call: Asked) -> Answer:
         (hindered if services.reading.is_past_stale() else worrying).append("store-unavailable")
     elif not services.lease.holds():
         worrying.append("news-unavailable")
+    elif services.store.news.horizon_age() > HORIZON_SECONDS:
+        worrying.append("watch-delayed")
     status = "unavailable" if hindered else "degraded" if worrying else "ok"
     return json_answer({"status": status, "reasons": hindered + worrying}, status=503 if hindered else 200)
 

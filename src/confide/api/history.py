@@ -81,7 +81,7 @@ async def roll_back(
     key = names.key(body.tenant, body.integration_type)
     condition = configs.condition(call.listed(b"if-match"), call.listed(b"if-none-match"))
     rollback = Rollback(key, body.version, configs.note(body.note))
-    if config_routes.dry_run({} if dry_run is None else {"dry_run": dry_run}):
+    if config_routes.switch({} if dry_run is None else {"dry_run": dry_run}, "dry_run"):
         return config_routes.tried(await call.services.configs.try_out(rollback, by=by, condition=condition))
     retry = config_routes.retry_of(call, content=await call.body())
     saved = await call.services.configs.roll_back(rollback, by=by, condition=condition, retry=retry)

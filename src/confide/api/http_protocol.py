@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
+from time import monotonic_ns
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from confide.api import log_lines
 from confide.api.calls import MAX_HEADERS_BYTES, MAX_URI_BYTES
+from confide.api.door import Door
 from confide.api.errors import problem
+from confide.api.under_way import OTHER
 from confide.domain.errors import HeadersTooLarge, MalformedRequest, Refusal, RequestTimeout
 
 HEAD_SECONDS = 10.0
@@ -23,6 +29,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        app: Any = self.app
+        # Behind a proxy the server's own middleware stands before the door.
+        self._door: Door = getattr(app, "app", app)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -40,6 +49,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        # An answer that goes on ends a caller who takes nothing: closing would wait for what was written.
+        self.scope["confide.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
         self._is_in_head = True
         if self._head_timer is None:
             self._await_head()
@@ -80,5 +91,12 @@ class GuardedProtocol(HttpToolsProtocol):
             cycle.message_event.set()
         # While an answer is under way a second one would be taken for its end: only close.
         if cycle is None or cycle.response_complete or not cycle.response_started:
-            self.transport.write(problem(refusal).as_bytes([(b"connection", b"close")]))
+            request_id = secrets.token_hex(8)
+            answer = problem(refusal).with_header(b"request-id", request_id.encode())
+            self.transport.write(answer.as_bytes([(b"connection", b"close")]))
+            # Nobody knows what it would have asked for.
+            self._door.services.traffic.note(OTHER, answer.status)
+            log_lines.note(
+                "-", "-", answer.status, began=monotonic_ns(), request_id=request_id, trace_id=None, who=None
+            )
         self.transport.close()

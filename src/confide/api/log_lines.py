@@ -20,19 +20,29 @@ class Line(dict[str, Any]):
         return json.dumps(self)
 
 
-def note(method: str, path: str, status: int, *, began: float, request_id: str, who: Principal | None) -> None:
-    """Log a request that is answered; `began` is on the monotonic clock."""
+def note(
+    method: str,
+    path: str,
+    status: int,
+    *,
+    began: int,
+    request_id: str,
+    trace_id: str | None,
+    who: Principal | None,
+) -> None:
+    """Log a request that is answered; `began` is `monotonic_ns`."""
     if not _requests.isEnabledFor(logging.INFO):
         return
     line = Line(
         method=method,
         path=path,
         status=status,
-        milliseconds=round((time.monotonic() - began) * 1_000, 2),
+        milliseconds=round((time.monotonic_ns() - began) / 1e6, 2),
         request_id=request_id,
         user_id=who.user_id if who else None,
         event="request",
         level="info",
+        **({} if trace_id is None else {"trace_id": trace_id}),
         timestamp=datetime.now(UTC).isoformat().replace("+00:00", "Z"),
     )
     # Not by `info`: it would look for the place in the code that called it.

@@ -19,6 +19,12 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
 
+class FaultShape(BaseModel):
+    pointer: str = Field(description="A JSON Pointer (RFC 6901) to the place.")
+    code: str
+    detail: str
+
+
 class GrantShape(Strict):
     """A role on a tenant pattern and an integration type pattern: an exact name, `prefix*` or `*`."""
 
@@ -157,6 +163,7 @@ class DryRunShape(BaseModel):
     diff: ConfigDiff
     outcome: Literal["created", "updated", "unchanged"]
     version: int
+    warnings: list[FaultShape] | None = Field(default=None, description="What breaks the schema; left out if nothing.")
 
 
 class RollbackShape(Strict):
@@ -164,6 +171,45 @@ class RollbackShape(Strict):
     integration_type: str = Field(examples=["flight-information-system"])
     version: int = Field(ge=1, lt=2**63, examples=[1])
     note: str | None = Field(default=None, examples=["the new password was wrong"])
+
+
+_SCHEMA = {
+    "type": "object",
+    "required": ["username", "password"],
+    "properties": {"password": {"type": "string", "writeOnly": True}, "timeout_seconds": {"default": 30}},
+}
+
+
+class TypePut(Strict):
+    """What a type shall be. `schema` is JSON Schema 2020-12; null if there is none."""
+
+    json_schema: dict[str, Any] | None = Field(default=None, alias="schema", examples=[_SCHEMA])
+    mode: Literal["warn", "enforce"] = Field(default="warn", description="What a fault means for a save.")
+    keep: int = Field(default=100, description="Versions of each config that are kept, 1 to 100,000.")
+    note: str | None = Field(default=None, description="Why, in one line.")
+
+
+class TypeSaved(BaseModel):
+    message: str = Field(examples=["Integration type 'flight-information-system' is created"])
+    name: str
+    version: int
+
+
+class TypeLine(BaseModel):
+    name: str
+    version: int
+    mode: Literal["warn", "enforce"]
+    keep: int
+    saved_at: str
+    note: str | None
+
+
+class TypeShape(TypeLine):
+    json_schema: dict[str, Any] | None = Field(alias="schema", examples=[_SCHEMA])
+
+
+class TypeList(BaseModel):
+    types: list[TypeLine]
 
 
 class ConfigShape(BaseModel):
@@ -177,6 +223,7 @@ class ConfigSaved(BaseModel):
     tenant: str
     integration_type: str
     version: int
+    warnings: list[FaultShape] | None = Field(default=None, description="What breaks the schema; left out if nothing.")
 
 
 class ConfigLine(BaseModel):
@@ -184,11 +231,102 @@ class ConfigLine(BaseModel):
     integration_type: str
     version: int
     saved_at: str
+    last_read_at: str | None = Field(default=None, description="By whatever token; to ten seconds.")
+    errors: list[FaultShape] | None = Field(default=None, description="With `conforms=false`: what breaks the schema.")
+
+
+class ExportedLine(BaseModel):
+    tenant: str
+    integration_type: str
+    version: int
+    saved_at: str
+    masked: bool
+    configuration: dict[str, Any] | None = Field(description="Null if what is stored does not open.")
+
+
+class ConfigExport(BaseModel):
+    configs: list[ExportedLine]
+    next: str | None = Field(description="Pass it as `after` to go on; null at the end.")
+
+
+class UsageShape(BaseModel):
+    token_id: int
+    login: str | None
+    label: str | None
+    last_read_at: str
+    reads: int
+
+
+class UsageList(BaseModel):
+    usage: list[UsageShape] = Field(description="The latest first, at most 1,000.")
 
 
 class ConfigList(BaseModel):
     configs: list[ConfigLine]
     next: str | None = Field(description="Pass it as `after` to go on; null at the end.")
+
+
+class ChangeShape(BaseModel):
+    event: Literal["saved", "retired", "type-changed"]
+    tenant: str | None = Field(description="Null where an integration type was changed.")
+    integration_type: str
+    version: int
+    position: str
+
+
+class ChangeList(BaseModel):
+    events: list[ChangeShape]
+    position: str = Field(description="Pass it as `after` to go on.")
+
+
+class AuditEntryShape(BaseModel):
+    number: int = Field(description="Its place in the chain.")
+    at: str
+    action: str = Field(examples=["save"])
+    outcome: str = Field(examples=["updated"])
+    actor: str | None = Field(description="A login, if that user is still there.")
+    actor_id: int | None
+    token_id: int | None
+    address: str | None
+    request_id: str | None
+    tenant: str | None
+    integration_type: str | None
+    version: int | None
+    subject: str | None
+    position: str | None = Field(description="Of the change that it explains.")
+
+
+class AuditList(BaseModel):
+    entries: list[AuditEntryShape]
+    next: str | None = Field(description="Pass it as `after` to go on; null at the end.")
+
+
+class CheckpointShape(BaseModel):
+    checkpoint: int = Field(description="How many entries it covers.")
+    link: str
+    at: int = Field(description="Microseconds since 1970.")
+    public_key: str
+    signature: str = Field(description="Ed25519 (RFC 8032), hexadecimal.")
+
+
+class CheckpointList(BaseModel):
+    public_key: str
+    checkpoints: list[CheckpointShape]
+
+
+class BadShape(BaseModel):
+    number: int
+    why: str
+
+
+class ProofShape(BaseModel):
+    """How far the chain was checked, and the first entry that is not as it was."""
+
+    checked: int
+    ok: bool
+    first_bad: BadShape | None
+    unlinked: int = Field(description="Entries older than a minute that are not in the chain: somebody put them there.")
+    next: str | None
 
 
 class TenantDestroyed(BaseModel):
@@ -201,12 +339,6 @@ class Health(BaseModel):
     reasons: list[str]
 
 
-class FaultShape(BaseModel):
-    pointer: str = Field(description="A JSON Pointer (RFC 6901) to the place.")
-    code: str
-    detail: str
-
-
 class Problem(BaseModel):
     """A refusal (RFC 9457). `code` is stable; nothing that was sent is repeated."""
 
@@ -217,6 +349,22 @@ class Problem(BaseModel):
     detail: str
     error: str
     errors: list[FaultShape] | None = None
+
+
+class BrokenShape(BaseModel):
+    tenant: str
+    integration_type: str
+    version: int
+    errors: list[FaultShape]
+
+
+class ConformityShape(BaseModel):
+    """Which configs break a schema."""
+
+    checked: int
+    broken: int
+    configs: list[BrokenShape] = Field(description="The first 1,000 of them.")
+    next: str | None = Field(description="Pass it as `after` to go on; null once all were checked.")
 
 
 def grants_of(shapes: list[GrantShape] | None) -> tuple[Grant, ...] | None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from confide.api.models import ConfigDraft, ConfigList, ConfigSaved, ConfigShape, DryRunShape
+from confide.api.models import (
+    ChangeList,
+    ConfigDraft,
+    ConfigExport,
+    ConfigList,
+    ConfigSaved,
+    ConfigShape,
+    DryRunShape,
+    UsageList,
+)
 
 _Operation = dict[str, Any]
 
@@ -48,6 +57,7 @@ def _in_header(name: str, description: str) -> _Operation:
 
 _TENANT = _in_query("tenant", "An exact name.", required=True, example="acme")
 _TYPE = _in_query("integration_type", "An exact name.", required=True, example="flight-information-system")
+_DEFAULTS = _in_query("defaults", "`off`: what is stored, without the defaults of its type.")
 _IF_MATCH = _in_header("If-Match", "Only if this is the config's current tag; otherwise 412.")
 _IF_NONE_MATCH = _in_header("If-None-Match", "`*`: only if there is no such config; otherwise 412.")
 _KNOWN_TAG = _in_header("If-None-Match", "A tag that is known; 304 if it is still current.")
@@ -86,7 +96,7 @@ CONFIG_PATHS: dict[str, dict[str, _Operation]] = {
         "get": _operation(
             "Read a config",
             "The current version. Viewers see secrets as `********`.",
-            parameters=[_TENANT, _TYPE, _KNOWN_TAG, _IF_MATCH],
+            parameters=[_TENANT, _TYPE, _DEFAULTS, _KNOWN_TAG, _IF_MATCH],
             responses={
                 "200": _answered(ConfigShape, headers=_HEADERS),
                 "304": {"description": "The known tag is still current."},
@@ -105,6 +115,30 @@ CONFIG_PATHS: dict[str, dict[str, _Operation]] = {
             responses={"200": _answered(ConfigSaved)},
         ),
     },
+    "/watch": {
+        "get": _operation(
+            "Watch changes",
+            "Server-sent events: `id` is the position, `event` what happened, `data` says to what, never a body. Each"
+            " change once, in order; go on by `Last-Event-ID` or `after`, otherwise it begins now. An `id` alone every"
+            " 15 seconds shows that the stream lives. `bye` says that this process ends, `refused` that the token did.",
+            parameters=[
+                _in_query("tenant", "A name, `prefix*` or `*`."),
+                _in_query("integration_type", "A name, `prefix*` or `*`."),
+                _in_query("after", "A position; `0` is the beginning of the log."),
+                _in_query("wait", "Seconds, 0 to 60: no stream, but one answer once there is something to tell."),
+                _in_header("Last-Event-ID", "The last position that was heard; it wins over `after`."),
+            ],
+            responses={
+                "200": {
+                    "description": "Events",
+                    "content": {
+                        "text/event-stream": {"schema": {"type": "string"}},
+                        "application/json": {"schema": _schema(ChangeList)},
+                    },
+                }
+            },
+        ),
+    },
     "/configs": {
         "get": _operation(
             "List configs",
@@ -114,8 +148,34 @@ CONFIG_PATHS: dict[str, dict[str, _Operation]] = {
                 _in_query("integration_type", "A name, `prefix*` or `*`."),
                 _in_query("after", "The `next` of the page before."),
                 _in_query("limit", "1 to 1,000; 100 if left out."),
+                _in_query("changed_since", "RFC 3339: saved at that time or later."),
+                _in_query("unread_since", "RFC 3339: read by nobody since, and not saved since either."),
+                _in_query("conforms", "`false`: only those that break the schema of their type, with where."),
             ],
             responses={"200": _answered(ConfigList)},
+        ),
+    },
+    "/configs/export": {
+        "get": _operation(
+            "Export configs",
+            "Configs with what they hold, as it is stored, in order of key, as many as can be opened in a second;"
+            " `next` goes on. Opened, secrets are shown where the caller may read them, and each such page is audited.",
+            parameters=[
+                _in_query("tenant", "A name, `prefix*` or `*`."),
+                _in_query("integration_type", "A name, `prefix*` or `*`."),
+                _in_query("after", "The `next` of the page before."),
+                _in_query("limit", "1 to 1,000; 100 if left out."),
+                _in_query("secrets", "`masked` or `opened`; masked if left out."),
+            ],
+            responses={"200": _answered(ConfigExport)},
+        ),
+    },
+    "/config/usage": {
+        "get": _operation(
+            "Who reads a config",
+            "Each token that read it, when last and how often, written down every ten seconds. For editors.",
+            parameters=[_TENANT, _TYPE],
+            responses={"200": _answered(UsageList)},
         ),
     },
 }

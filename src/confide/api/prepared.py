@@ -75,6 +75,10 @@ class FoundAnswer:
         self._prepared = prepared
         self._more = more
 
+    @property
+    def body(self) -> bytes:
+        return self._prepared.body
+
     def with_header(self, name: bytes, value: bytes) -> FoundAnswer:
         return FoundAnswer(self._prepared, (*self._more, (name, value)))
 

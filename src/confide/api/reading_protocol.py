@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from http import HTTPStatus
 from time import CLOCK_BOOTTIME, clock_gettime
 from typing import Any
 
 from confide.api.answers import lines_of
-from confide.api.door import Door
-from confide.api.errors import answer_for
+from confide.api.door import CACHED_ROUTE
+from confide.api.errors import bug
 from confide.api.http_protocol import GuardedProtocol
 from confide.api.prepared import COMMON_LINES, DESCRIBED_LINES, FOUND, NOT_MODIFIED, Prepared
 from confide.service.lease import running_time
@@ -17,6 +19,8 @@ from confide.service.wanted import WantedConfig
 # A head that was seen before is known by its digest and not read again; what it may have is decided each time.
 MOST_HEAD_BYTES = 2_048
 _BEGIN = b"GET /config?"
+# Looked for only where the store is asked.
+_TRACEPARENT = re.compile(rb"\r\ntraceparent:[ \t]*([0-9a-f-]{55,100})[ \t]*\r\n", re.IGNORECASE)
 
 
 class ReadingProtocol(GuardedProtocol):
@@ -38,8 +42,7 @@ class ReadingProtocol(GuardedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         app: Any = self.app
-        self._door: Door = getattr(app, "app", app)
-        self._is_behind_proxy = app is not self._door  # then the server's own middleware stands before it
+        self._is_behind_proxy = app is not self._door
         self._heads, self._answers = self._door.services.heads, self._door.services.reading
 
     def data_received(self, data: bytes) -> None:
@@ -94,7 +97,7 @@ class ReadingProtocol(GuardedProtocol):
             if prepared is None:
                 if self._is_behind_proxy:
                     return False  # the address of the caller is in a header, which the application reads
-                self._read(wanted)
+                self._read(wanted, head)
                 return True
             server = self.server_state
             if self._headers_of_now is not server.default_headers:
@@ -106,18 +109,28 @@ class ReadingProtocol(GuardedProtocol):
                 self.transport.write(self._found + prepared.raw)
             server.total_requests += 1
         except Exception as error:  # noqa: BLE001 - a bug, of which the caller is told that it is one
-            self.transport.write(answer_for(error, request_id="-").as_bytes([(b"connection", b"close")]))
+            self._door.services.traffic.note(CACHED_ROUTE, HTTPStatus.INTERNAL_SERVER_ERROR)
+            self.transport.write(bug(error).as_bytes([(b"connection", b"close")]))
             self.transport.close()
+            return True
+        # As `is_sample` does, without the call.
+        self._answers.until_sample -= 1
+        if not self._answers.until_sample:
+            is_known = wanted.known is not None and prepared.is_known(wanted.known)
+            self._door.note_sample(wanted, began=now, status=304 if is_known else 200)
         return True
 
-    def _read(self, wanted: WantedConfig) -> None:
+    def _read(self, wanted: WantedConfig, head: bytes) -> None:
         self.flow.pause_reading()  # nothing else is answered before this is
-        self._reading = self.loop.create_task(self._read_and_answer(wanted))
+        self._reading = self.loop.create_task(self._read_and_answer(wanted, head))
         self.tasks.add(self._reading)
         self._reading.add_done_callback(self.tasks.discard)
 
-    async def _read_and_answer(self, wanted: WantedConfig) -> None:
-        answer = await self._door.read(wanted, address=self.client[0] if self.client else None)
+    async def _read_and_answer(self, wanted: WantedConfig, head: bytes) -> None:
+        trace = _TRACEPARENT.search(head)
+        answer = await self._door.read(
+            wanted, address=self.client[0] if self.client else None, traceparent=trace and trace[1].decode()
+        )
         self._reading = None
         self.server_state.total_requests += 1
         if self.transport.is_closing():

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from confide.api.answers import Answer
 from confide.api.calls import Call, Disconnected
 from confide.api.errors import answer_for
+from confide.api.streams import EventStream
 from confide.domain.bodies import Json, pointer
 from confide.domain.errors import Fault, InvalidBody, UnknownMember
 from confide.ports import caller
@@ -45,7 +46,7 @@ class StrictRoute(APIRoute):
             call: Call = request.scope["confide.call"]
             try:
                 arguments = await self._arguments(call, request.path_params)
-                answer: Answer = await self.endpoint(call, **arguments)
+                answer: Answer | EventStream = await self.endpoint(call, **arguments)
             except Disconnected:
                 raise
             except Exception as error:  # noqa: BLE001 - here, for the framework would answer before the door can

@@ -1,12 +1,25 @@
-"""Times as they are shown: RFC 3339 in UTC, from the store's microseconds."""
+"""Times as people and programs read and write them: RFC 3339."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from confide.domain.errors import MalformedParameter
 from confide.ports import SECOND
+from confide.times import MOMENT, read_moment
 
 
 def written(microseconds: int) -> str:
+    """Write a time to the millisecond."""
     moment = datetime.fromtimestamp(microseconds / SECOND, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def read(name: str, text: str | None) -> int | None:
+    """Read a parameter that is a time with its zone, in microseconds since 1970."""
+    if text is None:
+        return None
+    try:
+        return read_moment(text)
+    except ValueError:
+        raise MalformedParameter(f"The parameter {name} is a time with its zone, such as {MOMENT}.") from None

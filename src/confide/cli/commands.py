@@ -6,7 +6,7 @@ import sys
 
 import rich_click as click
 
-from confide.cli import configs, host, keys, session, tokens, users
+from confide.cli import audit, configs, host, io, keys, load, moving, session, tokens, types, users
 from confide.cli.serving import serve
 from confide.client import ConfideError
 
@@ -40,6 +40,12 @@ for command in (
     users.user,
     tokens.token,
     configs.config,
+    types.type_group,
+    audit.audit,
+    io.io,
+    load.load,
+    moving.export_configs,
+    moving.import_configs,
 ):
     confide.add_command(command)
 

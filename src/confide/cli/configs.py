@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import rich_click as click
 
-from confide.cli import history
+from confide.cli import history, watching
 from confide.cli.history import dry_run_option, note_option, say_saved
-from confide.cli.options import all_pages, as_json, show, show_table
-from confide.cli.session import connected, found, url_option
+from confide.cli.options import all_pages, as_json, show, show_broken, show_table
+from confide.cli.session import connected, found, naming, url_option
 from confide.client.calls import request
 
 
@@ -21,11 +21,13 @@ def config() -> None:
 @config.command()
 @click.argument("tenant")
 @click.argument("integration_type")
+@click.option("--no-defaults", "is_bare", is_flag=True, help="As it is stored, without the defaults of its type.")
 @url_option
-def get(tenant: str, integration_type: str, *, url: str | None) -> None:
+def get(tenant: str, integration_type: str, *, is_bare: bool, url: str | None) -> None:
     """Print a configuration as JSON; secrets are masked if you are a viewer."""
     with connected(url) as client:
-        asked = request("GET", "/config", params={"tenant": tenant, "integration_type": integration_type})
+        params = {"tenant": tenant, "integration_type": integration_type, **({"defaults": "off"} if is_bare else {})}
+        asked = request("GET", "/config", params=params)
         show(found(client, asked, f"no config '{tenant} : {integration_type}'")["configuration"])
 
 
@@ -60,16 +62,50 @@ def set_config(
 @config.command("list")
 @click.argument("tenant", default="*")
 @click.argument("integration_type", default="*")
+@click.option("--changed-since", help="Saved at that time or later; RFC 3339, such as 2026-11-24T09:15:00Z.")
+@click.option("--unread-since", help="Read by nobody since, and not saved since either.")
+@click.option("--broken", is_flag=True, help="Only those that break the schema of their type.")
 @as_json
 @url_option
-def list_configs(tenant: str, integration_type: str, *, is_json: bool, url: str | None) -> None:
+def list_configs(
+    tenant: str,
+    integration_type: str,
+    *,
+    changed_since: str | None,
+    unread_since: str | None,
+    broken: bool,
+    is_json: bool,
+    url: str | None,
+) -> None:
     """List configs; both arguments may be a name, a prefix* or *."""
+    wanted: dict[str, Any] = {"changed_since": changed_since, "unread_since": unread_since}
+    if broken:
+        wanted["conforms"] = "false"
     with connected(url) as client:
-        lines = all_pages("configs", lambda after: client.list(tenant, integration_type, after=after))
+        lines = all_pages("configs", lambda after: client.list(tenant, integration_type, after=after, **wanted))
     if is_json:
         show(lines)
         return
-    columns = ("tenant", "integration_type", "version", "saved_at")
+    if broken:
+        show_broken(lines)
+        return
+    columns = ("tenant", "integration_type", "version", "saved_at", "last_read_at")
+    show_table(columns, [[line[column] for column in columns] for line in lines])
+
+
+@config.command()
+@click.argument("tenant")
+@click.argument("integration_type")
+@as_json
+@url_option
+def usage(tenant: str, integration_type: str, *, is_json: bool, url: str | None) -> None:
+    """List who reads a config: each token, when last and how often."""
+    with connected(url) as client, naming(f"no config '{tenant} : {integration_type}'"):
+        lines = client.usage(tenant, integration_type)["usage"]
+    if is_json:
+        show(lines)
+        return
+    columns = ("token_id", "login", "label", "last_read_at", "reads")
     show_table(columns, [[line[column] for column in columns] for line in lines])
 
 
@@ -88,3 +124,4 @@ config.add_command(history.history)
 config.add_command(history.version)
 config.add_command(history.diff)
 config.add_command(history.rollback)
+config.add_command(watching.watch)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rich_click as click
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from confide.cli.options import must_exist, settings_of, store_options
+from confide.cli.options import must_exist, progress, settings_of, store_options
 
 if TYPE_CHECKING:
     from confide.settings import Settings
@@ -57,7 +54,7 @@ def restore(file: Path, **given: str | None) -> None:
 
 
 async def _migrate(settings: Settings) -> list[str]:
-    from confide.assembly import store_of  # noqa: PLC0415 - help must not load a server
+    from confide.preparation import store_of  # noqa: PLC0415 - help must not load a server
 
     store = store_of(settings, accepts_unsafe=True)
     await store.connect()
@@ -68,22 +65,21 @@ async def _migrate(settings: Settings) -> list[str]:
 
 
 async def _backup(settings: Settings, file: Path) -> int:
-    from confide.assembly import store_of  # noqa: PLC0415 - help must not load a server
+    from confide.preparation import store_of  # noqa: PLC0415 - help must not load a server
     from confide.storage import archives  # noqa: PLC0415 - as above
 
     store = store_of(settings, accepts_unsafe=True)
     await store.open()
     try:
-        with _progress("Backing up") as progress:
-            task = progress.add_task("rows", total=None)
-            return await archives.write(store, file, progress=lambda count: progress.update(task, completed=count))
+        with progress("Backing up", "rows") as tell:
+            return await archives.write(store, file, progress=tell)
     finally:
         await store.close()
 
 
 async def _restore(settings: Settings, file: Path) -> int:
-    from confide.assembly import keys_of, ring_of, store_of  # noqa: PLC0415 - help must not load a server
     from confide.ports import MasterKeyMissing  # noqa: PLC0415 - as above
+    from confide.preparation import keys_of, ring_of, store_of  # noqa: PLC0415 - help must not load a server
     from confide.storage import archives  # noqa: PLC0415 - as above
 
     count = await asyncio.to_thread(archives.check, file)
@@ -93,7 +89,7 @@ async def _restore(settings: Settings, file: Path) -> int:
         await store.migrate()
         if not await store.is_empty():
             raise click.ClickException("The store is not empty; restore into a new data folder or database.")
-        with _progress("Restoring"):
+        with progress("Restoring", "rows"):
             await store.load(archives.read(file))
         try:
             ring_of(settings)
@@ -103,15 +99,3 @@ async def _restore(settings: Settings, file: Path) -> int:
         return count
     finally:
         await store.close()
-
-
-def _progress(what: str) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn(what),
-        TextColumn("{task.completed:,.0f} rows"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=not sys.stderr.isatty(),
-    )

@@ -38,8 +38,8 @@ def rotate(*, prepare: bool, **given: str | None) -> None:
 
 
 async def _rotate(settings: Settings, *, prepare: bool) -> str:
-    from confide.assembly import keys_of, store_of  # noqa: PLC0415 - help must not load a server
     from confide.crypto.master_keys import FILE_NAME, add_to_file, new_master_key, rotating  # noqa: PLC0415 - as above
+    from confide.preparation import keys_of, store_of  # noqa: PLC0415 - help must not load a server
 
     if prepare and settings.master_keys is not None:
         raise click.UsageError("With CONFIDE_MASTER_KEYS there is no file to prepare: put the new key last there.")

@@ -6,7 +6,9 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,12 +17,49 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from confide.times import MOMENT, SPANS, read_moment, read_span
+
 if TYPE_CHECKING:
     from confide.settings import Settings
 
+# What was checked is not as it should be; 1 is a refusal.
+FOUND_FAULTS = 10
+# As a shell says that a program was ended by SIGINT.
+STOPPED = 130
 C = TypeVar("C", bound=Callable[..., Any])
 
 as_json = click.option("--json", "is_json", is_flag=True, help="Print JSON.")
+
+
+class Span(click.ParamType[float]):
+    """A stretch of time, as seconds."""
+
+    name = "span"
+
+    def __init__(self, *, may_be_zero: bool = False) -> None:
+        self._may_be_zero = may_be_zero
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            return read_span(str(value), may_be_zero=self._may_be_zero)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Since(click.ParamType[int]):
+    """A moment, or a stretch of time that ends now; as microseconds since 1970."""
+
+    name = "span or time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        try:
+            return read_moment(text) if "-" in text else max(0, round((time.time() - read_span(text)) * 1e6))
+        except ValueError:
+            said = f"{text!r} is neither a span such as {SPANS} nor a time with its zone, such as {MOMENT}."
+            self.fail(said, param, ctx)
 
 
 def store_options(command: C) -> C:
@@ -117,6 +156,34 @@ def unknown_variables() -> set[str]:
 
     known = {variable(name) for name in Settings.model_fields} | {"CONFIDE_URL", "CONFIDE_TOKEN"}
     return {name for name in os.environ if name.startswith("CONFIDE_") and name not in known}
+
+
+def show_broken(configs: Iterable[dict[str, Any]]) -> None:
+    """Configs with the places where they break the schema of their type."""
+    for config in configs:
+        click.echo(f"{config['tenant']} : {config['integration_type']}, version {config['version']}")
+        for fault in config["errors"]:
+            click.echo(f"  {fault['pointer'] or '/'}  {fault['code']}: {fault['detail']}")
+
+
+@contextmanager
+def progress(what: str, of: str, *, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Show at a terminal how far something has come, as a bar where it is known how far it goes; yields its teller."""
+    from rich.progress import (  # noqa: PLC0415 - few need it
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    shown_first: ProgressColumn = SpinnerColumn() if total is None else BarColumn()
+    columns = (TextColumn(what), shown_first, TextColumn(f"{{task.completed:,.0f}} {of}"), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as shown:
+        task = shown.add_task(of, total=total)
+        yield lambda count: shown.update(task, completed=count)
 
 
 def all_pages(member: str, ask: Callable[[str | None], dict[str, Any]]) -> list[dict[str, Any]]:

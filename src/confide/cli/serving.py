@@ -61,8 +61,9 @@ def serve(**given: Any) -> None:
 
     The database is SQLite in the data folder unless --database says otherwise. Other settings are variables:
     CONFIDE_MASTER_KEYS, CONFIDE_OLD_CONTRACT (on, off), CONFIDE_MIN_PASSWORD_CHARACTERS, CONFIDE_POOL_SIZE,
-    CONFIDE_CACHE_BYTES, CONFIDE_CACHE_TTL_SECONDS, CONFIDE_STALE_READS_SECONDS, CONFIDE_METRICS (closed, open);
-    docs/settings.md tells of each.
+    CONFIDE_CACHE_BYTES, CONFIDE_CACHE_TTL_SECONDS, CONFIDE_STALE_READS_SECONDS, CONFIDE_LOG_DAYS,
+    CONFIDE_CHECKPOINTS, CONFIDE_METRICS (closed, open), CONFIDE_IO_SINKS, CONFIDE_IO_SAMPLE, CONFIDE_IO_QUEUE,
+    CONFIDE_IO_DAYS, CONFIDE_IO_MIB; docs/settings.md tells of each.
     """
     settings = settings_of(**given)
     if (settings.tls_cert is None) != (settings.tls_key is None):

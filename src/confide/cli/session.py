@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,14 +54,20 @@ def connected(url: str | None) -> Client:
     return _client(where, token=kept["token"])
 
 
-def found(client: Client, call: Request, what: str) -> dict[str, Any]:
-    """Ask, and say of what is missing what it was."""
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Say of what is missing what it was."""
     try:
-        return client.ask(call)
+        yield
     except ConfideError as error:
         if error.code != "not-found":
             raise
         raise click.ClickException(f"There is {what}, or none that you may see.") from error
+
+
+def found(client: Client, call: Request, what: str) -> dict[str, Any]:
+    with naming(what):
+        return client.ask(call)
 
 
 def _client(url: str, *, token: str | None = None) -> Client:
@@ -67,7 +75,8 @@ def _client(url: str, *, token: str | None = None) -> Client:
         raise click.UsageError(f"{url} is no address of a service: it begins with http:// or https://.")
     from confide.client import Client  # noqa: PLC0415 - serving must not load it
 
-    return Client(url, token=token)
+    # As OpenTelemetry hands a trace on to programs.
+    return Client(url, token=token, traceparent=os.environ.get("TRACEPARENT"))
 
 
 def token_file() -> Path:

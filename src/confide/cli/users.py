@@ -101,8 +101,9 @@ def disable(login: str, *, enable: bool, url: str | None) -> None:
 
 
 async def _add_admin(settings: Settings, login: str, password: str | None) -> int:
-    from confide.assembly import parts_of, prepare  # noqa: PLC0415 - help must not load a server
+    from confide.assembly import parts_of  # noqa: PLC0415 - help must not load a server
     from confide.domain import names  # noqa: PLC0415 - as above
+    from confide.preparation import prepare  # noqa: PLC0415 - as above
     from confide.service.accounts import ADMIN, UserDraft  # noqa: PLC0415 - as above
 
     await prepare(settings, accepts_unsafe=True)
@@ -111,8 +112,9 @@ async def _add_admin(settings: Settings, login: str, password: str | None) -> in
 
 
 async def _set_password(settings: Settings, login: str, password: str) -> None:
-    from confide.assembly import parts_of, prepare  # noqa: PLC0415 - help must not load a server
+    from confide.assembly import parts_of  # noqa: PLC0415 - help must not load a server
     from confide.domain import names  # noqa: PLC0415 - as above
+    from confide.preparation import prepare  # noqa: PLC0415 - as above
 
     await prepare(settings, accepts_unsafe=True)
     async with parts_of(settings, accepts_unsafe=True) as parts:

@@ -12,7 +12,8 @@ class ConfideError(Exception):
 
     def __init__(self, status: int, code: str, sentence: str, *, errors: list[dict[str, str]] | None = None) -> None:
         places = "".join(
-            f" At {fault['pointer'] or '/'}" + ("." if fault["detail"] == sentence else f": {fault['detail']}.")
+            f" At {fault['pointer'] or '/'}"
+            + ("." if fault["detail"] == sentence else f": {fault['detail'].rstrip('.')}.")
             for fault in errors or []
         )
         super().__init__(sentence + places)

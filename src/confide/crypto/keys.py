@@ -8,15 +8,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from confide.crypto.master_keys import DestroyedKeys, MasterKeys
 from confide.crypto.sealing import KEY_BYTES, KEY_ID_BYTES, open_sealed, seal, split
-from confide.ports import Clock, KeyStore, MasterKeyMissing, SealBroken, SealContext, StoredKey
+from confide.ports import Clock, MasterKeyMissing, SealBroken, SealContext, StoredKey
+from confide.stores import KeyStore
 
 TENANT_PURPOSE = "config"
 LEADING_PURPOSE = "audit"
-STORE_PURPOSES = (LEADING_PURPOSE, "idempotency")
+SIGNING_PURPOSE = "checkpoint"
+STORE_PURPOSES = (LEADING_PURPOSE, "idempotency", SIGNING_PURPOSE)
 MOST_OPENED = 20_000
 
 
@@ -32,7 +36,7 @@ class TenantKeys:
         self._destroyed = destroyed
         self._clock = clock
         self._opened: OrderedDict[bytes, AESGCM] = OrderedDict()
-        self._macs: dict[str, bytes] = {}
+        self._secrets: dict[str, bytes] = {}
 
     async def start(self) -> None:
         """Make the store's own keys if there are none, and open them.
@@ -41,7 +45,7 @@ class TenantKeys:
         """
         for purpose in STORE_PURPOSES:
             key = await self._active(purpose, "")
-            self._macs[purpose] = self._unwrapped(key)
+            self._secrets[purpose] = self._unwrapped(key)
 
     async def check_all(self) -> None:
         """Unwrap one key of each master key that the store names; raises `MasterKeyMissing`."""
@@ -82,7 +86,25 @@ class TenantKeys:
         return key is not None and key.wrapped is None
 
     def mac(self, purpose: str, data: bytes) -> bytes:
-        return hmac.digest(self._macs[purpose], data, "sha256")
+        return hmac.digest(self._secrets[purpose], data, "sha256")
+
+    def sign(self, data: bytes) -> bytes:
+        return self._signing_key.sign(data)
+
+    def has_signed(self, data: bytes, signature: bytes) -> bool:
+        try:
+            self._signing_key.public_key().verify(signature, data)
+        except InvalidSignature:
+            return False
+        return True
+
+    @property
+    def public_key(self) -> bytes:
+        return self._signing_key.public_key().public_bytes_raw()
+
+    @property
+    def _signing_key(self) -> Ed25519PrivateKey:
+        return Ed25519PrivateKey.from_private_bytes(self._secrets[SIGNING_PURPOSE])
 
     def forget(self, key_ids: Sequence[bytes]) -> None:
         for key_id in key_ids:

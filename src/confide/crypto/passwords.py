@@ -7,12 +7,14 @@ import re
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic_ns
 from typing import TypeVar
 
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from confide.domain.errors import Busy
+from confide.operations import SILENT, IoLog, failed
 
 T = TypeVar("T")
 
@@ -23,6 +25,7 @@ SALT_BYTES = 16
 HASH_BYTES = 32
 AT_ONCE = 2
 MOST_WAITING = 16
+HASH = "hash password"
 
 _PHC = re.compile(
     r"\$argon2id\$v=19\$m=([0-9]{1,7}),t=([0-9]{1,2}),p=([0-9])\$[A-Za-z0-9+/]{11,86}\$[A-Za-z0-9+/]{22,86}"
@@ -37,10 +40,11 @@ class Argon2Hasher:
     Parameters as OWASP and NIST SP 800-63B advise: m = 46 MiB, t = 1 (RFC 9106 for the function itself).
     """
 
-    def __init__(self, *, memory_kib: int = MEMORY_KIB) -> None:
+    def __init__(self, *, memory_kib: int = MEMORY_KIB, io: IoLog = SILENT) -> None:
         self._memory_kib = memory_kib
+        self._io = io
         self._executor = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="password")
-        self._waiting = 0
+        self.waiting = 0
         # Made while the process starts, not before it does.
         self._nobody = self._executor.submit(self._hashed, secrets.token_urlsafe())
 
@@ -60,13 +64,20 @@ class Argon2Hasher:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, work: Callable[..., T], *args: str) -> T:
-        if self._waiting >= AT_ONCE + MOST_WAITING:
+        if self.waiting >= AT_ONCE + MOST_WAITING:
             raise Busy("Too many passwords wait to be hashed; try again.", retry_after_seconds=2)
-        self._waiting += 1
+        self.waiting += 1
+        asked = monotonic_ns()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work, *args)
+            began, result = await asyncio.get_running_loop().run_in_executor(self._executor, _timed, work, *args)
+        except BaseException as error:
+            failed(self._io, HASH, asked, error)
+            raise
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
+        self._io.note("wait hash", asked, ended=began)
+        self._io.note(HASH, began)
+        return result
 
     def _hashed(self, password: str) -> str:
         kdf = Argon2id(
@@ -77,6 +88,12 @@ class Argon2Hasher:
             memory_cost=self._memory_kib,
         )
         return kdf.derive_phc_encoded(password.encode())
+
+
+def _timed(work: Callable[..., T], *args: str) -> tuple[int, T]:
+    """Do it on a thread; returns when it was begun as well."""
+    began = monotonic_ns()
+    return began, work(*args)
 
 
 def _is_right(password: str, known: str) -> bool:

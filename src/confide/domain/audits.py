@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from confide.domain.names import Key
 
@@ -42,17 +43,13 @@ class AuditEntry:
 
         The row that it explains is found by key and version, or by subject; its number is given later.
         """
-        parts = [
-            self.at,
-            self.action,
-            self.outcome,
-            self.actor,
-            self.token_id,
-            self.address,
-            self.request_id,
-            self.key,
-            self.version,
-            self.subject,
-            self.digest.hex() if self.digest else None,
-        ]
-        return _ENCODER.encode(parts).encode()
+        head = (self.at, self.action, self.outcome, self.actor, self.token_id, self.address, self.request_id)
+        return authenticated_bytes(head, self.key, self.version, self.subject, self.digest)
+
+
+def authenticated_bytes(
+    head: tuple[Any, ...], key: tuple[str, str] | None, version: int | None, subject: str | None, digest: bytes | None
+) -> bytes:
+    """The bytes of an entry: a JSON list of its fields in their order; the first seven are the head."""
+    parts = [*head, key, version, subject, digest.hex() if digest else None]
+    return _ENCODER.encode(parts).encode()

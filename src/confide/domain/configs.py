@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from confide.domain.bodies import Json
-from confide.domain.errors import InvalidNote, PreconditionInvalid, VersionConflict
+from confide.domain.errors import Fault, InvalidNote, PreconditionInvalid, VersionConflict
 from confide.domain.names import Key
 from confide.domain.positions import Position
 
@@ -47,16 +47,20 @@ class StoredVersion:
 
 @dataclass(frozen=True, slots=True)
 class OpenedConfig:
-    """The current version of a config with its configuration as bytes of JSON, masked or not."""
+    """The current version of a config with its configuration as bytes of JSON, as it is shown to somebody."""
 
     key: Key
     version: int
     configuration: bytes = field(repr=False)
-    is_masked: bool
+    is_masked: bool = False
+    # The version of its integration type, where that has a schema.
+    type_version: int | None = None
+    is_bare: bool = False
 
     @property
     def tag(self) -> str:
-        return f'"{self.version}{"m" if self.is_masked else ""}"'
+        of_type = "" if self.type_version is None else f".{self.type_version}"
+        return f'"{self.version}{of_type}{"m" if self.is_masked else ""}{"d" if self.is_bare else ""}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ class ConfigLine:
     key: Key
     version: int
     saved_at: int
+    # By whatever token; None if nobody has.
+    last_read_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,9 @@ class Saved:
     version: int
     outcome: Outcome
     is_replayed: bool = False
+    type_version: int | None = None
+    # What breaks the schema of its type and did not refuse the save.
+    warnings: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +139,7 @@ class DryRun:
     diff: Json = field(repr=False)
     outcome: Outcome
     version: int
+    warnings: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

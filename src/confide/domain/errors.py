@@ -14,6 +14,9 @@ class Fault:
     code: str
     detail: str
 
+    def as_json(self) -> dict[str, str]:
+        return {"pointer": self.pointer, "code": self.code, "detail": self.detail}
+
 
 class Refusal(Exception):  # noqa: N818 - a refusal is an expected no, not an error
     """An expected no. `code` is stable; the sentence never repeats what the caller sent."""
@@ -210,7 +213,7 @@ class LastAdmin(Refusal):
 
 class PositionGone(Refusal):
     code = "position-gone"
-    sentence = "That position belongs to an earlier epoch of the store; begin again."
+    sentence = "The log does not reach back to that position, or it belongs to an earlier epoch: read again."
 
 
 class VersionPruned(Refusal):
@@ -314,6 +317,16 @@ class PasswordCommon(Refusal):
 class PasswordMissing(Refusal):
     code = "password-missing"
     sentence = "The first user needs a password, or nobody could ever log in."
+
+
+class SchemaInvalid(Refusal):
+    code = "schema-invalid"
+    sentence = "That is no JSON Schema 2020-12 that is taken."
+
+
+class SchemaBroken(Refusal):
+    code = "schema-broken"
+    sentence = "The configuration breaks the schema of its integration type."
 
 
 class ConfirmWrong(Refusal):

@@ -35,6 +35,14 @@ class Scope:
     def covers(self, key: Key) -> bool:
         return _matches(self.tenant, key.tenant) and _matches(self.integration_type, key.integration_type)
 
+    def covers_type(self, name: str) -> bool:
+        return _matches(self.integration_type, name)
+
+    def overlaps(self, other: Scope) -> bool:
+        """Whether there may be a key that both cover."""
+        (a, b, c, d), (e, f, g, h) = self.bounds(), other.bounds()
+        return a <= f and e <= b and c <= h and g <= d
+
     def bounds(self) -> tuple[str, str, str, str]:
         """The patterns as inclusive bounds of names in byte order: tenants low and high, types low and high."""
         return (*_bounds(self.tenant), *_bounds(self.integration_type))
@@ -77,6 +85,11 @@ class Principal:
             return role
         own = highest_role(self.narrowed, key)
         return None if own is None else min(role, own)
+
+    def may_see_type(self, name: str) -> bool:
+        """Whether a grant covers an integration type, whatever the tenant."""
+        groups = (self.grants,) if self.narrowed is None else (self.grants, self.narrowed)
+        return all(any(_matches(one.scope.integration_type, name) for one in group) for group in groups)
 
     @property
     def is_admin(self) -> bool:

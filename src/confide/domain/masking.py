@@ -64,12 +64,59 @@ def is_secret(member: str) -> bool:
     return any(part in plain for part in SECRET_PARTS)
 
 
-def masked(value: Any) -> Any:
-    """Return the value with each secret member replaced whole by the mask, whatever its type."""
+class Place:
+    """A place in a configuration: whether what stands there is secret, and the places inside it.
+
+    Where no schema says anything, the name decides.
+    """
+
+    __slots__ = ("is_secret",)
+
+    def __init__(self, *, is_secret: bool = False) -> None:
+        self.is_secret = is_secret
+
+    def member(self, name: str) -> Place:
+        return _SECRET if is_secret(name) else ANYWHERE
+
+    def element(self, _index: int) -> Place:
+        return ANYWHERE
+
+    def kind_of(self, _index: int) -> int:
+        """Elements of one kind stand at places that are alike."""
+        return 0
+
+
+ANYWHERE = Place()
+_SECRET = Place(is_secret=True)
+
+
+class _Shown(Place):
+    """A place for those who may see everything."""
+
+    __slots__ = ()
+
+    def member(self, name: str) -> Place:  # noqa: ARG002 - whatever its name
+        return self
+
+    def element(self, _index: int) -> Place:
+        return self
+
+
+SHOWN = _Shown()
+
+
+def masked(value: Any, place: Place = ANYWHERE) -> Any:
+    """Return the value with each secret replaced whole by the mask, whatever its type."""
+    if place.is_secret:
+        return MASK
     if isinstance(value, dict):
-        return {member: MASK if is_secret(member) else masked(inner) for member, inner in value.items()}
+        return {member: masked(inner, place.member(member)) for member, inner in value.items()}
     if isinstance(value, list):
-        return [masked(inner) for inner in value]
+        alike: dict[int, Place] = {}
+        for index in range(len(value)):
+            if (kind := place.kind_of(index)) not in alike:
+                alike[kind] = place.element(index)
+        return [masked(inner, alike[place.kind_of(index)]) for index, inner in enumerate(value)]
     return value
 
 

@@ -9,6 +9,7 @@ from confide.domain.errors import InvalidCursor, PositionGone
 
 _POSITION = re.compile(r"([0-9a-f]{16})\.(?:([0-9]{1,20})\.)?([0-9]{1,19})")
 BEGINNING = "0"
+HIGHEST = 2**63 - 1
 
 
 class Position(NamedTuple):
@@ -23,13 +24,16 @@ def write(epoch: str, position: Position, *, has_xid: bool) -> str:
     return f"{epoch}.{position.xid}.{position.id}" if has_xid else f"{epoch}.{position.id}"
 
 
-def read(text: str, epoch: str) -> Position:
+def read(text: str, epoch: str, *, has_xid: bool) -> Position:
     """Read a position that we wrote; `PositionGone` if it is of another epoch, `InvalidCursor` if not ours."""
     if text == BEGINNING:
         return Position(0, 0)
     parts = _POSITION.fullmatch(text)
-    if parts is None:
+    if parts is None or (parts[1] == epoch and (parts[2] is not None) != has_xid):
         raise InvalidCursor
     if parts[1] != epoch:
         raise PositionGone
-    return Position(int(parts[2] or 0), int(parts[3]))
+    position = Position(int(parts[2] or 0), int(parts[3]))
+    if max(position) > HIGHEST:
+        raise InvalidCursor
+    return position

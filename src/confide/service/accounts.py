@@ -9,11 +9,12 @@ from confide.domain import passwords
 from confide.domain.accounts import NewUser, User, UserChange
 from confide.domain.errors import NotAllowed, NotFound, NoToken, PasswordMissing
 from confide.domain.grants import Grant, Principal, Role, Scope
-from confide.ports import News, PasswordHasher, Store
+from confide.ports import PasswordHasher
 from confide.service.access import Access
 from confide.service.auditing import Auditor
 from confide.service.guesses import Guesses
 from confide.service.principals import Principals
+from confide.stores import News, Store
 
 ADMIN = (Grant(Role.ADMIN, Scope("*", "*")),)
 

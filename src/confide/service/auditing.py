@@ -5,7 +5,8 @@ from __future__ import annotations
 from confide.domain.audits import AuditEntry
 from confide.domain.grants import Principal
 from confide.domain.names import Key
-from confide.ports import Clock, Sealer, Store, caller
+from confide.ports import Clock, Sealer, caller
+from confide.stores import Store
 
 
 class Auditor:

@@ -12,19 +12,30 @@ from typing import Any, NamedTuple, Protocol
 from confide.domain import bodies, masking
 from confide.domain.configs import OpenedConfig
 from confide.domain.names import Key
+from confide.domain.types import UNTYPED, IntegrationType
 from confide.service.lease import Lease, running_time
 from confide.service.memory import Memory, Remembered
 
 MISSING_SECONDS = 5.0
 # An entry with its list and numbers, without what it names and answers.
-ENTRY_BYTES = 220
+ENTRY_BYTES = 240
 
 
 class Rendering(enum.IntEnum):
-    """How a config is shown: as it is, or with its secrets masked."""
+    """How a config is shown: opened or with its secrets masked; with its type's defaults, or bare as it is stored."""
 
     OPENED = 0
     MASKED = 1
+    OPENED_BARE = 2
+    MASKED_BARE = 3
+
+    @property
+    def is_masked(self) -> bool:
+        return self in (Rendering.MASKED, Rendering.MASKED_BARE)
+
+    @property
+    def is_bare(self) -> bool:
+        return self >= Rendering.OPENED_BARE
 
 
 class Prepared(Protocol):
@@ -43,6 +54,7 @@ class Current(NamedTuple):
 
     version: int
     configuration: bytes | None
+    type: IntegrationType = UNTYPED
 
 
 class Entry(Remembered):
@@ -55,7 +67,7 @@ class Entry(Remembered):
         self.version = version
         # When it was last proven, once a newer one was heard of: then it is over and may only stand in.
         self.overtaken_at = math.inf
-        self.answers: list[Any] = [None, None]
+        self.answers: list[Any] = [None] * len(Rendering)
         self.is_missing = is_missing
         self.fresh_until = 0.0
 
@@ -127,6 +139,18 @@ class Cache:
             entry.overtaken_at = running_time() - self._lease.age()
             entry.end()
 
+    def hear_of_type(self, name: str) -> None:
+        """A type was changed: what is held of its configs goes, and nothing of them lands that is under way.
+
+        It may not even stand in: perhaps it shows what is a secret from now on.
+        """
+        for key, flights in self._flights.items():
+            if key.integration_type == name:
+                for flight in flights:
+                    flight.heard = sys.maxsize
+        for held in [held for held in self._memory.names() if isinstance(held, Key) and held.integration_type == name]:
+            self._memory.drop(held)
+
     def overtake_all(self) -> None:
         """Let nothing land that is under way now."""
         for flights in self._flights.values():
@@ -169,7 +193,25 @@ class Cache:
         return entry.answers
 
     def _prepared(self, key: Key, current: Current, rendering: Rendering) -> Prepared:
-        configuration = current.configuration or b""
-        is_masked = rendering is Rendering.MASKED
-        shown = bodies.write(masking.masked(bodies.read_kept(configuration))) if is_masked else configuration
-        return self._prepare(OpenedConfig(key, current.version, shown, is_masked=is_masked))
+        shown = shown_as(current.configuration or b"", current.type, rendering)
+        return self._prepare(
+            OpenedConfig(
+                key,
+                current.version,
+                shown,
+                is_masked=rendering.is_masked,
+                type_version=current.type.tag_part,
+                is_bare=rendering.is_bare,
+            )
+        )
+
+
+def shown_as(configuration: bytes, type_: IntegrationType, rendering: Rendering) -> bytes:
+    """The bytes of a configuration as somebody may see it."""
+    is_filled = type_.has_defaults and not rendering.is_bare
+    if not is_filled and not rendering.is_masked:
+        return configuration
+    shown = bodies.read_kept(configuration)
+    if is_filled:
+        shown = type_.filled(shown)
+    return bodies.write(masking.masked(shown, type_.place) if rendering.is_masked else shown)

@@ -25,25 +25,29 @@ from confide.domain.errors import (
 )
 from confide.domain.grants import Principal, Role, Scope
 from confide.domain.names import Key
+from confide.domain.types import UNTYPED
 from confide.ports import (
+    EVERY_CONFIG,
     SECOND,
     Clock,
-    News,
+    ListFilter,
     NewVersion,
     Replay,
     ReplayTaken,
     SealBroken,
     SealContext,
     Sealer,
-    Store,
     StoredKey,
 )
 from confide.service.access import Access
 from confide.service.auditing import Auditor
-from confide.service.cache import Cache, Current, Rendering
+from confide.service.cache import Cache, Current, Flight, Rendering
 from confide.service.lines import Lines
 from confide.service.opening import Opener, Overtaken
-from confide.service.planning import Planner, must_be_savable
+from confide.service.planning import Planned, Planner, must_be_savable
+from confide.service.types import TypesInForce
+from confide.service.walking import scopes_of
+from confide.stores import News, Store
 
 MOST_RACES = 64
 MOST_IN_LINE = 1_000
@@ -71,6 +75,7 @@ class Configs:
         auditor: Auditor,
         opener: Opener,
         cache: Cache,
+        types: TypesInForce,
         news: News,
         clock: Clock,
     ) -> None:
@@ -80,17 +85,16 @@ class Configs:
         self._auditor = auditor
         self._opener = opener
         self._cache = cache
-        self._planner = Planner(store, opener=opener, cache=cache)
+        self._planner = Planner(store, opener=opener, cache=cache, types=types)
         self._news = news
         self._clock = clock
         self._lines: Lines[Key] = Lines(most_in_line=MOST_IN_LINE)
 
-    async def list(self, wanted: Scope, *, by: Principal, after: Key | None, limit: int) -> Sequence[ConfigLine]:
+    async def list(
+        self, wanted: Scope, *, by: Principal, after: Key | None, limit: int, more: ListFilter = EVERY_CONFIG
+    ) -> Sequence[ConfigLine]:
         """List what the caller may see of what is wanted, in order of key; never bodies."""
-        groups = [[wanted], [grant.scope for grant in by.grants]]
-        if by.narrowed is not None:
-            groups.append([grant.scope for grant in by.narrowed])
-        return await self._store.configs.page(groups, after=after, limit=limit)
+        return await self._store.configs.page(scopes_of(wanted, by), after=after, limit=limit, more=more)
 
     async def save(
         self, draft: ConfigDraft, *, by: Principal, condition: Condition, retry: Retry | None = None
@@ -134,9 +138,9 @@ class Configs:
             except Overtaken:
                 continue
             before = {} if planned.before is None else bodies.read_kept(planned.before)
-            found = diffs.diff(before, planned.after, is_masked=False)
+            found = diffs.diff(before, planned.after)
             await self._auditor.note("reveal", "dry run", by=by, key=act.key, version=planned.number)
-            return DryRun(found, planned.outcome, planned.version)
+            return DryRun(found, planned.outcome, planned.version, planned.warnings)
         raise TooManyRaces(retry_after_seconds=1)
 
     async def forget_old_replays(self) -> None:
@@ -152,7 +156,9 @@ class Configs:
                 if replay and (replayed := await self._replayed(replay, key)):
                     return replayed
                 try:
-                    saved = await self._tried(act, by=by, condition=condition, replay=replay)
+                    # What is heard of the config or its type from here on keeps what was planned before from landing.
+                    with self._cache.flight(key) as flight:
+                        saved = await self._tried(act, by=by, condition=condition, replay=replay, flight=flight)
                 except Overtaken:
                     continue
                 except ReplayTaken:
@@ -164,13 +170,15 @@ class Configs:
                     return saved
         raise TooManyRaces(retry_after_seconds=1)
 
-    async def _tried(self, act: Act, *, by: Principal, condition: Condition, replay: Replay | None) -> Saved | None:
+    async def _tried(
+        self, act: Act, *, by: Principal, condition: Condition, replay: Replay | None, flight: Flight
+    ) -> Saved | None:
         """One try; None if the race was lost, to another process or to the end of the tenant's key."""
         if isinstance(act, Retirement):
-            return await self._tried_retiring(act, by=by, condition=condition, replay=replay)
+            return await self._tried_retiring(act, by=by, condition=condition, replay=replay, flight=flight)
         planned = await self._planner.planned(act, condition=condition)
         if planned.outcome is Outcome.UNCHANGED:
-            return await self._unchanged(act.key, planned.version, replay)
+            return await self._unchanged(act.key, planned, replay)
         key_id = await self._key_for_saving(act.key.tenant, planned.active)
         context = SealContext(act.key, planned.version, Kind.SAVED)
         sealed = self._sealer.seal(planned.plain, context, key_id=key_id)
@@ -185,7 +193,9 @@ class Configs:
             note=act.note,
         )
         action = "roll back" if isinstance(act, Rollback) else "save"
-        return await self._appended(new, planned.outcome, action=action, by=by, replay=replay, plain=planned.plain)
+        return await self._appended(
+            new, planned.outcome, action=action, by=by, replay=replay, flight=flight, planned=planned
+        )
 
     async def _key_for_saving(self, tenant: str, active: StoredKey | None) -> bytes:
         try:
@@ -195,7 +205,7 @@ class Configs:
             raise Overtaken from None
 
     async def _tried_retiring(
-        self, retirement: Retirement, *, by: Principal, condition: Condition, replay: Replay | None
+        self, retirement: Retirement, *, by: Principal, condition: Condition, replay: Replay | None, flight: Flight
     ) -> Saved | None:
         current = await self._planner.current(retirement.key, condition=condition)
         new = NewVersion(
@@ -208,7 +218,7 @@ class Configs:
             saved_at=self._clock(),
             note=retirement.note,
         )
-        return await self._appended(new, Outcome.RETIRED, action="retire", by=by, replay=replay, plain=None)
+        return await self._appended(new, Outcome.RETIRED, action="retire", by=by, replay=replay, flight=flight)
 
     async def _appended(
         self,
@@ -218,24 +228,26 @@ class Configs:
         action: str,
         by: Principal,
         replay: Replay | None,
-        plain: bytes | None,
+        flight: Flight,
+        planned: Planned | None = None,
     ) -> Saved | None:
+        plain, type_ = (None, UNTYPED) if planned is None else (planned.plain, planned.type)
         digest = None if plain is None else self._sealer.mac("audit", plain)
         entry, mac = self._auditor.entry(action, outcome, by=by, key=new.key, version=new.version, digest=digest)
         kept = replay and replace(replay, version=new.version, outcome=outcome)
-        with self._cache.flight(new.key) as flight:
-            if not await self._store.configs.append(new, entry=entry, mac=mac, replay=kept):
-                return None
-            self._cache.land(flight, new.key, Current(new.version, plain), rendering=Rendering.OPENED)
+        if not await self._store.configs.append(new, entry=entry, mac=mac, replay=kept):
+            return None
+        self._cache.land(flight, new.key, Current(new.version, plain, type_), rendering=Rendering.OPENED)
         self._news.tell()
         self._opener.note_whole(new.key)
-        return Saved(new.key, new.version, outcome)
+        warnings = () if planned is None else planned.warnings
+        return Saved(new.key, new.version, outcome, type_version=type_.tag_part, warnings=warnings)
 
-    async def _unchanged(self, key: Key, version: int, replay: Replay | None) -> Saved:
+    async def _unchanged(self, key: Key, planned: Planned, replay: Replay | None) -> Saved:
         if replay is not None:
-            kept = replace(replay, version=version, outcome=Outcome.UNCHANGED)
+            kept = replace(replay, version=planned.version, outcome=Outcome.UNCHANGED)
             await self._store.configs.keep_replay(kept, saved_at=self._clock())
-        return Saved(key, version, Outcome.UNCHANGED)
+        return Saved(key, planned.version, Outcome.UNCHANGED, type_version=planned.type.tag_part)
 
     def _replay(self, retry: Retry, *, by: Principal) -> Replay:
         return Replay(by.user_id, retry.route, retry.name, self._sealer.mac("idempotency", retry.content))

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 
 from confide.domain import names
 from confide.domain.errors import Busy, RateLimited
-from confide.ports import Clock, Sealer, Store, caller
+from confide.ports import Clock, Sealer, caller
 from confide.service.lines import Lines
+from confide.stores import Store
 
 MOST_IN_LINE = 64
 

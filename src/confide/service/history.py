@@ -10,10 +10,11 @@ from confide.domain.configs import Kind, VersionLine
 from confide.domain.errors import NotFound
 from confide.domain.grants import Principal, Role
 from confide.domain.names import Key
-from confide.ports import Store
 from confide.service.access import Access
 from confide.service.auditing import Auditor
 from confide.service.opening import Opener
+from confide.service.types import TypesInForce
+from confide.stores import Store
 
 # Before the first version there was nothing: a diff may begin there.
 NOTHING = 0
@@ -29,7 +30,8 @@ class OpenedVersion(NamedTuple):
 class History:
     """Reads what was kept. What opens secrets of a version is a reveal, audited before the answer leaves."""
 
-    def __init__(self, store: Store, *, opener: Opener, access: Access, auditor: Auditor) -> None:
+    def __init__(self, store: Store, *, opener: Opener, access: Access, auditor: Auditor, types: TypesInForce) -> None:
+        self._types = types
         self._store = store
         self._opener = opener
         self._access = access
@@ -53,7 +55,7 @@ class History:
         if role >= Role.READER and configuration is not None:
             await self._auditor.note("reveal", "version", by=by, key=key, version=number)
         elif configuration is not None:
-            configuration = masking.masked(configuration)
+            configuration = masking.masked(configuration, (await self._types.of(key.integration_type)).place)
         return OpenedVersion(lines[0], configuration)
 
     async def diff(self, key: Key, *, since: int, until: int, by: Principal) -> Json:
@@ -62,9 +64,10 @@ class History:
         if await self._store.configs.read(key) is None:
             raise NotFound
         before, after = [await self._opened(key, number) or {} for number in (since, until)]
-        if role >= Role.READER:
-            await self._auditor.note("reveal", "diff", by=by, key=key, version=until, subject=f"since version {since}")
-        return diffs.diff(before, after, is_masked=role < Role.READER)
+        if role < Role.READER:
+            return diffs.diff(before, after, hidden=(await self._types.of(key.integration_type)).place)
+        await self._auditor.note("reveal", "diff", by=by, key=key, version=until, subject=f"since version {since}")
+        return diffs.diff(before, after)
 
     async def _opened(self, key: Key, number: int) -> Json | None:
         if number == NOTHING:

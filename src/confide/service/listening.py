@@ -7,11 +7,14 @@ import logging
 from typing import Any
 
 from confide.domain.configs import Kind
-from confide.ports import Change, LogGone, News, Unreachable
+from confide.ports import Change, LogGone, Unreachable
 from confide.service.cache import Cache
 from confide.service.lease import Lease, running_time
 from confide.service.memory import Memory
 from confide.service.principals import Principals
+from confide.service.types import TypesInForce
+from confide.service.watching import Watching
+from confide.stores import News
 
 # How soon the log is tried again after it could not be read.
 AGAIN_SECONDS = 0.1
@@ -22,7 +25,19 @@ _log = logging.getLogger("confide")
 class Listener:
     """Reads the change log on and on, tells the memory, and only then renews the lease."""
 
-    def __init__(self, news: News, *, lease: Lease, memory: Memory[Any], cache: Cache, principals: Principals) -> None:
+    def __init__(
+        self,
+        news: News,
+        *,
+        lease: Lease,
+        memory: Memory[Any],
+        cache: Cache,
+        principals: Principals,
+        types: TypesInForce,
+        watching: Watching,
+    ) -> None:
+        self._types = types
+        self._watching = watching
         self._news = news
         self._lease = lease
         self._memory = memory
@@ -50,6 +65,7 @@ class Listener:
         except LogGone:
             _log.warning("the change log cannot be read on: everything remembered is forgotten")
             self.forget_all()
+            self._watching.end_all()
             return True
         except (Unreachable, TimeoutError) as error:
             self._note_deaf(error)
@@ -67,8 +83,14 @@ class Listener:
         self.forgotten += 1
         self._forget()
 
+    def hear_of_type(self, name: str) -> None:
+        """A type was changed, here or elsewhere."""
+        self._types.forget(name)
+        self._cache.hear_of_type(name)
+
     def _forget(self) -> None:
         self._cache.overtake_all()
+        self._types.overtake_all()
         self._principals.overtake_all()
         self._memory.clear()
 
@@ -80,10 +102,14 @@ class Listener:
         for change in changes:
             self._tell_of(change)
         self.heard += len(changes)
+        if changes:
+            self._watching.nudge()
 
     def _tell_of(self, change: Change) -> None:
         if change.key is not None:
             self._cache.hear(change.key, change.version or 0, is_retired=change.kind == Kind.RETIRED)
+        elif change.kind == "type-changed" and change.integration_type is not None:
+            self.hear_of_type(change.integration_type)
         elif change.subject is None:
             return
         elif change.kind in ("user-changed", "user-removed"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
 from confide.service.lease import running_time
@@ -51,6 +51,9 @@ class Memory(Generic[R]):
             found.used_at = now
             self._held.move_to_end(name)
         return found
+
+    def names(self) -> Iterable[Hashable]:
+        return self._held.keys()
 
     def put(self, name: Hashable, value: R) -> None:
         """Remember a value in place of what was there."""

@@ -7,8 +7,9 @@ import logging
 from confide.domain.configs import StoredVersion
 from confide.domain.errors import IntegrityBroken, VersionPruned
 from confide.domain.names import Key
-from confide.ports import SealBroken, SealContext, Sealer, Store, StoredKey
+from confide.ports import SealBroken, SealContext, Sealer, StoredKey
 from confide.service.auditing import Auditor
+from confide.stores import Store
 
 _log = logging.getLogger("confide")
 

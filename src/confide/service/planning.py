@@ -7,11 +7,18 @@ from typing import NamedTuple
 from confide.domain import bodies, masking, merging
 from confide.domain.bodies import Json
 from confide.domain.configs import Condition, ConfigDraft, Kind, Outcome, Rollback, StoredVersion
-from confide.domain.errors import ConfigurationInvalid, Fault, IntegrityBroken, NotFound
+from confide.domain.errors import ConfigurationInvalid, Fault, IntegrityBroken, NotFound, SchemaBroken
 from confide.domain.names import Key
-from confide.ports import Store, StoredKey
+from confide.domain.schemas import SchemaFault
+from confide.domain.types import IntegrationType
+from confide.ports import StoredKey
 from confide.service.cache import Cache
 from confide.service.opening import Opener
+from confide.service.types import TypesInForce
+from confide.stores import Store
+
+# Faults that an answer tells of; all of them are judged.
+MOST_TOLD = 1_000
 
 
 class Planned(NamedTuple):
@@ -24,18 +31,21 @@ class Planned(NamedTuple):
     outcome: Outcome
     version: int
     active: StoredKey | None
+    type: IntegrationType
+    warnings: tuple[Fault, ...] = ()
 
 
 class Planner:
     """Reads what is current and works out the next version; a save and its dry run come to the same."""
 
-    def __init__(self, store: Store, *, opener: Opener, cache: Cache) -> None:
+    def __init__(self, store: Store, *, opener: Opener, cache: Cache, types: TypesInForce) -> None:
+        self._types = types
         self._store = store
         self._opener = opener
         self._cache = cache
 
     async def planned(self, act: ConfigDraft | Rollback, *, condition: Condition) -> Planned:
-        """What an act comes to, from what is current now."""
+        """What an act comes to, from what is current now; raises `SchemaBroken` where its type refuses that."""
         current, active = await self._store.configs.read_with_key(act.key)
         self.hear(current)
         is_live = current is not None and current.kind is Kind.SAVED
@@ -46,11 +56,13 @@ class Planner:
         known = None if before is None else bodies.read_kept(before)
         after = await self._wanted(act, known or {})
         plain = bodies.check_merged(after)
+        type_ = await self._types.of(act.key.integration_type)
         # What is equal is as long, whatever the order of its members.
         if before is not None and len(before) == len(plain) and bodies.are_equal(known, after):
-            return Planned(number, before, after, plain, Outcome.UNCHANGED, number, active)
+            return Planned(number, before, after, plain, Outcome.UNCHANGED, number, active, type_)
+        warnings = _judged(type_, known, after)
         outcome = Outcome.UPDATED if is_live else Outcome.CREATED
-        return Planned(number, before, after, plain, outcome, number + 1, active)
+        return Planned(number, before, after, plain, outcome, number + 1, active, type_, warnings)
 
     async def _wanted(self, act: ConfigDraft | Rollback, before: Json) -> Json:
         if isinstance(act, ConfigDraft):
@@ -84,6 +96,19 @@ class Planner:
             if is_needed:
                 raise
             return None
+
+
+def _judged(type_: IntegrationType, before: Json | None, after: Json) -> tuple[Fault, ...]:
+    if type_.schema is None:
+        return ()
+    refusing, warned = type_.judged(before, after)
+    if refusing:
+        raise SchemaBroken(faults=_told(refusing))
+    return _told(warned)
+
+
+def _told(faults: list[SchemaFault]) -> tuple[Fault, ...]:
+    return tuple(fault.as_fault(inside=("configuration",)) for fault in faults[:MOST_TOLD])
 
 
 def must_be_savable(draft: ConfigDraft) -> None:

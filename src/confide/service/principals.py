@@ -8,10 +8,12 @@ from weakref import WeakSet, WeakValueDictionary
 from confide.domain.accounts import Token, User
 from confide.domain.errors import InvalidToken
 from confide.domain.grants import Principal
-from confide.ports import SECOND, Clock, Store
+from confide.operations import SILENT, IoLog
+from confide.ports import SECOND, Clock
 from confide.service.lease import Lease, running_time
 from confide.service.memory import Memory, Remembered
 from confide.service.sharing import Shared
+from confide.stores import Store
 
 # A principal with the names and numbers of its token and user, and its places in the indexes; then each grant.
 PRINCIPAL_BYTES = 1_600
@@ -35,7 +37,9 @@ class Checked(Remembered):
 class Principals:
     """The principals of tokens. What the log says of a token or its user ends what is remembered of it."""
 
-    def __init__(self, store: Store, memory: Memory[Any], lease: Lease, *, clock: Clock, ttl_seconds: float) -> None:
+    def __init__(
+        self, store: Store, memory: Memory[Any], lease: Lease, *, clock: Clock, ttl_seconds: float, io: IoLog = SILENT
+    ) -> None:
         self._store = store
         self._memory = memory
         self._lease = lease
@@ -44,7 +48,7 @@ class Principals:
         self._of_token: WeakValueDictionary[int, Checked] = WeakValueDictionary()
         self._of_user: dict[int, WeakSet[Checked]] = {}
         self._heard = 0
-        self._lookups: Shared[bytes, Checked] = Shared(self._looked_up)
+        self._lookups: Shared[bytes, Checked] = Shared(self._looked_up, io=io)
 
     def proven(self, token_hash: bytes, *, now: float) -> Checked | None:
         """The token if memory may speak for it; None otherwise."""

@@ -10,7 +10,8 @@ from confide.domain.configs import Kind
 from confide.domain.errors import Busy, NotFound
 from confide.domain.grants import Principal, Role
 from confide.domain.names import Key
-from confide.ports import Store, Unreachable
+from confide.operations import SILENT, IoLog
+from confide.ports import Unreachable
 from confide.service.access import Access
 from confide.service.cache import Cache, Current, Entry, Rendering
 from confide.service.lease import Lease, running_time
@@ -18,7 +19,9 @@ from confide.service.memory import ORDER_SECONDS
 from confide.service.opening import Opener, Overtaken
 from confide.service.principals import Checked, Principals
 from confide.service.sharing import Shared
+from confide.service.types import TypesInForce
 from confide.service.wanted import ReadCounts, Tally, WantedConfig
+from confide.stores import Store
 
 T = TypeVar("T")
 
@@ -48,8 +51,15 @@ class Reading:
         lease: Lease,
         opener: Opener,
         access: Access,
+        types: TypesInForce,
         stale_seconds: float,
+        sample: int = 0,
+        io: IoLog = SILENT,
     ) -> None:
+        self._sample = sample
+        # Reads answered at once until one of them is noted; where none shall be, it is never zero.
+        self.until_sample = sample or -1
+        self._types = types
         self._store = store
         self._cache = cache
         self._principals = principals
@@ -57,7 +67,7 @@ class Reading:
         self._opener = opener
         self._access = access
         self._stale_seconds = stale_seconds
-        self._fills: Shared[tuple[Key, Rendering], Any] = Shared(self._filled)
+        self._fills: Shared[tuple[Key, Rendering], Any] = Shared(self._filled, io=io)
         self._tally = Tally()
         # What is kept hold of is kept for one second, which an object of its own stands for.
         self._second: object = None
@@ -90,6 +100,14 @@ class Reading:
         self._let_go(running_time())
         return self._tally.take()
 
+    def is_sample(self) -> bool:
+        """Count a read that was answered at once; whether it is one of those that are noted."""
+        self.until_sample -= 1
+        return not self.until_sample
+
+    def begin_sample(self) -> None:
+        self.until_sample = self._sample
+
     async def who(self, token_hash: bytes) -> tuple[Principal, bool]:
         """Who is asking, and whether the store could not be asked so that what was last known had to do.
 
@@ -108,13 +126,21 @@ class Reading:
             raise Unreachable
         return checked.principal, True
 
-    async def read(self, key: Key, *, by: Principal, floor: int = 0, is_away: bool = False) -> Found:
+    async def read(
+        self, key: Key, *, by: Principal, floor: int = 0, is_bare: bool = False, is_away: bool = False
+    ) -> Found:
         """Read the current version, at least `floor` if there is one; whose role is viewer sees secrets masked.
 
-        With `is_away`, where the store has just been asked in vain, it is not asked again.
+        With `is_bare` without its type's defaults; with `is_away`, where the store has just been asked in vain, it
+        is not asked again.
         """
+        found = await self._found(key, by=by, floor=floor, is_bare=is_bare, is_away=is_away)
+        self._tally.note_one(by.token_id, key)
+        return found
+
+    async def _found(self, key: Key, *, by: Principal, floor: int, is_bare: bool, is_away: bool) -> Found:
         role = await self._access.must_have(Role.VIEWER, key, by=by, action="read")
-        rendering = rendering_for(role)
+        rendering = rendering_for(role, is_bare=is_bare)
         now = running_time()
         entry = self._cache.proven(key, now=now)
         if entry is not None and entry.version >= floor:
@@ -157,7 +183,7 @@ class Reading:
         answer = entry.answers[rendering_for(role)]
         if answer is None:
             return None
-        wanted.length = answer.length
+        wanted.length, wanted.token_id = answer.length, checked.principal.token_id
         if min(entry.fresh_until, checked.fresh_until) >= self._second_ends:
             wanted.answer, wanted.checked, wanted.second = answer, checked, self._second
             self._kept.append(wanted)
@@ -217,13 +243,16 @@ class Reading:
         if stored.kind is Kind.RETIRED:
             return Current(stored.version, None)
         try:
-            return Current(stored.version, await self._opener.opened(stored, tenant_key))
+            opened = await self._opener.opened(stored, tenant_key)
         except Overtaken:
             return None
+        return Current(stored.version, opened, await self._types.of(key.integration_type))
 
 
-def rendering_for(role: Role) -> Rendering:
-    return Rendering.OPENED if role >= Role.READER else Rendering.MASKED
+def rendering_for(role: Role, *, is_bare: bool = False) -> Rendering:
+    if role >= Role.READER:
+        return Rendering.OPENED_BARE if is_bare else Rendering.OPENED
+    return Rendering.MASKED_BARE if is_bare else Rendering.MASKED
 
 
 async def _patiently(asking: Awaitable[T], seconds: float | None) -> T | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from confide.operations import SILENT, IoLog, noted
 from confide.ports import ANSWER_SECONDS, answer_by
 from confide.service.lease import running_time
 
@@ -20,8 +21,9 @@ JOIN_SECONDS = 0.25
 class Shared(Generic[K, V]):
     """Callers who want one thing at nearly one time share the task that asks for it, which belongs to none of them."""
 
-    def __init__(self, ask: Callable[[K], Awaitable[V]]) -> None:
+    def __init__(self, ask: Callable[[K], Awaitable[V]], *, io: IoLog = SILENT) -> None:
         self._ask = ask
+        self._io = io
         self._asking: dict[K, tuple[asyncio.Task[V], float]] = {}
 
     async def get(self, name: K) -> V:
@@ -31,7 +33,9 @@ class Shared(Generic[K, V]):
             task = asyncio.create_task(self._asked(name))
             self._asking[name] = known = (task, now)
             task.add_done_callback(lambda done: self._forget(name, done))
-        return await asyncio.shield(known[0])
+            return await asyncio.shield(task)
+        # What is asked is noted for whoever began to ask; whoever joins notes the wait.
+        return await noted(self._io, "wait shared", asyncio.shield(known[0]))
 
     async def _asked(self, name: K) -> V:
         answer_by.set(time.monotonic() + ANSWER_SECONDS)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from confide.domain.errors import NotFound
 from confide.domain.grants import Principal
 from confide.domain.names import Key
-from confide.ports import Clock, News, Sealer, Store
+from confide.ports import Clock, Sealer
 from confide.service.access import Access
 from confide.service.auditing import Auditor
 from confide.service.listening import Listener
+from confide.stores import News, Store
 
 
 class Tenants:

@@ -8,11 +8,12 @@ from confide.domain import names, passwords, secrets
 from confide.domain.accounts import NewToken, Token, User
 from confide.domain.errors import InvalidLogin, InvalidToken, LoginFailed, NotFound
 from confide.domain.grants import Grant, Principal
-from confide.ports import SECOND, Clock, News, PasswordHasher, Store
+from confide.ports import SECOND, Clock, PasswordHasher
 from confide.service.access import Access
 from confide.service.auditing import Auditor
 from confide.service.guesses import Guesses
 from confide.service.principals import Principals
+from confide.stores import News, Store
 
 SESSION_SECONDS = 12 * 60 * 60
 

@@ -32,11 +32,14 @@ class WantedConfig(Remembered):
         "reads",
         "second",
         "token_hash",
+        "token_id",
     )
 
     def __init__(self, token_hash: bytes, key: Key, *, known: str | None = None, floor: int = 0) -> None:
         super().__init__(WANTED_BYTES)
         self.token_hash = token_hash
+        # Known once the token was looked up.
+        self.token_id = 0
         self.key = key
         # The tags that the caller has, and the version that it has seen.
         self.known = known
@@ -57,8 +60,8 @@ class ReadCounts:
     hits: int = 0
     not_modified: int = 0
     sent_bytes: int = 0
-    # By token, as its hash, and key.
-    reads: dict[tuple[bytes, Key], int] = field(default_factory=dict)
+    # By token and key, whatever answered.
+    reads: dict[tuple[int, Key], int] = field(default_factory=dict)
 
 
 class Tally:
@@ -75,10 +78,15 @@ class Tally:
             self.add_up()
             self._read.append(wanted)
 
+    def note_one(self, token_id: int, key: Key) -> None:
+        """A read that was not answered at once."""
+        who = (token_id, key)
+        self._counts.reads[who] = self._counts.reads.get(who, 0) + 1
+
     def add_up(self) -> None:
         counts = self._counts
         for wanted in self._read:
-            who = (wanted.token_hash, wanted.key)
+            who = (wanted.token_id, wanted.key)
             counts.reads[who] = counts.reads.get(who, 0) + wanted.reads
             counts.hits += wanted.reads
             counts.not_modified += wanted.not_modified

@@ -24,7 +24,7 @@ class Accounts:
         self._engine = engine
 
     async def has_had_user(self) -> bool:
-        rows = await self._engine.rows("SELECT first_user_at FROM store")
+        rows = await self._engine.rows("/* accounts.has_had_user */ SELECT first_user_at FROM store")
         return rows[0][0] is not None
 
     async def add_first(self, user: NewUser, *, entry: AuditEntry, mac: bytes) -> int | None:
@@ -34,11 +34,14 @@ class Accounts:
         return await self._engine.transact(_add(user, entry, mac))
 
     async def read(self, login: str) -> User | None:
-        rows = await self._engine.rows(f"SELECT {COLUMNS} FROM users WHERE login = $1", login)
+        rows = await self._engine.rows(f"/* accounts.read */ SELECT {COLUMNS} FROM users WHERE login = $1", login)
         return user_of(rows[0]) if rows else None
 
     async def all(self) -> list[User]:
-        return [user_of(row) for row in await self._engine.rows(f"SELECT {COLUMNS} FROM users ORDER BY login")]
+        return [
+            user_of(row)
+            for row in await self._engine.rows(f"/* accounts.all */ SELECT {COLUMNS} FROM users ORDER BY login")
+        ]
 
     async def change(self, login: str, change: UserChange, *, entry: AuditEntry, mac: bytes) -> User | None:
         return await self._engine.transact(_change(login, change, entry, mac))
@@ -79,7 +82,7 @@ def text_of_grants(grants: tuple[Grant, ...] | None) -> str | None:
 
 def _insert(user: NewUser, at: int) -> Transaction[int]:
     rows = yield statement(
-        "INSERT INTO users (login, password, grants, is_admin, disabled, added_at)"
+        "/* accounts.add */ INSERT INTO users (login, password, grants, is_admin, disabled, added_at)"
         " VALUES ($1, $2, $3, $4, 0, $5) ON CONFLICT (login) DO NOTHING RETURNING id",
         user.login,
         user.password,
@@ -93,7 +96,10 @@ def _insert(user: NewUser, at: int) -> Transaction[int]:
 
 
 def _add_first(user: NewUser, entry: AuditEntry, mac: bytes) -> Transaction[int | None]:
-    began = yield statement("UPDATE store SET first_user_at = $1 WHERE first_user_at IS NULL RETURNING one", entry.at)
+    began = yield statement(
+        "/* accounts.claim_first */ UPDATE store SET first_user_at = $1 WHERE first_user_at IS NULL RETURNING one",
+        entry.at,
+    )
     if not began:
         return None
     user_id = yield from _insert(user, entry.at)
@@ -103,7 +109,9 @@ def _add_first(user: NewUser, entry: AuditEntry, mac: bytes) -> Transaction[int 
 
 def _add(user: NewUser, entry: AuditEntry, mac: bytes) -> Transaction[int]:
     # A user added on the host counts as well: nothing re-opens the door of the first one.
-    yield statement("UPDATE store SET first_user_at = $1 WHERE first_user_at IS NULL", entry.at)
+    yield statement(
+        "/* accounts.note_first */ UPDATE store SET first_user_at = $1 WHERE first_user_at IS NULL", entry.at
+    )
     user_id = yield from _insert(user, entry.at)
     yield from logged("user-added", user_id, entry=entry, mac=mac)
     return user_id
@@ -123,7 +131,7 @@ def _change(login: str, change: UserChange, entry: AuditEntry, mac: bytes) -> Tr
     )
     yield from _must_leave_an_admin(user, after=changed)
     yield statement(
-        "UPDATE users SET grants = $2, is_admin = $3, disabled = $4, password = $5 WHERE id = $1",
+        "/* accounts.change */ UPDATE users SET grants = $2, is_admin = $3, disabled = $4, password = $5 WHERE id = $1",
         user.id,
         text_of_grants(changed.grants),
         int(has_admin(changed.grants)),
@@ -131,7 +139,7 @@ def _change(login: str, change: UserChange, entry: AuditEntry, mac: bytes) -> Tr
         changed.password,
     )
     if change.password is not None or changed.is_disabled:
-        yield statement("DELETE FROM tokens WHERE user_id = $1 AND is_session = 1", user.id)
+        yield statement("/* accounts.end_sessions */ DELETE FROM tokens WHERE user_id = $1 AND is_session = 1", user.id)
     yield from logged("user-changed", user.id, entry=entry, mac=mac)
     return changed
 
@@ -141,15 +149,15 @@ def _remove(login: str, entry: AuditEntry, mac: bytes) -> Transaction[bool]:
     if user is None:
         return False
     yield from _must_leave_an_admin(user, after=None)
-    yield statement("DELETE FROM tokens WHERE user_id = $1", user.id)
-    yield statement("DELETE FROM users WHERE id = $1", user.id)
+    yield statement("/* accounts.remove_tokens */ DELETE FROM tokens WHERE user_id = $1", user.id)
+    yield statement("/* accounts.remove */ DELETE FROM users WHERE id = $1", user.id)
     yield from logged("user-removed", user.id, entry=entry, mac=mac)
     return True
 
 
 def _locked(login: str) -> Transaction[User | None]:
     yield Lock("users")
-    rows = yield statement(f"SELECT {COLUMNS} FROM users WHERE login = $1", login)
+    rows = yield statement(f"/* accounts.read_to_change */ SELECT {COLUMNS} FROM users WHERE login = $1", login)
     return user_of(rows[0]) if rows else None
 
 
@@ -157,6 +165,7 @@ def _must_leave_an_admin(before: User, *, after: User | None) -> Transaction[Non
     if not before.keeps_admin or (after is not None and after.keeps_admin):
         return
     others = yield statement(
+        "/* accounts.other_admins */ "
         "SELECT 1 FROM users WHERE id <> $1 AND is_admin = 1 AND disabled = 0 AND password IS NOT NULL LIMIT 1",
         before.id,
     )
@@ -166,22 +175,28 @@ def _must_leave_an_admin(before: User, *, after: User | None) -> Transaction[Non
 
 def _set_password(user_id: int, password: str, keep: int, entry: AuditEntry, mac: bytes) -> Transaction[None]:
     yield Lock("users")
-    yield statement("UPDATE users SET password = $2 WHERE id = $1", user_id, password)
-    yield statement("DELETE FROM tokens WHERE user_id = $1 AND is_session = 1 AND id <> $2", user_id, keep)
+    yield statement("/* accounts.set_password */ UPDATE users SET password = $2 WHERE id = $1", user_id, password)
+    yield statement(
+        "/* accounts.end_other_sessions */ DELETE FROM tokens WHERE user_id = $1 AND is_session = 1 AND id <> $2",
+        user_id,
+        keep,
+    )
     yield from logged("user-changed", user_id, entry=entry, mac=mac)
 
 
 def _rehash(user_id: int, old: str, new: str) -> Transaction[None]:
-    yield statement("UPDATE users SET password = $3 WHERE id = $1 AND password = $2", user_id, old, new)
+    yield statement(
+        "/* accounts.rehash */ UPDATE users SET password = $3 WHERE id = $1 AND password = $2", user_id, old, new
+    )
 
 
 def _begin_attempt(login: bytes, address: str, now: int) -> Transaction[int | None]:
     """Counted before the password is looked at, so that a burst of guesses cannot outrun the count."""
     yield Lock("login " + login.hex())
     since = now - WINDOW_SECONDS * SECOND
-    yield statement("DELETE FROM login_attempts WHERE at < $1", since)
+    yield statement("/* attempts.forget_old */ DELETE FROM login_attempts WHERE at < $1", since)
     rows = yield statement(
-        "SELECT address, at FROM login_attempts WHERE login = $1 ORDER BY at DESC LIMIT $2",
+        "/* attempts.read */ SELECT address, at FROM login_attempts WHERE login = $1 ORDER BY at DESC LIMIT $2",
         login,
         MOST_FROM_ANYWHERE,
     )
@@ -193,16 +208,19 @@ def _begin_attempt(login: bytes, address: str, now: int) -> Transaction[int | No
     ]
     if free_at:
         return max(1, int((max(free_at) - now) // SECOND) + 1)
-    yield statement("INSERT INTO login_attempts (login, address, at) VALUES ($1, $2, $3)", login, address, now)
+    yield statement(
+        "/* attempts.add */ INSERT INTO login_attempts (login, address, at) VALUES ($1, $2, $3)", login, address, now
+    )
     return None
 
 
 def _clear_attempts(login: bytes, address: str) -> Transaction[None]:
-    yield statement("DELETE FROM login_attempts WHERE login = $1 AND address = $2", login, address)
+    yield statement("/* attempts.clear */ DELETE FROM login_attempts WHERE login = $1 AND address = $2", login, address)
 
 
 def _take_back_attempt(login: bytes, address: str) -> Transaction[None]:
     yield statement(
+        "/* attempts.take_back */ "
         "DELETE FROM login_attempts WHERE id = (SELECT max(id) FROM login_attempts WHERE login = $1 AND address = $2)",
         login,
         address,

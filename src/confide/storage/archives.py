@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from confide.ports import Row, Store
+from confide.ports import Row
 from confide.storage.dumps import TABLES
 from confide.storage.migrations import schema_number
+from confide.stores import Store
 
 FORMAT = 1
 

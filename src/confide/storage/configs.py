@@ -9,40 +9,56 @@ from confide.domain.configs import ConfigLine, Kind, Outcome, StoredVersion, Ver
 from confide.domain.grants import Scope
 from confide.domain.names import Key
 from confide.domain.positions import Position
-from confide.ports import NewVersion, Replay, ReplayTaken, Row, WithKey
+from confide.ports import (
+    EVERY_CONFIG,
+    ListFilter,
+    NewVersion,
+    Replay,
+    ReplayTaken,
+    Row,
+    SealedConfig,
+    StoredKey,
+    WithKey,
+)
 from confide.storage.transactions import Engine, Transaction, UniqueTaken, statement
 
-READ = """
+READ = """/* configs.read */
     SELECT version, kind, body FROM changes
     WHERE tenant = $1 AND integration_type = $2 ORDER BY version DESC LIMIT 1
 """
-APPEND = """
+APPEND = """/* configs.append */
     INSERT INTO changes (kind, tenant, integration_type, version, key_id, body, saved_by, saved_at, note)
     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
     WHERE $5 IS NULL OR EXISTS (SELECT 1 FROM keys WHERE id = $5 AND wrapped IS NOT NULL)
     ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING id
 """
-KEEP_REPLAY = """
+KEEP_REPLAY = """/* configs.keep_replay */
     INSERT INTO replays (user_id, route, name, mac, version, outcome, saved_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7)
 """
-READ_VERSION = """
+READ_VERSION = """/* configs.read_version */
     SELECT version, kind, body FROM changes WHERE tenant = $1 AND integration_type = $2 AND version = $3
 """
-VERSIONS = """
+VERSIONS = """/* configs.versions */
     SELECT c.version, {xid}, c.id, c.kind, u.login, c.saved_at, c.note,
            c.kind = 'saved' AND (c.body IS NULL OR k.wrapped IS NULL AND k.id IS NOT NULL)
     FROM changes c LEFT JOIN users u ON u.id = c.saved_by LEFT JOIN keys k ON k.id = c.key_id
     WHERE c.tenant = $1 AND c.integration_type = $2 AND c.version < $3 ORDER BY c.version DESC LIMIT $4
 """
 NEWER_THAN_ANY = 2**63 - 1
-LIST = """
-    SELECT c.tenant, c.integration_type, c.version, c.saved_at FROM changes c
-    WHERE (c.tenant, c.integration_type) > ($1, $2) AND c.kind = 'saved' AND {scopes}
+LIST = """/* configs.list */
+    SELECT c.tenant, c.integration_type, c.version, c.saved_at{columns} FROM changes c {joined}
+    WHERE (c.tenant, c.integration_type) > ($1, $2) AND c.kind = 'saved' AND {scopes}{more}
       AND c.version = (SELECT max(n.version) FROM changes n
                        WHERE n.tenant = c.tenant AND n.integration_type = c.integration_type)
     ORDER BY c.tenant, c.integration_type LIMIT $3
 """
+
+
+LAST_READ = """,
+    (SELECT max(u.last_read_at) FROM usage u WHERE u.tenant = c.tenant AND u.integration_type = c.integration_type)"""
+BODY = ", c.kind, c.body, k.id, k.master_key_id, k.wrapped"
+WITH_KEY = "LEFT JOIN keys k ON k.purpose = 'config' AND k.tenant = c.tenant AND k.wrapped IS NOT NULL"
 
 
 class ConfigReads:
@@ -73,17 +89,29 @@ class ConfigReads:
             for version, xid, id_, kind, login, at, note, is_pruned in rows
         ]
 
-    async def page(self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int) -> list[ConfigLine]:
+    async def page(
+        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, more: ListFilter = EVERY_CONFIG
+    ) -> list[ConfigLine]:
         if not all(scopes):
             return []
         args: list[Any] = [*(after or ("", "")), limit]
-        sql = LIST.format(scopes=_condition(scopes, args))
-        rows = await self._engine.rows(sql, *args)
+        conditions = {"scopes": _condition(scopes, args), "more": _more(more, args)}
+        rows = await self._engine.rows(LIST.format(columns=LAST_READ, joined="", **conditions), *args)
         return [ConfigLine(Key(row[0], row[1]), *row[2:]) for row in rows]
+
+    async def sealed_page(
+        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, more: ListFilter = EVERY_CONFIG
+    ) -> list[SealedConfig]:
+        if not all(scopes):
+            return []
+        args: list[Any] = [*(after or ("", "")), limit]
+        conditions = {"scopes": _condition(scopes, args), "more": _more(more, args)}
+        sql = LIST.format(columns=BODY, joined=WITH_KEY, **conditions)
+        return [_sealed(row) for row in await self._engine.rows(sql, *args)]
 
     async def read_replay(self, replay: Replay, *, not_before: int) -> Replay | None:
         rows = await self._engine.rows(
-            "SELECT mac, version, outcome FROM replays"
+            "/* configs.read_replay */ SELECT mac, version, outcome FROM replays"
             " WHERE user_id = $1 AND route = $2 AND name = $3 AND saved_at >= $4",
             replay.user_id,
             replay.route,
@@ -107,7 +135,7 @@ def _keep(replay: Replay, saved_at: int) -> Transaction[None]:
 
 
 def _forget(before: int) -> Transaction[None]:
-    yield statement("DELETE FROM replays WHERE saved_at < $1", before)
+    yield statement("/* configs.forget_replays */ DELETE FROM replays WHERE saved_at < $1", before)
 
 
 def saved_args(new: NewVersion) -> tuple[Any, ...]:
@@ -131,9 +159,35 @@ def stored_version_of(key: Key, row: Row) -> StoredVersion:
     return StoredVersion(key, version, Kind(kind), body)
 
 
+def _sealed(row: Row) -> SealedConfig:
+    tenant, type_, version, saved_at, kind, body, *wrapping = row
+    current = stored_version_of(Key(tenant, type_), (version, kind, body))
+    return SealedConfig(saved_at, current, tenant_key_of(tenant, wrapping))
+
+
+def tenant_key_of(tenant: str, row: Row) -> StoredKey | None:
+    """The key that came along with a config of a tenant, if there is an active one."""
+    key_id, master_key_id, wrapped = row
+    return None if key_id is None else StoredKey(key_id, "config", tenant, master_key_id, wrapped)
+
+
 def _replay(asked: Replay, row: Row) -> Replay:
     mac, version, outcome = row
     return Replay(asked.user_id, asked.route, asked.name, bytes(mac), version, Outcome(outcome))
+
+
+def _more(wanted: ListFilter, args: list[Any]) -> str:
+    parts = ""
+    if wanted.changed_since is not None:
+        args.append(wanted.changed_since)
+        parts += f" AND c.saved_at >= ${len(args)}"
+    if wanted.unread_since is not None:
+        args.append(wanted.unread_since)
+        parts += (
+            f" AND c.saved_at < ${len(args)} AND NOT EXISTS (SELECT 1 FROM usage u WHERE u.tenant = c.tenant"
+            f" AND u.integration_type = c.integration_type AND u.last_read_at >= ${len(args)})"
+        )
+    return parts
 
 
 def _condition(scopes: Sequence[Sequence[Scope]], args: list[Any]) -> str:

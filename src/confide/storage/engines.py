@@ -5,11 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from confide.ports import Store
+from confide.operations import SILENT, IoLog
 from confide.storage.sqlite_store import SqliteStore
+from confide.stores import Store
 
 
-def open_store(url: str, *, is_unsafe: bool = False, accepts_unsafe: bool = False, pool_size: int = 8) -> Store:
+def open_store(
+    url: str,
+    *,
+    is_unsafe: bool = False,
+    accepts_unsafe: bool = False,
+    pool_size: int = 8,
+    io: IoLog = SILENT,
+) -> Store:
     """Make the store that a URL names, not yet connected.
 
     `sqlite:///path` or `postgresql://user:password@host/name`. With `is_unsafe` SQLite runs without waiting for
@@ -17,9 +25,9 @@ def open_store(url: str, *, is_unsafe: bool = False, accepts_unsafe: bool = Fals
     """
     scheme = urlsplit(url).scheme
     if scheme == "sqlite":
-        return SqliteStore(Path(url.removeprefix("sqlite:///")), is_unsafe=is_unsafe)
+        return SqliteStore(Path(url.removeprefix("sqlite:///")), is_unsafe=is_unsafe, io=io)
     if scheme in ("postgresql", "postgres"):
         from confide.storage.postgres_store import PostgresStore  # noqa: PLC0415 - an extra, imported when asked for
 
-        return PostgresStore(url, accepts_unsafe=is_unsafe or accepts_unsafe, pool_size=pool_size)
+        return PostgresStore(url, accepts_unsafe=is_unsafe or accepts_unsafe, pool_size=pool_size, io=io)
     raise ValueError("A database URL begins with sqlite:/// or postgresql://.")

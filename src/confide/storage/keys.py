@@ -15,7 +15,7 @@ from confide.storage.transactions import (
 )
 
 COLUMNS = "id, purpose, tenant, master_key_id, wrapped"
-RETIRE_ALL = """
+RETIRE_ALL = """/* keys.retire_all */
     INSERT INTO changes (kind, tenant, integration_type, version, saved_by, saved_at)
     SELECT 'retired', c.tenant, c.integration_type, c.version + 1, $2, $3
     FROM changes c
@@ -39,16 +39,20 @@ class Keys:
 
     async def active(self, purpose: str, tenant: str) -> StoredKey | None:
         rows = await self._engine.rows(
-            f"SELECT {COLUMNS} FROM keys WHERE purpose = $1 AND tenant = $2 AND wrapped IS NOT NULL", purpose, tenant
+            f"/* keys.active */ SELECT {COLUMNS} FROM keys WHERE purpose = $1 AND tenant = $2 AND wrapped IS NOT NULL",
+            purpose,
+            tenant,
         )
         return _key_of(rows[0]) if rows else None
 
     async def read(self, key_id: bytes) -> StoredKey | None:
-        rows = await self._engine.rows(f"SELECT {COLUMNS} FROM keys WHERE id = $1", key_id)
+        rows = await self._engine.rows(f"/* keys.read */ SELECT {COLUMNS} FROM keys WHERE id = $1", key_id)
         return _key_of(rows[0]) if rows else None
 
     async def all(self) -> list[StoredKey]:
-        return [_key_of(row) for row in await self._engine.rows(f"SELECT {COLUMNS} FROM keys ORDER BY id")]
+        return [
+            _key_of(row) for row in await self._engine.rows(f"/* keys.all */ SELECT {COLUMNS} FROM keys ORDER BY id")
+        ]
 
     async def rewrap(self, key: StoredKey, *, instead_of: bytes) -> None:
         await self._engine.transact(_rewrap(key, instead_of))
@@ -66,7 +70,7 @@ def _key_of(row: Row) -> StoredKey:
 
 def _add(new: StoredKey, made_at: int) -> Transaction[None]:
     yield statement(
-        "INSERT INTO keys (id, purpose, tenant, master_key_id, wrapped, made_at)"
+        "/* keys.add */ INSERT INTO keys (id, purpose, tenant, master_key_id, wrapped, made_at)"
         " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
         new.id,
         new.purpose,
@@ -79,6 +83,7 @@ def _add(new: StoredKey, made_at: int) -> Transaction[None]:
 
 def _rewrap(key: StoredKey, instead_of: bytes) -> Transaction[None]:
     yield statement(
+        "/* keys.rewrap */ "
         "UPDATE keys SET master_key_id = $2, wrapped = $3 WHERE id = $1 AND master_key_id = $4 AND wrapped IS NOT NULL",
         key.id,
         key.master_key_id,
@@ -91,6 +96,7 @@ def _destroy(tenant: str, by: int | None, at: int, entry: AuditEntry, mac: bytes
     # No save may be under way: one that began before would seal under a key that is gone.
     yield TableLock("changes")
     erased = yield statement(
+        "/* keys.destroy */ "
         "UPDATE keys SET wrapped = NULL WHERE purpose = 'config' AND tenant = $1 AND wrapped IS NOT NULL RETURNING id",
         tenant,
     )
@@ -98,6 +104,7 @@ def _destroy(tenant: str, by: int | None, at: int, entry: AuditEntry, mac: bytes
     if not erased and not retired:
         return None
     ((change_id,),) = yield statement(
+        "/* keys.log_destroyed */ "
         "INSERT INTO changes (kind, tenant, saved_by, saved_at) VALUES ($1, $2, $3, $4) RETURNING id",
         "tenant-destroyed",
         tenant,

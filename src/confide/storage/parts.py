@@ -31,7 +31,7 @@ class StoreParts:
         )
 
     async def ping(self) -> None:
-        await self._engine.rows("SELECT 1")
+        await self._engine.rows("/* store.ping */ SELECT 1")
 
     async def note(self, entry: AuditEntry, *, mac: bytes) -> None:
         await self._engine.transact(_note(entry, mac))

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from confide.domain.audits import AuditEntry
 from confide.domain.names import Key
 from confide.domain.positions import Position
-from confide.ports import Change, NewVersion, Replay, ReplayTaken, Row, StoredKey, WithKey
-from confide.storage.configs import ConfigReads, replay_args, saved_args, stored_version_of
+from confide.operations import SILENT, IoLog
+from confide.ports import Change, LogBounds, NewVersion, Replay, ReplayTaken, Row, WithKey
+from confide.storage.configs import ConfigReads, replay_args, saved_args, stored_version_of, tenant_key_of
 from confide.storage.together import Together
 from confide.storage.transactions import Engine, UniqueTaken, audit_args
 
 # One statement is one round trip and one transaction: version, audit entry and idempotency record, or nothing.
-_APPEND = """
+_APPEND = """/* configs.append */
     WITH appended AS (
         INSERT INTO changes (kind, tenant, integration_type, version, key_id, body, saved_by, saved_at, note)
         SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
@@ -34,13 +35,13 @@ APPEND = _APPEND.format(replayed="")
 APPEND_WITH_REPLAY = _APPEND.format(replayed=_REPLAYED)
 
 # The current version, if there is any, with the tenant's active key: most likely it opens what is there.
-READ = """
+READ = """/* configs.read */
     SELECT c.version, c.kind, c.body, k.id, k.master_key_id, k.wrapped FROM changes c
     LEFT JOIN keys k ON k.purpose = 'config' AND k.tenant = $1 AND k.wrapped IS NOT NULL
     WHERE c.tenant = $1 AND c.integration_type = $2 ORDER BY c.version DESC LIMIT 1
 """
 # Several reads in one round trip. The limits keep the planner on the indexes, however many it expects.
-READ_MANY = """
+READ_MANY = """/* configs.read_many */
     SELECT one.version, one.kind, one.body, k.id, k.master_key_id, k.wrapped
     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (tenant, integration_type, number)
     LEFT JOIN LATERAL (
@@ -55,7 +56,7 @@ READ_MANY = """
 """
 # Several saves in one statement: each is appended with its audit entry, or its version was there. All take the
 # places of their versions in the same order, so that two such statements wait for each other one way only.
-APPEND_MANY = """
+APPEND_MANY = """/* configs.append_many */
     WITH asked AS (
         SELECT * FROM unnest(
             $1::text[], $2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::bytea[], $7::bigint[], $8::bigint[],
@@ -82,12 +83,17 @@ APPEND_MANY = """
 """
 
 # Only below the horizon: what is above it may still be overtaken by a transaction that began earlier.
-CHANGES_AFTER = """
+CHANGES_AFTER = """/* configs.changes_after */
     SELECT xid::text::bigint, id, kind, tenant, integration_type, version, subject FROM changes
     WHERE (xid, id) > ($1::text::xid8, $2::bigint) AND xid < pg_snapshot_xmin(pg_current_snapshot())
     ORDER BY changes.xid, changes.id LIMIT $3
 """
-
+# What is below the horizon is complete; what will come is at the highest transaction or above it.
+BOUNDS = """/* configs.bounds */
+    SELECT begins_xid, begins_id, pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint
+    FROM store, pg_current_snapshot() AS s
+"""
+HIGHEST = 2**63 - 1
 
 NO_ROW: Row = (None,) * 6
 
@@ -97,10 +103,10 @@ class PostgresConfigs(ConfigReads):
 
     xid = "c.xid::text::bigint"
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, io: IoLog = SILENT) -> None:
         super().__init__(engine)
-        self._reads: Together[Key, WithKey] = Together(self._read_all, at_once=2)
-        self._saves: Together[Row, bool] = Together(self._append_all, at_once=1)
+        self._reads: Together[Key, WithKey] = Together(self._read_all, at_once=2, operation="wait read", io=io)
+        self._saves: Together[Row, bool] = Together(self._append_all, at_once=1, operation="wait append", io=io)
 
     async def read_with_key(self, key: Key) -> WithKey:
         return await self._reads.get(key)
@@ -116,12 +122,14 @@ class PostgresConfigs(ConfigReads):
         except UniqueTaken:
             raise ReplayTaken from None
 
+    async def bounds(self) -> LogBounds:
+        ((begins_xid, begins_id, lowest, highest),) = await self._engine.rows(BOUNDS)
+        begins = Position(begins_xid, begins_id)
+        return LogBounds(begins, Position(lowest - 1, HIGHEST), Position(highest, HIGHEST))
+
     async def changes_after(self, position: Position, *, limit: int) -> list[Change]:
         rows = await self._engine.rows(CHANGES_AFTER, str(position.xid), position.id, limit)
-        return [
-            Change(Position(xid, id_), kind, tenant, Key(tenant, type_) if type_ else None, version, subject)
-            for xid, id_, kind, tenant, type_, version, subject in rows
-        ]
+        return [Change(Position(*row[:2]), *row[2:]) for row in rows]
 
     async def _read_all(self, keys: Sequence[Key]) -> list[WithKey]:
         if len(keys) == 1:
@@ -142,8 +150,7 @@ class PostgresConfigs(ConfigReads):
 
 
 def _with_key(key: Key, row: Row) -> WithKey:
-    version, kind, body, key_id, master_key_id, wrapped = row
+    version, kind, body, *wrapping = row
     if version is None:
         return WithKey(None, None)
-    tenant_key = None if key_id is None else StoredKey(key_id, "config", key.tenant, master_key_id, wrapped)
-    return WithKey(stored_version_of(key, (version, kind, body)), tenant_key)
+    return WithKey(stored_version_of(key, (version, kind, body)), tenant_key_of(key.tenant, wrapping))

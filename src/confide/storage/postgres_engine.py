@@ -6,23 +6,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias, cast
+from time import monotonic_ns
+from typing import Any, cast
 
 import asyncpg
 
 from confide.domain.errors import Busy
+from confide.operations import SILENT, IoLog, failed, noted
 from confide.ports import Rows, Unreachable, seconds_left
-from confide.storage.transactions import (
-    Lock,
-    Many,
-    Script,
-    Statement,
-    Step,
-    T,
-    TableLock,
-    Transaction,
-    UniqueTaken,
-)
+from confide.storage.postgres_steps import Connection, fetched, in_transaction
+from confide.storage.transactions import T, Transaction, UniqueTaken
 
 CONNECT_SECONDS = 1.5
 # How long calls are refused at once after the store did not answer.
@@ -33,7 +26,6 @@ PORTION = 500
 
 # What the driver raises, whatever it means.
 _ANY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 _AWAY = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
 _REFUSED_FOR_NOW = (
     asyncpg.InsufficientResourcesError,  # disk full, too many connections, out of memory
@@ -50,9 +42,15 @@ class PostgresEngine:
     name = "postgres"
 
     def __init__(
-        self, dsn: str, *, size: int = 8, greet: Callable[[Connection], Awaitable[None]] | None = None
+        self,
+        dsn: str,
+        *,
+        size: int = 8,
+        greet: Callable[[Connection], Awaitable[None]] | None = None,
+        io: IoLog = SILENT,
     ) -> None:
         self._dsn = dsn
+        self.io = io
         self._greet = greet
         self._idle: list[Connection] = []
         self._places = asyncio.Semaphore(size)
@@ -99,18 +97,22 @@ class PostgresEngine:
         if not self._places.locked():
             await self._places.acquire()  # at once, without the price of a time limit
             return left
-        began = time.monotonic()
+        began = monotonic_ns()
         try:
             async with asyncio.timeout(left):
                 await self._places.acquire()
-        except TimeoutError:
-            raise Busy(retry_after_seconds=1) from None
+        except BaseException as error:
+            failed(self.io, "wait connection", began, error)
+            if isinstance(error, TimeoutError):
+                raise Busy(retry_after_seconds=1) from None
+            raise
+        self.io.note("wait connection", began)
         try:
             self._must_not_be_away()
         except Unreachable:
             self._places.release()
             raise
-        return None if left is None else max(0.0, left - (time.monotonic() - began))
+        return None if left is None else max(0.0, left - (monotonic_ns() - began) / 1e9)
 
     def _must_not_be_away(self) -> None:
         if time.monotonic() < self._away_until:
@@ -153,9 +155,9 @@ class PostgresEngine:
             connection = self._sound_one()
             if connection is None:
                 async with asyncio.timeout(left), self._borrowed() as new:
-                    return await _fetched(new, sql, args)
+                    return await fetched(self.io, new, sql, args)
             try:
-                return _rows(await connection.fetch(sql, *args, timeout=left))
+                return await fetched(self.io, connection, sql, args, seconds=left)
             except BaseException as error:
                 if not isinstance(error, asyncpg.PostgresError):
                     connection.terminate()
@@ -178,12 +180,12 @@ class PostgresEngine:
 
     async def transact(self, work: Transaction[T]) -> T:
         async with self.connection() as connection:
-            return await _in_transaction(work, connection)
+            return await in_transaction(self.io, connection, work)
 
     async def transact_long(self, work: Transaction[T]) -> T:
         """As `transact`, for work on the host that may take its time: a migration, a restored backup."""
         async with self.connection(is_hurried=False) as connection:
-            return await _in_transaction(work, connection)
+            return await in_transaction(self.io, connection, work)
 
     async def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, Rows]]:
         async with (
@@ -193,17 +195,17 @@ class PostgresEngine:
             for number, sql in enumerate(statements):
                 cursor = await connection.cursor(sql)
                 while portion := await cursor.fetch(PORTION):
-                    yield number, _rows(portion)
+                    yield number, cast("Rows", portion)
 
     async def connect(self) -> Connection:
         """Make a connection and greet it; it is the caller's own. Raises `Unreachable`."""
         try:
-            connection = await asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS)
+            connection = await noted(self.io, "connect", asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS))
         except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, OSError) as error:
             raise Unreachable(f"The database cannot be reached: {error}") from error
         if self._greet is not None:
             try:
-                await self._greet(connection)
+                await noted(self.io, "greet", self._greet(connection))
             except BaseException:
                 connection.terminate()
                 raise
@@ -217,54 +219,3 @@ class PostgresEngine:
         # What broke one connection broke the others too; new ones are greeted again.
         while self._idle:
             self._idle.pop().terminate()
-
-
-async def _in_transaction(work: Transaction[T], connection: Connection) -> T:
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
-        result = await _perform(work, connection)
-    except Exception:
-        await transaction.rollback()
-        raise
-    except BaseException:
-        # Out of time: nobody may wait for a server that hangs to undo it; it does when the connection is gone.
-        connection.terminate()
-        raise
-    await transaction.commit()
-    return result
-
-
-async def _perform(work: Transaction[T], connection: Connection) -> T:
-    try:
-        step = next(work)
-        while True:
-            step = work.send(await _step(connection, step))
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    finally:
-        work.close()
-
-
-async def _fetched(connection: Connection, sql: str, args: tuple[Any, ...]) -> Rows:
-    return _rows(await connection.fetch(sql, *args))
-
-
-def _rows(records: list[asyncpg.Record]) -> Rows:
-    return cast("Rows", records)  # a record is read by position like any row
-
-
-async def _step(connection: Connection, step: Step) -> Rows:
-    match step:
-        case Statement(sql, args):
-            return await _fetched(connection, sql, args)
-        case Lock(name):
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "confide " + name)
-        case TableLock(table):
-            await connection.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
-        case Script(sql):
-            await connection.execute(sql)
-        case Many(sql, rows):
-            await connection.executemany(sql, rows)
-    return []

@@ -9,10 +9,13 @@ from typing import Any
 
 import asyncpg
 
-from confide.domain.names import Key
 from confide.domain.positions import Position
-from confide.ports import Change, LogGone, Row, Unreachable
-from confide.storage.postgres_engine import CONNECT_SECONDS, Connection, PostgresEngine
+from confide.operations import noted
+from confide.ports import Change, LogGone, Unreachable
+from confide.storage.postgres_engine import CONNECT_SECONDS, PostgresEngine
+from confide.storage.postgres_horizon import Horizon
+from confide.storage.postgres_steps import Connection
+from confide.storage.transactions import operation_of
 
 CHANNEL = "confide"
 HEARTBEAT_SECONDS = 0.3
@@ -25,7 +28,7 @@ MOST_CHANGES = 20_000
 
 # With no upper bound, so that a long transaction elsewhere delays nothing: what that snapshot could not see is what
 # was not begun yet and what was under way.
-SINCE = """
+SINCE = """/* news.since */
     SELECT pg_current_snapshot()::text, (SELECT epoch FROM store),
            c.xid::text::bigint, c.id, c.kind, c.tenant, c.integration_type, c.version, c.subject
     FROM (SELECT 1) AS always
@@ -34,8 +37,8 @@ SINCE = """
     LIMIT $2
 """
 # Another timeline is another history of the same cluster: what was read before may never have been in it.
-TIMELINE = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
-NOW = """
+TIMELINE = "/* news.timeline */ SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
+NOW = """/* news.now */
     SELECT pg_current_snapshot()::text, (SELECT epoch FROM store),
            coalesce((SELECT xid::text::bigint FROM changes ORDER BY xid DESC, id DESC LIMIT 1), 0)
 """
@@ -58,6 +61,7 @@ class PostgresNews:
         self._nudged = asyncio.Event()
         self._is_to_tell = False
         self._read_at = 0.0
+        self._horizon = Horizon()
 
     async def read(self) -> list[Change]:
         self._nudged.clear()
@@ -85,6 +89,9 @@ class PostgresNews:
         if pause > 0:
             await asyncio.sleep(pause)
 
+    def horizon_age(self) -> float:
+        return self._horizon.age()
+
     def tell(self) -> None:
         self._is_to_tell = True
         self._nudged.set()
@@ -98,28 +105,34 @@ class PostgresNews:
         if self._is_to_tell:
             # After the commit and never inside it: there it would take a lock of the whole database.
             self._is_to_tell = False
-            await connection.execute("NOTIFY " + CHANNEL)
+            await noted(self._engine.io, "notify", connection.execute("NOTIFY " + CHANNEL))
         if self._snapshot is None:
-            ((self._snapshot, self._epoch, self._last_xid),) = await connection.fetch(NOW)
+            ((self._snapshot, self._epoch, self._last_xid),) = await self._asked(connection, NOW)
             self._known_timeline = self._timeline
             return []
-        rows = await connection.fetch(SINCE, self._snapshot, MOST_CHANGES + 1)
+        rows = await self._asked(connection, SINCE, self._snapshot, MOST_CHANGES + 1)
         self._engine.note_answer()
         was = self._epoch, self._known_timeline
         self._snapshot, self._epoch = rows[0][:2]
+        self._horizon.hear(rows[0][0], at=time.monotonic())
         self._known_timeline = self._timeline
         if len(rows) > MOST_CHANGES or was != (self._epoch, self._known_timeline):
             raise LogGone
-        changes = [_change(row[2:]) for row in rows if row[2] is not None]
+        changes = [Change(Position(*row[2:4]), *row[4:]) for row in rows if row[2] is not None]
         self._last_xid = max((change.position.xid for change in changes), default=self._last_xid)
         return changes
+
+    async def _asked(self, connection: Connection, sql: str, *args: Any) -> Any:
+        return await noted(self._engine.io, operation_of(sql), connection.fetch(sql, *args))
 
     async def _connected(self) -> Connection:
         connection = await self._engine.connect()
         try:
-            await connection.add_listener(CHANNEL, self._hear)
-            await connection.execute(PREPARE)
-            self._timeline = await connection.fetchval(TIMELINE)
+            await noted(self._engine.io, "listen", connection.add_listener(CHANNEL, self._hear))
+            await noted(self._engine.io, "prepare", connection.execute(PREPARE))
+            ((self._timeline,),) = await self._asked(connection, TIMELINE)
+            # After a crash numbers are given again.
+            self._horizon = Horizon()
             if self._snapshot is not None:
                 self._snapshot = _lowered(self._snapshot, self._last_xid + 1)
         except BaseException:
@@ -131,12 +144,6 @@ class PostgresNews:
         # What was under way when the connection was given up is heard by the next one's read.
         if not connection.is_closed() and pid != connection.get_server_pid():
             self._nudged.set()
-
-
-def _change(row: Row) -> Change:
-    xid, id_, kind, tenant, type_, version, subject = row
-    key = Key(tenant, type_) if type_ else None
-    return Change(Position(xid, id_), kind, tenant, key, version, subject)
 
 
 def _lowered(snapshot: str, xid: int) -> str:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncpg
 
+from confide.operations import SILENT, IoLog
 from confide.ports import Home, Unreachable, UnsafeDurability
 from confide.storage.accounts import Accounts
+from confide.storage.audits import Audits
 from confide.storage.homes import settle
 from confide.storage.keys import Keys
 from confide.storage.parts import NOTHING_THERE, StoreParts
 from confide.storage.postgres_configs import PostgresConfigs
-from confide.storage.postgres_engine import Connection, PostgresEngine
+from confide.storage.postgres_engine import PostgresEngine
 from confide.storage.postgres_news import PostgresNews
+from confide.storage.postgres_steps import Connection
 from confide.storage.tokens import Tokens
+from confide.storage.types import Types
+from confide.storage.upkeep import Upkeep
+from confide.storage.usage import Usage
 
-GREETING = """
+GREETING = """/* store.greeting */
     SELECT (SELECT system_identifier FROM pg_control_system())::text
            || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())::text,
            current_setting('fsync'), current_setting('synchronous_commit'), current_setting('full_page_writes'),
@@ -26,15 +32,19 @@ OLDEST = 150_000
 class PostgresStore(StoreParts):
     """Everything in one database. Each new connection is asked where it leads and how durable that is."""
 
-    def __init__(self, dsn: str, *, accepts_unsafe: bool, pool_size: int) -> None:
-        self._engine: PostgresEngine = PostgresEngine(dsn, size=pool_size, greet=self._greet)
+    def __init__(self, dsn: str, *, accepts_unsafe: bool, pool_size: int, io: IoLog = SILENT) -> None:
+        self._engine: PostgresEngine = PostgresEngine(dsn, size=pool_size, greet=self._greet, io=io)
         self._accepts_unsafe = accepts_unsafe
         self._known_home = ""
         self._settled_home: str | None = None
         self._unsafe: tuple[str, ...] = ()
-        self.configs = PostgresConfigs(self._engine)
+        self.configs = PostgresConfigs(self._engine, io=io)
         self.accounts = Accounts(self._engine)
         self.tokens = Tokens(self._engine)
+        self.types = Types(self._engine)
+        self.audit = Audits(self._engine)
+        self.usage = Usage(self._engine)
+        self.upkeep = Upkeep(self._engine)
         self.keys = Keys(self._engine)
         self.news = PostgresNews(self._engine)
 

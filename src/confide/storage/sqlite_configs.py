@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from confide.domain.audits import AuditEntry
-from confide.domain.names import Key
 from confide.domain.positions import Position
-from confide.ports import Change, NewVersion, Replay, ReplayTaken
+from confide.ports import Change, LogBounds, NewVersion, Replay, ReplayTaken
 from confide.storage.configs import APPEND, KEEP_REPLAY, ConfigReads, replay_args, saved_args
 from confide.storage.transactions import AUDIT, Statement, Transaction, UniqueTaken, audit_args, statement
 
-CHANGES_AFTER = """
+CHANGES_AFTER = """/* configs.changes_after */
     SELECT id, kind, tenant, integration_type, version, subject FROM changes
     WHERE id > $1 ORDER BY id LIMIT $2
+"""
+
+
+# The highest number that was ever given, whatever was deleted since.
+BOUNDS = """/* configs.bounds */
+    SELECT begins_id, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0) FROM store
 """
 
 
@@ -24,12 +29,13 @@ class SqliteConfigs(ConfigReads):
         except UniqueTaken:
             raise ReplayTaken from None
 
+    async def bounds(self) -> LogBounds:
+        ((begins, last),) = await self._engine.rows(BOUNDS)
+        return LogBounds(Position(0, begins), Position(0, last), Position(0, last))
+
     async def changes_after(self, position: Position, *, limit: int) -> list[Change]:
         rows = await self._engine.rows(CHANGES_AFTER, position.id, limit)
-        return [
-            Change(Position(0, id_), kind, tenant, Key(tenant, type_) if type_ else None, version, subject)
-            for id_, kind, tenant, type_, version, subject in rows
-        ]
+        return [Change(Position(0, row[0]), *row[1:]) for row in rows]
 
 
 def _append(new: NewVersion, entry: AuditEntry, *, mac: bytes, replay: Replay | None) -> Transaction[bool]:

@@ -6,13 +6,15 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from time import monotonic_ns
 from typing import Any
 
 import apsw
 
+from confide.operations import SILENT, IoLog, failed
 from confide.ports import Row, Rows, Unreachable, seconds_left
-from confide.storage.sqlite_writer import Writer, bindings
-from confide.storage.transactions import T, Transaction
+from confide.storage.sqlite_writer import WRITER, Writer, bindings
+from confide.storage.transactions import T, Transaction, operation_of
 
 SAFE_VERSION = 3_051_003
 PORTION = 500
@@ -23,8 +25,9 @@ class SqliteEngine:
 
     name = "sqlite"
 
-    def __init__(self, path: Path, *, is_unsafe: bool) -> None:
+    def __init__(self, path: Path, *, is_unsafe: bool, io: IoLog = SILENT) -> None:
         self.path = path
+        self.io = io
         self.is_unsafe = is_unsafe
         self._reader: apsw.Connection | None = None
         self._writer: Writer | None = None
@@ -41,7 +44,7 @@ class SqliteEngine:
             self._reader.execute("PRAGMA query_only = ON")
         except (apsw.Error, OSError) as error:
             raise Unreachable(f"The database file does not open: {error}") from error
-        self._writer = Writer(writing, self.path.with_name("confide.lock"), loop=asyncio.get_running_loop())
+        self._writer = Writer(writing, self.path.with_name("confide.lock"), loop=asyncio.get_running_loop(), io=self.io)
 
     async def close(self) -> None:
         # The writer last: with the last connection SQLite puts the write-ahead log into the file.
@@ -59,21 +62,30 @@ class SqliteEngine:
         return self._reader
 
     async def rows(self, sql: str, *args: Any) -> Rows:
+        began = monotonic_ns()
         try:
-            return self.reader.execute(sql, bindings(args)).fetchall()
+            rows = self.reader.execute(sql, bindings(args)).fetchall()
         except (apsw.SQLError, apsw.BindingsError):
             raise
         except apsw.Error as error:
+            failed(self.io, operation_of(sql), began, error)
             raise Unreachable from error
+        self.io.note(operation_of(sql), began, amount=len(rows))
+        return rows
 
     async def transact(self, work: Transaction[T]) -> T:
         if self._writer is None:
             raise Unreachable
+        began = monotonic_ns()
         try:
             async with asyncio.timeout(seconds_left()):
                 result: T = await self._writer.submit(work)
-        except TimeoutError as error:
-            raise Unreachable from error
+        except (TimeoutError, asyncio.CancelledError) as error:
+            # What it had waited for until then only the writer knows.
+            failed(self.io, WRITER, began, error)
+            if isinstance(error, TimeoutError):
+                raise Unreachable from error
+            raise
         return result
 
     async def transact_long(self, work: Transaction[T]) -> T:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import apsw
 
+from confide.operations import SILENT, IoLog
 from confide.ports import Home, Unreachable, UnsafeDurability
 from confide.storage.accounts import Accounts
+from confide.storage.audits import Audits
 from confide.storage.homes import settle
 from confide.storage.keys import Keys
 from confide.storage.parts import NOTHING_THERE, StoreParts
@@ -18,6 +20,9 @@ from confide.storage.sqlite_configs import SqliteConfigs
 from confide.storage.sqlite_engine import SqliteEngine
 from confide.storage.sqlite_news import SqliteNews
 from confide.storage.tokens import Tokens
+from confide.storage.types import Types
+from confide.storage.upkeep import Upkeep
+from confide.storage.usage import Usage
 
 MARK = "user.confide.home"
 
@@ -25,11 +30,15 @@ MARK = "user.confide.home"
 class SqliteStore(StoreParts):
     """Everything in one file of the data folder."""
 
-    def __init__(self, path: Path, *, is_unsafe: bool) -> None:
-        self._engine: SqliteEngine = SqliteEngine(path, is_unsafe=is_unsafe)
+    def __init__(self, path: Path, *, is_unsafe: bool, io: IoLog = SILENT) -> None:
+        self._engine: SqliteEngine = SqliteEngine(path, is_unsafe=is_unsafe, io=io)
         self.configs = SqliteConfigs(self._engine)
         self.accounts = Accounts(self._engine)
         self.tokens = Tokens(self._engine)
+        self.types = Types(self._engine)
+        self.audit = Audits(self._engine)
+        self.usage = Usage(self._engine)
+        self.upkeep = Upkeep(self._engine)
         self.keys = Keys(self._engine)
         self.news = SqliteNews(self._engine)
 

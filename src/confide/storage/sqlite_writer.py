@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import fcntl
 import os
 import queue
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from time import monotonic_ns
+from typing import Any, TypeAlias
 
 import apsw
 
 from confide.domain.errors import Busy
+from confide.operations import OK, IoLog
 from confide.ports import Rows, Unreachable
 from confide.storage.transactions import (
+    SCRIPT,
     Lock,
     Many,
     Script,
@@ -25,8 +30,13 @@ from confide.storage.transactions import (
     TableLock,
     Transaction,
     UniqueTaken,
+    operation_of,
 )
 
+# Name, start, end, outcome and rows of what a job waited for.
+_Operation: TypeAlias = tuple[str, int, int, str, int]
+
+WRITER = "wait writer"
 MOST_WAITING = 2_000
 MOST_TOGETHER = 256
 CLOSE_SECONDS = 3.0
@@ -37,6 +47,10 @@ _UNIQUE = frozenset({apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMA
 class _Job:
     work: Transaction[Any]
     answer: asyncio.Future[Any]
+    # For which request it is done; what it waited for is noted there once it has been answered.
+    context: contextvars.Context
+    asked: int
+    operations: list[_Operation] = field(default_factory=list)
     result: Any = None
     error: BaseException | None = None
 
@@ -44,8 +58,11 @@ class _Job:
 class Writer:
     """Runs transactions on a thread of its own, several to a commit; answers after the commit."""
 
-    def __init__(self, connection: apsw.Connection, lock_file: Path, *, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, connection: apsw.Connection, lock_file: Path, *, loop: asyncio.AbstractEventLoop, io: IoLog
+    ) -> None:
         self._connection = connection
+        self._io = io
         self._loop = loop
         self._lock = os.open(lock_file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -55,7 +72,7 @@ class Writer:
     def submit(self, work: Transaction[Any]) -> asyncio.Future[Any]:
         if self._waiting.qsize() > MOST_WAITING:
             raise Busy(retry_after_seconds=1)
-        job = _Job(work, self._loop.create_future())
+        job = _Job(work, self._loop.create_future(), contextvars.copy_context(), monotonic_ns())
         self._waiting.put(job)
         return job.answer
 
@@ -72,7 +89,7 @@ class Writer:
             jobs, goes_on = self._taken()
             if jobs:
                 self._commit_together(jobs)
-                self._loop.call_soon_threadsafe(_deliver, jobs)
+                self._loop.call_soon_threadsafe(self._deliver, jobs)
             if not goes_on:
                 return
 
@@ -96,17 +113,34 @@ class Writer:
             # SQLite's own busy handler is not fair between processes; this lock is.
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             self._connection.execute("BEGIN IMMEDIATE")
+            begun = monotonic_ns()
             for job in jobs:
+                job.operations.append((WRITER, job.asked, begun, OK, 0))
                 self._run_one(job, is_alone=len(jobs) == 1)
             # A job alone that failed has undone everything.
             if self._connection.in_transaction:
-                self._connection.execute("COMMIT")
+                self._commit(jobs)
         except Exception as error:  # noqa: BLE001 - the thread must go on: nothing of these jobs was stored
             self._undo()
             for job in jobs:
+                if not job.operations:
+                    job.operations.append((WRITER, job.asked, monotonic_ns(), type(error).__name__, 0))
                 job.error = job.error or Unreachable(str(error))
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        """All of them wait for one commit: to each it is its own."""
+        began, outcome = monotonic_ns(), OK
+        try:
+            self._connection.execute("COMMIT")
+        except Exception as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            ended = monotonic_ns()
+            for job in jobs:
+                job.operations.append(("commit", began, ended, outcome, 0))
 
     def _run_one(self, job: _Job, *, is_alone: bool) -> None:
         if is_alone:
@@ -114,7 +148,7 @@ class Writer:
             return
         self._connection.execute("SAVEPOINT one")
         try:
-            job.result = perform(job.work, self._step)
+            job.result = perform(job.work, partial(self._step, job))
         except Exception as error:  # noqa: BLE001 - whatever it was, its caller gets it and the others go on
             self._connection.execute("ROLLBACK TO one")
             job.error = _translated(error)
@@ -122,22 +156,49 @@ class Writer:
 
     def _run_alone(self, job: _Job) -> None:
         try:
-            job.result = perform(job.work, self._step)
+            job.result = perform(job.work, partial(self._step, job))
         except Exception as error:  # noqa: BLE001 - whatever it was, its caller gets it
             job.error = _translated(error)
             self._undo()
 
-    def _step(self, step: Step) -> Rows:
+    def _step(self, job: _Job, step: Step) -> Rows:
+        if isinstance(step, Lock | TableLock):
+            return []  # one writer at a time anyway
+        operation = SCRIPT if isinstance(step, Script) else operation_of(step.sql)
+        began, outcome = monotonic_ns(), OK
+        rows: Rows = []
+        try:
+            rows = self._done(step)
+        except Exception as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            job.operations.append((operation, began, monotonic_ns(), outcome, len(rows)))
+        return rows
+
+    def _done(self, step: Statement | Script | Many) -> Rows:
         match step:
             case Statement(sql, args):
                 return self._connection.execute(sql, bindings(args)).fetchall()
-            case Lock() | TableLock():
-                return []  # one writer at a time anyway
             case Script(sql):
                 self._connection.execute(sql).fetchall()
             case Many(sql, rows):
                 self._connection.executemany(sql, [bindings(row) for row in rows])
         return []
+
+    def _deliver(self, jobs: list[_Job]) -> None:
+        for job in jobs:
+            if job.answer.done():
+                continue  # given up, and noted as that
+            job.context.run(self._note, job)
+            if job.error is not None:
+                job.answer.set_exception(job.error)
+            else:
+                job.answer.set_result(job.result)
+
+    def _note(self, job: _Job) -> None:
+        for operation, began, ended, outcome, amount in job.operations:
+            self._io.note(operation, began, outcome=outcome, amount=amount, ended=ended)
 
     def _undo(self) -> None:
         if self._connection.in_transaction:
@@ -159,16 +220,6 @@ def perform(work: Transaction[Any], step_by: Callable[[Step], Rows]) -> Any:
         return end.value
     finally:
         work.close()
-
-
-def _deliver(jobs: list[_Job]) -> None:
-    for job in jobs:
-        if job.answer.done():
-            continue
-        if job.error is not None:
-            job.answer.set_exception(job.error)
-        else:
-            job.answer.set_result(job.result)
 
 
 def _translated(error: Exception) -> Exception:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic_ns
 from typing import Generic, TypeVar
 
+from confide.operations import SILENT, IoLog, failed, origin
 from confide.ports import ANSWER_SECONDS, Unreachable, answer_by, seconds_left
 
 A = TypeVar("A")
@@ -23,8 +25,17 @@ class Together(Generic[A, R]):
     `ask` takes several questions and returns their answers in order; what it raises, all who asked get.
     """
 
-    def __init__(self, ask: Callable[[Sequence[A]], Awaitable[Sequence[R]]], *, at_once: int) -> None:
+    def __init__(
+        self,
+        ask: Callable[[Sequence[A]], Awaitable[Sequence[R]]],
+        *,
+        at_once: int,
+        operation: str = "wait together",
+        io: IoLog = SILENT,
+    ) -> None:
         self._ask = ask
+        self._operation = operation
+        self._io = io
         self._at_once = at_once
         self._asking = 0
         self._waiting: list[tuple[A, asyncio.Future[R], float]] = []
@@ -40,11 +51,17 @@ class Together(Generic[A, R]):
             return await self._first(question)
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future, time.monotonic() + left))
+        began = monotonic_ns()
         try:
             async with asyncio.timeout(left):
-                return await future
-        except TimeoutError:
-            raise Unreachable from None
+                answer = await future
+        except BaseException as error:
+            failed(self._io, self._operation, began, error)
+            if isinstance(error, TimeoutError):
+                raise Unreachable from None
+            raise
+        self._io.note(self._operation, began)
+        return answer
 
     async def _first(self, question: A) -> R:
         self._asking += 1
@@ -60,6 +77,8 @@ class Together(Generic[A, R]):
         return answer
 
     async def _answer_those_who_wait(self) -> None:
+        # What is asked for several belongs to none of them: each notes how long it waited for it.
+        origin.set(None)
         try:
             while self._waiting:
                 taken, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]

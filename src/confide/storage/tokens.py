@@ -8,12 +8,12 @@ from confide.ports import Row
 from confide.storage.accounts import grants_of, text_of_grants, user_of
 from confide.storage.transactions import Engine, Lock, Transaction, logged, statement
 
-READ = """
+READ = """/* tokens.read */
     SELECT t.id, t.user_id, u.login, t.is_session, t.label, t.grants, t.made_at, t.expires_at,
            u.id, u.login, u.grants, u.disabled, u.added_at, u.password
     FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.hash = $1
 """
-LIST = """
+LIST = """/* tokens.list */
     SELECT t.id, t.user_id, u.login, t.is_session, t.label, t.grants, t.made_at, t.expires_at
     FROM tokens t JOIN users u ON u.id = t.user_id
 """
@@ -58,7 +58,7 @@ def _add(token: NewToken, made_at: int, entry: AuditEntry, mac: bytes) -> Transa
     # Whoever changes a user holds this lock: a session must not outlive a password that was changed meanwhile.
     yield Lock("users")
     added = yield statement(
-        "INSERT INTO tokens (hash, user_id, is_session, label, grants, made_at, expires_at)"
+        "/* tokens.add */ INSERT INTO tokens (hash, user_id, is_session, label, grants, made_at, expires_at)"
         " SELECT $1, u.id, CAST($3 AS BIGINT), $4, $5, $6, $7 FROM users u WHERE u.id = $2"
         " AND (CAST($3 AS BIGINT) = 0 OR (u.disabled = 0 AND u.password = $8)) RETURNING id",
         token.hash,
@@ -78,9 +78,11 @@ def _add(token: NewToken, made_at: int, entry: AuditEntry, mac: bytes) -> Transa
 
 def _remove(token_id: int, of: int | None, entry: AuditEntry, mac: bytes) -> Transaction[bool]:
     if of is None:
-        removed = yield statement("DELETE FROM tokens WHERE id = $1 RETURNING id", token_id)
+        removed = yield statement("/* tokens.remove */ DELETE FROM tokens WHERE id = $1 RETURNING id", token_id)
     else:
-        removed = yield statement("DELETE FROM tokens WHERE id = $1 AND user_id = $2 RETURNING id", token_id, of)
+        removed = yield statement(
+            "/* tokens.remove_own */ DELETE FROM tokens WHERE id = $1 AND user_id = $2 RETURNING id", token_id, of
+        )
     if not removed:
         return False
     yield from logged("token-revoked", token_id, entry=entry, mac=mac)
@@ -88,4 +90,4 @@ def _remove(token_id: int, of: int | None, entry: AuditEntry, mac: bytes) -> Tra
 
 
 def _forget_expired(before: int) -> Transaction[None]:
-    yield statement("DELETE FROM tokens WHERE expires_at < $1", before)
+    yield statement("/* tokens.forget_expired */ DELETE FROM tokens WHERE expires_at < $1", before)

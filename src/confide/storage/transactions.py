@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Generator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from confide.domain.audits import AuditEntry
 from confide.ports import Row, Rows
 
 T = TypeVar("T")
+
+UNNAMED = "sql"
+SCRIPT = "sql script"
+_NAME = re.compile(r"/\* ([a-z_.]+) \*/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +82,22 @@ def statement(sql: str, *args: Any) -> Statement:
     return Statement(sql, args)
 
 
-AUDIT = """
+@lru_cache(maxsize=1_024)
+def operation_of(sql: str) -> str:
+    """The name under which I/O events speak of a statement: each says its own in a comment at its beginning."""
+    found = _NAME.match(sql)
+    return f"sql {found[1]}" if found else UNNAMED
+
+
+AUDIT = """/* audits.note */
     INSERT INTO audit (at, action, outcome, actor, token_id, address, request_id, tenant, integration_type,
                        version, subject, digest, mac, change_id)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 """
 
-LOG = "INSERT INTO changes (kind, subject, saved_by, saved_at) VALUES ($1, $2, $3, $4) RETURNING id"
+LOG = """/* changes.append */
+    INSERT INTO changes (kind, subject, saved_by, saved_at) VALUES ($1, $2, $3, $4) RETURNING id
+"""
 
 
 def audit_args(entry: AuditEntry, *, mac: bytes) -> tuple[Any, ...]:

@@ -1,0 +1,1 @@
+"""Pages with charts that need nothing but a browser: no network, no second file."""

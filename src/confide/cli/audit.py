@@ -1,0 +1,146 @@
+"""`confide audit`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from confide.cli.options import FOUND_FAULTS, as_json, progress, show, show_table
+from confide.cli.session import connected, url_option
+from confide.client.calls import request
+
+if TYPE_CHECKING:
+    from confide.client import Client
+
+COLUMNS = ("number", "at", "actor", "action", "outcome", "tenant", "integration_type", "version", "subject", "address")
+PAGE = "1000"
+
+
+@click.group()
+def audit() -> None:
+    """Who did what, and proof that nothing of it was altered."""
+
+
+@audit.command("list")
+@click.option("--tenant", help="A name, prefix* or *.")
+@click.option("--integration-type", help="A name, prefix* or *.")
+@click.option("--actor", help="A login.")
+@click.option("--action", help="An exact action, such as save, login or reveal.")
+@click.option("--from", "since", help="RFC 3339, such as 2026-11-24T09:15:00Z.")
+@click.option("--to", "until", help="RFC 3339, exclusive.")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1_000))
+@as_json
+@url_option
+def list_entries(*, limit: int, is_json: bool, url: str | None, since: str, until: str, **wanted: str | None) -> None:
+    """List entries, the newest first."""
+    params = {name: value for name, value in {**wanted, "from": since, "to": until}.items() if value is not None}
+    with connected(url) as client:
+        lines = client.ask(request("GET", "/audit", params={**params, "limit": str(limit)}))["entries"]
+    if is_json:
+        show(lines)
+        return
+    show_table(COLUMNS, [[line[column] for column in COLUMNS] for line in lines])
+
+
+@audit.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@url_option
+def export(file: Path, *, url: str | None) -> None:
+    """Write the whole chain with its checkpoints to FILE, as JSON lines; `confide audit verify FILE` proves it."""
+    count = 0
+    with connected(url) as client, file.open("xb") as out, progress("Exporting", "entries") as tell:
+        # Before the entries: what is signed must be among them.
+        signed = client.ask(request("GET", "/audit/checkpoints"))
+        for portion in _portions(client):
+            out.write(portion)
+            count += portion.count(b"\n")
+            tell(count)
+        for checkpoint in signed["checkpoints"]:
+            out.write(_line(checkpoint))
+    click.echo(f"{count:,} entries and {len(signed['checkpoints']):,} checkpoints in {file}.")
+    click.echo(f"public key {signed['public_key']}: keep it elsewhere, verify asks for it.")
+
+
+@audit.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--key", help="The public key that checkpoints must be signed with, hexadecimal.")
+@click.option(
+    "--checkpoints",
+    "kept",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Checkpoints that were kept elsewhere: what they signed must be in FILE.",
+)
+def verify(file: Path, *, key: str | None, kept: Path | None) -> int:
+    """Prove that an export is whole and in order, offline; names the first bad entry and ends with 10."""
+    try:
+        from confide.crypto.checkpoints import is_signed  # noqa: PLC0415 - a client alone has no crypto
+        from confide.domain import chains  # noqa: PLC0415 - as above
+    except ModuleNotFoundError as missing:
+        raise click.ClickException(f"{missing.name} is missing; install confide[server].") from None
+
+    signed: dict[int, Any] = {}
+    for checkpoint in _checkpoints(file, kept, chains.read_checkpoint):
+        if checkpoint is None:
+            click.echo("BAD: a checkpoint is no longer what was written.")
+            return FOUND_FAULTS
+        trusted = checkpoint.public_key if key is None else _key(key)
+        if not is_signed(checkpoint, trusted):
+            click.echo(f"BAD: the checkpoint of entry {checkpoint.number:,} is not signed by that key.")
+            return FOUND_FAULTS
+        signed[checkpoint.number] = checkpoint
+    check = chains.ChainCheck(signed)
+    with file.open("rb") as lines, progress("Verifying", "entries") as tell:
+        check.follow(_read(lines, chains.read_line, tell))
+    bad = check.end()
+    if bad is not None:
+        click.echo(f"BAD: entry {bad.number:,}: {bad.why}.")
+        return FOUND_FAULTS
+    if key is not None and not signed:
+        click.echo("BAD: nothing is signed by that key.")
+        return FOUND_FAULTS
+    whose = "" if key is not None else "; the key is the export's own, give --key to trust it"
+    proven = f"the first {max(signed):,} are signed{whose}" if signed else "none is signed: the end may be missing"
+    click.echo(f"{check.number:,} entries are in order and unaltered; {proven}.")
+    return 0
+
+
+def _portions(client: Client) -> Iterator[bytes]:
+    after = "0"
+    while portion := client.fetch(request("GET", "/audit/export", params={"after": after, "limit": PAGE})):
+        yield portion
+        after = portion[portion.rindex(b'{"number":') + 10 :].split(b",", 1)[0].decode()
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _checkpoints(file: Path, kept: Path | None, read: Any) -> Iterator[Any]:
+    for path in [file] if kept is None else [file, kept]:
+        with path.open("rb") as lines:
+            for line in lines:
+                if line.startswith(b'{"checkpoint":'):
+                    yield read(line)
+
+
+def _read(lines: Any, read: Any, tell: Any) -> Iterator[Any]:
+    for count, line in enumerate(lines, 1):
+        if line.startswith(b'{"checkpoint":'):
+            continue
+        found = read(line.rstrip(b"\n"))
+        if found is None:
+            raise click.ClickException(f"Line {count:,} is no entry of an export.")
+        if count % 10_000 == 0:
+            tell(count)
+        yield found
+
+
+def _key(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise click.BadParameter("--key is hexadecimal.") from None

@@ -1,0 +1,53 @@
+"""`confide config watch`."""
+
+from __future__ import annotations
+
+import json
+import time
+from http import HTTPStatus
+
+import rich_click as click
+
+from confide.cli.session import connected, url_option
+from confide.client import ConfideError
+from confide.client.events import Event
+
+AGAIN_SECONDS = 1.0
+
+
+@click.command()
+@click.argument("tenant", default="*")
+@click.argument("integration_type", default="*")
+@click.option("--after", help="A position to go on from; 0 is the beginning of the log. From now on if left out.")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object a line.")
+@url_option
+def watch(tenant: str, integration_type: str, *, after: str | None, is_json: bool, url: str | None) -> None:
+    """Print each change as it happens, once and in order; goes on where it was after any interruption."""
+    with connected(url) as client:
+        has_begun = is_lost = False
+        while True:
+            try:
+                for event in client.watch(tenant, integration_type, after=after):
+                    if is_lost:
+                        click.echo("The service is back.", err=True)
+                    has_begun, is_lost, after = True, False, event.position or after
+                    if event.name == "refused":
+                        raise click.ClickException(f"The service ended the watch: {event.data['code']}.")
+                    if event.name not in ("ready", "bye", "heartbeat"):
+                        click.echo(_line(event, is_json=is_json))
+            except ConfideError as error:
+                # Before it has begun, whoever called is told; then it waits until the service is back.
+                if not has_begun or 0 < error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise
+                if not is_lost:
+                    click.echo("The service does not answer; waiting for it.", err=True)
+                is_lost = True
+            time.sleep(AGAIN_SECONDS)
+
+
+def _line(event: Event, *, is_json: bool) -> str:
+    if is_json:
+        return json.dumps({"event": event.name, **event.data})
+    data = event.data
+    place = data["integration_type"] if data["tenant"] is None else f"{data['tenant']} : {data['integration_type']}"
+    return f"{event.name:<12}  {place}  version {data['version']}  {data['position']}"

@@ -1,0 +1,151 @@
+"""JSON Schema 2020-12 of an integration type: compiled once, offline, bounded in time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from confide.domain.bodies import Json, pointer
+from confide.domain.errors import Fault, SchemaInvalid
+from confide.domain.masking import Place, masked
+from confide.domain.schema_reader import Reader
+from confide.domain.subschemas import NO_DEFAULT, FilledTooLarge, Matcher, Path, SchemaPlace, filled
+
+# Shown in the place of what was sent.
+_HIDDEN = "The value"
+MOST_MESSAGE_CHARACTERS = 300
+# Places of a configuration times subschemas that are looked at for each: what breaks is then said one by one.
+MOST_TO_EXPLAIN = 20_000
+# Places that are looked at for defaults on secrets.
+MOST_PLACES = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaFault:
+    """A place that breaks a rule of the schema, and the rule: never the value."""
+
+    place: Path
+    rule: str
+    rule_at: str
+    sentence: str
+
+    def as_fault(self, *, inside: Path = ()) -> Fault:
+        return Fault(pointer((*inside, *self.place)), self.rule, self.sentence)
+
+    def hidden(self, root: Place) -> SchemaFault:
+        """What may be told to those who may not see secrets: of what stands in one, only that it breaks the schema."""
+        place = root
+        for number, part in enumerate(self.place, 1):
+            place = place.element(part) if isinstance(part, int) else place.member(part)
+            if place.is_secret:
+                return SchemaFault(self.place[:number], "secret", "", "What is secret here breaks the schema.")
+        return self
+
+
+class Schema:
+    """A compiled schema; raises `SchemaInvalid` if it is none, or one that is not taken."""
+
+    def __init__(self, document: Json) -> None:
+        # First what could go round in circles or be looked at too often: the validator follows it blindly.
+        reader = Reader(document, matcher=_matcher)
+        self._root = reader.read()
+        self._price = reader.price
+        try:
+            self._validator = _validator(document)
+        except ValueError as error:
+            raise _refused(error) from None
+        self.place: Place = SchemaPlace(iter((self._root,)))
+        self.has_defaults = _must_hide_no_default(self.place)
+
+    def filled(self, configuration: Json) -> Json:
+        """The configuration with the defaults of what was left out; without, where they would make it too large."""
+        try:
+            whole: Json = filled(configuration, self._root) if self.has_defaults else configuration
+        except FilledTooLarge:
+            return configuration
+        return whole
+
+    def faults(self, configuration: Json) -> list[SchemaFault]:
+        """What breaks the schema, defaults filled in.
+
+        Of a configuration so large that to say where would take long, only that it does.
+        """
+        try:
+            whole = filled(configuration, self._root) if self.has_defaults else configuration
+        except FilledTooLarge:
+            return [SchemaFault((), "default", "", "With its defaults it would be larger than a body may be.")]
+        if self._validator.is_valid(whole):
+            return []
+        if _places(whole) * self._price > MOST_TO_EXPLAIN:
+            return [SchemaFault((), "schema", "", "It breaks the schema, and is too large to say where.")]
+        return [fault for error in self._validator.iter_errors(whole) for fault in _faults(error)]
+
+
+def _places(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + sum(map(_places, value.values()))
+    return 1 + sum(map(_places, value)) if isinstance(value, list) else 1
+
+
+def _faults(error: Any) -> Iterator[SchemaFault]:
+    kind, at = error.kind, tuple(error.instance_path)
+    rule_at = pointer(tuple(error.schema_path))
+    rule = kind.name
+    if rule == "required":
+        yield SchemaFault((*at, kind.property), rule, rule_at, "It is required.")
+    elif rule == "propertyNames" or "propertyNames" in error.schema_path:
+        yield SchemaFault(at, "propertyNames", rule_at, "A member has a name that the schema does not take.")
+    elif rule in ("additionalProperties", "unevaluatedProperties"):
+        for name in kind.unexpected:
+            yield SchemaFault((*at, name), rule, rule_at, "The schema knows no such member.")
+    else:
+        sentence = re.sub(r"\s+", " ", error.message)[:MOST_MESSAGE_CHARACTERS]
+        yield SchemaFault(at, rule, rule_at, sentence[:1].upper() + sentence[1:].rstrip(".") + ".")
+
+
+def _matcher(pattern: str) -> Matcher:
+    matches: Matcher = _validator({"pattern": pattern}).is_valid
+    return matches
+
+
+def _validator(document: Json) -> Any:
+    # Imported when first needed: it would make the start slower by a tenth.
+    import jsonschema_rs  # noqa: PLC0415 - as said
+
+    # An engine that takes time in proportion to the text, and refuses patterns that would take much memory.
+    patterns = jsonschema_rs.RegexOptions(size_limit=1 << 20, dfa_size_limit=1 << 20)
+    return jsonschema_rs.Draft202012Validator(
+        document, validate_formats=True, mask=_HIDDEN, offline=True, pattern_options=patterns
+    )
+
+
+def _refused(error: Exception) -> SchemaInvalid:
+    at = tuple(getattr(error, "instance_path", ()))
+    return SchemaInvalid(faults=(Fault(pointer(("schema", *at)), SchemaInvalid.code, "This is no valid JSON Schema."),))
+
+
+def _must_hide_no_default(root: Place) -> bool:
+    """Whether there are defaults; raises `SchemaInvalid` if one of them fills a secret."""
+    assert isinstance(root, SchemaPlace)  # noqa: S101 - for the type checker
+    met: set[tuple[frozenset[int], bool]] = set()
+    waiting, has_defaults = [(root, False)], False
+    while waiting:
+        place, is_inside_secret = waiting.pop()
+        is_secret = is_inside_secret or place.is_secret
+        known = (frozenset(map(id, place.applied)), is_secret)
+        if known in met or not place.applied:
+            continue
+        met.add(known)
+        if len(met) > MOST_PLACES:
+            raise SchemaInvalid("The schema speaks of too many places.")
+        for subschema in place.applied:
+            if subschema.default is NO_DEFAULT:
+                continue
+            has_defaults = True
+            if is_secret or masked(subschema.default, place) != subschema.default:
+                at = pointer(("schema", *subschema.path, "default"))
+                raise SchemaInvalid(faults=(Fault(at, SchemaInvalid.code, "A secret has no default."),))
+        waiting.extend((inside, is_secret) for inside in place.all_inside())
+    return has_defaults

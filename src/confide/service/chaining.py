@@ -1,0 +1,173 @@
+"""Linking the audit into its chain, signing it now and then, and proving that nothing was altered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from confide.domain.chains import BEGINNING, Bad, ChainCheck, Checkpoint, Linked, signed_bytes
+from confide.domain.errors import Busy, InvalidCursor
+from confide.domain.grants import Principal
+from confide.ports import SECOND, AuditFilter, AuditLine, Clock, Sealer, Unreachable, Witness
+from confide.service.access import Access
+from confide.stores import Store
+
+LINK_SECONDS = 0.4
+CHECKPOINT_SECONDS = 60.0
+PORTION = 1_000
+PAGE_SECONDS = 1.0
+# An entry may wait that long for its link, while an older transaction is under way.
+LINKED_WITHIN_SECONDS = 60
+
+_log = logging.getLogger("confide")
+
+
+class Chain:
+    """Links what was written to the audit, within a second; one process at a time does, whichever comes first."""
+
+    def __init__(self, store: Store, sealer: Sealer, *, clock: Clock, witness: Witness) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._clock = clock
+        # Writes a checkpoint down in a second place.
+        self._witness = witness
+        self._is_to_sign = False
+        self._signed_number = 0
+        self._signed_at = -CHECKPOINT_SECONDS  # what the process before left unsigned is signed at once
+
+    async def run(self) -> None:
+        """Go on until cancelled; nothing that goes wrong here holds anybody up."""
+        while True:
+            try:
+                await self.link()
+                if self._is_to_sign and time.monotonic() - self._signed_at > CHECKPOINT_SECONDS:
+                    await self.sign()
+            except (Unreachable, Busy) as error:
+                _log.warning("the audit's chain waits for the store: %s", error or "no answer in time")
+            except Exception:  # noqa: BLE001 - linking must go on
+                _log.exception("a bug, met while linking the audit")
+            await asyncio.sleep(LINK_SECONDS)
+
+    async def link(self) -> int:
+        """Link all there is; returns how many."""
+        count = 0
+        while await self._store.audit.is_behind():
+            linked = await self._store.audit.link_next()
+            if not linked:
+                break  # what is left may still be overtaken
+            count += linked
+            await asyncio.sleep(0)
+        self._is_to_sign = self._is_to_sign or count > 0
+        return count
+
+    async def sign(self) -> Checkpoint | None:
+        """Sign the chain as it is now; None if there is nothing new."""
+        self._is_to_sign, self._signed_at = False, time.monotonic()
+        number = await self._store.audit.last_number()
+        if number == self._signed_number:
+            return None
+        link = await self._store.audit.link_of(number)
+        if link is None:
+            return None
+        at = self._clock()
+        signature = self._sealer.sign(signed_bytes(number, link, at))
+        checkpoint = Checkpoint(number, link, at, self._sealer.public_key, signature)
+        is_kept = await self._store.audit.keep_checkpoint(checkpoint)
+        self._signed_number = number
+        if not is_kept:
+            return None  # another process has signed it
+        await asyncio.to_thread(self._witness.append, checkpoint)
+        return checkpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a check of the chain found so far; `after` is the number it came to, None at the end."""
+
+    checked: int
+    bad: Bad | None
+    after: int | None
+    unlinked: int = 0
+
+
+class Audit:
+    """Reading and proving the audit, for admins."""
+
+    def __init__(
+        self, store: Store, sealer: Sealer, *, chain: Chain, witness: Witness, access: Access, clock: Clock
+    ) -> None:
+        self._store = store
+        self._witness = witness
+        self._chain = chain
+        self._sealer = sealer
+        self._access = access
+        self._clock = clock
+
+    async def page(
+        self, wanted: AuditFilter, *, login: str | None, by: Principal, before: int | None, limit: int
+    ) -> list[AuditLine]:
+        """List entries, the newest first; of one who acted, by their login."""
+        await self._access.must_be_admin(by, action="read audit")
+        if login is not None:
+            user = await self._store.accounts.read(login)
+            wanted = wanted._replace(actor=-1 if user is None else user.id)
+        return await self._store.audit.page(wanted, before=before, limit=limit)
+
+    async def exported(self, *, by: Principal, after: int, limit: int) -> list[Linked]:
+        await self._access.must_be_admin(by, action="export audit")
+        return await self._store.audit.linked(after=after, limit=limit)
+
+    async def checkpoints(self, *, by: Principal) -> list[Checkpoint]:
+        """What was signed, the chain as it is now too."""
+        await self._access.must_be_admin(by, action="export audit")
+        await self._chain.sign()
+        return await self._store.audit.checkpoints()
+
+    @property
+    def public_key(self) -> bytes:
+        return self._sealer.public_key
+
+    async def verify(self, *, by: Principal, after: int) -> Proof:
+        """Check as many entries as can be in a second, from a number on, which is trusted."""
+        await self.must_be_readable(by)
+        found = Proof(0, None, after)
+        until = time.monotonic() + PAGE_SECONDS
+        async for found in self.verified(after=after):
+            if found.after is not None and time.monotonic() >= until:
+                break
+        return found
+
+    async def must_be_readable(self, by: Principal) -> None:
+        await self._access.must_be_admin(by, action="verify audit")
+
+    async def verified(self, *, after: int = 0) -> AsyncIterator[Proof]:
+        """Check the chain, each entry with its MAC; tells after each portion how far it came, and at last the whole."""
+        before = BEGINNING if not after else await self._store.audit.link_of(after)
+        if before is None:
+            raise InvalidCursor
+        stored = await self._store.audit.checkpoints()
+        forged = [one.number for one in stored if not self._is_signed(one)]
+        if forged:
+            yield Proof(0, Bad(min(forged), "its checkpoint is not signed by this store's key"), None)
+            return
+        kept = [one for one in await asyncio.to_thread(self._witness.read) if self._is_signed(one)]
+        # Of two that were signed for one place, the one that the database does not hold counts.
+        checkpoints = {one.number: one for one in [*stored, *kept]}
+        check = ChainCheck(checkpoints, number=after, before=before, mac=self._mac)
+        while portion := await self._store.audit.linked(after=check.number, limit=PORTION):
+            if not check.follow(portion):
+                break
+            yield Proof(check.number - after, None, check.number)
+            await asyncio.sleep(0)
+        bad = check.bad or check.end()
+        late = await self._store.audit.unlinked(before=self._clock() - LINKED_WITHIN_SECONDS * SECOND)
+        yield Proof(check.number - after, bad, None, late)
+
+    def _is_signed(self, checkpoint: Checkpoint) -> bool:
+        return self._sealer.has_signed(checkpoint.signed_bytes(), checkpoint.signature)
+
+    def _mac(self, entry: bytes) -> bytes:
+        return self._sealer.mac("audit", entry)

@@ -1,0 +1,87 @@
+"""Configs with what they hold, many at a time: to move them elsewhere, and to find those that break their type."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from confide.domain import masking
+from confide.domain.bodies import Json
+from confide.domain.errors import Fault
+from confide.domain.grants import Principal, Role, Scope
+from confide.domain.names import Key
+from confide.ports import ListFilter
+from confide.service.auditing import Auditor
+from confide.service.conformance import broken_by
+from confide.service.types import TypesInForce
+from confide.service.walking import Walker, scopes_of
+
+# How long one page may take; what is left comes with the next one.
+PAGE_SECONDS = 1.0
+
+
+class ExportedConfig(NamedTuple):
+    """One config as it is stored, without defaults; None if what is stored does not open."""
+
+    key: Key
+    version: int
+    saved_at: int
+    configuration: Json | None
+    is_masked: bool
+
+
+class BrokenLine(NamedTuple):
+    """One config that breaks the schema of its type, and where."""
+
+    key: Key
+    version: int
+    saved_at: int
+    faults: tuple[Fault, ...]
+
+
+class Exporting:
+    """Pages of configs that the caller may see, in order of key; each says where the next one begins."""
+
+    def __init__(self, walker: Walker, types: TypesInForce, *, auditor: Auditor) -> None:
+        self._walker = walker
+        self._types = types
+        self._auditor = auditor
+
+    async def page(
+        self, wanted: Scope, *, by: Principal, after: Key | None, limit: int, is_opened: bool
+    ) -> tuple[list[ExportedConfig], Key | None]:
+        """Export a page; opened, secrets are shown where the caller may read them, and that is audited before."""
+        until = time.monotonic() + PAGE_SECONDS
+        found: list[ExportedConfig] = []
+        more: Key | None = None
+        async for config in self._walker.walk(scopes_of(wanted, by), after=after):
+            if len(found) >= limit or (found and time.monotonic() >= until):
+                more = found[-1].key
+                break
+            shown, role = config.configuration, by.role_on(config.key)
+            is_masked = not is_opened or role is None or role < Role.READER
+            if shown is not None and is_masked:
+                shown = masking.masked(shown, (await self._types.of(config.key.integration_type)).place)
+            found.append(ExportedConfig(config.key, config.version, config.saved_at, shown, is_masked))
+        opened = [one.key for one in found if not one.is_masked]
+        if opened:
+            subject = f"{len(opened)} configs from {':'.join(opened[0])} to {':'.join(opened[-1])}"
+            about = Key(wanted.tenant, wanted.integration_type)
+            await self._auditor.note("reveal", "export", by=by, key=about, subject=subject)
+        return found, more
+
+    async def broken(
+        self, wanted: Scope, *, by: Principal, after: Key | None, limit: int, more: ListFilter
+    ) -> tuple[list[BrokenLine], Key | None]:
+        """Those that break the schema of their type, as many as are found in a second."""
+        until = time.monotonic() + PAGE_SECONDS
+        found: list[BrokenLine] = []
+        async for config in self._walker.walk(scopes_of(wanted, by), after=after, more=more):
+            role = by.role_on(config.key)
+            is_masked = role is None or role < Role.READER
+            faults = broken_by(config, await self._types.of(config.key.integration_type), is_masked=is_masked)
+            if faults:
+                found.append(BrokenLine(config.key, config.version, config.saved_at, faults))
+            if len(found) >= limit or time.monotonic() >= until:
+                return found, config.key
+        return found, None

@@ -1,0 +1,212 @@
+"""The audit over HTTP: who did what, in one chain that shows whatever is done to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from confide.domain.chains import BEGINNING, ChainCheck, link, read_checkpoint, read_line
+from support.canaries import canary
+from support.house import ADMIN, TYPE, House
+
+SECRET = canary("audited")
+
+
+class Desk:
+    """An admin, an editor, and the engine that a thief of the database would have."""
+
+    def __init__(self, house: House, admin: str, editor: str) -> None:
+        self.house, self.admin, self.editor = house, admin, editor
+
+    async def get(self, path: str = "/audit", *, token: str | None = None, headers: Any = None, **params: str) -> Any:
+        await self.house.services.chain.link()
+        return await self.house.ask("GET", path, token=token or self.admin, params=params, headers=headers or {})
+
+    async def entries(self, **params: str) -> list[Any]:
+        found: list[Any] = (await self.get(**params)).json()["entries"]
+        return found
+
+    async def sql(self, text: str, *args: Any) -> Any:
+        engine: Any = self.house.parts.store._engine  # type: ignore[attr-defined]
+
+        def work() -> Any:
+            from confide.storage.transactions import statement  # noqa: PLC0415 - a thief's own tools
+
+            return (yield statement(text, *args))
+
+        return await engine.transact(work())
+
+
+@pytest.fixture
+async def desk(house: House) -> Desk:
+    admin = await house.token("root", *ADMIN)
+    return Desk(house, admin, await house.token("ed", ("editor", "acme", "*")))
+
+
+async def test_who_did_what_to_what_when_from_where_with_which_result(desk: Desk) -> None:
+    await desk.house.save(desk.editor, {"password": SECRET})
+    await desk.house.save(desk.editor, {"n": 1}, tenant="globex")
+    await desk.house.ask("PUT", f"/integration-types/{TYPE}", token=desk.admin, json={"schema": {}})
+    reply = await desk.get()
+    assert SECRET not in reply.text
+    changed, denied, saved = reply.json()["entries"][:3]
+    known = {name: saved[name] for name in ("action", "outcome", "actor", "tenant", "integration_type", "version")}
+    assert known == {
+        "action": "save", "outcome": "created", "actor": "ed", "tenant": "acme", "integration_type": TYPE, "version": 1,
+    }  # fmt: skip
+    assert saved["address"]
+    assert saved["request_id"]
+    assert saved["position"] is not None
+    assert (denied["action"], denied["outcome"], denied["tenant"]) == ("save", "denied", "globex")
+    assert (changed["action"], changed["subject"]) == ("put type", f"type {TYPE} version 1")
+    assert [one["number"] for one in reply.json()["entries"]] == sorted(
+        (one["number"] for one in reply.json()["entries"]), reverse=True
+    )
+
+
+async def test_entries_are_found_by_what_they_are_about(desk: Desk) -> None:
+    for tenant in ("acme", "acme2", "globex"):
+        await desk.house.save(desk.admin, {"n": 1}, tenant=tenant)
+    await desk.house.save(desk.editor, {"n": 2})
+    assert len(await desk.entries(tenant="acme*", action="save")) == 3
+    assert len(await desk.entries(tenant="acme", integration_type="fl*")) == 2
+    assert len(await desk.entries(actor="ed", action="save")) == 1
+    assert await desk.entries(actor="nobody") == []
+    assert await desk.entries(action="save", to="2020-01-01T00:00:00Z") == []
+    assert len(await desk.entries(action="save", **{"from": "2020-01-01T00:00:00+02:00"})) == 4
+    page = (await desk.get(action="save", limit="3")).json()
+    rest = (await desk.get(action="save", limit="3", after=page["next"])).json()
+    assert (len(page["entries"]), len(rest["entries"]), rest["next"]) == (3, 1, None)
+
+
+@pytest.mark.parametrize("path", ["/audit", "/audit/verify", "/audit/export", "/audit/checkpoints"])
+async def test_only_admins_see_it(desk: Desk, path: str) -> None:
+    for headers in ({}, {"Accept": "text/event-stream"}):
+        assert (await desk.get(path, token=desk.editor, headers=headers)).status_code == 403
+
+
+async def test_a_whole_chain_is_proven_online_and_offline_and_signed_in_a_second_place(desk: Desk) -> None:
+    for n in range(5):
+        await desk.house.save(desk.editor, {"n": n})
+    await desk.house.services.chain.link()
+    signed = await desk.house.services.chain.sign()
+    assert signed is not None
+    assert await desk.house.services.chain.sign() is None, "nothing new"
+    proof = (await desk.get("/audit/verify")).json()
+    assert (proof["ok"], proof["first_bad"], proof["next"]) == (True, None, None)
+    stream = await desk.get("/audit/verify", headers={"Accept": "text/event-stream"})
+    assert json.loads(stream.text.strip().rsplit("data: ", 1)[1])["ok"]
+    written = desk.house.settings.checkpoints_file.read_bytes().splitlines()
+    assert read_checkpoint(written[-1]) == signed
+    told = (await desk.get("/audit/checkpoints")).json()
+    assert told["public_key"] == signed.public_key.hex()
+    lines = (await desk.get("/audit/export", limit="1000")).content.splitlines()
+    entries = [one for line in lines if (one := read_line(line)) is not None]
+    check = ChainCheck({signed.number: signed})
+    assert check.follow(entries)
+    assert check.end() is None
+    assert check.number == len(lines) >= 6
+
+
+ENTRY = "id = (SELECT audit_id FROM audit_links WHERE number = $1)"
+TAMPERINGS: dict[str, list[tuple[str, tuple[Any, ...]]]] = {
+    "altered": [("UPDATE audit SET outcome = 'denied' WHERE " + ENTRY, (3,))],
+    "altered in a field that is seldom": [
+        ("UPDATE audit SET address = '192.0.2.1' WHERE " + ENTRY, (3,))
+    ],
+    "deleted": [("DELETE FROM audit WHERE " + ENTRY, (3,))],
+    "deleted with its link": [
+        ("DELETE FROM audit WHERE " + ENTRY, (3,)),
+        ("DELETE FROM audit_links WHERE number = $1", (3,)),
+    ],
+    "links exchanged": [
+        ("UPDATE audit_links SET audit_id = -audit_id WHERE number = 3", ()),
+        ("UPDATE audit_links SET audit_id = (SELECT -audit_id FROM audit_links WHERE number = 3) WHERE number = 4", ()),
+    ],
+    "a MAC taken from another": [
+        ("UPDATE audit SET mac = (SELECT mac FROM audit WHERE id = (SELECT max(id) FROM audit)) WHERE " + ENTRY, (3,)),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TAMPERINGS)
+async def test_whatever_a_thief_does_in_the_database_is_found_where_it_was_done(desk: Desk, name: str) -> None:
+    for n in range(8):
+        await desk.house.save(desk.editor, {"n": n})
+    await desk.house.services.chain.link()
+    for text, args in TAMPERINGS[name]:
+        await desk.sql(text, *args)
+    proof = (await desk.get("/audit/verify")).json()
+    assert (proof["ok"], proof["first_bad"]["number"]) == (False, 3)
+
+
+async def test_a_cut_off_end_and_an_entry_out_of_the_chain_are_found(desk: Desk) -> None:
+    for n in range(8):
+        await desk.house.save(desk.editor, {"n": n})
+    await desk.house.services.chain.link()
+    signed = await desk.house.services.chain.sign()
+    assert signed is not None
+    await desk.sql(
+        "DELETE FROM audit WHERE id IN (SELECT audit_id FROM audit_links WHERE number > $1)", signed.number - 2
+    )
+    await desk.sql("DELETE FROM audit_links WHERE number > $1", signed.number - 2)
+    proof = (await desk.house.ask("GET", "/audit/verify", token=desk.admin)).json()
+    assert proof["first_bad"]["number"] == signed.number - 1
+    assert "signed" in proof["first_bad"]["why"]
+    await desk.sql("INSERT INTO audit (id, at, action, outcome, mac) VALUES (-1, 1, 'save', 'created', $1)", b"m" * 32)
+    assert (await desk.house.ask("GET", "/audit/verify", token=desk.admin)).json()["unlinked"] == 1
+
+
+async def relinked(desk: Desk) -> None:
+    """Make the chain anew over what is left, as anybody can who has the database."""
+    before = BEGINNING
+    found = [one for one in await desk.house.parts.store.audit.linked(after=0, limit=1_000) if one.entry is not None]
+    ids = await desk.sql("SELECT l.audit_id FROM audit_links l JOIN audit a ON a.id = l.audit_id ORDER BY l.number")
+    await desk.sql("DELETE FROM audit_links")
+    for number, (one, (audit_id,)) in enumerate(zip(found, ids, strict=True), 1):
+        before = link(before, number, one.entry or b"", one.mac)
+        await desk.sql("INSERT INTO audit_links (number, audit_id, link) VALUES ($1, $2, $3)", number, audit_id, before)
+
+
+@pytest.mark.parametrize("has_second_place", [True, False])
+async def test_an_entry_that_was_taken_out_and_linked_over_is_found_by_what_was_signed(
+    desk: Desk, *, has_second_place: bool
+) -> None:
+    for n in range(8):
+        await desk.house.save(desk.editor, {"n": n})
+    await desk.house.services.chain.link()
+    signed = await desk.house.services.chain.sign()
+    assert signed is not None
+    await desk.sql("DELETE FROM audit WHERE " + ENTRY, 3)
+    await relinked(desk)
+    if has_second_place:
+        await desk.sql("DELETE FROM checkpoints")
+    else:
+        desk.house.settings.checkpoints_file.unlink()
+        forged = (await desk.house.parts.store.audit.link_of(signed.number - 1)) or b""
+        await desk.sql("UPDATE checkpoints SET number = number - 1, link = $1", forged)
+    proof = (await desk.house.ask("GET", "/audit/verify", token=desk.admin)).json()
+    assert not proof["ok"]
+    assert "signed" in proof["first_bad"]["why"]
+
+
+async def test_a_proof_begins_where_there_is_an_entry(desk: Desk) -> None:
+    assert (await desk.get("/audit/verify", after="999999")).json()["code"] == "invalid-cursor"
+
+
+async def test_entries_are_linked_within_a_second_and_each_once_whoever_links(desk: Desk) -> None:
+    chain = desk.house.services.chain
+    running = [asyncio.create_task(chain.run()) for _ in range(3)]
+    await asyncio.gather(*(desk.house.save(desk.editor, {"n": n}, type_=f"t{n % 7}") for n in range(100)))
+    await asyncio.sleep(1.0)
+    for task in running:
+        task.cancel()
+    await asyncio.wait(running)
+    proof = (await desk.house.ask("GET", "/audit/verify", token=desk.admin)).json()
+    assert proof["ok"]
+    assert proof["checked"] >= 100
+    ((entries,),) = await desk.sql("SELECT count(*) FROM audit")
+    assert entries == proof["checked"]

@@ -1,0 +1,104 @@
+"""Statements say their names, and dashboards and alerts speak of metrics that there are."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from confide.api.metrics import COUNTERS, GAUGES
+from confide.api.metrics_page import HISTOGRAM, STEP_COUNTS, STEP_SECONDS
+from confide.storage.transactions import UNNAMED, operation_of
+
+ROOT = Path(__file__).parents[2]
+STORAGE = ROOT / "src" / "confide" / "storage"
+_STATEMENT = re.compile(r"\s*(?:/\*.*?\*/\s*)?(?:SELECT|INSERT|UPDATE|DELETE|WITH)\b(?! TIME)")
+# Rooms that send their own statements, of which the engines take note under other names.
+_OTHERS = {"postgres_engine.py", "postgres_steps.py", "sqlite_engine.py", "sqlite_writer.py", "migrations.py"}
+
+
+def statements(path: Path) -> Iterator[tuple[int, str]]:
+    """The line and the text of each statement of a file, of one that is put together its beginning."""
+    tree = ast.parse(path.read_text())
+    within = {id(value) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for value in node.values}
+    for node in ast.walk(tree):
+        text: object = None
+        if isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
+            text = node.values[0].value
+        elif isinstance(node, ast.Constant) and id(node) not in within:
+            text = node.value
+        if isinstance(text, str) and _STATEMENT.match(text):
+            yield node.lineno, text  # type: ignore[attr-defined]
+
+
+def unnamed(folder: Path) -> list[str]:
+    return [
+        f"{path.name}:{line}"
+        for path in sorted(folder.glob("*.py"))
+        if path.name not in _OTHERS
+        for line, text in statements(path)
+        if operation_of(text) == UNNAMED
+    ]
+
+
+def test_every_statement_says_its_name() -> None:
+    found = [operation_of(text) for path in STORAGE.glob("*.py") for _, text in statements(path)]
+    assert len(found) > 90
+    assert unnamed(STORAGE) == []
+
+
+def test_a_statement_without_a_name_is_found(tmp_path: Path) -> None:
+    (tmp_path / "configs.py").write_text(
+        'A = "SELECT 1"\nB = f"""\n    UPDATE x SET {A}"""\nC = "/* configs.c */ DELETE FROM x"\nD = "a SELECT"\n'
+    )
+    assert unnamed(tmp_path) == ["configs.py:1", "configs.py:2"]
+
+
+def known_metrics() -> set[str]:
+    counters = {f"{name}_total" for name, _, _ in COUNTERS.values() if name not in (STEP_COUNTS, STEP_SECONDS)}
+    gauges = {name for name, _, _ in GAUGES.values()}
+    return counters | gauges | {f"{HISTOGRAM}_{part}" for part in ("bucket", "sum", "count")}
+
+
+def metrics_in(text: str) -> set[str]:
+    return set(re.findall(r"\bconfide_[a-z_]+", text))
+
+
+def test_the_dashboard_shows_metrics_that_there_are() -> None:
+    dashboard = json.loads((ROOT / "ops" / "grafana-dashboard.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    assert len(asked) > 20
+    named = set().union(*map(metrics_in, asked))
+    assert named <= known_metrics()
+    # Whatever is counted is shown somewhere, but for what says little alone.
+    assert known_metrics() - named <= {
+        "confide_fills_total", "confide_read_bytes_total", "confide_usage_lost_total", "confide_read_pairs",
+        "confide_memory_entries", "confide_io_sink_failures_total", "confide_io_seconds_count",
+    }  # fmt: skip
+
+
+def test_alerts_speak_of_metrics_that_there_are_and_say_what_to_look_at_first() -> None:
+    rules = yaml.safe_load((ROOT / "ops" / "prometheus-alerts.yml").read_text())["groups"][0]["rules"]
+    assert len({rule["alert"] for rule in rules}) == len(rules) > 5
+    for rule in rules:
+        assert metrics_in(rule["expr"]) <= known_metrics()
+        assert rule["annotations"].keys() == {"summary", "first"}
+        assert rule["labels"]["severity"] in ("page", "ticket")
+
+
+def test_every_metric_is_told_of_in_the_papers() -> None:
+    told = (ROOT / "docs" / "operating.md").read_text()
+    for name, _, _ in [*COUNTERS.values(), *GAUGES.values()]:
+        if name not in (STEP_COUNTS, STEP_SECONDS):
+            assert name in told
+    assert HISTOGRAM in told
+
+
+@pytest.mark.parametrize("name", ["confide_nothing_total", "confide_io_steps_total"])
+def test_a_metric_that_there_is_not_is_noticed(name: str) -> None:
+    assert not metrics_in(f"sum({name})") <= known_metrics()

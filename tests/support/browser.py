@@ -1,0 +1,47 @@
+"""The distribution's Chromium, without a window."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-logging=stderr",
+    "--v=0",
+)
+
+
+class Drawn(NamedTuple):
+    """A page as it is after its scripts ran, and what they said to the console."""
+
+    text: str
+    console: list[str]
+
+
+def chromium() -> str:
+    """The browser, or a loud skip; in CI it must be there."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail("Chromium is missing, and CI must have it")
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    return found
+
+
+def drawn(address: str, profile: Path) -> Drawn:
+    command = [chromium(), *FLAGS, f"--user-data-dir={profile}", "--virtual-time-budget=10000", "--dump-dom", address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    return Drawn(done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line])
