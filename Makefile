@@ -14,7 +14,7 @@ serve: $(STAMPS)/serve ## Serve on http://127.0.0.1:8080 with everything in ./co
 	@$(BIN)/confide serve
 
 test: $(STAMPS)/test ## Pass all tests on both engines, the short form of each. Sets itself up.
-	@$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	@$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations 12
 
 test-long: $(STAMPS)/test ## The long forms: hundreds of crashes instead of twenty.
 	@$(BIN)/python -m pytest -q -m long -n 2

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from confide.settings import Settings
-from support.processes import environment, free_port, running
+from support.ports import free_port
+from support.processes import environment, running
 
 ROOT = Path(__file__).parents[2]
 

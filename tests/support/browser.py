@@ -43,5 +43,5 @@ def chromium() -> str:
 
 def drawn(address: str, profile: Path) -> Drawn:
     command = [chromium(), *FLAGS, f"--user-data-dir={profile}", "--virtual-time-budget=10000", "--dump-dom", address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     return Drawn(done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line])

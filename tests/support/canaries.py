@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import re
 import secrets
 from collections.abc import Iterable
@@ -38,6 +39,10 @@ _PATTERN = re.compile(
 )
 
 
+# Digests of what was searched and holds none: each database of PostgreSQL begins as the same 300 files.
+_CLEAN: set[bytes] = set()
+
+
 def found_in(data: bytes) -> bytes | None:
     """The first canary in these bytes, plain or encoded."""
     hit = _PATTERN.search(data)
@@ -55,6 +60,10 @@ def search(files: Iterable[Path]) -> tuple[int, list[str]]:
         except OSError:
             continue
         size += len(data)
-        if (hit := found_in(data)) is not None:
+        if (digest := hashlib.sha256(data).digest()) in _CLEAN:
+            continue
+        if (hit := found_in(data)) is None:
+            _CLEAN.add(digest)
+        else:
             found.append(f"{path}: {hit!r}")
     return size, found

@@ -253,7 +253,7 @@ def test_the_jmeter_plan_runs_headless(service: Service, tmp_path: Path) -> None
     told = [f"-J{name}={value}" for name, value in _told(service, tmp_path).items()]
     done = subprocess.run(
         [*command, "-n", "-t", plan, *told, "-l", "result.jtl", "-j", "jmeter.log"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False,
+        cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = [line.split(",") for line in (tmp_path / "result.jtl").read_text().splitlines()]

@@ -41,7 +41,7 @@ def test_newman_passes(tmp_path: Path, database: str | None) -> None:
     program = newman()
     with running(tmp_path, database=database) as service:
         command = [program, "run", str(FILE), "--env-var", f"base_url={service.url}", "--bail", "--color", "off"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stdout[-3_000:] + done.stderr
     assert "21" in done.stdout
 
@@ -53,5 +53,5 @@ def test_newman_fails_where_the_service_does_not_do_it(tmp_path: Path) -> None:
     collection.write_text(broken)
     with running(tmp_path / "service") as service:
         command = [program, "run", str(collection), "--env-var", f"base_url={service.url}", "--color", "off"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 1

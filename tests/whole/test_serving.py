@@ -25,8 +25,9 @@ from cryptography.x509.oid import NameOID
 
 from support.canaries import canary
 from support.house import PASSWORD, TYPE
+from support.ports import free_port
 from support.postgres import PostgresServer
-from support.processes import Service, confide, environment, free_port, running
+from support.processes import Service, confide, environment, running
 
 
 def test_the_start_says_where_what_how_safe_and_what_to_do_first(tmp_path: Path) -> None:
