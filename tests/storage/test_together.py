@@ -94,7 +94,7 @@ async def ask(together: Together[int, int], number: int, seconds: float) -> int:
 async def test_who_has_little_time_left_costs_nobody_else_the_answer(desk: Desk) -> None:
     together = Together(desk.answer, at_once=1)
     desk.seconds = LEAST_SECONDS + 0.05
-    seconds = [1.9, LEAST_SECONDS + 0.1, 1.5, 1.4]
+    seconds = [9.0, LEAST_SECONDS + 0.1, 9.0, 8.0]
     found = await asyncio.gather(
         *(ask(together, number, left) for number, left in enumerate(seconds)), return_exceptions=True
     )

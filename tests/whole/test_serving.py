@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from support import wire
 from support.canaries import canary
 from support.house import PASSWORD, TYPE
 from support.ports import free_port
@@ -106,15 +107,23 @@ async def test_requests_under_way_are_finished_and_the_exit_is_0(
     tmp_path: Path, database: str | None, workers: str
 ) -> None:
     with running(tmp_path, "--workers", workers, database=database) as service:
-        token = service.admin()
-        async with service.async_client(token) as client:
-            logins = [client.post("/login", json={"login": "root", "password": PASSWORD}) for _ in range(4)]
-            under_way = asyncio.gather(*logins)
-            await asyncio.sleep(0.1)
-            assert service.process is not None
-            service.process.send_signal(signal.SIGTERM)
-            replies = await under_way
-            assert [reply.status_code for reply in replies] == [200] * 4
+        service.admin()
+        body = json.dumps({"login": "root", "password": PASSWORD}).encode()
+        headers = [("Content-Type", "application/json"), ("Expect", "100-continue")]
+        head = wire.request("POST", "/login", headers, body, closes=False).removesuffix(body)
+        connections = [await asyncio.open_connection("127.0.0.1", service.port) for _ in range(4)]
+        for reader, writer in connections:
+            writer.write(head)
+            assert b" 100 " in await reader.readuntil(b"\r\n\r\n"), "whoever asks for the body has begun"
+        assert service.process is not None
+        service.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.3)
+        for _, writer in connections:
+            writer.write(body)
+        for reader, writer in connections:
+            (reply,) = wire.replies(await reader.read())
+            assert reply.status == 200
+            writer.close()
         assert await asyncio.to_thread(service.process.wait, 20) == 0
         service.process = None
 
