@@ -94,7 +94,7 @@ class PostgresServer:
     def new_database(self, *, is_shared: bool = False) -> str:
         """Make an empty database and return its URL; one that several tests share stays to the end."""
         name = f"t{secrets.token_hex(6)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
         if not is_shared:
             self._databases.append(name)
         return self.url(name)
