@@ -6,12 +6,23 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from confide.settings import Settings
 from support import canaries
 from support.house import House, house_at, settings_for
 from support.postgres import PostgresServer
+
+# An example may take as long as a busy machine makes it. What chance finds is for whoever runs the tests by hand: in CI
+# the same change is given the same examples.
+hypothesis.settings.register_profile(
+    "confide",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CI")),
+)
+hypothesis.settings.load_profile("confide")
 
 ENGINES = ("sqlite", "postgres")
 SHARED = pytest.StashKey[PostgresServer]()

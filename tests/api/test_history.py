@@ -269,7 +269,7 @@ async def test_a_dry_run_is_judged_like_the_save(desk: Desk) -> None:
     assert stale.status_code == 412
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(configuration=OBJECTS, method=st.sampled_from(["POST", "PUT"]))
 async def test_the_diff_of_a_dry_run_is_byte_for_byte_that_of_the_save(
     desk: Desk, configuration: Any, method: str
