@@ -50,7 +50,8 @@ def events_of(service: Service) -> list[dict[str, Any]]:
 def arrived(service: Service, operation: str, count: int) -> None:
     """Wait until that many events of an operation were written."""
     deadline = time.monotonic() + 60
-    while sum(one["operation"] == operation for one in events_of(service)) < count and time.monotonic() < deadline:
+    while (came := sum(one["operation"] == operation for one in events_of(service))) < count:
+        assert time.monotonic() < deadline, f"{came} of {count} events of {operation} came"
         time.sleep(0.05)
 
 
@@ -360,7 +361,7 @@ async def test_whatever_way_a_caller_was_recognised_what_is_done_for_them_says_s
             # With its defaults off a read is not a plain one; a watch recognises its caller by itself.
             client.get("/config", params={**ADDRESS, "defaults": "off"}).raise_for_status()
             client.get("/watch", params={**everything, "after": "0", "wait": "1"}).raise_for_status()
-        events = await asyncio.to_thread(settled, service, "request GET /watch", 1)
+        events = await asyncio.to_thread(settled, service, "stream GET /watch", 1)
     for operation, within in (("request GET /config", "sql configs.read"), ("GET /watch", "sql configs.changes_after")):
         (whole,) = [one for one in events if one["operation"].endswith(operation) and one["parent"] is None]
         done_for = [one for one in events if one["parent"] == whole["id"] and one["operation"] == within]
