@@ -59,6 +59,16 @@ REFUSED: dict[str, Any] = {
     },
     "a default with a secret in it": {"properties": {"a": {"default": {"password": "x"}}}},
     "a default in a secret": {"properties": {"secrets": {"properties": {"a": {"default": 1}}}}},
+    "a default of a secret by a pattern": {"patternProperties": {"^x": {"properties": {"password": {"default": "x"}}}}},
+    "a default that is the mask": {"properties": {"o": {"default": {"password": MASK}}}},
+    "a secret as a whole": {"writeOnly": True},
+    "a secret as a whole by reference": {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"writeOnly": True}]}}},
+    "many large patterns": {"properties": {f"p{i}": {"pattern": f"^\\p{{L}}{{20}}x{i}"} for i in range(900)}},
+    "many large patterns of names": {
+        "properties": {
+            f"p{j}": {"patternProperties": {f"^\\p{{L}}{{20}}{i}y{j}": {} for i in range(90)}} for j in range(9)
+        }
+    },
 }
 HARMLESS: dict[str, tuple[Any, Any]] = {
     "catastrophic": ({"properties": {"a": {"pattern": "(a+)+$"}}}, {"a": "a" * 60_000 + "b"}),
@@ -74,6 +84,12 @@ HARMLESS: dict[str, tuple[Any, Any]] = {
     "a huge bound": ({"properties": {"a": {"maximum": 10**399}}}, {"a": 10**398}),
     "a tiny step": ({"properties": {"a": {"multipleOf": 1e-300}}}, {"a": 1e300}),
     "a long list of values": ({"enum": [str(i) * 30 for i in range(2_000)]}, {}),
+    "many small patterns": ({"properties": {f"p{i}": {"pattern": f"^[a-z]{{3}}x{i}$"} for i in range(900)}}, {}),
+    "many choices in a long list": (
+        {"properties": {"d": {"default": 1}, "l": {"items": {"allOf": [
+            {"properties": {f"p{i}": {}}} for i in range(45)]}}}},
+        {"l": [{"p1": 1}] * 28_000},
+    ),
     "many patterns": ({"properties": {f"p{i}": {"pattern": f"^[a-z]{{1,{i + 1}}}$"} for i in range(90)}}, {}),
 }  # fmt: skip
 
@@ -91,7 +107,9 @@ def test_a_hostile_schema_is_refused_with_its_place_and_at_once(name: str) -> No
 def test_what_is_taken_is_harmless_whatever_it_is_held_against(name: str) -> None:
     document, configuration = HARMLESS[name]
     began = time.process_time()
-    Schema(document).faults(configuration)
+    schema = Schema(document)
+    schema.faults(configuration)
+    masked(schema.filled(configuration), schema.place)
     assert time.process_time() - began < 0.5
 
 
@@ -197,6 +215,16 @@ def test_defaults_count_when_a_configuration_is_judged() -> None:
     assert Schema(schema).faults({}) == []
 
 
+def test_defaults_fill_what_a_pattern_names_too() -> None:
+    schema = Schema({"patternProperties": {"^x": {"properties": {"timeout": {"default": 5}}}}})
+    assert schema.filled({"x1": {}, "y": {}}) == {"x1": {"timeout": 5}, "y": {}}
+
+
+def test_a_member_may_be_named_like_an_identifier() -> None:
+    schema = Schema({"properties": {"$id": {"type": "string"}, "a": {"$ref": "#/properties/$id"}}})
+    assert [pointer(fault.place) for fault in schema.faults({"$id": "x", "a": 5})] == ["/a"]
+
+
 def test_a_reference_is_decoded_before_it_is_a_pointer() -> None:
     schema = {"$defs": {"a": {"b": {"properties": {"x": {"writeOnly": True}}}}, "a/b": {}}, "$ref": "#/$defs/a%2Fb"}
     assert masked({"x": 1}, Schema(schema).place) == {"x": MASK}
@@ -251,7 +279,9 @@ STRICT = IntegrationType(
                 "host": {"type": "string"},
                 "port": {"type": "integer"},
                 "l": {"items": {"required": ["name"]}},
+                "no": {"additionalProperties": False},
             },
+            "propertyNames": {"pattern": "^[a-z]+$"},
         }
     ),
     mode=Mode.ENFORCE,
@@ -270,6 +300,10 @@ STRICT = IntegrationType(
         ({"host": "h", "port": 1}, {"host": "g", "port": 1}, [], []),
         ({"host": "h", "port": 1, "l": [{"a": 1}]}, {"host": "h", "port": 1, "l": [{"b": 1}]}, ["/l/0/name"], []),
         ({"host": "h", "port": 1, "l": [{"a": 1}]}, {"host": "g", "port": 1, "l": [{"a": 1}]}, [], ["/l/0/name"]),
+        ({"host": "h", "port": 1, "Bad": 1}, {"host": "g", "port": 1, "Bad": 1}, [], ["/Bad"]),
+        ({"host": "h", "port": 1, "Bad": 1}, {"host": "h", "port": 1, "Bad": 1, "Worse": 1}, ["/Worse"], ["/Bad"]),
+        ({"host": "h", "port": 1, "no": {"a": 1}}, {"host": "h", "port": 1, "no": {"a": 1, "b": 1}},
+         ["/no/b"], ["/no/a"]),
     ],
 )  # fmt: skip
 def test_enforced_a_save_is_refused_for_what_it_brings_or_touches_only(

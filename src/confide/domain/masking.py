@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -56,6 +57,7 @@ SECRET_ENDINGS = (
 _SEPARATORS = re.compile(r"[^a-z0-9]")
 
 
+@functools.lru_cache(4_096)
 def is_secret(member: str) -> bool:
     """Whether a member of this name is on the built-in list of secret names."""
     plain = _SEPARATORS.sub("", member.lower())
@@ -118,6 +120,10 @@ def masked(value: Any, place: Place = ANYWHERE) -> Any:
                 alike[kind] = place.element(index)
         return [masked(inner, alike[place.kind_of(index)]) for index, inner in enumerate(value)]
     return value
+
+
+def holds_mask(value: Any) -> bool:
+    return bool(_places(value, ()))
 
 
 def must_hold_no_mask(configuration: Json) -> None:

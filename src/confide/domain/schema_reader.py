@@ -15,6 +15,8 @@ MOST_SUBSCHEMAS = 1_000
 # So many subschemas may apply to one place of a configuration, however deep it lies.
 MOST_AT_ONE_PLACE = 100
 MOST_LEVELS = 32
+# Compiled; a hundred patterns of ordinary size take a tenth of it.
+MOST_PATTERN_BYTES = 4 * 2**20
 DIALECTS = ("https://json-schema.org/draft/2020-12/schema", "https://json-schema.org/draft/2020-12/schema#")
 
 _LISTS = ("allOf", "anyOf", "oneOf")
@@ -32,9 +34,12 @@ _FRAGMENT = re.compile(r"#(?:/.*)?", re.DOTALL)
 class Reader:
     """Reads a schema into subschemas; raises `SchemaInvalid` for what is refused, saying where."""
 
-    def __init__(self, document: Json, *, matcher: Callable[[str], Matcher]) -> None:
+    def __init__(self, document: Json, *, matcher: Callable[[str], tuple[Matcher, int]]) -> None:
+        """A matcher takes a pattern and returns what matches it, with the bytes that it takes; `ValueError` if none."""
         self._document = document
         self._matcher = matcher
+        # What all patterns together take, as often as the validator holds them.
+        self.pattern_bytes = 0
         self._known: dict[Path, Subschema] = {}
         self._waiting: list[tuple[Subschema, Any]] = []
         # So many subschemas may be looked at for one place of a configuration; known once it was read.
@@ -75,7 +80,9 @@ class Reader:
         to.same += to.always
         to.members = dict(self._named(to.path, said, "properties"))
         patterns = self._named(to.path, said, "patternProperties")
-        to.patterns = [(self._matched(to.path, pattern), found) for pattern, found in patterns]
+        to.patterns = [(self._matched((*to.path, "patternProperties", one), one), found) for one, found in patterns]
+        if isinstance(said.get("pattern"), str):
+            self._matched((*to.path, "pattern"), said["pattern"])
         to.elements = self._listed(to.path, said, "prefixItems")
         to.inside = {word: self._subschema((*to.path, word), said[word]) for word in _INSIDE if word in said}
 
@@ -101,11 +108,15 @@ class Reader:
         for name, one in given.items():
             yield name, self._subschema((*path, keyword, name), one)
 
-    def _matched(self, path: Path, pattern: str) -> Matcher:
+    def _matched(self, at: Path, pattern: str) -> Matcher:
         try:
-            return self._matcher(pattern)
+            matches, size = self._matcher(pattern)
         except ValueError:
-            raise _invalid((*path, "patternProperties", pattern), "This is no pattern that is taken.") from None
+            raise _invalid(at, "This is no pattern that is taken.") from None
+        self.pattern_bytes += size
+        if self.pattern_bytes > MOST_PATTERN_BYTES:
+            raise _invalid(at, "The patterns of the schema together are too large: repeat less.")
+        return matches
 
     def _referred(self, path: Path, reference: Any) -> Subschema:
         at: Path = (*path, "$ref")
@@ -122,7 +133,8 @@ class Reader:
             except (LookupError, ValueError, TypeError):
                 raise _invalid(at, "There is nothing where this reference leads.") from None
             steps.append(step)
-            if isinstance(found, dict) and "$id" in found:
+            # A member that is named so is no identifier: that is a string.
+            if isinstance(found, dict) and isinstance(found.get("$id"), str):
                 raise _invalid((*steps, "$id"), "Only the whole schema may have an $id.")
         return self._subschema(tuple(steps), found)
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from confide.domain.bodies import Json, pointer
 from confide.domain.errors import Fault, SchemaInvalid
-from confide.domain.masking import Place, masked
+from confide.domain.masking import Place, holds_mask, masked
 from confide.domain.schema_reader import Reader
 from confide.domain.subschemas import NO_DEFAULT, FilledTooLarge, Matcher, Path, SchemaPlace, filled
 
 # Shown in the place of what was sent.
 _HIDDEN = "The value"
+_NO_SUCH_MEMBER = "The schema knows no such member."
+_NAME_NOT_TAKEN = "A member has a name that the schema does not take."
 MOST_MESSAGE_CHARACTERS = 300
 # Places of a configuration times subschemas that are looked at for each: what breaks is then said one by one.
 MOST_TO_EXPLAIN = 20_000
+# How much a compiled pattern may take: the least of these that is enough is what it counts as, the last one the most.
+PATTERN_BYTES = (2**10, 2**13, 2**16, 2**18, 2**20)
 # Places that are looked at for defaults on secrets.
 MOST_PLACES = 5_000
 
@@ -50,37 +57,41 @@ class Schema:
     def __init__(self, document: Json) -> None:
         # First what could go round in circles or be looked at too often: the validator follows it blindly.
         reader = Reader(document, matcher=_matcher)
-        self._root = reader.read()
+        root = reader.read()
         self._price = reader.price
+        self.pattern_bytes = reader.pattern_bytes
         try:
             self._validator = _validator(document)
         except ValueError as error:
             raise _refused(error) from None
-        self.place: Place = SchemaPlace(iter((self._root,)))
+        self.place = SchemaPlace([root])
+        _must_not_be_secret_as_a_whole(self.place)
         self.has_defaults = _must_hide_no_default(self.place)
+        self._filling = SchemaPlace([root], is_certain=True)
 
     def filled(self, configuration: Json) -> Json:
         """The configuration with the defaults of what was left out; without, where they would make it too large."""
         try:
-            whole: Json = filled(configuration, self._root) if self.has_defaults else configuration
+            whole: Json = filled(configuration, self._filling) if self.has_defaults else configuration
         except FilledTooLarge:
             return configuration
         return whole
 
-    def faults(self, configuration: Json) -> list[SchemaFault]:
-        """What breaks the schema, defaults filled in.
+    def faults(self, configuration: Json, *, most: int | None = None) -> list[SchemaFault]:
+        """What breaks the schema, defaults filled in; all of it, or the first of it.
 
         Of a configuration so large that to say where would take long, only that it does.
         """
         try:
-            whole = filled(configuration, self._root) if self.has_defaults else configuration
+            whole = filled(configuration, self._filling) if self.has_defaults else configuration
         except FilledTooLarge:
             return [SchemaFault((), "default", "", "With its defaults it would be larger than a body may be.")]
         if self._validator.is_valid(whole):
             return []
         if _places(whole) * self._price > MOST_TO_EXPLAIN:
             return [SchemaFault((), "schema", "", "It breaks the schema, and is too large to say where.")]
-        return [fault for error in self._validator.iter_errors(whole) for fault in _faults(error)]
+        found = (fault for error in self._validator.iter_errors(whole) for fault in _faults(error, whole))
+        return list(itertools.islice(found, most))
 
 
 def _places(value: Any) -> int:
@@ -89,33 +100,42 @@ def _places(value: Any) -> int:
     return 1 + sum(map(_places, value)) if isinstance(value, list) else 1
 
 
-def _faults(error: Any) -> Iterator[SchemaFault]:
+def _faults(error: Any, whole: Json) -> Iterator[SchemaFault]:
     kind, at = error.kind, tuple(error.instance_path)
     rule_at = pointer(tuple(error.schema_path))
     rule = kind.name
     if rule == "required":
         yield SchemaFault((*at, kind.property), rule, rule_at, "It is required.")
-    elif rule == "propertyNames" or "propertyNames" in error.schema_path:
-        yield SchemaFault(at, "propertyNames", rule_at, "A member has a name that the schema does not take.")
+    elif rule == "propertyNames":
+        yield SchemaFault((*at, kind.error.instance), rule, rule_at, _NAME_NOT_TAKEN)
+    elif rule == "falseSchema" and error.schema_path[-1:] in (["propertyNames"], ["additionalProperties"]):
+        # Told of the whole object, where nothing else is said of its members: it is each of them.
+        is_name = error.schema_path[-1] == "propertyNames"
+        sentence = _NAME_NOT_TAKEN if is_name else _NO_SUCH_MEMBER
+        for name in functools.reduce(lambda value, part: value[part], at, whole):
+            yield SchemaFault((*at, name), error.schema_path[-1], rule_at, sentence)
     elif rule in ("additionalProperties", "unevaluatedProperties"):
         for name in kind.unexpected:
-            yield SchemaFault((*at, name), rule, rule_at, "The schema knows no such member.")
+            yield SchemaFault((*at, name), rule, rule_at, _NO_SUCH_MEMBER)
     else:
         sentence = re.sub(r"\s+", " ", error.message)[:MOST_MESSAGE_CHARACTERS]
         yield SchemaFault(at, rule, rule_at, sentence[:1].upper() + sentence[1:].rstrip(".") + ".")
 
 
-def _matcher(pattern: str) -> Matcher:
-    matches: Matcher = _validator({"pattern": pattern}).is_valid
-    return matches
+def _matcher(pattern: str) -> tuple[Matcher, int]:
+    """What matches a pattern, with the smallest of some sizes that it can be compiled in."""
+    for size in PATTERN_BYTES[:-1]:
+        with suppress(ValueError):
+            return _validator({"pattern": pattern}, pattern_bytes=size).is_valid, size
+    return _validator({"pattern": pattern}).is_valid, PATTERN_BYTES[-1]
 
 
-def _validator(document: Json) -> Any:
+def _validator(document: Json, *, pattern_bytes: int = PATTERN_BYTES[-1]) -> Any:
     # Imported when first needed: it would make the start slower by a tenth.
     import jsonschema_rs  # noqa: PLC0415 - as said
 
     # An engine that takes time in proportion to the text, and refuses patterns that would take much memory.
-    patterns = jsonschema_rs.RegexOptions(size_limit=1 << 20, dfa_size_limit=1 << 20)
+    patterns = jsonschema_rs.RegexOptions(size_limit=pattern_bytes, dfa_size_limit=1 << 20)
     return jsonschema_rs.Draft202012Validator(
         document, validate_formats=True, mask=_HIDDEN, offline=True, pattern_options=patterns
     )
@@ -126,9 +146,18 @@ def _refused(error: Exception) -> SchemaInvalid:
     return SchemaInvalid(faults=(Fault(pointer(("schema", *at)), SchemaInvalid.code, "This is no valid JSON Schema."),))
 
 
-def _must_hide_no_default(root: Place) -> bool:
-    """Whether there are defaults; raises `SchemaInvalid` if one of them fills a secret."""
-    assert isinstance(root, SchemaPlace)  # noqa: S101 - for the type checker
+def _must_not_be_secret_as_a_whole(root: SchemaPlace) -> None:
+    """A viewer sees the members of a configuration, and which of them changed."""
+    for subschema in root.applied:
+        if subschema.write_only:
+            sentence = "A configuration as a whole is not secret: say it of its members."
+            raise SchemaInvalid(
+                faults=(Fault(pointer(("schema", *subschema.path, "writeOnly")), SchemaInvalid.code, sentence),)
+            )
+
+
+def _must_hide_no_default(root: SchemaPlace) -> bool:
+    """Whether there are defaults; raises `SchemaInvalid` if one of them fills a secret, or is the mask."""
     met: set[tuple[frozenset[int], bool]] = set()
     waiting, has_defaults = [(root, False)], False
     while waiting:
@@ -144,7 +173,8 @@ def _must_hide_no_default(root: Place) -> bool:
             if subschema.default is NO_DEFAULT:
                 continue
             has_defaults = True
-            if is_secret or masked(subschema.default, place) != subschema.default:
+            default = subschema.default
+            if is_secret or holds_mask(default) or masked(default, place) != default:
                 at = pointer(("schema", *subschema.path, "default"))
                 raise SchemaInvalid(faults=(Fault(at, SchemaInvalid.code, "A secret has no default."),))
         waiting.extend((inside, is_secret) for inside in place.all_inside())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from confide.domain.bodies import MAX_BODY_BYTES, write
@@ -12,6 +12,8 @@ Matcher = Callable[[str], bool]
 Path = tuple[str | int, ...]
 
 NO_DEFAULT: Any = object()
+# Places of a schema that are remembered; recursion and patterns can make ever new ones.
+MOST_KNOWN = 4_096
 
 
 class Subschema:
@@ -56,72 +58,114 @@ class Subschema:
 
 
 class SchemaPlace(Place):
-    """A place of a configuration as a schema sees it.
+    """A place of a configuration as a schema sees it; where the same subschemas apply, it is the same object.
 
     Secret is what any subschema that can apply there says is `writeOnly`; where none says anything, the name decides.
+    With `is_certain` only those count that apply whatever stands there.
     """
 
-    __slots__ = ("applied",)
+    __slots__ = ("_elements", "_is_certain", "_known", "_longest", "_named", "_names", "_others", "applied", "defaults")
 
-    def __init__(self, begun: Iterator[Subschema], *, name: str | None = None) -> None:
-        self.applied = tuple(_all_at_one_place(begun))
+    def __init__(
+        self, begun: Iterable[Subschema], *, has_secret_name: bool = False, is_certain: bool = False, known: Any = None
+    ) -> None:
+        self.applied = tuple(_all_at_one_place(iter(begun), is_certain=is_certain))
         said = {subschema.write_only for subschema in self.applied}
-        super().__init__(is_secret=True in said or (False not in said and name is not None and is_secret(name)))
+        super().__init__(is_secret=True in said or (False not in said and has_secret_name))
+        self._is_certain = is_certain
+        # All places of a schema that were met, by what applies there.
+        self._known: dict[tuple[frozenset[int], bool], SchemaPlace] = {} if known is None else known
+        self._names = {name for subschema in self.applied for name in subschema.members}
+        # Members of a name that a pattern may match are looked at each time.
+        self._named: dict[str, SchemaPlace] | None = None if any(one.patterns for one in self.applied) else {}
+        self._others: dict[bool, SchemaPlace] = {}
+        self._elements: dict[int, SchemaPlace] = {}
+        self._longest = max((len(subschema.elements) for subschema in self.applied), default=0)
+        # What is filled in where it was left out.
+        self.defaults = list(self._found_defaults()) if is_certain else []
 
-    def member(self, name: str) -> Place:
-        return SchemaPlace((one for subschema in self.applied for one in subschema.of_member(name)), name=name)
+    def member(self, name: str) -> SchemaPlace:
+        has_secret_name = is_secret(name)
+        if self._named is None:
+            return self._at(self._of_member(name), has_secret_name=has_secret_name)
+        # What no subschema names is all alike, but for what its name says.
+        held: dict[Any, SchemaPlace] = self._named if name in self._names else self._others
+        key = name if name in self._names else has_secret_name
+        if key not in held:
+            held[key] = self._at(self._of_member(name), has_secret_name=has_secret_name)
+        return held[key]
 
-    def element(self, index: int) -> Place:
-        return SchemaPlace(one for subschema in self.applied for one in subschema.of_element(index))
+    def element(self, index: int) -> SchemaPlace:
+        kind = self.kind_of(index)
+        if kind not in self._elements:
+            begun = (one for by in self.applied for one in by.of_element(kind, is_certain=self._is_certain))
+            self._elements[kind] = self._at(begun)
+        return self._elements[kind]
 
     def kind_of(self, index: int) -> int:
-        return min(index, max((len(subschema.elements) for subschema in self.applied), default=0))
+        return min(index, self._longest)
 
     def all_inside(self) -> Iterator[SchemaPlace]:
         """Every place inside that a subschema speaks of."""
-        for name in {name for subschema in self.applied for name in subschema.members}:
-            yield SchemaPlace((one for subschema in self.applied for one in subschema.of_member(name)), name=name)
-        yield SchemaPlace(one for subschema in self.applied for one in subschema.inside.values())
-        for index in range(max((len(subschema.elements) for subschema in self.applied), default=0)):
-            yield SchemaPlace(one for subschema in self.applied for one in subschema.of_element(index))
+        for name in self._names:
+            yield self._at(self._of_member(name), has_secret_name=is_secret(name))
+        for subschema in self.applied:
+            for _, found in subschema.patterns:
+                yield self._at([found])
+        yield self._at(one for subschema in self.applied for one in subschema.inside.values())
+        for index in range(self._longest):
+            yield self._at(one for subschema in self.applied for one in subschema.of_element(index))
+
+    def _of_member(self, name: str) -> Iterator[Subschema]:
+        return (one for by in self.applied for one in by.of_member(name, is_certain=self._is_certain))
+
+    def _at(self, begun: Iterable[Subschema], *, has_secret_name: bool = False) -> SchemaPlace:
+        begun = tuple(begun)
+        key = frozenset(map(id, begun)), has_secret_name
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            found = SchemaPlace(begun, has_secret_name=has_secret_name, is_certain=self._is_certain, known=self._known)
+            self._known[key] = found
+        return found
+
+    def _found_defaults(self) -> Iterator[tuple[str, Any, int]]:
+        met = set()
+        for subschema in self.applied:
+            for name, inner in subschema.members.items():
+                if name not in met and (default := _default(inner)) is not NO_DEFAULT:
+                    met.add(name)
+                    yield name, default, len(name) + len(write(default))
 
 
 class FilledTooLarge(Exception):  # noqa: N818 - a signal to the schema
     """The defaults of what was left out would make a configuration larger than a body may be."""
 
 
-def filled(value: Any, subschema: Subschema) -> Any:
+def filled(value: Any, place: SchemaPlace) -> Any:
     """Return the value with the defaults of what was left out; the value itself is not altered.
 
-    Only what applies whatever stands there fills: properties, items and the like, by `$ref` and `allOf` too. Raises
-    `FilledTooLarge`.
+    The place is a certain one: only what applies whatever stands there fills, properties, items and the like, by `$ref`
+    and `allOf` too. Raises `FilledTooLarge`.
     """
-    return _filled(value, (subschema,), [MAX_BODY_BYTES])
+    return _filled(value, place, [MAX_BODY_BYTES])
 
 
-def _filled(value: Any, begun: tuple[Subschema, ...], left: list[int]) -> Any:
+def _filled(value: Any, place: SchemaPlace, left: list[int]) -> Any:
+    if not place.applied:
+        return value
     if isinstance(value, dict):
-        applied = list(_all_at_one_place(iter(begun), is_certain=True))
         whole = dict(value)
-        for subschema in applied:
-            for name, inner in subschema.members.items():
-                if name not in whole and (default := _default(inner)) is not NO_DEFAULT:
-                    whole[name] = default
-                    left[0] -= len(name) + len(write(default))
-                    if left[0] < 0:
-                        raise FilledTooLarge
-        return {
-            name: _filled(inner, tuple(one for by in applied for one in by.of_member(name, is_certain=True)), left)
-            for name, inner in whole.items()
-        }
+        for name, default, size in place.defaults:
+            if name not in whole:
+                whole[name] = default
+                left[0] -= size
+                if left[0] < 0:
+                    raise FilledTooLarge
+        return {name: _filled(inner, place.member(name), left) for name, inner in whole.items()}
     if isinstance(value, list):
-        applied = list(_all_at_one_place(iter(begun), is_certain=True))
-        longest = max((len(by.elements) for by in applied), default=0)
-        alike = [
-            tuple(one for by in applied for one in by.of_element(index, is_certain=True))
-            for index in range(longest + 1)
-        ]
-        return [_filled(inner, alike[min(index, longest)], left) for index, inner in enumerate(value)]
+        return [_filled(inner, place.element(index), left) for index, inner in enumerate(value)]
     return value
 
 

@@ -87,8 +87,8 @@ class IntegrationType:
     def filled(self, configuration: Json) -> Json:
         return configuration if self.schema is None else self.schema.filled(configuration)
 
-    def faults(self, configuration: Json) -> list[SchemaFault]:
-        return [] if self.schema is None else self.schema.faults(configuration)
+    def faults(self, configuration: Json, *, most: int | None = None) -> list[SchemaFault]:
+        return [] if self.schema is None else self.schema.faults(configuration, most=most)
 
     def judged(self, before: Json | None, after: Json) -> tuple[list[SchemaFault], list[SchemaFault]]:
         """What refuses a save, and what it is only warned of: under `enforce` what it neither brings nor touches."""

@@ -91,7 +91,7 @@ def broken_by(config: WalkedConfig, type_: IntegrationType, *, is_masked: bool =
     """Where a config breaks its type, the first thousand places; empty if it conforms."""
     if config.configuration is None:
         return (UNOPENED,)
-    faults = type_.faults(config.configuration)[:MOST_BROKEN]
+    faults = type_.faults(config.configuration, most=MOST_BROKEN)
     return tuple((fault.hidden(type_.place) if is_masked else fault).as_fault() for fault in faults)
 
 

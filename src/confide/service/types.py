@@ -32,8 +32,9 @@ class HeldType(Remembered):
 
     def __init__(self, found: TypeVersion | None) -> None:
         written = 0 if found is None or found.schema is None else len(bodies.write(found.schema))
-        super().__init__(TYPE_BYTES + COMPILED_TIMES * written)
         self.type = types.in_force(found)
+        schema = self.type.schema
+        super().__init__(TYPE_BYTES + COMPILED_TIMES * written + (schema.pattern_bytes if schema else 0))
 
 
 class TypesInForce:
