@@ -225,7 +225,7 @@ async def test_a_number_that_no_store_can_hold_is_no_position(desk: Desk) -> Non
 
 
 async def test_a_heartbeat_shows_how_far_it_has_come(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("confide.service.watching.HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr("confide.service.watchers.HEARTBEAT_SECONDS", 0.2)
     async with desk.stream() as stream:
         blocks = stream.blocks()
         begun = (await anext(blocks)).id

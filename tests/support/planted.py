@@ -10,7 +10,8 @@ from confide.domain.positions import Position
 from confide.ports import Change
 from confide.service.lease import Lease
 from confide.service.listening import Listener
-from confide.service.watching import Watcher, Watching
+from confide.service.watchers import Watcher
+from confide.service.watching import Watching
 from confide.storage import postgres_configs
 from confide.storage.sqlite_engine import SqliteEngine
 

@@ -20,7 +20,7 @@ from confide.domain.errors import Busy, InvalidToken, MalformedParameter, Refusa
 from confide.domain.positions import Position
 from confide.ports import Change, Unreachable
 from confide.service.lease import running_time
-from confide.service.watching import Told, Watcher
+from confide.service.watchers import Told, Watcher
 
 # Who takes nothing for so long is let go, and goes on later from where they were.
 SLOW_SECONDS = 10.0
@@ -86,6 +86,8 @@ async def _waited(call: Call, watcher: Watcher, *, until: float) -> Answer:
             break
     if isinstance(watcher.is_over, Refusal):
         raise watcher.is_over
+    if not found:
+        watching.settle(watcher)
     events = [{"event": told.change.kind, **told_of(told.change, place(told.position))} for told in found]
     return json_answer({"events": events, "position": place(watcher.position)})
 

@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import islice
-from typing import NamedTuple, Protocol
 
 from confide.domain.configs import Kind
 from confide.domain.errors import Busy, InvalidToken, NotFound, PositionGone
@@ -16,7 +15,8 @@ from confide.domain.grants import Grant, Principal, Scope
 from confide.domain.positions import Position
 from confide.ports import Change, Unreachable
 from confide.service.lease import running_time
-from confide.service.principals import Checked, Principals
+from confide.service.principals import Principals
+from confide.service.watchers import Told, Watcher, Watchers
 from confide.stores import Store
 
 TOLD = frozenset({Kind.SAVED, Kind.RETIRED, "type-changed"})
@@ -28,57 +28,11 @@ MOST_WATCHERS = 50_000
 # How soon the log is read again where nobody nudges, and after a nudge: something older may still be under way.
 TICK_SECONDS = 0.3
 AGAIN_SECONDS = (0.02, 0.06, 0.15)
-# A watcher that hears of nothing is shown so often that the stream lives, and how far it has come.
-HEARTBEAT_SECONDS = 15.0
+CHECK_SECONDS = 0.2
 # Watchers are woken so many at a time: others want to be answered too.
 WOKEN_AT_ONCE = 100
 
 _log = logging.getLogger("confide")
-
-
-class Poke(Protocol):
-    """Tells whoever writes to a watcher that there is something to do."""
-
-    def __call__(self, *, is_beat: bool = False) -> None: ...
-
-
-def _nobody(*, is_beat: bool = False) -> None:
-    """Nobody writes yet."""
-
-
-class Told(NamedTuple):
-    """A change as it is told to everybody who may hear of it."""
-
-    position: Position
-    change: Change
-    written: bytes
-
-
-class Watcher:
-    """Somebody who watches; `position` is the place up to which everything was told or is not for them."""
-
-    __slots__ = ("beat_at", "checked", "is_live", "is_over", "poke", "position", "scope", "token_hash")
-
-    def __init__(self, token_hash: bytes, scope: Scope, checked: Checked, position: Position) -> None:
-        self.token_hash = token_hash
-        self.scope = scope
-        self.checked = checked
-        self.position = position
-        # Whether everything up to the end of what is shared was told: then it need not look before it is woken.
-        self.is_live = False
-        # Set once nothing may be told any more: the token or every grant has ended, or the process drains.
-        self.is_over: Exception | None = None
-        # Called when there is something to do, if only to show that the stream lives; must not wait.
-        self.poke: Poke = _nobody
-        self.beat_at = running_time() + HEARTBEAT_SECONDS
-
-    def hears_of(self, change: Change) -> bool:
-        """Whether it is wanted and may be known."""
-        principal = self.checked.principal
-        if change.key is not None:
-            return self.scope.covers(change.key) and principal.role_on(change.key) is not None
-        name = change.integration_type or ""
-        return self.scope.covers_type(name) and principal.may_see_type(name)
 
 
 class Draining(Exception):  # noqa: N818 - a signal to those who watch
@@ -92,7 +46,7 @@ class Watching:
         self._store = store
         self._principals = principals
         self._write = write
-        self._watchers: dict[Watcher, None] = {}
+        self._watchers = Watchers()
         self._nudged = asyncio.Event()
         # Everything after `_begin` up to `_last` that is told; None while nobody watches.
         self._shared: deque[Told] = deque()
@@ -111,7 +65,7 @@ class Watching:
     def drain(self) -> None:
         """Say goodbye to everybody."""
         self._is_draining = True
-        for watcher in list(self._watchers):
+        for watcher in self._watchers:
             self._end(watcher, Draining())
 
     async def join(self, token_hash: bytes, scope: Scope, *, after: Position | None) -> Watcher:
@@ -129,12 +83,12 @@ class Watching:
         watcher = Watcher(token_hash, scope, checked, bounds.now if after is None else after)
         if self._begin is None:
             self._begin = self._last = bounds.now
-        self._watchers[watcher] = None
+        self._watchers.add(watcher)
         self._nudged.set()
         return watcher
 
     def leave(self, watcher: Watcher) -> None:
-        self._watchers.pop(watcher, None)
+        self._watchers.drop(watcher)
         if not self._watchers:
             self._forget()
 
@@ -163,9 +117,15 @@ class Watching:
     def is_up_to_date(self, watcher: Watcher) -> bool:
         return self._begin is not None and watcher.position >= self._last
 
+    def settle(self, watcher: Watcher) -> None:
+        """Who is live and was not woken has come as far as what is shared: none of it was for it."""
+        if watcher.is_live:
+            watcher.position = max(watcher.position, self._last)
+
     async def run(self) -> None:
         """Read the log while anybody watches, until cancelled."""
         again: list[float] = []
+        check_at = 0.0
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(again.pop(0) if again else TICK_SECONDS):
@@ -174,7 +134,10 @@ class Watching:
                 self._nudged.clear()
                 again = list(AGAIN_SECONDS)
             try:
-                await self._check_all()
+                # Of all, however often something is saved, only now and then.
+                if running_time() >= check_at:
+                    check_at = running_time() + CHECK_SECONDS
+                    await self._check_all()
                 await self._read_on()
             except (Unreachable, Busy) as error:
                 _log.warning("watchers wait for the store: %s", error or "no answer in time")
@@ -184,7 +147,7 @@ class Watching:
 
     def end_all(self) -> None:
         """The log is another than it was: whoever watches comes again and is told what holds."""
-        for watcher in list(self._watchers):
+        for watcher in self._watchers:
             self._end(watcher, Draining())
         self._forget()
 
@@ -206,14 +169,12 @@ class Watching:
             await self._wake(new, was)
 
     async def _wake(self, new: list[Told], was: Position) -> None:
-        concerned = []
-        # All of them before anybody else has a turn: who is live is said to have come to the end of what is shared.
-        for watcher in self._watchers:
+        # All of them before anybody else has a turn: who is live has come to the end of what is shared.
+        concerned = self._watchers.concerned_by(told.change for told in new)
+        for watcher in concerned:
             if watcher.is_live:
                 watcher.position = max(watcher.position, was)  # what came before was not for it
-            if any(watcher.hears_of(told.change) for told in new):
                 watcher.is_live = False
-                concerned.append(watcher)
         for number, watcher in enumerate(concerned, 1):
             watcher.poke()
             if number % WOKEN_AT_ONCE == 0:
@@ -223,23 +184,24 @@ class Watching:
         """Show those who hear of nothing that the stream lives; end those whose token or last grant has ended."""
         now = running_time()
         for number, watcher in enumerate([one for one in self._watchers if now >= one.beat_at]):
-            watcher.beat_at = now + HEARTBEAT_SECONDS
-            watcher.position = max(watcher.position, self._last) if watcher.is_live else watcher.position
+            watcher.note_beat(now)
+            self.settle(watcher)
             watcher.poke(is_beat=True)
             if number % WOKEN_AT_ONCE == WOKEN_AT_ONCE - 1:
                 await asyncio.sleep(0)
         for watcher in [one for one in self._watchers if one.checked.is_over or now >= one.checked.expires]:
             try:
                 watcher.checked = await self._principals.checked(watcher.token_hash)
+                if watcher in self._watchers:  # who has left meanwhile does not come back
+                    self._watchers.add(watcher)
                 _must_see_something(watcher.checked.principal, watcher.scope)
             except (InvalidToken, NotFound) as refusal:
                 self._end(watcher, refusal)
 
     def _end(self, watcher: Watcher, why: Exception) -> None:
-        if watcher.is_live:
-            watcher.position = max(watcher.position, self._last)
+        self.settle(watcher)
         watcher.is_over = watcher.is_over or why
-        self._watchers.pop(watcher, None)
+        self._watchers.drop(watcher)
         watcher.poke()
 
     def _told(self, change: Change) -> Told:
