@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -52,6 +53,13 @@ class Settings(BaseSettings):
     io_mib: int = Field(default=256, ge=1)
     # Read and shown in the start line, nothing else.
     app_env: str | None = Field(default=None, validation_alias="APP_ENV")
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _writable(cls, value: Path | None) -> Path | None:
+        if value is not None and not os.access(value.absolute().parent, os.W_OK):
+            raise ValueError("a file in a folder that is there and may be written to")
+        return value
 
     @field_validator("database")
     @classmethod

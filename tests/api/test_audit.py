@@ -143,6 +143,56 @@ async def test_whatever_a_thief_does_in_the_database_is_found_where_it_was_done(
     assert (proof["ok"], proof["first_bad"]["number"]) == (False, 3)
 
 
+@pytest.mark.parametrize(
+    "altered",
+    [
+        pytest.param("subject = CAST(x'ff00' AS TEXT)", id="no text"),
+        pytest.param("at = 9223372036854775807", id="no time"),
+        pytest.param("at = -9223372036854775807", id="no time before"),
+    ],
+)
+async def test_an_entry_that_can_no_longer_be_told_is_named_and_hides_no_other(
+    desk: Desk, engine: str, altered: str
+) -> None:
+    if "CAST" in altered and engine == "postgres":
+        altered = "subject = 'other'"  # PostgreSQL keeps no text that is none
+    for n in range(8):
+        await desk.house.save(desk.editor, {"n": n})
+    await desk.house.services.chain.link()
+    await desk.sql(f"UPDATE audit SET {altered} WHERE {ENTRY}", 3)
+    proof = (await desk.get("/audit/verify")).json()
+    assert (proof["ok"], proof["first_bad"]["number"]) == (False, 3)
+    assert 3 in [entry["number"] for entry in await desk.entries()]
+    lines = (await desk.get("/audit/export")).content.splitlines()
+    check = ChainCheck({})
+    assert not check.follow(map(read_line, lines))
+    assert (check.bad or (0,))[0] == 3
+
+
+async def test_who_nobody_can_be_and_what_nobody_does_is_no_filter(desk: Desk) -> None:
+    for params in ({"actor": "\0"}, {"actor": "a b"}, {"action": "\0"}, {"action": "Save"}):
+        reply = await desk.get(**params)
+        assert (reply.status_code, reply.json()["code"]) == (400, "malformed-parameter")
+    await desk.house.save(desk.editor, {"n": 1})
+    assert len(await desk.entries(actor="ED", action="save")) == 1
+
+
+async def test_what_the_second_place_does_not_take_is_written_there_later(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = desk.house.settings.checkpoints_file
+    chain = desk.house.services.chain
+    monkeypatch.setattr(chain._witness, "_path", path.parent / "nowhere" / "x.jsonl")
+    for n in range(2):
+        await desk.house.save(desk.editor, {"n": n})
+        assert (await desk.get("/audit/checkpoints")).status_code == 200
+    monkeypatch.setattr(chain._witness, "_path", path)
+    await chain.sign()
+    written = [read_checkpoint(line) for line in path.read_bytes().splitlines()]
+    assert written == await desk.house.parts.store.audit.checkpoints()
+    assert len(written) >= 2
+
+
 async def test_a_cut_off_end_and_an_entry_out_of_the_chain_are_found(desk: Desk) -> None:
     for n in range(8):
         await desk.house.save(desk.editor, {"n": n})

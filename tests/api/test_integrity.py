@@ -76,6 +76,25 @@ async def test_an_altered_row_does_not_open_and_harms_nothing_else(
     assert health["reasons"] == ["unsafe-durability"]
 
 
+@pytest.mark.parametrize("how", TAMPERED)
+async def test_an_altered_older_version_is_reported_too(house: House, how: str) -> None:
+    token = await house.token("root", *ADMIN)
+    for number in range(2):
+        await house.save(token, {"number": number}, type_="a")
+        await house.save(token, {"number": number}, type_="b")
+    change = TAMPERED[how][2]
+    await put_body(house, change(await body_of(house, "acme", "a"), await body_of(house, "acme", "b")), "acme", "a")
+    params = {"tenant": "acme", "integration_type": "a"}
+    version = await house.ask("GET", "/config/versions/1", token=token, params=params)
+    diff = await house.ask("GET", "/config/diff", token=token, params={**params, "from": "1", "to": "2"})
+    back = await house.ask("POST", "/config/rollback", token=token, json={**params, "version": 1})
+    for reply in (version, diff, back):
+        assert (reply.status_code, reply.json()["code"]) == (503, "integrity-error")
+    rows = [row async for table, row in house.parts.store.dump() if table == "audit"]
+    assert [(row[2], row[3]) for row in rows].count(("open", "integrity-error")) == 3
+    assert (await house.read(token, type_="a", headers=FROM_THE_STORE)).json()["configuration"] == {"number": 1}
+
+
 @pytest.mark.parametrize("place", ["tenant", "integration_type", "version"])
 async def test_a_row_moved_to_another_address_does_not_open(house: House, place: str) -> None:
     token = await house.token("root", *ADMIN)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from confide.crypto.checkpoints import is_signed
+from confide.crypto.checkpoints import CheckpointFile, is_signed
 from confide.domain.chains import (
     BEGINNING,
     ChainCheck,
@@ -133,6 +134,29 @@ def test_lines_of_an_export_are_read_as_they_were_written() -> None:
         assert read_line(write_line(one)) == one
     assert read_line(b"{}") is None
     assert read_line(write_line(WHOLE[0]) + b"x") is None
+
+
+def test_what_is_gone_or_no_entry_is_named_by_its_number() -> None:
+    lines = [write_line(one) for one in WHOLE]
+    gone = write_line(WHOLE[4]._replace(entry=None, mac=b""))
+    for line, why in ((gone, "gone"), (b"", "no entry"), (lines[4][:-9], "no entry"), (lines[4].upper(), "no entry")):
+        check = ChainCheck(CHECKPOINTS)
+        assert not check.follow(map(read_line, [*lines[:4], line, *lines[5:]]))
+        assert check.bad is not None
+        assert (check.bad.number, why in check.bad.why) == (5, True)
+
+
+def test_the_second_place_goes_on_after_a_line_that_was_not_written_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints.jsonl"
+    place = CheckpointFile(path)
+    signed = list(CHECKPOINTS.values())[:4]
+    for one in signed[:2]:
+        place.append(one)
+    path.write_bytes(path.read_bytes()[:-20])
+    for one in signed[2:]:
+        place.append(one)
+    assert place.read() == [signed[0], *signed[2:]]
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_only_the_holder_of_the_key_signs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -15,8 +16,8 @@ from confide.api.configs import limit_of
 from confide.api.models import AuditList, CheckpointList, ProofShape
 from confide.api.routes import Asked, StrictRoute, number
 from confide.api.streams import EventStream, event
-from confide.domain import chains, grants
-from confide.domain.errors import InvalidCursor
+from confide.domain import chains, grants, names
+from confide.domain.errors import InvalidCursor, InvalidLogin, MalformedParameter
 from confide.ports import AuditFilter, AuditLine
 from confide.service.chaining import Proof
 
@@ -29,6 +30,7 @@ class JsonLines(PlainTextResponse):
 
 router = APIRouter(route_class=StrictRoute, tags=["audit"])
 LINES = b"application/jsonl"
+_ACTION = re.compile(r"[a-z]+(?: [a-z]+){0,3}")
 
 After = Annotated[str | None, Query(description="A number; the entries after it.")]
 Pattern = Annotated[str | None, Query(description="A name, `prefix*` or `*`.")]
@@ -55,8 +57,14 @@ async def page(
     if tenant is not None or integration_type is not None:
         scope = grants.scope(tenant or "*", integration_type or "*")
     bounds = times.read("from", since), times.read("to", until)
+    if action is not None and not _ACTION.fullmatch(action):
+        raise MalformedParameter("The parameter action is a word or two in lower case, such as save.")
+    try:
+        who = None if actor is None else names.login(actor)
+    except InvalidLogin:
+        raise MalformedParameter("The parameter actor is a login.") from None
     wanted = AuditFilter(scope, None, action, *bounds)
-    lines = await call.services.audit.page(wanted, login=actor, by=by, before=before, limit=most + 1)
+    lines = await call.services.audit.page(wanted, login=who, by=by, before=before, limit=most + 1)
     shown = lines[:most]
     more = str(shown[-1].number) if len(lines) > most else None
     return json_answer({"entries": [_line(call, line) for line in shown], "next": more})

@@ -11,7 +11,11 @@ from confide.times import MOMENT, read_moment
 
 def written(microseconds: int) -> str:
     """Write a time to the millisecond."""
-    moment = datetime.fromtimestamp(microseconds / SECOND, UTC)
+    try:
+        moment = datetime.fromtimestamp(microseconds / SECOND, UTC)
+    except (OverflowError, ValueError, OSError):
+        # Only somebody who writes to the store can make it so: the audit says that it was altered.
+        moment = datetime.max.replace(tzinfo=UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -123,20 +123,22 @@ def _checkpoints(file: Path, kept: Path | None, read: Any) -> Iterator[Any]:
     for path in [file] if kept is None else [file, kept]:
         with path.open("rb") as lines:
             for line in lines:
-                if line.startswith(b'{"checkpoint":'):
-                    yield read(line)
+                if not line.startswith(b'{"checkpoint":'):
+                    continue
+                found = read(line)
+                if found is None and path == kept:
+                    click.echo(f"A line of {kept} is no whole checkpoint, and is left out.", err=True)
+                else:
+                    yield found
 
 
 def _read(lines: Any, read: Any, tell: Any) -> Iterator[Any]:
     for count, line in enumerate(lines, 1):
         if line.startswith(b'{"checkpoint":'):
             continue
-        found = read(line.rstrip(b"\n"))
-        if found is None:
-            raise click.ClickException(f"Line {count:,} is no entry of an export.")
         if count % 10_000 == 0:
             tell(count)
-        yield found
+        yield read(line.rstrip(b"\n"))
 
 
 def _key(text: str) -> bytes:

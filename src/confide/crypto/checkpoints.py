@@ -27,14 +27,15 @@ class CheckpointFile:
         self._path = path
 
     def append(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint down; on the disk before this returns."""
-        line = write_checkpoint(checkpoint) + b"\n"
-        descriptor = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(descriptor, line)
+        """Write a checkpoint down; on the disk before this returns. Raises `OSError`."""
+        descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "r+b", buffering=0) as file:  # noqa: PTH123 - made for its owner only
+            # After a line that was not written to its end a new one begins.
+            is_torn = file.seek(0, os.SEEK_END) > 0 and os.pread(descriptor, 1, file.tell() - 1) != b"\n"
+            left = b"\n" * is_torn + write_checkpoint(checkpoint) + b"\n"
+            while left:
+                left = left[file.write(left) or 0 :]
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
     def read(self) -> list[Checkpoint]:
         """What was written down; lines that are none are left out."""

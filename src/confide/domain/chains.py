@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 # What the first link covers in the place of one before it.
 BEGINNING = bytes(32)
 _PREFIX = b"confide audit link 1\n"
-_LINE = re.compile(rb'\{"number":([0-9]{1,19}),"link":"([0-9a-f]{64})","mac":"([0-9a-f]{64})","entry":(\[.*\])\}')
+_LINE = re.compile(
+    rb'\{"number":([0-9]{1,19}),"link":"([0-9a-f]{64})","mac":"((?:[0-9a-f]{64})?)","entry":(\[.*\]|null)\}'
+)
 
 
 def link(before: bytes, number: int, entry: bytes, mac: bytes) -> bytes:
@@ -77,12 +79,15 @@ class ChainCheck:
         self._checkpoints = checkpoints
         self._mac = mac
 
-    def follow(self, entries: Iterable[Linked]) -> bool:
-        """Go on with more entries; False once something is wrong."""
+    def follow(self, entries: Iterable[Linked | None]) -> bool:
+        """Go on with more entries; None is a line that holds none. False once something is wrong."""
         number, before, mac = self.number, self.link, self._mac
         for found in entries:
             number += 1
             why = None
+            if found is None:
+                self.bad = Bad(number, "its line is no entry of an export")
+                return False
             if found.number != number:
                 why = "an entry is missing, or stands in another's place"
             elif found.entry is None:
@@ -123,7 +128,8 @@ def read_line(line: bytes) -> Linked | None:
     if parts is None:
         return None
     number, link_, mac, entry = parts.groups()
-    return Linked(int(number), bytes.fromhex(link_.decode()), entry, bytes.fromhex(mac.decode()))
+    whole = None if entry == b"null" else entry
+    return Linked(int(number), bytes.fromhex(link_.decode()), whole, bytes.fromhex(mac.decode()))
 
 
 def checkpoint_json(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class Chain:
         self._clock = clock
         # Writes a checkpoint down in a second place.
         self._witness = witness
+        self._unwritten: list[Checkpoint] = []
         self._is_to_sign = False
         self._signed_number = 0
         self._signed_at = -CHECKPOINT_SECONDS  # what the process before left unsigned is signed at once
@@ -43,7 +44,7 @@ class Chain:
         while True:
             try:
                 await self.link()
-                if self._is_to_sign and time.monotonic() - self._signed_at > CHECKPOINT_SECONDS:
+                if (self._is_to_sign or self._unwritten) and time.monotonic() - self._signed_at > CHECKPOINT_SECONDS:
                     await self.sign()
             except (Unreachable, Busy) as error:
                 _log.warning("the audit's chain waits for the store: %s", error or "no answer in time")
@@ -68,6 +69,7 @@ class Chain:
         self._is_to_sign, self._signed_at = False, time.monotonic()
         number = await self._store.audit.last_number()
         if number == self._signed_number:
+            await self._write_down()
             return None
         link = await self._store.audit.link_of(number)
         if link is None:
@@ -79,8 +81,20 @@ class Chain:
         self._signed_number = number
         if not is_kept:
             return None  # another process has signed it
-        await asyncio.to_thread(self._witness.append, checkpoint)
+        self._unwritten.append(checkpoint)
+        await self._write_down()
         return checkpoint
+
+    async def _write_down(self) -> None:
+        """Bring what was signed to the second place; what that does not take waits for the next time."""
+        waiting, self._unwritten = self._unwritten, []
+        for number, checkpoint in enumerate(waiting):
+            try:
+                await asyncio.to_thread(self._witness.append, checkpoint)
+            except OSError as error:
+                self._unwritten = waiting[number:] + self._unwritten
+                _log.error("the second place of the audit's checkpoints takes nothing, and is tried again: %s", error)
+                return
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +162,13 @@ class Audit:
         before = BEGINNING if not after else await self._store.audit.link_of(after)
         if before is None:
             raise InvalidCursor
-        stored = await self._store.audit.checkpoints()
-        forged = [one.number for one in stored if not self._is_signed(one)]
+        # What lies before is trusted.
+        stored = [one for one in await self._store.audit.checkpoints() if one.number > after]
+        forged = await asyncio.to_thread(lambda: [one.number for one in stored if not self._is_signed(one)])
         if forged:
             yield Proof(0, Bad(min(forged), "its checkpoint is not signed by this store's key"), None)
             return
-        kept = [one for one in await asyncio.to_thread(self._witness.read) if self._is_signed(one)]
+        kept = await asyncio.to_thread(self._kept, after)
         # Of two that were signed for one place, the one that the database does not hold counts.
         checkpoints = {one.number: one for one in [*stored, *kept]}
         check = ChainCheck(checkpoints, number=after, before=before, mac=self._mac)
@@ -168,6 +183,9 @@ class Audit:
 
     def _is_signed(self, checkpoint: Checkpoint) -> bool:
         return self._sealer.has_signed(checkpoint.signed_bytes(), checkpoint.signature)
+
+    def _kept(self, after: int) -> list[Checkpoint]:
+        return [one for one in self._witness.read() if one.number > after and self._is_signed(one)]
 
     def _mac(self, entry: bytes) -> bytes:
         return self._sealer.mac("audit", entry)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,9 @@ LINKED_AT_ONCE = 500
 _HEAD = "a.at, a.action, a.outcome, a.actor, a.token_id, a.address, a.request_id"
 _ENTRY = f"{_HEAD}, a.tenant, a.integration_type, a.version, a.subject, a.digest"
 _HEAD_COLUMNS = 7
+# The same, with text as bytes: for rows that somebody altered so that they are no text any more.
+_TEXTS = ("action", "outcome", "address", "request_id", "tenant", "integration_type", "subject")
+_RAW_ENTRY = re.sub(rf"a\.({'|'.join(_TEXTS)})\b", r"CAST(a.\1 AS BLOB)", _ENTRY)
 
 BEHIND = """/* audits.behind */
     SELECT coalesce((SELECT max(id) FROM audit), 0) <> coalesce((SELECT max(audit_id) FROM audit_links), 0)
@@ -76,7 +80,7 @@ class Audits:
         return await self._engine.transact(link_next(has_xid=self._has_xid))
 
     async def linked(self, *, after: int, limit: int) -> list[Linked]:
-        rows = await self._engine.rows(CHAIN, after, limit)
+        rows = await self._read(CHAIN, after, limit)
         return [
             Linked(row[0], bytes(row[1]), None if row[2] is None else _bytes_of(row[3:]), row[2] or b"") for row in rows
         ]
@@ -99,8 +103,17 @@ class Audits:
     async def page(self, wanted: AuditFilter, *, before: int | None, limit: int) -> list[AuditLine]:
         args: list[Any] = [NEWER_THAN_ANY if before is None else before, limit]
         xid = "c.xid::text::bigint" if self._has_xid else "0"
-        rows = await self._engine.rows(PAGE.format(xid=xid, wanted=_condition(wanted, args)), *args)
+        rows = await self._read(PAGE.format(xid=xid, wanted=_condition(wanted, args)), *args)
         return [_line_of(row) for row in rows]
+
+    async def _read(self, sql: str, *args: Any) -> Sequence[Row]:
+        """Rows that end with an entry; what is no text any more is shown as far as it is, and proves nothing."""
+        try:
+            return await self._engine.rows(sql, *args)
+        except UnicodeDecodeError:
+            rows = await self._engine.rows(sql.replace(_ENTRY, _RAW_ENTRY), *args)
+        texts = [column in _TEXTS for column in _ENTRY.replace("a.", "").split(", ")]
+        return [(*row[: -len(texts)], *map(_as_text, row[-len(texts) :], texts)) for row in rows]
 
     async def checkpoints(self) -> list[Checkpoint]:
         rows = await self._engine.rows(CHECKPOINTS)
@@ -143,6 +156,10 @@ def _bytes_of(row: Sequence[Any]) -> bytes:
     tenant, integration_type, version, subject, digest = row[_HEAD_COLUMNS:]
     key = None if tenant is None else (tenant, integration_type)
     return authenticated_bytes(tuple(row[:_HEAD_COLUMNS]), key, version, subject, digest)
+
+
+def _as_text(value: Any, is_text: bool) -> Any:  # noqa: FBT001 - given by map
+    return bytes(value).decode(errors="replace") if is_text and value is not None else value
 
 
 def _line_of(row: Row) -> AuditLine:
