@@ -94,6 +94,21 @@ def test_configs_are_moved_from_one_service_to_another(desk: Desk, tmp_path: Pat
         odd = b'{"tenant": "t", "integration_type": "crm", "configuration": {"a": "\\ud800"}}\n\xff\n' + b"[" * 9_000
         (desk.folder / "odd.jsonl").write_bytes(odd)
         assert "3 refused." in there.run("import", "odd.jsonl", code=1)
+        # What would be another number once it was read, or is said twice, is judged by the service and saved by nobody.
+        address = '{"tenant": "x%d", "integration_type" : "crm", "configuration": '
+        places = (
+            '{"a": 1, "a": 2}',
+            '{"a": 12345678901234567890.5}',
+            '{"a": NaN}',
+            '{}, "tenant": "y"',
+            '{"a": 1}, "b": [2]',
+        )
+        lines = [f"{address % number}{place}}}" for number, place in enumerate(places)]
+        told = there.run("import", stdin="\n".join(lines), code=1)
+        assert "1 created, 4 refused." in told
+        assert "is not valid JSON" in there.run("config", "set", "x9", "crm", stdin='{}, "note": "not mine"', code=1)
+        exported = there.run("export", "-").splitlines()[:-1]
+        assert [json.loads(line)["tenant"] for line in exported] == ["t0", "t1", "t2", "t3", "t4", "x4"]
         assert json.loads(there.run("config", "get", "t4", "crm")) == {"n": 4, "password": SECRET}
 
 
@@ -143,4 +158,4 @@ def test_an_export_of_the_audit_is_proven_offline_and_a_change_in_it_is_named(de
     path.write_text("\n".join(lines) + "\n")
     assert f"BAD: entry {number + 1}:" in desk.run("audit", "verify", "audit.jsonl", code=10)
     path.write_text("nonsense\n")
-    assert "Line 1 is no entry" in desk.run("audit", "verify", "audit.jsonl", code=1)
+    assert "BAD: entry 1: its line is no entry" in desk.run("audit", "verify", "audit.jsonl", code=10)

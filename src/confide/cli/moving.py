@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -27,6 +28,8 @@ NOT_NOW = (429, 503)
 TRIES = 5
 AGAIN_SECONDS = 1.0
 PORTION = 200
+_JSON = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\r\n]*")
 MEMBERS = ("tenant", "integration_type", "configuration")
 
 
@@ -36,7 +39,7 @@ class Line(NamedTuple):
     number: int
     tenant: Any
     integration_type: Any
-    configuration: Any
+    configuration: bytes
 
 
 @click.command("export")
@@ -118,10 +121,38 @@ def _lines(file: BinaryIO) -> Iterator[Line]:
     for number, text in enumerate(file, 1):
         if text.strip():
             try:
-                found = json.loads(text)
-                yield Line(number, *(found[name] for name in MEMBERS))
-            except (ValueError, KeyError, TypeError, RecursionError):
-                yield Line(number, None, None, None)
+                found = _members(text.decode())
+                tenant, integration_type, configuration = (found[name] for name in MEMBERS)
+                yield Line(number, json.loads(tenant), json.loads(integration_type), configuration.encode())
+            except (ValueError, KeyError, RecursionError):
+                yield Line(number, None, None, b"")
+
+
+def _members(text: str) -> dict[str, str]:
+    """The members of an object, each as it was written: what is saved is judged by the service, not by what reads it.
+
+    Raises `ValueError` for what is no object, or names a member twice.
+    """
+    found: dict[str, str] = {}
+    at, sign = _after(text, 0), "{"
+    while at < len(text) and text[at] == sign:
+        name, end = _JSON.raw_decode(text, _after(text, at + 1))
+        colon = _after(text, end)
+        if not isinstance(name, str) or name in found or text[colon : colon + 1] != ":":
+            raise ValueError(name)
+        begin = _after(text, colon + 1)
+        _, end = _JSON.raw_decode(text, begin)
+        found[name] = text[begin:end]
+        at, sign = _after(text, end), ","
+    if not found or text[at:].strip() != "}":
+        raise ValueError(text[at:])
+    return found
+
+
+def _after(text: str, at: int) -> int:
+    """The place after white space."""
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
 
 
 def _portions(lines: Iterator[Line]) -> Iterator[list[Line]]:
@@ -139,7 +170,7 @@ def _portions(lines: Iterator[Line]) -> Iterator[list[Line]]:
 def _saved(client: Client, line: Line, *, replace: bool, is_dry: bool, note: str | None) -> tuple[int, str, str]:
     """The number of the line, what became of it, and why it was refused."""
     number, tenant, integration_type, configuration = line
-    if not (isinstance(tenant, str) and isinstance(integration_type, str) and isinstance(configuration, dict)):
+    if not (isinstance(tenant, str) and isinstance(integration_type, str) and configuration.startswith(b"{")):
         return number, "refused", f"it is no object with the members {', '.join(MEMBERS)}."
     for left in range(TRIES - 1, -1, -1):
         try:
@@ -151,6 +182,4 @@ def _saved(client: Client, line: Line, *, replace: bool, is_dry: bool, note: str
             if error.status not in NOT_NOW or not left:
                 return number, "refused", str(error)
             time.sleep(AGAIN_SECONDS)
-        except (ValueError, RecursionError):
-            return number, "refused", "its configuration cannot be written as JSON."
     return number, answer["outcome"] if is_dry else str(answer["message"]).rsplit(" ", 1)[1], ""

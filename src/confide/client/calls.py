@@ -49,8 +49,12 @@ def request(
 def saving(
     method: str, address: dict[str, str], configuration: dict[str, Any] | bytes, *, dry_run: bool = False
 ) -> Request:
-    """A save; the configuration's own text is put in as it stands."""
+    """A save; the configuration's own text is put in as it stands, if it is one JSON value and nothing beside it."""
     text = configuration if isinstance(configuration, bytes) else json.dumps(configuration, ensure_ascii=False).encode()
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        raise ConfideError(400, "malformed-json", "The configuration is not valid JSON.") from None
     body = json.dumps(address).encode().rstrip(b"}") + b', "configuration": ' + text + b"}"
     return Request(
         method, "/config", {"dry_run": "true"} if dry_run else {}, body, {"Content-Type": "application/json"}
