@@ -169,6 +169,18 @@ async def test_an_entry_that_can_no_longer_be_told_is_named_and_hides_no_other(
     assert (check.bad or (0,))[0] == 3
 
 
+async def test_what_was_revealed_by_a_pattern_is_found_under_each_name_that_it_covers(desk: Desk) -> None:
+    await desk.house.save(desk.editor, {"password": SECRET})
+    for tenant in ("ac*", "*", "acme"):
+        shown = await desk.get("/configs/export", secrets="opened", tenant=tenant, integration_type=f"{TYPE[:3]}*")
+        assert SECRET in shown.text
+    for params, count in (
+        ({"tenant": "acme"}, 3), ({"tenant": "acme", "integration_type": TYPE}, 3), ({"tenant": "acm*"}, 3),
+        ({"tenant": "acorn"}, 2), ({"tenant": "globex"}, 1), ({"tenant": "*", "integration_type": "zzz"}, 0),
+    ):  # fmt: skip
+        assert len(await desk.entries(action="reveal", **params)) == count, params
+
+
 async def test_who_nobody_can_be_and_what_nobody_does_is_no_filter(desk: Desk) -> None:
     for params in ({"actor": "\0"}, {"actor": "a b"}, {"action": "\0"}, {"action": "Save"}):
         reply = await desk.get(**params)

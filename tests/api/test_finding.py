@@ -161,3 +161,18 @@ async def test_pages_of_an_export_make_the_whole_and_each_is_within_its_time(
             break
         after = {"after": page["next"]}
     assert heard == [f"t{n}" for n in range(5)]
+
+
+async def test_a_page_of_an_export_ends_where_it_would_grow_too_large(desk: Desk) -> None:
+    for number in range(12):
+        saved = await desk.house.save(desk.admin, {"text": ["x" * 60_000] * 4}, tenant=f"t{number:02}")
+        assert saved.status_code == 200
+    pages: list[list[str]] = []
+    after: str | None = None
+    while after is not None or not pages:
+        reply = await desk.export(tenant="t*", **({"after": after} if after else {}))
+        assert len(reply.content) < 3 * 2**20
+        pages.append([config["tenant"] for config in reply.json()["configs"]])
+        after = reply.json()["next"]
+    assert [tenant for page in pages for tenant in page] == [f"t{number:02}" for number in range(12)]
+    assert len(pages) == 2

@@ -18,6 +18,8 @@ from confide.service.walking import Walker, scopes_of
 
 # How long one page may take; what is left comes with the next one.
 PAGE_SECONDS = 1.0
+# Written at once: a page of more would hold up everybody else.
+PAGE_BYTES = 2 * 2**20
 
 
 class ExportedConfig(NamedTuple):
@@ -54,8 +56,10 @@ class Exporting:
         until = time.monotonic() + PAGE_SECONDS
         found: list[ExportedConfig] = []
         more: Key | None = None
+        size = 0
         async for config in self._walker.walk(scopes_of(wanted, by), after=after):
-            if len(found) >= limit or (found and time.monotonic() >= until):
+            size += config.size
+            if len(found) >= limit or (found and (time.monotonic() >= until or size > PAGE_BYTES)):
                 more = found[-1].key
                 break
             shown, role = config.configuration, by.role_on(config.key)

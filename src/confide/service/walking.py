@@ -28,6 +28,7 @@ class WalkedConfig(NamedTuple):
     version: int
     saved_at: int
     configuration: Json | None
+    size: int
 
 
 class Walker:
@@ -44,15 +45,15 @@ class Walker:
         until = time.monotonic() + SLICE_SECONDS
         while portion := await self._store.configs.sealed_page(scopes, after=after, limit=PORTION, more=more):
             for sealed in portion:
-                after = sealed.current.key
+                after, size = sealed.current.key, 0
                 try:
                     opened = await self._opener.opened(sealed.current, sealed.key)
-                    configuration = bodies.read_kept(opened)
+                    configuration, size = bodies.read_kept(opened), len(opened)
                 except IntegrityBroken:
                     configuration = None
                 except Overtaken:
                     continue  # its tenant was destroyed meanwhile
-                yield WalkedConfig(after, sealed.current.version, sealed.saved_at, configuration)
+                yield WalkedConfig(after, sealed.current.version, sealed.saved_at, configuration, size)
                 if time.monotonic() >= until:
                     await asyncio.sleep(SLICE_SECONDS)
                     until = time.monotonic() + SLICE_SECONDS

@@ -186,8 +186,10 @@ def _condition(wanted: AuditFilter, args: list[Any]) -> str:
             parts.append(f" AND {column} {sign} ${len(args)}")
     if wanted.scope is not None:
         at = len(args)
-        args.extend(wanted.scope.bounds())
-        parts.append(f" AND a.tenant BETWEEN ${at + 1} AND ${at + 2}")
-        # What is about a whole tenant is about each of its types.
-        parts.append(f" AND (a.integration_type BETWEEN ${at + 3} AND ${at + 4} OR a.integration_type = '*')")
+        low, high, type_low, type_high = wanted.scope.bounds()
+        args.extend((low, high, type_low, type_high))
+        for column, first in (("a.tenant", at + 1), ("a.integration_type", at + 3)):
+            # What is about a pattern is about each name that it covers.
+            is_covered = f"substr(${first}, 1, abs(length({column}) - 1)) || '*' = {column}"
+            parts.append(f" AND ({column} BETWEEN ${first} AND ${first + 1} OR {is_covered})")
     return "".join(parts)
