@@ -22,6 +22,7 @@ from confide.preparation import prepare, store_of
 from confide.service.sharing import Shared
 from confide.settings import Settings
 from confide.storage.transactions import Many, Statement, Transaction, statement
+from support.house import House
 
 
 class Watched(NamedTuple):
@@ -179,3 +180,24 @@ def test_traffic_is_counted_by_route_and_status() -> None:
     for status in (200, 200, 404):
         traffic.note("GET /config", status)
     assert traffic.requests == {("GET /config", "200"): 2, ("GET /config", "404"): 1}
+
+
+async def test_whoever_searches_much_keeps_nobody_from_reading_and_is_not_waited_for_long(sqlite_house: House) -> None:
+    """PostgreSQL's reads wait on no loop anyway."""
+    engine: Any = sqlite_house.parts.store._engine  # type: ignore[attr-defined]
+    endless = "/* test.endless */ WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    answer_by.set(time.monotonic() + 1.0)
+    searching = [asyncio.create_task(engine.searched(endless)) for _ in range(2)]
+    answer_by.set(None)
+    await asyncio.sleep(0.1)
+    for _ in range(100):
+        assert list(await engine.rows("/* test.one */ SELECT 1")) == [(1,)]
+    assert not any(task.done() for task in searching)
+    found = await asyncio.gather(*searching, return_exceptions=True)
+    assert [type(error) for error in found] == [Unreachable, Unreachable]
+    gone = asyncio.create_task(engine.searched(endless))
+    await asyncio.sleep(0.1)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert list(await engine.searched("/* test.one */ SELECT 1")) == [(1,)]

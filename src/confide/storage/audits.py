@@ -19,6 +19,7 @@ _ENTRY = f"{_HEAD}, a.tenant, a.integration_type, a.version, a.subject, a.digest
 _HEAD_COLUMNS = 7
 # The same, with text as bytes: for rows that somebody altered so that they are no text any more.
 _TEXTS = ("action", "outcome", "address", "request_id", "tenant", "integration_type", "subject")
+_COLUMNS = _ENTRY.replace("a.", "").split(", ")
 _RAW_ENTRY = re.sub(rf"a\.({'|'.join(_TEXTS)})\b", r"CAST(a.\1 AS BLOB)", _ENTRY)
 
 BEHIND = """/* audits.behind */
@@ -97,7 +98,7 @@ class Audits:
 
     async def unlinked(self, *, before: int) -> int:
         sql = f"/* audits.unlinked */ SELECT count(*) FROM audit a WHERE a.at < $1 AND {_NOT_LINKED}"
-        ((count,),) = await self._engine.rows(sql, before)
+        ((count,),) = await self._engine.searched(sql, before)
         return int(count)
 
     async def page(self, wanted: AuditFilter, *, before: int | None, limit: int) -> list[AuditLine]:
@@ -109,11 +110,10 @@ class Audits:
     async def _read(self, sql: str, *args: Any) -> Sequence[Row]:
         """Rows that end with an entry; what is no text any more is shown as far as it is, and proves nothing."""
         try:
-            return await self._engine.rows(sql, *args)
+            return await self._engine.searched(sql, *args)
         except UnicodeDecodeError:
-            rows = await self._engine.rows(sql.replace(_ENTRY, _RAW_ENTRY), *args)
-        texts = [column in _TEXTS for column in _ENTRY.replace("a.", "").split(", ")]
-        return [(*row[: -len(texts)], *map(_as_text, row[-len(texts) :], texts)) for row in rows]
+            rows = await self._engine.searched(sql.replace(_ENTRY, _RAW_ENTRY), *args)
+        return [(*row[: -len(_COLUMNS)], *_decoded(row[-len(_COLUMNS) :])) for row in rows]
 
     async def checkpoints(self) -> list[Checkpoint]:
         rows = await self._engine.rows(CHECKPOINTS)
@@ -158,8 +158,12 @@ def _bytes_of(row: Sequence[Any]) -> bytes:
     return authenticated_bytes(tuple(row[:_HEAD_COLUMNS]), key, version, subject, digest)
 
 
-def _as_text(value: Any, is_text: bool) -> Any:  # noqa: FBT001 - given by map
-    return bytes(value).decode(errors="replace") if is_text and value is not None else value
+def _decoded(entry: Row) -> list[Any]:
+    """An entry whose texts came as bytes."""
+    return [
+        bytes(value).decode(errors="replace") if column in _TEXTS and value is not None else value
+        for column, value in zip(_COLUMNS, entry, strict=True)
+    ]
 
 
 def _line_of(row: Row) -> AuditLine:

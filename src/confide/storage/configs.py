@@ -96,7 +96,7 @@ class ConfigReads:
             return []
         args: list[Any] = [*(after or ("", "")), limit]
         conditions = {"scopes": _condition(scopes, args), "more": _more(more, args)}
-        rows = await self._engine.rows(LIST.format(columns=LAST_READ, joined="", **conditions), *args)
+        rows = await self._engine.searched(LIST.format(columns=LAST_READ, joined="", **conditions), *args)
         return [ConfigLine(Key(row[0], row[1]), *row[2:]) for row in rows]
 
     async def sealed_page(
@@ -107,7 +107,7 @@ class ConfigReads:
         args: list[Any] = [*(after or ("", "")), limit]
         conditions = {"scopes": _condition(scopes, args), "more": _more(more, args)}
         sql = LIST.format(columns=BODY, joined=WITH_KEY, **conditions)
-        return [_sealed(row) for row in await self._engine.rows(sql, *args)]
+        return [_sealed(row) for row in await self._engine.searched(sql, *args)]
 
     async def read_replay(self, replay: Replay, *, not_before: int) -> Replay | None:
         rows = await self._engine.rows(

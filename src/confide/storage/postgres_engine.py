@@ -172,6 +172,9 @@ class PostgresEngine:
         finally:
             self._places.release()
 
+    async def searched(self, sql: str, *args: Any) -> Rows:
+        return await self.rows(sql, *args)
+
     def _take_back(self, connection: Connection) -> None:
         if connection.is_closed() or self._is_closed:
             connection.terminate()

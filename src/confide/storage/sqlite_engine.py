@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any
@@ -21,7 +21,7 @@ PORTION = 500
 
 
 class SqliteEngine:
-    """One database file: a reader on the event loop, a writer on a thread of its own."""
+    """One database file: a reader on the event loop, a writer and a searcher on threads of their own."""
 
     name = "sqlite"
 
@@ -30,6 +30,8 @@ class SqliteEngine:
         self.io = io
         self.is_unsafe = is_unsafe
         self._reader: apsw.Connection | None = None
+        self._searcher: apsw.Connection | None = None
+        self._one_search = asyncio.Lock()
         self._writer: Writer | None = None
 
     async def open(self) -> None:
@@ -41,7 +43,9 @@ class SqliteEngine:
         try:
             writing = connect(self.path, is_unsafe=self.is_unsafe)
             self._reader = connect(self.path, is_unsafe=self.is_unsafe)
-            self._reader.execute("PRAGMA query_only = ON")
+            self._searcher = connect(self.path, is_unsafe=self.is_unsafe)
+            for connection in (self._reader, self._searcher):
+                connection.execute("PRAGMA query_only = ON")
         except (apsw.Error, OSError) as error:
             raise Unreachable(f"The database file does not open: {error}") from error
         self._writer = Writer(writing, self.path.with_name("confide.lock"), loop=asyncio.get_running_loop(), io=self.io)
@@ -51,6 +55,11 @@ class SqliteEngine:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+        if self._searcher is not None:
+            self._searcher.interrupt()
+            async with self._one_search:
+                self._searcher.close()
+                self._searcher = None
         if self._writer is not None:
             await self._writer.close()
             self._writer = None
@@ -63,8 +72,35 @@ class SqliteEngine:
 
     async def rows(self, sql: str, *args: Any) -> Rows:
         began = monotonic_ns()
+        return self._noted(sql, began, lambda: self.reader.execute(sql, bindings(args)).fetchall())
+
+    async def searched(self, sql: str, *args: Any) -> Rows:
         try:
-            rows = self.reader.execute(sql, bindings(args)).fetchall()
+            async with asyncio.timeout(seconds_left()):
+                await self._one_search.acquire()
+        except TimeoutError:
+            raise Unreachable from None
+        try:
+            began = monotonic_ns()
+            searcher = self._searcher
+            if searcher is None:
+                raise Unreachable
+            searching = asyncio.ensure_future(
+                asyncio.to_thread(lambda: searcher.execute(sql, bindings(args)).fetchall())
+            )
+            try:
+                await asyncio.wait({searching}, timeout=seconds_left())
+            finally:
+                if not searching.done():
+                    searcher.interrupt()
+                    await asyncio.wait({searching})
+            return self._noted(sql, began, searching.result)
+        finally:
+            self._one_search.release()
+
+    def _noted(self, sql: str, began: int, found: Callable[[], Rows]) -> Rows:
+        try:
+            rows = found()
         except (apsw.SQLError, apsw.BindingsError):
             raise
         except apsw.Error as error:

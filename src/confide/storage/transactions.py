@@ -71,6 +71,9 @@ class Engine(Protocol):
     async def rows(self, sql: str, *args: Any) -> Rows:
         """Run one statement, in a transaction of its own where it writes."""
 
+    async def searched(self, sql: str, *args: Any) -> Rows:
+        """As `rows`, for a statement that may look at much: nobody but its caller waits for it, and not for long."""
+
     async def transact(self, work: Transaction[T]) -> T:
         """Run a transaction whole: it commits when the generator returns and is undone when it raises."""
 
