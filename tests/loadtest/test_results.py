@@ -66,6 +66,15 @@ def test_a_file_that_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
         read_result(tmp_path / "a.json")
 
 
+@pytest.mark.parametrize("histogram", ["", "AAAA", "HISTFAAAAB", "HISTFAAAAAx", 5, None])
+def test_a_result_whose_histograms_are_damaged_is_refused(tmp_path: Path, histogram: object) -> None:
+    document = json.loads(result(median=2).text())
+    document["seconds"][0]["histograms"] = {"get": histogram}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    with pytest.raises(BadResult):
+        read_result(tmp_path / "a.json")
+
+
 def test_the_same_twice_is_within_the_noise_and_a_tenth_more_exceeds_it() -> None:
     base = result(median=2, seed=1)
     same = {one.name: one for one in differences(base, result(median=2, seed=2))}

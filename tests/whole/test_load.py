@@ -133,6 +133,9 @@ def test_tokens_come_from_a_file(service: Service) -> None:
         ((), "Say --rate"),
         (("--rate", "5", "--stages", "1s:5"), "not both"),
         (("--rate", "0"), "--rate"),
+        (("--rate", "nan"), "--rate"),
+        (("--rate", "inf"), "--rate"),
+        (("--rate", "5", "--token-file", "binary"), "holds what is no token"),
         (("--rate", "5", "--mix", "get"), "The weight of get"),
         (("--rate", "5", "--mix", "drop=1"), "is not one of get, merge"),
         (("--stages", "1s"), "is not a stage"),
@@ -145,6 +148,7 @@ def test_tokens_come_from_a_file(service: Service) -> None:
 def test_what_cannot_be_asked_is_refused_in_a_sentence(tmp_path: Path, args: tuple[str, ...], said: str) -> None:
     (tmp_path / "service.log").write_text("not JSON")
     (tmp_path / "empty").write_text("\n")
+    (tmp_path / "binary").write_bytes(bytes(range(256)))
     done = confide("load", *args, cwd=tmp_path, env={"CONFIDE_TOKEN": canary("token")})
     assert done.returncode == 2
     assert said in done.stderr

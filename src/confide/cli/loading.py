@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -80,13 +81,17 @@ def _planned(
         raise click.UsageError("Say --rate, with --duration, or --stages.")
     if rate is not None and stages is not None:
         raise click.UsageError("Say --rate or --stages, not both.")
+    if rate is not None and not math.isfinite(rate):
+        raise click.UsageError("--rate is a number of requests a second.")
     steps = read_stages(stages) if stages is not None else (Stage(duration, rate or 0.0),)
     if token_file is None:
         with connected(url) as client:
             where, tokens = client.url, [client.token or ""]
     else:
         where = url or os.environ.get("CONFIDE_URL") or DEFAULT_URL
-        tokens = token_file.read_text().split()
+        tokens = token_file.read_bytes().decode(errors="replace").split()
+        if not all(token.isascii() and token.isprintable() for token in tokens):
+            raise click.UsageError(f"{token_file} holds what is no token.")
     if "@" in urlsplit(where).netloc:
         raise click.UsageError("The address holds no user and password: a token is shown.")
     if not tokens:

@@ -156,14 +156,14 @@ def read_result(path: Path) -> Result:
     """Read what an earlier run wrote; raises `BadResult`."""
     try:
         document = json.loads(path.read_text())
-        if document["format"] != FORMAT:
-            raise BadResult(f"{path} was written by another version of confide load.")
+        is_another = document["format"] != FORMAT
         result = Result(document)
-        result.lines()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, BadResult):
-            raise
+        if not is_another:
+            result.lines()
+    except Exception as error:  # whatever a damaged file makes of its histograms
         raise BadResult(f"{path} is no result that confide load wrote.") from error
+    if is_another:
+        raise BadResult(f"{path} was written by another version of confide load.")
     return result
 
 

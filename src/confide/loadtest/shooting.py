@@ -73,7 +73,8 @@ class Shooter:
             self._lately = Lately()
             settled = time.monotonic() - self._begin - self._plan.timeout_seconds - 1
             self._seconds.close_before(self._plan.second_of(settled))
-        cpu_share = (time.process_time() - cpu) / (time.monotonic() - wall)
+        # Of a run that was over at once nothing can be said.
+        cpu_share = (time.process_time() - cpu) / max(time.monotonic() - wall, TELL_SECONDS)
         await self._wait_for_the_rest()
         self._timer.close()
         self._connections.close()
