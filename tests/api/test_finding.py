@@ -86,6 +86,10 @@ async def test_what_nobody_reads_is_found_and_each_read_counts_whatever_answered
     await desk.flush()
     usage = (await desk.house.ask("GET", "/config/usage", token=desk.editor, params=address)).json()["usage"]
     assert (usage[0]["login"], usage[0]["reads"]) == ("vi", 4)
+    # Who read it is known when the token is long gone.
+    assert (await desk.house.ask("POST", "/logout", token=desk.viewer)).status_code == 200
+    usage = (await desk.house.ask("GET", "/config/usage", token=desk.editor, params=address)).json()["usage"]
+    assert (usage[0]["login"], usage[0]["label"], usage[0]["reads"]) == ("vi", "test", 4)
 
 
 async def test_a_ledger_that_is_full_counts_what_it_loses(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

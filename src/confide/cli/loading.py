@@ -89,13 +89,9 @@ def _planned(
             where, tokens = client.url, [client.token or ""]
     else:
         where = url or os.environ.get("CONFIDE_URL") or DEFAULT_URL
-        tokens = token_file.read_bytes().decode(errors="replace").split()
-        if not all(token.isascii() and token.isprintable() for token in tokens):
-            raise click.UsageError(f"{token_file} holds what is no token.")
+        tokens = _tokens_in(token_file)
     if "@" in urlsplit(where).netloc:
         raise click.UsageError("The address holds no user and password: a token is shown.")
-    if not tokens:
-        raise click.UsageError(f"There is no token in {token_file}.")
     return tokens, Plan(
         url=where,
         stages=steps,
@@ -105,6 +101,15 @@ def _planned(
         processes=processes or _processes_for(max(step.rate for step in steps)),
         **more,
     )
+
+
+def _tokens_in(file: Path) -> list[str]:
+    tokens = file.read_bytes().decode(errors="replace").split()
+    if not tokens:
+        raise click.UsageError(f"There is no token in {file}.")
+    if not all(token.isascii() and token.isprintable() for token in tokens):
+        raise click.UsageError(f"{file} holds what is no token.")
+    return tokens
 
 
 def _processes_for(rate: float) -> int:

@@ -47,7 +47,7 @@ TABLES = {
     ),
     "audit_links": ("number", "audit_id", "link"),
     "checkpoints": ("number", "link", "at", "public_key", "signature"),
-    "usage": ("tenant", "integration_type", "token_id", "last_read_at", "reads"),
+    "usage": ("tenant", "integration_type", "token_id", "user_id", "label", "last_read_at", "reads"),
     "types": ("name", "version", "kind", "schema", "mode", "keep", "saved_by", "saved_at", "note"),
     "replays": ("user_id", "route", "name", "mac", "version", "outcome", "saved_at"),
 }

@@ -9,15 +9,15 @@ from confide.ports import Reads, UsageLine
 from confide.storage.transactions import Engine, Many, Transaction
 
 ADD = """/* usage.add */
-    INSERT INTO usage (tenant, integration_type, token_id, last_read_at, reads) VALUES ($1, $2, $3, $4, $5)
+    INSERT INTO usage (tenant, integration_type, token_id, user_id, label, last_read_at, reads)
+    VALUES ($1, $2, $3, (SELECT user_id FROM tokens WHERE id = $3), (SELECT label FROM tokens WHERE id = $3), $4, $5)
     ON CONFLICT (tenant, integration_type, token_id) DO UPDATE SET
         reads = usage.reads + excluded.reads,
         last_read_at = CASE WHEN excluded.last_read_at > usage.last_read_at
                             THEN excluded.last_read_at ELSE usage.last_read_at END
 """
 OF = """/* usage.of */
-    SELECT n.token_id, u.login, t.label, n.last_read_at, n.reads FROM usage n
-    LEFT JOIN tokens t ON t.id = n.token_id LEFT JOIN users u ON u.id = t.user_id
+    SELECT n.token_id, u.login, n.label, n.last_read_at, n.reads FROM usage n LEFT JOIN users u ON u.id = n.user_id
     WHERE n.tenant = $1 AND n.integration_type = $2 ORDER BY n.last_read_at DESC, n.token_id LIMIT $3
 """
 

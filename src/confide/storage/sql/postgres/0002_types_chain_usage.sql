@@ -33,6 +33,9 @@ CREATE TABLE usage (
     tenant           TEXT   COLLATE "C" NOT NULL,
     integration_type TEXT   COLLATE "C" NOT NULL,
     token_id         BIGINT NOT NULL,
+    -- Whose token it was, for when it is gone.
+    user_id          BIGINT,
+    label            TEXT,
     last_read_at     BIGINT NOT NULL,
     reads            BIGINT NOT NULL,
     PRIMARY KEY (tenant, integration_type, token_id)

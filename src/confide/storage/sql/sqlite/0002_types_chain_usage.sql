@@ -33,6 +33,9 @@ CREATE TABLE usage (
     tenant           TEXT    NOT NULL,
     integration_type TEXT    NOT NULL,
     token_id         INTEGER NOT NULL,
+    -- Whose token it was, for when it is gone.
+    user_id          INTEGER,
+    label            TEXT,
     last_read_at     INTEGER NOT NULL,
     reads            INTEGER NOT NULL,
     PRIMARY KEY (tenant, integration_type, token_id)
