@@ -198,6 +198,7 @@ async def test_conformance_names_each_config_that_breaks_it_and_a_dry_run_those_
     tried = await desk.put(stricter, params={"dry_run": "true"})
     assert tried.json()["broken"] == 4
     assert SECRET not in tried.text
+    assert (await desk.put(stricter, params={"dry_run": "true"}, headers={"If-Match": '"7"'})).status_code == 412
     assert (await desk.get(PATH)).json()["version"] == 1
     on = (await desk.get(f"{PATH}/conformance", by="admin", after="odd:crm")).json()
     assert (on["checked"], on["next"]) == (5, None)
@@ -207,6 +208,20 @@ async def test_conformance_names_each_config_that_breaks_it_and_a_dry_run_those_
     assert name == "event: result"
     assert json.loads(data.removeprefix("data: ")) == found
     assert (await desk.get("/integration-types/none/conformance", by="admin")).status_code == 404
+
+
+async def test_a_retry_under_a_schema_has_the_tag_of_what_was_saved(desk: Desk) -> None:
+    await desk.put({"properties": {"host": {"type": "string"}}})
+    body = {**ADDRESS, "configuration": {"host": "h"}}
+    asked = {"token": desk.tokens["editor"], "json": body, "headers": {"Idempotency-Key": "k"}}
+    first, again = [await desk.house.ask("POST", "/config", **asked) for _ in range(2)]
+    assert again.headers["idempotency-replayed"] == "true"
+    assert first.headers["etag"] == again.headers["etag"] == '"1.1"'
+
+
+async def test_no_type_is_secret_as_a_whole(desk: Desk) -> None:
+    refused = await desk.put({"$ref": "#/$defs/all", "$defs": {"all": {"writeOnly": True}}})
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/schema/$defs/all/writeOnly")
 
 
 def filled_with(schema: Any, root: Any, secret: str) -> Any:

@@ -54,7 +54,9 @@ async def put(
     draft = TypeDraft(names.name(name), body.json_schema, Mode(body.mode), kept, note)
     condition = configs.condition(call.listed(b"if-match"), call.listed(b"if-none-match"))
     if switch({} if dry_run is None else {"dry_run": dry_run}, "dry_run"):
-        return await _checked(call, draft.name, await call.services.conformance.of(draft, by=by), after)
+        type_ = await call.services.conformance.of(draft, by=by)
+        await call.services.types.must_be_as_expected(draft.name, condition=condition)
+        return await _checked(call, draft.name, type_, after)
     outcome, version = await call.services.types.put(draft, by=by, condition=condition)
     document = {"message": f"Integration type '{draft.name}' is {outcome}", "name": draft.name, "version": version}
     return json_answer(document, headers=((b"etag", b'"%d"' % version),))

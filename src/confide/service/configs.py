@@ -85,6 +85,7 @@ class Configs:
         self._auditor = auditor
         self._opener = opener
         self._cache = cache
+        self._types = types
         self._planner = Planner(store, opener=opener, cache=cache, types=types)
         self._news = news
         self._clock = clock
@@ -260,4 +261,5 @@ class Configs:
         if known.mac != replay.mac:
             raise IdempotencyKeyReused
         self._cache.hear(key, known.version, is_retired=known.outcome is Outcome.RETIRED)
-        return Saved(key, known.version, known.outcome, is_replayed=True)
+        type_ = await self._types.of(key.integration_type)
+        return Saved(key, known.version, known.outcome, is_replayed=True, type_version=type_.tag_part)

@@ -97,6 +97,10 @@ class Types:
             raise NotFound
         return found
 
+    async def must_be_as_expected(self, name: str, *, condition: Condition) -> None:
+        """Raises `VersionConflict` where a save under the condition would."""
+        await self._current(name, condition=condition)
+
     async def put(self, draft: TypeDraft, *, by: Principal, condition: Condition) -> tuple[Outcome, int]:
         """Register a type or put another version of it in force; returns what it came to and its version."""
         await self._access.must_be_admin(by, action="put type")
