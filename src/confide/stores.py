@@ -211,7 +211,7 @@ class AuditStore(Protocol):
     async def page(self, wanted: AuditFilter, *, before: int | None, limit: int) -> list[AuditLine]:
         """List entries, the newest first; those numbered below `before`, if given."""
 
-    async def checkpoints(self) -> list[Checkpoint]: ...
+    async def checkpoints(self, *, after: int = 0, limit: int | None = None) -> list[Checkpoint]: ...
 
     async def keep_checkpoint(self, checkpoint: Checkpoint) -> bool:
         """False if there is one of that number."""

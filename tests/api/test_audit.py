@@ -203,6 +203,12 @@ async def test_what_the_second_place_does_not_take_is_written_there_later(
     written = [read_checkpoint(line) for line in path.read_bytes().splitlines()]
     assert written == await desk.house.parts.store.audit.checkpoints()
     assert len(written) >= 2
+    pages, after = [], "0"
+    while after is not None:
+        page = (await desk.get("/audit/checkpoints", limit="1", after=after)).json()
+        pages.append([one["checkpoint"] for one in page["checkpoints"]])
+        after = page["next"]
+    assert pages == [[one.number] for one in written if one is not None]
 
 
 async def test_a_cut_off_end_and_an_entry_out_of_the_chain_are_found(desk: Desk) -> None:

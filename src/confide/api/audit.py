@@ -79,12 +79,14 @@ async def export(call: Asked, after: After = None, limit: Limit = None) -> Answe
 
 
 @router.get("/audit/checkpoints", response_model=CheckpointList, summary="Signed states of the chain")
-async def checkpoints(call: Asked) -> Answer:
-    """What was signed so far, and the key that it can be checked with. Admins only."""
+async def checkpoints(call: Asked, after: After = None, limit: Limit = None) -> Answer:
+    """What was signed so far, and the key that it can be checked with; the first page signs. Admins only."""
     by = await call.principal()
-    found = await call.services.audit.checkpoints(by=by)
-    key = call.services.audit.public_key.hex()
-    return json_answer({"public_key": key, "checkpoints": [chains.checkpoint_json(one) for one in found]})
+    most = limit_of(limit)
+    found = await call.services.audit.checkpoints(by=by, after=_number(after or "0"), limit=most + 1)
+    shown, key = found[:most], call.services.audit.public_key.hex()
+    more = str(shown[-1].number) if len(found) > most else None
+    return json_answer({"public_key": key, "checkpoints": [chains.checkpoint_json(one) for one in shown], "next": more})
 
 
 @router.get("/audit/verify", response_model=ProofShape, summary="Prove that nothing was altered")

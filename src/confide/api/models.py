@@ -312,6 +312,7 @@ class CheckpointShape(BaseModel):
 class CheckpointList(BaseModel):
     public_key: str
     checkpoints: list[CheckpointShape]
+    next: str | None
 
 
 class BadShape(BaseModel):

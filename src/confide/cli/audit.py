@@ -54,15 +54,15 @@ def export(file: Path, *, url: str | None) -> None:
     count = 0
     with connected(url) as client, file.open("xb") as out, progress("Exporting", "entries") as tell:
         # Before the entries: what is signed must be among them.
-        signed = client.ask(request("GET", "/audit/checkpoints"))
+        public_key, signed = _signed(client)
         for portion in _portions(client):
             out.write(portion)
             count += portion.count(b"\n")
             tell(count)
-        for checkpoint in signed["checkpoints"]:
+        for checkpoint in signed:
             out.write(_line(checkpoint))
-    click.echo(f"{count:,} entries and {len(signed['checkpoints']):,} checkpoints in {file}.")
-    click.echo(f"public key {signed['public_key']}: keep it elsewhere, verify asks for it.")
+    click.echo(f"{count:,} entries and {len(signed):,} checkpoints in {file}.")
+    click.echo(f"public key {public_key}: keep it elsewhere, verify asks for it.")
 
 
 @audit.command()
@@ -106,6 +106,17 @@ def verify(file: Path, *, key: str | None, kept: Path | None) -> int:
     proven = f"the first {max(signed):,} are signed{whose}" if signed else "none is signed: the end may be missing"
     click.echo(f"{check.number:,} entries are in order and unaltered; {proven}.")
     return 0
+
+
+def _signed(client: Client) -> tuple[str, list[dict[str, Any]]]:
+    """The public key, and all checkpoints."""
+    found: list[dict[str, Any]] = []
+    after: str | None = "0"
+    while after is not None:
+        page = client.ask(request("GET", "/audit/checkpoints", params={"after": after, "limit": PAGE}))
+        found += page["checkpoints"]
+        public_key, after = page["public_key"], page["next"]
+    return public_key, found
 
 
 def _portions(client: Client) -> Iterator[bytes]:

@@ -134,11 +134,12 @@ class Audit:
         await self._access.must_be_admin(by, action="export audit")
         return await self._store.audit.linked(after=after, limit=limit)
 
-    async def checkpoints(self, *, by: Principal) -> list[Checkpoint]:
-        """What was signed, the chain as it is now too."""
+    async def checkpoints(self, *, by: Principal, after: int, limit: int) -> list[Checkpoint]:
+        """What was signed, in its order; before the first, the chain is signed as it is now."""
         await self._access.must_be_admin(by, action="export audit")
-        await self._chain.sign()
-        return await self._store.audit.checkpoints()
+        if not after:
+            await self._chain.sign()
+        return await self._store.audit.checkpoints(after=after, limit=limit)
 
     @property
     def public_key(self) -> bytes:
@@ -163,7 +164,7 @@ class Audit:
         if before is None:
             raise InvalidCursor
         # What lies before is trusted.
-        stored = [one for one in await self._store.audit.checkpoints() if one.number > after]
+        stored = await self._store.audit.checkpoints(after=after)
         forged = await asyncio.to_thread(lambda: [one.number for one in stored if not self._is_signed(one)])
         if forged:
             yield Proof(0, Bad(min(forged), "its checkpoint is not signed by this store's key"), None)

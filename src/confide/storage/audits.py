@@ -58,7 +58,9 @@ PAGE = f"""/* audits.page */
     LEFT JOIN users u ON u.id = a.actor LEFT JOIN changes c ON c.id = a.change_id
     WHERE l.number < $1{{wanted}} ORDER BY l.number DESC LIMIT $2
 """
-CHECKPOINTS = "/* audits.checkpoints */ SELECT number, link, at, public_key, signature FROM checkpoints ORDER BY number"
+CHECKPOINTS = """/* audits.checkpoints */
+    SELECT number, link, at, public_key, signature FROM checkpoints WHERE number > $1 ORDER BY number LIMIT $2
+"""
 KEEP = """/* audits.keep */
     INSERT INTO checkpoints (number, link, at, public_key, signature) VALUES ($1, $2, $3, $4, $5)
     ON CONFLICT (number) DO NOTHING RETURNING number
@@ -115,8 +117,8 @@ class Audits:
             rows = await self._engine.searched(sql.replace(_ENTRY, _RAW_ENTRY), *args)
         return [(*row[: -len(_COLUMNS)], *_decoded(row[-len(_COLUMNS) :])) for row in rows]
 
-    async def checkpoints(self) -> list[Checkpoint]:
-        rows = await self._engine.rows(CHECKPOINTS)
+    async def checkpoints(self, *, after: int = 0, limit: int | None = None) -> list[Checkpoint]:
+        rows = await self._engine.searched(CHECKPOINTS, after, NEWER_THAN_ANY if limit is None else limit)
         return [Checkpoint(n, bytes(one), at, bytes(key), bytes(signed)) for n, one, at, key, signed in rows]
 
     async def keep_checkpoint(self, checkpoint: Checkpoint) -> bool:
