@@ -63,13 +63,13 @@ def position_first() -> None:
 
 def talkative_events() -> None:
     """Operations are named by what they were asked with."""
-    rows = SqliteEngine.rows
+    searched = SqliteEngine.searched
 
     async def named(self: Any, sql: str, *args: Any) -> Any:
         self.io.note(f"sql {args}", 0)
-        return await rows(self, sql, *args)
+        return await searched(self, sql, *args)
 
-    SqliteEngine.rows = named  # type: ignore[method-assign]
+    SqliteEngine.searched = named  # type: ignore[method-assign]
 
 
 FAULTS = {
