@@ -181,6 +181,18 @@ async def test_what_was_revealed_by_a_pattern_is_found_under_each_name_that_it_c
         assert len(await desk.entries(action="reveal", **params)) == count, params
 
 
+async def test_an_entry_that_was_altered_before_it_was_linked_stops_no_other(desk: Desk, engine: str) -> None:
+    await desk.house.services.chain.link()
+    for n in range(3):
+        await desk.house.save(desk.editor, {"n": n})
+    altered = "'other'" if engine == "postgres" else "CAST(x'ff00' AS TEXT)"
+    ((last,),) = await desk.sql("SELECT max(id) FROM audit")
+    await desk.sql(f"UPDATE audit SET subject = {altered} WHERE id = $1", last - 1)
+    proof = (await desk.get("/audit/verify")).json()
+    assert (proof["ok"], proof["unlinked"], proof["first_bad"]["number"]) == (False, 0, proof["checked"] + 1)
+    assert len(await desk.entries(action="save")) == 3
+
+
 async def test_who_nobody_can_be_and_what_nobody_does_is_no_filter(desk: Desk) -> None:
     for params in ({"actor": "\0"}, {"actor": "a b"}, {"action": "\0"}, {"action": "Save"}):
         reply = await desk.get(**params)

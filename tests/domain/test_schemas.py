@@ -63,6 +63,13 @@ REFUSED: dict[str, Any] = {
     "a default that is the mask": {"properties": {"o": {"default": {"password": MASK}}}},
     "a secret as a whole": {"writeOnly": True},
     "a secret as a whole by reference": {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"writeOnly": True}]}}},
+    "places without end": {
+        "$defs": {
+            "A": {"properties": {f"p{i}": {"$ref": "#/$defs/A"} for i in range(240)}},
+            **{f"B{j}": {"additionalProperties": {"$ref": f"#/$defs/B{(j + 1) % 19}"}} for j in range(19)},
+        },
+        "allOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B0"}],
+    },
     "many large patterns": {"properties": {f"p{i}": {"pattern": f"^\\p{{L}}{{20}}x{i}"} for i in range(900)}},
     "many large patterns of names": {
         "properties": {
@@ -85,6 +92,10 @@ HARMLESS: dict[str, tuple[Any, Any]] = {
     "a tiny step": ({"properties": {"a": {"multipleOf": 1e-300}}}, {"a": 1e300}),
     "a long list of values": ({"enum": [str(i) * 30 for i in range(2_000)]}, {}),
     "many small patterns": ({"properties": {f"p{i}": {"pattern": f"^[a-z]{{3}}x{i}$"} for i in range(900)}}, {}),
+    "a tree of many branches": (
+        {"$defs": {"A": {"properties": {f"p{i}": {"$ref": "#/$defs/A"} for i in range(120)}}}, "$ref": "#/$defs/A"},
+        {"p1": {"p2": {"p3": {}}}},
+    ),
     "many choices in a long list": (
         {"properties": {"d": {"default": 1}, "l": {"items": {"allOf": [
             {"properties": {f"p{i}": {}}} for i in range(45)]}}}},
@@ -218,6 +229,30 @@ def test_defaults_count_when_a_configuration_is_judged() -> None:
 def test_defaults_fill_what_a_pattern_names_too() -> None:
     schema = Schema({"patternProperties": {"^x": {"properties": {"timeout": {"default": 5}}}}})
     assert schema.filled({"x1": {}, "y": {}}) == {"x1": {"timeout": 5}, "y": {}}
+
+
+@pytest.mark.parametrize("value", [{}, [], "", 5, "secret", {"a": 1}])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"additionalProperties": False}},
+        {"patternProperties": {"additionalProperties": False}},
+        {"properties": {"additionalProperties": {"$ref": "#/$defs/propertyNames"}}, "$defs": {"propertyNames": False}},
+        {"dependentSchemas": {"additionalProperties": False}},
+    ],
+)
+def test_a_member_may_be_named_like_a_keyword(schema: Any, value: Any) -> None:
+    (fault,) = Schema(schema).faults({"additionalProperties": value})
+    assert pointer(fault.place) in ("/additionalProperties", "")
+
+
+def test_of_two_defaults_the_first_one_counts_whatever_was_read_before() -> None:
+    defs = {name: {"properties": {"x": {"properties": {"d": {"default": name}}}}} for name in "AB"}
+    both = [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}]
+    properties = {"one": {"allOf": both}, "two": {"allOf": both[::-1]}}
+    for order in (["one", "two"], ["two", "one"]):
+        filled = Schema({"$defs": defs, "properties": properties}).filled({name: {"x": {}} for name in order})
+        assert (filled["one"]["x"], filled["two"]["x"]) == ({"d": "A"}, {"d": "B"})
 
 
 def test_a_member_may_be_named_like_an_identifier() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from confide.domain.grants import Grant, Principal, Role, Scope
 from confide.domain.positions import Position
-from confide.ports import Change
+from confide.ports import Change, LogBounds
 from confide.service.principals import Checked
 from confide.service.watchers import Watcher, Watchers
+from confide.service.watching import Watching
 
 EVERYTHING = Scope("*", "*")
 
@@ -66,3 +69,26 @@ def test_other_grants_and_leaving_are_noted() -> None:
     watchers.drop(one)
     watchers.drop(one)
     assert (len(watchers), one in watchers, watchers.concerned_by([change("globex")])) == (0, False, [])
+
+
+async def test_who_was_let_go_is_moved_past_nothing_that_comes_after() -> None:
+    """Nobody wakes it any more: what is committed from then on it hears elsewhere."""
+    bounds = LogBounds(begins=Position(0, 0), now=Position(0, 3), ends=Position(0, 3))
+
+    class Configs:
+        async def bounds(self) -> LogBounds:
+            return bounds
+
+    class Tokens:
+        async def checked(self, _: bytes) -> Checked:
+            return watcher(EVERYTHING).checked
+
+    store: Any = SimpleNamespace(configs=Configs())
+    tokens: Any = Tokens()
+    watching = Watching(store, tokens, write=lambda _: b"")
+    waiting = await watching.join(b"", EVERYTHING, after=None)
+    waiting.is_live = True
+    watching.drain()
+    watching._last = Position(0, 4)
+    watching.settle(waiting)
+    assert waiting.position == Position(0, 3)

@@ -201,3 +201,11 @@ async def test_whoever_searches_much_keeps_nobody_from_reading_and_is_not_waited
     with pytest.raises(asyncio.CancelledError):
         await gone
     assert list(await engine.searched("/* test.one */ SELECT 1")) == [(1,)]
+    # Nor does the end wait for what is under way.
+    left = [asyncio.create_task(engine.searched(endless)) for _ in range(3)]
+    await asyncio.sleep(0.1)
+    began = time.monotonic()
+    await engine.close()
+    assert time.monotonic() - began < 1.0
+    await asyncio.wait(left)
+    await engine.open()

@@ -28,7 +28,7 @@ NOT_NOW = (429, 503)
 TRIES = 5
 AGAIN_SECONDS = 1.0
 PORTION = 200
-_JSON = json.JSONDecoder()
+_JSON = json.JSONDecoder(parse_int=len, parse_float=len)
 _SPACE = re.compile(r"[ \t\r\n]*")
 MEMBERS = ("tenant", "integration_type", "configuration")
 
@@ -121,7 +121,7 @@ def _lines(file: BinaryIO) -> Iterator[Line]:
     for number, text in enumerate(file, 1):
         if text.strip():
             try:
-                found = _members(text.decode())
+                found = _members(text.decode("utf-8-sig"))
                 tenant, integration_type, configuration = (found[name] for name in MEMBERS)
                 yield Line(number, json.loads(tenant), json.loads(integration_type), configuration.encode())
             except (ValueError, KeyError, RecursionError):
@@ -144,7 +144,7 @@ def _members(text: str) -> dict[str, str]:
         _, end = _JSON.raw_decode(text, begin)
         found[name] = text[begin:end]
         at, sign = _after(text, end), ","
-    if not found or text[at:].strip() != "}":
+    if not found or text[at:].strip(" \t\r\n") != "}":
         raise ValueError(text[at:])
     return found
 

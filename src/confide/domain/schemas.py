@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +20,19 @@ from confide.domain.subschemas import NO_DEFAULT, FilledTooLarge, Matcher, Path,
 _HIDDEN = "The value"
 _NO_SUCH_MEMBER = "The schema knows no such member."
 _NAME_NOT_TAKEN = "A member has a name that the schema does not take."
+_NOTHING_MAY_BE_HERE = "Nothing may stand here."
+_OF_EACH_MEMBER = {"propertyNames": _NAME_NOT_TAKEN, "additionalProperties": _NO_SUCH_MEMBER}
+# Keywords below which a name or an index comes before the next keyword.
+_KEYWORDS_OF_MANY = frozenset(
+    {"properties", "patternProperties", "dependentSchemas", "$defs", "allOf", "anyOf", "oneOf", "prefixItems"}
+)
 MOST_MESSAGE_CHARACTERS = 300
 # Places of a configuration times subschemas that are looked at for each: what breaks is then said one by one.
 MOST_TO_EXPLAIN = 20_000
 # How much a compiled pattern may take: the least of these that is enough is what it counts as, the last one the most.
 PATTERN_BYTES = (2**10, 2**13, 2**16, 2**18, 2**20)
 # Places that are looked at for defaults on secrets.
-MOST_PLACES = 5_000
+MOST_PLACES, MOST_LOOKS = 2_000, 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,8 @@ class Schema:
         if _places(whole) * self._price > MOST_TO_EXPLAIN:
             return [SchemaFault((), "schema", "", "It breaks the schema, and is too large to say where.")]
         found = (fault for error in self._validator.iter_errors(whole) for fault in _faults(error, whole))
-        return list(itertools.islice(found, most))
+        # Nobody may be let pass because no place was found.
+        return list(itertools.islice(found, most)) or [SchemaFault((), "schema", "", "It breaks the schema.")]
 
 
 def _places(value: Any) -> int:
@@ -108,18 +115,28 @@ def _faults(error: Any, whole: Json) -> Iterator[SchemaFault]:
         yield SchemaFault((*at, kind.property), rule, rule_at, "It is required.")
     elif rule == "propertyNames":
         yield SchemaFault((*at, kind.error.instance), rule, rule_at, _NAME_NOT_TAKEN)
-    elif rule == "falseSchema" and error.schema_path[-1:] in (["propertyNames"], ["additionalProperties"]):
+    elif rule == "falseSchema" and (keyword := _last_keyword(error.schema_path)) in _OF_EACH_MEMBER:
         # Told of the whole object, where nothing else is said of its members: it is each of them.
-        is_name = error.schema_path[-1] == "propertyNames"
-        sentence = _NAME_NOT_TAKEN if is_name else _NO_SUCH_MEMBER
-        for name in functools.reduce(lambda value, part: value[part], at, whole):
-            yield SchemaFault((*at, name), error.schema_path[-1], rule_at, sentence)
+        inside = functools.reduce(lambda value, part: value[part], at, whole)
+        names = inside if isinstance(inside, dict) and inside else None
+        sentence = _OF_EACH_MEMBER[keyword]
+        yield from (SchemaFault((*at, name), keyword, rule_at, sentence) for name in names or ())
+        if names is None:
+            yield SchemaFault(at, rule, rule_at, _NOTHING_MAY_BE_HERE)
     elif rule in ("additionalProperties", "unevaluatedProperties"):
         for name in kind.unexpected:
             yield SchemaFault((*at, name), rule, rule_at, _NO_SUCH_MEMBER)
     else:
         sentence = re.sub(r"\s+", " ", error.message)[:MOST_MESSAGE_CHARACTERS]
         yield SchemaFault(at, rule, rule_at, sentence[:1].upper() + sentence[1:].rstrip(".") + ".")
+
+
+def _last_keyword(path: Sequence[str | int]) -> str:
+    """The keyword that a path of a schema ends with; empty where it ends with a name or an index below one."""
+    is_below = False
+    for part in path:
+        is_keyword, is_below = not is_below, not is_below and part in _KEYWORDS_OF_MANY
+    return str(path[-1]) if path and is_keyword else ""
 
 
 def _matcher(pattern: str) -> tuple[Matcher, int]:
@@ -159,16 +176,10 @@ def _must_not_be_secret_as_a_whole(root: SchemaPlace) -> None:
 def _must_hide_no_default(root: SchemaPlace) -> bool:
     """Whether there are defaults; raises `SchemaInvalid` if one of them fills a secret, or is the mask."""
     met: set[tuple[frozenset[int], bool]] = set()
-    waiting, has_defaults = [(root, False)], False
+    waiting, has_defaults, looks = [(root, False)], False, 0
     while waiting:
         place, is_inside_secret = waiting.pop()
         is_secret = is_inside_secret or place.is_secret
-        known = (frozenset(map(id, place.applied)), is_secret)
-        if known in met or not place.applied:
-            continue
-        met.add(known)
-        if len(met) > MOST_PLACES:
-            raise SchemaInvalid("The schema speaks of too many places.")
         for subschema in place.applied:
             if subschema.default is NO_DEFAULT:
                 continue
@@ -177,5 +188,12 @@ def _must_hide_no_default(root: SchemaPlace) -> bool:
             if is_secret or holds_mask(default) or masked(default, place) != default:
                 at = pointer(("schema", *subschema.path, "default"))
                 raise SchemaInvalid(faults=(Fault(at, SchemaInvalid.code, "A secret has no default."),))
-        waiting.extend((inside, is_secret) for inside in place.all_inside())
+        for inside in place.all_inside():
+            looks += 1
+            known = (frozenset(map(id, inside.applied)), is_secret)
+            if inside.applied and known not in met:
+                met.add(known)
+                waiting.append((inside, is_secret))
+            if len(met) > MOST_PLACES or looks > MOST_LOOKS:
+                raise SchemaInvalid("The schema speaks of too many places.")
     return has_defaults

@@ -57,25 +57,33 @@ class Subschema:
                 yield self.inside[keyword]
 
 
+Known = dict[tuple[tuple[int, ...], bool], "SchemaPlace"]
+
+
 class SchemaPlace(Place):
     """A place of a configuration as a schema sees it; where the same subschemas apply, it is the same object.
 
     Secret is what any subschema that can apply there says is `writeOnly`; where none says anything, the name decides.
-    With `is_certain` only those count that apply whatever stands there.
+    What was met is remembered for the next configuration. With `is_certain` only those count that apply whatever
+    stands there.
     """
 
-    __slots__ = ("_elements", "_is_certain", "_known", "_longest", "_named", "_names", "_others", "applied", "defaults")
+    __slots__ = ("_elements", "_is_certain", "_known", "_longest", "_named", "_others", "applied", "defaults")
 
     def __init__(
-        self, begun: Iterable[Subschema], *, has_secret_name: bool = False, is_certain: bool = False, known: Any = None
+        self,
+        begun: Iterable[Subschema],
+        *,
+        has_secret_name: bool = False,
+        is_certain: bool = False,
+        known: Known | None = None,
     ) -> None:
         self.applied = tuple(_all_at_one_place(iter(begun), is_certain=is_certain))
         said = {subschema.write_only for subschema in self.applied}
         super().__init__(is_secret=True in said or (False not in said and has_secret_name))
         self._is_certain = is_certain
         # All places of a schema that were met, by what applies there.
-        self._known: dict[tuple[frozenset[int], bool], SchemaPlace] = {} if known is None else known
-        self._names = {name for subschema in self.applied for name in subschema.members}
+        self._known = {} if known is None else known
         # Members of a name that a pattern may match are looked at each time.
         self._named: dict[str, SchemaPlace] | None = None if any(one.patterns for one in self.applied) else {}
         self._others: dict[bool, SchemaPlace] = {}
@@ -89,11 +97,17 @@ class SchemaPlace(Place):
         if self._named is None:
             return self._at(self._of_member(name), has_secret_name=has_secret_name)
         # What no subschema names is all alike, but for what its name says.
-        held: dict[Any, SchemaPlace] = self._named if name in self._names else self._others
-        key = name if name in self._names else has_secret_name
-        if key not in held:
-            held[key] = self._at(self._of_member(name), has_secret_name=has_secret_name)
-        return held[key]
+        if name in self._named:
+            return self._named[name]
+        is_named = any(name in one.members for one in self.applied)
+        if not is_named and has_secret_name in self._others:
+            return self._others[has_secret_name]
+        found = self._at(self._of_member(name), has_secret_name=has_secret_name)
+        if is_named:
+            self._named[name] = found
+        else:
+            self._others[has_secret_name] = found
+        return found
 
     def element(self, index: int) -> SchemaPlace:
         kind = self.kind_of(index)
@@ -107,7 +121,7 @@ class SchemaPlace(Place):
 
     def all_inside(self) -> Iterator[SchemaPlace]:
         """Every place inside that a subschema speaks of."""
-        for name in self._names:
+        for name in {name for subschema in self.applied for name in subschema.members}:
             yield self._at(self._of_member(name), has_secret_name=is_secret(name))
         for subschema in self.applied:
             for _, found in subschema.patterns:
@@ -120,8 +134,9 @@ class SchemaPlace(Place):
         return (one for by in self.applied for one in by.of_member(name, is_certain=self._is_certain))
 
     def _at(self, begun: Iterable[Subschema], *, has_secret_name: bool = False) -> SchemaPlace:
-        begun = tuple(begun)
-        key = frozenset(map(id, begun)), has_secret_name
+        # In their order: of two defaults the first one counts.
+        begun = tuple({id(one): one for one in begun}.values())
+        key = tuple(map(id, begun)), has_secret_name
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= MOST_KNOWN:
@@ -157,10 +172,10 @@ def _filled(value: Any, place: SchemaPlace, left: list[int]) -> Any:
         return value
     if isinstance(value, dict):
         whole = dict(value)
-        for name, default, size in place.defaults:
+        for name, default, size_bytes in place.defaults:
             if name not in whole:
                 whole[name] = default
-                left[0] -= size
+                left[0] -= size_bytes
                 if left[0] < 0:
                     raise FilledTooLarge
         return {name: _filled(inner, place.member(name), left) for name, inner in whole.items()}

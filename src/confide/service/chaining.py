@@ -91,8 +91,10 @@ class Chain:
         for number, checkpoint in enumerate(waiting):
             try:
                 await asyncio.to_thread(self._witness.append, checkpoint)
-            except OSError as error:
+            except (OSError, asyncio.CancelledError) as error:
                 self._unwritten = waiting[number:] + self._unwritten
+                if not isinstance(error, OSError):
+                    raise
                 _log.error("the second place of the audit's checkpoints takes nothing, and is tried again: %s", error)
                 return
 

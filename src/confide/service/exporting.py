@@ -56,10 +56,10 @@ class Exporting:
         until = time.monotonic() + PAGE_SECONDS
         found: list[ExportedConfig] = []
         more: Key | None = None
-        size = 0
+        size_bytes = 0
         async for config in self._walker.walk(scopes_of(wanted, by), after=after):
-            size += config.size
-            if len(found) >= limit or (found and (time.monotonic() >= until or size > PAGE_BYTES)):
+            size_bytes += config.size_bytes
+            if len(found) >= limit or (found and (time.monotonic() >= until or size_bytes > PAGE_BYTES)):
                 more = found[-1].key
                 break
             shown, role = config.configuration, by.role_on(config.key)

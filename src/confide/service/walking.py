@@ -28,7 +28,7 @@ class WalkedConfig(NamedTuple):
     version: int
     saved_at: int
     configuration: Json | None
-    size: int
+    size_bytes: int
 
 
 class Walker:
@@ -45,15 +45,15 @@ class Walker:
         until = time.monotonic() + SLICE_SECONDS
         while portion := await self._store.configs.sealed_page(scopes, after=after, limit=PORTION, more=more):
             for sealed in portion:
-                after, size = sealed.current.key, 0
+                after, size_bytes = sealed.current.key, 0
                 try:
                     opened = await self._opener.opened(sealed.current, sealed.key)
-                    configuration, size = bodies.read_kept(opened), len(opened)
+                    configuration, size_bytes = bodies.read_kept(opened), len(opened)
                 except IntegrityBroken:
                     configuration = None
                 except Overtaken:
                     continue  # its tenant was destroyed meanwhile
-                yield WalkedConfig(after, sealed.current.version, sealed.saved_at, configuration, size)
+                yield WalkedConfig(after, sealed.current.version, sealed.saved_at, configuration, size_bytes)
                 if time.monotonic() >= until:
                     await asyncio.sleep(SLICE_SECONDS)
                     until = time.monotonic() + SLICE_SECONDS

@@ -200,6 +200,7 @@ class Watching:
 
     def _end(self, watcher: Watcher, why: Exception) -> None:
         self.settle(watcher)
+        watcher.is_live = False  # nobody wakes it any more
         watcher.is_over = watcher.is_over or why
         self._watchers.drop(watcher)
         watcher.poke()

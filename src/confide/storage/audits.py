@@ -33,7 +33,8 @@ _NOT_LINKED = "NOT EXISTS (SELECT 1 FROM audit_links l WHERE l.audit_id = a.id)"
 # In commit-safe order: only below the horizon, where nothing can come in between any more.
 NEXT = {
     "sqlite": f"""/* audits.next */
-        SELECT a.id, a.mac, {_ENTRY} FROM audit a WHERE $1 = 0 AND a.id > $2 AND {_NOT_LINKED} ORDER BY a.id LIMIT $3
+        SELECT a.id, a.mac, {_RAW_ENTRY} FROM audit a
+        WHERE $1 = 0 AND a.id > $2 AND {_NOT_LINKED} ORDER BY a.id LIMIT $3
     """,
     "postgres": f"""/* audits.next */
         SELECT a.id, a.mac, {_ENTRY} FROM audit a
@@ -43,7 +44,9 @@ NEXT = {
     """,
 }
 # Everything that is not linked, wherever it stands: before the places lose their meaning.
-REST = f"/* audits.rest */ SELECT a.id, a.mac, {_ENTRY} FROM audit a WHERE {_NOT_LINKED} ORDER BY {{xid}} a.id LIMIT $1"
+REST = (
+    f"/* audits.rest */ SELECT a.id, a.mac, {{entry}} FROM audit a WHERE {_NOT_LINKED} ORDER BY {{xid}} a.id LIMIT $1"
+)
 LINK_MANY = """/* audits.link_many */
     INSERT INTO audit_links (number, audit_id, link) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[])
 """
@@ -131,7 +134,8 @@ def link_next(*, has_xid: bool, is_whole: bool = False) -> Transaction[int]:
     rows = yield statement(LAST.format(xid="a.xid::text" if has_xid else "0"))
     number, before, xid, last = rows[0] if rows else (0, BEGINNING, None, None)
     if is_whole:
-        found = yield statement(REST.format(xid="a.xid," if has_xid else ""), LINKED_AT_ONCE)
+        entry, order = (_ENTRY, "a.xid,") if has_xid else (_RAW_ENTRY, "")
+        found = yield statement(REST.format(entry=entry, xid=order), LINKED_AT_ONCE)
     else:
         place = (xid or "0") if has_xid else 0
         found = yield statement(NEXT["postgres" if has_xid else "sqlite"], place, last or 0, LINKED_AT_ONCE)
@@ -139,7 +143,7 @@ def link_next(*, has_xid: bool, is_whole: bool = False) -> Transaction[int]:
     before = bytes(before)
     for row in found:
         number += 1
-        before = link(before, number, _bytes_of(row[2:]), bytes(row[1]))
+        before = link(before, number, _bytes_of(row[2:] if has_xid else _decoded(row[2:])), bytes(row[1]))
         links.append((number, row[0], before))
     if links and has_xid:
         yield statement(LINK_MANY, *zip(*links, strict=True))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any
@@ -18,6 +20,8 @@ from confide.storage.transactions import T, Transaction, operation_of
 
 SAFE_VERSION = 3_051_003
 PORTION = 500
+# Of SQLite's own machine.
+STEPS_BETWEEN_LOOKS = 20_000
 
 
 class SqliteEngine:
@@ -30,8 +34,8 @@ class SqliteEngine:
         self.io = io
         self.is_unsafe = is_unsafe
         self._reader: apsw.Connection | None = None
-        self._searcher: apsw.Connection | None = None
-        self._one_search = asyncio.Lock()
+        self.searcher: apsw.Connection | None = None
+        self._searches: ThreadPoolExecutor | None = None
         self._writer: Writer | None = None
 
     async def open(self) -> None:
@@ -43,8 +47,9 @@ class SqliteEngine:
         try:
             writing = connect(self.path, is_unsafe=self.is_unsafe)
             self._reader = connect(self.path, is_unsafe=self.is_unsafe)
-            self._searcher = connect(self.path, is_unsafe=self.is_unsafe)
-            for connection in (self._reader, self._searcher):
+            self._searches = ThreadPoolExecutor(1, "confide-search")
+            self.searcher = connect(self.path, is_unsafe=self.is_unsafe)
+            for connection in (self._reader, self.searcher):
                 connection.execute("PRAGMA query_only = ON")
         except (apsw.Error, OSError) as error:
             raise Unreachable(f"The database file does not open: {error}") from error
@@ -55,11 +60,10 @@ class SqliteEngine:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-        if self._searcher is not None:
-            self._searcher.interrupt()
-            async with self._one_search:
-                self._searcher.close()
-                self._searcher = None
+        searcher, self.searcher = self.searcher, None  # which ends the search under way
+        if searcher is not None and self._searches is not None:
+            await asyncio.to_thread(self._searches.shutdown, cancel_futures=True)
+            searcher.close()
         if self._writer is not None:
             await self._writer.close()
             self._writer = None
@@ -72,40 +76,31 @@ class SqliteEngine:
 
     async def rows(self, sql: str, *args: Any) -> Rows:
         began = monotonic_ns()
-        return self._noted(sql, began, lambda: self.reader.execute(sql, bindings(args)).fetchall())
-
-    async def searched(self, sql: str, *args: Any) -> Rows:
         try:
-            async with asyncio.timeout(seconds_left()):
-                await self._one_search.acquire()
-        except TimeoutError:
-            raise Unreachable from None
-        try:
-            began = monotonic_ns()
-            searcher = self._searcher
-            if searcher is None:
-                raise Unreachable
-            searching = asyncio.ensure_future(
-                asyncio.to_thread(lambda: searcher.execute(sql, bindings(args)).fetchall())
-            )
-            try:
-                await asyncio.wait({searching}, timeout=seconds_left())
-            finally:
-                if not searching.done():
-                    searcher.interrupt()
-                    await asyncio.wait({searching})
-            return self._noted(sql, began, searching.result)
-        finally:
-            self._one_search.release()
-
-    def _noted(self, sql: str, began: int, found: Callable[[], Rows]) -> Rows:
-        try:
-            rows = found()
+            rows = self.reader.execute(sql, bindings(args)).fetchall()
         except (apsw.SQLError, apsw.BindingsError):
             raise
         except apsw.Error as error:
             failed(self.io, operation_of(sql), began, error)
             raise Unreachable from error
+        self.io.note(operation_of(sql), began, amount=len(rows))
+        return rows
+
+    async def searched(self, sql: str, *args: Any) -> Rows:
+        if self._searches is None:
+            raise Unreachable
+        began, left = monotonic_ns(), seconds_left()
+        search = _Search(self, sql, bindings(args), until=time.monotonic() + left)
+        try:
+            async with asyncio.timeout(left):
+                rows = await asyncio.get_running_loop().run_in_executor(self._searches, search)
+        except (apsw.SQLError, apsw.BindingsError):
+            raise
+        except (TimeoutError, RuntimeError, apsw.Error) as error:
+            failed(self.io, operation_of(sql), began, error)
+            raise Unreachable from error
+        finally:
+            search.is_over = True
         self.io.note(operation_of(sql), began, amount=len(rows))
         return rows
 
@@ -142,6 +137,27 @@ class SqliteEngine:
                     yield number, portion
         finally:
             own.close()
+
+
+class _Search:
+    """One statement on the thread for searches: it looks again and again whether anybody still wants its rows."""
+
+    def __init__(self, engine: SqliteEngine, sql: str, args: Any, *, until: float) -> None:
+        self.is_over = False
+        self._engine = engine
+        self._sql = sql
+        self._args = args
+        self._until = until
+
+    def __call__(self) -> Rows:
+        searcher = self._engine.searcher
+        if searcher is None or self._is_to_stop():
+            raise apsw.InterruptError
+        searcher.set_progress_handler(self._is_to_stop, STEPS_BETWEEN_LOOKS)
+        return searcher.execute(self._sql, self._args).fetchall()
+
+    def _is_to_stop(self) -> bool:
+        return self.is_over or self._engine.searcher is None or time.monotonic() > self._until
 
 
 def connect(path: Path, *, is_unsafe: bool) -> apsw.Connection:
