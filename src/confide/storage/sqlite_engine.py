@@ -1,4 +1,4 @@
-"""SQLite: reads in place on the event loop, writes that wait together share one commit."""
+"""SQLite: reads in place on the event loop, long searches elsewhere, writes that wait together share one commit."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from confide.storage.transactions import T, Transaction, operation_of
 
 SAFE_VERSION = 3_051_003
 PORTION = 500
-# Of SQLite's own machine.
-STEPS_BETWEEN_LOOKS = 20_000
+# Of SQLite's own machine: what a search may take of the loop, and how often one on a thread looks whether it is wanted.
+STEPS_IN_PLACE, STEPS_BETWEEN_LOOKS = 1_000_000, 20_000
 
 
 class SqliteEngine:
@@ -75,10 +75,25 @@ class SqliteEngine:
         return self._reader
 
     async def rows(self, sql: str, *args: Any) -> Rows:
+        return self._found(sql, args)
+
+    async def searched(self, sql: str, *args: Any) -> Rows:
+        # Nearly always it is little. On a thread each row would let go of the interpreter and wait for it again.
+        reader = self.reader
+        reader.set_progress_handler(lambda: True, STEPS_IN_PLACE)
+        try:
+            return self._found(sql, args)
+        except apsw.InterruptError:
+            pass
+        finally:
+            reader.set_progress_handler(None)
+        return await self._found_elsewhere(sql, args)
+
+    def _found(self, sql: str, args: Sequence[Any]) -> Rows:
         began = monotonic_ns()
         try:
             rows = self.reader.execute(sql, bindings(args)).fetchall()
-        except (apsw.SQLError, apsw.BindingsError):
+        except (apsw.SQLError, apsw.BindingsError, apsw.InterruptError):
             raise
         except apsw.Error as error:
             failed(self.io, operation_of(sql), began, error)
@@ -86,7 +101,7 @@ class SqliteEngine:
         self.io.note(operation_of(sql), began, amount=len(rows))
         return rows
 
-    async def searched(self, sql: str, *args: Any) -> Rows:
+    async def _found_elsewhere(self, sql: str, args: Sequence[Any]) -> Rows:
         if self._searches is None:
             raise Unreachable
         began, left = monotonic_ns(), seconds_left()
