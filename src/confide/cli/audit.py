@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from confide.cli.options import FOUND_FAULTS, as_json, progress, show, show_table
+from confide.cli.options import FOUND_FAULTS, as_json, progress, show_lines
 from confide.cli.session import connected, url_option
 from confide.client.calls import request
 
@@ -40,10 +40,7 @@ def list_entries(*, limit: int, is_json: bool, url: str | None, since: str, unti
     params = {name: value for name, value in {**wanted, "from": since, "to": until}.items() if value is not None}
     with connected(url) as client:
         lines = client.ask(request("GET", "/audit", params={**params, "limit": str(limit)}))["entries"]
-    if is_json:
-        show(lines)
-        return
-    show_table(COLUMNS, [[line[column] for column in COLUMNS] for line in lines])
+    show_lines(lines, COLUMNS, is_json=is_json)
 
 
 @audit.command()

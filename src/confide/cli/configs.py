@@ -8,7 +8,7 @@ import rich_click as click
 
 from confide.cli import history, watching
 from confide.cli.history import dry_run_option, note_option, say_saved
-from confide.cli.options import all_pages, as_json, show, show_broken, show_table
+from confide.cli.options import all_pages, as_json, show, show_broken, show_lines
 from confide.cli.session import connected, found, naming, url_option
 from confide.client.calls import request
 
@@ -83,14 +83,11 @@ def list_configs(
         wanted["conforms"] = "false"
     with connected(url) as client:
         lines = all_pages("configs", lambda after: client.list(tenant, integration_type, after=after, **wanted))
-    if is_json:
-        show(lines)
-        return
-    if broken:
+    if broken and not is_json:
         show_broken(lines)
         return
     columns = ("tenant", "integration_type", "version", "saved_at", "last_read_at")
-    show_table(columns, [[line[column] for column in columns] for line in lines])
+    show_lines(lines, columns, is_json=is_json)
 
 
 @config.command()
@@ -102,11 +99,8 @@ def usage(tenant: str, integration_type: str, *, is_json: bool, url: str | None)
     """List who reads a config: each token, when last and how often."""
     with connected(url) as client, naming(f"no config '{tenant} : {integration_type}'"):
         lines = client.usage(tenant, integration_type)["usage"]
-    if is_json:
-        show(lines)
-        return
     columns = ("token_id", "login", "label", "last_read_at", "reads")
-    show_table(columns, [[line[column] for column in columns] for line in lines])
+    show_lines(lines, columns, is_json=is_json)
 
 
 @config.command()

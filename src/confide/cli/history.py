@@ -7,7 +7,7 @@ from typing import Any
 
 import rich_click as click
 
-from confide.cli.options import all_pages, as_json, show, show_table
+from confide.cli.options import all_pages, as_json, show, show_lines
 from confide.cli.session import connected, url_option
 
 COLUMNS = ("version", "kind", "saved_by", "saved_at", "note")
@@ -25,10 +25,7 @@ def history(tenant: str, integration_type: str, *, is_json: bool, url: str | Non
     """List every version of a config, the newest first."""
     with connected(url) as client:
         lines = all_pages("versions", lambda after: client.versions(tenant, integration_type, after=after))
-    if is_json:
-        show(lines)
-        return
-    show_table(COLUMNS, [["" if line[column] is None else line[column] for column in COLUMNS] for line in lines])
+    show_lines(lines, COLUMNS, is_json=is_json)
 
 
 @click.command()

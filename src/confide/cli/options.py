@@ -134,6 +134,14 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     Console(width=None if sys.stdout.isatty() else 200, soft_wrap=True).print(table)
 
 
+def show_lines(lines: Sequence[dict[str, Any]], columns: Sequence[str], *, is_json: bool) -> None:
+    """Show what the service listed: as it came, or these columns of it."""
+    if is_json:
+        show(lines)
+    else:
+        show_table(columns, [[line[column] for column in columns] for line in lines])
+
+
 def grants_of(texts: Iterable[str]) -> list[dict[str, str]]:
     """Read grants as `ROLE:TENANT:TYPE`, patterns included: `editor:acme:*`."""
     grants = []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import rich_click as click
 
-from confide.cli.options import FOUND_FAULTS, as_json, progress, show, show_broken, show_table
+from confide.cli.options import FOUND_FAULTS, as_json, progress, show, show_broken, show_lines
 from confide.cli.session import connected, found, naming, url_option
 from confide.client.calls import request
 
@@ -61,11 +61,8 @@ def list_types(*, is_json: bool, url: str | None) -> None:
     """List types."""
     with connected(url) as client:
         lines = client.ask(request("GET", "/integration-types"))["types"]
-    if is_json:
-        show(lines)
-        return
     columns = ("name", "version", "mode", "keep", "saved_at", "note")
-    show_table(columns, [[line[column] for column in columns] for line in lines])
+    show_lines(lines, columns, is_json=is_json)
 
 
 @type_group.command("show")
