@@ -39,7 +39,7 @@ _PATTERN = re.compile(
 )
 
 
-# Digests of what was searched and holds none: each database of PostgreSQL begins as the same 300 files.
+# Digests of what was searched and holds none: each database of PostgreSQL begins as the same files.
 _CLEAN: set[bytes] = set()
 
 

@@ -15,7 +15,7 @@ MOST_SUBSCHEMAS = 1_000
 # So many subschemas may apply to one place of a configuration, however deep it lies.
 MOST_AT_ONE_PLACE = 100
 MOST_LEVELS = 32
-# Compiled; a hundred patterns of ordinary size take a tenth of it.
+# Compiled, all patterns together.
 MOST_PATTERN_BYTES = 4 * 2**20
 DIALECTS = ("https://json-schema.org/draft/2020-12/schema", "https://json-schema.org/draft/2020-12/schema#")
 

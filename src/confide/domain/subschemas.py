@@ -93,21 +93,18 @@ class SchemaPlace(Place):
         self.defaults = list(self._found_defaults()) if is_certain else []
 
     def member(self, name: str) -> SchemaPlace:
+        if self._named is not None and name in self._named:
+            return self._named[name]
         has_secret_name = is_secret(name)
         if self._named is None:
             return self._at(self._of_member(name), has_secret_name=has_secret_name)
+        if any(name in one.members for one in self.applied):
+            found = self._named[name] = self._at(self._of_member(name), has_secret_name=has_secret_name)
+            return found
         # What no subschema names is all alike, but for what its name says.
-        if name in self._named:
-            return self._named[name]
-        is_named = any(name in one.members for one in self.applied)
-        if not is_named and has_secret_name in self._others:
-            return self._others[has_secret_name]
-        found = self._at(self._of_member(name), has_secret_name=has_secret_name)
-        if is_named:
-            self._named[name] = found
-        else:
-            self._others[has_secret_name] = found
-        return found
+        if has_secret_name not in self._others:
+            self._others[has_secret_name] = self._at(self._of_member(name), has_secret_name=has_secret_name)
+        return self._others[has_secret_name]
 
     def element(self, index: int) -> SchemaPlace:
         kind = self.kind_of(index)
