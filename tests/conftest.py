@@ -9,7 +9,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from confide.settings import Settings
+from confide.server.settings import Settings
 from support import canaries
 from support.house import House, house_at, settings_for
 from support.postgres import PostgresServer

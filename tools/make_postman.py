@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confide.api.app import make_app
-from confide.assembly import VERSION
+from confide.server.app import make_app
+from confide.server.wiring import VERSION
 
 FILE = Path(__file__).parents[1] / "confide.postman_collection.json"
 SCHEMA = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"

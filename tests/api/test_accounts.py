@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from confide.domain import secrets
-from confide.domain.audits import Caller
-from confide.ports import caller
-from confide.settings import Settings
+from confide.context import Caller, caller
+from confide.identity import token_format
+from confide.server.settings import Settings
 from support.canaries import canary
 from support.house import ADMIN, PASSWORD, House, house_at, settings_for
 
@@ -272,7 +271,7 @@ async def test_health_says_when_the_store_is_away(sqlite_house: House) -> None:
     away = await sqlite_house.ask("GET", "/health/ready")
     assert (away.status_code, away.json()["status"]) == (503, "unavailable")
     assert (await sqlite_house.ask("GET", "/health/live")).status_code == 200
-    saved = await sqlite_house.ask("GET", "/tokens", token=secrets.new_token())
+    saved = await sqlite_house.ask("GET", "/tokens", token=token_format.new_token())
     assert (saved.status_code, saved.json()["code"], saved.headers["retry-after"]) == (503, "store-unavailable", "1")
 
 

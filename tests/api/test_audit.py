@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from confide.domain.chains import BEGINNING, ChainCheck, link, read_checkpoint, read_line
+from confide.audit.chain import BEGINNING, ChainCheck, link, read_checkpoint, read_line
 from support.canaries import canary
 from support.house import ADMIN, TYPE, House
 
@@ -33,7 +33,7 @@ class Desk:
         engine: Any = self.house.parts.store._engine  # type: ignore[attr-defined]
 
         def work() -> Any:
-            from confide.storage.transactions import statement  # noqa: PLC0415 - a thief's own tools
+            from confide.database.engine import statement  # noqa: PLC0415 - a thief's own tools
 
             return (yield statement(text, *args))
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from confide.domain.names import Key
-from confide.ports import SealBroken, SealContext
-from confide.settings import Settings
+from confide.crypto.errors import SealBroken
+from confide.crypto.model import SealContext
+from confide.names import Key
+from confide.server.settings import Settings
 from support.canaries import canary
 from support.house import ADMIN, TYPE, House, house_at
 

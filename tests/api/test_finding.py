@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from confide.domain.masking import MASK
+from confide.integration_types.masking import MASK
 from support.canaries import canary
 from support.house import ADMIN, TYPE, House
 
@@ -93,7 +93,7 @@ async def test_what_nobody_reads_is_found_and_each_read_counts_whatever_answered
 
 
 async def test_a_ledger_that_is_full_counts_what_it_loses(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("confide.service.usage.MOST_WAITING", 1)
+    monkeypatch.setattr("confide.reads.statistics.MOST_WAITING", 1)
     for tenant in ("acme", "globex"):
         await desk.house.save(desk.admin, {"n": 1}, tenant=tenant)
         await desk.house.read(desk.admin, tenant=tenant)
@@ -154,7 +154,7 @@ async def test_an_export_shows_what_is_stored_and_not_the_defaults(desk: Desk) -
 async def test_pages_of_an_export_make_the_whole_and_each_is_within_its_time(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("confide.service.exporting.PAGE_SECONDS", 0.0)
+    monkeypatch.setattr("confide.configs.export.PAGE_SECONDS", 0.0)
     for n in range(5):
         await desk.house.save(desk.admin, {"n": n}, tenant=f"t{n}")
     heard, after = [], {}

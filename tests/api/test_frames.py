@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from confide.api.http_protocol import GuardedProtocol
-from confide.api.reading_protocol import ReadingProtocol
+from confide.reads.fast_path import ReadingProtocol
+from confide.web.http_protocol import GuardedProtocol
 from support import wire
 from support.house import TYPE, House, house_at, settings_for
 from support.served import served

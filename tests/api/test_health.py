@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from confide.ports import Unreachable
-from confide.service.lease import running_time
-from confide.storage.sqlite_news import SqliteNews
+from confide.changes.sqlite_feed import SqliteNews
+from confide.clock import running_time
+from confide.errors import Unreachable
 from support.house import ADMIN, House, house_at, settings_for
 
 

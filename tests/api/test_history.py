@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from confide.domain.masking import MASK
-from confide.domain.names import Key
+from confide.integration_types.masking import MASK
+from confide.names import Key
 from support.canaries import canary
 from support.house import TYPE, House
 from support.json_values import OBJECTS

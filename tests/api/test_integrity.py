@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from confide.storage.transactions import Statement
+from confide.database.engine import Statement
 from support.canaries import canary
 from support.house import ADMIN, House
 

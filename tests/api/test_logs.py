@@ -10,9 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from confide import logs
-from confide.api import log_lines
-from confide.operations import Origin, origin
+from confide.telemetry import logs, request_log
+from confide.telemetry.operations import Origin, origin
 
 
 class Terminal(io.StringIO):
@@ -31,7 +30,7 @@ def restored() -> Iterator[None]:
 def said(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(sys, "stderr", stream)
     logs.configure()
-    log_lines.note("GET", "/\x1b]0;pwned\x07\x1b[2J", 404, began=0, request_id="aa", trace_id="f" * 32, who=None)
+    request_log.note("GET", "/\x1b]0;pwned\x07\x1b[2J", 404, began=0, request_id="aa", trace_id="f" * 32, who=None)
     kept = origin.set(Origin(1, "bb", trace_id="e" * 32))
     logging.getLogger("confide").warning("the path %s", "\x1b[31m")
     origin.reset(kept)

@@ -69,7 +69,7 @@ async def slow(site: Site, head: bytes, *, connections: int, every: float, secon
 
 async def test_slow_heads_are_ended_and_others_go_on_reading(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The entry res-slowloris, with the 10 s limit made 3 s so that the test need not wait for it."""
-    monkeypatch.setattr("confide.api.http_protocol.HEAD_SECONDS", 3.0)
+    monkeypatch.setattr("confide.web.http_protocol.HEAD_SECONDS", 3.0)
     answers = await slow(site, b"GET /config HTTP/1.1\r\nHost: t\r\nX-A: ", connections=500, every=2, seconds=15)
     assert all(answer == b"" or b" 408 " in answer for answer in answers)
     assert sum(b" 408 " in answer for answer in answers) > 400
@@ -77,7 +77,7 @@ async def test_slow_heads_are_ended_and_others_go_on_reading(site: Site, monkeyp
 
 async def test_slow_bodies_are_ended_and_others_go_on_reading(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """The entry res-slow-body, with the 30 s limit made 3 s so that the test need not wait for it."""
-    monkeypatch.setattr("confide.api.calls.BODY_SECONDS", 3.0)
+    monkeypatch.setattr("confide.web.request.BODY_SECONDS", 3.0)
     head = (
         f"POST /config HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {site.values['tok_editor']}\r\n"
         "Content-Type: application/json\r\nContent-Length: 200\r\n\r\n{"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from confide.domain.masking import MASK
+from confide.integration_types.masking import MASK
 from support.canaries import canary
 from support.house import ADMIN, House
 

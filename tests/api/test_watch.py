@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from confide.domain import secrets
-from confide.domain.grants import Scope
-from confide.domain.names import Key
+from confide.identity import token_format
+from confide.identity.model import Scope
+from confide.names import Key
 from support.house import ADMIN, TYPE, House
 from support.served import served
 from support.streams import Stream
@@ -200,9 +200,9 @@ async def test_a_draining_process_says_where_to_go_on(desk: Desk) -> None:
 async def test_who_was_not_woken_yet_when_a_process_drains_is_not_sent_past_an_event(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("confide.service.watching.WOKEN_AT_ONCE", 1)
+    monkeypatch.setattr("confide.changes.watch.WOKEN_AT_ONCE", 1)
     watching, principals = desk.house.services.watching, desk.house.services.principals
-    hashed = secrets.token_hash(desk.viewer) or b""
+    hashed = token_format.token_hash(desk.viewer) or b""
     assert await principals.checked(hashed)
     begun = [await watching.join(hashed, Scope("*", "*"), after=None) for _ in range(20)]
     for watcher in begun:
@@ -225,7 +225,7 @@ async def test_a_number_that_no_store_can_hold_is_no_position(desk: Desk) -> Non
 
 
 async def test_a_heartbeat_shows_how_far_it_has_come(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("confide.service.watchers.HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr("confide.changes.watchers.HEARTBEAT_SECONDS", 0.2)
     async with desk.stream() as stream:
         blocks = stream.blocks()
         begun = (await anext(blocks)).id

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from confide.storage.transactions import Many, Transaction
+from confide.database.engine import Many, Transaction
 from support.house import House
 from support.served import served
 from support.streams import Stream
@@ -34,7 +34,7 @@ def saved(first: int, last: int) -> Transaction[None]:
 async def test_a_reader_that_never_reads_is_let_go_and_resumes_without_loss(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("confide.api.watch.SLOW_SECONDS", 1.0)
+    monkeypatch.setattr("confide.changes.routes.SLOW_SECONDS", 1.0)
     token = await house.token("vi", ("viewer", "acme", "*"))
     engine: Any = house.parts.store._engine  # type: ignore[attr-defined]
     watching = house.services.watching

@@ -12,17 +12,19 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from confide.crypto import master_keys, passwords
-from confide.crypto.keys import TenantKeys
+from confide.clock import now
+from confide.crypto import master_keys
+from confide.crypto.ciphertext import authenticated, open_sealed, seal, split
+from confide.crypto.envelope import TenantKeys
+from confide.crypto.errors import MasterKeyMissing, SealBroken
 from confide.crypto.master_keys import DestroyedKeys, MasterKey, MasterKeys, new_master_key
-from confide.crypto.passwords import Argon2Hasher
-from confide.crypto.sealing import authenticated, open_sealed, seal, split
-from confide.domain.errors import Busy
-from confide.domain.names import Key
-from confide.ports import MasterKeyMissing, SealBroken, SealContext
-from confide.storage.clock import now
-from confide.storage.engines import open_store
-from confide.stores import Store
+from confide.crypto.model import SealContext
+from confide.errors import Busy
+from confide.identity import hasher as passwords
+from confide.identity.hasher import Argon2Hasher
+from confide.names import Key
+from confide.server.engines import open_store
+from confide.server.stores import Store
 
 KEY = AESGCM(b"k" * 32)
 KEY_ID = b"i" * 16

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from confide.domain import bodies
-from confide.domain.errors import Refusal
+from confide import strict_json
+from confide.errors import Refusal
 from support.json_texts import MALFORMED, WELL_FORMED
 from support.json_values import OBJECTS
 
 
 def refused(data: bytes) -> Refusal:
     with pytest.raises(Refusal) as caught:
-        bodies.read_object(data)
+        strict_json.read_object(data)
     return caught.value
 
 
@@ -27,19 +27,19 @@ def wrapped(inner: str) -> bytes:
 
 @given(OBJECTS)
 def test_what_was_written_is_read_as_it_was(value: dict[str, Any]) -> None:
-    assert bodies.are_equal(bodies.read_object(bodies.write(value)), value)
+    assert strict_json.are_equal(strict_json.read_object(strict_json.write(value)), value)
 
 
 @given(OBJECTS)
 def test_the_kept_form_does_not_change_when_it_is_read_and_written_again(value: dict[str, Any]) -> None:
-    once = bodies.write(value)
-    assert bodies.write(bodies.read_object(once)) == once
+    once = strict_json.write(value)
+    assert strict_json.write(strict_json.read_object(once)) == once
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_but_a_refusal(data: bytes) -> None:
     try:
-        bodies.read_object(data)
+        strict_json.read_object(data)
     except Refusal as refusal:
         assert refusal.code  # noqa: PT017 - nothing else may be raised
 
@@ -51,7 +51,7 @@ def test_what_is_not_json_is_refused_as_a_value_too(text: str) -> None:
 
 @pytest.mark.parametrize("text", WELL_FORMED)
 def test_what_is_json_is_read(text: str) -> None:
-    assert bodies.read_object(wrapped(text)) == {"configuration": json.loads(text)}
+    assert strict_json.read_object(wrapped(text)) == {"configuration": json.loads(text)}
 
 
 @pytest.mark.parametrize(
@@ -110,14 +110,14 @@ def test_a_refusal_has_the_code_of_its_reason(data: bytes, code: str) -> None:
     ],
 )
 def test_a_number_that_can_be_kept_exactly_is(text: str) -> None:
-    kept = bodies.write(bodies.read_object(wrapped(text)))
+    kept = strict_json.write(strict_json.read_object(wrapped(text)))
     assert json.loads(kept, parse_float=str, parse_int=str)["configuration"] in {text, str(float(text))}
     assert json.loads(kept) == json.loads(wrapped(text))
 
 
 def test_integers_keep_their_digits_and_members_their_order() -> None:
     text = b'{"z":12345678901234567890123,"a":{"y":1,"b":2}}'
-    assert bodies.write(bodies.read_object(text)) == text
+    assert strict_json.write(strict_json.read_object(text)) == text
 
 
 def test_a_refusal_says_where_and_never_what() -> None:
@@ -127,10 +127,10 @@ def test_a_refusal_says_where_and_never_what() -> None:
 
 
 def test_limits_are_met_exactly() -> None:
-    bodies.read_object(b'{"a":' * 32 + b"1" + b"}" * 32)
-    bodies.read_object(wrapped('{"' + "k" * 256 + '":"' + "x" * 65_536 + '"}'))
+    strict_json.read_object(b'{"a":' * 32 + b"1" + b"}" * 32)
+    strict_json.read_object(wrapped('{"' + "k" * 256 + '":"' + "x" * 65_536 + '"}'))
     many = {f"k{n}": 1 for n in range(2_000)}
-    bodies.read_object(wrapped(json.dumps(many)))
+    strict_json.read_object(wrapped(json.dumps(many)))
     assert refused(wrapped(json.dumps(many | {"one": 1}))).code == "too-many-members"
 
 
@@ -138,14 +138,14 @@ def test_a_merged_configuration_has_the_limits_of_a_request() -> None:
     deepest: Any = 1
     for _ in range(31):
         deepest = {"a": deepest}
-    assert bodies.check_merged(deepest)
+    assert strict_json.check_merged(deepest)
     for value, code in (
         ({"a": deepest}, "too-deep"),
         ({f"k{n}": 1 for n in range(2_001)}, "too-many-members"),
         ({f"k{n}": "x" * 60_000 for n in range(5)}, "document-too-large"),
     ):
         with pytest.raises(Refusal) as caught:
-            bodies.check_merged(value)
+            strict_json.check_merged(value)
         assert caught.value.code == code
 
 
@@ -161,13 +161,13 @@ def test_a_merged_configuration_has_the_limits_of_a_request() -> None:
     ],
 )
 def test_configurations_are_equal_if_types_and_values_are(one: Any, other: Any, *, same: bool) -> None:
-    assert bodies.are_equal(one, other) is same
+    assert strict_json.are_equal(one, other) is same
 
 
 def test_a_hostile_body_costs_little() -> None:
     """Bounded work, not a stopwatch: 256 KiB of the worst shapes come to an end."""
     for data in (b"[" * 262_144, b'{"a":[' + b"0," * 131_000 + b"0]}", b'{"n":' + b"1" * 262_000 + b".0}"):
         try:
-            bodies.read_object(data)
+            strict_json.read_object(data)
         except Refusal as refusal:
             assert refusal.code in {"too-deep", "number-out-of-range"}  # noqa: PT017 - or it is read

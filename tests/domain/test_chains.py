@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from confide.crypto.checkpoints import CheckpointFile, is_signed
-from confide.domain.chains import (
+from confide.audit.chain import (
     BEGINNING,
     ChainCheck,
     Checkpoint,
@@ -22,6 +21,7 @@ from confide.domain.chains import (
     write_checkpoint,
     write_line,
 )
+from confide.audit.checkpoint_file import CheckpointFile, is_signed
 
 LENGTH, SIGNED_EVERY = 120, 30
 TENANTS = ("acme", "globex", "initech")

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from confide.domain.bodies import are_equal
-from confide.domain.diffs import diff
-from confide.domain.masking import ANYWHERE, MASK, SHOWN
+from confide.configs.diff import diff
+from confide.integration_types.masking import ANYWHERE, MASK, SHOWN
+from confide.strict_json import are_equal
 from support.json_values import OBJECTS
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from confide.domain.merging import merge
+from confide.configs.merge import merge
 from support.json_values import OBJECTS
 
 # RFC 7396, appendix A: those whose original and patch are objects.

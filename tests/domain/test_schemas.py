@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from confide.domain.bodies import pointer
-from confide.domain.errors import SchemaInvalid
-from confide.domain.masking import MASK, masked
-from confide.domain.schemas import Schema
-from confide.domain.types import IntegrationType, Mode
+from confide.integration_types.errors import SchemaInvalid
+from confide.integration_types.masking import MASK, masked
+from confide.integration_types.model import IntegrationType, Mode
+from confide.integration_types.schema import Schema
+from confide.strict_json import pointer
 from support.canaries import canary
 from support.json_values import OBJECTS
 

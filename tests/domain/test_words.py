@@ -9,24 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from confide.domain import configs, grants, masking, names, passwords, positions, secrets
-from confide.domain.configs import Condition
-from confide.domain.errors import (
-    InvalidCursor,
-    InvalidGrant,
-    InvalidLogin,
-    InvalidName,
-    MaskSentBack,
-    PasswordCommon,
-    PasswordTooLong,
-    PasswordTooShort,
-    PreconditionInvalid,
-    Refusal,
-    VersionConflict,
-)
-from confide.domain.grants import Principal, Role, Scope
-from confide.domain.names import Key
-from confide.domain.positions import Position
+from confide import names, preconditions
+from confide.changes import positions
+from confide.changes.model import Position
+from confide.configs.errors import MaskSentBack
+from confide.errors import InvalidCursor, InvalidName, PreconditionInvalid, Refusal, VersionConflict
+from confide.identity import logins, password_rules, token_format
+from confide.identity import model as grants
+from confide.identity.errors import InvalidGrant, InvalidLogin, PasswordCommon, PasswordTooLong, PasswordTooShort
+from confide.identity.model import Principal, Role, Scope
+from confide.integration_types import masking
+from confide.names import Key
+from confide.preconditions import Condition
 from support.house import grants_of
 from support.json_values import OBJECTS
 
@@ -47,15 +41,15 @@ def test_anything_else_is_no_name(value: Any) -> None:
 
 
 def test_logins_are_one_whatever_their_case() -> None:
-    assert names.login("Ada.L") == "ada.l"
+    assert logins.login("Ada.L") == "ada.l"
     for value in ("", "a b", "x" * 65, "Ada\n", 5, "ſ", "\u212a"):
         with pytest.raises(InvalidLogin):
-            names.login(value)
+            logins.login(value)
 
 
 def test_variants_of_a_login_are_counted_as_one() -> None:
     variants = ("alice", "Alice", "ALICE", "alice ", " alice", "al\u200dice")
-    assert {names.guessed_login(text) for text in variants} == {"alice"}
+    assert {logins.guessed_login(text) for text in variants} == {"alice"}
 
 
 @pytest.mark.parametrize(
@@ -157,7 +151,7 @@ def test_a_mask_sent_back_is_refused_and_its_places_are_named() -> None:
     ],
 )
 def test_if_match_compares_the_version_strongly(if_match: str, version: int | None, *, holds: bool) -> None:
-    condition = configs.condition(if_match, None)
+    condition = preconditions.condition(if_match, None)
     if holds:
         condition.must_hold(version)
     else:
@@ -168,15 +162,15 @@ def test_if_match_compares_the_version_strongly(if_match: str, version: int | No
 @pytest.mark.parametrize("text", ["", "3", '"3', '"3" "4"', '"3",', '"\u00e9"', "W/3", ',"3"'])
 def test_what_is_no_condition_is_refused(text: str) -> None:
     with pytest.raises(PreconditionInvalid):
-        configs.condition(text, None)
+        preconditions.condition(text, None)
 
 
 def test_on_a_save_if_none_match_is_a_star_or_refused() -> None:
     Condition(None, must_be_new=True).must_hold(None)
     with pytest.raises(VersionConflict):
-        configs.condition(None, "*").must_hold(1)
+        preconditions.condition(None, "*").must_hold(1)
     with pytest.raises(PreconditionInvalid):
-        configs.condition(None, '"1"')
+        preconditions.condition(None, '"1"')
 
 
 def test_positions_are_read_as_they_were_written_and_garbage_is_not() -> None:
@@ -190,20 +184,20 @@ def test_positions_are_read_as_they_were_written_and_garbage_is_not() -> None:
 
 
 def test_tokens_are_never_alike_and_typos_are_told_without_a_store() -> None:
-    tokens = {secrets.new_token() for _ in range(1_000)}
+    tokens = {token_format.new_token() for _ in range(1_000)}
     assert len(tokens) == 1_000
     token = tokens.pop()
-    assert secrets.token_hash(token) is not None
+    assert token_format.token_hash(token) is not None
     for other in (token[:-1] + ("0" if token[-1] != "0" else "1"), token.swapcase(), token + "0", "", token[4:]):
-        assert secrets.token_hash(other) is None
+        assert token_format.token_hash(other) is None
 
 
 @given(st.integers(4, 46), st.sampled_from(string.ascii_letters + string.digits + "-_"))
 def test_a_changed_character_is_noticed(place: int, character: str) -> None:
     token = "cfd_" + "A" * 43
-    whole = token + secrets._checksum("A" * 43)
+    whole = token + token_format._checksum("A" * 43)
     changed = whole[:place] + character + whole[place + 1 :]
-    assert (secrets.token_hash(changed) is None) == (changed != whole)
+    assert (token_format.token_hash(changed) is None) == (changed != whole)
 
 
 @pytest.mark.parametrize(
@@ -213,21 +207,21 @@ def test_a_changed_character_is_noticed(place: int, character: str) -> None:
 )
 def test_what_everybody_guesses_first_is_refused(password: str) -> None:
     with pytest.raises(PasswordCommon):
-        passwords.check(password, login="ada-lovelace", min_characters=8)
+        password_rules.check(password, login="ada-lovelace", min_characters=8)
 
 
 def test_passwords_have_a_length_and_no_other_rule() -> None:
-    assert passwords.check("onlylowercaselettershere", login="ada", min_characters=8)
-    assert passwords.check("correct horse battery staple " * 8, login="ada", min_characters=8)
-    assert passwords.check("über-geheim-水-火-土-金", login="ada", min_characters=8)
+    assert password_rules.check("onlylowercaselettershere", login="ada", min_characters=8)
+    assert password_rules.check("correct horse battery staple " * 8, login="ada", min_characters=8)
+    assert password_rules.check("über-geheim-水-火-土-金", login="ada", min_characters=8)
     with pytest.raises(PasswordTooShort):
-        passwords.check("sh0rt!x", login="ada", min_characters=8)
+        password_rules.check("sh0rt!x", login="ada", min_characters=8)
     with pytest.raises(PasswordTooLong):
-        passwords.check("x" * 257, login="ada", min_characters=8)
+        password_rules.check("x" * 257, login="ada", min_characters=8)
 
 
 def test_a_password_typed_on_another_system_is_the_same() -> None:
-    assert passwords.normal("pass-e\u0301-long") == passwords.normal("pass-\u00e9-long")
+    assert password_rules.normal("pass-e\u0301-long") == password_rules.normal("pass-\u00e9-long")
 
 
 def test_every_refusal_has_a_code_and_a_sentence_of_its_own() -> None:

@@ -7,10 +7,10 @@ import inspect
 import threading
 from time import monotonic_ns
 
-from confide.iolog import events
-from confide.iolog.events import FIELDS, Recorder, documents
-from confide.iolog.tallies import STEPS, Tallies, is_error
-from confide.operations import IoLog, origin
+from confide.telemetry import events
+from confide.telemetry.events import FIELDS, Recorder, documents
+from confide.telemetry.histograms import STEPS, Tallies, is_error
+from confide.telemetry.operations import IoLog, origin
 
 
 def test_what_is_noted_for_a_request_bears_its_id_and_its_own_event_as_parent() -> None:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from confide.iolog import outlets
-from confide.iolog.events import Batch, Event, Recorder
-from confide.iolog.outlets import Again, Outlet, Pump, outlets_of
-from confide.iolog.tallies import Tallies
+from confide.telemetry import sink_workers
+from confide.telemetry.events import Batch, Event, Recorder
+from confide.telemetry.histograms import Tallies
+from confide.telemetry.sink_workers import Again, Outlet, Pump, outlets_of
 
 SECONDS = 5.0
 
@@ -88,7 +88,7 @@ def test_a_sink_that_hangs_holds_up_nobody_and_loses_the_oldest_of_what_waits() 
 def test_a_sink_that_fails_is_tried_again_and_loses_nothing_that_fits(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(outlets, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(sink_workers, "FIRST_PAUSE_SECONDS", 0.001)
     failures = [ConnectionError("http://user:secret@host"), ConnectionError(), TimeoutError()]
 
     def taking(_: Batch) -> None:
@@ -111,7 +111,7 @@ def test_a_sink_that_fails_is_tried_again_and_loses_nothing_that_fits(
 
 
 def test_of_a_batch_that_is_taken_in_part_only_the_rest_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outlets, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(sink_workers, "FIRST_PAUSE_SECONDS", 0.001)
     seen: list[list[int]] = []
 
     def taking(batch: Batch) -> None:

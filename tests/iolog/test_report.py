@@ -10,10 +10,10 @@ from pathlib import Path
 import apsw
 import pytest
 
-from confide.iolog.files import IoFiles
-from confide.iolog.report import ENDS, Report, percentile, read_report
-from confide.iolog.report_page import report_page
-from confide.iolog.sqlite_sink import NEW_CLOCK, SCHEMA, insert
+from confide.telemetry.files import IoFiles
+from confide.telemetry.report import ENDS, Report, percentile, read_report
+from confide.telemetry.report_page import report_page
+from confide.telemetry.sqlite_sink import NEW_CLOCK, SCHEMA, insert
 from support.processes import confide
 
 MS = 1_000_000

@@ -19,11 +19,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from confide.iolog import postgres_sink, sqlite_sink
-from confide.iolog.events import Batch, Event, Recorder, documents
-from confide.iolog.outlets import Again, Sink
-from confide.iolog.sinks import UnknownSink, must_be_known, sinks_of
-from confide.operations import origin
+from confide.telemetry import postgres_sink, sqlite_sink
+from confide.telemetry.events import Batch, Event, Recorder, documents
+from confide.telemetry.operations import origin
+from confide.telemetry.sink_workers import Again, Sink
+from confide.telemetry.sinks import UnknownSink, must_be_known, sinks_of
 from support.collectors import bulk_answer, collector
 from support.postgres import PostgresServer
 

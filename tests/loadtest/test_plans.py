@@ -10,7 +10,7 @@ import pytest
 
 from confide.loadtest.calls import Calls, first_configuration
 from confide.loadtest.plans import BadPlan, Plan, Stage, read_mix, read_stages
-from confide.times import read_span
+from confide.time_formats import read_span
 
 
 def plan(**more: object) -> Plan:

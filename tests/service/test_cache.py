@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from confide.domain.names import Key
-from confide.service.cache import MISSING_SECONDS, Cache, Current, Rendering
-from confide.service.lease import Lease
-from confide.service.memory import Memory
+from confide.caching.lease import Lease
+from confide.caching.memory import Memory
+from confide.names import Key
+from confide.reads.cache import MISSING_SECONDS, Cache, Current, Rendering
 from support.interleavings import Answer, DropOnNews, Process, WithoutLease
 
 KEY = Key("acme", "crm")

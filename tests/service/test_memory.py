@@ -6,13 +6,13 @@ import random
 
 import pytest
 
-from confide.service.memory import PLACE_BYTES, Memory, Remembered
+from confide.caching.memory import PLACE_BYTES, Memory, Remembered
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
-    monkeypatch.setattr("confide.service.memory.running_time", lambda: now[0])
+    monkeypatch.setattr("confide.caching.memory.running_time", lambda: now[0])
     return now
 
 

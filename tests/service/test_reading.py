@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from confide.domain.errors import InvalidToken, NotFound
-from confide.domain.grants import Principal
-from confide.domain.names import Key
-from confide.ports import Unreachable
-from confide.service import reading as reading_module
-from confide.service.lease import running_time
-from confide.service.reading import FROM_THE_STORE, Reading
+from confide.clock import running_time
+from confide.errors import NotFound, Unreachable
+from confide.identity.errors import InvalidToken
+from confide.identity.model import Principal
+from confide.names import Key
+from confide.reads import reader as reading_module
+from confide.reads.reader import Reading
+from confide.reads.request import FROM_THE_STORE
 from support.house import ADMIN, House
 
 KEY = Key("acme", "crm")

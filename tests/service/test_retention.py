@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from confide.domain.names import Key
-from confide.service import retention
-from confide.service.retention import Retention
-from confide.storage.clock import now
+from confide.clock import now
+from confide.configs import retention
+from confide.configs.retention import Retention
+from confide.names import Key
 from support.house import ADMIN, TYPE, House
 
 KEY = Key("acme", TYPE)

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from confide.domain.configs import Condition, ConfigDraft, Outcome, Retirement
-from confide.domain.errors import Busy, NotFound, TooManyRaces
-from confide.domain.grants import Principal
-from confide.domain.names import Key
-from confide.service.lines import Lines
+from confide.configs.errors import TooManyRaces
+from confide.configs.model import ConfigDraft, Outcome, Retirement
+from confide.errors import Busy, NotFound
+from confide.identity.model import Principal
+from confide.keyed_lock import Lines
+from confide.names import Key
+from confide.preconditions import Condition
 from support.house import ADMIN, House
 
 KEY = Key("acme", "crm")
@@ -81,7 +83,7 @@ async def test_only_who_has_met_a_rival_yields(monkeypatch: pytest.MonkeyPatch) 
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("confide.service.lines.asyncio.sleep", sleep)
+    monkeypatch.setattr("confide.keyed_lock.asyncio.sleep", sleep)
     async with lines.of("a") as line:
         for version in (1, 2, 3):
             await line.yield_to_rivals()

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from confide.domain.grants import Grant, Principal, Role, Scope
-from confide.domain.positions import Position
-from confide.ports import Change, LogBounds
-from confide.service.principals import Checked
-from confide.service.watchers import Watcher, Watchers
-from confide.service.watching import Watching
+from confide.changes.model import Change, LogBounds, Position
+from confide.changes.watch import Watching
+from confide.changes.watchers import Watcher, Watchers
+from confide.identity.authenticator import Checked
+from confide.identity.model import Grant, Principal, Role, Scope
 
 EVERYTHING = Scope("*", "*")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from confide.api.metrics import COUNTERS, GAUGES
-from confide.api.metrics_page import HISTOGRAM, STEP_COUNTS, STEP_SECONDS
-from confide.storage.transactions import UNNAMED, operation_of
+from confide.database.engine import UNNAMED, operation_of
+from confide.server.metrics import COUNTERS, GAUGES
+from confide.telemetry.metrics_page import HISTOGRAM, STEP_COUNTS, STEP_SECONDS
 
 ROOT = Path(__file__).parents[2]
 STORAGE = ROOT / "src" / "confide" / "storage"

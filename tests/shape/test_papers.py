@@ -14,7 +14,7 @@ import httpx2
 import pytest
 import yaml
 
-from confide.settings import Settings
+from confide.server.settings import Settings
 from support.ports import free_port
 from support.processes import environment, running
 

@@ -14,17 +14,20 @@ import apsw
 import asyncpg
 import pytest
 
-from confide.domain.accounts import NewToken, NewUser
-from confide.domain.grants import Scope
-from confide.domain.names import Key
-from confide.domain.positions import Position
-from confide.ports import NewerSchema, Unreachable, UnsafeDurability, answer_by
-from confide.settings import Settings
-from confide.storage import archives, configs, migrations, postgres_configs
-from confide.storage.engines import open_store
-from confide.storage.migrations import ChangedMigration, Migration
-from confide.storage.transactions import Statement
-from confide.stores import Store
+from confide.changes.model import Position
+from confide.configs import postgresql_store
+from confide.configs import store as configs
+from confide.context import answer_by
+from confide.database import backup, schema
+from confide.database.engine import Statement
+from confide.database.errors import NewerSchema, UnsafeDurability
+from confide.database.schema import ChangedMigration, Migration
+from confide.errors import Unreachable
+from confide.identity.model import NewToken, NewUser, Scope
+from confide.names import Key
+from confide.server.engines import open_store
+from confide.server.settings import Settings
+from confide.server.stores import Store
 from support.house import ADMIN, grants_of, settings_for
 from support.postgres import PostgresServer
 from support.rows import ENTRY, KEY, MAC, append, opened, version
@@ -49,7 +52,7 @@ async def sql(store: Any, text: str, *args: Any) -> list[tuple[Any, ...]]:
 async def test_migrating_twice_changes_nothing(settings: Settings, engine: str) -> None:
     store = await opened(settings)
     assert await store.migrate() == []
-    assert await sql(store, "SELECT count(*) FROM schema_migrations") == [(len(migrations.known(engine)),)]
+    assert await sql(store, "SELECT count(*) FROM schema_migrations") == [(len(schema.known(engine)),)]
     await store.close()
 
 
@@ -59,7 +62,7 @@ async def test_many_processes_migrate_at_once_and_one_does(settings: Settings, e
     for store in stores:
         await store.connect()
     applied = await asyncio.gather(*(store.migrate() for store in stores))
-    assert sorted(map(len, applied)) == [0, 0, 0, len(migrations.known(engine))]
+    assert sorted(map(len, applied)) == [0, 0, 0, len(schema.known(engine))]
     for store in stores:
         await store.close()
 
@@ -96,13 +99,13 @@ async def test_a_schema_migrated_step_by_step_is_the_fresh_schema(
             (tmp_path / name).mkdir()
             urls.append(f"sqlite:///{tmp_path / name / 'confide.db'}")
     found = []
-    for url, steps in zip(urls, (1, len(migrations.known(engine))), strict=True):
+    for url, steps in zip(urls, (1, len(schema.known(engine))), strict=True):
         store: Any = open_store(url, is_unsafe=True)
         await store.connect()
-        known = migrations.known(engine)
+        known = schema.known(engine)
         for step in range(steps):
             until = len(known) if steps == 1 else step + 1
-            await store._engine.transact_long(migrations.migrate(known[:until], now=1))
+            await store._engine.transact_long(schema.migrate(known[:until], now=1))
         found.append([row for row in await schema_of(store, engine) if "sequence" not in str(row).lower()])
         await store.close()
     assert found[0] == found[1]
@@ -110,16 +113,16 @@ async def test_a_schema_migrated_step_by_step_is_the_fresh_schema(
 
 
 async def test_a_failing_migration_leaves_nothing_behind(store: Any, engine: str) -> None:
-    known = migrations.known(engine)
+    known = schema.known(engine)
     broken = Migration(len(known) + 1, "broken", "CREATE TABLE half (a BIGINT); CREATE TABLE changes (a BIGINT);")
     with pytest.raises((apsw.SQLError, asyncpg.PostgresError)):
-        await store._engine.transact_long(migrations.migrate([*known, broken], now=1))
+        await store._engine.transact_long(schema.migrate([*known, broken], now=1))
     with pytest.raises((apsw.SQLError, asyncpg.PostgresError)):
         await sql(store, "SELECT * FROM half")
 
 
 def test_the_two_engines_have_the_same_migrations() -> None:
-    names = [[(step.number, step.name) for step in migrations.known(engine)] for engine in ("sqlite", "postgres")]
+    names = [[(step.number, step.name) for step in schema.known(engine)] for engine in ("sqlite", "postgres")]
     assert names[0] == names[1]
 
 
@@ -194,12 +197,12 @@ async def test_a_dump_fills_another_store_whatever_its_engine(
 ) -> None:
     await with_sessions(store)
     archive = tmp_path / "backup"
-    count = await archives.write(store, archive, progress=lambda _: None)
-    assert archives.check(archive) == count
+    count = await backup.write(store, archive, progress=lambda _: None)
+    assert backup.check(archive) == count
     for number, url in enumerate((None, postgres.new_database())):
         other = await opened(settings_for(tmp_path / f"restored{number}", url))
         assert await other.is_empty()
-        await other.load(archives.read(archive))
+        await other.load(backup.read(archive))
         assert not await other.is_empty()
         found = await other.configs.read(KEY)
         assert found is not None
@@ -217,7 +220,7 @@ async def test_a_backup_that_is_not_whole_is_refused_and_changes_nothing(
 ) -> None:
     await with_sessions(store)
     archive = tmp_path / "backup"
-    await archives.write(store, archive, progress=lambda _: None)
+    await backup.write(store, archive, progress=lambda _: None)
     lines = gzip.decompress(archive.read_bytes()).splitlines(keepends=True)
     damaged = {
         "cut": lines[:-2],
@@ -225,11 +228,11 @@ async def test_a_backup_that_is_not_whole_is_refused_and_changes_nothing(
         "not a backup": [b"hello\n"],
     }[damage]
     archive.write_bytes(gzip.compress(b"".join(damaged)))
-    with pytest.raises(archives.ArchiveBroken):
-        archives.check(archive)
+    with pytest.raises(backup.ArchiveBroken):
+        backup.check(archive)
     other = await opened(settings_for(tmp_path / "restored", None))
-    with pytest.raises(archives.ArchiveBroken):
-        await other.load(archives.read(archive))
+    with pytest.raises(backup.ArchiveBroken):
+        await other.load(backup.read(archive))
     assert await other.is_empty()
     await other.close()
 
@@ -365,9 +368,9 @@ async def test_reads_and_lists_walk_an_index(store: Any, engine: str) -> None:
     )
     walks = [(configs.READ, ["tenant00007", "crm"]), (listing, args)]
     if engine == "postgres":
-        walks.append((postgres_configs.CHANGES_AFTER, ["0", 0, 10]))
-        walks.append((postgres_configs.READ, ["tenant00007", "crm"]))
-        walks.append((postgres_configs.READ_MANY, [["tenant00007", "tenant00008"], ["crm", "crm"]]))
+        walks.append((postgresql_store.CHANGES_AFTER, ["0", 0, 10]))
+        walks.append((postgresql_store.READ, ["tenant00007", "crm"]))
+        walks.append((postgresql_store.READ_MANY, [["tenant00007", "tenant00008"], ["crm", "crm"]]))
     for text, values_ in walks:
         if engine == "sqlite":
             plan = str(await sql(store, f"EXPLAIN QUERY PLAN {text}", *values_))

@@ -11,12 +11,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from confide.domain.names import Key
-from confide.ports import Change, LogGone, Unreachable
-from confide.settings import Settings
-from confide.storage import postgres_news, sqlite_news
-from confide.storage.postgres_horizon import MOST_KEPT, Horizon
-from confide.stores import News, Store
+from confide.changes import postgresql_feed, sqlite_feed
+from confide.changes.model import Change, LogGone
+from confide.database.postgresql.watermark import MOST_KEPT, Horizon
+from confide.errors import Unreachable
+from confide.names import Key
+from confide.server.settings import Settings
+from confide.server.stores import News, Store
 from support.postgres import PostgresServer
 from support.proxy import Proxy
 from support.rows import append, opened, version
@@ -94,7 +95,7 @@ async def test_a_store_with_another_epoch_is_another_log(stores: tuple[Store, St
     engine = writer._engine  # type: ignore[attr-defined]
 
     def begin_anew():  # type: ignore[no-untyped-def]  # noqa: ANN202 - a transaction
-        from confide.storage.transactions import statement  # noqa: PLC0415
+        from confide.database.engine import statement  # noqa: PLC0415
 
         yield statement("UPDATE store SET epoch = 'f00df00df00df00d'")
 
@@ -110,7 +111,7 @@ async def test_who_has_missed_too_much_begins_anew(
 ) -> None:
     writer, listener = stores
     await listener.news.read()
-    monkeypatch.setattr(postgres_news if engine == "postgres" else sqlite_news, "MOST_CHANGES", 5)
+    monkeypatch.setattr(postgresql_feed if engine == "postgres" else sqlite_feed, "MOST_CHANGES", 5)
     for number in range(6):
         await append(writer, version(1, key=named(number)))
     with pytest.raises(LogGone):
@@ -154,7 +155,7 @@ async def test_numbers_of_transactions_that_a_crash_gave_again_are_heard(on_post
     ],
 )
 def test_a_snapshot_is_lowered_to_what_is_sure(snapshot: str, xid: int, lowered: str) -> None:
-    assert postgres_news._lowered(snapshot, xid) == lowered
+    assert postgresql_feed._lowered(snapshot, xid) == lowered
 
 
 @pytest.fixture
@@ -261,7 +262,7 @@ async def test_who_is_told_hears_at_once_and_not_at_the_next_heartbeat(
     on_postgres: tuple[Store, Store, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer, listener, _ = on_postgres
-    monkeypatch.setattr(postgres_news, "HEARTBEAT_SECONDS", 30)
+    monkeypatch.setattr(postgresql_feed, "HEARTBEAT_SECONDS", 30)
     await listener.news.read()
     await writer.news.read()
     await append(writer, version(1))
@@ -307,9 +308,9 @@ async def test_the_reading_of_news_walks_the_index_however_much_there_is(on_post
         await append(writer, version(1, key=named(number)))
     connection = await asyncpg.connect(url)
     await connection.execute("ANALYZE")
-    await connection.execute(postgres_news.PREPARE)
+    await connection.execute(postgresql_feed.PREPARE)
     snapshot = await connection.fetchval("SELECT pg_current_snapshot()::text")
-    await connection.execute(f"PREPARE news (text, bigint) AS {postgres_news.SINCE}")
+    await connection.execute(f"PREPARE news (text, bigint) AS {postgresql_feed.SINCE}")
     plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE news ('{snapshot}', 20001)"))
     await connection.close()
     assert "changes_position" in plan

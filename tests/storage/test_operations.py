@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from confide.api.under_way import Traffic
-from confide.crypto.passwords import Argon2Hasher
-from confide.domain.errors import Busy
-from confide.iolog.events import Recorder, documents
-from confide.operations import Origin, origin
-from confide.ports import Unreachable, answer_by
-from confide.preparation import prepare, store_of
-from confide.service.sharing import Shared
-from confide.settings import Settings
-from confide.storage.transactions import Many, Statement, Transaction, statement
+from confide.caching.single_flight import Shared
+from confide.context import answer_by
+from confide.database.engine import Many, Statement, Transaction, statement
+from confide.errors import Busy, Unreachable
+from confide.identity.hasher import Argon2Hasher
+from confide.server.preparation import prepare, store_of
+from confide.server.settings import Settings
+from confide.telemetry.events import Recorder, documents
+from confide.telemetry.operations import Origin, origin
+from confide.web.request_scope import Traffic
 from support.house import House
 
 

@@ -8,17 +8,18 @@ from dataclasses import replace
 
 import pytest
 
-from confide.domain import positions
-from confide.domain.accounts import NewToken, NewUser, UserChange
-from confide.domain.configs import Kind, Outcome
-from confide.domain.errors import LastAdmin, PositionGone, UserExists
-from confide.domain.grants import Scope
-from confide.domain.names import Key
-from confide.domain.positions import Position
-from confide.ports import Home, Replay, ReplayTaken, StoredKey
-from confide.settings import Settings
-from confide.storage.engines import open_store
-from confide.stores import Store
+from confide.changes import positions
+from confide.changes.errors import PositionGone
+from confide.changes.model import Position
+from confide.configs.model import Kind, Outcome, Replay, ReplayTaken
+from confide.crypto.model import StoredKey
+from confide.database.model import Home
+from confide.identity.errors import LastAdmin, UserExists
+from confide.identity.model import NewToken, NewUser, Scope, UserChange
+from confide.names import Key
+from confide.server.engines import open_store
+from confide.server.settings import Settings
+from confide.server.stores import Store
 from support.house import ADMIN, grants_of
 from support.rows import ENTRY, KEY, MAC, append, version
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from confide.ports import ANSWER_SECONDS, Unreachable, answer_by
-from confide.storage.together import LEAST_SECONDS, MOST_TOGETHER, Together
+from confide.context import ANSWER_SECONDS, answer_by
+from confide.database.batcher import LEAST_SECONDS, MOST_TOGETHER, Together
+from confide.errors import Unreachable
 
 
 class Desk:

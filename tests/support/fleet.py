@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from confide.domain.names import Key
+from confide.names import Key
 from support import wire
 from support.linearity import UNKNOWN, Op
 from support.processes import Service

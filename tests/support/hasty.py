@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from confide.storage.postgres_configs import PostgresConfigs
-from confide.storage.sqlite_configs import SqliteConfigs
+from confide.configs.postgresql_store import PostgresConfigs
+from confide.configs.sqlite_store import SqliteConfigs
 
 LATE_SECONDS = 0.2
 _running: set[asyncio.Task[Any]] = set()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from confide.assembly import parts_of
-from confide.domain.names import Key
-from confide.ports import SealContext
+from confide.crypto.model import SealContext
+from confide.names import Key
+from confide.server.wiring import parts_of
 from support.house import settings_for
 
 

@@ -12,17 +12,16 @@ from typing import Any
 
 import httpx2
 
-from confide.api.app import make_app
-from confide.api.services import Services
-from confide.assembly import Parts, listening, parts_of
-from confide.crypto.passwords import Argon2Hasher
-from confide.domain import grants
-from confide.domain.accounts import NewUser
-from confide.domain.grants import Grant, Principal
-from confide.domain.names import Key
-from confide.preparation import prepare
-from confide.settings import Settings
-from confide.storage.clock import now
+from confide.clock import now
+from confide.identity import model
+from confide.identity.hasher import Argon2Hasher
+from confide.identity.model import Grant, NewUser, Principal
+from confide.names import Key
+from confide.server.app import make_app
+from confide.server.preparation import prepare
+from confide.server.services import Services
+from confide.server.settings import Settings
+from confide.server.wiring import Parts, listening, parts_of
 from support.canaries import canary
 
 ADMIN = (("admin", "*", "*"),)
@@ -40,7 +39,7 @@ def password_hash() -> str:
 
 
 def grants_of(*triples: tuple[str, str, str]) -> tuple[Grant, ...]:
-    return tuple(grants.grant(*triple) for triple in triples)
+    return tuple(model.grant(*triple) for triple in triples)
 
 
 @dataclass

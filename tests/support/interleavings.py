@@ -7,17 +7,17 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from confide.domain.configs import OpenedConfig
-from confide.domain.names import Key
-from confide.domain.positions import Position
-from confide.ports import Change, Unreachable
-from confide.service.cache import Cache, Current, Flight, Rendering
-from confide.service.lease import Lease
-from confide.service.listening import Listener
-from confide.service.memory import Memory
-from confide.service.principals import Principals
-from confide.service.types import TypesInForce
-from confide.service.watching import Watching
+from confide.caching.lease import Lease
+from confide.caching.memory import Memory
+from confide.changes.model import Change, Position
+from confide.changes.subscriber import Listener
+from confide.changes.watch import Watching
+from confide.configs.model import OpenedConfig
+from confide.errors import Unreachable
+from confide.identity.authenticator import Principals
+from confide.integration_types.active import TypesInForce
+from confide.names import Key
+from confide.reads.cache import Cache, Current, Flight, Rendering
 
 KEYS = [Key("acme", "a"), Key("acme", "b"), Key("globex", "a")]
 STALE_SECONDS = 1.0

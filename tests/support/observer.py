@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from confide.domain.names import Key
-from confide.ports import Unreachable
-from confide.storage.engines import open_store
-from confide.stores import News
+from confide.errors import Unreachable
+from confide.names import Key
+from confide.server.engines import open_store
+from confide.server.stores import News
 from support.fleet import Caller, merges
 from support.house import settings_for
 from support.processes import Service

@@ -6,14 +6,13 @@ import os
 import sys
 from typing import Any
 
-from confide.domain.positions import Position
-from confide.ports import Change
-from confide.service.lease import Lease
-from confide.service.listening import Listener
-from confide.service.watchers import Watcher
-from confide.service.watching import Watching
-from confide.storage import postgres_configs
-from confide.storage.sqlite_engine import SqliteEngine
+from confide.caching.lease import Lease
+from confide.changes.model import Change, Position
+from confide.changes.subscriber import Listener
+from confide.changes.watch import Watching
+from confide.changes.watchers import Watcher
+from confide.configs import postgresql_store
+from confide.database.sqlite.engine import SqliteEngine
 
 
 def without_lease() -> None:
@@ -32,18 +31,18 @@ def without_news() -> None:
 
 def by_id() -> None:
     """The watch goes on after the last number that it has seen, whatever was numbered earlier and committed later."""
-    postgres_configs.CHANGES_AFTER = """
+    postgresql_store.CHANGES_AFTER = """
         SELECT xid::text::bigint, id, kind, tenant, integration_type, version, subject FROM changes
         WHERE $1::text <> '' AND id > $2::bigint ORDER BY id LIMIT $3
     """
-    bounds = postgres_configs.PostgresConfigs.bounds
+    bounds = postgresql_store.PostgresConfigs.bounds
 
     async def by_number(self: Any) -> Any:
         ((last,),) = await self._engine.rows("SELECT coalesce(max(id), 0) FROM changes")
         known = await bounds(self)
         return known._replace(now=Position(0, last))
 
-    postgres_configs.PostgresConfigs.bounds = by_number  # type: ignore[method-assign]
+    postgresql_store.PostgresConfigs.bounds = by_number  # type: ignore[method-assign]
     Position.__gt__ = lambda self, other: self[1] > other[1]  # type: ignore[assignment, method-assign]
 
 

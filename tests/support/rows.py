@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from confide.domain.audits import AuditEntry
-from confide.domain.configs import Kind
-from confide.domain.names import Key
-from confide.ports import NewVersion, Replay
-from confide.settings import Settings
-from confide.storage.engines import open_store
-from confide.stores import Store
+from confide.audit.model import AuditEntry
+from confide.configs.model import Kind, NewVersion, Replay
+from confide.names import Key
+from confide.server.engines import open_store
+from confide.server.settings import Settings
+from confide.server.stores import Store
 
 KEY = Key("acme", "crm")
 ENTRY = AuditEntry(at=1, action="save", outcome="created", actor=1, key=KEY, version=1)

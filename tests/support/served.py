@@ -10,8 +10,8 @@ from typing import Any
 
 import uvicorn
 
-from confide.api.app import make_app
-from confide.api.reading_protocol import ReadingProtocol
+from confide.reads.fast_path import ReadingProtocol
+from confide.server.app import make_app
 from support.house import House
 
 

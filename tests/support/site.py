@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confide.domain.names import Key
+from confide.names import Key
 from support import catalogue, wire
 from support.canaries import canary
 from support.house import ADMIN, House, house_at, settings_for

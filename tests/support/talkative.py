@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from confide.service.configs import Configs
+from confide.configs.save import Configs
 
 save = Configs.save
 

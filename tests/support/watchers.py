@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 
-from confide.domain.names import Key
+from confide.names import Key
 from support import wire
 from support.processes import Service
 from support.streams import Stream

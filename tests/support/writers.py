@@ -7,7 +7,7 @@ import time
 
 import httpx2
 
-from confide.domain.names import Key
+from confide.names import Key
 from support.histories import Acknowledged
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from confide.assembly import parts_of
-from confide.domain.names import Key
-from confide.ports import SECOND
+from confide.clock import SECOND
+from confide.names import Key
+from confide.server.wiring import parts_of
 from support.histories import versions_in
 from support.house import TYPE, settings_for
 from support.postgres import PostgresServer

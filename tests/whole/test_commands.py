@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from confide.domain.masking import MASK
+from confide.integration_types.masking import MASK
 from support.canaries import canary
 from support.processes import Service, confide, environment, running
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from confide.domain.names import Key
+from confide.names import Key
 from support.fleet import Caller, fleet, merges, reads
 from support.histories import versions_in
 from support.house import TYPE

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from confide.domain.names import Key
+from confide.names import Key
 from support.histories import Acknowledged, folds, versions_in, violations
 from support.postgres import PostgresServer
 from support.processes import Service

@@ -20,7 +20,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from confide.domain.names import Key
+from confide.names import Key
 from support import canaries
 from support.canaries import canary
 from support.collectors import bulk_answer, collector, silent_server
@@ -470,7 +470,7 @@ async def test_requests_that_the_protocol_refuses_are_counted_and_named(tmp_path
 
 def test_a_password_in_a_setting_is_quoted_by_nobody(tmp_path: Path) -> None:
     """Neither by another server, whose trace shows the whole error, nor by the library that a sink uses."""
-    program = "import confide.serving as s; s.application()"
+    program = "import confide.server.supervisor as s; s.application()"
     for name, value in (("CONFIDE_IO_SINKS", "mysql://x:{}@host/x"), ("CONFIDE_DATABASE", "oracle://x:{}@host/x")):
         done = subprocess.run(
             [sys.executable, "-c", program], cwd=tmp_path, env=environment(**{name: value.format(canary("password"))}),

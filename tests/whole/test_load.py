@@ -93,7 +93,7 @@ def test_a_run_tells_what_came_of_it_and_its_pages_draw_in_a_browser(service: Se
 
 def test_a_page_that_asks_the_network_or_breaks_is_noticed(tmp_path: Path) -> None:
     """The planted faults of the search for what a browser complains of."""
-    from confide.charts.pages import page  # noqa: PLC0415 - only here
+    from confide.reports.pages import page  # noqa: PLC0415 - only here
 
     broken = page("x", []).replace("</body>", "<script>missing()</script></body>")
     asking = page("x", []).replace("</body>", '<img src="http://127.0.0.1:1/x.png"></body>')

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import httpx2
 
-from confide.domain.names import Key
-from confide.service.lease import LEASE_SECONDS
-from confide.storage.postgres_engine import AWAY_SECONDS
+from confide.caching.lease import LEASE_SECONDS
+from confide.database.postgresql.engine import AWAY_SECONDS
+from confide.names import Key
 from support.histories import versions_in, violations
 from support.house import PASSWORD, TYPE
 from support.postgres import PostgresServer

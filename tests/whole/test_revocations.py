@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from confide.domain.names import Key
+from confide.names import Key
 from support.fleet import Caller, fleet
 from support.house import TYPE
 from support.processes import Service

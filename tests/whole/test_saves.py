@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from confide.domain.names import Key
+from confide.names import Key
 from support.histories import folds, versions_in, violations
 from support.house import TYPE
 from support.processes import running

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from confide.domain.names import Key
+from confide.names import Key
 from support.fleet import fleet
 from support.postgres import PostgresServer
 from support.watchers import TYPES, Watcher, faults, linger, versions, write

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx2
 
-from confide.domain.names import Key
+from confide.names import Key
 from support.house import TYPE
 from support.processes import Service, running
 from support.writers import merge

@@ -12,7 +12,7 @@ from pathlib import Path
 from running import free_port, running
 from seeds import Seeded
 
-from confide.settings import Settings
+from confide.server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 # Run by the code of then, whose schema is its own.

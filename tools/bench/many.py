@@ -18,8 +18,9 @@ from seeds import Seeded, key
 from track import Track
 
 import service
-from confide.assembly import parts_of
-from confide.storage.transactions import AUDIT, Many, Transaction, audit_args
+from confide.database.engine import Many, Transaction
+from confide.database.log import AUDIT, audit_args
+from confide.server.wiring import parts_of
 
 CHECKED = 100_000
 WATCHERS = 10_000

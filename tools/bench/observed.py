@@ -25,10 +25,10 @@ from track import Track
 
 import service
 from confide.client import Client
-from confide.iolog.sqlite_sink import NEW_CLOCK, SCHEMA, insert
 from confide.loadtest.plans import Plan, Stage
 from confide.loadtest.results import Result
 from confide.loadtest.running import missing_keys, run, save_missing
+from confide.telemetry.sqlite_sink import NEW_CLOCK, SCHEMA, insert
 from support.collectors import silent_server
 
 EVENTS = 1_000_000

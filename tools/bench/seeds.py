@@ -6,18 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from confide.assembly import Parts, parts_of
-from confide.domain import grants
-from confide.domain.accounts import NewUser
-from confide.domain.bodies import write
-from confide.domain.configs import Kind
-from confide.domain.names import Key
-from confide.ports import NewVersion, SealContext
-from confide.preparation import prepare
-from confide.settings import Settings
-from confide.storage.clock import now
-from confide.storage.configs import APPEND, saved_args
-from confide.storage.transactions import Many, Transaction
+from confide.clock import now
+from confide.configs.model import Kind, NewVersion
+from confide.configs.store import APPEND, saved_args
+from confide.crypto.model import SealContext
+from confide.database.engine import Many, Transaction
+from confide.identity import model
+from confide.identity.model import NewUser
+from confide.names import Key
+from confide.server.preparation import prepare
+from confide.server.settings import Settings
+from confide.server.wiring import Parts, parts_of
+from confide.strict_json import write
 
 TYPE = "flight-information-system"
 TYPES_A_TENANT = 10
@@ -55,8 +55,8 @@ async def seed(settings: Settings, count: int, *, progress: Callable[[int], None
     await prepare(settings, accepts_unsafe=True)
     password = "a password of the benchmark"  # noqa: S105 - of a store that is thrown away
     async with parts_of(settings, accepts_unsafe=True) as parts:
-        admin = await _token(parts, "bench-admin", grants.grant("admin", "*", "*"), password=password)
-        reader = await _token(parts, "bench-reader", grants.grant("reader", "*", "*"), password=password)
+        admin = await _token(parts, "bench-admin", model.grant("admin", "*", "*"), password=password)
+        reader = await _token(parts, "bench-reader", model.grant("reader", "*", "*"), password=password)
         engine: Any = parts.store._engine  # type: ignore[attr-defined]
         keys: dict[str, bytes] = {}
         for begin in range(0, count, BATCH):

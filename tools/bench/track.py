@@ -13,7 +13,7 @@ from load import Figures, measure
 from results import Results
 from seeds import Seeded, seed
 
-from confide.settings import Settings
+from confide.server.settings import Settings
 from support.postgres import PostgresServer
 
 

@@ -74,13 +74,13 @@ def export(file: Path, *, url: str | None) -> None:
 def verify(file: Path, *, key: str | None, kept: Path | None) -> int:
     """Prove that an export is whole and in order, offline; names the first bad entry and ends with 10."""
     try:
-        from confide.crypto.checkpoints import is_signed  # noqa: PLC0415 - a client alone has no crypto
-        from confide.domain import chains  # noqa: PLC0415 - as above
+        from confide.audit import chain  # noqa: PLC0415 - as above
+        from confide.audit.checkpoint_file import is_signed  # noqa: PLC0415 - a client alone has no crypto
     except ModuleNotFoundError as missing:
         raise click.ClickException(f"{missing.name} is missing; install confide[server].") from None
 
     signed: dict[int, Any] = {}
-    for checkpoint in _checkpoints(file, kept, chains.read_checkpoint):
+    for checkpoint in _checkpoints(file, kept, chain.read_checkpoint):
         if checkpoint is None:
             click.echo("BAD: a checkpoint is no longer what was written.")
             return FOUND_FAULTS
@@ -89,9 +89,9 @@ def verify(file: Path, *, key: str | None, kept: Path | None) -> int:
             click.echo(f"BAD: the checkpoint of entry {checkpoint.number:,} is not signed by that key.")
             return FOUND_FAULTS
         signed[checkpoint.number] = checkpoint
-    check = chains.ChainCheck(signed)
+    check = chain.ChainCheck(signed)
     with file.open("rb") as lines, progress("Verifying", "entries") as tell:
-        check.follow(_read(lines, chains.read_line, tell))
+        check.follow(_read(lines, chain.read_line, tell))
     bad = check.end()
     if bad is not None:
         click.echo(f"BAD: entry {bad.number:,}: {bad.why}.")

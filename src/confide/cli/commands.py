@@ -12,14 +12,14 @@ from confide.client import ConfideError
 
 # How each expected failure ends; 2 is click's own for a wrong command line.
 EXIT_CODES = {
-    "confide.serving:PortTaken": 3,
-    "confide.serving:StartFailed": 9,
-    "confide.ports:Unreachable": 4,
-    "confide.ports:MasterKeyMissing": 5,
-    "confide.ports:NewerSchema": 6,
-    "confide.storage.migrations:ChangedMigration": 6,
-    "confide.ports:UnsafeDurability": 7,
-    "confide.storage.archives:ArchiveBroken": 8,
+    "confide.server.supervisor:PortTaken": 3,
+    "confide.server.supervisor:StartFailed": 9,
+    "confide.errors:Unreachable": 4,
+    "confide.crypto.errors:MasterKeyMissing": 5,
+    "confide.database.errors:NewerSchema": 6,
+    "confide.database.schema:ChangedMigration": 6,
+    "confide.database.errors:UnsafeDurability": 7,
+    "confide.database.backup:ArchiveBroken": 8,
 }
 REFUSED = 1
 
@@ -75,7 +75,7 @@ def _exit_code(error: Exception) -> int | None:
         return REFUSED
     # A refusal of the service, met on the host instead of over the API.
     names = {f"{kind.__module__}:{kind.__qualname__}" for kind in type(error).__mro__}
-    if "confide.domain.errors:Refusal" in names:
+    if "confide.errors:Refusal" in names:
         return REFUSED
     return next((code for name, code in EXIT_CODES.items() if name in names), None)
 

@@ -11,7 +11,7 @@ import rich_click as click
 from confide.cli.options import must_exist, progress, settings_of, store_options
 
 if TYPE_CHECKING:
-    from confide.settings import Settings
+    from confide.server.settings import Settings
 
 NO_KEYS = "The master keys are not in it: without them nothing in it can be read. Keep them elsewhere."
 
@@ -54,7 +54,7 @@ def restore(file: Path, **given: str | None) -> None:
 
 
 async def _migrate(settings: Settings) -> list[str]:
-    from confide.preparation import store_of  # noqa: PLC0415 - help must not load a server
+    from confide.server.preparation import store_of  # noqa: PLC0415 - help must not load a server
 
     store = store_of(settings, accepts_unsafe=True)
     await store.connect()
@@ -65,8 +65,8 @@ async def _migrate(settings: Settings) -> list[str]:
 
 
 async def _backup(settings: Settings, file: Path) -> int:
-    from confide.preparation import store_of  # noqa: PLC0415 - help must not load a server
-    from confide.storage import archives  # noqa: PLC0415 - as above
+    from confide.database import backup as archives  # noqa: PLC0415 - as above
+    from confide.server.preparation import store_of  # noqa: PLC0415 - help must not load a server
 
     store = store_of(settings, accepts_unsafe=True)
     await store.open()
@@ -78,9 +78,13 @@ async def _backup(settings: Settings, file: Path) -> int:
 
 
 async def _restore(settings: Settings, file: Path) -> int:
-    from confide.ports import MasterKeyMissing  # noqa: PLC0415 - as above
-    from confide.preparation import keys_of, ring_of, store_of  # noqa: PLC0415 - help must not load a server
-    from confide.storage import archives  # noqa: PLC0415 - as above
+    from confide.crypto.errors import MasterKeyMissing  # noqa: PLC0415 - as above
+    from confide.database import backup as archives  # noqa: PLC0415 - as above
+    from confide.server.preparation import (
+        keys_of,  # noqa: PLC0415 - help must not load a server
+        ring_of,  # noqa: PLC0415 - help must not load a server
+        store_of,  # noqa: PLC0415 - help must not load a server
+    )
 
     count = await asyncio.to_thread(archives.check, file)
     store = store_of(settings, accepts_unsafe=True)

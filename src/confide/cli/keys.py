@@ -10,7 +10,7 @@ import rich_click as click
 from confide.cli.options import must_exist, settings_of, store_options
 
 if TYPE_CHECKING:
-    from confide.settings import Settings
+    from confide.server.settings import Settings
 
 
 SETTLE_SECONDS = 2.5
@@ -38,8 +38,16 @@ def rotate(*, prepare: bool, **given: str | None) -> None:
 
 
 async def _rotate(settings: Settings, *, prepare: bool) -> str:
-    from confide.crypto.master_keys import FILE_NAME, add_to_file, new_master_key, rotating  # noqa: PLC0415 - as above
-    from confide.preparation import keys_of, store_of  # noqa: PLC0415 - help must not load a server
+    from confide.crypto.master_keys import (
+        FILE_NAME,  # noqa: PLC0415 - as above
+        add_to_file,  # noqa: PLC0415 - as above
+        new_master_key,  # noqa: PLC0415 - as above
+        rotating,  # noqa: PLC0415 - as above
+    )
+    from confide.server.preparation import (
+        keys_of,  # noqa: PLC0415 - help must not load a server
+        store_of,  # noqa: PLC0415 - help must not load a server
+    )
 
     if prepare and settings.master_keys is not None:
         raise click.UsageError("With CONFIDE_MASTER_KEYS there is no file to prepare: put the new key last there.")

@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from confide.times import MOMENT, SPANS, read_moment, read_span
+from confide.time_formats import MOMENT, SPANS, read_moment, read_span
 
 if TYPE_CHECKING:
-    from confide.settings import Settings
+    from confide.server.settings import Settings
 
 # What was checked is not as it should be; 1 is a refusal.
 FOUND_FAULTS = 10
@@ -86,7 +86,10 @@ def settings_of(**given: Any) -> Settings:
     try:
         from pydantic import ValidationError  # noqa: PLC0415 - only commands on the host need the server's parts
 
-        from confide.settings import Settings, variable  # noqa: PLC0415 - as above
+        from confide.server.settings import (
+            Settings,  # noqa: PLC0415 - as above
+            variable,  # noqa: PLC0415 - as above
+        )
     except ModuleNotFoundError as missing:
         raise click.ClickException(f"{missing.name} is missing; install confide[server].") from None
     try:
@@ -160,7 +163,10 @@ def written(grants: Iterable[dict[str, str]]) -> str:
 
 def unknown_variables() -> set[str]:
     """Variables that look like settings and are none: a slip of the pen, most likely."""
-    from confide.settings import Settings, variable  # noqa: PLC0415 - only commands on the host need them
+    from confide.server.settings import (
+        Settings,  # noqa: PLC0415 - only commands on the host need them
+        variable,  # noqa: PLC0415 - only commands on the host need them
+    )
 
     known = {variable(name) for name in Settings.model_fields} | {"CONFIDE_URL", "CONFIDE_TOKEN"}
     return {name for name in os.environ if name.startswith("CONFIDE_") and name not in known}

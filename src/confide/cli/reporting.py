@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.text import Text
 
 from confide.cli.options import progress, show, show_table
-from confide.iolog.files import IoFileBroken, IoFiles
-from confide.iolog.report import Report, read_report
-from confide.iolog.report_page import COLUMNS, bars_of, report_page, table_rows, title_of
+from confide.telemetry.files import IoFileBroken, IoFiles
+from confide.telemetry.report import Report, read_report
+from confide.telemetry.report_page import COLUMNS, bars_of, report_page, table_rows, title_of
 
 WIDTH = 40
 

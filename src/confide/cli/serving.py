@@ -10,7 +10,7 @@ import rich_click as click
 from confide.cli.options import settings_of, store_options, unknown_variables
 
 if TYPE_CHECKING:
-    from confide.settings import Settings
+    from confide.server.settings import Settings
 
 
 @click.command()
@@ -75,7 +75,7 @@ def serve(**given: Any) -> None:
     _must_speak_tls(settings)
     for name in sorted(unknown_variables()):
         click.echo(f"confide: {name} is no setting; see docs/settings.md", err=True)
-    from confide.serving import serve as serve_until_told  # noqa: PLC0415 - help must not load a server
+    from confide.server.supervisor import serve as serve_until_told  # noqa: PLC0415 - help must not load a server
 
     serve_until_told(settings, say=click.echo)
 

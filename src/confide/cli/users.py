@@ -20,9 +20,10 @@ from confide.cli.options import (
 )
 from confide.cli.session import connected, found, url_option
 from confide.client.calls import request
+from confide.identity import logins
 
 if TYPE_CHECKING:
-    from confide.settings import Settings
+    from confide.server.settings import Settings
 
 
 @click.group()
@@ -101,24 +102,25 @@ def disable(login: str, *, enable: bool, url: str | None) -> None:
 
 
 async def _add_admin(settings: Settings, login: str, password: str | None) -> int:
-    from confide.assembly import parts_of  # noqa: PLC0415 - help must not load a server
-    from confide.domain import names  # noqa: PLC0415 - as above
-    from confide.preparation import prepare  # noqa: PLC0415 - as above
-    from confide.service.accounts import ADMIN, UserDraft  # noqa: PLC0415 - as above
+    from confide.identity.users import (
+        ADMIN,  # noqa: PLC0415 - as above
+        UserDraft,  # noqa: PLC0415 - as above
+    )
+    from confide.server.preparation import prepare  # noqa: PLC0415 - as above
+    from confide.server.wiring import parts_of  # noqa: PLC0415 - help must not load a server
 
     await prepare(settings, accepts_unsafe=True)
     async with parts_of(settings, accepts_unsafe=True) as parts:
-        return await parts.services.accounts.add_on_host(UserDraft(names.login(login), password, ADMIN))
+        return await parts.services.accounts.add_on_host(UserDraft(logins.login(login), password, ADMIN))
 
 
 async def _set_password(settings: Settings, login: str, password: str) -> None:
-    from confide.assembly import parts_of  # noqa: PLC0415 - help must not load a server
-    from confide.domain import names  # noqa: PLC0415 - as above
-    from confide.preparation import prepare  # noqa: PLC0415 - as above
+    from confide.server.preparation import prepare  # noqa: PLC0415 - as above
+    from confide.server.wiring import parts_of  # noqa: PLC0415 - help must not load a server
 
     await prepare(settings, accepts_unsafe=True)
     async with parts_of(settings, accepts_unsafe=True) as parts:
-        await parts.services.accounts.set_password_on_host(names.login(login), password)
+        await parts.services.accounts.set_password_on_host(logins.login(login), password)
 
 
 def _state(one: dict[str, Any]) -> str:

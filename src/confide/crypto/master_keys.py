@@ -15,8 +15,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from confide.crypto.sealing import KEY_BYTES, KEY_ID_BYTES
-from confide.ports import MasterKeyMissing
+from confide.crypto.ciphertext import KEY_BYTES, KEY_ID_BYTES
+from confide.crypto.errors import MasterKeyMissing
 
 FILE_NAME = "master.keys"
 DESTROYED_NAME = "destroyed.keys"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from math import floor
 from typing import Any
 
-from confide.times import read_span
+from confide.time_formats import read_span
 
 CALLS = ("get", "merge", "put", "list", "versions")
 PREFIX = "load-"

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from confide.charts.pages import Bars, Charts, Lines, Part, Table, Text, page
 from confide.loadtest.recording import PERCENTILES
 from confide.loadtest.results import Difference, Result
+from confide.reports.pages import Bars, Charts, Lines, Part, Table, Text, page
 
 COLUMNS = ("call", "answered", "a second", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms")
 # Percentiles of the last chart: the nines, where stalls show.

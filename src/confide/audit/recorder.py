@@ -1,0 +1,61 @@
+"""Makes the entries of the audit and appends those that explain no change."""
+
+from __future__ import annotations
+
+from confide.audit.model import AuditEntry
+from confide.clock import Clock
+from confide.context import caller
+from confide.crypto.model import Sealer
+from confide.identity.model import Principal
+from confide.names import Key
+from confide.server.stores import Store
+
+
+class Auditor:
+    """Says who did what to what, when, from where, with which result; never a value."""
+
+    def __init__(self, store: Store, sealer: Sealer, clock: Clock) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._clock = clock
+
+    def entry(
+        self,
+        action: str,
+        outcome: str,
+        *,
+        by: Principal | None,
+        key: Key | None = None,
+        version: int | None = None,
+        subject: str | None = None,
+        digest: bytes | None = None,
+    ) -> tuple[AuditEntry, bytes]:
+        """Return an entry about the request under way, and its MAC under the store's audit key."""
+        where = caller.get()
+        entry = AuditEntry(
+            at=self._clock(),
+            action=action,
+            outcome=outcome,
+            actor=by.user_id if by else None,
+            token_id=by.token_id if by else None,
+            address=where.address,
+            request_id=where.request_id,
+            key=key,
+            version=version,
+            subject=subject,
+            digest=digest,
+        )
+        return entry, self._sealer.mac("audit", entry.authenticated_bytes())
+
+    async def note(
+        self,
+        action: str,
+        outcome: str,
+        *,
+        by: Principal | None,
+        key: Key | None = None,
+        version: int | None = None,
+        subject: str | None = None,
+    ) -> None:
+        entry, mac = self.entry(action, outcome, by=by, key=key, version=version, subject=subject)
+        await self._store.note(entry, mac=mac)

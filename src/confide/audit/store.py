@@ -1,0 +1,205 @@
+"""The audit as one chain, in nearly the same words on both engines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from confide.audit.chain import BEGINNING, Checkpoint, Linked, link
+from confide.audit.model import AuditEntry, AuditFilter, AuditLine, authenticated_bytes
+from confide.changes.model import Position
+from confide.database.engine import Engine, Lock, Many, Transaction, statement
+from confide.database.model import Row
+from confide.names import Key
+
+LINKED_AT_ONCE = 500
+_HEAD = "a.at, a.action, a.outcome, a.actor, a.token_id, a.address, a.request_id"
+_ENTRY = f"{_HEAD}, a.tenant, a.integration_type, a.version, a.subject, a.digest"
+_HEAD_COLUMNS = 7
+# The same, with text as bytes: for rows that somebody altered so that they are no text any more.
+_TEXTS = ("action", "outcome", "address", "request_id", "tenant", "integration_type", "subject")
+_COLUMNS = _ENTRY.replace("a.", "").split(", ")
+_RAW_ENTRY = re.sub(rf"a\.({'|'.join(_TEXTS)})\b", r"CAST(a.\1 AS BLOB)", _ENTRY)
+
+BEHIND = """/* audits.behind */
+    SELECT coalesce((SELECT max(id) FROM audit), 0) <> coalesce((SELECT max(audit_id) FROM audit_links), 0)
+"""
+LAST = """/* audits.last */
+    SELECT l.number, l.link, {xid}, a.id FROM audit_links l LEFT JOIN audit a ON a.id = l.audit_id
+    ORDER BY l.number DESC LIMIT 1
+"""
+_NOT_LINKED = "NOT EXISTS (SELECT 1 FROM audit_links l WHERE l.audit_id = a.id)"
+# In commit-safe order: only below the horizon, where nothing can come in between any more.
+NEXT = {
+    "sqlite": f"""/* audits.next */
+        SELECT a.id, a.mac, {_RAW_ENTRY} FROM audit a
+        WHERE $1 = 0 AND a.id > $2 AND {_NOT_LINKED} ORDER BY a.id LIMIT $3
+    """,
+    "postgres": f"""/* audits.next */
+        SELECT a.id, a.mac, {_ENTRY} FROM audit a
+        WHERE (a.xid, a.id) > ($1::text::xid8, $2::bigint) AND a.xid < pg_snapshot_xmin(pg_current_snapshot())
+          AND {_NOT_LINKED}
+        ORDER BY a.xid, a.id LIMIT $3
+    """,
+}
+# Everything that is not linked, wherever it stands: before the places lose their meaning.
+REST = (
+    f"/* audits.rest */ SELECT a.id, a.mac, {{entry}} FROM audit a WHERE {_NOT_LINKED} ORDER BY {{xid}} a.id LIMIT $1"
+)
+LINK_MANY = """/* audits.link_many */
+    INSERT INTO audit_links (number, audit_id, link) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[])
+"""
+LINK_ONE = "/* audits.link_one */ INSERT INTO audit_links (number, audit_id, link) VALUES ($1, $2, $3)"
+CHAIN = f"""/* audits.chain */
+    SELECT l.number, l.link, a.mac, {_ENTRY} FROM audit_links l LEFT JOIN audit a ON a.id = l.audit_id
+    WHERE l.number > $1 ORDER BY l.number LIMIT $2
+"""
+PAGE = f"""/* audits.page */
+    SELECT l.number, u.login, {{xid}}, c.id, {_ENTRY}
+    FROM audit_links l JOIN audit a ON a.id = l.audit_id
+    LEFT JOIN users u ON u.id = a.actor LEFT JOIN changes c ON c.id = a.change_id
+    WHERE l.number < $1{{wanted}} ORDER BY l.number DESC LIMIT $2
+"""
+CHECKPOINTS = """/* audits.checkpoints */
+    SELECT number, link, at, public_key, signature FROM checkpoints WHERE number > $1 ORDER BY number LIMIT $2
+"""
+KEEP = """/* audits.keep */
+    INSERT INTO checkpoints (number, link, at, public_key, signature) VALUES ($1, $2, $3, $4, $5)
+    ON CONFLICT (number) DO NOTHING RETURNING number
+"""
+NEWER_THAN_ANY = 2**63 - 1
+
+
+class Audits:
+    """Links, pages and checkpoints of the store's audit."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._has_xid = engine.name == "postgres"
+
+    async def is_behind(self) -> bool:
+        ((is_behind,),) = await self._engine.rows(BEHIND)
+        return bool(is_behind)
+
+    async def link_next(self) -> int:
+        return await self._engine.transact(link_next(has_xid=self._has_xid))
+
+    async def linked(self, *, after: int, limit: int) -> list[Linked]:
+        rows = await self._read(CHAIN, after, limit)
+        return [
+            Linked(row[0], bytes(row[1]), None if row[2] is None else _bytes_of(row[3:]), row[2] or b"") for row in rows
+        ]
+
+    async def last_number(self) -> int:
+        ((number,),) = await self._engine.rows(
+            "/* audits.last_number */ SELECT coalesce(max(number), 0) FROM audit_links"
+        )
+        return int(number)
+
+    async def link_of(self, number: int) -> bytes | None:
+        rows = await self._engine.rows("/* audits.link_of */ SELECT link FROM audit_links WHERE number = $1", number)
+        return bytes(rows[0][0]) if rows else None
+
+    async def unlinked(self, *, before: int) -> int:
+        sql = f"/* audits.unlinked */ SELECT count(*) FROM audit a WHERE a.at < $1 AND {_NOT_LINKED}"
+        ((count,),) = await self._engine.searched(sql, before)
+        return int(count)
+
+    async def page(self, wanted: AuditFilter, *, before: int | None, limit: int) -> list[AuditLine]:
+        args: list[Any] = [NEWER_THAN_ANY if before is None else before, limit]
+        xid = "c.xid::text::bigint" if self._has_xid else "0"
+        rows = await self._read(PAGE.format(xid=xid, wanted=_condition(wanted, args)), *args)
+        return [_line_of(row) for row in rows]
+
+    async def _read(self, sql: str, *args: Any) -> Sequence[Row]:
+        """Rows that end with an entry; what is no text any more is shown as far as it is, and proves nothing."""
+        try:
+            return await self._engine.searched(sql, *args)
+        except UnicodeDecodeError:
+            rows = await self._engine.searched(sql.replace(_ENTRY, _RAW_ENTRY), *args)
+        return [(*row[: -len(_COLUMNS)], *_decoded(row[-len(_COLUMNS) :])) for row in rows]
+
+    async def checkpoints(self, *, after: int = 0, limit: int | None = None) -> list[Checkpoint]:
+        rows = await self._engine.searched(CHECKPOINTS, after, NEWER_THAN_ANY if limit is None else limit)
+        return [Checkpoint(n, bytes(one), at, bytes(key), bytes(signed)) for n, one, at, key, signed in rows]
+
+    async def keep_checkpoint(self, checkpoint: Checkpoint) -> bool:
+        return await self._engine.transact(_keep(checkpoint))
+
+
+def link_next(*, has_xid: bool, is_whole: bool = False) -> Transaction[int]:
+    """Link the next entries; `is_whole` takes those too that may still be overtaken, where nobody else writes."""
+    yield Lock("audit chain")
+    rows = yield statement(LAST.format(xid="a.xid::text" if has_xid else "0"))
+    number, before, xid, last = rows[0] if rows else (0, BEGINNING, None, None)
+    if is_whole:
+        entry, order = (_ENTRY, "a.xid,") if has_xid else (_RAW_ENTRY, "")
+        found = yield statement(REST.format(entry=entry, xid=order), LINKED_AT_ONCE)
+    else:
+        place = (xid or "0") if has_xid else 0
+        found = yield statement(NEXT["postgres" if has_xid else "sqlite"], place, last or 0, LINKED_AT_ONCE)
+    links: list[Row] = []
+    before = bytes(before)
+    for row in found:
+        number += 1
+        before = link(before, number, _bytes_of(row[2:] if has_xid else _decoded(row[2:])), bytes(row[1]))
+        links.append((number, row[0], before))
+    if links and has_xid:
+        yield statement(LINK_MANY, *zip(*links, strict=True))
+    elif links:
+        yield Many(LINK_ONE, links)
+    return len(links)
+
+
+def _keep(checkpoint: Checkpoint) -> Transaction[bool]:
+    kept = (checkpoint.number, checkpoint.link, checkpoint.at, checkpoint.public_key, checkpoint.signature)
+    return bool((yield statement(KEEP, *kept)))
+
+
+def _bytes_of(row: Sequence[Any]) -> bytes:
+    """What the MAC of an entry covers, from its columns."""
+    tenant, integration_type, version, subject, digest = row[_HEAD_COLUMNS:]
+    key = None if tenant is None else (tenant, integration_type)
+    return authenticated_bytes(tuple(row[:_HEAD_COLUMNS]), key, version, subject, digest)
+
+
+def _decoded(entry: Row) -> list[Any]:
+    """An entry whose texts came as bytes."""
+    return [
+        bytes(value).decode(errors="replace") if column in _TEXTS and value is not None else value
+        for column, value in zip(_COLUMNS, entry, strict=True)
+    ]
+
+
+def _line_of(row: Row) -> AuditLine:
+    number, login, xid, change_id = row[:4]
+    at, action, outcome, actor, token_id, address, request_id, tenant, type_, version, subject, digest = row[4:]
+    key = None if tenant is None else Key(tenant, type_)
+    entry = AuditEntry(
+        at, action, outcome, actor, token_id, address, request_id, key=key, version=version, subject=subject,
+        digest=digest,
+    )  # fmt: skip
+    return AuditLine(number, entry, login, None if change_id is None else Position(xid, change_id))
+
+
+def _condition(wanted: AuditFilter, args: list[Any]) -> str:
+    parts = []
+    for column, sign, value in (
+        ("a.actor", "=", wanted.actor),
+        ("a.action", "=", wanted.action),
+        ("a.at", ">=", wanted.since),
+        ("a.at", "<", wanted.until),
+    ):
+        if value is not None:
+            args.append(value)
+            parts.append(f" AND {column} {sign} ${len(args)}")
+    if wanted.scope is not None:
+        at = len(args)
+        low, high, type_low, type_high = wanted.scope.bounds()
+        args.extend((low, high, type_low, type_high))
+        for column, first in (("a.tenant", at + 1), ("a.integration_type", at + 3)):
+            # What is about a pattern is about each name that it covers.
+            is_covered = f"substr(${first}, 1, abs(length({column}) - 1)) || '*' = {column}"
+            parts.append(f" AND ({column} BETWEEN ${first} AND ${first + 1} OR {is_covered})")
+    return "".join(parts)

@@ -1,0 +1,122 @@
+"""Reading and verifying the audit log, for admins."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from confide.audit.chain import BEGINNING, Bad, ChainCheck, Checkpoint, Linked
+from confide.audit.linker import Chain
+from confide.audit.model import AuditFilter, AuditLine, Witness
+from confide.clock import SECOND, Clock
+from confide.crypto.model import Sealer
+from confide.errors import InvalidCursor
+from confide.identity.access import Access
+from confide.identity.model import Principal
+from confide.server.stores import Store
+
+PORTION = 1_000
+
+
+PAGE_SECONDS = 1.0
+
+
+# An entry may wait that long for its link, while an older transaction is under way.
+LINKED_WITHIN_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a check of the chain found so far; `after` is the number it came to, None at the end."""
+
+    checked: int
+    bad: Bad | None
+    after: int | None
+    unlinked: int = 0
+
+
+class Audit:
+    """Reading and proving the audit, for admins."""
+
+    def __init__(
+        self, store: Store, sealer: Sealer, *, chain: Chain, witness: Witness, access: Access, clock: Clock
+    ) -> None:
+        self._store = store
+        self._witness = witness
+        self._chain = chain
+        self._sealer = sealer
+        self._access = access
+        self._clock = clock
+
+    async def page(
+        self, wanted: AuditFilter, *, login: str | None, by: Principal, before: int | None, limit: int
+    ) -> list[AuditLine]:
+        """List entries, the newest first; of one who acted, by their login."""
+        await self._access.must_be_admin(by, action="read audit")
+        if login is not None:
+            user = await self._store.accounts.read(login)
+            wanted = wanted._replace(actor=-1 if user is None else user.id)
+        return await self._store.audit.page(wanted, before=before, limit=limit)
+
+    async def exported(self, *, by: Principal, after: int, limit: int) -> list[Linked]:
+        await self._access.must_be_admin(by, action="export audit")
+        return await self._store.audit.linked(after=after, limit=limit)
+
+    async def checkpoints(self, *, by: Principal, after: int, limit: int) -> list[Checkpoint]:
+        """What was signed, in its order; before the first, the chain is signed as it is now."""
+        await self._access.must_be_admin(by, action="export audit")
+        if not after:
+            await self._chain.sign()
+        return await self._store.audit.checkpoints(after=after, limit=limit)
+
+    @property
+    def public_key(self) -> bytes:
+        return self._sealer.public_key
+
+    async def verify(self, *, by: Principal, after: int) -> Proof:
+        """Check as many entries as can be in a second, from a number on, which is trusted."""
+        await self.must_be_readable(by)
+        found = Proof(0, None, after)
+        until = time.monotonic() + PAGE_SECONDS
+        async for found in self.verified(after=after):
+            if found.after is not None and time.monotonic() >= until:
+                break
+        return found
+
+    async def must_be_readable(self, by: Principal) -> None:
+        await self._access.must_be_admin(by, action="verify audit")
+
+    async def verified(self, *, after: int = 0) -> AsyncIterator[Proof]:
+        """Check the chain, each entry with its MAC; tells after each portion how far it came, and at last the whole."""
+        before = BEGINNING if not after else await self._store.audit.link_of(after)
+        if before is None:
+            raise InvalidCursor
+        # What lies before is trusted.
+        stored = await self._store.audit.checkpoints(after=after)
+        forged = await asyncio.to_thread(lambda: [one.number for one in stored if not self._is_signed(one)])
+        if forged:
+            yield Proof(0, Bad(min(forged), "its checkpoint is not signed by this store's key"), None)
+            return
+        kept = await asyncio.to_thread(self._kept, after)
+        # Of two that were signed for one place, the one that the database does not hold counts.
+        checkpoints = {one.number: one for one in [*stored, *kept]}
+        check = ChainCheck(checkpoints, number=after, before=before, mac=self._mac)
+        while portion := await self._store.audit.linked(after=check.number, limit=PORTION):
+            if not check.follow(portion):
+                break
+            yield Proof(check.number - after, None, check.number)
+            await asyncio.sleep(0)
+        bad = check.bad or check.end()
+        late = await self._store.audit.unlinked(before=self._clock() - LINKED_WITHIN_SECONDS * SECOND)
+        yield Proof(check.number - after, bad, None, late)
+
+    def _is_signed(self, checkpoint: Checkpoint) -> bool:
+        return self._sealer.has_signed(checkpoint.signed_bytes(), checkpoint.signature)
+
+    def _kept(self, after: int) -> list[Checkpoint]:
+        return [one for one in self._witness.read() if one.number > after and self._is_signed(one)]
+
+    def _mac(self, entry: bytes) -> bytes:
+        return self._sealer.mac("audit", entry)

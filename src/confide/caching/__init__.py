@@ -1,0 +1,1 @@
+"""Bounded memory, the lease and single flight."""

@@ -1,0 +1,27 @@
+"""The lease: how long what a process remembers is proven to be true."""
+
+from __future__ import annotations
+
+from confide.clock import running_time
+
+LEASE_SECONDS = 1.0
+
+
+
+
+class Lease:
+    """Memory is proven while a read of the change log, sent within the last second, has come back."""
+
+    def __init__(self) -> None:
+        self.until = 0.0
+
+    def renew(self, sent_at: float) -> None:
+        """A read of the log, sent at that moment, has come back and all it told was heard."""
+        self.until = sent_at + LEASE_SECONDS
+
+    def holds(self) -> bool:
+        return running_time() < self.until
+
+    def age(self) -> float:
+        """Seconds since what is remembered was last known to be true."""
+        return running_time() - (self.until - LEASE_SECONDS)

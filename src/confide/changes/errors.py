@@ -1,0 +1,10 @@
+"""Expected errors of the change log."""
+
+from __future__ import annotations
+
+from confide.errors import Refusal
+
+
+class PositionGone(Refusal):
+    code = "position-gone"
+    sentence = "The log does not reach back to that position, or it belongs to an earlier epoch: read again."

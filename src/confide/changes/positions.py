@@ -1,0 +1,35 @@
+"""Places in the change log, opaque to callers, and the epoch they belong to."""
+
+from __future__ import annotations
+
+import re
+
+from confide.changes.errors import PositionGone
+from confide.changes.model import Position
+from confide.errors import InvalidCursor
+
+_POSITION = re.compile(r"([0-9a-f]{16})\.(?:([0-9]{1,20})\.)?([0-9]{1,19})")
+BEGINNING = "0"
+HIGHEST = 2**63 - 1
+
+
+
+
+def write(epoch: str, position: Position, *, has_xid: bool) -> str:
+    """Write a position as callers see it: `<epoch>.<xid>.<id>`, or `<epoch>.<n>` where there are no xids."""
+    return f"{epoch}.{position.xid}.{position.id}" if has_xid else f"{epoch}.{position.id}"
+
+
+def read(text: str, epoch: str, *, has_xid: bool) -> Position:
+    """Read a position that we wrote; `PositionGone` if it is of another epoch, `InvalidCursor` if not ours."""
+    if text == BEGINNING:
+        return Position(0, 0)
+    parts = _POSITION.fullmatch(text)
+    if parts is None or (parts[1] == epoch and (parts[2] is not None) != has_xid):
+        raise InvalidCursor
+    if parts[1] != epoch:
+        raise PositionGone
+    position = Position(int(parts[2] or 0), int(parts[3]))
+    if max(position) > HIGHEST:
+        raise InvalidCursor
+    return position

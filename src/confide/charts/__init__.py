@@ -1,1 +1,0 @@
-"""Pages with charts that need nothing but a browser: no network, no second file."""

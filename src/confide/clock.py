@@ -1,0 +1,23 @@
+"""The clock on the wall."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def now() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1_000
+
+
+# Microseconds since 1970.
+Clock = Callable[[], int]
+
+
+SECOND = 1_000_000
+
+
+def running_time() -> float:
+    """Seconds on a clock that nobody sets, and that goes on while the machine or the process sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,1 @@
+"""Configs: saving, previewing, history, listing, export and import."""

@@ -1,0 +1,71 @@
+"""Opening what is stored, and remembering what no longer opens."""
+
+from __future__ import annotations
+
+import logging
+
+from confide.audit.recorder import Auditor
+from confide.configs.errors import VersionPruned
+from confide.configs.model import StoredVersion
+from confide.crypto.errors import IntegrityBroken, SealBroken
+from confide.crypto.model import SealContext, Sealer, StoredKey
+from confide.names import Key
+from confide.server.stores import Store
+
+_log = logging.getLogger("confide")
+
+
+class Overtaken(Exception):  # noqa: N818 - a signal within the service
+    """What was read is no longer what is there."""
+
+
+class Opener:
+    """Opens stored versions; `broken` are those that did not, for health to tell."""
+
+    def __init__(self, store: Store, sealer: Sealer, auditor: Auditor) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._auditor = auditor
+        self.broken: set[tuple[Key, int]] = set()
+
+    async def opened(self, stored: StoredVersion, key: StoredKey | None) -> bytes:
+        """Open a version, with its tenant's key if that is at hand.
+
+        Raises `IntegrityBroken`, or `Overtaken` if it was replaced since it was read.
+        """
+        context = SealContext(stored.key, stored.version, stored.kind)
+        try:
+            plain = await self._sealer.open(stored.body or b"", context, key=key)
+        except SealBroken:
+            if await self._store.configs.read(stored.key) != stored:
+                # Its tenant was destroyed since it was read: nothing is broken.
+                raise Overtaken from None
+            await self._report(stored)
+            raise IntegrityBroken(retry_after_seconds=60) from None
+        self.note_whole(stored.key)
+        return plain
+
+    async def opened_version(self, stored: StoredVersion) -> bytes:
+        """Open a version that is perhaps not the current one; raises `VersionPruned` or `IntegrityBroken`."""
+        if stored.body is None:
+            raise VersionPruned
+        try:
+            return await self._sealer.open(stored.body, SealContext(stored.key, stored.version, stored.kind))
+        except SealBroken:
+            if await self._sealer.is_erased(stored.body):
+                raise VersionPruned("The key of that time was destroyed with its tenant's data.") from None
+            _log.error("version does not open: tenant %s, integration type %s, version %d", *stored.key, stored.version)
+            await self._auditor.note("open", "integrity-error", by=None, key=stored.key, version=stored.version)
+            raise IntegrityBroken(retry_after_seconds=60) from None
+
+    def note_whole(self, key: Key) -> None:
+        """What is current under a key opens, whatever did not before."""
+        if self.broken:
+            self.broken = {place for place in self.broken if place[0] != key}
+
+    async def _report(self, stored: StoredVersion) -> None:
+        if (stored.key, stored.version) in self.broken:
+            return
+        self.broken.add((stored.key, stored.version))
+        _log.error("config does not open: tenant %s, integration type %s, version %d", *stored.key, stored.version)
+        await self._auditor.note("open", "integrity-error", by=None, key=stored.key)

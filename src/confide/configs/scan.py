@@ -1,0 +1,65 @@
+"""Walking through many current configs with what they hold, while others have their turn."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
+
+from confide import strict_json
+from confide.configs.decryption import Opener, Overtaken
+from confide.configs.model import EVERY_CONFIG, ListFilter
+from confide.crypto.errors import IntegrityBroken
+from confide.identity.model import Grant, Principal, Scope
+from confide.names import Key
+from confide.server.stores import Store
+from confide.strict_json import Json
+
+PORTION = 50
+# How long a walk works before everybody else may, for as long.
+SLICE_SECONDS = 0.001
+
+
+class WalkedConfig(NamedTuple):
+    """One config on the way; without a configuration if what is stored does not open."""
+
+    key: Key
+    version: int
+    saved_at: int
+    configuration: Json | None
+    size_bytes: int
+
+
+class Walker:
+    """Walks in order of key."""
+
+    def __init__(self, store: Store, opener: Opener) -> None:
+        self._store = store
+        self._opener = opener
+
+    async def walk(
+        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, more: ListFilter = EVERY_CONFIG
+    ) -> AsyncIterator[WalkedConfig]:
+        """Every current config that one scope of each group covers, after a key; raises `Unreachable`."""
+        until = time.monotonic() + SLICE_SECONDS
+        while portion := await self._store.configs.sealed_page(scopes, after=after, limit=PORTION, more=more):
+            for sealed in portion:
+                after, size_bytes = sealed.current.key, 0
+                try:
+                    opened = await self._opener.opened(sealed.current, sealed.key)
+                    configuration, size_bytes = strict_json.read_kept(opened), len(opened)
+                except IntegrityBroken:
+                    configuration = None
+                except Overtaken:
+                    continue  # its tenant was destroyed meanwhile
+                yield WalkedConfig(after, sealed.current.version, sealed.saved_at, configuration, size_bytes)
+                if time.monotonic() >= until:
+                    await asyncio.sleep(SLICE_SECONDS)
+                    until = time.monotonic() + SLICE_SECONDS
+
+
+def scopes_of(wanted: Scope, by: Principal) -> list[list[Scope]]:
+    """What somebody may see of what is wanted: one scope of each group must cover a key."""
+    groups: list[Sequence[Grant]] = [by.grants] if by.narrowed is None else [by.grants, by.narrowed]
+    return [[wanted], *([grant.scope for grant in group] for group in groups)]

@@ -1,0 +1,52 @@
+"""The end of a tenant: all its configs retired and its key destroyed."""
+
+from __future__ import annotations
+
+from confide.audit.recorder import Auditor
+from confide.changes.subscriber import Listener
+from confide.clock import Clock
+from confide.crypto.model import Sealer
+from confide.errors import NotFound
+from confide.identity.access import Access
+from confide.identity.model import Principal
+from confide.names import Key
+from confide.server.stores import News, Store
+
+
+class Tenants:
+    """Acts on whole tenants, for admins."""
+
+    def __init__(
+        self,
+        store: Store,
+        sealer: Sealer,
+        *,
+        access: Access,
+        auditor: Auditor,
+        listener: Listener,
+        news: News,
+        clock: Clock,
+    ) -> None:
+        self._listener = listener
+        self._news = news
+        self._store = store
+        self._sealer = sealer
+        self._access = access
+        self._auditor = auditor
+        self._clock = clock
+
+    async def destroy(self, tenant: str, *, by: Principal) -> int:
+        """Retire all configs of a tenant and destroy its key; returns how many were retired.
+
+        Nothing sealed under that key opens again, old versions included. A config saved for the tenant
+        afterwards gets a new key.
+        """
+        await self._access.must_be_admin(by, action="destroy tenant")
+        entry, mac = self._auditor.entry("destroy tenant", "destroyed", by=by, key=Key(tenant, "*"))
+        destroyed = await self._store.keys.destroy_tenant(tenant, by=by.user_id, at=self._clock(), entry=entry, mac=mac)
+        if destroyed is None:
+            raise NotFound
+        self._sealer.forget(destroyed.key_ids)
+        self._listener.forget_all()
+        self._news.tell()
+        return destroyed.retired

@@ -1,0 +1,59 @@
+"""The sealed format: AES-256-GCM, bound to where the bytes belong."""
+
+from __future__ import annotations
+
+import secrets
+from typing import NamedTuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from confide.crypto.errors import SealBroken
+
+FORMAT = 1
+KEY_BYTES = 32
+KEY_ID_BYTES = 16
+NONCE_BYTES = 12
+TAG_BYTES = 16
+# The format as a part: its length and itself.
+_FORMAT = b"\0\0\0\x01" + bytes((FORMAT,))
+_HEAD_BYTES = 1 + KEY_ID_BYTES + NONCE_BYTES
+
+
+class Parts(NamedTuple):
+    """Format 1: `0x01 ‖ key id (16 bytes) ‖ nonce (12) ‖ ciphertext and tag`."""
+
+    key_id: bytes
+    nonce: bytes
+    ciphertext: bytes
+
+
+def seal(plain: bytes, *, key: AESGCM, key_id: bytes, bound_to: tuple[str | bytes, ...]) -> bytes:
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    sealed = key.encrypt(nonce, plain, authenticated(key_id, bound_to))
+    return bytes((FORMAT,)) + key_id + nonce + sealed
+
+
+def open_sealed(sealed: bytes, *, key: AESGCM, bound_to: tuple[str | bytes, ...]) -> bytes:
+    """Raises `SealBroken`, the same for every reason."""
+    parts = split(sealed)
+    try:
+        return key.decrypt(parts.nonce, parts.ciphertext, authenticated(parts.key_id, bound_to))
+    except InvalidTag:
+        raise SealBroken from None
+
+
+def split(sealed: bytes) -> Parts:
+    if len(sealed) < _HEAD_BYTES + TAG_BYTES or sealed[0] != FORMAT:
+        raise SealBroken
+    at = 1 + KEY_ID_BYTES
+    return Parts(sealed[1:at], sealed[at:_HEAD_BYTES], sealed[_HEAD_BYTES:])
+
+
+def authenticated(key_id: bytes, bound_to: tuple[str | bytes, ...]) -> bytes:
+    """The additional data: format, key id and what the bytes are bound to, each with its length before it."""
+    parts = [_FORMAT, len(key_id).to_bytes(4, "big"), key_id]
+    for bound in bound_to:
+        part = bound.encode() if isinstance(bound, str) else bound
+        parts += (len(part).to_bytes(4, "big"), part)
+    return b"".join(parts)

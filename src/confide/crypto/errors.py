@@ -1,0 +1,23 @@
+"""Errors of keys and ciphertext."""
+
+from __future__ import annotations
+
+from confide.errors import Refusal
+
+
+class MasterKeyMissing(Exception):  # noqa: N818 - as above
+    """The store names a master key that the ring lacks, or whose bytes are others."""
+
+
+class SealBroken(Exception):  # noqa: N818 - the service makes a refusal of it
+    """Sealed bytes do not open: altered, moved, or under a key that is gone."""
+
+
+class MasterKeyUnavailable(Refusal):
+    code = "master-key-unavailable"
+    sentence = "The master key that this needs is not there; whoever runs the service must put it back."
+
+
+class IntegrityBroken(Refusal):
+    code = "integrity-error"
+    sentence = "What is stored for this config does not open; it was altered or its key is gone."

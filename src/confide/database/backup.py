@@ -1,0 +1,111 @@
+"""A backup as one file: every row of a dump, sealed as it was, with a count and a checksum at the end."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+import secrets
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from confide.database.dump import TABLES
+from confide.database.model import Row
+from confide.database.schema import schema_number
+from confide.server.stores import Store
+
+FORMAT = 1
+
+
+class ArchiveBroken(Exception):  # noqa: N818 - a command ends with it, in one sentence
+    """The file is no whole backup of ours."""
+
+
+async def write(store: Store, path: Path, *, progress: Callable[[int], None]) -> int:
+    """Write all rows in one snapshot; the file appears under its name only when it is whole. Returns the rows."""
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
+    descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as raw:
+            with gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=3, mtime=0) as file:
+                count = await _write_rows(store, file, progress)
+            raw.flush()
+            os.fsync(descriptor)
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync(path.parent)
+    return count
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+async def _write_rows(store: Store, file: gzip.GzipFile, progress: Callable[[int], None]) -> int:
+    count, digest = 0, hashlib.sha256()
+    file.write(_line({"confide": "backup", "format": FORMAT, "schema": schema_number("sqlite")}))
+    async for table, row in store.dump():
+        line = _line([table, *(_written(value) for value in row)])
+        digest.update(line)
+        file.write(line)
+        count += 1
+        progress(count)
+    file.write(_line({"rows": count, "sha256": digest.hexdigest()}))
+    return count
+
+
+def check(path: Path) -> int:
+    """Read the whole file once; returns the rows, or raises `ArchiveBroken`. Nothing is stored."""
+    return sum(1 for _ in read(path))
+
+
+def read(path: Path) -> Iterator[tuple[str, Row]]:
+    """Read the rows; raises `ArchiveBroken` at the latest after the last one if the file is not whole."""
+    try:
+        with gzip.open(path, "rb") as file:
+            yield from _rows(iter(file))
+    except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, KeyError, TypeError) as error:
+        raise ArchiveBroken(f"{path.name} is no whole backup of Confide.") from error
+
+
+def _rows(lines: Iterator[bytes]) -> Iterator[tuple[str, Row]]:
+    head = json.loads(next(lines, b"null"))
+    if not isinstance(head, dict) or head.get("confide") != "backup" or head.get("format") != FORMAT:
+        raise ValueError("not a backup")
+    if head["schema"] != schema_number("sqlite"):
+        raise ArchiveBroken(f"The backup has schema {head['schema']}; this Confide restores {schema_number('sqlite')}.")
+    count, digest, end = 0, hashlib.sha256(), None
+    for line in lines:
+        value = json.loads(line)
+        if isinstance(value, dict):
+            end = value
+            break
+        table, *row = value
+        if len(row) != len(TABLES[table]):
+            raise ValueError("a row of another shape")
+        digest.update(line)
+        count += 1
+        yield table, tuple(_read(value) for value in row)
+    if end != {"rows": count, "sha256": digest.hexdigest()}:
+        raise ValueError("cut short")
+
+
+def _line(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+
+
+def _written(value: Any) -> Any:
+    return {"b": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+
+
+def _read(value: Any) -> Any:
+    return base64.b64decode(value["b"]) if isinstance(value, dict) else value

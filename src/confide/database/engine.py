@@ -1,0 +1,98 @@
+"""How a transaction is written once for both engines: a generator that yields statements and is sent rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Generator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from confide.database.model import Row, Rows
+
+T = TypeVar("T")
+
+UNNAMED = "sql"
+SCRIPT = "sql script"
+_NAME = re.compile(r"/\* ([a-z_.]+) \*/")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement with its `$n` arguments; the transaction is sent its rows."""
+
+    sql: str
+    args: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """Wait until no other transaction holds the lock of that name; held until the transaction ends."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableLock:
+    """Wait until no other transaction writes to the table, and let none begin until this one ends."""
+
+    table: str
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Several statements without arguments: a migration."""
+
+    sql: str
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """One statement, once for each row of arguments."""
+
+    sql: str
+    rows: Sequence[Row]
+
+
+Step: TypeAlias = Statement | Lock | TableLock | Script | Many
+Transaction: TypeAlias = Generator[Step, Rows, T]
+
+
+class UniqueTaken(Exception):  # noqa: N818 - a signal from an engine to a part of the store
+    """A unique index already holds the row; the transaction was undone."""
+
+
+class Engine(Protocol):
+    """What the parts of a store ask of SQLite and PostgreSQL."""
+
+    name: str
+
+    async def rows(self, sql: str, *args: Any) -> Rows:
+        """Run one statement, in a transaction of its own where it writes."""
+
+    async def searched(self, sql: str, *args: Any) -> Rows:
+        """As `rows`, for a statement that may look at much: nobody but its caller waits for it, and not for long."""
+
+    async def transact(self, work: Transaction[T]) -> T:
+        """Run a transaction whole: it commits when the generator returns and is undone when it raises."""
+
+    def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, Rows]]:
+        """Run queries in one snapshot; yields the number of the query with a portion of its rows."""
+
+
+def statement(sql: str, *args: Any) -> Statement:
+    return Statement(sql, args)
+
+
+@lru_cache(maxsize=1_024)
+def operation_of(sql: str) -> str:
+    """The name under which I/O events speak of a statement: each says its own in a comment at its beginning."""
+    found = _NAME.match(sql)
+    return f"sql {found[1]}" if found else UNNAMED
+
+
+
+
+
+
+

@@ -1,0 +1,77 @@
+"""Numbered, checksummed SQL files, applied once each, in order, under a lock."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+
+from confide.database.engine import Lock, Script, Transaction, statement
+from confide.database.errors import NewerSchema
+
+_FILE = re.compile(r"([0-9]{4})_([a-z0-9_]+)\.sql")
+_TABLE = """
+    CREATE TABLE IF NOT EXISTS schema_migrations (
+        number     BIGINT NOT NULL PRIMARY KEY,
+        name       TEXT   NOT NULL,
+        checksum   TEXT   NOT NULL,
+        applied_at BIGINT NOT NULL
+    )
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema; its checksum tells whether the file is still what was applied."""
+
+    number: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+class ChangedMigration(Exception):  # noqa: N818 - the start ends with it, in one sentence
+    """A migration file is no longer what was applied to this store."""
+
+
+def known(engine: str) -> list[Migration]:
+    """Return the migrations that this version ships for an engine, in order."""
+    folder = files("confide.storage").joinpath("sql", engine)
+    named = [(_FILE.fullmatch(file.name), file) for file in folder.iterdir()]
+    found = [Migration(int(parts[1]), parts[2], file.read_text()) for parts, file in named if parts]
+    return sorted(found, key=lambda migration: migration.number)
+
+
+def schema_number(engine: str) -> int:
+    return known(engine)[-1].number
+
+
+def migrate(migrations: list[Migration], *, now: int) -> Transaction[list[str]]:
+    """Apply what is missing; raises `NewerSchema` or `ChangedMigration` and then changes nothing."""
+    yield Lock("migrations")
+    yield Script(_TABLE)
+    rows = yield statement("SELECT number, checksum FROM schema_migrations ORDER BY number")
+    applied: dict[int, str] = dict(rows)  # type: ignore[arg-type]
+    newest = max(applied, default=0)
+    if newest > migrations[-1].number:
+        raise NewerSchema(f"The store has schema {newest}; this Confide knows {migrations[-1].number}.")
+    done = []
+    for migration in migrations:
+        if migration.number in applied:
+            if applied[migration.number] != migration.checksum:
+                raise ChangedMigration(f"Migration {migration.number:04} is not the one that was applied.")
+            continue
+        yield Script(migration.sql)
+        yield statement(
+            "INSERT INTO schema_migrations (number, name, checksum, applied_at) VALUES ($1, $2, $3, $4)",
+            migration.number,
+            migration.name,
+            migration.checksum,
+            now,
+        )
+        done.append(f"{migration.number:04}_{migration.name}")
+    return done

@@ -1,0 +1,204 @@
+"""SQLite: reads in place on the event loop, long searches elsewhere, writes that wait together share one commit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import monotonic_ns
+from typing import Any
+
+import apsw
+
+from confide.context import seconds_left
+from confide.database.engine import T, Transaction, operation_of
+from confide.database.model import Row, Rows
+from confide.database.sqlite.writer import WRITER, Writer, bindings
+from confide.errors import Unreachable
+from confide.telemetry.operations import SILENT, IoLog, failed
+
+SAFE_VERSION = 3_051_003
+PORTION = 500
+# Of SQLite's own machine: what a search may take of the loop, and how often one on a thread looks whether it is wanted.
+STEPS_IN_PLACE, STEPS_BETWEEN_LOOKS = 1_000_000, 20_000
+
+
+class SqliteEngine:
+    """One database file: a reader on the event loop, a writer and a searcher on threads of their own."""
+
+    name = "sqlite"
+
+    def __init__(self, path: Path, *, is_unsafe: bool, io: IoLog = SILENT) -> None:
+        self.path = path
+        self.io = io
+        self.is_unsafe = is_unsafe
+        self._reader: apsw.Connection | None = None
+        self.searcher: apsw.Connection | None = None
+        self._searches: ThreadPoolExecutor | None = None
+        self._writer: Writer | None = None
+
+    async def open(self) -> None:
+        """Connect, once; raises `Unreachable` if the file cannot be a database of ours."""
+        if self._writer is not None:
+            return
+        if apsw.sqlitelibversion() and _version() < SAFE_VERSION:
+            raise Unreachable(f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log; 3.51.3 is needed.")
+        try:
+            writing = connect(self.path, is_unsafe=self.is_unsafe)
+            self._reader = connect(self.path, is_unsafe=self.is_unsafe)
+            self._searches = ThreadPoolExecutor(1, "confide-search")
+            self.searcher = connect(self.path, is_unsafe=self.is_unsafe)
+            for connection in (self._reader, self.searcher):
+                connection.execute("PRAGMA query_only = ON")
+        except (apsw.Error, OSError) as error:
+            raise Unreachable(f"The database file does not open: {error}") from error
+        self._writer = Writer(writing, self.path.with_name("confide.lock"), loop=asyncio.get_running_loop(), io=self.io)
+
+    async def close(self) -> None:
+        # The writer last: with the last connection SQLite puts the write-ahead log into the file.
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        searcher, self.searcher = self.searcher, None  # which ends the search under way
+        if searcher is not None and self._searches is not None:
+            await asyncio.to_thread(self._searches.shutdown, cancel_futures=True)
+            searcher.close()
+        if self._writer is not None:
+            await self._writer.close()
+            self._writer = None
+
+    @property
+    def reader(self) -> apsw.Connection:
+        if self._reader is None:
+            raise Unreachable
+        return self._reader
+
+    async def rows(self, sql: str, *args: Any) -> Rows:
+        return self._found(sql, args)
+
+    async def searched(self, sql: str, *args: Any) -> Rows:
+        # Nearly always it is little. On a thread each row would let go of the interpreter and wait for it again.
+        reader = self.reader
+        reader.set_progress_handler(lambda: True, STEPS_IN_PLACE)
+        try:
+            return self._found(sql, args)
+        except apsw.InterruptError:
+            pass
+        finally:
+            reader.set_progress_handler(None)
+        return await self._found_elsewhere(sql, args)
+
+    def _found(self, sql: str, args: Sequence[Any]) -> Rows:
+        began = monotonic_ns()
+        try:
+            rows = self.reader.execute(sql, bindings(args)).fetchall()
+        except (apsw.SQLError, apsw.BindingsError, apsw.InterruptError):
+            raise
+        except apsw.Error as error:
+            failed(self.io, operation_of(sql), began, error)
+            raise Unreachable from error
+        self.io.note(operation_of(sql), began, amount=len(rows))
+        return rows
+
+    async def _found_elsewhere(self, sql: str, args: Sequence[Any]) -> Rows:
+        if self._searches is None:
+            raise Unreachable
+        began, left = monotonic_ns(), seconds_left()
+        search = _Search(self, sql, bindings(args), until=time.monotonic() + left)
+        try:
+            async with asyncio.timeout(left):
+                rows = await asyncio.get_running_loop().run_in_executor(self._searches, search)
+        except (apsw.SQLError, apsw.BindingsError):
+            raise
+        except (TimeoutError, RuntimeError, apsw.Error) as error:
+            failed(self.io, operation_of(sql), began, error)
+            raise Unreachable from error
+        finally:
+            search.is_over = True
+        self.io.note(operation_of(sql), began, amount=len(rows))
+        return rows
+
+    async def transact(self, work: Transaction[T]) -> T:
+        if self._writer is None:
+            raise Unreachable
+        began = monotonic_ns()
+        try:
+            async with asyncio.timeout(seconds_left()):
+                result: T = await self._writer.submit(work)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            # What it had waited for until then only the writer knows.
+            failed(self.io, WRITER, began, error)
+            if isinstance(error, TimeoutError):
+                raise Unreachable from error
+            raise
+        return result
+
+    async def transact_long(self, work: Transaction[T]) -> T:
+        """As `transact`, for work on the host that may take its time: a migration, a restored backup."""
+        if self._writer is None:
+            raise Unreachable
+        result: T = await self._writer.submit(work)
+        return result
+
+    async def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, Rows]]:
+        own = connect(self.path, is_unsafe=self.is_unsafe)
+        try:
+            own.execute("PRAGMA query_only = ON")
+            own.execute("BEGIN")
+            for number, sql in enumerate(statements):
+                cursor = own.execute(sql)
+                while portion := await asyncio.to_thread(_portion, cursor):
+                    yield number, portion
+        finally:
+            own.close()
+
+
+class _Search:
+    """One statement on the thread for searches: it looks again and again whether anybody still wants its rows."""
+
+    def __init__(self, engine: SqliteEngine, sql: str, args: Any, *, until: float) -> None:
+        self.is_over = False
+        self._engine = engine
+        self._sql = sql
+        self._args = args
+        self._until = until
+
+    def __call__(self) -> Rows:
+        searcher = self._engine.searcher
+        if searcher is None or self._is_to_stop():
+            raise apsw.InterruptError
+        searcher.set_progress_handler(self._is_to_stop, STEPS_BETWEEN_LOOKS)
+        return searcher.execute(self._sql, self._args).fetchall()
+
+    def _is_to_stop(self) -> bool:
+        return self.is_over or self._engine.searcher is None or time.monotonic() > self._until
+
+
+def connect(path: Path, *, is_unsafe: bool) -> apsw.Connection:
+    """Open a database file, WAL and durable; nobody else on the machine may read what it creates."""
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    connection = apsw.Connection(str(path))
+    connection.set_busy_timeout(5_000)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA synchronous = {'OFF' if is_unsafe else 'FULL'}")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    return connection
+
+
+def _version() -> int:
+    major, minor, patch = (int(part) for part in apsw.sqlite_lib_version().split(".")[:3])
+    return major * 1_000_000 + minor * 1_000 + patch
+
+
+def _portion(cursor: apsw.Cursor) -> Rows:
+    rows: list[Row] = []
+    for row in cursor:
+        rows.append(row)
+        if len(rows) >= PORTION:
+            break
+    return rows

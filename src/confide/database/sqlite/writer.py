@@ -1,0 +1,230 @@
+"""The one writer of a process: takes what waits, and commits it together, a savepoint each."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import fcntl
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from time import monotonic_ns
+from typing import Any, TypeAlias
+
+import apsw
+
+from confide.database.engine import (
+    SCRIPT,
+    Lock,
+    Many,
+    Script,
+    Statement,
+    Step,
+    TableLock,
+    Transaction,
+    UniqueTaken,
+    operation_of,
+)
+from confide.database.model import Rows
+from confide.errors import Busy, Unreachable
+from confide.telemetry.operations import OK, IoLog
+
+# Name, start, end, outcome and rows of what a job waited for.
+_Operation: TypeAlias = tuple[str, int, int, str, int]
+
+WRITER = "wait writer"
+MOST_WAITING = 2_000
+MOST_TOGETHER = 256
+CLOSE_SECONDS = 3.0
+_UNIQUE = frozenset({apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMARYKEY})
+
+
+@dataclass(slots=True)
+class _Job:
+    work: Transaction[Any]
+    answer: asyncio.Future[Any]
+    # For which request it is done; what it waited for is noted there once it has been answered.
+    context: contextvars.Context
+    asked: int
+    operations: list[_Operation] = field(default_factory=list)
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Writer:
+    """Runs transactions on a thread of its own, several to a commit; answers after the commit."""
+
+    def __init__(
+        self, connection: apsw.Connection, lock_file: Path, *, loop: asyncio.AbstractEventLoop, io: IoLog
+    ) -> None:
+        self._connection = connection
+        self._io = io
+        self._loop = loop
+        self._lock = os.open(lock_file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        self._waiting: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Transaction[Any]) -> asyncio.Future[Any]:
+        if self._waiting.qsize() > MOST_WAITING:
+            raise Busy(retry_after_seconds=1)
+        job = _Job(work, self._loop.create_future(), contextvars.copy_context(), monotonic_ns())
+        self._waiting.put(job)
+        return job.answer
+
+    async def close(self) -> None:
+        self._waiting.put(None)
+        await asyncio.to_thread(self._thread.join, CLOSE_SECONDS)
+        if self._thread.is_alive():
+            return  # somebody holds the lock: the end of the process ends this as well
+        self._connection.close()
+        os.close(self._lock)
+
+    def _run(self) -> None:
+        while True:
+            jobs, goes_on = self._taken()
+            if jobs:
+                self._commit_together(jobs)
+                self._loop.call_soon_threadsafe(self._deliver, jobs)
+            if not goes_on:
+                return
+
+    def _taken(self) -> tuple[list[_Job], bool]:
+        jobs: list[_Job] = []
+        job = self._waiting.get()
+        while job is not None:
+            # A caller that has given up does not want it done any more.
+            if not job.answer.cancelled():
+                jobs.append(job)
+            if len(jobs) >= MOST_TOGETHER:
+                return jobs, True
+            try:
+                job = self._waiting.get_nowait()
+            except queue.Empty:
+                return jobs, True
+        return jobs, False
+
+    def _commit_together(self, jobs: list[_Job]) -> None:
+        try:
+            # SQLite's own busy handler is not fair between processes; this lock is.
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._connection.execute("BEGIN IMMEDIATE")
+            begun = monotonic_ns()
+            for job in jobs:
+                job.operations.append((WRITER, job.asked, begun, OK, 0))
+                self._run_one(job, is_alone=len(jobs) == 1)
+            # A job alone that failed has undone everything.
+            if self._connection.in_transaction:
+                self._commit(jobs)
+        except Exception as error:  # noqa: BLE001 - the thread must go on: nothing of these jobs was stored
+            self._undo()
+            for job in jobs:
+                if not job.operations:
+                    job.operations.append((WRITER, job.asked, monotonic_ns(), type(error).__name__, 0))
+                job.error = job.error or Unreachable(str(error))
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        """All of them wait for one commit: to each it is its own."""
+        began, outcome = monotonic_ns(), OK
+        try:
+            self._connection.execute("COMMIT")
+        except Exception as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            ended = monotonic_ns()
+            for job in jobs:
+                job.operations.append(("commit", began, ended, outcome, 0))
+
+    def _run_one(self, job: _Job, *, is_alone: bool) -> None:
+        if is_alone:
+            self._run_alone(job)
+            return
+        self._connection.execute("SAVEPOINT one")
+        try:
+            job.result = perform(job.work, partial(self._step, job))
+        except Exception as error:  # noqa: BLE001 - whatever it was, its caller gets it and the others go on
+            self._connection.execute("ROLLBACK TO one")
+            job.error = _translated(error)
+        self._connection.execute("RELEASE one")
+
+    def _run_alone(self, job: _Job) -> None:
+        try:
+            job.result = perform(job.work, partial(self._step, job))
+        except Exception as error:  # noqa: BLE001 - whatever it was, its caller gets it
+            job.error = _translated(error)
+            self._undo()
+
+    def _step(self, job: _Job, step: Step) -> Rows:
+        if isinstance(step, Lock | TableLock):
+            return []  # one writer at a time anyway
+        operation = SCRIPT if isinstance(step, Script) else operation_of(step.sql)
+        began, outcome = monotonic_ns(), OK
+        rows: Rows = []
+        try:
+            rows = self._done(step)
+        except Exception as error:
+            outcome = type(error).__name__
+            raise
+        finally:
+            job.operations.append((operation, began, monotonic_ns(), outcome, len(rows)))
+        return rows
+
+    def _done(self, step: Statement | Script | Many) -> Rows:
+        match step:
+            case Statement(sql, args):
+                return self._connection.execute(sql, bindings(args)).fetchall()
+            case Script(sql):
+                self._connection.execute(sql).fetchall()
+            case Many(sql, rows):
+                self._connection.executemany(sql, [bindings(row) for row in rows])
+        return []
+
+    def _deliver(self, jobs: list[_Job]) -> None:
+        for job in jobs:
+            if job.answer.done():
+                continue  # given up, and noted as that
+            job.context.run(self._note, job)
+            if job.error is not None:
+                job.answer.set_exception(job.error)
+            else:
+                job.answer.set_result(job.result)
+
+    def _note(self, job: _Job) -> None:
+        for operation, began, ended, outcome, amount in job.operations:
+            self._io.note(operation, began, outcome=outcome, amount=amount, ended=ended)
+
+    def _undo(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+
+def bindings(args: Iterable[Any]) -> dict[str, Any]:
+    # apsw binds a sequence by order of appearance, so `$2 … $1` would swap in silence.
+    return {str(number): value for number, value in enumerate(args, 1)}
+
+
+def perform(work: Transaction[Any], step_by: Callable[[Step], Rows]) -> Any:
+    """Drive a transaction to its end, sending it the rows of each step."""
+    try:
+        step = next(work)
+        while True:
+            step = work.send(step_by(step))
+    except StopIteration as end:
+        return end.value
+    finally:
+        work.close()
+
+
+def _translated(error: Exception) -> Exception:
+    if isinstance(error, apsw.ConstraintError) and getattr(error, "extendedresult", 0) in _UNIQUE:
+        return UniqueTaken(str(error))
+    if isinstance(error, apsw.SQLError | apsw.BindingsError | apsw.ConstraintError):
+        return error
+    return Unreachable(str(error)) if isinstance(error, apsw.Error) else error

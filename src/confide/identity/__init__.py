@@ -1,0 +1,1 @@
+"""Users, service accounts, tokens, roles and grants."""

@@ -1,0 +1,38 @@
+"""The one place where roles are checked; what is denied is audited before the answer."""
+
+from __future__ import annotations
+
+from confide.audit.recorder import Auditor
+from confide.errors import NotAllowed, NotFound
+from confide.identity.model import Principal, Role
+from confide.names import Key
+
+
+class Access:
+    """What a principal may do."""
+
+    def __init__(self, auditor: Auditor) -> None:
+        self._auditor = auditor
+
+    async def must_have(self, role: Role, key: Key, *, by: Principal, action: str) -> Role:
+        """Return the principal's role on a key if it is enough.
+
+        Where no grant covers the key it is `NotFound`, as if there were nothing, before anything is looked up;
+        where the role is too low it is `NotAllowed`.
+        """
+        held = by.role_on(key)
+        if held is not None and held >= role:
+            return held
+        await self._auditor.note(action, "denied", by=by, key=key)
+        raise NotFound if held is None else NotAllowed
+
+    async def must_be_admin(self, by: Principal, *, action: str) -> None:
+        if not by.is_admin:
+            await self._auditor.note(action, "denied", by=by)
+            raise NotAllowed
+
+    async def must_be_whole(self, by: Principal, *, action: str) -> None:
+        """A token with narrower grants may not make itself wider ones."""
+        if by.narrowed is not None:
+            await self._auditor.note(action, "denied", by=by)
+            raise NotAllowed("A token with grants of its own may not do this.")

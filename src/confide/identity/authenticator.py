@@ -1,0 +1,111 @@
+"""Who a token stands for: looked up once, remembered under the same lease as configs."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakSet, WeakValueDictionary
+
+from confide.caching.lease import Lease
+from confide.caching.memory import Memory, Remembered
+from confide.caching.single_flight import Shared
+from confide.clock import SECOND, Clock, running_time
+from confide.identity.errors import InvalidToken
+from confide.identity.model import Principal, Token, User
+from confide.server.stores import Store
+from confide.telemetry.operations import SILENT, IoLog
+
+# A principal with the names and numbers of its token and user, and its places in the indexes; then each grant.
+PRINCIPAL_BYTES = 1_600
+GRANT_BYTES = 400
+
+
+class Checked(Remembered):
+    """A token that was looked up: for whom it stands, and until when in running time that may be believed."""
+
+    __slots__ = ("__weakref__", "expires", "fresh_until", "principal", "token_hash")
+
+    def __init__(self, token_hash: bytes, principal: Principal, *, expires: float, fresh_until: float) -> None:
+        grants = len(principal.grants) + len(principal.narrowed or ())
+        super().__init__(PRINCIPAL_BYTES + GRANT_BYTES * grants)
+        self.token_hash = token_hash
+        self.principal = principal
+        self.expires = expires
+        self.fresh_until = fresh_until
+
+
+class Principals:
+    """The principals of tokens. What the log says of a token or its user ends what is remembered of it."""
+
+    def __init__(
+        self, store: Store, memory: Memory[Any], lease: Lease, *, clock: Clock, ttl_seconds: float, io: IoLog = SILENT
+    ) -> None:
+        self._store = store
+        self._memory = memory
+        self._lease = lease
+        self._clock = clock
+        self._ttl_seconds = ttl_seconds
+        self._of_token: WeakValueDictionary[int, Checked] = WeakValueDictionary()
+        self._of_user: dict[int, WeakSet[Checked]] = {}
+        self._heard = 0
+        self._lookups: Shared[bytes, Checked] = Shared(self._looked_up, io=io)
+
+    def proven(self, token_hash: bytes, *, now: float) -> Checked | None:
+        """The token if memory may speak for it; None otherwise."""
+        checked: Checked | None = self._memory.get(token_hash, now=now)
+        return None if checked is None or now >= self._lease.until or now >= checked.fresh_until else checked
+
+    def unproven(self, token_hash: bytes, *, now: float) -> Checked | None:
+        """The token whether or not it is proven to be good still; never one that has expired."""
+        checked: Checked | None = self._memory.get(token_hash, now=now)
+        return None if checked is None or now >= checked.expires else checked
+
+    async def checked(self, token_hash: bytes) -> Checked:
+        """Look a token up, in memory where that is proven; raises `InvalidToken` or `Unreachable`."""
+        return self.proven(token_hash, now=running_time()) or await self._lookups.get(token_hash)
+
+    def forget_token(self, token_id: int) -> None:
+        self._heard += 1
+        if (checked := self._of_token.pop(token_id, None)) is not None:
+            self._memory.drop(checked.token_hash)
+
+    def forget_user(self, user_id: int) -> None:
+        self._heard += 1
+        for checked in self._of_user.pop(user_id, ()):
+            self._memory.drop(checked.token_hash)
+
+    def overtake_all(self) -> None:
+        """Let nothing be believed that is being looked up now."""
+        self._heard += 1
+
+    async def _looked_up(self, token_hash: bytes) -> Checked:
+        while True:
+            heard = self._heard
+            found = await self._store.tokens.read(token_hash)
+            if heard == self._heard:
+                break  # otherwise something was heard of some token meanwhile, perhaps of this one
+        checked = None if found is None else self._believed(token_hash, *found)
+        if checked is None:
+            self._memory.drop(token_hash)
+            raise InvalidToken
+        return checked
+
+    def _believed(self, token_hash: bytes, token: Token, user: User) -> Checked | None:
+        left_seconds = (token.expires_at - self._clock()) / SECOND
+        if left_seconds <= 0 or user.is_disabled:
+            return None
+        principal = Principal(
+            user.id,
+            user.login,
+            user.grants,
+            token.id,
+            token.is_session,
+            narrowed=token.grants,
+            is_service_account=user.password is None,
+        )
+        now = running_time()
+        fresh_until = now + min(left_seconds, self._ttl_seconds)
+        checked = Checked(token_hash, principal, expires=now + left_seconds, fresh_until=fresh_until)
+        self._memory.put(token_hash, checked)
+        self._of_token[token.id] = checked
+        self._of_user.setdefault(user.id, WeakSet()).add(checked)
+        return checked

@@ -1,0 +1,216 @@
+"""Users and their tokens, as the store holds them and as they are shown."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from confide.errors import Fault, InvalidName
+from confide.identity.errors import InvalidGrant
+from confide.names import Key
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who may ask. Without a password it is a service account, which has tokens only."""
+
+    id: int
+    login: str
+    grants: tuple[Grant, ...]
+    is_disabled: bool
+    added_at: int
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def keeps_admin(self) -> bool:
+        """Whether this user alone would be enough to administer the store."""
+        return has_admin(self.grants) and not self.is_disabled and self.password is not None
+
+
+@dataclass(frozen=True, slots=True)
+class NewUser:
+    """A user to be added; the password is already a hash."""
+
+    login: str
+    grants: tuple[Grant, ...]
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class UserChange:
+    """What of a user is to be changed; None leaves it."""
+
+    grants: tuple[Grant, ...] | None = None
+    is_disabled: bool | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token without its secret: a session that a login began, or a service token."""
+
+    id: int
+    user_id: int
+    login: str
+    is_session: bool
+    label: str
+    grants: tuple[Grant, ...] | None
+    made_at: int
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token to be kept: only the hash of its secret. A session names the password hash that it was begun with."""
+
+    hash: bytes = field(repr=False)
+    user_id: int
+    is_session: bool
+    label: str
+    grants: tuple[Grant, ...] | None
+    expires_at: int
+    begun_with: str | None = field(default=None, repr=False)
+
+
+
+
+
+
+_PATTERN = re.compile(r"\*|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9]|[A-Za-z0-9._-]{0,126}\*)?")
+# Sorts after every name with that prefix: names are ASCII below it.
+_AFTER_NAMES = "\x7f"
+
+
+class Role(enum.IntEnum):
+    """The ladder: each role includes those before it."""
+
+    VIEWER = 1
+    READER = 2
+    EDITOR = 3
+    ADMIN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Two patterns, on tenants and on integration types: an exact name, `prefix*` or `*`."""
+
+    tenant: str
+    integration_type: str
+
+    def covers(self, key: Key) -> bool:
+        return _matches(self.tenant, key.tenant) and _matches(self.integration_type, key.integration_type)
+
+    def covers_type(self, name: str) -> bool:
+        return _matches(self.integration_type, name)
+
+    def overlaps(self, other: Scope) -> bool:
+        """Whether there may be a key that both cover."""
+        (a, b, c, d), (e, f, g, h) = self.bounds(), other.bounds()
+        return a <= f and e <= b and c <= h and g <= d
+
+    def bounds(self) -> tuple[str, str, str, str]:
+        """The patterns as inclusive bounds of names in byte order: tenants low and high, types low and high."""
+        return (*_bounds(self.tenant), *_bounds(self.integration_type))
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A role on a tenant pattern and an integration type pattern."""
+
+    role: Role
+    scope: Scope
+
+    def as_json(self) -> dict[str, str]:
+        return {
+            "role": self.role.name.lower(),
+            "tenant": self.scope.tenant,
+            "integration_type": self.scope.integration_type,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is asking, after the token was checked.
+
+    `narrowed` are the token's own grants, or None where it may do all that its user may.
+    """
+
+    user_id: int
+    login: str
+    grants: tuple[Grant, ...]
+    token_id: int
+    is_session: bool = False
+    narrowed: tuple[Grant, ...] | None = None
+    is_service_account: bool = False
+
+    def role_on(self, key: Key) -> Role | None:
+        """The role on a key: what the user's grants and the token's own grants both allow."""
+        role = highest_role(self.grants, key)
+        if role is None or self.narrowed is None:
+            return role
+        own = highest_role(self.narrowed, key)
+        return None if own is None else min(role, own)
+
+    def may_see_type(self, name: str) -> bool:
+        """Whether a grant covers an integration type, whatever the tenant."""
+        groups = (self.grants,) if self.narrowed is None else (self.grants, self.narrowed)
+        return all(any(_matches(one.scope.integration_type, name) for one in group) for group in groups)
+
+    @property
+    def is_admin(self) -> bool:
+        return has_admin(self.grants) and (self.narrowed is None or has_admin(self.narrowed))
+
+
+def highest_role(grants: Iterable[Grant], key: Key) -> Role | None:
+    highest: Role | None = None
+    for grant in grants:
+        if (highest is None or grant.role > highest) and grant.scope.covers(key):
+            highest = grant.role
+    return highest
+
+
+def has_admin(grants: Iterable[Grant]) -> bool:
+    return any(grant.role is Role.ADMIN for grant in grants)
+
+
+def grant(role: Any, tenant: Any, integration_type: Any, *, place: str = "") -> Grant:
+    """Make a grant of what a caller sent; raise `InvalidGrant`, naming the place, if it is none."""
+    patterns = (tenant, integration_type)
+    known = isinstance(role, str) and role.isascii() and role == role.lower() and role.upper() in Role.__members__
+    legal = known and all(isinstance(p, str) and _PATTERN.fullmatch(p) for p in patterns)
+    if not legal or (role == "admin" and patterns != ("*", "*")):
+        raise InvalidGrant(faults=(Fault(place, InvalidGrant.code, InvalidGrant.sentence),))
+    return Grant(Role[role.upper()], Scope(tenant, integration_type))
+
+
+def scope(tenant: str, integration_type: str) -> Scope:
+    """Make a scope of two patterns that a caller sent; raise `InvalidName` if one is none."""
+    if not (_PATTERN.fullmatch(tenant) and _PATTERN.fullmatch(integration_type)):
+        raise InvalidName("A pattern is a name, a beginning of a name with * after it, or *.")
+    return Scope(tenant, integration_type)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    if pattern in ("*", name):
+        return True
+    return pattern.endswith("*") and name.startswith(pattern[:-1])
+
+
+def _bounds(pattern: str) -> tuple[str, str]:
+    if pattern.endswith("*"):
+        return pattern[:-1], pattern[:-1] + _AFTER_NAMES
+    return pattern, pattern
+
+
+class PasswordHasher(Protocol):
+    """Slow hashing of passwords, a few at a time; raises `Busy` when too many wait."""
+
+    async def hash(self, password: str) -> str: ...
+
+    async def verify(self, password: str, known: str | None) -> bool:
+        """Whether it is the password; without a known hash it costs the same and is False."""
+
+    def is_outdated(self, known: str) -> bool: ...

@@ -1,0 +1,68 @@
+"""The limit on guessed passwords, kept in the store so that every worker knows it."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from confide.clock import Clock
+from confide.context import caller
+from confide.crypto.model import Sealer
+from confide.errors import Busy
+from confide.identity import logins
+from confide.identity.errors import RateLimited
+from confide.keyed_lock import Lines
+from confide.server.stores import Store
+
+MOST_IN_LINE = 64
+
+
+class Guess:
+    """One try at a password; counted as failed until it is said to be right."""
+
+    def __init__(self, store: Store, counted: bytes, address: str) -> None:
+        self._store = store
+        self._counted = counted
+        self._address = address
+
+    async def was_right(self) -> None:
+        await self._store.accounts.clear_attempts(self._counted, self._address)
+
+
+class Guesses:
+    """Counts each try before the password is looked at, so that a burst cannot outrun the count."""
+
+    def __init__(self, store: Store, sealer: Sealer, clock: Clock) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._clock = clock
+        # In line, so that somebody who logs in many times at once is not taken for a guesser.
+        self._lines: Lines[bytes] = Lines(most_in_line=MOST_IN_LINE)
+
+    @asynccontextmanager
+    async def of(self, login: str) -> AsyncIterator[Guess]:
+        """Raises `RateLimited` if too many tries for this login failed; the same for logins of nobody."""
+        # Only a MAC is kept: people type passwords where a login belongs.
+        counted = self._sealer.mac("audit", b"login " + logins.guessed_login(login).encode())
+        address = _network(caller.get().address)
+        async with self._lines.of(counted):
+            wait = await self._store.accounts.begin_attempt(counted, address, now=self._clock())
+            if wait is not None:
+                raise RateLimited(retry_after_seconds=wait)
+            try:
+                yield Guess(self._store, counted, address)
+            except Busy:
+                await self._store.accounts.take_back_attempt(counted, address)
+                raise
+
+
+def _network(address: str | None) -> str:
+    """What counts as one address: an IPv4 address, or the /64 that a host with IPv6 has to itself."""
+    try:
+        parsed = ipaddress.ip_address(address or "")
+    except ValueError:
+        return "-"
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
+    return str(parsed)

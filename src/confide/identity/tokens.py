@@ -1,0 +1,153 @@
+"""Tokens: logging in, service tokens, and who a token stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from confide.audit.recorder import Auditor
+from confide.clock import SECOND, Clock
+from confide.errors import NotFound
+from confide.identity import logins, password_rules, token_format
+from confide.identity.access import Access
+from confide.identity.authenticator import Principals
+from confide.identity.errors import InvalidLogin, InvalidToken, LoginFailed
+from confide.identity.model import Grant, NewToken, PasswordHasher, Principal, Token, User
+from confide.identity.throttle import Guesses
+from confide.server.stores import News, Store
+
+SESSION_SECONDS = 12 * 60 * 60
+
+
+class Tokens:
+    """Every act on tokens."""
+
+    def __init__(
+        self,
+        store: Store,
+        hasher: PasswordHasher,
+        *,
+        guesses: Guesses,
+        access: Access,
+        auditor: Auditor,
+        principals: Principals,
+        news: News,
+        clock: Clock,
+    ) -> None:
+        self._principals = principals
+        self._news = news
+        self._store = store
+        self._hasher = hasher
+        self._guesses = guesses
+        self._access = access
+        self._auditor = auditor
+        self._clock = clock
+
+    async def principal(self, token: str) -> Principal:
+        """Return who a token stands for now; raises `InvalidToken`, the same for every reason."""
+        hashed = token_format.token_hash(token)
+        if hashed is None:
+            raise InvalidToken
+        return (await self._principals.checked(hashed)).principal
+
+    async def login(self, login: str, password: str) -> tuple[str, int]:
+        """Begin a session; returns its token and when it ends, in microseconds.
+
+        Raises `LoginFailed`, the same and after the same time whether there is such a user, or `RateLimited`
+        before anything is looked at.
+        """
+        plain = password_rules.normal(password[: 4 * password_rules.MAX_CHARACTERS])
+        user, known = await self._user_with(login, plain)
+        expires_at = self._clock() + SESSION_SECONDS * SECOND
+        added = await self._added(user, label="login", grants=None, expires_at=expires_at, by=None, begun_with=known)
+        if added is None:
+            # Disabled, removed, or given another password while this one was looked at.
+            raise LoginFailed
+        if self._hasher.is_outdated(known):
+            await self._store.accounts.rehash(user.id, old=known, new=await self._hasher.hash(plain))
+        return added[0], expires_at
+
+    async def logout(self, *, by: Principal) -> None:
+        entry, mac = self._auditor.entry("logout", "ended", by=by, subject=f"token {by.token_id}")
+        await self._store.tokens.remove(by.token_id, of=by.user_id, entry=entry, mac=mac)
+        self._forget(by.token_id)
+
+    async def add(
+        self,
+        label: str,
+        *,
+        by: Principal,
+        login: str | None,
+        ttl_seconds: int,
+        grants: tuple[Grant, ...] | None,
+    ) -> tuple[str, Token]:
+        """Make a service token, for oneself or, as admin, for any user; its secret is told only now."""
+        await self._access.must_be_whole(by, action="add token")
+        if login not in (None, by.login):
+            await self._access.must_be_admin(by, action="add token")
+        user = await self._store.accounts.read(login or by.login)
+        if user is None:
+            raise NotFound
+        expires_at = self._clock() + ttl_seconds * SECOND
+        added = await self._added(user, label=label, grants=grants, expires_at=expires_at, by=by)
+        if added is None:
+            raise NotFound
+        return added
+
+    async def list(self, *, by: Principal) -> Sequence[Token]:
+        """List the caller's tokens, or everybody's for an admin; never their secrets."""
+        return await self._store.tokens.all(None if by.is_admin else by.user_id)
+
+    async def revoke(self, token_id: int, *, by: Principal) -> None:
+        """End a token of one's own or, as admin, anybody's; foreign is as missing."""
+        await self._access.must_be_whole(by, action="revoke token")
+        entry, mac = self._auditor.entry("revoke token", "revoked", by=by, subject=f"token {token_id}")
+        of = None if by.is_admin else by.user_id
+        if not await self._store.tokens.remove(token_id, of=of, entry=entry, mac=mac):
+            raise NotFound
+        self._forget(token_id)
+
+    async def forget_expired(self) -> None:
+        await self._store.tokens.forget_expired(before=self._clock())
+
+    def _forget(self, token_id: int) -> None:
+        self._principals.forget_token(token_id)
+        self._news.tell()
+
+    async def _added(
+        self,
+        user: User,
+        *,
+        label: str,
+        grants: tuple[Grant, ...] | None,
+        expires_at: int,
+        by: Principal | None,
+        begun_with: str | None = None,
+    ) -> tuple[str, Token] | None:
+        token = token_format.new_token()
+        hashed = token_format.token_hash(token) or b""
+        made_at, is_session = self._clock(), begun_with is not None
+        new = NewToken(hashed, user.id, is_session, label, grants, expires_at, begun_with)
+        action = "login" if is_session else "add token"
+        entry, mac = self._auditor.entry(action, "added", by=by, subject=f"user {user.login}")
+        token_id = await self._store.tokens.add(new, made_at=made_at, entry=entry, mac=mac)
+        if token_id is None:
+            return None
+        return token, Token(token_id, user.id, user.login, is_session, label, grants, made_at, expires_at)
+
+    async def _user_with(self, login: str, plain: str) -> tuple[User, str]:
+        async with self._guesses.of(login) as guess:
+            user = await self._user_of(login)
+            known = user.password if user and not user.is_disabled else None
+            is_right = await self._hasher.verify(plain, known)
+            if not is_right or user is None or known is None:
+                await self._auditor.note("login", "failed", by=None, subject=f"user {user.login}" if user else None)
+                raise LoginFailed
+            await guess.was_right()
+        return user, known
+
+    async def _user_of(self, login: str) -> User | None:
+        try:
+            return await self._store.accounts.read(logins.login(login))
+        except InvalidLogin:
+            # Nobody can have it, and nobody shall be told: it costs what any login costs.
+            return await self._store.accounts.read("")

@@ -1,0 +1,153 @@
+"""Users: who they are, what they are granted, and their passwords."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from confide.audit.recorder import Auditor
+from confide.errors import NotAllowed, NotFound
+from confide.identity import password_rules
+from confide.identity.access import Access
+from confide.identity.authenticator import Principals
+from confide.identity.errors import NoToken, PasswordMissing
+from confide.identity.model import Grant, NewUser, PasswordHasher, Principal, Role, Scope, User, UserChange
+from confide.identity.throttle import Guesses
+from confide.server.stores import News, Store
+
+ADMIN = (Grant(Role.ADMIN, Scope("*", "*")),)
+
+
+@dataclass(frozen=True, slots=True)
+class UserDraft:
+    """A user as somebody wants it added; without a password it is a service account."""
+
+    login: str
+    password: str | None = field(repr=False)
+    grants: tuple[Grant, ...]
+
+
+class Accounts:
+    """Every act on users, for admins, and a user's own password."""
+
+    def __init__(
+        self,
+        store: Store,
+        hasher: PasswordHasher,
+        *,
+        guesses: Guesses,
+        access: Access,
+        auditor: Auditor,
+        principals: Principals,
+        news: News,
+        min_password_characters: int,
+    ) -> None:
+        self._principals = principals
+        self._news = news
+        self._store = store
+        self._hasher = hasher
+        self._guesses = guesses
+        self._access = access
+        self._auditor = auditor
+        self._min_characters = min_password_characters
+
+    async def may_add_first(self) -> bool:
+        return not await self._store.accounts.has_had_user()
+
+    async def add(self, draft: UserDraft, *, by: Principal) -> int:
+        """Add a user; raises `UserExists`."""
+        await self._access.must_be_admin(by, action="add user")
+        return await self._added(draft, by=by)
+
+    async def add_first(self, draft: UserDraft) -> int:
+        """Add the first user of a store that never had one, as admin; of several at once one wins."""
+        if not await self.may_add_first():
+            raise NoToken
+        if draft.password is None:
+            raise PasswordMissing
+        user = NewUser(draft.login, ADMIN, await self._hashed(draft.password, login=draft.login))
+        entry, mac = self._auditor.entry("add user", "first", by=None, subject=f"user {draft.login}")
+        user_id = await self._store.accounts.add_first(user, entry=entry, mac=mac)
+        if user_id is None:
+            raise NoToken
+        return user_id
+
+    async def add_on_host(self, draft: UserDraft) -> int:
+        """Add a user on behalf of somebody who can open the store anyway."""
+        return await self._added(draft, by=None)
+
+    async def list(self, *, by: Principal) -> Sequence[User]:
+        await self._access.must_be_admin(by, action="list users")
+        return await self._store.accounts.all()
+
+    async def read(self, login: str, *, by: Principal) -> User:
+        await self._access.must_be_admin(by, action="read user")
+        user = await self._store.accounts.read(login)
+        if user is None:
+            raise NotFound
+        return user
+
+    async def change(
+        self,
+        login: str,
+        *,
+        by: Principal,
+        grants: tuple[Grant, ...] | None = None,
+        is_disabled: bool | None = None,
+        password: str | None = None,
+    ) -> User:
+        """Change what is given; a new password or being disabled ends the user's sessions."""
+        await self._access.must_be_admin(by, action="change user")
+        hashed = None if password is None else await self._hashed(password, login=login)
+        return await self._changed(login, UserChange(grants, is_disabled, hashed), by=by)
+
+    async def set_password_on_host(self, login: str, password: str) -> None:
+        user = await self._store.accounts.read(login)
+        if user is None:
+            raise NotFound
+        if user.password is None:
+            raise NotAllowed("That is a service account: it has tokens and no password.")
+        hashed = await self._hashed(password, login=login)
+        await self._changed(login, UserChange(password=hashed), by=None)
+
+    async def remove(self, login: str, *, by: Principal) -> None:
+        await self._access.must_be_admin(by, action="remove user")
+        entry, mac = self._auditor.entry("remove user", "removed", by=by, subject=f"user {login}")
+        user = await self._store.accounts.read(login)
+        if user is None or not await self._store.accounts.remove(login, entry=entry, mac=mac):
+            raise NotFound
+        self._forget(user.id)
+
+    async def change_own_password(self, old: str, new: str, *, by: Principal) -> None:
+        """Change the caller's own password, which must be known; ends all other sessions."""
+        await self._access.must_be_whole(by, action="change password")
+        async with self._guesses.of(by.login) as guess:
+            user = await self._store.accounts.read(by.login)
+            if not await self._hasher.verify(password_rules.normal(old), user.password if user else None):
+                await self._auditor.note("change password", "denied", by=by)
+                raise NotAllowed("The old password is wrong.")
+            await guess.was_right()
+        hashed = await self._hashed(new, login=by.login)
+        entry, mac = self._auditor.entry("change password", "changed", by=by, subject=f"user {by.login}")
+        await self._store.accounts.set_password(by.user_id, hashed, keep=by.token_id, entry=entry, mac=mac)
+        self._forget(by.user_id)
+
+    async def _added(self, draft: UserDraft, *, by: Principal | None) -> int:
+        hashed = None if draft.password is None else await self._hashed(draft.password, login=draft.login)
+        entry, mac = self._auditor.entry("add user", "added", by=by, subject=f"user {draft.login}")
+        return await self._store.accounts.add(NewUser(draft.login, draft.grants, hashed), entry=entry, mac=mac)
+
+    async def _changed(self, login: str, change: UserChange, *, by: Principal | None) -> User:
+        entry, mac = self._auditor.entry("change user", "changed", by=by, subject=f"user {login}")
+        user = await self._store.accounts.change(login, change, entry=entry, mac=mac)
+        if user is None:
+            raise NotFound
+        self._forget(user.id)
+        return user
+
+    def _forget(self, user_id: int) -> None:
+        self._principals.forget_user(user_id)
+        self._news.tell()
+
+    async def _hashed(self, password: str, *, login: str) -> str:
+        return await self._hasher.hash(password_rules.check(password, login=login, min_characters=self._min_characters))

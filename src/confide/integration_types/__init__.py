@@ -1,0 +1,1 @@
+"""Integration types: schemas, validation, defaults and secret members."""

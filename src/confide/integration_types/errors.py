@@ -1,0 +1,15 @@
+"""Expected errors of integration types."""
+
+from __future__ import annotations
+
+from confide.errors import Refusal
+
+
+class SchemaInvalid(Refusal):
+    code = "schema-invalid"
+    sentence = "That is no JSON Schema 2020-12 that is taken."
+
+
+class SchemaBroken(Refusal):
+    code = "schema-broken"
+    sentence = "The configuration breaks the schema of its integration type."

@@ -1,0 +1,111 @@
+"""Integration types: what is in force for a config, and every act on types, for admins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from confide import strict_json
+from confide.audit.recorder import Auditor
+from confide.clock import Clock
+from confide.configs.errors import TooManyRaces
+from confide.configs.model import Outcome
+from confide.crypto.model import Sealer
+from confide.errors import NotFound
+from confide.identity.access import Access
+from confide.identity.model import Principal
+from confide.integration_types.model import TypeDraft, TypeKind, TypeVersion
+from confide.integration_types.schema import Schema
+from confide.preconditions import Condition
+from confide.server.stores import News, Store
+
+MOST_RACES = 64
+
+
+
+
+
+
+class Types:
+    """Every act on types. Whoever has a grant that may cover a type sees it; only admins change it."""
+
+    def __init__(
+        self, store: Store, sealer: Sealer, *, access: Access, auditor: Auditor, news: News, clock: Clock, heard: Any
+    ) -> None:
+        self._store = store
+        self._sealer = sealer
+        self._access = access
+        self._auditor = auditor
+        self._news = news
+        self._clock = clock
+        # Tells this process what it would otherwise hear from the log a moment later.
+        self._heard = heard
+
+    async def list(self, *, by: Principal) -> list[TypeVersion]:
+        return [found for found in await self._store.types.all() if by.may_see_type(found.name)]
+
+    async def read(self, name: str, *, by: Principal) -> TypeVersion:
+        found = await self._store.types.read(name) if by.may_see_type(name) else None
+        if found is None or found.kind is TypeKind.REMOVED:
+            raise NotFound
+        return found
+
+    async def must_be_as_expected(self, name: str, *, condition: Condition) -> None:
+        """Raises `VersionConflict` where a save under the condition would."""
+        await self._current(name, condition=condition)
+
+    async def put(self, draft: TypeDraft, *, by: Principal, condition: Condition) -> tuple[Outcome, int]:
+        """Register a type or put another version of it in force; returns what it came to and its version."""
+        await self._access.must_be_admin(by, action="put type")
+        if draft.schema is not None:
+            Schema(draft.schema)
+        for _ in range(MOST_RACES):
+            current = await self._current(draft.name, condition=condition)
+            if current is not None and current.is_same(draft):
+                return Outcome.UNCHANGED, current.version
+            is_new = current is None or current.kind is TypeKind.REMOVED
+            version = self._next(draft, current, TypeKind.SAVED, by=by)
+            if await self._appended(version, action="put type", outcome="saved", by=by):
+                return Outcome.CREATED if is_new else Outcome.UPDATED, version.version
+        raise TooManyRaces(retry_after_seconds=1)
+
+    async def remove(self, name: str, *, by: Principal, condition: Condition) -> int:
+        """Let a type be as if it had never been registered; returns the version that says so."""
+        await self._access.must_be_admin(by, action="remove type")
+        for _ in range(MOST_RACES):
+            current = await self._current(name, condition=condition)
+            if current is None or current.kind is TypeKind.REMOVED:
+                raise NotFound
+            version = self._next(TypeDraft(name, None), current, TypeKind.REMOVED, by=by)
+            if await self._appended(version, action="remove type", outcome="removed", by=by):
+                return version.version
+        raise TooManyRaces(retry_after_seconds=1)
+
+    async def _current(self, name: str, *, condition: Condition) -> TypeVersion | None:
+        current = await self._store.types.read(name)
+        condition.must_hold(current.version if current is not None and current.kind is TypeKind.SAVED else None)
+        return current
+
+    def _next(self, draft: TypeDraft, current: TypeVersion | None, kind: TypeKind, *, by: Principal) -> TypeVersion:
+        number = 1 if current is None else current.version + 1
+        return TypeVersion(
+            draft.name,
+            number,
+            kind,
+            draft.schema,
+            draft.mode,
+            draft.keep,
+            saved_by=by.user_id,
+            saved_at=self._clock(),
+            note=draft.note,
+        )
+
+    async def _appended(self, new: TypeVersion, *, action: str, outcome: str, by: Principal) -> bool:
+        written = b"" if new.schema is None else strict_json.write(new.schema)
+        digest = self._sealer.mac("audit", b"%b %d %b" % (str(new.mode).encode(), new.keep, written))
+        subject = f"type {new.name} version {new.version}"
+        entry, mac = self._auditor.entry(action, outcome, by=by, subject=subject, digest=digest)
+        if not await self._store.types.append(new, entry=entry, mac=mac):
+            return False
+        self._heard(new.name)
+        self._news.tell()
+        return True

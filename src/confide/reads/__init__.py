@@ -1,0 +1,1 @@
+"""Reading the current config fast."""

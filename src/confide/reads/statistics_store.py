@@ -1,0 +1,40 @@
+"""Who read what, when last and how often, in the same words on both engines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from confide.database.engine import Engine, Many, Transaction
+from confide.names import Key
+from confide.reads.model import Reads, UsageLine
+
+ADD = """/* usage.add */
+    INSERT INTO usage (tenant, integration_type, token_id, user_id, label, last_read_at, reads)
+    VALUES ($1, $2, $3, (SELECT user_id FROM tokens WHERE id = $3), (SELECT label FROM tokens WHERE id = $3), $4, $5)
+    ON CONFLICT (tenant, integration_type, token_id) DO UPDATE SET
+        reads = usage.reads + excluded.reads,
+        last_read_at = CASE WHEN excluded.last_read_at > usage.last_read_at
+                            THEN excluded.last_read_at ELSE usage.last_read_at END
+"""
+OF = """/* usage.of */
+    SELECT n.token_id, u.login, n.label, n.last_read_at, n.reads FROM usage n LEFT JOIN users u ON u.id = n.user_id
+    WHERE n.tenant = $1 AND n.integration_type = $2 ORDER BY n.last_read_at DESC, n.token_id LIMIT $3
+"""
+
+
+class Usage:
+    """The usage ledger."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def add(self, reads: Sequence[Reads]) -> None:
+        await self._engine.transact(_add(reads))
+
+    async def of(self, key: Key, *, limit: int) -> list[UsageLine]:
+        return [UsageLine(*row) for row in await self._engine.rows(OF, *key, limit)]
+
+
+def _add(reads: Sequence[Reads]) -> Transaction[None]:
+    # In one order, whoever adds: two that add the same would wait for each other otherwise.
+    yield Many(ADD, sorted((*one.key, one.token_id, one.last_read_at, one.reads) for one in reads))

@@ -1,0 +1,1 @@
+"""Settings, wiring, workers and health."""

@@ -1,0 +1,105 @@
+"""What is done once before any process serves, and how a command on the host opens the store."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from confide.audit.recorder import Auditor
+from confide.clock import now
+from confide.crypto.envelope import TenantKeys
+from confide.crypto.errors import MasterKeyMissing
+from confide.crypto.master_keys import DESTROYED_NAME, FILE_NAME, DestroyedKeys, MasterKeys, make_file, new_master_key
+from confide.database.model import Home
+from confide.names import Key
+from confide.server.engines import open_store
+from confide.server.settings import Settings
+from confide.server.stores import Store
+from confide.telemetry.operations import SILENT, IoLog
+
+_log = logging.getLogger("confide")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What the parent process found and did before anything is served."""
+
+    home: Home
+    applied: list[str]
+    has_had_user: bool
+    made_master_keys: Path | None
+
+
+def store_of(settings: Settings, *, accepts_unsafe: bool = False, io: IoLog = SILENT) -> Store:
+    """Make the store, not yet connected; a new data folder is for its owner only.
+
+    With `accepts_unsafe`, for commands on the host, a store is taken as it is; it is never made less safe.
+    """
+    make_data_folder(settings.data)
+    return open_store(
+        settings.database_url,
+        is_unsafe=settings.unsafe_durability,
+        accepts_unsafe=accepts_unsafe,
+        pool_size=settings.pool_size,
+        io=io,
+    )
+
+
+def make_data_folder(folder: Path) -> None:
+    os.umask(0o077)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def ring_of(settings: Settings) -> MasterKeys:
+    """Read the master keys; raises `MasterKeyMissing` if there are none."""
+    if settings.master_keys is not None:
+        return MasterKeys(settings.master_keys.get_secret_value())
+    try:
+        return MasterKeys((settings.data / FILE_NAME).read_text())
+    except FileNotFoundError:
+        raise MasterKeyMissing(f"There is no {FILE_NAME} in {settings.data}.") from None
+
+
+def keys_of(settings: Settings, store: Store) -> TenantKeys:
+    destroyed = DestroyedKeys(settings.data / DESTROYED_NAME)
+    return TenantKeys(store.keys, ring=lambda: ring_of(settings), destroyed=destroyed, clock=now)
+
+
+async def prepare(settings: Settings, *, accepts_unsafe: bool = False) -> Started:
+    """Migrate, settle the epoch and make the keys, once, before any worker starts.
+
+    Raises `Unreachable`, `NewerSchema`, `UnsafeDurability` or `MasterKeyMissing`; master keys are made only
+    where the store holds nothing yet.
+    """
+    store = store_of(settings, accepts_unsafe=accepts_unsafe)
+    await store.connect()
+    try:
+        applied = await store.migrate()
+        home = await store.open()
+        made = await _made_master_keys(settings, store)
+        keys = keys_of(settings, store)
+        await keys.check_all()
+        await keys.start()
+        await _finish_destructions(store, keys)
+        return Started(home, applied, await store.accounts.has_had_user(), made)
+    finally:
+        await store.close()
+
+
+async def _finish_destructions(store: Store, keys: TenantKeys) -> None:
+    """A backup brought a destroyed tenant back: end it again, before anybody meets what does not open."""
+    auditor = Auditor(store, keys, now)
+    for tenant in await keys.undead_tenants():
+        entry, mac = auditor.entry("destroy tenant", "destroyed again", by=None, key=Key(tenant, "*"))
+        await store.keys.destroy_tenant(tenant, by=None, at=now(), entry=entry, mac=mac)
+        _log.warning("tenant %s was destroyed before this backup was restored: destroyed again", tenant)
+
+
+async def _made_master_keys(settings: Settings, store: Store) -> Path | None:
+    path = settings.data / FILE_NAME
+    if settings.master_keys is not None or path.exists() or await store.keys.all():
+        return None
+    make_file(path, [new_master_key()])
+    return path

@@ -1,0 +1,133 @@
+"""How this service is set up: every setting, its variable and its default."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from confide.telemetry.sinks import must_be_known
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+MIN_PASSWORD_CHARACTERS = 8
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """Read from `CONFIDE_*` variables; what the command line says comes before them."""
+
+    # What is wrong with a setting is said without it: it may be a password.
+    model_config = SettingsConfigDict(
+        env_prefix="CONFIDE_", extra="ignore", populate_by_name=True, frozen=True, hide_input_in_errors=True
+    )
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65_535, validation_alias=AliasChoices("CONFIDE_PORT", "APP_PORT"))
+    data: Path = Path("confide-data")
+    database: SecretStr | None = None
+    workers: int = Field(default=1, ge=1, le=64)
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    behind_tls_proxy: bool = False
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    master_keys: SecretStr | None = None
+    old_contract: bool = True
+    unsafe_durability: bool = False
+    min_password_characters: int = Field(default=MIN_PASSWORD_CHARACTERS, ge=MIN_PASSWORD_CHARACTERS, le=128)
+    pool_size: int = Field(default=8, ge=1, le=200)
+    cache_bytes: int = Field(default=128 * MIB, ge=0)
+    cache_ttl_seconds: float = Field(default=300, gt=0, le=86_400)
+    stale_reads_seconds: float = Field(default=300, ge=0, le=86_400)
+    checkpoints: Path | None = None
+    log_days: int = Field(default=365, ge=1, le=36_500)
+    metrics: Literal["closed", "open"] = "closed"
+    io_sinks: SecretStr = SecretStr("sqlite")
+    io_sample: int = Field(default=1_000, ge=0)
+    io_queue: int = Field(default=20_000, ge=1, le=10_000_000)
+    io_days: int = Field(default=7, ge=1, le=36_500)
+    io_mib: int = Field(default=256, ge=1)
+    # Read and shown in the start line, nothing else.
+    app_env: str | None = Field(default=None, validation_alias="APP_ENV")
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _writable(cls, value: Path | None) -> Path | None:
+        if value is not None and not os.access(value.absolute().parent, os.W_OK):
+            raise ValueError("a file in a folder that is there and may be written to")
+        return value
+
+    @field_validator("database")
+    @classmethod
+    def _known_engine(cls, value: SecretStr | None) -> SecretStr | None:
+        url = value.get_secret_value() if value else ""
+        if value is not None and not re.match(r"sqlite:///.|postgres(?:ql)?://.", url):
+            raise ValueError("a database URL begins with sqlite:/// or postgresql://")
+        return value
+
+    @field_validator("io_sinks")
+    @classmethod
+    def _known_sinks(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() != "off":
+            must_be_known(value.get_secret_value())
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            ipaddress.ip_network(proxy)
+        return value
+
+    @field_validator("old_contract", mode="before")
+    @classmethod
+    def _on_or_off(cls, value: object) -> object:
+        if isinstance(value, str) and value not in ("on", "off"):
+            raise ValueError("on or off")
+        return {"on": True, "off": False}.get(value, value) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @property
+    def database_url(self) -> str:
+        if self.database is not None:
+            return self.database.get_secret_value()
+        return f"sqlite:///{self.data / 'confide.db'}"
+
+    @property
+    def checkpoints_file(self) -> Path:
+        return self.checkpoints or self.data / "checkpoints.jsonl"
+
+    @property
+    def io_folder(self) -> Path:
+        return self.data / "io"
+
+    @property
+    def is_io_off(self) -> bool:
+        """Whether no I/O event is noted at all; without any sink they are still counted."""
+        return self.io_sinks.get_secret_value() == "off"
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host in LOOPBACK or self.host.startswith("127.")
+
+    @property
+    def is_for_this_machine(self) -> bool:
+        """Whether whoever comes is on this machine: loopback, and no proxy said to be in front."""
+        return self.is_loopback and not self.behind_tls_proxy and not self.trusted_proxies
+
+    @property
+    def has_tls(self) -> bool:
+        return self.tls_cert is not None and self.tls_key is not None
+
+
+def variable(name: str) -> str:
+    """The variable of a setting, as `--help` says it."""
+    return f"CONFIDE_{name.upper()}"

@@ -1,1 +1,0 @@
-"""Where everything lies, twice: SQLite and PostgreSQL behind one contract."""

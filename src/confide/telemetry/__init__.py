@@ -1,0 +1,1 @@
+"""I/O events, sinks, report, metrics and logs."""

@@ -1,0 +1,102 @@
+"""A request from when its head was read until its answer is handed over: what it is done under, and what it leaves."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from http import HTTPStatus
+from time import monotonic_ns
+from types import TracebackType
+from typing import Self
+
+from confide.context import ANSWER_SECONDS, Caller, answer_by, caller
+from confide.identity.model import Principal
+from confide.telemetry import request_log
+from confide.telemetry.operations import IoLog, origin
+
+# W3C Trace Context, 3.2: version, trace, the caller's span, flags; only a later version may say more after them.
+_TRACEPARENT = re.compile(
+    r"(?:00-(?!.{53})|(?!00|ff)[0-9a-f]{2}-)(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?"
+)
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+OTHER = "other"
+
+
+class Traffic:
+    """Requests by route and status; plain integers, as in reading."""
+
+    def __init__(self) -> None:
+        self.requests: dict[tuple[str, str], int] = {}
+
+    def note(self, route: str, status: int) -> None:
+        counted = route, str(status)
+        self.requests[counted] = self.requests.get(counted, 0) + 1
+
+
+class UnderWay:
+    """While this lasts, whatever is done is done for the request; then all that is left of it is written down."""
+
+    def __init__(
+        self, method: str, path: str, *, io: IoLog, traffic: Traffic, address: str | None, traceparent: str | None
+    ) -> None:
+        self.request_id = secrets.token_hex(8)
+        # As the API calls it, with names in braces; where nothing is there, there is no route.
+        self.route = OTHER
+        self.status = 0
+        self.sent_bytes = 0
+        # When the last bytes of the answer were handed over: before that nobody can have seen them.
+        self.ended: int | None = None
+        self.who: Principal | None = None
+        self.is_stream = False
+        self.is_logged = True
+        self._method = method
+        self._path = path
+        self._io = io
+        self._traffic = traffic
+        trace = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
+        trace_id, parent_span = trace.groups() if trace else (None, None)
+        self._origin = io.begin(self.request_id, trace_id=trace_id, parent_span=parent_span)
+        self._caller = Caller(address, self.request_id)
+
+    def __enter__(self) -> Self:
+        self._began = monotonic_ns()
+        self._kept = (
+            caller.set(self._caller),
+            answer_by.set(time.monotonic() + ANSWER_SECONDS),
+            origin.set(self._origin),
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        was_caller, was_due, was_origin = self._kept
+        caller.reset(was_caller)
+        answer_by.reset(was_due)
+        origin.reset(was_origin)
+        method = self._method if self._method in _METHODS else OTHER
+        route = f"{method} {self.route}"
+        self._traffic.note(route, self.status)
+        outcome = str(self.status) if self.status else "Disconnected"
+        operation = f"stream {route}" if self.is_stream else f"request {route}"
+        # A stream lasts until somebody ends it, however long nothing was sent.
+        ended = None if self.is_stream else self.ended
+        self._io.end(self._origin, operation, self._began, outcome=outcome, amount=self.sent_bytes, ended=ended)
+        if self.is_logged or self.status >= HTTPStatus.BAD_REQUEST:
+            request_log.note(
+                self._method,
+                self._path,
+                self.status,
+                began=self._began,
+                request_id=self.request_id,
+                trace_id=self._origin.trace_id,
+                who=self.who,
+            )
+
+
+def is_asked_by(who: Principal) -> None:
+    """What is done from now on for the request under way is done for that user."""
+    of = origin.get()
+    if of is not None:
+        of.user_id = who.user_id
