@@ -18,6 +18,6 @@ Clock = Callable[[], int]
 SECOND = 1_000_000
 
 
-def running_time() -> float:
+def boottime() -> float:
     """Seconds on a clock that nobody sets, and that goes on while the machine or the process sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -6,7 +6,7 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from confide.errors import Unreachable
+from confide.errors import DatabaseUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +22,16 @@ caller: ContextVar[Caller] = ContextVar("caller", default=Caller(None, "-"))  # 
 
 
 # When, on the monotonic clock, the request under way must have its answer; None where nobody waits.
-answer_by: ContextVar[float | None] = ContextVar("answer_by", default=None)
+deadline: ContextVar[float | None] = ContextVar("answer_by", default=None)
 
 
 ANSWER_SECONDS = 2.0
 
 
-def seconds_left() -> float:
-    """How long the store may take now; raises `Unreachable` if the request's time is over."""
-    until = answer_by.get()
+def remaining_seconds() -> float:
+    """How long the store may take now; raises `DatabaseUnavailable` if the request's time is over."""
+    until = deadline.get()
     left = ANSWER_SECONDS if until is None else until - time.monotonic()
     if left <= 0:
-        raise Unreachable
+        raise DatabaseUnavailable
     return left
-
-

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Violation:
     """One place of a body that is not allowed: where and why, never what."""
 
     pointer: str
@@ -18,7 +18,7 @@ class Fault:
         return {"pointer": self.pointer, "code": self.code, "detail": self.detail}
 
 
-class Refusal(Exception):  # noqa: N818 - a refusal is an expected no, not an error
+class ServiceError(Exception):
     """An expected no. `code` is stable; the sentence never repeats what the caller sent."""
 
     code: ClassVar[str]
@@ -28,13 +28,13 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an expected no, not an er
         self,
         detail: str | None = None,
         *,
-        faults: tuple[Fault, ...] = (),
+        violations: tuple[Violation, ...] = (),
         retry_after_seconds: int | None = None,
         current_version: int | None = None,
     ) -> None:
         super().__init__(detail or self.sentence)
         self.detail = detail or self.sentence
-        self.faults = faults
+        self.violations = violations
         self.retry_after_seconds = retry_after_seconds
         self.current_version = current_version
 
@@ -42,207 +42,125 @@ class Refusal(Exception):  # noqa: N818 - a refusal is an expected no, not an er
 # The bytes are not what they claim to be.
 
 
-class JsonInvalid(Refusal):
+class JsonInvalid(ServiceError):
     code = "json-invalid"
     sentence = "The body is not valid JSON."
 
 
-class JsonEncoding(Refusal):
+class JsonEncoding(ServiceError):
     code = "json-encoding"
     sentence = "The body is not UTF-8."
 
 
-class JsonSurrogate(Refusal):
+class JsonSurrogate(ServiceError):
     code = "json-surrogate"
     sentence = "The body holds half of a surrogate pair, which is no character."
 
 
-class JsonDuplicateKey(Refusal):
+class JsonDuplicateKey(ServiceError):
     code = "json-duplicate-key"
     sentence = "An object of the body has the same member twice."
 
 
-class NotAnObject(Refusal):
+class NotAnObject(ServiceError):
     code = "not-an-object"
     sentence = "The body must be a JSON object."
 
 
-class UnknownMember(Refusal):
+class UnknownMember(ServiceError):
     code = "unknown-member"
     sentence = "The body has a member that this call does not know."
 
 
-
-
-
-
-
-
-
-
-
-
-class InvalidCursor(Refusal):
+class InvalidCursor(ServiceError):
     code = "invalid-cursor"
     sentence = "That is no place in this list."
 
 
-
-
-class PreconditionInvalid(Refusal):
+class PreconditionInvalid(ServiceError):
     code = "precondition-invalid"
     sentence = "The condition is not written as RFC 9110 says."
-
-
-
-
 
 
 # Who is asking, and may they?
 
 
-
-
-
-
-
-
-class NotAllowed(Refusal):
+class NotAllowed(ServiceError):
     code = "not-allowed"
     sentence = "Your role does not allow this."
 
 
-class NotFound(Refusal):
+class NotFound(ServiceError):
     code = "not-found"
     sentence = "There is nothing here."
-
-
 
 
 # How the request was sent.
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 # What is stored says no.
 
 
-class VersionConflict(Refusal):
+class VersionConflict(ServiceError):
     code = "version-conflict"
     sentence = "The config is not in the state that the condition names; nothing was stored."
-
-
-
-
-
-
-
-
 
 
 # Well-formed, but not allowed.
 
 
-class InvalidName(Refusal):
+class InvalidName(ServiceError):
     code = "invalid-name"
     sentence = "A name has 1 to 128 of A-Z a-z 0-9 . _ - and begins and ends with a letter or digit."
 
 
-
-
-
-
-class InvalidBody(Refusal):
+class InvalidBody(ServiceError):
     code = "invalid-body"
     sentence = "The body is not what this call needs."
 
 
-
-
-class JsonNul(Refusal):
+class JsonNul(ServiceError):
     code = "json-nul"
     sentence = "The character NUL is not allowed."
 
 
-class NumberOutOfRange(Refusal):
+class NumberOutOfRange(ServiceError):
     code = "number-out-of-range"
     sentence = "A number cannot be kept exactly as it was sent."
 
 
-class TooDeep(Refusal):
+class TooDeep(ServiceError):
     code = "too-deep"
     sentence = "The body has more than 32 levels."
 
 
-class TooManyMembers(Refusal):
+class TooManyMembers(ServiceError):
     code = "too-many-members"
     sentence = "An object has more than 2,000 members."
 
 
-class KeyTooLong(Refusal):
+class KeyTooLong(ServiceError):
     code = "key-too-long"
     sentence = "A member name is longer than 256 bytes."
 
 
-class StringTooLong(Refusal):
+class StringTooLong(ServiceError):
     code = "string-too-long"
     sentence = "A string is longer than 64 KiB."
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 # Not now.
 
 
-class Busy(Refusal):
+class Busy(ServiceError):
     code = "busy"
     sentence = "Too much work is waiting; try again."
 
 
-
-
-class StoreUnavailable(Refusal):
+class StoreUnavailable(ServiceError):
     code = "store-unavailable"
     sentence = "The store does not answer; try again. A save in flight may or may not have happened."
 
 
-
-
-
-
-
-
-class Unreachable(Exception):  # noqa: N818 - as above
+class DatabaseUnavailable(Exception):
     """The store does not answer, or not in time."""

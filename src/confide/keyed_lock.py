@@ -12,10 +12,10 @@ from confide.errors import Busy
 
 K = TypeVar("K", bound=Hashable)
 
-MOST_YIELDED_SECONDS = 0.1
+MAX_BACKOFF_SECONDS = 0.1
 
 
-class Line:
+class LockQueue:
     """Those who wait for one thing; it lasts as long as anybody does."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Line:
         """
         if self._has_rivals:
             pause = random.uniform(0, 2 * self._last_seconds)  # noqa: S311 - fairness, not secrecy
-            await asyncio.sleep(min(pause, MOST_YIELDED_SECONDS))
+            await asyncio.sleep(min(pause, MAX_BACKOFF_SECONDS))
 
     def note(self, version: int, *, seconds: float, races_lost: int) -> None:
         """Remember how a turn went; a version that is not the next one was made by a rival."""
@@ -42,16 +42,16 @@ class Line:
         self._last_version, self._last_seconds = version, seconds
 
 
-class Lines(Generic[K]):
+class KeyedLock(Generic[K]):
     """One line for each thing that somebody waits for; raises `Busy` where too many do."""
 
-    def __init__(self, *, most_in_line: int) -> None:
-        self._most = most_in_line
-        self._lines: dict[K, Line] = {}
+    def __init__(self, *, max_queued: int) -> None:
+        self._most = max_queued
+        self._lines: dict[K, LockQueue] = {}
 
     @asynccontextmanager
-    async def of(self, key: K) -> AsyncIterator[Line]:
-        line = self._lines.setdefault(key, Line())
+    async def of(self, key: K) -> AsyncIterator[LockQueue]:
+        line = self._lines.setdefault(key, LockQueue())
         if line.waiting >= self._most:
             raise Busy(retry_after_seconds=1)
         line.waiting += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from confide.errors import Fault, InvalidName
+from confide.errors import InvalidName, Violation
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 
@@ -31,9 +31,5 @@ def key(tenant: Any, integration_type: Any) -> Key:
         try:
             found.append(name(value))
         except InvalidName:
-            raise InvalidName(faults=(Fault(f"/{what}", InvalidName.code, InvalidName.sentence),)) from None
+            raise InvalidName(violations=(Violation(f"/{what}", InvalidName.code, InvalidName.sentence),)) from None
     return Key(*found)
-
-
-
-

@@ -23,7 +23,7 @@ class Condition:
     match: tuple[str, ...] | None = None
     must_be_new: bool = False
 
-    def must_hold(self, version: int | None) -> None:
+    def require(self, version: int | None) -> None:
         """Raise `VersionConflict` unless it holds of the current version; None if missing or retired."""
         if self.must_be_new and version is not None:
             raise VersionConflict(current_version=version)

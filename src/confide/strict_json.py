@@ -10,7 +10,6 @@ from typing import Any
 
 from confide.configs.errors import DocumentTooLarge
 from confide.errors import (
-    Fault,
     JsonDuplicateKey,
     JsonEncoding,
     JsonInvalid,
@@ -19,10 +18,11 @@ from confide.errors import (
     KeyTooLong,
     NotAnObject,
     NumberOutOfRange,
-    Refusal,
+    ServiceError,
     StringTooLong,
     TooDeep,
     TooManyMembers,
+    Violation,
 )
 
 Json = dict[str, Any]
@@ -189,7 +189,9 @@ def _walk(document: Json) -> Iterator[tuple[tuple[str | int, ...], Any]]:
             waiting.extend(((*path, part), child) for part, child in inside)
 
 
-def _check_text(text: str, path: tuple[str | int, ...], limit: int, too_long: type[Refusal], *, escapes: bool) -> None:
+def _check_text(
+    text: str, path: tuple[str | int, ...], limit: int, too_long: type[ServiceError], *, escapes: bool
+) -> None:
     if escapes:
         if "\0" in text:
             raise _at(path, JsonNul)
@@ -201,5 +203,5 @@ def _check_text(text: str, path: tuple[str | int, ...], limit: int, too_long: ty
         raise _at(path, too_long)
 
 
-def _at(path: tuple[str | int, ...], refusal: type[Refusal]) -> Refusal:
-    return refusal(faults=(Fault(pointer(path), refusal.code, refusal.sentence),))
+def _at(path: tuple[str | int, ...], refusal: type[ServiceError]) -> ServiceError:
+    return refusal(violations=(Violation(pointer(path), refusal.code, refusal.sentence),))

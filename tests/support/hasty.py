@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from confide.configs.postgresql_store import PostgresConfigs
-from confide.configs.sqlite_store import SqliteConfigs
+from confide.configs.postgresql_store import PostgresqlConfigStore
+from confide.configs.sqlite_store import SqliteConfigStore
 
 LATE_SECONDS = 0.2
 _running: set[asyncio.Task[Any]] = set()
@@ -28,7 +28,7 @@ def make_hasty(kind: type[Any]) -> None:
     kind.append = append
 
 
-for engine in (SqliteConfigs, PostgresConfigs):
+for engine in (SqliteConfigStore, PostgresqlConfigStore):
     make_hasty(engine)
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from confide.crypto.model import SealContext
+from confide.crypto.model import EncryptionContext
 from confide.names import Key
 from confide.server.wiring import parts_of
 from support.house import settings_for
@@ -38,7 +38,7 @@ async def versions_in(data: Path, database: str | None) -> dict[Key, list[dict[s
             if body is None:
                 history.append(None)
                 continue
-            plain = await parts.keys.open(bytes(body), SealContext(key, version, kind))
+            plain = await parts.keys.open(bytes(body), EncryptionContext(key, version, kind))
             history.append(json.loads(plain))
     return found
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from confide.caching.lease import Lease
-from confide.caching.memory import Memory
+from confide.caching.memory import BoundedMemory
 from confide.changes.model import Change, Position
-from confide.changes.subscriber import Listener
-from confide.changes.watch import Watching
-from confide.configs.model import OpenedConfig
-from confide.errors import Unreachable
-from confide.identity.authenticator import Principals
-from confide.integration_types.active import TypesInForce
+from confide.changes.subscriber import ChangeSubscriber
+from confide.changes.watch import WatchHub
+from confide.configs.model import DecryptedConfig
+from confide.errors import DatabaseUnavailable
+from confide.identity.authenticator import Authenticator
+from confide.integration_types.active import ActiveIntegrationTypes
 from confide.names import Key
 from confide.reads.cache import Cache, Current, Flight, Rendering
 
@@ -26,7 +26,7 @@ STALE_SECONDS = 1.0
 class Answer:
     """A prepared answer that says which version it is."""
 
-    def __init__(self, config: OpenedConfig) -> None:
+    def __init__(self, config: DecryptedConfig) -> None:
         self.version, self.size, self.is_over = config.version, 100, False
 
 
@@ -49,7 +49,7 @@ class Log:
 
     async def read(self) -> list[Change]:
         if self.is_cut:
-            raise Unreachable
+            raise DatabaseUnavailable
         new, self.heard = self.committed[self.heard :], len(self.committed)
         return [Change(Position(0, 1), "saved", *key, version, None) for _, key, version in new]
 
@@ -81,24 +81,24 @@ class Process:
     kind: type[Cache]
     chance: random.Random
     clock: list[float]
-    faults: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
     answered: int = 0
 
     def __post_init__(self) -> None:
         self.log = Log()
         self.lease = Lease()
-        self.memory: Memory[Any] = Memory(3_000)
+        self.memory: BoundedMemory[Any] = BoundedMemory(3_000)
         self.cache = self.kind(self.memory, self.lease, prepare=Answer, ttl_seconds=50)
-        principals = Principals(None, self.memory, self.lease, clock=lambda: 0, ttl_seconds=50)  # type: ignore[arg-type]
-        types = TypesInForce(None, self.memory, self.lease)  # type: ignore[arg-type]
-        self.listener = Listener(
+        authenticator = Authenticator(None, self.memory, self.lease, clock=lambda: 0, ttl_seconds=50)  # type: ignore[arg-type]
+        types = ActiveIntegrationTypes(None, self.memory, self.lease)  # type: ignore[arg-type]
+        self.listener = ChangeSubscriber(
             self.log,
             lease=self.lease,
             memory=self.memory,
             cache=self.cache,
-            principals=principals,
+            authenticator=authenticator,
             types=types,
-            watching=Watching(None, principals, write=repr),  # type: ignore[arg-type]
+            watching=WatchHub(None, authenticator, write=repr),  # type: ignore[arg-type]
         )
         self.flights: list[Fill] = []
         self.least = dict.fromkeys(KEYS, 0)  # what this process has answered or saved must not be undone
@@ -112,7 +112,7 @@ class Process:
         acts += [self.save, self.evict, self.read, self.read, self.read]
         for _ in range(steps):
             self.chance.choice(acts)()
-        return self.faults
+        return self.violations
 
     def rival(self) -> None:
         self.log.commit(self.chance.choice(KEYS), self.now)
@@ -165,7 +165,7 @@ class Process:
             return
         least = max(self.least[key], self.log.newest(key, before=self.now - STALE_SECONDS))
         if entry.version < least:
-            self.faults.append(f"at {self.now:.2f} {key} was answered with {entry.version}, and {least} was known")
+            self.violations.append(f"at {self.now:.2f} {key} was answered with {entry.version}, and {least} was known")
         self.least[key] = max(self.least[key], entry.version)
         self.answered += 1
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from confide.errors import Unreachable
+from confide.errors import DatabaseUnavailable
 from confide.names import Key
 from confide.server.engines import open_store
-from confide.server.stores import News
+from confide.server.stores import ChangeFeed
 from support.fleet import Caller, merges
 from support.house import settings_for
 from support.processes import Service
@@ -52,12 +52,12 @@ async def observed(services: list[Service], token: str, key: Key, *, seconds: fl
     return seen
 
 
-async def _watch(news: News, seen: Seen, services: list[Service], *, token: str, key: Key) -> None:
+async def _watch(news: ChangeFeed, seen: Seen, services: list[Service], *, token: str, key: Key) -> None:
     async with asyncio.TaskGroup() as asking:
         while True:
             try:
                 changes = [change for change in await news.read() if change.key == key]
-            except Unreachable:
+            except DatabaseUnavailable:
                 changes = []
             for change in changes:
                 seen.changes += 1

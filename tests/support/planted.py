@@ -8,8 +8,8 @@ from typing import Any
 
 from confide.caching.lease import Lease
 from confide.changes.model import Change, Position
-from confide.changes.subscriber import Listener
-from confide.changes.watch import Watching
+from confide.changes.subscriber import ChangeSubscriber
+from confide.changes.watch import WatchHub
 from confide.changes.watchers import Watcher
 from confide.configs import postgresql_store
 from confide.database.sqlite.engine import SqliteEngine
@@ -26,7 +26,7 @@ def without_news() -> None:
     def tell_of(self: Any, change: Change) -> None:
         """Nothing."""
 
-    Listener._tell_of = tell_of  # type: ignore[method-assign]
+    ChangeSubscriber._tell_of = tell_of  # type: ignore[method-assign]
 
 
 def by_id() -> None:
@@ -35,29 +35,29 @@ def by_id() -> None:
         SELECT xid::text::bigint, id, kind, tenant, integration_type, version, subject FROM changes
         WHERE $1::text <> '' AND id > $2::bigint ORDER BY id LIMIT $3
     """
-    bounds = postgresql_store.PostgresConfigs.bounds
+    bounds = postgresql_store.PostgresqlConfigStore.bounds
 
     async def by_number(self: Any) -> Any:
         ((last,),) = await self._engine.rows("SELECT coalesce(max(id), 0) FROM changes")
         known = await bounds(self)
         return known._replace(now=Position(0, last))
 
-    postgresql_store.PostgresConfigs.bounds = by_number  # type: ignore[method-assign]
+    postgresql_store.PostgresqlConfigStore.bounds = by_number  # type: ignore[method-assign]
     Position.__gt__ = lambda self, other: self[1] > other[1]  # type: ignore[assignment, method-assign]
 
 
 def position_first() -> None:
     """The watch says that it has come so far before it has said what happened there."""
-    next_for = Watching.next_for
+    next_for = WatchHub.next_for
 
-    async def moved(self: Watching, watcher: Watcher) -> Any:
+    async def moved(self: WatchHub, watcher: Watcher) -> Any:
         found, position = await next_for(self, watcher)
         if not found:
             return found, position
         place = found[-1].written.split(b"\n", 1)[0]
         return [found[0]._replace(written=place + b"\n\n" + found[0].written), *found[1:]], position
 
-    Watching.next_for = moved  # type: ignore[method-assign]
+    WatchHub.next_for = moved  # type: ignore[method-assign]
 
 
 def talkative_events() -> None:

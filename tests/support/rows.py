@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from confide.audit.model import AuditEntry
-from confide.configs.model import Kind, NewVersion, Replay
+from confide.configs.model import IdempotencyRecord, Kind, NewVersion
 from confide.names import Key
 from confide.server.engines import open_store
 from confide.server.settings import Settings
@@ -19,7 +19,7 @@ def version(number: int, *, key: Key = KEY, body: bytes | None = b"sealed", key_
     return NewVersion(key, number, kind, key_id, body, saved_by=1, saved_at=number)
 
 
-async def append(store: Store, new: NewVersion, replay: Replay | None = None) -> bool:
+async def append(store: Store, new: NewVersion, replay: IdempotencyRecord | None = None) -> bool:
     return await store.configs.append(new, entry=ENTRY, mac=MAC, replay=replay)
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from confide.configs.save import Configs
+from confide.configs.save import ConfigWriter
 
-save = Configs.save
+save = ConfigWriter.save
 
 
-async def talkative(self: Configs, draft: Any, **more: Any) -> Any:
+async def talkative(self: ConfigWriter, draft: Any, **more: Any) -> Any:
     logging.getLogger("confide").info("saving %s", draft.configuration)
     return await save(self, draft, **more)
 
 
-Configs.save = talkative  # type: ignore[method-assign]
+ConfigWriter.save = talkative  # type: ignore[method-assign]
 
 if __name__ == "__main__":
     from confide.cli import main

@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 30.0
 
 
 @dataclass
-class Told:
+class WatchEvent:
     """What one watcher heard of one change."""
 
     position: tuple[int, ...]
@@ -39,7 +39,7 @@ class Watcher:
     chance: random.Random
     tenant: str
     cuts: int
-    told: list[Told] = field(default_factory=list)
+    told: list[WatchEvent] = field(default_factory=list)
     newest: dict[Key, int] = field(default_factory=dict)
     reconnects: int = 0
     last_id: str | None = None
@@ -72,7 +72,7 @@ class Watcher:
                 if block.event in ("saved", "retired"):
                     data = block.data
                     key = Key(data["tenant"], data["integration_type"])
-                    self.told.append(Told(_order(block.id or ""), key, data["version"]))
+                    self.told.append(WatchEvent(_order(block.id or ""), key, data["version"]))
                     self.newest[key] = data["version"]
 
 
@@ -80,7 +80,7 @@ def _order(position: str) -> tuple[int, ...]:
     return tuple(int(part) for part in position.split(".")[1:])
 
 
-def faults(watchers: Sequence[Watcher], saved: dict[Key, int]) -> list[str]:
+def violations(watchers: Sequence[Watcher], saved: dict[Key, int]) -> list[str]:
     """What was told out of order, twice, not at all, or to the wrong one; `saved` are the versions there are."""
     found = []
     for number, watcher in enumerate(watchers):

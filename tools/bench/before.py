@@ -20,7 +20,10 @@ SEED = """
 import asyncio, json, sys
 sys.path[:0] = [f"{sys.argv[1]}/{part}" for part in ("src", "tests", "tools/bench")]
 from pathlib import Path
-from confide.settings import Settings
+try:
+    from confide.server.settings import Settings
+except ImportError:  # before the packages were named for features
+    from confide.settings import Settings
 from seeds import seed
 settings = Settings(data=Path(sys.argv[2]), database=sys.argv[3] or None, unsafe_durability=True)
 made = asyncio.run(seed(settings, int(sys.argv[4])))

@@ -19,7 +19,7 @@ from track import Track
 
 import service
 from confide.database.engine import Many, Transaction
-from confide.database.log import AUDIT, audit_args
+from confide.database.log import AUDIT, audit_values
 from confide.server.wiring import parts_of
 
 CHECKED = 100_000
@@ -132,7 +132,7 @@ async def _proven(seeded: Seeded) -> tuple[float, float]:
         services, rows = parts.services, []
         for version in range(ENTRIES):
             entry, mac = services.configs._auditor.entry("save", "updated", by=None, key=key(0), version=version)
-            rows.append((*audit_args(entry, mac=mac), version))
+            rows.append((*audit_values(entry, mac=mac), version))
 
         def inserted() -> Transaction[None]:
             yield Many(AUDIT, rows)

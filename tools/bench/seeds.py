@@ -9,7 +9,7 @@ from typing import Any
 from confide.clock import now
 from confide.configs.model import Kind, NewVersion
 from confide.configs.store import APPEND, saved_args
-from confide.crypto.model import SealContext
+from confide.crypto.model import EncryptionContext
 from confide.database.engine import Many, Transaction
 from confide.identity import model
 from confide.identity.model import NewUser
@@ -71,7 +71,7 @@ async def _row(parts: Parts, at: Key, keys: dict[str, bytes]) -> tuple[Any, ...]
         keys.clear()  # tenants come one after the other
         keys[at.tenant] = await parts.keys.key_for_saving(at.tenant, None)
     key_id = keys[at.tenant]
-    body = parts.keys.seal(CONFIGURATION, SealContext(at, 1, Kind.SAVED), key_id=key_id)
+    body = parts.keys.seal(CONFIGURATION, EncryptionContext(at, 1, Kind.SAVED), key_id=key_id)
     new = NewVersion(at, 1, Kind.SAVED, key_id, body, saved_by=1, saved_at=now())
     return saved_args(new)
 

@@ -51,7 +51,10 @@ def asgi_frame(folder: Path, seeded: Seeded) -> Iterator[tuple[int, int]]:
         "CONFIDE_UNSAFE_DURABILITY": "true",
     }
     with running(
-        [*command, "--factory", "confide.server.supervisor:application"], port=port, log=folder / "asgi-frame.log", env=env
+        [*command, "--factory", "confide.server.supervisor:application"],
+        port=port,
+        log=folder / "asgi-frame.log",
+        env=env,
     ) as pid:
         _until_ready(port)
         yield pid, port

@@ -23,7 +23,7 @@ def link(before: bytes, number: int, entry: bytes, mac: bytes) -> bytes:
     return hashlib.sha256(head + entry + mac).digest()
 
 
-class Linked(NamedTuple):
+class ChainedEntry(NamedTuple):
     """One entry in its place of the chain; without an entry where that is gone."""
 
     number: int
@@ -51,7 +51,7 @@ def signed_bytes(number: int, link_: bytes, at: int) -> bytes:
     return b"confide checkpoint 1\n%d\n%b\n%d\n" % (number, link_.hex().encode(), at)
 
 
-class Bad(NamedTuple):
+class ChainBreak(NamedTuple):
     """The first entry that is not as it was, by its number, and what is wrong there."""
 
     number: int
@@ -75,18 +75,18 @@ class ChainCheck:
     ) -> None:
         self.number = number
         self.link = before
-        self.bad: Bad | None = None
+        self.bad: ChainBreak | None = None
         self._checkpoints = checkpoints
         self._mac = mac
 
-    def follow(self, entries: Iterable[Linked | None]) -> bool:
+    def follow(self, entries: Iterable[ChainedEntry | None]) -> bool:
         """Go on with more entries; None is a line that holds none. False once something is wrong."""
         number, before, mac = self.number, self.link, self._mac
         for found in entries:
             number += 1
             why = None
             if found is None:
-                self.bad = Bad(number, "its line is no entry of an export")
+                self.bad = ChainBreak(number, "its line is no entry of an export")
                 return False
             if found.number != number:
                 why = "an entry is missing, or stands in another's place"
@@ -99,20 +99,20 @@ class ChainCheck:
             elif number in self._checkpoints and self._checkpoints[number].link != found.link:
                 why = "the chain was made anew: it is not the one that was signed here"
             if why is not None:
-                self.bad = Bad(number, why)
+                self.bad = ChainBreak(number, why)
                 return False
             before = found.link
             self.number, self.link = number, before
         return True
 
-    def end(self) -> Bad | None:
+    def end(self) -> ChainBreak | None:
         """Nothing more comes: what was signed must have been there."""
         if self.bad is None and (last := max(self._checkpoints, default=0)) > self.number:
-            self.bad = Bad(self.number + 1, f"the end is missing: {last:,} entries were signed")
+            self.bad = ChainBreak(self.number + 1, f"the end is missing: {last:,} entries were signed")
         return self.bad
 
 
-def write_line(found: Linked) -> bytes:
+def write_line(found: ChainedEntry) -> bytes:
     """One entry of an export, as it is read back without looking into the entry."""
     return b'{"number":%d,"link":"%b","mac":"%b","entry":%b}' % (
         found.number,
@@ -122,14 +122,14 @@ def write_line(found: Linked) -> bytes:
     )
 
 
-def read_line(line: bytes) -> Linked | None:
+def read_line(line: bytes) -> ChainedEntry | None:
     """Read a line of an export; None if it is none."""
     parts = _LINE.fullmatch(line)
     if parts is None:
         return None
     number, link_, mac, entry = parts.groups()
     whole = None if entry == b"null" else entry
-    return Linked(int(number), bytes.fromhex(link_.decode()), whole, bytes.fromhex(mac.decode()))
+    return ChainedEntry(int(number), bytes.fromhex(link_.decode()), whole, bytes.fromhex(mac.decode()))
 
 
 def checkpoint_json(checkpoint: Checkpoint) -> dict[str, Any]:

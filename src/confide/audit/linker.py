@@ -7,10 +7,10 @@ import logging
 import time
 
 from confide.audit.chain import Checkpoint, signed_bytes
-from confide.audit.model import Witness
+from confide.audit.checkpoint_file import CheckpointFile
 from confide.clock import Clock
-from confide.crypto.model import Sealer
-from confide.errors import Busy, Unreachable
+from confide.crypto.envelope import EnvelopeEncryption
+from confide.errors import Busy, DatabaseUnavailable
 from confide.server.stores import Store
 
 LINK_SECONDS = 0.4
@@ -19,10 +19,10 @@ CHECKPOINT_SECONDS = 60.0
 _log = logging.getLogger("confide")
 
 
-class Chain:
+class ChainLinker:
     """Links what was written to the audit, within a second; one process at a time does, whichever comes first."""
 
-    def __init__(self, store: Store, sealer: Sealer, *, clock: Clock, witness: Witness) -> None:
+    def __init__(self, store: Store, sealer: EnvelopeEncryption, *, clock: Clock, witness: CheckpointFile) -> None:
         self._store = store
         self._sealer = sealer
         self._clock = clock
@@ -40,7 +40,7 @@ class Chain:
                 await self.link()
                 if (self._is_to_sign or self._unwritten) and time.monotonic() - self._signed_at > CHECKPOINT_SECONDS:
                     await self.sign()
-            except (Unreachable, Busy) as error:
+            except (DatabaseUnavailable, Busy) as error:
                 _log.warning("the audit's chain waits for the store: %s", error or "no answer in time")
             except Exception:  # noqa: BLE001 - linking must go on
                 _log.exception("a bug, met while linking the audit")
@@ -91,7 +91,3 @@ class Chain:
                     raise
                 _log.error("the second place of the audit's checkpoints takes nothing, and is tried again: %s", error)
                 return
-
-
-
-

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
-from confide.audit.chain import Checkpoint
 from confide.changes.model import Position
 from confide.identity.model import Scope
 from confide.names import Key
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
-
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +59,10 @@ class AuditFilter(NamedTuple):
     until: int | None = None
 
 
-class AuditLine(NamedTuple):
+class ListedEntry(NamedTuple):
     """One entry of the audit as it is shown: with its number, the login of who acted, and the change it explains."""
 
     number: int
     entry: AuditEntry
     login: str | None
     position: Position | None
-
-
-class Witness(Protocol):
-    """A second place for checkpoints, apart from the store."""
-
-    def append(self, checkpoint: Checkpoint) -> None: ...
-
-    def read(self) -> list[Checkpoint]: ...

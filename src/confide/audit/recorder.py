@@ -5,16 +5,16 @@ from __future__ import annotations
 from confide.audit.model import AuditEntry
 from confide.clock import Clock
 from confide.context import caller
-from confide.crypto.model import Sealer
+from confide.crypto.envelope import EnvelopeEncryption
 from confide.identity.model import Principal
 from confide.names import Key
 from confide.server.stores import Store
 
 
-class Auditor:
+class AuditRecorder:
     """Says who did what to what, when, from where, with which result; never a value."""
 
-    def __init__(self, store: Store, sealer: Sealer, clock: Clock) -> None:
+    def __init__(self, store: Store, sealer: EnvelopeEncryption, clock: Clock) -> None:
         self._store = store
         self._sealer = sealer
         self._clock = clock

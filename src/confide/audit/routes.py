@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import PlainTextResponse
 
 from confide.audit import chain
-from confide.audit.model import AuditFilter, AuditLine
+from confide.audit.model import AuditFilter, ListedEntry
 from confide.audit.shapes import AuditList, CheckpointList, ProofShape
 from confide.audit.verification import Proof
 from confide.configs.routes import limit_of
@@ -25,7 +25,7 @@ from confide.web.router import Asked, StrictRoute, number
 from confide.web.sse import EventStream, event
 
 
-class JsonLines(PlainTextResponse):
+class JsonLinesResponse(PlainTextResponse):
     """For the document: one JSON object a line."""
 
     media_type = "application/jsonl"
@@ -73,7 +73,7 @@ async def page(
     return json_answer({"entries": [_line(call, line) for line in shown], "next": more})
 
 
-@router.get("/audit/export", response_class=JsonLines, summary="Entries as they are chained")
+@router.get("/audit/export", response_class=JsonLinesResponse, summary="Entries as they are chained")
 async def export(call: Asked, after: After = None, limit: Limit = None) -> Answer:
     """JSON lines of entries, the oldest first, each with its link and MAC; none at the end. Admins only."""
     by = await call.principal()
@@ -100,7 +100,7 @@ async def verify(call: Asked, after: After = None) -> Answer | EventStream:
     """
     by = await call.principal()
     if call.accepts_events():
-        await call.services.audit.must_be_readable(by)
+        await call.services.audit.require_audit_reader(by)
         return EventStream(_events(call))
     return json_answer(_proof(await call.services.audit.verify(by=by, after=_number(after or "0"))))
 
@@ -121,7 +121,7 @@ def _proof(found: Proof) -> dict[str, Any]:
     }
 
 
-def _line(call: Call, line: AuditLine) -> dict[str, Any]:
+def _line(call: Call, line: ListedEntry) -> dict[str, Any]:
     entry = line.entry
     return {
         "number": line.number,

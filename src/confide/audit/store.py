@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from confide.audit.chain import BEGINNING, Checkpoint, Linked, link
-from confide.audit.model import AuditEntry, AuditFilter, AuditLine, authenticated_bytes
+from confide.audit.chain import BEGINNING, ChainedEntry, Checkpoint, link
+from confide.audit.model import AuditEntry, AuditFilter, ListedEntry, authenticated_bytes
 from confide.changes.model import Position
 from confide.database.engine import Engine, Lock, Many, Transaction, statement
 from confide.database.model import Row
@@ -71,7 +71,7 @@ KEEP = """/* audits.keep */
 NEWER_THAN_ANY = 2**63 - 1
 
 
-class Audits:
+class AuditStore:
     """Links, pages and checkpoints of the store's audit."""
 
     def __init__(self, engine: Engine) -> None:
@@ -85,10 +85,11 @@ class Audits:
     async def link_next(self) -> int:
         return await self._engine.transact(link_next(has_xid=self._has_xid))
 
-    async def linked(self, *, after: int, limit: int) -> list[Linked]:
+    async def linked(self, *, after: int, limit: int) -> list[ChainedEntry]:
         rows = await self._read(CHAIN, after, limit)
         return [
-            Linked(row[0], bytes(row[1]), None if row[2] is None else _bytes_of(row[3:]), row[2] or b"") for row in rows
+            ChainedEntry(row[0], bytes(row[1]), None if row[2] is None else _bytes_of(row[3:]), row[2] or b"")
+            for row in rows
         ]
 
     async def last_number(self) -> int:
@@ -106,7 +107,7 @@ class Audits:
         ((count,),) = await self._engine.searched(sql, before)
         return int(count)
 
-    async def page(self, wanted: AuditFilter, *, before: int | None, limit: int) -> list[AuditLine]:
+    async def page(self, wanted: AuditFilter, *, before: int | None, limit: int) -> list[ListedEntry]:
         args: list[Any] = [NEWER_THAN_ANY if before is None else before, limit]
         xid = "c.xid::text::bigint" if self._has_xid else "0"
         rows = await self._read(PAGE.format(xid=xid, wanted=_condition(wanted, args)), *args)
@@ -172,7 +173,7 @@ def _decoded(entry: Row) -> list[Any]:
     ]
 
 
-def _line_of(row: Row) -> AuditLine:
+def _line_of(row: Row) -> ListedEntry:
     number, login, xid, change_id = row[:4]
     at, action, outcome, actor, token_id, address, request_id, tenant, type_, version, subject, digest = row[4:]
     key = None if tenant is None else Key(tenant, type_)
@@ -180,7 +181,7 @@ def _line_of(row: Row) -> AuditLine:
         at, action, outcome, actor, token_id, address, request_id, key=key, version=version, subject=subject,
         digest=digest,
     )  # fmt: skip
-    return AuditLine(number, entry, login, None if change_id is None else Position(xid, change_id))
+    return ListedEntry(number, entry, login, None if change_id is None else Position(xid, change_id))
 
 
 def _condition(wanted: AuditFilter, args: list[Any]) -> str:

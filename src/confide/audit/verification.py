@@ -7,11 +7,12 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from confide.audit.chain import BEGINNING, Bad, ChainCheck, Checkpoint, Linked
-from confide.audit.linker import Chain
-from confide.audit.model import AuditFilter, AuditLine, Witness
+from confide.audit.chain import BEGINNING, ChainBreak, ChainCheck, ChainedEntry, Checkpoint
+from confide.audit.checkpoint_file import CheckpointFile
+from confide.audit.linker import ChainLinker
+from confide.audit.model import AuditFilter, ListedEntry
 from confide.clock import SECOND, Clock
-from confide.crypto.model import Sealer
+from confide.crypto.envelope import EnvelopeEncryption
 from confide.errors import InvalidCursor
 from confide.identity.access import Access
 from confide.identity.model import Principal
@@ -32,16 +33,23 @@ class Proof:
     """What a check of the chain found so far; `after` is the number it came to, None at the end."""
 
     checked: int
-    bad: Bad | None
+    bad: ChainBreak | None
     after: int | None
     unlinked: int = 0
 
 
-class Audit:
+class AuditLog:
     """Reading and proving the audit, for admins."""
 
     def __init__(
-        self, store: Store, sealer: Sealer, *, chain: Chain, witness: Witness, access: Access, clock: Clock
+        self,
+        store: Store,
+        sealer: EnvelopeEncryption,
+        *,
+        chain: ChainLinker,
+        witness: CheckpointFile,
+        access: Access,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._witness = witness
@@ -52,21 +60,21 @@ class Audit:
 
     async def page(
         self, wanted: AuditFilter, *, login: str | None, by: Principal, before: int | None, limit: int
-    ) -> list[AuditLine]:
+    ) -> list[ListedEntry]:
         """List entries, the newest first; of one who acted, by their login."""
-        await self._access.must_be_admin(by, action="read audit")
+        await self._access.require_admin(by, action="read audit")
         if login is not None:
             user = await self._store.accounts.read(login)
             wanted = wanted._replace(actor=-1 if user is None else user.id)
         return await self._store.audit.page(wanted, before=before, limit=limit)
 
-    async def exported(self, *, by: Principal, after: int, limit: int) -> list[Linked]:
-        await self._access.must_be_admin(by, action="export audit")
+    async def exported(self, *, by: Principal, after: int, limit: int) -> list[ChainedEntry]:
+        await self._access.require_admin(by, action="export audit")
         return await self._store.audit.linked(after=after, limit=limit)
 
     async def checkpoints(self, *, by: Principal, after: int, limit: int) -> list[Checkpoint]:
         """What was signed, in its order; before the first, the chain is signed as it is now."""
-        await self._access.must_be_admin(by, action="export audit")
+        await self._access.require_admin(by, action="export audit")
         if not after:
             await self._chain.sign()
         return await self._store.audit.checkpoints(after=after, limit=limit)
@@ -77,7 +85,7 @@ class Audit:
 
     async def verify(self, *, by: Principal, after: int) -> Proof:
         """Check as many entries as can be in a second, from a number on, which is trusted."""
-        await self.must_be_readable(by)
+        await self.require_audit_reader(by)
         found = Proof(0, None, after)
         until = time.monotonic() + PAGE_SECONDS
         async for found in self.verified(after=after):
@@ -85,8 +93,8 @@ class Audit:
                 break
         return found
 
-    async def must_be_readable(self, by: Principal) -> None:
-        await self._access.must_be_admin(by, action="verify audit")
+    async def require_audit_reader(self, by: Principal) -> None:
+        await self._access.require_admin(by, action="verify audit")
 
     async def verified(self, *, after: int = 0) -> AsyncIterator[Proof]:
         """Check the chain, each entry with its MAC; tells after each portion how far it came, and at last the whole."""
@@ -97,7 +105,7 @@ class Audit:
         stored = await self._store.audit.checkpoints(after=after)
         forged = await asyncio.to_thread(lambda: [one.number for one in stored if not self._is_signed(one)])
         if forged:
-            yield Proof(0, Bad(min(forged), "its checkpoint is not signed by this store's key"), None)
+            yield Proof(0, ChainBreak(min(forged), "its checkpoint is not signed by this store's key"), None)
             return
         kept = await asyncio.to_thread(self._kept, after)
         # Of two that were signed for one place, the one that the database does not hold counts.

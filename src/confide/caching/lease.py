@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from confide.clock import running_time
+from confide.clock import boottime
 
 LEASE_SECONDS = 1.0
-
-
 
 
 class Lease:
@@ -20,8 +18,8 @@ class Lease:
         self.until = sent_at + LEASE_SECONDS
 
     def holds(self) -> bool:
-        return running_time() < self.until
+        return boottime() < self.until
 
     def age(self) -> float:
         """Seconds since what is remembered was last known to be true."""
-        return running_time() - (self.until - LEASE_SECONDS)
+        return boottime() - (self.until - LEASE_SECONDS)

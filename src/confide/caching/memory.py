@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
-from confide.clock import running_time
+from confide.clock import boottime
 
 # What remembering costs beside the objects themselves: a place in the table and its share of the empty ones,
 # the links that keep the order, what the allocator rounds up. `make bench` compares with what a process takes.
@@ -15,7 +15,7 @@ PLACE_BYTES = 240
 ORDER_SECONDS = 1.0
 
 
-class Remembered:
+class MemoryEntry:
     """Something remembered. Once it is over, forgotten or replaced, whoever still holds it must not use it."""
 
     __slots__ = ("is_over", "size", "used_at")
@@ -23,16 +23,16 @@ class Remembered:
     def __init__(self, size: int) -> None:
         self.is_over = False
         self.size = size + PLACE_BYTES
-        self.used_at = running_time()
+        self.used_at = boottime()
 
     def end(self) -> None:
         self.is_over = True
 
 
-R = TypeVar("R", bound=Remembered)
+R = TypeVar("R", bound=MemoryEntry)
 
 
-class Memory(Generic[R]):
+class BoundedMemory(Generic[R]):
     """Whatever was used longest ago goes first, whatever it is."""
 
     def __init__(self, limit_bytes: int) -> None:

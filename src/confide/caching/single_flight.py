@@ -7,9 +7,9 @@ import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-from confide.clock import running_time
-from confide.context import ANSWER_SECONDS, answer_by
-from confide.telemetry.operations import SILENT, IoLog, noted
+from confide.clock import boottime
+from confide.context import ANSWER_SECONDS, deadline
+from confide.telemetry.operations import SILENT, IoLog, measure
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -18,7 +18,7 @@ V = TypeVar("V")
 JOIN_SECONDS = 0.25
 
 
-class Shared(Generic[K, V]):
+class SingleFlight(Generic[K, V]):
     """Callers who want one thing at nearly one time share the task that asks for it, which belongs to none of them."""
 
     def __init__(self, ask: Callable[[K], Awaitable[V]], *, io: IoLog = SILENT) -> None:
@@ -28,17 +28,17 @@ class Shared(Generic[K, V]):
 
     async def get(self, name: K) -> V:
         known = self._asking.get(name)
-        now = running_time()
+        now = boottime()
         if known is None or now - known[1] > JOIN_SECONDS:
             task = asyncio.create_task(self._asked(name))
             self._asking[name] = known = (task, now)
             task.add_done_callback(lambda done: self._forget(name, done))
             return await asyncio.shield(task)
         # What is asked is noted for whoever began to ask; whoever joins notes the wait.
-        return await noted(self._io, "wait shared", asyncio.shield(known[0]))
+        return await measure(self._io, "wait shared", asyncio.shield(known[0]))
 
     async def _asked(self, name: K) -> V:
-        answer_by.set(time.monotonic() + ANSWER_SECONDS)
+        deadline.set(time.monotonic() + ANSWER_SECONDS)
         return await self._ask(name)
 
     def _forget(self, name: K, done: asyncio.Task[V]) -> None:

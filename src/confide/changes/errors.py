@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from confide.errors import Refusal
+from confide.errors import ServiceError
 
 
-class PositionGone(Refusal):
+class PositionGone(ServiceError):
     code = "position-gone"
     sentence = "The log does not reach back to that position, or it belongs to an earlier epoch: read again."

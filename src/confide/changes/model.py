@@ -35,7 +35,7 @@ class LogBounds(NamedTuple):
     ends: Position
 
 
-class LogGone(Exception):  # noqa: N818 - a signal between store and service
+class ChangeFeedReset(Exception):
     """The log cannot be read on: it no longer reaches back that far, or the store has begun a new epoch."""
 
 

@@ -13,8 +13,6 @@ BEGINNING = "0"
 HIGHEST = 2**63 - 1
 
 
-
-
 def write(epoch: str, position: Position, *, has_xid: bool) -> str:
     """Write a position as callers see it: `<epoch>.<xid>.<id>`, or `<epoch>.<n>` where there are no xids."""
     return f"{epoch}.{position.xid}.{position.id}" if has_xid else f"{epoch}.{position.id}"

@@ -9,13 +9,13 @@ from typing import Any
 
 import asyncpg
 
-from confide.changes.model import Change, LogGone, Position
+from confide.changes.model import Change, ChangeFeedReset, Position
 from confide.database.engine import operation_of
 from confide.database.postgresql.engine import CONNECT_SECONDS, PostgresEngine
 from confide.database.postgresql.transaction import Connection
-from confide.database.postgresql.watermark import Horizon
-from confide.errors import Unreachable
-from confide.telemetry.operations import noted
+from confide.database.postgresql.watermark import Watermark
+from confide.errors import DatabaseUnavailable
+from confide.telemetry.operations import measure
 
 CHANNEL = "confide"
 HEARTBEAT_SECONDS = 0.3
@@ -24,7 +24,7 @@ READ_SECONDS = 0.4
 # Nudges that come closer together share one read, and what is told closer together one nudge.
 PACE_SECONDS = 0.01
 # Who has missed more than that forgets everything: that is sooner done than hearing of it all.
-MOST_CHANGES = 20_000
+MAX_CHANGES = 20_000
 
 # With no upper bound, so that a long transaction elsewhere delays nothing: what that snapshot could not see is what
 # was not begun yet and what was under way.
@@ -47,7 +47,7 @@ PREPARE = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan"
 _AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
-class PostgresNews:
+class PostgresqlChangeFeed:
     """One connection of its own listens, tells and reads; after any trouble a new one reads on from the snapshot."""
 
     def __init__(self, engine: PostgresEngine) -> None:
@@ -61,7 +61,7 @@ class PostgresNews:
         self._nudged = asyncio.Event()
         self._is_to_tell = False
         self._read_at = 0.0
-        self._horizon = Horizon()
+        self._horizon = Watermark()
 
     async def read(self) -> list[Change]:
         self._nudged.clear()
@@ -73,7 +73,7 @@ class PostgresNews:
                 changes = await self._read(self._connection)
         except _AWAY as error:
             await self.close()
-            raise Unreachable(str(error)) from error
+            raise DatabaseUnavailable(str(error)) from error
         except asyncio.CancelledError:
             await self.close()
             raise
@@ -105,34 +105,34 @@ class PostgresNews:
         if self._is_to_tell:
             # After the commit and never inside it: there it would take a lock of the whole database.
             self._is_to_tell = False
-            await noted(self._engine.io, "notify", connection.execute("NOTIFY " + CHANNEL))
+            await measure(self._engine.io, "notify", connection.execute("NOTIFY " + CHANNEL))
         if self._snapshot is None:
             ((self._snapshot, self._epoch, self._last_xid),) = await self._asked(connection, NOW)
             self._known_timeline = self._timeline
             return []
-        rows = await self._asked(connection, SINCE, self._snapshot, MOST_CHANGES + 1)
+        rows = await self._asked(connection, SINCE, self._snapshot, MAX_CHANGES + 1)
         self._engine.note_answer()
         was = self._epoch, self._known_timeline
         self._snapshot, self._epoch = rows[0][:2]
         self._horizon.hear(rows[0][0], at=time.monotonic())
         self._known_timeline = self._timeline
-        if len(rows) > MOST_CHANGES or was != (self._epoch, self._known_timeline):
-            raise LogGone
+        if len(rows) > MAX_CHANGES or was != (self._epoch, self._known_timeline):
+            raise ChangeFeedReset
         changes = [Change(Position(*row[2:4]), *row[4:]) for row in rows if row[2] is not None]
         self._last_xid = max((change.position.xid for change in changes), default=self._last_xid)
         return changes
 
     async def _asked(self, connection: Connection, sql: str, *args: Any) -> Any:
-        return await noted(self._engine.io, operation_of(sql), connection.fetch(sql, *args))
+        return await measure(self._engine.io, operation_of(sql), connection.fetch(sql, *args))
 
     async def _connected(self) -> Connection:
         connection = await self._engine.connect()
         try:
-            await noted(self._engine.io, "listen", connection.add_listener(CHANNEL, self._hear))
-            await noted(self._engine.io, "prepare", connection.execute(PREPARE))
+            await measure(self._engine.io, "listen", connection.add_listener(CHANNEL, self._hear))
+            await measure(self._engine.io, "prepare", connection.execute(PREPARE))
             ((self._timeline,),) = await self._asked(connection, TIMELINE)
             # After a crash numbers are given again.
-            self._horizon = Horizon()
+            self._horizon = Watermark()
             if self._snapshot is not None:
                 self._snapshot = _lowered(self._snapshot, self._last_xid + 1)
         except BaseException:

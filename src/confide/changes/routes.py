@@ -12,10 +12,10 @@ from typing import Any
 from starlette.types import Send
 
 from confide.changes.model import Change, Position
-from confide.changes.watchers import Told, Watcher
-from confide.clock import running_time
+from confide.changes.watchers import Watcher, WatchEvent
+from confide.clock import boottime
 from confide.configs.routes import ADDRESS
-from confide.errors import Busy, Refusal, Unreachable
+from confide.errors import Busy, DatabaseUnavailable, ServiceError
 from confide.identity import model, token_format
 from confide.identity.errors import InvalidToken
 from confide.web.errors import MalformedParameter
@@ -25,7 +25,7 @@ from confide.web.sse import HEADERS, event
 
 # Who takes nothing for so long is let go, and goes on later from where they were.
 SLOW_SECONDS = 10.0
-MOST_WAIT_SECONDS = 60
+MAX_WAIT_SECONDS = 60
 # How soon the store is asked again.
 AGAIN_SECONDS = 0.3
 
@@ -53,7 +53,7 @@ async def watch(call: Call) -> Answer | WatchStream:
     token_hash = token_format.token_hash(call.token())
     if token_hash is None:
         raise InvalidToken
-    call.must_have_no_body()
+    call.require_no_body()
     asked = call.parameters(known=(*ADDRESS, "after", "wait"))
     scope = model.scope(asked.get("tenant", "*"), asked.get("integration_type", "*"))
     wait = _wait(asked.get("wait"))
@@ -66,7 +66,7 @@ async def watch(call: Call) -> Answer | WatchStream:
     if wait is None:
         return WatchStream(call, watcher)
     try:
-        return await _waited(call, watcher, until=running_time() + wait)
+        return await _waited(call, watcher, until=boottime() + wait)
     finally:
         watching.leave(watcher)
 
@@ -75,7 +75,7 @@ async def _waited(call: Call, watcher: Watcher, *, until: float) -> Answer:
     poked = asyncio.Event()
     watcher.poke = lambda **_: poked.set()
     watching, place = call.services.watching, call.services.position
-    found: list[Told] = []
+    found: list[WatchEvent] = []
     while not found and watcher.is_over is None:
         poked.clear()
         found, position = await watching.next_for(watcher)
@@ -85,7 +85,7 @@ async def _waited(call: Call, watcher: Watcher, *, until: float) -> Answer:
         watcher.is_live = watching.is_up_to_date(watcher)
         if not await _poked_before(poked, until):
             break
-    if isinstance(watcher.is_over, Refusal):
+    if isinstance(watcher.is_over, ServiceError):
         raise watcher.is_over
     if not found:
         watching.settle(watcher)
@@ -95,7 +95,7 @@ async def _waited(call: Call, watcher: Watcher, *, until: float) -> Answer:
 
 async def _poked_before(poked: asyncio.Event, until: float) -> bool:
     try:
-        async with asyncio.timeout(max(0, until - running_time())):
+        async with asyncio.timeout(max(0, until - boottime())):
             await poked.wait()
     except TimeoutError:
         return False
@@ -158,7 +158,7 @@ class WatchStream:
                 self._is_poked = False
                 try:
                     await self._tell()
-                except (Unreachable, Busy):
+                except (DatabaseUnavailable, Busy):
                     await asyncio.sleep(AGAIN_SECONDS)
                     self._is_poked = True
         except Exception as error:  # noqa: BLE001 - the last resort: who is cut off comes again
@@ -195,7 +195,7 @@ class WatchStream:
 
 
 def _last_words(why: Exception, place: str) -> bytes:
-    if isinstance(why, Refusal):
+    if isinstance(why, ServiceError):
         return event("refused", {"code": why.code})
     return event("bye", {"position": place}, id_=place)
 
@@ -203,6 +203,6 @@ def _last_words(why: Exception, place: str) -> bytes:
 def _wait(text: str | None) -> int | None:
     if text is None:
         return None
-    if not _WAIT.fullmatch(text) or int(text) > MOST_WAIT_SECONDS:
-        raise MalformedParameter(f"The parameter wait is a number of seconds from 0 to {MOST_WAIT_SECONDS}.")
+    if not _WAIT.fullmatch(text) or int(text) > MAX_WAIT_SECONDS:
+        raise MalformedParameter(f"The parameter wait is a number of seconds from 0 to {MAX_WAIT_SECONDS}.")
     return int(text)

@@ -6,13 +6,13 @@ import asyncio
 
 import apsw
 
-from confide.changes.model import Change, LogGone, Position
+from confide.changes.model import Change, ChangeFeedReset, Position
 from confide.database.sqlite.engine import SqliteEngine
-from confide.errors import Unreachable
+from confide.errors import DatabaseUnavailable
 
 ASK_SECONDS = 0.05
 # Who has missed more than that forgets everything: that is sooner done than hearing of it all.
-MOST_CHANGES = 20_000
+MAX_CHANGES = 20_000
 
 LAST = "/* news.last */ SELECT (SELECT epoch FROM store), (SELECT coalesce(max(id), 0) FROM changes)"
 SINCE = """/* news.since */
@@ -21,7 +21,7 @@ SINCE = """/* news.since */
 """
 
 
-class SqliteNews:
+class SqliteChangeFeed:
     """Commits are in order of id, one writer at a time: what is above the last id is what is new."""
 
     def __init__(self, engine: SqliteEngine) -> None:
@@ -41,12 +41,12 @@ class SqliteNews:
             self._data_version, self._epoch, self._last = data_version, epoch, last
             if is_first:
                 return []
-            raise LogGone
-        rows = await self._engine.rows(SINCE, self._last, MOST_CHANGES + 1)
+            raise ChangeFeedReset
+        rows = await self._engine.rows(SINCE, self._last, MAX_CHANGES + 1)
         self._data_version = data_version
-        if len(rows) > MOST_CHANGES:
+        if len(rows) > MAX_CHANGES:
             self._last = last
-            raise LogGone
+            raise ChangeFeedReset
         changes = [Change(Position(0, row[0]), *row[1:]) for row in rows]
         if changes:
             self._last = changes[-1].position.id
@@ -69,4 +69,4 @@ class SqliteNews:
         try:
             return int(self._engine.reader.pragma("data_version"))
         except apsw.Error as error:
-            raise Unreachable(str(error)) from error
+            raise DatabaseUnavailable(str(error)) from error

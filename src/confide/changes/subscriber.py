@@ -7,16 +7,16 @@ import logging
 from typing import Any
 
 from confide.caching.lease import Lease
-from confide.caching.memory import Memory
-from confide.changes.model import Change, LogGone
-from confide.changes.watch import Watching
-from confide.clock import running_time
+from confide.caching.memory import BoundedMemory
+from confide.changes.model import Change, ChangeFeedReset
+from confide.changes.watch import WatchHub
+from confide.clock import boottime
 from confide.configs.model import Kind
-from confide.errors import Unreachable
-from confide.identity.authenticator import Principals
-from confide.integration_types.active import TypesInForce
+from confide.errors import DatabaseUnavailable
+from confide.identity.authenticator import Authenticator
+from confide.integration_types.active import ActiveIntegrationTypes
 from confide.reads.cache import Cache
-from confide.server.stores import News
+from confide.server.stores import ChangeFeed
 
 # How soon the log is tried again after it could not be read.
 AGAIN_SECONDS = 0.1
@@ -24,19 +24,19 @@ AGAIN_SECONDS = 0.1
 _log = logging.getLogger("confide")
 
 
-class Listener:
+class ChangeSubscriber:
     """Reads the change log on and on, tells the memory, and only then renews the lease."""
 
     def __init__(
         self,
-        news: News,
+        news: ChangeFeed,
         *,
         lease: Lease,
-        memory: Memory[Any],
+        memory: BoundedMemory[Any],
         cache: Cache,
-        principals: Principals,
-        types: TypesInForce,
-        watching: Watching,
+        authenticator: Authenticator,
+        types: ActiveIntegrationTypes,
+        watching: WatchHub,
     ) -> None:
         self._types = types
         self._watching = watching
@@ -44,7 +44,7 @@ class Listener:
         self._lease = lease
         self._memory = memory
         self._cache = cache
-        self._principals = principals
+        self._principals = authenticator
         self._is_deaf = False
         self._has_begun = False
         # Plain integers, as in reading.
@@ -61,15 +61,15 @@ class Listener:
 
     async def hear(self) -> bool:
         """Read the log once; False if it could not be read."""
-        sent_at = running_time()
+        sent_at = boottime()
         try:
             self._take_in(await self._news.read())
-        except LogGone:
+        except ChangeFeedReset:
             _log.warning("the change log cannot be read on: everything remembered is forgotten")
             self.forget_all()
             self._watching.end_all()
             return True
-        except (Unreachable, TimeoutError) as error:
+        except (DatabaseUnavailable, TimeoutError) as error:
             self._note_deaf(error)
             return False
         except Exception:  # noqa: BLE001 - listening must go on
@@ -91,9 +91,9 @@ class Listener:
         self._cache.hear_of_type(name)
 
     def _forget(self) -> None:
-        self._cache.overtake_all()
-        self._types.overtake_all()
-        self._principals.overtake_all()
+        self._cache.supersede_all()
+        self._types.supersede_all()
+        self._principals.supersede_all()
         self._memory.clear()
 
     def _take_in(self, changes: list[Change]) -> None:

@@ -11,21 +11,21 @@ from itertools import islice
 
 from confide.changes.errors import PositionGone
 from confide.changes.model import Change, Position
-from confide.changes.watchers import Told, Watcher, Watchers
-from confide.clock import running_time
+from confide.changes.watchers import Watcher, WatcherIndex, WatchEvent
+from confide.clock import boottime
 from confide.configs.model import Kind
-from confide.errors import Busy, NotFound, Unreachable
-from confide.identity.authenticator import Principals
+from confide.errors import Busy, DatabaseUnavailable, NotFound
+from confide.identity.authenticator import Authenticator
 from confide.identity.errors import InvalidToken
 from confide.identity.model import Grant, Principal, Scope
 from confide.server.stores import Store
 
 TOLD = frozenset({Kind.SAVED, Kind.RETIRED, "type-changed"})
 # What all watchers of a process share; who is further behind reads the store.
-MOST_SHARED = 10_000
-MOST_AT_ONCE = 200
-MOST_READ = 1_000
-MOST_WATCHERS = 50_000
+MAX_SHARED = 10_000
+MAX_AT_ONCE = 200
+MAX_READ = 1_000
+MAX_WATCHERS = 50_000
 # How soon the log is read again where nobody nudges, and after a nudge: something older may still be under way.
 TICK_SECONDS = 0.3
 AGAIN_SECONDS = (0.02, 0.06, 0.15)
@@ -36,21 +36,21 @@ WOKEN_AT_ONCE = 100
 _log = logging.getLogger("confide")
 
 
-class Draining(Exception):  # noqa: N818 - a signal to those who watch
+class Draining(Exception):
     """This process ends: go on elsewhere from the position."""
 
 
-class Watching:
+class WatchHub:
     """Reads the log once for all watchers of a process, while there are any."""
 
-    def __init__(self, store: Store, principals: Principals, *, write: Callable[[Change], bytes]) -> None:
+    def __init__(self, store: Store, authenticator: Authenticator, *, write: Callable[[Change], bytes]) -> None:
         self._store = store
-        self._principals = principals
+        self._principals = authenticator
         self._write = write
-        self._watchers = Watchers()
+        self._watchers = WatcherIndex()
         self._nudged = asyncio.Event()
         # Everything after `_begin` up to `_last` that is told; None while nobody watches.
-        self._shared: deque[Told] = deque()
+        self._shared: deque[WatchEvent] = deque()
         self._begin: Position | None = None
         self._last = Position(0, 0)
         self._is_draining = False
@@ -79,7 +79,7 @@ class Watching:
         bounds = await self._store.configs.bounds()
         if after is not None and not bounds.begins <= after <= bounds.ends:
             raise PositionGone
-        if self._is_draining or len(self._watchers) >= MOST_WATCHERS:
+        if self._is_draining or len(self._watchers) >= MAX_WATCHERS:
             raise Busy(retry_after_seconds=1)
         watcher = Watcher(token_hash, scope, checked, bounds.now if after is None else after)
         if self._begin is None:
@@ -93,24 +93,24 @@ class Watching:
         if not self._watchers:
             self._forget()
 
-    async def next_for(self, watcher: Watcher) -> tuple[list[Told], Position]:
+    async def next_for(self, watcher: Watcher) -> tuple[list[WatchEvent], Position]:
         """What comes next for a watcher, and the position once that is told; nothing if it is up to date.
 
         The watcher's position is moved by whoever has told it, never before.
         """
         if self._begin is None or watcher.position < self._begin:
             begin = self._begin
-            changes = await self._store.configs.changes_after(watcher.position, limit=MOST_READ)
-            told = [self._told(change) for change in changes if change.kind in TOLD and watcher.hears_of(change)]
+            changes = await self._store.configs.changes_after(watcher.position, limit=MAX_READ)
+            told = [self._told(change) for change in changes if change.kind in TOLD and watcher.can_see(change)]
             if changes:
                 return told, changes[-1].position
             # Nothing lies between, whatever came since: what is shared begins there.
             return told, watcher.position if begin is None else begin
-        found: list[Told] = []
+        found: list[WatchEvent] = []
         for number, one in enumerate(self._after(watcher.position), 1):
-            if watcher.hears_of(one.change):
+            if watcher.can_see(one.change):
                 found.append(one)
-            if len(found) >= MOST_AT_ONCE or number >= MOST_READ:
+            if len(found) >= MAX_AT_ONCE or number >= MAX_READ:
                 return found, one.position
         # Who comes from another process may be further than this one.
         return found, max(watcher.position, self._last)
@@ -136,11 +136,11 @@ class Watching:
                 again = list(AGAIN_SECONDS)
             try:
                 # Of all, however often something is saved, only now and then.
-                if running_time() >= check_at:
-                    check_at = running_time() + CHECK_SECONDS
+                if boottime() >= check_at:
+                    check_at = boottime() + CHECK_SECONDS
                     await self._check_all()
                 await self._read_on()
-            except (Unreachable, Busy) as error:
+            except (DatabaseUnavailable, Busy) as error:
                 _log.warning("watchers wait for the store: %s", error or "no answer in time")
             except Exception:  # noqa: BLE001 - watching must go on; who reconnects begins from where they were
                 _log.exception("a bug, met while watching")
@@ -159,17 +159,17 @@ class Watching:
     async def _read_on(self) -> None:
         while self._begin is not None:
             was = self._last
-            changes = await self._store.configs.changes_after(was, limit=MOST_READ)
+            changes = await self._store.configs.changes_after(was, limit=MAX_READ)
             if self._begin is None or self._last != was or not changes:
                 return
             new = [self._told(change) for change in changes if change.kind in TOLD]
             self._shared.extend(new)
             self._last = changes[-1].position
-            while len(self._shared) > MOST_SHARED:
+            while len(self._shared) > MAX_SHARED:
                 self._begin = self._shared.popleft().position
             await self._wake(new, was)
 
-    async def _wake(self, new: list[Told], was: Position) -> None:
+    async def _wake(self, new: list[WatchEvent], was: Position) -> None:
         # All of them before anybody else has a turn: who is live has come to the end of what is shared.
         concerned = self._watchers.concerned_by(told.change for told in new)
         for watcher in concerned:
@@ -183,7 +183,7 @@ class Watching:
 
     async def _check_all(self) -> None:
         """Show those who hear of nothing that the stream lives; end those whose token or last grant has ended."""
-        now = running_time()
+        now = boottime()
         for number, watcher in enumerate([one for one in self._watchers if now >= one.beat_at]):
             watcher.note_beat(now)
             self.settle(watcher)
@@ -206,10 +206,10 @@ class Watching:
         self._watchers.drop(watcher)
         watcher.poke()
 
-    def _told(self, change: Change) -> Told:
-        return Told(change.position, change, self._write(change))
+    def _told(self, change: Change) -> WatchEvent:
+        return WatchEvent(change.position, change, self._write(change))
 
-    def _after(self, position: Position) -> Iterable[Told]:
+    def _after(self, position: Position) -> Iterable[WatchEvent]:
         low, high = 0, len(self._shared)
         while low < high:
             middle = (low + high) // 2

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from confide.changes.model import Change, Position
-from confide.clock import running_time
-from confide.identity.authenticator import Checked
+from confide.clock import boottime
+from confide.identity.authenticator import AuthenticatedToken
 from confide.identity.model import Scope
 
 # A watcher that hears of nothing is shown so often that the stream lives, and how far it has come.
@@ -24,7 +24,7 @@ def _nobody(*, is_beat: bool = False) -> None:
     """Nobody writes yet."""
 
 
-class Told(NamedTuple):
+class WatchEvent(NamedTuple):
     """A change as it is told to everybody who may hear of it."""
 
     position: Position
@@ -37,7 +37,7 @@ class Watcher:
 
     __slots__ = ("beat_at", "checked", "is_live", "is_over", "poke", "position", "scope", "token_hash")
 
-    def __init__(self, token_hash: bytes, scope: Scope, checked: Checked, position: Position) -> None:
+    def __init__(self, token_hash: bytes, scope: Scope, checked: AuthenticatedToken, position: Position) -> None:
         self.token_hash = token_hash
         self.scope = scope
         self.checked = checked
@@ -48,21 +48,21 @@ class Watcher:
         self.is_over: Exception | None = None
         # Called when there is something to do, if only to show that the stream lives; must not wait.
         self.poke: Poke = _nobody
-        self.note_beat(running_time())
+        self.note_beat(boottime())
 
     def note_beat(self, now: float) -> None:
         self.beat_at = now + HEARTBEAT_SECONDS
 
-    def hears_of(self, change: Change) -> bool:
+    def can_see(self, change: Change) -> bool:
         """Whether it is wanted and may be known."""
         principal = self.checked.principal
         if change.key is not None:
             return self.scope.covers(change.key) and principal.role_on(change.key) is not None
         name = change.integration_type or ""
-        return self.scope.covers_type(name) and principal.may_see_type(name)
+        return self.scope.covers_type(name) and principal.can_see_type(name)
 
 
-class Watchers:
+class WatcherIndex:
     """Watchers by the tenants that they may hear of; where a pattern says which, by none."""
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class Watchers:
             # A type is nobody's: each may hear of it.
             names = self._of if change.key is None else (change.key.tenant, None)
             for group in [self._of.get(name, {}) for name in names]:
-                found.update((one, None) for one in group if one not in found and one.hears_of(change))
+                found.update((one, None) for one in group if one not in found and one.can_see(change))
         return list(found)
 
 

@@ -14,7 +14,7 @@ from confide.client import ConfideError
 EXIT_CODES = {
     "confide.server.supervisor:PortTaken": 3,
     "confide.server.supervisor:StartFailed": 9,
-    "confide.errors:Unreachable": 4,
+    "confide.errors:DatabaseUnavailable": 4,
     "confide.crypto.errors:MasterKeyMissing": 5,
     "confide.database.errors:NewerSchema": 6,
     "confide.database.schema:ChangedMigration": 6,
@@ -75,7 +75,7 @@ def _exit_code(error: Exception) -> int | None:
         return REFUSED
     # A refusal of the service, met on the host instead of over the API.
     names = {f"{kind.__module__}:{kind.__qualname__}" for kind in type(error).__mro__}
-    if "confide.errors:Refusal" in names:
+    if "confide.errors:ServiceError" in names:
         return REFUSED
     return next((code for name, code in EXIT_CODES.items() if name in names), None)
 

@@ -74,8 +74,8 @@ def rollback(
 
 def say_saved(saved: dict[str, Any], *, is_dry: bool) -> None:
     """What a save came to, or would."""
-    for fault in saved.get("warnings", []):
-        click.echo(f"warning: {fault['pointer']}  {fault['code']}: {fault['detail']}", err=True)
+    for violation in saved.get("warnings", []):
+        click.echo(f"warning: {violation['pointer']}  {violation['code']}: {violation['detail']}", err=True)
     if not is_dry:
         click.echo(f"{saved['message']}, version {saved['version']}.")
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from confide.cli.options import must_exist, progress, settings_of, store_options
+from confide.cli.options import progress, require_store, settings_of, store_options
 
 if TYPE_CHECKING:
     from confide.server.settings import Settings
@@ -30,7 +30,7 @@ def migrate(**given: str | None) -> None:
 @store_options
 def backup(file: Path, **given: str | None) -> None:
     """Write the whole store to FILE, as of one moment, while it is served."""
-    settings = must_exist(settings_of(**given))
+    settings = require_store(settings_of(**given))
     if file.exists():
         raise click.ClickException(f"{file} exists already; a backup never overwrites.")
     if not file.absolute().parent.is_dir():
@@ -66,7 +66,7 @@ async def _migrate(settings: Settings) -> list[str]:
 
 async def _backup(settings: Settings, file: Path) -> int:
     from confide.database import backup as archives  # noqa: PLC0415 - as above
-    from confide.server.preparation import store_of  # noqa: PLC0415 - help must not load a server
+    from confide.server.preparation import store_of  # noqa: PLC0415 - as above
 
     store = store_of(settings, accepts_unsafe=True)
     await store.open()
@@ -80,7 +80,7 @@ async def _backup(settings: Settings, file: Path) -> int:
 async def _restore(settings: Settings, file: Path) -> int:
     from confide.crypto.errors import MasterKeyMissing  # noqa: PLC0415 - as above
     from confide.database import backup as archives  # noqa: PLC0415 - as above
-    from confide.server.preparation import (
+    from confide.server.preparation import (  # noqa: PLC0415 - as above
         keys_of,  # noqa: PLC0415 - help must not load a server
         ring_of,  # noqa: PLC0415 - help must not load a server
         store_of,  # noqa: PLC0415 - help must not load a server

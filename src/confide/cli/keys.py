@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from confide.cli.options import must_exist, settings_of, store_options
+from confide.cli.options import require_store, settings_of, store_options
 
 if TYPE_CHECKING:
     from confide.server.settings import Settings
@@ -33,20 +33,20 @@ def rotate(*, prepare: bool, **given: str | None) -> None:
 
     With CONFIDE_MASTER_KEYS set, put the new key last there first, on every machine; then this re-wraps.
     """
-    settings = must_exist(settings_of(**given))
+    settings = require_store(settings_of(**given))
     click.echo(asyncio.run(_rotate(settings, prepare=prepare)))
 
 
 async def _rotate(settings: Settings, *, prepare: bool) -> str:
-    from confide.crypto.master_keys import (
-        FILE_NAME,  # noqa: PLC0415 - as above
-        add_to_file,  # noqa: PLC0415 - as above
-        new_master_key,  # noqa: PLC0415 - as above
-        rotating,  # noqa: PLC0415 - as above
+    from confide.crypto.master_keys import (  # noqa: PLC0415 - as above
+        FILE_NAME,
+        add_to_file,
+        new_master_key,
+        rotating,
     )
-    from confide.server.preparation import (
-        keys_of,  # noqa: PLC0415 - help must not load a server
-        store_of,  # noqa: PLC0415 - help must not load a server
+    from confide.server.preparation import (  # noqa: PLC0415 - help must not load a server
+        keys_of,
+        store_of,
     )
 
     if prepare and settings.master_keys is not None:

@@ -33,7 +33,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 MEMBERS = ("tenant", "integration_type", "configuration")
 
 
-class Line(NamedTuple):
+class ImportLine(NamedTuple):
     """One line of an import, as it was written."""
 
     number: int
@@ -82,7 +82,7 @@ def import_configs(file: BinaryIO, *, merge: bool, is_dry: bool, note: str | Non
     outcomes: Counter[str] = Counter()
     with connected(url) as client, progress("Importing", "configs") as tell, ThreadPoolExecutor(AT_ONCE) as pool:
 
-        def saved(line: Line) -> tuple[int, str, str]:
+        def saved(line: ImportLine) -> tuple[int, str, str]:
             return _saved(client, line, replace=not merge, is_dry=is_dry, note=note)
 
         for portion in _portions(_lines(file)):
@@ -117,15 +117,15 @@ def _exported(client: Client, tenant: str, integration_type: str, *, is_opened: 
             return
 
 
-def _lines(file: BinaryIO) -> Iterator[Line]:
+def _lines(file: BinaryIO) -> Iterator[ImportLine]:
     for number, text in enumerate(file, 1):
         if text.strip():
             try:
                 found = _members(text.decode("utf-8-sig"))
                 tenant, integration_type, configuration = (found[name] for name in MEMBERS)
-                yield Line(number, json.loads(tenant), json.loads(integration_type), configuration.encode())
+                yield ImportLine(number, json.loads(tenant), json.loads(integration_type), configuration.encode())
             except (ValueError, KeyError, RecursionError):
-                yield Line(number, None, None, b"")
+                yield ImportLine(number, None, None, b"")
 
 
 def _members(text: str) -> dict[str, str]:
@@ -155,9 +155,9 @@ def _after(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _portions(lines: Iterator[Line]) -> Iterator[list[Line]]:
+def _portions(lines: Iterator[ImportLine]) -> Iterator[list[ImportLine]]:
     """Lines that may be saved in any order: no config twice."""
-    portion: dict[tuple[str, str], Line] = {}
+    portion: dict[tuple[str, str], ImportLine] = {}
     for line in lines:
         key = (repr(line.tenant), repr(line.integration_type))
         if key in portion or len(portion) >= PORTION:
@@ -167,7 +167,7 @@ def _portions(lines: Iterator[Line]) -> Iterator[list[Line]]:
     yield list(portion.values())
 
 
-def _saved(client: Client, line: Line, *, replace: bool, is_dry: bool, note: str | None) -> tuple[int, str, str]:
+def _saved(client: Client, line: ImportLine, *, replace: bool, is_dry: bool, note: str | None) -> tuple[int, str, str]:
     """The number of the line, what became of it, and why it was refused."""
     number, tenant, integration_type, configuration = line
     if not (isinstance(tenant, str) and isinstance(integration_type, str) and configuration.startswith(b"{")):

@@ -86,9 +86,9 @@ def settings_of(**given: Any) -> Settings:
     try:
         from pydantic import ValidationError  # noqa: PLC0415 - only commands on the host need the server's parts
 
-        from confide.server.settings import (
-            Settings,  # noqa: PLC0415 - as above
-            variable,  # noqa: PLC0415 - as above
+        from confide.server.settings import (  # noqa: PLC0415 - as above
+            Settings,
+            variable,
         )
     except ModuleNotFoundError as missing:
         raise click.ClickException(f"{missing.name} is missing; install confide[server].") from None
@@ -101,7 +101,7 @@ def settings_of(**given: Any) -> Settings:
         raise click.UsageError(f"{name}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
-def must_exist(settings: Settings) -> Settings:
+def require_store(settings: Settings) -> Settings:
     """Commands that only look at a store, or change one, never make one in a wrong folder."""
     path = Path(settings.database_url.removeprefix("sqlite:///"))
     if settings.database_url.startswith("sqlite:") and not path.exists():
@@ -163,9 +163,9 @@ def written(grants: Iterable[dict[str, str]]) -> str:
 
 def unknown_variables() -> set[str]:
     """Variables that look like settings and are none: a slip of the pen, most likely."""
-    from confide.server.settings import (
-        Settings,  # noqa: PLC0415 - only commands on the host need them
-        variable,  # noqa: PLC0415 - only commands on the host need them
+    from confide.server.settings import (  # noqa: PLC0415 - only commands on the host need them
+        Settings,
+        variable,
     )
 
     known = {variable(name) for name in Settings.model_fields} | {"CONFIDE_URL", "CONFIDE_TOKEN"}
@@ -176,8 +176,8 @@ def show_broken(configs: Iterable[dict[str, Any]]) -> None:
     """Configs with the places where they break the schema of their type."""
     for config in configs:
         click.echo(f"{config['tenant']} : {config['integration_type']}, version {config['version']}")
-        for fault in config["errors"]:
-            click.echo(f"  {fault['pointer'] or '/'}  {fault['code']}: {fault['detail']}")
+        for violation in config["errors"]:
+            click.echo(f"  {violation['pointer'] or '/'}  {violation['code']}: {violation['detail']}")
 
 
 @contextmanager

@@ -10,8 +10,8 @@ import rich_click as click
 from confide.cli.options import (
     as_json,
     grants_of,
-    must_exist,
     new_password,
+    require_store,
     settings_of,
     show,
     show_table,
@@ -52,7 +52,7 @@ def add(
     if admin and (grants or service):
         raise click.UsageError("--admin goes with neither --grant nor --service: an admin logs in and may do all.")
     if admin:
-        settings = must_exist(settings_of(data=data, database=database))
+        settings = require_store(settings_of(data=data, database=database))
         user_id = asyncio.run(_add_admin(settings, login, new_password(login)))
     else:
         document: dict[str, Any] = {"login": login, "grants": grants_of(grants)}
@@ -85,7 +85,7 @@ def list_users(*, is_json: bool, url: str | None) -> None:
 @store_options
 def password(login: str, **given: str | None) -> None:
     """Set a user's password by opening the store on this host; ends all its sessions."""
-    settings = must_exist(settings_of(**given))
+    settings = require_store(settings_of(**given))
     asyncio.run(_set_password(settings, login, new_password(login)))
     click.echo(f"The password of {login} is changed; all its sessions have ended.")
 
@@ -102,12 +102,12 @@ def disable(login: str, *, enable: bool, url: str | None) -> None:
 
 
 async def _add_admin(settings: Settings, login: str, password: str | None) -> int:
-    from confide.identity.users import (
-        ADMIN,  # noqa: PLC0415 - as above
-        UserDraft,  # noqa: PLC0415 - as above
+    from confide.identity.users import (  # noqa: PLC0415 - as above
+        ADMIN,
+        UserDraft,
     )
     from confide.server.preparation import prepare  # noqa: PLC0415 - as above
-    from confide.server.wiring import parts_of  # noqa: PLC0415 - help must not load a server
+    from confide.server.wiring import parts_of  # noqa: PLC0415 - as above
 
     await prepare(settings, accepts_unsafe=True)
     async with parts_of(settings, accepts_unsafe=True) as parts:
@@ -116,7 +116,7 @@ async def _add_admin(settings: Settings, login: str, password: str | None) -> in
 
 async def _set_password(settings: Settings, login: str, password: str) -> None:
     from confide.server.preparation import prepare  # noqa: PLC0415 - as above
-    from confide.server.wiring import parts_of  # noqa: PLC0415 - help must not load a server
+    from confide.server.wiring import parts_of  # noqa: PLC0415 - as above
 
     await prepare(settings, accepts_unsafe=True)
     async with parts_of(settings, accepts_unsafe=True) as parts:

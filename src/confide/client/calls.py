@@ -12,9 +12,9 @@ class ConfideError(Exception):
 
     def __init__(self, status: int, code: str, sentence: str, *, errors: list[dict[str, str]] | None = None) -> None:
         places = "".join(
-            f" At {fault['pointer'] or '/'}"
-            + ("." if fault["detail"] == sentence else f": {fault['detail'].rstrip('.')}.")
-            for fault in errors or []
+            f" At {violation['pointer'] or '/'}"
+            + ("." if violation["detail"] == sentence else f": {violation['detail'].rstrip('.')}.")
+            for violation in errors or []
         )
         super().__init__(sentence + places)
         self.status = status

@@ -4,42 +4,43 @@ from __future__ import annotations
 
 import logging
 
-from confide.audit.recorder import Auditor
+from confide.audit.recorder import AuditRecorder
 from confide.configs.errors import VersionPruned
 from confide.configs.model import StoredVersion
-from confide.crypto.errors import IntegrityBroken, SealBroken
-from confide.crypto.model import SealContext, Sealer, StoredKey
+from confide.crypto.envelope import EnvelopeEncryption
+from confide.crypto.errors import DecryptionFailed, IntegrityBroken
+from confide.crypto.model import EncryptionContext, WrappedKey
 from confide.names import Key
 from confide.server.stores import Store
 
 _log = logging.getLogger("confide")
 
 
-class Overtaken(Exception):  # noqa: N818 - a signal within the service
+class Superseded(Exception):
     """What was read is no longer what is there."""
 
 
-class Opener:
+class ConfigDecrypter:
     """Opens stored versions; `broken` are those that did not, for health to tell."""
 
-    def __init__(self, store: Store, sealer: Sealer, auditor: Auditor) -> None:
+    def __init__(self, store: Store, sealer: EnvelopeEncryption, auditor: AuditRecorder) -> None:
         self._store = store
         self._sealer = sealer
         self._auditor = auditor
         self.broken: set[tuple[Key, int]] = set()
 
-    async def opened(self, stored: StoredVersion, key: StoredKey | None) -> bytes:
+    async def opened(self, stored: StoredVersion, key: WrappedKey | None) -> bytes:
         """Open a version, with its tenant's key if that is at hand.
 
-        Raises `IntegrityBroken`, or `Overtaken` if it was replaced since it was read.
+        Raises `IntegrityBroken`, or `Superseded` if it was replaced since it was read.
         """
-        context = SealContext(stored.key, stored.version, stored.kind)
+        context = EncryptionContext(stored.key, stored.version, stored.kind)
         try:
             plain = await self._sealer.open(stored.body or b"", context, key=key)
-        except SealBroken:
+        except DecryptionFailed:
             if await self._store.configs.read(stored.key) != stored:
                 # Its tenant was destroyed since it was read: nothing is broken.
-                raise Overtaken from None
+                raise Superseded from None
             await self._report(stored)
             raise IntegrityBroken(retry_after_seconds=60) from None
         self.note_whole(stored.key)
@@ -50,8 +51,8 @@ class Opener:
         if stored.body is None:
             raise VersionPruned
         try:
-            return await self._sealer.open(stored.body, SealContext(stored.key, stored.version, stored.kind))
-        except SealBroken:
+            return await self._sealer.open(stored.body, EncryptionContext(stored.key, stored.version, stored.kind))
+        except DecryptionFailed:
             if await self._sealer.is_erased(stored.body):
                 raise VersionPruned("The key of that time was destroyed with its tenant's data.") from None
             _log.error("version does not open: tenant %s, integration type %s, version %d", *stored.key, stored.version)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from confide.audit.recorder import Auditor
-from confide.configs.model import ListFilter
-from confide.configs.scan import Walker, scopes_of
-from confide.errors import Fault
+from confide.audit.recorder import AuditRecorder
+from confide.configs.model import ConfigFilter
+from confide.configs.scan import ConfigScanner, scopes_of
+from confide.errors import Violation
 from confide.identity.model import Principal, Role, Scope
 from confide.integration_types import masking
-from confide.integration_types.active import TypesInForce
+from confide.integration_types.active import ActiveIntegrationTypes
 from confide.integration_types.conformance import broken_by
 from confide.names import Key
 from confide.strict_json import Json
@@ -38,13 +38,13 @@ class BrokenLine(NamedTuple):
     key: Key
     version: int
     saved_at: int
-    faults: tuple[Fault, ...]
+    violations: tuple[Violation, ...]
 
 
-class Exporting:
+class ConfigExporter:
     """Pages of configs that the caller may see, in order of key; each says where the next one begins."""
 
-    def __init__(self, walker: Walker, types: TypesInForce, *, auditor: Auditor) -> None:
+    def __init__(self, walker: ConfigScanner, types: ActiveIntegrationTypes, *, auditor: AuditRecorder) -> None:
         self._walker = walker
         self._types = types
         self._auditor = auditor
@@ -75,7 +75,7 @@ class Exporting:
         return found, more
 
     async def broken(
-        self, wanted: Scope, *, by: Principal, after: Key | None, limit: int, more: ListFilter
+        self, wanted: Scope, *, by: Principal, after: Key | None, limit: int, more: ConfigFilter
     ) -> tuple[list[BrokenLine], Key | None]:
         """Those that break the schema of their type, as many as are found in a second."""
         until = time.monotonic() + PAGE_SECONDS
@@ -83,9 +83,9 @@ class Exporting:
         async for config in self._walker.walk(scopes_of(wanted, by), after=after, more=more):
             role = by.role_on(config.key)
             is_masked = role is None or role < Role.READER
-            faults = broken_by(config, await self._types.of(config.key.integration_type), is_masked=is_masked)
-            if faults:
-                found.append(BrokenLine(config.key, config.version, config.saved_at, faults))
+            violations = broken_by(config, await self._types.of(config.key.integration_type), is_masked=is_masked)
+            if violations:
+                found.append(BrokenLine(config.key, config.version, config.saved_at, violations))
             if len(found) >= limit or time.monotonic() >= until:
                 return found, config.key
         return found, None

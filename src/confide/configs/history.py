@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from confide import strict_json
-from confide.audit.recorder import Auditor
+from confide.audit.recorder import AuditRecorder
 from confide.configs import diff as diffs
-from confide.configs.decryption import Opener
-from confide.configs.model import Kind, VersionLine
+from confide.configs.decryption import ConfigDecrypter
+from confide.configs.model import Kind, VersionSummary
 from confide.errors import NotFound
 from confide.identity.access import Access
 from confide.identity.model import Principal, Role
 from confide.integration_types import masking
-from confide.integration_types.active import TypesInForce
+from confide.integration_types.active import ActiveIntegrationTypes
 from confide.names import Key
 from confide.server.stores import Store
 from confide.strict_json import Json
@@ -22,34 +22,42 @@ from confide.strict_json import Json
 NOTHING = 0
 
 
-class OpenedVersion(NamedTuple):
+class DecryptedVersion(NamedTuple):
     """One version with its line in the history; a tombstone has no configuration."""
 
-    line: VersionLine
+    line: VersionSummary
     configuration: Json | None
 
 
 class History:
     """Reads what was kept. What opens secrets of a version is a reveal, audited before the answer leaves."""
 
-    def __init__(self, store: Store, *, opener: Opener, access: Access, auditor: Auditor, types: TypesInForce) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        opener: ConfigDecrypter,
+        access: Access,
+        auditor: AuditRecorder,
+        types: ActiveIntegrationTypes,
+    ) -> None:
         self._types = types
         self._store = store
         self._opener = opener
         self._access = access
         self._auditor = auditor
 
-    async def versions(self, key: Key, *, by: Principal, before: int | None, limit: int) -> list[VersionLine]:
+    async def versions(self, key: Key, *, by: Principal, before: int | None, limit: int) -> list[VersionSummary]:
         """List versions, the newest first, retired ones among them; raises `NotFound` if there never was any."""
-        await self._access.must_have(Role.VIEWER, key, by=by, action="read history")
+        await self._access.require_role(Role.VIEWER, key, by=by, action="read history")
         lines = await self._store.configs.versions(key, before=before, limit=limit)
         if not lines and before is None:
             raise NotFound
         return lines
 
-    async def version(self, key: Key, number: int, *, by: Principal) -> OpenedVersion:
+    async def version(self, key: Key, number: int, *, by: Principal) -> DecryptedVersion:
         """Read one version; raises `NotFound`, or `VersionPruned` if its body was erased."""
-        role = await self._access.must_have(Role.VIEWER, key, by=by, action="read history")
+        role = await self._access.require_role(Role.VIEWER, key, by=by, action="read history")
         lines = await self._store.configs.versions(key, before=number + 1, limit=1)
         if not lines or lines[0].version != number:
             raise NotFound
@@ -58,11 +66,11 @@ class History:
             await self._auditor.note("reveal", "version", by=by, key=key, version=number)
         elif configuration is not None:
             configuration = masking.masked(configuration, (await self._types.of(key.integration_type)).place)
-        return OpenedVersion(lines[0], configuration)
+        return DecryptedVersion(lines[0], configuration)
 
     async def diff(self, key: Key, *, since: int, until: int, by: Principal) -> Json:
         """What changed from one version to another; a tombstone, and what was before the first one, is empty."""
-        role = await self._access.must_have(Role.VIEWER, key, by=by, action="read history")
+        role = await self._access.require_role(Role.VIEWER, key, by=by, action="read history")
         if await self._store.configs.read(key) is None:
             raise NotFound
         before, after = [await self._opened(key, number) or {} for number in (since, until)]

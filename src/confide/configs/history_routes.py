@@ -10,7 +10,7 @@ from confide import names, preconditions
 from confide.configs import model
 from confide.configs import routes as config_routes
 from confide.configs.history import NOTHING
-from confide.configs.model import Rollback, VersionLine
+from confide.configs.model import Rollback, VersionSummary
 from confide.configs.shapes import ConfigDiff, ConfigSaved, DryRunShape, RollbackShape, VersionList, VersionShape
 from confide.errors import InvalidCursor, NotFound
 from confide.web.errors import MalformedParameter
@@ -90,7 +90,7 @@ async def roll_back(
     return config_routes.saved_answer(saved)
 
 
-def _line(call: Asked, line: VersionLine) -> dict[str, Any]:
+def _line(call: Asked, line: VersionSummary) -> dict[str, Any]:
     return {
         "version": line.version,
         "position": call.services.position(line.position),

@@ -8,13 +8,12 @@ from typing import Any, Literal, NamedTuple
 
 from confide.changes.model import Position
 from confide.configs.errors import InvalidNote
-from confide.crypto.model import StoredKey
-from confide.errors import Fault
+from confide.crypto.model import WrappedKey
+from confide.errors import Violation
 from confide.names import Key
 from confide.strict_json import Json
 
-MOST_NOTE_CHARACTERS = 500
-
+MAX_NOTE_CHARACTERS = 500
 
 
 class Kind(enum.StrEnum):
@@ -44,7 +43,7 @@ class StoredVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenedConfig:
+class DecryptedConfig:
     """The current version of a config with its configuration as bytes of JSON, as it is shown to somebody."""
 
     key: Key
@@ -62,7 +61,7 @@ class OpenedConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class ConfigLine:
+class ConfigSummary:
     """What a list tells of a config: never its body."""
 
     key: Key
@@ -73,7 +72,7 @@ class ConfigLine:
 
 
 @dataclass(frozen=True, slots=True)
-class VersionLine:
+class VersionSummary:
     """What history tells of one version: never its body."""
 
     version: int
@@ -107,18 +106,18 @@ class Rollback:
 
 
 @dataclass(frozen=True, slots=True)
-class Retirement:
+class Deletion:
     """What a caller wants to end: it then reads as missing and keeps its history."""
 
     key: Key
     note: str | None = None
 
 
-Act = ConfigDraft | Rollback | Retirement
+Act = ConfigDraft | Rollback | Deletion
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class SavedVersion:
     """What a save, replacement or retirement came to."""
 
     key: Key
@@ -127,40 +126,30 @@ class Saved:
     is_replayed: bool = False
     type_version: int | None = None
     # What breaks the schema of its type and did not refuse the save.
-    warnings: tuple[Fault, ...] = ()
+    warnings: tuple[Violation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class DryRun:
+class SavePreview:
     """What a save would come to: nothing of it was stored."""
 
     diff: Json = field(repr=False)
     outcome: Outcome
     version: int
-    warnings: tuple[Fault, ...] = ()
-
-
-
-
-
-
-
-
-
-
+    warnings: tuple[Violation, ...] = ()
 
 
 def note(value: object) -> str | None:
     """Read the note of a save: a line of text, or none; raises `InvalidNote`."""
     if value is None:
         return None
-    if not isinstance(value, str) or len(value) > MOST_NOTE_CHARACTERS or not value.isprintable():
+    if not isinstance(value, str) or len(value) > MAX_NOTE_CHARACTERS or not value.isprintable():
         raise InvalidNote
     return value or None
 
 
 @dataclass(frozen=True, slots=True)
-class Replay:
+class IdempotencyRecord:
     """The idempotency record of a request: under which name it came, and what it came to."""
 
     user_id: int
@@ -171,7 +160,7 @@ class Replay:
     outcome: Outcome = Outcome.UNCHANGED
 
 
-class ReplayTaken(Exception):  # noqa: N818 - a signal between store and service
+class IdempotencyKeyTaken(Exception):
     """Another request with the same Idempotency-Key was stored first; nothing of this one was."""
 
 
@@ -189,22 +178,22 @@ class NewVersion:
     note: str | None = None
 
 
-class WithKey(NamedTuple):
+class VersionWithDataKey(NamedTuple):
     """The current version of a config with its tenant's active key, if that came along: most likely it opens it."""
 
     current: StoredVersion | None
-    key: StoredKey | None
+    key: WrappedKey | None
 
 
-class SealedConfig(NamedTuple):
+class EncryptedConfig(NamedTuple):
     """A current config of a list with what it holds, sealed, and its tenant's active key."""
 
     saved_at: int
     current: StoredVersion
-    key: StoredKey | None
+    key: WrappedKey | None
 
 
-class ListFilter(NamedTuple):
+class ConfigFilter(NamedTuple):
     """Which configs of a list are wanted, beside their keys; in microseconds since 1970, None is any."""
 
     changed_since: int | None = None
@@ -212,10 +201,10 @@ class ListFilter(NamedTuple):
     unread_since: int | None = None
 
 
-EVERY_CONFIG = ListFilter()
+ANY_CONFIG = ConfigFilter()
 
 
-class Destroyed(NamedTuple):
+class DestroyedTenant(NamedTuple):
     """What destroying a tenant came to."""
 
     retired: int

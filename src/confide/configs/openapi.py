@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from confide.changes.shapes import ChangeList
-from confide.configs.shapes import ConfigDraft, ConfigExport, ConfigList, ConfigSaved, ConfigShape, DryRunShape
+from confide.configs.shapes import ConfigBody, ConfigExport, ConfigList, ConfigSaved, ConfigShape, DryRunShape
 from confide.reads.shapes import UsageList
 
 _Operation = dict[str, Any]
@@ -75,7 +75,7 @@ def _operation(summary: str, description: str, **more: Any) -> _Operation:
     return {"tags": ["configs"], "summary": summary, "description": description, "operationId": name, **more}
 
 
-_BODY = {"required": True, "content": {"application/json": {"schema": _schema(ConfigDraft)}}}
+_BODY = {"required": True, "content": {"application/json": {"schema": _schema(ConfigBody)}}}
 _DRY_RUN = _in_query("dry_run", "`true`: say what it would come to and store nothing.")
 _NOTE = _in_query("note", "Why, in one line, for the history; no place for secrets.")
 _SAVE = {

@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 from confide import strict_json
 from confide.configs import merge
-from confide.configs.decryption import Opener
+from confide.configs.decryption import ConfigDecrypter
 from confide.configs.errors import ConfigurationInvalid
 from confide.configs.model import ConfigDraft, Kind, Outcome, Rollback, StoredVersion
 from confide.crypto.errors import IntegrityBroken
-from confide.crypto.model import StoredKey
-from confide.errors import Fault, NotFound
+from confide.crypto.model import WrappedKey
+from confide.errors import NotFound, Violation
 from confide.integration_types import masking
-from confide.integration_types.active import TypesInForce
+from confide.integration_types.active import ActiveIntegrationTypes
 from confide.integration_types.errors import SchemaBroken
 from confide.integration_types.model import IntegrationType
-from confide.integration_types.schema import SchemaFault
+from confide.integration_types.schema import SchemaViolation
 from confide.names import Key
 from confide.preconditions import Condition
 from confide.reads.cache import Cache
@@ -24,10 +24,10 @@ from confide.server.stores import Store
 from confide.strict_json import Json
 
 # Faults that an answer tells of; all of them are judged.
-MOST_TOLD = 1_000
+MAX_REPORTED = 1_000
 
 
-class Planned(NamedTuple):
+class SavePlan(NamedTuple):
     """What an act comes to: from the current number and bytes, to which configuration, under which number."""
 
     number: int
@@ -36,27 +36,27 @@ class Planned(NamedTuple):
     plain: bytes
     outcome: Outcome
     version: int
-    active: StoredKey | None
+    active: WrappedKey | None
     type: IntegrationType
-    warnings: tuple[Fault, ...] = ()
+    warnings: tuple[Violation, ...] = ()
 
 
-class Planner:
+class SavePlanner:
     """Reads what is current and works out the next version; a save and its dry run come to the same."""
 
-    def __init__(self, store: Store, *, opener: Opener, cache: Cache, types: TypesInForce) -> None:
+    def __init__(self, store: Store, *, opener: ConfigDecrypter, cache: Cache, types: ActiveIntegrationTypes) -> None:
         self._types = types
         self._store = store
         self._opener = opener
         self._cache = cache
 
-    async def planned(self, act: ConfigDraft | Rollback, *, condition: Condition) -> Planned:
+    async def planned(self, act: ConfigDraft | Rollback, *, condition: Condition) -> SavePlan:
         """What an act comes to, from what is current now; raises `SchemaBroken` where its type refuses that."""
         current, active = await self._store.configs.read_with_key(act.key)
         self.hear(current)
         is_live = current is not None and current.kind is Kind.SAVED
         number = 0 if current is None else current.version
-        condition.must_hold(number if is_live else None)
+        condition.require(number if is_live else None)
         is_merge = isinstance(act, ConfigDraft) and act.how == "merge"
         before = await self._kept(current, active, is_needed=is_merge) if current is not None and is_live else None
         known = None if before is None else strict_json.read_kept(before)
@@ -65,10 +65,10 @@ class Planner:
         type_ = await self._types.of(act.key.integration_type)
         # What is equal is as long, whatever the order of its members.
         if before is not None and len(before) == len(plain) and strict_json.are_equal(known, after):
-            return Planned(number, before, after, plain, Outcome.UNCHANGED, number, active, type_)
+            return SavePlan(number, before, after, plain, Outcome.UNCHANGED, number, active, type_)
         warnings = _judged(type_, known, after)
         outcome = Outcome.UPDATED if is_live else Outcome.CREATED
-        return Planned(number, before, after, plain, outcome, number + 1, active, type_, warnings)
+        return SavePlan(number, before, after, plain, outcome, number + 1, active, type_, warnings)
 
     async def _wanted(self, act: ConfigDraft | Rollback, before: Json) -> Json:
         if isinstance(act, ConfigDraft):
@@ -84,7 +84,7 @@ class Planner:
         current = await self._store.configs.read(key)
         self.hear(current)
         is_live = current is not None and current.kind is Kind.SAVED
-        condition.must_hold(current.version if current is not None and is_live else None)
+        condition.require(current.version if current is not None and is_live else None)
         if current is None or not is_live:
             raise NotFound
         return current
@@ -94,7 +94,7 @@ class Planner:
         if current is not None:
             self._cache.hear(current.key, current.version, is_retired=current.kind is Kind.RETIRED)
 
-    async def _kept(self, current: StoredVersion, active: StoredKey | None, *, is_needed: bool) -> bytes | None:
+    async def _kept(self, current: StoredVersion, active: WrappedKey | None, *, is_needed: bool) -> bytes | None:
         try:
             return await self._opener.opened(current, active)
         except IntegrityBroken:
@@ -104,21 +104,21 @@ class Planner:
             return None
 
 
-def _judged(type_: IntegrationType, before: Json | None, after: Json) -> tuple[Fault, ...]:
+def _judged(type_: IntegrationType, before: Json | None, after: Json) -> tuple[Violation, ...]:
     if type_.schema is None:
         return ()
     refusing, warned = type_.judged(before, after)
     if refusing:
-        raise SchemaBroken(faults=_told(refusing))
+        raise SchemaBroken(violations=_told(refusing))
     return _told(warned)
 
 
-def _told(faults: list[SchemaFault]) -> tuple[Fault, ...]:
-    return tuple(fault.as_fault(inside=("configuration",)) for fault in faults[:MOST_TOLD])
+def _told(violations: list[SchemaViolation]) -> tuple[Violation, ...]:
+    return tuple(violation.as_fault(inside=("configuration",)) for violation in violations[:MAX_REPORTED])
 
 
-def must_be_savable(draft: ConfigDraft) -> None:
+def require_savable(draft: ConfigDraft) -> None:
     if not isinstance(draft.configuration, dict):
-        at = Fault("/configuration", ConfigurationInvalid.code, ConfigurationInvalid.sentence)
-        raise ConfigurationInvalid(faults=(at,))
-    masking.must_hold_no_mask(draft.configuration)
+        at = Violation("/configuration", ConfigurationInvalid.code, ConfigurationInvalid.sentence)
+        raise ConfigurationInvalid(violations=(at,))
+    masking.require_no_mask(draft.configuration)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from confide.audit.model import AuditEntry
 from confide.changes.model import Change, LogBounds, Position
-from confide.configs.model import NewVersion, Replay, ReplayTaken, WithKey
-from confide.configs.store import ConfigReads, replay_args, saved_args, stored_version_of, tenant_key_of
-from confide.database.batcher import Together
+from confide.configs.model import IdempotencyKeyTaken, IdempotencyRecord, NewVersion, VersionWithDataKey
+from confide.configs.store import ConfigStore, replay_args, saved_args, stored_version_of, tenant_key_of
+from confide.database.batcher import Batcher
 from confide.database.engine import Engine, UniqueTaken
-from confide.database.log import audit_args
+from confide.database.log import audit_values
 from confide.database.model import Row
 from confide.names import Key
 from confide.telemetry.operations import SILENT, IoLog
@@ -100,21 +100,21 @@ HIGHEST = 2**63 - 1
 NO_ROW: Row = (None,) * 6
 
 
-class PostgresConfigs(ConfigReads):
+class PostgresqlConfigStore(ConfigStore):
     """Versions of configs on PostgreSQL: the log's order is (xid, id)."""
 
     xid = "c.xid::text::bigint"
 
     def __init__(self, engine: Engine, *, io: IoLog = SILENT) -> None:
         super().__init__(engine)
-        self._reads: Together[Key, WithKey] = Together(self._read_all, at_once=2, operation="wait read", io=io)
-        self._saves: Together[Row, bool] = Together(self._append_all, at_once=1, operation="wait append", io=io)
+        self._reads: Batcher[Key, VersionWithDataKey] = Batcher(self._read_all, at_once=2, operation="wait read", io=io)
+        self._saves: Batcher[Row, bool] = Batcher(self._append_all, at_once=1, operation="wait append", io=io)
 
-    async def read_with_key(self, key: Key) -> WithKey:
+    async def read_with_key(self, key: Key) -> VersionWithDataKey:
         return await self._reads.get(key)
 
-    async def append(self, new: NewVersion, *, entry: AuditEntry, mac: bytes, replay: Replay | None) -> bool:
-        args = (*saved_args(new), *audit_args(entry, mac=mac))
+    async def append(self, new: NewVersion, *, entry: AuditEntry, mac: bytes, replay: IdempotencyRecord | None) -> bool:
+        args = (*saved_args(new), *audit_values(entry, mac=mac))
         if replay is None:
             return await self._saves.get(args)
         # Alone: if its record is there already, that must undo nothing of anybody else.
@@ -122,7 +122,7 @@ class PostgresConfigs(ConfigReads):
             kept = replay_args(replay, saved_at=new.saved_at)
             return bool(await self._engine.rows(APPEND_WITH_REPLAY, *args, *kept))
         except UniqueTaken:
-            raise ReplayTaken from None
+            raise IdempotencyKeyTaken from None
 
     async def bounds(self) -> LogBounds:
         ((begins_xid, begins_id, lowest, highest),) = await self._engine.rows(BOUNDS)
@@ -133,7 +133,7 @@ class PostgresConfigs(ConfigReads):
         rows = await self._engine.rows(CHANGES_AFTER, str(position.xid), position.id, limit)
         return [Change(Position(*row[:2]), *row[2:]) for row in rows]
 
-    async def _read_all(self, keys: Sequence[Key]) -> list[WithKey]:
+    async def _read_all(self, keys: Sequence[Key]) -> list[VersionWithDataKey]:
         if len(keys) == 1:
             rows = await self._engine.rows(READ, *keys[0]) or [NO_ROW]
         else:
@@ -151,8 +151,8 @@ class PostgresConfigs(ConfigReads):
         return [save[1:4] in appended and first[save[1:4]] == number for number, save in enumerate(saves)]
 
 
-def _with_key(key: Key, row: Row) -> WithKey:
+def _with_key(key: Key, row: Row) -> VersionWithDataKey:
     version, kind, body, *wrapping = row
     if version is None:
-        return WithKey(None, None)
-    return WithKey(stored_version_of(key, (version, kind, body)), tenant_key_of(key.tenant, wrapping))
+        return VersionWithDataKey(None, None)
+    return VersionWithDataKey(stored_version_of(key, (version, kind, body)), tenant_key_of(key.tenant, wrapping))

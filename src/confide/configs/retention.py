@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from confide.clock import SECOND, Clock
-from confide.integration_types.active import TypesInForce
+from confide.integration_types.active import ActiveIntegrationTypes
 from confide.names import Key
 from confide.server.stores import Store
 
@@ -18,7 +18,7 @@ DAY_SECONDS = 24 * 60 * 60
 class Retention:
     """Works in the background, in one process at a time, and never touches what is current."""
 
-    def __init__(self, store: Store, types: TypesInForce, *, clock: Clock, log_days: int) -> None:
+    def __init__(self, store: Store, types: ActiveIntegrationTypes, *, clock: Clock, log_days: int) -> None:
         self._store = store
         self._types = types
         self._clock = clock

@@ -38,7 +38,7 @@ BEGINS = """/* upkeep.begins */
 """
 
 
-class Upkeep:
+class RetentionStore:
     """Retention of versions and of the log."""
 
     def __init__(self, engine: Engine) -> None:

@@ -10,15 +10,15 @@ from confide import names, preconditions
 from confide.configs import model as configs
 from confide.configs.errors import IdempotencyKeyInvalid
 from confide.configs.export import BrokenLine, ExportedConfig
-from confide.configs.model import ConfigDraft, ConfigLine, DryRun, ListFilter, Retirement, Saved
+from confide.configs.model import ConfigDraft, ConfigFilter, ConfigSummary, Deletion, SavedVersion, SavePreview
 from confide.configs.save import Retry
-from confide.errors import Fault, InvalidCursor, InvalidName, UnknownMember
+from confide.errors import InvalidCursor, InvalidName, UnknownMember, Violation
 from confide.identity import model as grants
 from confide.identity import token_format
 from confide.identity.errors import InvalidToken
 from confide.names import Key
 from confide.reads.request import floor_of
-from confide.reads.response import FoundAnswer, answer_of
+from confide.reads.response import ConfigResponse, answer_of
 from confide.web import timestamps
 from confide.web.errors import MalformedParameter
 from confide.web.request import Call
@@ -26,21 +26,21 @@ from confide.web.response import Answer, json_answer
 
 ADDRESS = ("tenant", "integration_type")
 MEMBERS = frozenset({"tenant", "integration_type", "configuration", "note"})
-MOST_LISTED = 1_000
-USUALLY_LISTED = 100
+MAX_LISTED = 1_000
+DEFAULT_LISTED = 100
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _LIMIT = re.compile(r"[1-9][0-9]{0,3}")
 
 
-async def read(call: Call) -> Answer | FoundAnswer:
+async def read(call: Call) -> Answer | ConfigResponse:
     """Read a config for whoever asks in another way than plainly: the door has answered the plain reads."""
     token_hash = token_format.token_hash(call.token())
     if token_hash is None:
         raise InvalidToken
     by, is_away = await call.services.reading.who(token_hash)
     call.who = by
-    call.must_have_no_body()
+    call.require_no_body()
     asked = call.parameters(needed=ADDRESS, known=("defaults",))
     key = names.key(asked["tenant"], asked["integration_type"])
     is_bare = not switch(asked, "defaults", otherwise="on", words=("on", "off"))
@@ -50,7 +50,7 @@ async def read(call: Call) -> Answer | FoundAnswer:
         preconditions.tags(known)
     floor = floor_of(call.listed(b"cache-control"), call.header(b"config-min-version"))
     found = await call.services.reading.read(key, by=by, floor=floor, is_bare=is_bare, is_away=is_away)
-    condition.must_hold(found.answer.version)
+    condition.require(found.answer.version)
     return answer_of(found, known)
 
 
@@ -64,9 +64,9 @@ async def replace(call: Call) -> Answer:
 
 async def retire(call: Call) -> Answer:
     by = await call.principal()
-    call.must_have_no_body()
+    call.require_no_body()
     asked = call.parameters(needed=ADDRESS, known=("note",))
-    retirement = Retirement(names.key(asked["tenant"], asked["integration_type"]), configs.note(asked.get("note")))
+    retirement = Deletion(names.key(asked["tenant"], asked["integration_type"]), configs.note(asked.get("note")))
     condition = preconditions.condition(call.listed(b"if-match"), call.listed(b"if-none-match"))
     retry = retry_of(call, content=call.scope["query_string"])
     return saved_answer(await call.services.configs.retire(retirement, by=by, condition=condition, retry=retry))
@@ -74,24 +74,27 @@ async def retire(call: Call) -> Answer:
 
 async def list_configs(call: Call) -> Answer:
     by = await call.principal()
-    call.must_have_no_body()
+    call.require_no_body()
     filters = ("changed_since", "unread_since", "conforms")
     asked = call.parameters(known=(*ADDRESS, "after", "limit", *filters))
     wanted = grants.scope(asked.get("tenant", "*"), asked.get("integration_type", "*"))
     limit, after = limit_of(asked.get("limit")), cursor(asked.get("after"))
-    more = ListFilter(*(timestamps.read(name, asked.get(name)) for name in filters[:2]))
+    more = ConfigFilter(*(timestamps.read(name, asked.get(name)) for name in filters[:2]))
     if asked.get("conforms") is not None:
         if switch(asked, "conforms"):
             raise MalformedParameter("The parameter conforms is false, or left out.")
         found, last = await call.services.exporting.broken(wanted, by=by, after=after, limit=limit, more=more)
-        broken = [{**_line(one), "errors": [fault.as_json() for fault in one.faults]} for one in found]
+        broken = [{**_line(one), "errors": [violation.as_json() for violation in one.violations]} for one in found]
         return json_answer({"configs": broken, "next": None if last is None else ":".join(last)})
     lines = await call.services.configs.list(wanted, by=by, after=after, limit=limit + 1, more=more)
     shown = lines[:limit]
     return json_answer(
         {
             "configs": [
-                {**_line(line), "last_read_at": None if line.last_read_at is None else timestamps.written(line.last_read_at)}
+                {
+                    **_line(line),
+                    "last_read_at": None if line.last_read_at is None else timestamps.written(line.last_read_at),
+                }
                 for line in shown
             ],
             "next": ":".join(shown[-1].key) if len(lines) > limit else None,
@@ -102,7 +105,7 @@ async def list_configs(call: Call) -> Answer:
 async def export(call: Call) -> Answer:
     """A page of configs with what they hold, masked unless opened is asked for."""
     by = await call.principal()
-    call.must_have_no_body()
+    call.require_no_body()
     asked = call.parameters(known=(*ADDRESS, "after", "limit", "secrets"))
     wanted = grants.scope(asked.get("tenant", "*"), asked.get("integration_type", "*"))
     is_opened = switch(asked, "secrets", otherwise="masked", words=("opened", "masked"))
@@ -115,7 +118,7 @@ async def export(call: Call) -> Answer:
 async def usage(call: Call) -> Answer:
     """Who read a config, when last and how often."""
     by = await call.principal()
-    call.must_have_no_body()
+    call.require_no_body()
     asked = call.parameters(needed=ADDRESS)
     key = names.key(asked["tenant"], asked["integration_type"])
     lines = await call.services.usage.of(key, by=by)
@@ -123,7 +126,7 @@ async def usage(call: Call) -> Answer:
     return json_answer({"usage": shown})
 
 
-def _line(line: ConfigLine | BrokenLine | ExportedConfig) -> dict[str, Any]:
+def _line(line: ConfigSummary | BrokenLine | ExportedConfig) -> dict[str, Any]:
     return {**line.key._asdict(), "version": line.version, "saved_at": timestamps.written(line.saved_at)}
 
 
@@ -143,7 +146,7 @@ async def _save(call: Call, *, how: Any) -> Answer:
     return saved_answer(await call.services.configs.save(draft, by=by, condition=condition, retry=retry))
 
 
-def saved_answer(saved: Saved) -> Answer:
+def saved_answer(saved: SavedVersion) -> Answer:
     tenant, integration_type = saved.key
     headers = [(b"config-version", b"%d" % saved.version)]
     if saved.outcome is not configs.Outcome.RETIRED:
@@ -163,14 +166,14 @@ def saved_answer(saved: Saved) -> Answer:
     )
 
 
-def tried(found: DryRun) -> Answer:
+def tried(found: SavePreview) -> Answer:
     """What a save would come to, the diff as `GET /config/diff` writes it."""
     document = {"diff": found.diff, "outcome": found.outcome, "version": found.version}
     return json_answer(document | _warned(found.warnings))
 
 
-def _warned(warnings: Sequence[Fault]) -> dict[str, Any]:
-    return {"warnings": [fault.as_json() for fault in warnings]} if warnings else {}
+def _warned(warnings: Sequence[Violation]) -> dict[str, Any]:
+    return {"warnings": [violation.as_json() for violation in warnings]} if warnings else {}
 
 
 def switch(
@@ -194,9 +197,9 @@ def retry_of(call: Call, *, content: bytes) -> Retry | None:
 
 def limit_of(text: str | None) -> int:
     if text is None:
-        return USUALLY_LISTED
-    if not _LIMIT.fullmatch(text) or int(text) > MOST_LISTED:
-        raise MalformedParameter(f"The parameter limit is a number from 1 to {MOST_LISTED:,}.")
+        return DEFAULT_LISTED
+    if not _LIMIT.fullmatch(text) or int(text) > MAX_LISTED:
+        raise MalformedParameter(f"The parameter limit is a number from 1 to {MAX_LISTED:,}.")
     return int(text)
 
 

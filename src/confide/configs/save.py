@@ -7,43 +7,44 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from confide import strict_json
-from confide.audit.recorder import Auditor
+from confide.audit.recorder import AuditRecorder
 from confide.clock import SECOND, Clock
 from confide.configs import diff
-from confide.configs.decryption import Opener, Overtaken
+from confide.configs.decryption import ConfigDecrypter, Superseded
 from confide.configs.errors import IdempotencyKeyReused, TooManyRaces
 from confide.configs.model import (
-    EVERY_CONFIG,
+    ANY_CONFIG,
     Act,
     ConfigDraft,
-    ConfigLine,
-    DryRun,
+    ConfigFilter,
+    ConfigSummary,
+    Deletion,
+    IdempotencyKeyTaken,
+    IdempotencyRecord,
     Kind,
-    ListFilter,
     NewVersion,
     Outcome,
-    Replay,
-    ReplayTaken,
-    Retirement,
     Rollback,
-    Saved,
+    SavedVersion,
+    SavePreview,
 )
-from confide.configs.plan import Planned, Planner, must_be_savable
+from confide.configs.plan import SavePlan, SavePlanner, require_savable
 from confide.configs.scan import scopes_of
-from confide.crypto.errors import SealBroken
-from confide.crypto.model import SealContext, Sealer, StoredKey
+from confide.crypto.envelope import EnvelopeEncryption
+from confide.crypto.errors import DecryptionFailed
+from confide.crypto.model import EncryptionContext, WrappedKey
 from confide.identity.access import Access
 from confide.identity.model import Principal, Role, Scope
-from confide.integration_types.active import TypesInForce
+from confide.integration_types.active import ActiveIntegrationTypes
 from confide.integration_types.model import UNTYPED
-from confide.keyed_lock import Lines
+from confide.keyed_lock import KeyedLock
 from confide.names import Key
 from confide.preconditions import Condition
 from confide.reads.cache import Cache, Current, Flight, Rendering
-from confide.server.stores import News, Store
+from confide.server.stores import ChangeFeed, Store
 
-MOST_RACES = 64
-MOST_IN_LINE = 1_000
+MAX_RACES = 64
+MAX_QUEUED = 1_000
 REPLAY_SECONDS = 24 * 60 * 60
 
 
@@ -56,20 +57,20 @@ class Retry:
     content: bytes = field(repr=False)
 
 
-class Configs:
+class ConfigWriter:
     """Saves, lists and retires configs; roles are checked here."""
 
     def __init__(
         self,
         store: Store,
-        sealer: Sealer,
+        sealer: EnvelopeEncryption,
         *,
         access: Access,
-        auditor: Auditor,
-        opener: Opener,
+        auditor: AuditRecorder,
+        opener: ConfigDecrypter,
         cache: Cache,
-        types: TypesInForce,
-        news: News,
+        types: ActiveIntegrationTypes,
+        news: ChangeFeed,
         clock: Clock,
     ) -> None:
         self._store = store
@@ -79,73 +80,73 @@ class Configs:
         self._opener = opener
         self._cache = cache
         self._types = types
-        self._planner = Planner(store, opener=opener, cache=cache, types=types)
+        self._planner = SavePlanner(store, opener=opener, cache=cache, types=types)
         self._news = news
         self._clock = clock
-        self._lines: Lines[Key] = Lines(most_in_line=MOST_IN_LINE)
+        self._locks: KeyedLock[Key] = KeyedLock(max_queued=MAX_QUEUED)
 
     async def list(
-        self, wanted: Scope, *, by: Principal, after: Key | None, limit: int, more: ListFilter = EVERY_CONFIG
-    ) -> Sequence[ConfigLine]:
+        self, wanted: Scope, *, by: Principal, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
+    ) -> Sequence[ConfigSummary]:
         """List what the caller may see of what is wanted, in order of key; never bodies."""
         return await self._store.configs.page(scopes_of(wanted, by), after=after, limit=limit, more=more)
 
     async def save(
         self, draft: ConfigDraft, *, by: Principal, condition: Condition, retry: Retry | None = None
-    ) -> Saved:
+    ) -> SavedVersion:
         """Save a draft as the next version, in line behind other saves of this config.
 
         The condition is judged first; if it does not hold, or the outcome is unchanged, nothing is stored.
         """
-        await self._access.must_have(Role.EDITOR, draft.key, by=by, action="save")
-        must_be_savable(draft)
+        await self._access.require_role(Role.EDITOR, draft.key, by=by, action="save")
+        require_savable(draft)
         return await self._in_line(draft, by=by, condition=condition, retry=retry)
 
     async def roll_back(
         self, rollback: Rollback, *, by: Principal, condition: Condition, retry: Retry | None = None
-    ) -> Saved:
+    ) -> SavedVersion:
         """Append what an older version held as the next one; a retired config comes back that way.
 
         Raises `NotFound` if there is no such version or it is a tombstone, `VersionPruned` if its body was erased.
         """
-        await self._access.must_have(Role.EDITOR, rollback.key, by=by, action="roll back")
+        await self._access.require_role(Role.EDITOR, rollback.key, by=by, action="roll back")
         return await self._in_line(rollback, by=by, condition=condition, retry=retry)
 
     async def retire(
-        self, retirement: Retirement, *, by: Principal, condition: Condition, retry: Retry | None = None
-    ) -> Saved:
+        self, retirement: Deletion, *, by: Principal, condition: Condition, retry: Retry | None = None
+    ) -> SavedVersion:
         """Retire a config: it reads as missing and keeps its history."""
-        await self._access.must_have(Role.EDITOR, retirement.key, by=by, action="retire")
+        await self._access.require_role(Role.EDITOR, retirement.key, by=by, action="retire")
         return await self._in_line(retirement, by=by, condition=condition, retry=retry)
 
-    async def try_out(self, act: ConfigDraft | Rollback, *, by: Principal, condition: Condition) -> DryRun:
+    async def try_out(self, act: ConfigDraft | Rollback, *, by: Principal, condition: Condition) -> SavePreview:
         """What a save or rollback would come to at this moment; nothing is stored but that it was asked.
 
         Who may save may read secrets: they are shown as they are, which is a reveal.
         """
-        await self._access.must_have(Role.EDITOR, act.key, by=by, action="try out")
+        await self._access.require_role(Role.EDITOR, act.key, by=by, action="try out")
         if isinstance(act, ConfigDraft):
-            must_be_savable(act)
-        for _ in range(MOST_RACES):
+            require_savable(act)
+        for _ in range(MAX_RACES):
             try:
                 planned = await self._planner.planned(act, condition=condition)
-            except Overtaken:
+            except Superseded:
                 continue
             before = {} if planned.before is None else strict_json.read_kept(planned.before)
             found = diff.diff(before, planned.after)
             await self._auditor.note("reveal", "dry run", by=by, key=act.key, version=planned.number)
-            return DryRun(found, planned.outcome, planned.version, planned.warnings)
+            return SavePreview(found, planned.outcome, planned.version, planned.warnings)
         raise TooManyRaces(retry_after_seconds=1)
 
     async def forget_old_replays(self) -> None:
         await self._store.configs.forget_replays(before=self._clock() - REPLAY_SECONDS * SECOND)
 
-    async def _in_line(self, act: Act, *, by: Principal, condition: Condition, retry: Retry | None) -> Saved:
+    async def _in_line(self, act: Act, *, by: Principal, condition: Condition, retry: Retry | None) -> SavedVersion:
         key = act.key
         replay = None if retry is None else self._replay(retry, by=by)
-        async with self._lines.of(key) as line:
+        async with self._locks.of(key) as line:
             await line.yield_to_rivals()
-            for races_lost in range(MOST_RACES):
+            for races_lost in range(MAX_RACES):
                 began = time.monotonic()
                 if replay and (replayed := await self._replayed(replay, key)):
                     return replayed
@@ -153,9 +154,9 @@ class Configs:
                     # What is heard of the config or its type from here on keeps what was planned before from landing.
                     with self._cache.flight(key) as flight:
                         saved = await self._tried(act, by=by, condition=condition, replay=replay, flight=flight)
-                except Overtaken:
+                except Superseded:
                     continue
-                except ReplayTaken:
+                except IdempotencyKeyTaken:
                     # By a twin of this request, or by one of long ago whose record is only in the way.
                     await self.forget_old_replays()
                     continue
@@ -165,16 +166,16 @@ class Configs:
         raise TooManyRaces(retry_after_seconds=1)
 
     async def _tried(
-        self, act: Act, *, by: Principal, condition: Condition, replay: Replay | None, flight: Flight
-    ) -> Saved | None:
+        self, act: Act, *, by: Principal, condition: Condition, replay: IdempotencyRecord | None, flight: Flight
+    ) -> SavedVersion | None:
         """One try; None if the race was lost, to another process or to the end of the tenant's key."""
-        if isinstance(act, Retirement):
+        if isinstance(act, Deletion):
             return await self._tried_retiring(act, by=by, condition=condition, replay=replay, flight=flight)
         planned = await self._planner.planned(act, condition=condition)
         if planned.outcome is Outcome.UNCHANGED:
             return await self._unchanged(act.key, planned, replay)
         key_id = await self._key_for_saving(act.key.tenant, planned.active)
-        context = SealContext(act.key, planned.version, Kind.SAVED)
+        context = EncryptionContext(act.key, planned.version, Kind.SAVED)
         sealed = self._sealer.seal(planned.plain, context, key_id=key_id)
         new = NewVersion(
             act.key,
@@ -191,16 +192,22 @@ class Configs:
             new, planned.outcome, action=action, by=by, replay=replay, flight=flight, planned=planned
         )
 
-    async def _key_for_saving(self, tenant: str, active: StoredKey | None) -> bytes:
+    async def _key_for_saving(self, tenant: str, active: WrappedKey | None) -> bytes:
         try:
             return await self._sealer.key_for_saving(tenant, active)
-        except SealBroken:
+        except DecryptionFailed:
             # Destroyed since it was read.
-            raise Overtaken from None
+            raise Superseded from None
 
     async def _tried_retiring(
-        self, retirement: Retirement, *, by: Principal, condition: Condition, replay: Replay | None, flight: Flight
-    ) -> Saved | None:
+        self,
+        retirement: Deletion,
+        *,
+        by: Principal,
+        condition: Condition,
+        replay: IdempotencyRecord | None,
+        flight: Flight,
+    ) -> SavedVersion | None:
         current = await self._planner.current(retirement.key, condition=condition)
         new = NewVersion(
             retirement.key,
@@ -221,10 +228,10 @@ class Configs:
         *,
         action: str,
         by: Principal,
-        replay: Replay | None,
+        replay: IdempotencyRecord | None,
         flight: Flight,
-        planned: Planned | None = None,
-    ) -> Saved | None:
+        planned: SavePlan | None = None,
+    ) -> SavedVersion | None:
         plain, type_ = (None, UNTYPED) if planned is None else (planned.plain, planned.type)
         digest = None if plain is None else self._sealer.mac("audit", plain)
         entry, mac = self._auditor.entry(action, outcome, by=by, key=new.key, version=new.version, digest=digest)
@@ -235,18 +242,18 @@ class Configs:
         self._news.tell()
         self._opener.note_whole(new.key)
         warnings = () if planned is None else planned.warnings
-        return Saved(new.key, new.version, outcome, type_version=type_.tag_part, warnings=warnings)
+        return SavedVersion(new.key, new.version, outcome, type_version=type_.tag_part, warnings=warnings)
 
-    async def _unchanged(self, key: Key, planned: Planned, replay: Replay | None) -> Saved:
+    async def _unchanged(self, key: Key, planned: SavePlan, replay: IdempotencyRecord | None) -> SavedVersion:
         if replay is not None:
             kept = replace(replay, version=planned.version, outcome=Outcome.UNCHANGED)
             await self._store.configs.keep_replay(kept, saved_at=self._clock())
-        return Saved(key, planned.version, Outcome.UNCHANGED, type_version=planned.type.tag_part)
+        return SavedVersion(key, planned.version, Outcome.UNCHANGED, type_version=planned.type.tag_part)
 
-    def _replay(self, retry: Retry, *, by: Principal) -> Replay:
-        return Replay(by.user_id, retry.route, retry.name, self._sealer.mac("idempotency", retry.content))
+    def _replay(self, retry: Retry, *, by: Principal) -> IdempotencyRecord:
+        return IdempotencyRecord(by.user_id, retry.route, retry.name, self._sealer.mac("idempotency", retry.content))
 
-    async def _replayed(self, replay: Replay, key: Key) -> Saved | None:
+    async def _replayed(self, replay: IdempotencyRecord, key: Key) -> SavedVersion | None:
         not_before = self._clock() - REPLAY_SECONDS * SECOND
         known = await self._store.configs.read_replay(replay, not_before=not_before)
         if known is None:
@@ -255,4 +262,4 @@ class Configs:
             raise IdempotencyKeyReused
         self._cache.hear(key, known.version, is_retired=known.outcome is Outcome.RETIRED)
         type_ = await self._types.of(key.integration_type)
-        return Saved(key, known.version, known.outcome, is_replayed=True, type_version=type_.tag_part)
+        return SavedVersion(key, known.version, known.outcome, is_replayed=True, type_version=type_.tag_part)

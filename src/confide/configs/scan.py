@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 from confide import strict_json
-from confide.configs.decryption import Opener, Overtaken
-from confide.configs.model import EVERY_CONFIG, ListFilter
+from confide.configs.decryption import ConfigDecrypter, Superseded
+from confide.configs.model import ANY_CONFIG, ConfigFilter
 from confide.crypto.errors import IntegrityBroken
 from confide.identity.model import Grant, Principal, Scope
 from confide.names import Key
@@ -21,7 +21,7 @@ PORTION = 50
 SLICE_SECONDS = 0.001
 
 
-class WalkedConfig(NamedTuple):
+class ScannedConfig(NamedTuple):
     """One config on the way; without a configuration if what is stored does not open."""
 
     key: Key
@@ -31,17 +31,17 @@ class WalkedConfig(NamedTuple):
     size_bytes: int
 
 
-class Walker:
+class ConfigScanner:
     """Walks in order of key."""
 
-    def __init__(self, store: Store, opener: Opener) -> None:
+    def __init__(self, store: Store, opener: ConfigDecrypter) -> None:
         self._store = store
         self._opener = opener
 
     async def walk(
-        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, more: ListFilter = EVERY_CONFIG
-    ) -> AsyncIterator[WalkedConfig]:
-        """Every current config that one scope of each group covers, after a key; raises `Unreachable`."""
+        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, more: ConfigFilter = ANY_CONFIG
+    ) -> AsyncIterator[ScannedConfig]:
+        """Every current config that one scope of each group covers, after a key; raises `DatabaseUnavailable`."""
         until = time.monotonic() + SLICE_SECONDS
         while portion := await self._store.configs.sealed_page(scopes, after=after, limit=PORTION, more=more):
             for sealed in portion:
@@ -51,9 +51,9 @@ class Walker:
                     configuration, size_bytes = strict_json.read_kept(opened), len(opened)
                 except IntegrityBroken:
                     configuration = None
-                except Overtaken:
+                except Superseded:
                     continue  # its tenant was destroyed meanwhile
-                yield WalkedConfig(after, sealed.current.version, sealed.saved_at, configuration, size_bytes)
+                yield ScannedConfig(after, sealed.current.version, sealed.saved_at, configuration, size_bytes)
                 if time.monotonic() >= until:
                     await asyncio.sleep(SLICE_SECONDS)
                     until = time.monotonic() + SLICE_SECONDS

@@ -18,7 +18,7 @@ _FIS = {
 }
 
 
-class ConfigDraft(Strict):
+class ConfigBody(Strict):
     tenant: str = Field(examples=["acme"])
     integration_type: str = Field(examples=["flight-information-system"])
     configuration: dict[str, Any] = Field(examples=[_FIS])
@@ -86,7 +86,7 @@ class ConfigSaved(BaseModel):
     warnings: list[FaultShape] | None = Field(default=None, description="What breaks the schema; left out if nothing.")
 
 
-class ConfigLine(BaseModel):
+class ConfigListItem(BaseModel):
     tenant: str
     integration_type: str
     version: int
@@ -95,7 +95,7 @@ class ConfigLine(BaseModel):
     errors: list[FaultShape] | None = Field(default=None, description="With `conforms=false`: what breaks the schema.")
 
 
-class ExportedLine(BaseModel):
+class ExportedItem(BaseModel):
     tenant: str
     integration_type: str
     version: int
@@ -105,12 +105,12 @@ class ExportedLine(BaseModel):
 
 
 class ConfigExport(BaseModel):
-    configs: list[ExportedLine]
+    configs: list[ExportedItem]
     next: str | None = Field(description="Pass it as `after` to go on; null at the end.")
 
 
 class ConfigList(BaseModel):
-    configs: list[ConfigLine]
+    configs: list[ConfigListItem]
     next: str | None = Field(description="Pass it as `after` to go on; null at the end.")
 
 

@@ -7,20 +7,20 @@ from typing import Any
 
 from confide.changes.model import Position
 from confide.configs.model import (
-    EVERY_CONFIG,
-    ConfigLine,
+    ANY_CONFIG,
+    ConfigFilter,
+    ConfigSummary,
+    EncryptedConfig,
+    IdempotencyKeyTaken,
+    IdempotencyRecord,
     Kind,
-    ListFilter,
     NewVersion,
     Outcome,
-    Replay,
-    ReplayTaken,
-    SealedConfig,
     StoredVersion,
-    VersionLine,
-    WithKey,
+    VersionSummary,
+    VersionWithDataKey,
 )
-from confide.crypto.model import StoredKey
+from confide.crypto.model import WrappedKey
 from confide.database.engine import Engine, Transaction, UniqueTaken, statement
 from confide.database.model import Row
 from confide.identity.model import Scope
@@ -65,7 +65,7 @@ BODY = ", c.kind, c.body, k.id, k.master_key_id, k.wrapped"
 WITH_KEY = "LEFT JOIN keys k ON k.purpose = 'config' AND k.tenant = c.tenant AND k.wrapped IS NOT NULL"
 
 
-class ConfigReads:
+class ConfigStore:
     """What is read and kept of configs in the same words on both engines."""
 
     # How the log's number of a transaction is read, where there is one.
@@ -77,35 +77,35 @@ class ConfigReads:
     async def read(self, key: Key) -> StoredVersion | None:
         return (await self.read_with_key(key)).current
 
-    async def read_with_key(self, key: Key) -> WithKey:
+    async def read_with_key(self, key: Key) -> VersionWithDataKey:
         rows = await self._engine.rows(READ, *key)
-        return WithKey(stored_version_of(key, rows[0]) if rows else None, None)
+        return VersionWithDataKey(stored_version_of(key, rows[0]) if rows else None, None)
 
     async def read_version(self, key: Key, version: int) -> StoredVersion | None:
         rows = await self._engine.rows(READ_VERSION, *key, version)
         return stored_version_of(key, rows[0]) if rows else None
 
-    async def versions(self, key: Key, *, before: int | None, limit: int) -> list[VersionLine]:
+    async def versions(self, key: Key, *, before: int | None, limit: int) -> list[VersionSummary]:
         until = NEWER_THAN_ANY if before is None else before
         rows = await self._engine.rows(VERSIONS.format(xid=self.xid), *key, until, limit)
         return [
-            VersionLine(version, Position(xid, id_), Kind(kind), login, at, note, is_pruned=bool(is_pruned))
+            VersionSummary(version, Position(xid, id_), Kind(kind), login, at, note, is_pruned=bool(is_pruned))
             for version, xid, id_, kind, login, at, note, is_pruned in rows
         ]
 
     async def page(
-        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, more: ListFilter = EVERY_CONFIG
-    ) -> list[ConfigLine]:
+        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
+    ) -> list[ConfigSummary]:
         if not all(scopes):
             return []
         args: list[Any] = [*(after or ("", "")), limit]
         conditions = {"scopes": _condition(scopes, args), "more": _more(more, args)}
         rows = await self._engine.searched(LIST.format(columns=LAST_READ, joined="", **conditions), *args)
-        return [ConfigLine(Key(row[0], row[1]), *row[2:]) for row in rows]
+        return [ConfigSummary(Key(row[0], row[1]), *row[2:]) for row in rows]
 
     async def sealed_page(
-        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, more: ListFilter = EVERY_CONFIG
-    ) -> list[SealedConfig]:
+        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
+    ) -> list[EncryptedConfig]:
         if not all(scopes):
             return []
         args: list[Any] = [*(after or ("", "")), limit]
@@ -113,7 +113,7 @@ class ConfigReads:
         sql = LIST.format(columns=BODY, joined=WITH_KEY, **conditions)
         return [_sealed(row) for row in await self._engine.searched(sql, *args)]
 
-    async def read_replay(self, replay: Replay, *, not_before: int) -> Replay | None:
+    async def read_replay(self, replay: IdempotencyRecord, *, not_before: int) -> IdempotencyRecord | None:
         rows = await self._engine.rows(
             "/* configs.read_replay */ SELECT mac, version, outcome FROM replays"
             " WHERE user_id = $1 AND route = $2 AND name = $3 AND saved_at >= $4",
@@ -124,17 +124,17 @@ class ConfigReads:
         )
         return _replay(replay, rows[0]) if rows else None
 
-    async def keep_replay(self, replay: Replay, *, saved_at: int) -> None:
+    async def keep_replay(self, replay: IdempotencyRecord, *, saved_at: int) -> None:
         try:
             await self._engine.transact(_keep(replay, saved_at))
         except UniqueTaken:
-            raise ReplayTaken from None
+            raise IdempotencyKeyTaken from None
 
     async def forget_replays(self, *, before: int) -> None:
         await self._engine.transact(_forget(before))
 
 
-def _keep(replay: Replay, saved_at: int) -> Transaction[None]:
+def _keep(replay: IdempotencyRecord, saved_at: int) -> Transaction[None]:
     yield statement(KEEP_REPLAY, *replay_args(replay, saved_at=saved_at))
 
 
@@ -146,7 +146,7 @@ def saved_args(new: NewVersion) -> tuple[Any, ...]:
     return (str(new.kind), *new.key, new.version, new.key_id, new.body, new.saved_by, new.saved_at, new.note)
 
 
-def replay_args(replay: Replay, *, saved_at: int) -> tuple[Any, ...]:
+def replay_args(replay: IdempotencyRecord, *, saved_at: int) -> tuple[Any, ...]:
     return (
         replay.user_id,
         replay.route,
@@ -163,24 +163,24 @@ def stored_version_of(key: Key, row: Row) -> StoredVersion:
     return StoredVersion(key, version, Kind(kind), body)
 
 
-def _sealed(row: Row) -> SealedConfig:
+def _sealed(row: Row) -> EncryptedConfig:
     tenant, type_, version, saved_at, kind, body, *wrapping = row
     current = stored_version_of(Key(tenant, type_), (version, kind, body))
-    return SealedConfig(saved_at, current, tenant_key_of(tenant, wrapping))
+    return EncryptedConfig(saved_at, current, tenant_key_of(tenant, wrapping))
 
 
-def tenant_key_of(tenant: str, row: Row) -> StoredKey | None:
+def tenant_key_of(tenant: str, row: Row) -> WrappedKey | None:
     """The key that came along with a config of a tenant, if there is an active one."""
     key_id, master_key_id, wrapped = row
-    return None if key_id is None else StoredKey(key_id, "config", tenant, master_key_id, wrapped)
+    return None if key_id is None else WrappedKey(key_id, "config", tenant, master_key_id, wrapped)
 
 
-def _replay(asked: Replay, row: Row) -> Replay:
+def _replay(asked: IdempotencyRecord, row: Row) -> IdempotencyRecord:
     mac, version, outcome = row
-    return Replay(asked.user_id, asked.route, asked.name, bytes(mac), version, Outcome(outcome))
+    return IdempotencyRecord(asked.user_id, asked.route, asked.name, bytes(mac), version, Outcome(outcome))
 
 
-def _more(wanted: ListFilter, args: list[Any]) -> str:
+def _more(wanted: ConfigFilter, args: list[Any]) -> str:
     parts = ""
     if wanted.changed_since is not None:
         args.append(wanted.changed_since)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from confide.audit.recorder import Auditor
-from confide.changes.subscriber import Listener
+from confide.audit.recorder import AuditRecorder
+from confide.changes.subscriber import ChangeSubscriber
 from confide.clock import Clock
-from confide.crypto.model import Sealer
+from confide.crypto.envelope import EnvelopeEncryption
 from confide.errors import NotFound
 from confide.identity.access import Access
 from confide.identity.model import Principal
 from confide.names import Key
-from confide.server.stores import News, Store
+from confide.server.stores import ChangeFeed, Store
 
 
 class Tenants:
@@ -19,12 +19,12 @@ class Tenants:
     def __init__(
         self,
         store: Store,
-        sealer: Sealer,
+        sealer: EnvelopeEncryption,
         *,
         access: Access,
-        auditor: Auditor,
-        listener: Listener,
-        news: News,
+        auditor: AuditRecorder,
+        listener: ChangeSubscriber,
+        news: ChangeFeed,
         clock: Clock,
     ) -> None:
         self._listener = listener
@@ -41,7 +41,7 @@ class Tenants:
         Nothing sealed under that key opens again, old versions included. A config saved for the tenant
         afterwards gets a new key.
         """
-        await self._access.must_be_admin(by, action="destroy tenant")
+        await self._access.require_admin(by, action="destroy tenant")
         entry, mac = self._auditor.entry("destroy tenant", "destroyed", by=by, key=Key(tenant, "*"))
         destroyed = await self._store.keys.destroy_tenant(tenant, by=by.user_id, at=self._clock(), entry=entry, mac=mac)
         if destroyed is None:

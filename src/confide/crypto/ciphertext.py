@@ -8,7 +8,7 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from confide.crypto.errors import SealBroken
+from confide.crypto.errors import DecryptionFailed
 
 FORMAT = 1
 KEY_BYTES = 32
@@ -35,17 +35,17 @@ def seal(plain: bytes, *, key: AESGCM, key_id: bytes, bound_to: tuple[str | byte
 
 
 def open_sealed(sealed: bytes, *, key: AESGCM, bound_to: tuple[str | bytes, ...]) -> bytes:
-    """Raises `SealBroken`, the same for every reason."""
+    """Raises `DecryptionFailed`, the same for every reason."""
     parts = split(sealed)
     try:
         return key.decrypt(parts.nonce, parts.ciphertext, authenticated(parts.key_id, bound_to))
     except InvalidTag:
-        raise SealBroken from None
+        raise DecryptionFailed from None
 
 
 def split(sealed: bytes) -> Parts:
     if len(sealed) < _HEAD_BYTES + TAG_BYTES or sealed[0] != FORMAT:
-        raise SealBroken
+        raise DecryptionFailed
     at = 1 + KEY_ID_BYTES
     return Parts(sealed[1:at], sealed[at:_HEAD_BYTES], sealed[_HEAD_BYTES:])
 

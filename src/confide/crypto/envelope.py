@@ -14,19 +14,19 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from confide.clock import Clock
 from confide.crypto.ciphertext import KEY_BYTES, KEY_ID_BYTES, open_sealed, seal, split
-from confide.crypto.errors import MasterKeyMissing, SealBroken
+from confide.crypto.errors import DecryptionFailed, MasterKeyMissing
 from confide.crypto.master_keys import DestroyedKeys, MasterKeys
-from confide.crypto.model import SealContext, StoredKey
+from confide.crypto.model import EncryptionContext, WrappedKey
 from confide.server.stores import KeyStore
 
 TENANT_PURPOSE = "config"
 LEADING_PURPOSE = "audit"
 SIGNING_PURPOSE = "checkpoint"
 STORE_PURPOSES = (LEADING_PURPOSE, "idempotency", SIGNING_PURPOSE)
-MOST_OPENED = 20_000
+MAX_OPENED = 20_000
 
 
-class TenantKeys:
+class EnvelopeEncryption:
     """The sealer of the service: keys lie wrapped in the store and opened in memory."""
 
     def __init__(
@@ -60,24 +60,24 @@ class TenantKeys:
         if set(erased) - self._destroyed.ids():
             self._destroyed.add(erased)
 
-    async def key_for_saving(self, tenant: str, active: StoredKey | None) -> bytes:
+    async def key_for_saving(self, tenant: str, active: WrappedKey | None) -> bytes:
         key = active or await self._active(TENANT_PURPOSE, tenant)
         if key.id not in self._opened:
             self._keep(key)
         return key.id
 
-    def seal(self, plain: bytes, context: SealContext, *, key_id: bytes) -> bytes:
+    def seal(self, plain: bytes, context: EncryptionContext, *, key_id: bytes) -> bytes:
         return seal(plain, key=self._opened[key_id], key_id=key_id, bound_to=_bound(context))
 
-    async def open(self, sealed: bytes, context: SealContext, *, key: StoredKey | None = None) -> bytes:
+    async def open(self, sealed: bytes, context: EncryptionContext, *, key: WrappedKey | None = None) -> bytes:
         key_id = split(sealed).key_id
         if key_id in self._destroyed:
-            raise SealBroken
+            raise DecryptionFailed
         if key_id not in self._opened:
             if key is None or key.id != key_id:
                 key = await self._store.read(key_id)
             if key is None or key.wrapped is None or key.tenant != context.key.tenant:
-                raise SealBroken
+                raise DecryptionFailed
             self._keep(key)
         self._opened.move_to_end(key_id)
         return open_sealed(sealed, key=self._opened[key_id], bound_to=_bound(context))
@@ -85,7 +85,7 @@ class TenantKeys:
     async def is_erased(self, sealed: bytes) -> bool:
         try:
             key_id = split(sealed).key_id
-        except SealBroken:
+        except DecryptionFailed:
             return False  # what is no sealed body names no key
         if key_id in self._destroyed:
             return True
@@ -139,12 +139,12 @@ class TenantKeys:
             count += 1
         return count
 
-    async def _active(self, purpose: str, tenant: str) -> StoredKey:
+    async def _active(self, purpose: str, tenant: str) -> WrappedKey:
         known = await self._store.active(purpose, tenant)
         if known is not None:
             return known
         master_key_id = await self._master_key_in_use()
-        new = StoredKey(secrets.token_bytes(KEY_ID_BYTES), purpose, tenant, master_key_id, None)
+        new = WrappedKey(secrets.token_bytes(KEY_ID_BYTES), purpose, tenant, master_key_id, None)
         wrapped = self._wrapped(new, secrets.token_bytes(KEY_BYTES))
         return await self._store.add_if_none(replace(new, wrapped=wrapped), made_at=self._clock())
 
@@ -161,27 +161,27 @@ class TenantKeys:
             # Perhaps a new master key came while this process was running.
             self._ring = self._read_ring()
 
-    def _keep(self, key: StoredKey) -> None:
+    def _keep(self, key: WrappedKey) -> None:
         if key.id in self._destroyed or key.wrapped is None:
-            raise SealBroken
+            raise DecryptionFailed
         self._opened[key.id] = AESGCM(self._unwrapped(key))
-        while len(self._opened) > MOST_OPENED:
+        while len(self._opened) > MAX_OPENED:
             self._opened.popitem(last=False)
 
-    def _wrapped(self, key: StoredKey, secret: bytes) -> bytes:
+    def _wrapped(self, key: WrappedKey, secret: bytes) -> bytes:
         cipher = self._ring.cipher(key.master_key_id)
         return seal(secret, key=cipher, key_id=key.master_key_id, bound_to=(key.id, key.purpose, key.tenant))
 
-    def _unwrapped(self, key: StoredKey) -> bytes:
+    def _unwrapped(self, key: WrappedKey) -> bytes:
         self._read_ring_for(key.master_key_id)
         cipher = self._ring.cipher(key.master_key_id)
         try:
             return open_sealed(key.wrapped or b"", key=cipher, bound_to=(key.id, key.purpose, key.tenant))
-        except SealBroken:
+        except DecryptionFailed:
             raise MasterKeyMissing(
                 f"The master key {key.master_key_id.hex()} is not the one that the store was sealed with."
             ) from None
 
 
-def _bound(context: SealContext) -> tuple[str, ...]:
+def _bound(context: EncryptionContext) -> tuple[str, ...]:
     return (context.key.tenant, context.key.integration_type, str(context.version), context.kind)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from confide.errors import Refusal
+from confide.errors import ServiceError
 
 
-class MasterKeyMissing(Exception):  # noqa: N818 - as above
+class MasterKeyMissing(Exception):
     """The store names a master key that the ring lacks, or whose bytes are others."""
 
 
-class SealBroken(Exception):  # noqa: N818 - the service makes a refusal of it
+class DecryptionFailed(Exception):
     """Sealed bytes do not open: altered, moved, or under a key that is gone."""
 
 
-class MasterKeyUnavailable(Refusal):
+class MasterKeyUnavailable(ServiceError):
     code = "master-key-unavailable"
     sentence = "The master key that this needs is not there; whoever runs the service must put it back."
 
 
-class IntegrityBroken(Refusal):
+class IntegrityBroken(ServiceError):
     code = "integrity-error"
     sentence = "What is stored for this config does not open; it was altered or its key is gone."

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from confide.audit.model import AuditEntry
-from confide.configs.model import Destroyed
-from confide.crypto.model import StoredKey
+from confide.configs.model import DestroyedTenant
+from confide.crypto.model import WrappedKey
 from confide.database.engine import Engine, Statement, TableLock, Transaction, statement
-from confide.database.log import AUDIT, audit_args
+from confide.database.log import AUDIT, audit_values
 from confide.database.model import Row
 
 COLUMNS = "id, purpose, tenant, master_key_id, wrapped"
@@ -21,18 +21,18 @@ RETIRE_ALL = """/* keys.retire_all */
 """
 
 
-class Keys:
+class DataKeyStore:
     """Keys of tenants and of the store, each wrapped by a master key."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def add_if_none(self, new: StoredKey, *, made_at: int) -> StoredKey:
+    async def add_if_none(self, new: WrappedKey, *, made_at: int) -> WrappedKey:
         await self._engine.transact(_add(new, made_at))
         # Destroyed between the two: what was inserted is as good as any answer, nothing can be saved under it.
         return await self.active(new.purpose, new.tenant) or new
 
-    async def active(self, purpose: str, tenant: str) -> StoredKey | None:
+    async def active(self, purpose: str, tenant: str) -> WrappedKey | None:
         rows = await self._engine.rows(
             f"/* keys.active */ SELECT {COLUMNS} FROM keys WHERE purpose = $1 AND tenant = $2 AND wrapped IS NOT NULL",
             purpose,
@@ -40,30 +40,30 @@ class Keys:
         )
         return _key_of(rows[0]) if rows else None
 
-    async def read(self, key_id: bytes) -> StoredKey | None:
+    async def read(self, key_id: bytes) -> WrappedKey | None:
         rows = await self._engine.rows(f"/* keys.read */ SELECT {COLUMNS} FROM keys WHERE id = $1", key_id)
         return _key_of(rows[0]) if rows else None
 
-    async def all(self) -> list[StoredKey]:
+    async def all(self) -> list[WrappedKey]:
         return [
             _key_of(row) for row in await self._engine.rows(f"/* keys.all */ SELECT {COLUMNS} FROM keys ORDER BY id")
         ]
 
-    async def rewrap(self, key: StoredKey, *, instead_of: bytes) -> None:
+    async def rewrap(self, key: WrappedKey, *, instead_of: bytes) -> None:
         await self._engine.transact(_rewrap(key, instead_of))
 
     async def destroy_tenant(
         self, tenant: str, *, by: int | None, at: int, entry: AuditEntry, mac: bytes
-    ) -> Destroyed | None:
+    ) -> DestroyedTenant | None:
         return await self._engine.transact(_destroy(tenant, by, at, entry, mac))
 
 
-def _key_of(row: Row) -> StoredKey:
+def _key_of(row: Row) -> WrappedKey:
     id_, purpose, tenant, master_key_id, wrapped = row
-    return StoredKey(bytes(id_), purpose, tenant, bytes(master_key_id), None if wrapped is None else bytes(wrapped))
+    return WrappedKey(bytes(id_), purpose, tenant, bytes(master_key_id), None if wrapped is None else bytes(wrapped))
 
 
-def _add(new: StoredKey, made_at: int) -> Transaction[None]:
+def _add(new: WrappedKey, made_at: int) -> Transaction[None]:
     yield statement(
         "/* keys.add */ INSERT INTO keys (id, purpose, tenant, master_key_id, wrapped, made_at)"
         " VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
@@ -76,7 +76,7 @@ def _add(new: StoredKey, made_at: int) -> Transaction[None]:
     )
 
 
-def _rewrap(key: StoredKey, instead_of: bytes) -> Transaction[None]:
+def _rewrap(key: WrappedKey, instead_of: bytes) -> Transaction[None]:
     yield statement(
         "/* keys.rewrap */ "
         "UPDATE keys SET master_key_id = $2, wrapped = $3 WHERE id = $1 AND master_key_id = $4 AND wrapped IS NOT NULL",
@@ -87,7 +87,9 @@ def _rewrap(key: StoredKey, instead_of: bytes) -> Transaction[None]:
     )
 
 
-def _destroy(tenant: str, by: int | None, at: int, entry: AuditEntry, mac: bytes) -> Transaction[Destroyed | None]:
+def _destroy(
+    tenant: str, by: int | None, at: int, entry: AuditEntry, mac: bytes
+) -> Transaction[DestroyedTenant | None]:
     # No save may be under way: one that began before would seal under a key that is gone.
     yield TableLock("changes")
     erased = yield statement(
@@ -106,5 +108,5 @@ def _destroy(tenant: str, by: int | None, at: int, entry: AuditEntry, mac: bytes
         by,
         at,
     )
-    yield Statement(AUDIT, (*audit_args(entry, mac=mac), change_id))
-    return Destroyed(len(retired), [bytes(row[0]) for row in erased])
+    yield Statement(AUDIT, (*audit_values(entry, mac=mac), change_id))
+    return DestroyedTenant(len(retired), [bytes(row[0]) for row in erased])

@@ -21,7 +21,7 @@ from confide.server.stores import Store
 FORMAT = 1
 
 
-class ArchiveBroken(Exception):  # noqa: N818 - a command ends with it, in one sentence
+class ArchiveBroken(Exception):
     """The file is no whole backup of ours."""
 
 

@@ -8,19 +8,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic_ns
 from typing import Generic, TypeVar
 
-from confide.context import ANSWER_SECONDS, answer_by, seconds_left
-from confide.errors import Unreachable
-from confide.telemetry.operations import SILENT, IoLog, failed, origin
+from confide.context import ANSWER_SECONDS, deadline, remaining_seconds
+from confide.errors import DatabaseUnavailable
+from confide.telemetry.operations import SILENT, IoLog, note_failure, origin
 
 A = TypeVar("A")
 R = TypeVar("R")
 
-MOST_TOGETHER = 128
+MAX_BATCH = 128
 # Whoever has less time left than this does not wait for a question that is under way.
 LEAST_SECONDS = 0.5
 
 
-class Together(Generic[A, R]):
+class Batcher(Generic[A, R]):
     """What is asked while the store is already answering goes with the next question; each gets its own answer.
 
     `ask` takes several questions and returns their answers in order; what it raises, all who asked get.
@@ -43,8 +43,8 @@ class Together(Generic[A, R]):
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def get(self, question: A) -> R:
-        """Raises `Unreachable` in time, like the store."""
-        left = seconds_left()
+        """Raises `DatabaseUnavailable` in time, like the store."""
+        left = remaining_seconds()
         if left < LEAST_SECONDS:
             (answer,) = await self._ask([question])
             return answer
@@ -57,9 +57,9 @@ class Together(Generic[A, R]):
             async with asyncio.timeout(left):
                 answer = await future
         except BaseException as error:
-            failed(self._io, self._operation, began, error)
+            note_failure(self._io, self._operation, began, error)
             if isinstance(error, TimeoutError):
-                raise Unreachable from None
+                raise DatabaseUnavailable from None
             raise
         self._io.note(self._operation, began)
         return answer
@@ -82,7 +82,7 @@ class Together(Generic[A, R]):
         origin.set(None)
         try:
             while self._waiting:
-                taken, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
+                taken, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
                 # Who has given up does not want it done any more.
                 asked = [one for one in taken if not one[1].done()]
                 if asked:
@@ -92,7 +92,7 @@ class Together(Generic[A, R]):
 
     async def _answer(self, asked: list[tuple[A, asyncio.Future[R], float]]) -> None:
         # Due when the last of them must have its answer: the others hear in their own time that there is none.
-        answer_by.set(min(time.monotonic() + ANSWER_SECONDS, max(until for _, _, until in asked)))
+        deadline.set(min(time.monotonic() + ANSWER_SECONDS, max(until for _, _, until in asked)))
         try:
             answers = await self._ask([question for question, _, _ in asked])
             for (_, future, _), answer in zip(asked, answers, strict=True):

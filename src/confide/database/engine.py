@@ -58,7 +58,7 @@ Step: TypeAlias = Statement | Lock | TableLock | Script | Many
 Transaction: TypeAlias = Generator[Step, Rows, T]
 
 
-class UniqueTaken(Exception):  # noqa: N818 - a signal from an engine to a part of the store
+class UniqueTaken(Exception):
     """A unique index already holds the row; the transaction was undone."""
 
 
@@ -89,10 +89,3 @@ def operation_of(sql: str) -> str:
     """The name under which I/O events speak of a statement: each says its own in a comment at its beginning."""
     found = _NAME.match(sql)
     return f"sql {found[1]}" if found else UNNAMED
-
-
-
-
-
-
-

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 
-class NewerSchema(Exception):  # noqa: N818 - the start ends with it, in one sentence
+class NewerSchema(Exception):
     """The store was written by a newer Confide."""
 
 
-class UnsafeDurability(Exception):  # noqa: N818 - as above
+class UnsafeDurability(Exception):
     """The store's own settings let it lose what it acknowledged."""

@@ -19,7 +19,7 @@ LOG = """/* changes.append */
 """
 
 
-def audit_args(entry: AuditEntry, *, mac: bytes) -> tuple[Any, ...]:
+def audit_values(entry: AuditEntry, *, mac: bytes) -> tuple[Any, ...]:
     """The entry's arguments of `AUDIT`, all but the last, which is the change it explains."""
     tenant, integration_type = entry.key or (None, None)
     return (
@@ -39,7 +39,7 @@ def audit_args(entry: AuditEntry, *, mac: bytes) -> tuple[Any, ...]:
     )
 
 
-def logged(kind: str, subject: int | None, *, entry: AuditEntry, mac: bytes) -> Transaction[None]:
+def append_change(kind: str, subject: int | None, *, entry: AuditEntry, mac: bytes) -> Transaction[None]:
     """Append a change that is no config's, with the audit entry that explains it."""
     ((change_id,),) = yield statement(LOG, kind, subject, entry.actor, entry.at)
-    yield Statement(AUDIT, (*audit_args(entry, mac=mac), change_id))
+    yield Statement(AUDIT, (*audit_values(entry, mac=mac), change_id))

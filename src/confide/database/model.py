@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class DatabaseIdentity:
     """Where a store lives and which life of it this is."""
 
     epoch: str

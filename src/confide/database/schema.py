@@ -34,13 +34,13 @@ class Migration:
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
-class ChangedMigration(Exception):  # noqa: N818 - the start ends with it, in one sentence
+class ChangedMigration(Exception):
     """A migration file is no longer what was applied to this store."""
 
 
 def known(engine: str) -> list[Migration]:
     """Return the migrations that this version ships for an engine, in order."""
-    folder = files("confide.storage").joinpath("sql", engine)
+    folder = files("confide.database").joinpath("migrations", engine)
     named = [(_FILE.fullmatch(file.name), file) for file in folder.iterdir()]
     found = [Migration(int(parts[1]), parts[2], file.read_text()) for parts, file in named if parts]
     return sorted(found, key=lambda migration: migration.number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from confide.audit.recorder import Auditor
+from confide.audit.recorder import AuditRecorder
 from confide.errors import NotAllowed, NotFound
 from confide.identity.model import Principal, Role
 from confide.names import Key
@@ -11,10 +11,10 @@ from confide.names import Key
 class Access:
     """What a principal may do."""
 
-    def __init__(self, auditor: Auditor) -> None:
+    def __init__(self, auditor: AuditRecorder) -> None:
         self._auditor = auditor
 
-    async def must_have(self, role: Role, key: Key, *, by: Principal, action: str) -> Role:
+    async def require_role(self, role: Role, key: Key, *, by: Principal, action: str) -> Role:
         """Return the principal's role on a key if it is enough.
 
         Where no grant covers the key it is `NotFound`, as if there were nothing, before anything is looked up;
@@ -26,12 +26,12 @@ class Access:
         await self._auditor.note(action, "denied", by=by, key=key)
         raise NotFound if held is None else NotAllowed
 
-    async def must_be_admin(self, by: Principal, *, action: str) -> None:
+    async def require_admin(self, by: Principal, *, action: str) -> None:
         if not by.is_admin:
             await self._auditor.note(action, "denied", by=by)
             raise NotAllowed
 
-    async def must_be_whole(self, by: Principal, *, action: str) -> None:
+    async def require_unrestricted_token(self, by: Principal, *, action: str) -> None:
         """A token with narrower grants may not make itself wider ones."""
         if by.narrowed is not None:
             await self._auditor.note(action, "denied", by=by)

@@ -6,9 +6,9 @@ from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
 from confide.caching.lease import Lease
-from confide.caching.memory import Memory, Remembered
-from confide.caching.single_flight import Shared
-from confide.clock import SECOND, Clock, running_time
+from confide.caching.memory import BoundedMemory, MemoryEntry
+from confide.caching.single_flight import SingleFlight
+from confide.clock import SECOND, Clock, boottime
 from confide.identity.errors import InvalidToken
 from confide.identity.model import Principal, Token, User
 from confide.server.stores import Store
@@ -19,7 +19,7 @@ PRINCIPAL_BYTES = 1_600
 GRANT_BYTES = 400
 
 
-class Checked(Remembered):
+class AuthenticatedToken(MemoryEntry):
     """A token that was looked up: for whom it stands, and until when in running time that may be believed."""
 
     __slots__ = ("__weakref__", "expires", "fresh_until", "principal", "token_hash")
@@ -33,35 +33,42 @@ class Checked(Remembered):
         self.fresh_until = fresh_until
 
 
-class Principals:
+class Authenticator:
     """The principals of tokens. What the log says of a token or its user ends what is remembered of it."""
 
     def __init__(
-        self, store: Store, memory: Memory[Any], lease: Lease, *, clock: Clock, ttl_seconds: float, io: IoLog = SILENT
+        self,
+        store: Store,
+        memory: BoundedMemory[Any],
+        lease: Lease,
+        *,
+        clock: Clock,
+        ttl_seconds: float,
+        io: IoLog = SILENT,
     ) -> None:
         self._store = store
         self._memory = memory
         self._lease = lease
         self._clock = clock
         self._ttl_seconds = ttl_seconds
-        self._of_token: WeakValueDictionary[int, Checked] = WeakValueDictionary()
-        self._of_user: dict[int, WeakSet[Checked]] = {}
+        self._of_token: WeakValueDictionary[int, AuthenticatedToken] = WeakValueDictionary()
+        self._of_user: dict[int, WeakSet[AuthenticatedToken]] = {}
         self._heard = 0
-        self._lookups: Shared[bytes, Checked] = Shared(self._looked_up, io=io)
+        self._lookups: SingleFlight[bytes, AuthenticatedToken] = SingleFlight(self._looked_up, io=io)
 
-    def proven(self, token_hash: bytes, *, now: float) -> Checked | None:
+    def proven(self, token_hash: bytes, *, now: float) -> AuthenticatedToken | None:
         """The token if memory may speak for it; None otherwise."""
-        checked: Checked | None = self._memory.get(token_hash, now=now)
+        checked: AuthenticatedToken | None = self._memory.get(token_hash, now=now)
         return None if checked is None or now >= self._lease.until or now >= checked.fresh_until else checked
 
-    def unproven(self, token_hash: bytes, *, now: float) -> Checked | None:
+    def unproven(self, token_hash: bytes, *, now: float) -> AuthenticatedToken | None:
         """The token whether or not it is proven to be good still; never one that has expired."""
-        checked: Checked | None = self._memory.get(token_hash, now=now)
+        checked: AuthenticatedToken | None = self._memory.get(token_hash, now=now)
         return None if checked is None or now >= checked.expires else checked
 
-    async def checked(self, token_hash: bytes) -> Checked:
-        """Look a token up, in memory where that is proven; raises `InvalidToken` or `Unreachable`."""
-        return self.proven(token_hash, now=running_time()) or await self._lookups.get(token_hash)
+    async def checked(self, token_hash: bytes) -> AuthenticatedToken:
+        """Look a token up, in memory where that is proven; raises `InvalidToken` or `DatabaseUnavailable`."""
+        return self.proven(token_hash, now=boottime()) or await self._lookups.get(token_hash)
 
     def forget_token(self, token_id: int) -> None:
         self._heard += 1
@@ -73,11 +80,11 @@ class Principals:
         for checked in self._of_user.pop(user_id, ()):
             self._memory.drop(checked.token_hash)
 
-    def overtake_all(self) -> None:
+    def supersede_all(self) -> None:
         """Let nothing be believed that is being looked up now."""
         self._heard += 1
 
-    async def _looked_up(self, token_hash: bytes) -> Checked:
+    async def _looked_up(self, token_hash: bytes) -> AuthenticatedToken:
         while True:
             heard = self._heard
             found = await self._store.tokens.read(token_hash)
@@ -89,7 +96,7 @@ class Principals:
             raise InvalidToken
         return checked
 
-    def _believed(self, token_hash: bytes, token: Token, user: User) -> Checked | None:
+    def _believed(self, token_hash: bytes, token: Token, user: User) -> AuthenticatedToken | None:
         left_seconds = (token.expires_at - self._clock()) / SECOND
         if left_seconds <= 0 or user.is_disabled:
             return None
@@ -102,9 +109,9 @@ class Principals:
             narrowed=token.grants,
             is_service_account=user.password is None,
         )
-        now = running_time()
+        now = boottime()
         fresh_until = now + min(left_seconds, self._ttl_seconds)
-        checked = Checked(token_hash, principal, expires=now + left_seconds, fresh_until=fresh_until)
+        checked = AuthenticatedToken(token_hash, principal, expires=now + left_seconds, fresh_until=fresh_until)
         self._memory.put(token_hash, checked)
         self._of_token[token.id] = checked
         self._of_user.setdefault(user.id, WeakSet()).add(checked)

@@ -2,69 +2,69 @@
 
 from __future__ import annotations
 
-from confide.errors import Refusal
+from confide.errors import ServiceError
 
 
-class TwoCredentials(Refusal):
+class TwoCredentials(ServiceError):
     code = "two-credentials"
     sentence = "The request carries two credentials; send one."
 
 
-class NoToken(Refusal):
+class NoToken(ServiceError):
     code = "no-token"
     sentence = "A token is needed: Authorization: Bearer …"
 
 
-class InvalidToken(Refusal):
+class InvalidToken(ServiceError):
     code = "invalid-token"
     sentence = "The token is not valid, or no longer."
 
 
-class LoginFailed(Refusal):
+class LoginFailed(ServiceError):
     code = "login-failed"
     sentence = "Login or password is wrong."
 
 
-class RateLimited(Refusal):
+class RateLimited(ServiceError):
     code = "rate-limited"
     sentence = "Too many failed logins; wait before the next try."
 
 
-class UserExists(Refusal):
+class UserExists(ServiceError):
     code = "user-exists"
     sentence = "There is a user with that login."
 
 
-class LastAdmin(Refusal):
+class LastAdmin(ServiceError):
     code = "last-admin"
     sentence = "The last admin can be neither removed, disabled nor lowered."
 
 
-class InvalidLogin(Refusal):
+class InvalidLogin(ServiceError):
     code = "invalid-login"
     sentence = "A login has 1 to 64 of a-z 0-9 . _ - and begins and ends with a letter or digit."
 
 
-class InvalidGrant(Refusal):
+class InvalidGrant(ServiceError):
     code = "invalid-grant"
     sentence = "A grant is a role on two patterns: an exact name, a prefix with *, or *; admin only on * and *."
 
 
-class PasswordTooShort(Refusal):
+class PasswordTooShort(ServiceError):
     code = "password-too-short"
     sentence = "The password is too short."
 
 
-class PasswordTooLong(Refusal):
+class PasswordTooLong(ServiceError):
     code = "password-too-long"
     sentence = "The password is longer than 256 characters."
 
 
-class PasswordCommon(Refusal):
+class PasswordCommon(ServiceError):
     code = "password-common"
     sentence = "The password is one that everybody guesses first."
 
 
-class PasswordMissing(Refusal):
+class PasswordMissing(ServiceError):
     code = "password-missing"
     sentence = "The first user needs a password, or nobody could ever log in."

@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from confide.errors import Busy
-from confide.telemetry.operations import SILENT, IoLog, failed
+from confide.telemetry.operations import SILENT, IoLog, note_failure
 
 T = TypeVar("T")
 
@@ -24,7 +24,7 @@ LANES = 1
 SALT_BYTES = 16
 HASH_BYTES = 32
 AT_ONCE = 2
-MOST_WAITING = 16
+MAX_WAITING = 16
 HASH = "hash password"
 
 _PHC = re.compile(
@@ -64,14 +64,14 @@ class Argon2Hasher:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, work: Callable[..., T], *args: str) -> T:
-        if self.waiting >= AT_ONCE + MOST_WAITING:
+        if self.waiting >= AT_ONCE + MAX_WAITING:
             raise Busy("Too many passwords wait to be hashed; try again.", retry_after_seconds=2)
         self.waiting += 1
         asked = monotonic_ns()
         try:
             began, result = await asyncio.get_running_loop().run_in_executor(self._executor, _timed, work, *args)
         except BaseException as error:
-            failed(self._io, HASH, asked, error)
+            note_failure(self._io, HASH, asked, error)
             raise
         finally:
             self.waiting -= 1

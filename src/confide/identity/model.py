@@ -6,9 +6,9 @@ import enum
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from confide.errors import Fault, InvalidName
+from confide.errors import InvalidName, Violation
 from confide.identity.errors import InvalidGrant
 from confide.names import Key
 
@@ -73,10 +73,6 @@ class NewToken:
     grants: tuple[Grant, ...] | None
     expires_at: int
     begun_with: str | None = field(default=None, repr=False)
-
-
-
-
 
 
 _PATTERN = re.compile(r"\*|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9]|[A-Za-z0-9._-]{0,126}\*)?")
@@ -154,7 +150,7 @@ class Principal:
         own = highest_role(self.narrowed, key)
         return None if own is None else min(role, own)
 
-    def may_see_type(self, name: str) -> bool:
+    def can_see_type(self, name: str) -> bool:
         """Whether a grant covers an integration type, whatever the tenant."""
         groups = (self.grants,) if self.narrowed is None else (self.grants, self.narrowed)
         return all(any(_matches(one.scope.integration_type, name) for one in group) for group in groups)
@@ -182,7 +178,7 @@ def grant(role: Any, tenant: Any, integration_type: Any, *, place: str = "") -> 
     known = isinstance(role, str) and role.isascii() and role == role.lower() and role.upper() in Role.__members__
     legal = known and all(isinstance(p, str) and _PATTERN.fullmatch(p) for p in patterns)
     if not legal or (role == "admin" and patterns != ("*", "*")):
-        raise InvalidGrant(faults=(Fault(place, InvalidGrant.code, InvalidGrant.sentence),))
+        raise InvalidGrant(violations=(Violation(place, InvalidGrant.code, InvalidGrant.sentence),))
     return Grant(Role[role.upper()], Scope(tenant, integration_type))
 
 
@@ -203,14 +199,3 @@ def _bounds(pattern: str) -> tuple[str, str]:
     if pattern.endswith("*"):
         return pattern[:-1], pattern[:-1] + _AFTER_NAMES
     return pattern, pattern
-
-
-class PasswordHasher(Protocol):
-    """Slow hashing of passwords, a few at a time; raises `Busy` when too many wait."""
-
-    async def hash(self, password: str) -> str: ...
-
-    async def verify(self, password: str, known: str | None) -> bool:
-        """Whether it is the password; without a known hash it costs the same and is False."""
-
-    def is_outdated(self, known: str) -> bool: ...

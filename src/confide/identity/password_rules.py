@@ -45,7 +45,7 @@ def normal(password: str) -> str:
 @cache
 def common_words() -> frozenset[str]:
     """What everybody guesses first, without the digits and signs that people put around a word."""
-    return frozenset(files("confide.domain").joinpath("common_passwords.txt").read_text().split())
+    return frozenset(files("confide.identity").joinpath("common_passwords.txt").read_text().split())
 
 
 def is_common(password: str, *, login: str) -> bool:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from confide.identity.model import Grant, grant
 from confide.web.shapes import Strict
 
-MOST_GRANTS = 1_000
+MAX_GRANTS = 1_000
 
 
 DAY_SECONDS = 24 * 60 * 60
@@ -23,10 +23,10 @@ class GrantShape(Strict):
     integration_type: str = Field(examples=["*"])
 
 
-Grants = Annotated[list[GrantShape], Field(max_length=MOST_GRANTS)]
+Grants = Annotated[list[GrantShape], Field(max_length=MAX_GRANTS)]
 
 
-class NewUser(Strict):
+class UserCreate(Strict):
     login: str = Field(examples=["grace"])
     password: str | None = Field(default=None, examples=["violet kettle on the moon"])
     grants: Grants | None = Field(default=None)
@@ -49,7 +49,7 @@ class UserList(BaseModel):
     users: list[UserShape]
 
 
-class UserPatch(Strict):
+class UserUpdate(Strict):
     grants: Grants | None = None
     disabled: bool | None = None
     password: str | None = None
@@ -70,7 +70,7 @@ class PasswordChange(Strict):
     new: str
 
 
-class NewToken(Strict):
+class TokenCreate(Strict):
     label: str = Field(min_length=1, max_length=128, pattern=r"^[\x20-\x7e]+$", examples=["worker of acme"])
     ttl_seconds: int = Field(default=90 * DAY_SECONDS, ge=60, le=3_650 * DAY_SECONDS)
     grants: Grants | None = Field(default=None, description="Narrower than the user's; left out: all of them.")

@@ -8,17 +8,17 @@ from contextlib import asynccontextmanager
 
 from confide.clock import Clock
 from confide.context import caller
-from confide.crypto.model import Sealer
+from confide.crypto.envelope import EnvelopeEncryption
 from confide.errors import Busy
 from confide.identity import logins
 from confide.identity.errors import RateLimited
-from confide.keyed_lock import Lines
+from confide.keyed_lock import KeyedLock
 from confide.server.stores import Store
 
-MOST_IN_LINE = 64
+MAX_QUEUED = 64
 
 
-class Guess:
+class LoginAttempt:
     """One try at a password; counted as failed until it is said to be right."""
 
     def __init__(self, store: Store, counted: bytes, address: str) -> None:
@@ -30,28 +30,28 @@ class Guess:
         await self._store.accounts.clear_attempts(self._counted, self._address)
 
 
-class Guesses:
+class LoginThrottle:
     """Counts each try before the password is looked at, so that a burst cannot outrun the count."""
 
-    def __init__(self, store: Store, sealer: Sealer, clock: Clock) -> None:
+    def __init__(self, store: Store, sealer: EnvelopeEncryption, clock: Clock) -> None:
         self._store = store
         self._sealer = sealer
         self._clock = clock
         # In line, so that somebody who logs in many times at once is not taken for a guesser.
-        self._lines: Lines[bytes] = Lines(most_in_line=MOST_IN_LINE)
+        self._locks: KeyedLock[bytes] = KeyedLock(max_queued=MAX_QUEUED)
 
     @asynccontextmanager
-    async def of(self, login: str) -> AsyncIterator[Guess]:
+    async def of(self, login: str) -> AsyncIterator[LoginAttempt]:
         """Raises `RateLimited` if too many tries for this login failed; the same for logins of nobody."""
         # Only a MAC is kept: people type passwords where a login belongs.
         counted = self._sealer.mac("audit", b"login " + logins.guessed_login(login).encode())
         address = _network(caller.get().address)
-        async with self._lines.of(counted):
+        async with self._locks.of(counted):
             wait = await self._store.accounts.begin_attempt(counted, address, now=self._clock())
             if wait is not None:
                 raise RateLimited(retry_after_seconds=wait)
             try:
-                yield Guess(self._store, counted, address)
+                yield LoginAttempt(self._store, counted, address)
             except Busy:
                 await self._store.accounts.take_back_attempt(counted, address)
                 raise

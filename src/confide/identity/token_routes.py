@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from confide.errors import NotFound
 from confide.identity import logins
 from confide.identity.model import Token
-from confide.identity.shapes import Login, NewToken, Session, TokenAdded, TokenList, grants_of
+from confide.identity.shapes import Login, Session, TokenAdded, TokenCreate, TokenList, grants_of
 from confide.web.response import Answer, json_answer
 from confide.web.router import OPEN, Asked, StrictRoute, number
 from confide.web.shapes import Done
@@ -37,7 +37,7 @@ async def list_tokens(call: Asked) -> Answer:
 
 
 @router.post("/tokens", response_model=TokenAdded, summary="Make a service token")
-async def add(call: Asked, body: NewToken) -> Answer:
+async def add(call: Asked, body: TokenCreate) -> Answer:
     """Make a token for oneself or, as admin, for any user. It may do what its own grants and its user's allow."""
     secret, token = await call.services.tokens.add(
         body.label,

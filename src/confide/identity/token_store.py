@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from confide.audit.model import AuditEntry
 from confide.database.engine import Engine, Lock, Transaction, statement
-from confide.database.log import logged
+from confide.database.log import append_change
 from confide.database.model import Row
 from confide.identity.model import NewToken, Token, User
 from confide.identity.user_store import grants_of, text_of_grants, user_of
@@ -21,7 +21,7 @@ LIST = """/* tokens.list */
 _TOKEN_COLUMNS = 8
 
 
-class Tokens:
+class TokenStore:
     """Tokens of users."""
 
     def __init__(self, engine: Engine) -> None:
@@ -73,7 +73,7 @@ def _add(token: NewToken, made_at: int, entry: AuditEntry, mac: bytes) -> Transa
     )
     if not added:
         return None
-    yield from logged("token-added", added[0][0], entry=entry, mac=mac)
+    yield from append_change("token-added", added[0][0], entry=entry, mac=mac)
     return int(added[0][0])
 
 
@@ -86,7 +86,7 @@ def _remove(token_id: int, of: int | None, entry: AuditEntry, mac: bytes) -> Tra
         )
     if not removed:
         return False
-    yield from logged("token-revoked", token_id, entry=entry, mac=mac)
+    yield from append_change("token-revoked", token_id, entry=entry, mac=mac)
     return True
 
 

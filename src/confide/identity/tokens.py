@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from confide.audit.recorder import Auditor
+from confide.audit.recorder import AuditRecorder
 from confide.clock import SECOND, Clock
 from confide.errors import NotFound
 from confide.identity import logins, password_rules, token_format
 from confide.identity.access import Access
-from confide.identity.authenticator import Principals
+from confide.identity.authenticator import Authenticator
 from confide.identity.errors import InvalidLogin, InvalidToken, LoginFailed
-from confide.identity.model import Grant, NewToken, PasswordHasher, Principal, Token, User
-from confide.identity.throttle import Guesses
-from confide.server.stores import News, Store
+from confide.identity.hasher import Argon2Hasher
+from confide.identity.model import Grant, NewToken, Principal, Token, User
+from confide.identity.throttle import LoginThrottle
+from confide.server.stores import ChangeFeed, Store
 
 SESSION_SECONDS = 12 * 60 * 60
 
@@ -24,16 +25,16 @@ class Tokens:
     def __init__(
         self,
         store: Store,
-        hasher: PasswordHasher,
+        hasher: Argon2Hasher,
         *,
-        guesses: Guesses,
+        guesses: LoginThrottle,
         access: Access,
-        auditor: Auditor,
-        principals: Principals,
-        news: News,
+        auditor: AuditRecorder,
+        authenticator: Authenticator,
+        news: ChangeFeed,
         clock: Clock,
     ) -> None:
-        self._principals = principals
+        self._principals = authenticator
         self._news = news
         self._store = store
         self._hasher = hasher
@@ -81,9 +82,9 @@ class Tokens:
         grants: tuple[Grant, ...] | None,
     ) -> tuple[str, Token]:
         """Make a service token, for oneself or, as admin, for any user; its secret is told only now."""
-        await self._access.must_be_whole(by, action="add token")
+        await self._access.require_unrestricted_token(by, action="add token")
         if login not in (None, by.login):
-            await self._access.must_be_admin(by, action="add token")
+            await self._access.require_admin(by, action="add token")
         user = await self._store.accounts.read(login or by.login)
         if user is None:
             raise NotFound
@@ -99,7 +100,7 @@ class Tokens:
 
     async def revoke(self, token_id: int, *, by: Principal) -> None:
         """End a token of one's own or, as admin, anybody's; foreign is as missing."""
-        await self._access.must_be_whole(by, action="revoke token")
+        await self._access.require_unrestricted_token(by, action="revoke token")
         entry, mac = self._auditor.entry("revoke token", "revoked", by=by, subject=f"token {token_id}")
         of = None if by.is_admin else by.user_id
         if not await self._store.tokens.remove(token_id, of=of, entry=entry, mac=mac):

@@ -11,7 +11,7 @@ from confide.errors import NotFound
 from confide.identity import logins
 from confide.identity.errors import InvalidLogin, NoToken
 from confide.identity.model import User
-from confide.identity.shapes import NewUser, PasswordChange, UserAdded, UserList, UserPatch, UserShape, grants_of
+from confide.identity.shapes import PasswordChange, UserAdded, UserCreate, UserList, UserShape, UserUpdate, grants_of
 from confide.identity.users import UserDraft
 from confide.web.request import Call
 from confide.web.response import Answer, json_answer
@@ -29,7 +29,7 @@ _LOOPBACK_HOST = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0
 
 
 @router.post("/user", response_model=UserAdded, openapi_extra=HALF_OPEN, summary="Add a user")
-async def add(call: Asked, body: NewUser) -> Answer:
+async def add(call: Asked, body: UserCreate) -> Answer:
     """Add a user; without a password it is a service account.
 
     The first user of a store becomes admin and needs no token on loopback, the setup token elsewhere; after that
@@ -56,7 +56,7 @@ async def read(call: Asked, login: str) -> Answer:
 
 
 @router.patch("/users/{login}", response_model=UserShape, summary="Change a user")
-async def change(call: Asked, login: str, body: UserPatch) -> Answer:
+async def change(call: Asked, login: str, body: UserUpdate) -> Answer:
     """Replace the grants, disable or enable, or set a new password. A new password ends all sessions."""
     user = await call.services.accounts.change(
         _known(login),
@@ -88,8 +88,8 @@ async def _is_first(call: Call) -> bool:
     token = call.bearer()
     if token is not None:
         is_setup = hmac.compare_digest(token.encode(), services.setup_token.encode())
-        return is_setup and await services.accounts.may_add_first()
-    if not services.is_loopback or not await services.accounts.may_add_first():
+        return is_setup and await services.accounts.can_add_first_user()
+    if not services.is_loopback or not await services.accounts.can_add_first_user():
         raise NoToken
     # A page that made its own name point here is no first user either: the host must be this machine's.
     is_forwarded = any(name in _FORWARDED for name, _ in call.scope["headers"])

@@ -7,18 +7,18 @@ import json
 from confide.audit.model import AuditEntry
 from confide.clock import SECOND
 from confide.database.engine import Engine, Lock, Transaction, statement
-from confide.database.log import logged
+from confide.database.log import append_change
 from confide.database.model import Row
 from confide.identity.errors import LastAdmin, UserExists
 from confide.identity.model import Grant, NewUser, User, UserChange, grant, has_admin
 
 COLUMNS = "id, login, grants, disabled, added_at, password"
 WINDOW_SECONDS = 15 * 60
-MOST_FROM_ONE_ADDRESS = 5
-MOST_FROM_ANYWHERE = 20
+MAX_FROM_ONE_ADDRESS = 5
+MAX_FROM_ANYWHERE = 20
 
 
-class Accounts:
+class UserStore:
     """Users of the store."""
 
     def __init__(self, engine: Engine) -> None:
@@ -104,7 +104,7 @@ def _add_first(user: NewUser, entry: AuditEntry, mac: bytes) -> Transaction[int 
     if not began:
         return None
     user_id = yield from _insert(user, entry.at)
-    yield from logged("user-added", user_id, entry=entry, mac=mac)
+    yield from append_change("user-added", user_id, entry=entry, mac=mac)
     return user_id
 
 
@@ -114,7 +114,7 @@ def _add(user: NewUser, entry: AuditEntry, mac: bytes) -> Transaction[int]:
         "/* accounts.note_first */ UPDATE store SET first_user_at = $1 WHERE first_user_at IS NULL", entry.at
     )
     user_id = yield from _insert(user, entry.at)
-    yield from logged("user-added", user_id, entry=entry, mac=mac)
+    yield from append_change("user-added", user_id, entry=entry, mac=mac)
     return user_id
 
 
@@ -141,7 +141,7 @@ def _change(login: str, change: UserChange, entry: AuditEntry, mac: bytes) -> Tr
     )
     if change.password is not None or changed.is_disabled:
         yield statement("/* accounts.end_sessions */ DELETE FROM tokens WHERE user_id = $1 AND is_session = 1", user.id)
-    yield from logged("user-changed", user.id, entry=entry, mac=mac)
+    yield from append_change("user-changed", user.id, entry=entry, mac=mac)
     return changed
 
 
@@ -152,7 +152,7 @@ def _remove(login: str, entry: AuditEntry, mac: bytes) -> Transaction[bool]:
     yield from _must_leave_an_admin(user, after=None)
     yield statement("/* accounts.remove_tokens */ DELETE FROM tokens WHERE user_id = $1", user.id)
     yield statement("/* accounts.remove */ DELETE FROM users WHERE id = $1", user.id)
-    yield from logged("user-removed", user.id, entry=entry, mac=mac)
+    yield from append_change("user-removed", user.id, entry=entry, mac=mac)
     return True
 
 
@@ -182,7 +182,7 @@ def _set_password(user_id: int, password: str, keep: int, entry: AuditEntry, mac
         user_id,
         keep,
     )
-    yield from logged("user-changed", user_id, entry=entry, mac=mac)
+    yield from append_change("user-changed", user_id, entry=entry, mac=mac)
 
 
 def _rehash(user_id: int, old: str, new: str) -> Transaction[None]:
@@ -199,12 +199,12 @@ def _begin_attempt(login: bytes, address: str, now: int) -> Transaction[int | No
     rows = yield statement(
         "/* attempts.read */ SELECT address, at FROM login_attempts WHERE login = $1 ORDER BY at DESC LIMIT $2",
         login,
-        MOST_FROM_ANYWHERE,
+        MAX_FROM_ANYWHERE,
     )
-    here = [at for known, at in rows if known == address][:MOST_FROM_ONE_ADDRESS]
+    here = [at for known, at in rows if known == address][:MAX_FROM_ONE_ADDRESS]
     free_at = [
         times[-1] + WINDOW_SECONDS * SECOND
-        for times, most in ((here, MOST_FROM_ONE_ADDRESS), ([at for _, at in rows], MOST_FROM_ANYWHERE))
+        for times, most in ((here, MAX_FROM_ONE_ADDRESS), ([at for _, at in rows], MAX_FROM_ANYWHERE))
         if len(times) >= most
     ]
     if free_at:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from confide.audit.recorder import Auditor
+from confide.audit.recorder import AuditRecorder
 from confide.errors import NotAllowed, NotFound
 from confide.identity import password_rules
 from confide.identity.access import Access
-from confide.identity.authenticator import Principals
+from confide.identity.authenticator import Authenticator
 from confide.identity.errors import NoToken, PasswordMissing
-from confide.identity.model import Grant, NewUser, PasswordHasher, Principal, Role, Scope, User, UserChange
-from confide.identity.throttle import Guesses
-from confide.server.stores import News, Store
+from confide.identity.hasher import Argon2Hasher
+from confide.identity.model import Grant, NewUser, Principal, Role, Scope, User, UserChange
+from confide.identity.throttle import LoginThrottle
+from confide.server.stores import ChangeFeed, Store
 
 ADMIN = (Grant(Role.ADMIN, Scope("*", "*")),)
 
@@ -27,22 +28,22 @@ class UserDraft:
     grants: tuple[Grant, ...]
 
 
-class Accounts:
+class Users:
     """Every act on users, for admins, and a user's own password."""
 
     def __init__(
         self,
         store: Store,
-        hasher: PasswordHasher,
+        hasher: Argon2Hasher,
         *,
-        guesses: Guesses,
+        guesses: LoginThrottle,
         access: Access,
-        auditor: Auditor,
-        principals: Principals,
-        news: News,
+        auditor: AuditRecorder,
+        authenticator: Authenticator,
+        news: ChangeFeed,
         min_password_characters: int,
     ) -> None:
-        self._principals = principals
+        self._principals = authenticator
         self._news = news
         self._store = store
         self._hasher = hasher
@@ -51,17 +52,17 @@ class Accounts:
         self._auditor = auditor
         self._min_characters = min_password_characters
 
-    async def may_add_first(self) -> bool:
+    async def can_add_first_user(self) -> bool:
         return not await self._store.accounts.has_had_user()
 
     async def add(self, draft: UserDraft, *, by: Principal) -> int:
         """Add a user; raises `UserExists`."""
-        await self._access.must_be_admin(by, action="add user")
+        await self._access.require_admin(by, action="add user")
         return await self._added(draft, by=by)
 
     async def add_first(self, draft: UserDraft) -> int:
         """Add the first user of a store that never had one, as admin; of several at once one wins."""
-        if not await self.may_add_first():
+        if not await self.can_add_first_user():
             raise NoToken
         if draft.password is None:
             raise PasswordMissing
@@ -77,11 +78,11 @@ class Accounts:
         return await self._added(draft, by=None)
 
     async def list(self, *, by: Principal) -> Sequence[User]:
-        await self._access.must_be_admin(by, action="list users")
+        await self._access.require_admin(by, action="list users")
         return await self._store.accounts.all()
 
     async def read(self, login: str, *, by: Principal) -> User:
-        await self._access.must_be_admin(by, action="read user")
+        await self._access.require_admin(by, action="read user")
         user = await self._store.accounts.read(login)
         if user is None:
             raise NotFound
@@ -97,7 +98,7 @@ class Accounts:
         password: str | None = None,
     ) -> User:
         """Change what is given; a new password or being disabled ends the user's sessions."""
-        await self._access.must_be_admin(by, action="change user")
+        await self._access.require_admin(by, action="change user")
         hashed = None if password is None else await self._hashed(password, login=login)
         return await self._changed(login, UserChange(grants, is_disabled, hashed), by=by)
 
@@ -111,7 +112,7 @@ class Accounts:
         await self._changed(login, UserChange(password=hashed), by=None)
 
     async def remove(self, login: str, *, by: Principal) -> None:
-        await self._access.must_be_admin(by, action="remove user")
+        await self._access.require_admin(by, action="remove user")
         entry, mac = self._auditor.entry("remove user", "removed", by=by, subject=f"user {login}")
         user = await self._store.accounts.read(login)
         if user is None or not await self._store.accounts.remove(login, entry=entry, mac=mac):
@@ -120,7 +121,7 @@ class Accounts:
 
     async def change_own_password(self, old: str, new: str, *, by: Principal) -> None:
         """Change the caller's own password, which must be known; ends all other sessions."""
-        await self._access.must_be_whole(by, action="change password")
+        await self._access.require_unrestricted_token(by, action="change password")
         async with self._guesses.of(by.login) as guess:
             user = await self._store.accounts.read(by.login)
             if not await self._hasher.verify(password_rules.normal(old), user.password if user else None):

@@ -6,9 +6,9 @@ from typing import Any
 
 from confide import strict_json
 from confide.caching.lease import Lease
-from confide.caching.memory import Memory, Remembered
-from confide.caching.single_flight import Shared
-from confide.clock import running_time
+from confide.caching.memory import BoundedMemory, MemoryEntry
+from confide.caching.single_flight import SingleFlight
+from confide.clock import boottime
 from confide.integration_types import model
 from confide.integration_types.model import IntegrationType, TypeVersion
 from confide.server.stores import Store
@@ -21,7 +21,7 @@ TYPE_BYTES = 600
 COMPILED_TIMES = 20
 
 
-class HeldType(Remembered):
+class CachedType(MemoryEntry):
     """A type that was looked up."""
 
     __slots__ = ("type",)
@@ -33,19 +33,19 @@ class HeldType(Remembered):
         super().__init__(TYPE_BYTES + COMPILED_TIMES * written + (schema.pattern_bytes if schema else 0))
 
 
-class TypesInForce:
+class ActiveIntegrationTypes:
     """What each type is now: looked up once, compiled once, remembered under the same lease as configs."""
 
-    def __init__(self, store: Store, memory: Memory[Any], lease: Lease, *, io: IoLog = SILENT) -> None:
+    def __init__(self, store: Store, memory: BoundedMemory[Any], lease: Lease, *, io: IoLog = SILENT) -> None:
         self._store = store
         self._memory = memory
         self._lease = lease
         self._heard = 0
-        self._lookups: Shared[str, IntegrationType] = Shared(self._looked_up, io=io)
+        self._lookups: SingleFlight[str, IntegrationType] = SingleFlight(self._looked_up, io=io)
 
     async def of(self, name: str) -> IntegrationType:
-        """What is in force; raises `Unreachable` if neither memory nor the store can say."""
-        held: HeldType | None = self._memory.get(name, now=(now := running_time()))
+        """What is in force; raises `DatabaseUnavailable` if neither memory nor the store can say."""
+        held: CachedType | None = self._memory.get(name, now=(now := boottime()))
         if held is not None and now < self._lease.until:
             return held.type
         return await self._lookups.get(name)
@@ -54,7 +54,7 @@ class TypesInForce:
         self._heard += 1
         self._memory.drop(name)
 
-    def overtake_all(self) -> None:
+    def supersede_all(self) -> None:
         """Let nothing be remembered that is being looked up now."""
         self._heard += 1
 
@@ -64,6 +64,6 @@ class TypesInForce:
             found = await self._store.types.read(name)
             if heard == self._heard:
                 break  # otherwise something was heard of some type meanwhile, perhaps of this one
-        held = HeldType(found)
+        held = CachedType(found)
         self._memory.put(name, held)
         return held.type

@@ -6,53 +6,53 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from confide.configs.scan import WalkedConfig, Walker
-from confide.errors import Fault, NotFound
+from confide.configs.scan import ConfigScanner, ScannedConfig
+from confide.errors import NotFound, Violation
 from confide.identity.access import Access
 from confide.identity.model import Principal, Scope
-from confide.integration_types.active import TypesInForce
+from confide.integration_types.active import ActiveIntegrationTypes
 from confide.integration_types.model import IntegrationType, TypeDraft
 from confide.integration_types.schema import Schema
 from confide.names import Key
 
 # How long one page may take, and how many broken configs it may name.
 PAGE_SECONDS = 1.0
-MOST_BROKEN = 1_000
+MAX_BROKEN = 1_000
 # Between two signs of progress.
 PROGRESS_SECONDS = 0.5
-UNOPENED = Fault("", "integrity-error", "What is stored does not open.")
+UNOPENED = Violation("", "integrity-error", "What is stored does not open.")
 
 
 @dataclass(frozen=True, slots=True)
-class BrokenConfig:
+class NonconformingConfig:
     """A config that breaks a schema, and where."""
 
     key: Key
     version: int
-    faults: tuple[Fault, ...]
+    violations: tuple[Violation, ...]
 
 
 @dataclass(slots=True)
-class Conformity:
+class ConformanceReport:
     """What was found so far; `after` is the key that was looked at last, None once all were."""
 
     checked: int = 0
     broken: int = 0
-    configs: list[BrokenConfig] = field(default_factory=list)
+    configs: list[NonconformingConfig] = field(default_factory=list)
     after: Key | None = None
 
 
-class Conformance:
+class ConformanceCheck:
     """Checks the configs of a type, for admins, without holding anybody up."""
 
-    def __init__(self, walker: Walker, types: TypesInForce, *, access: Access) -> None:
+    def __init__(self, walker: ConfigScanner, types: ActiveIntegrationTypes, *, access: Access) -> None:
         self._walker = walker
         self._types = types
         self._access = access
 
     async def of(self, asked: str | TypeDraft, *, by: Principal) -> IntegrationType:
         """What is to be checked against: the type in force or a draft; raises `NotFound` or `SchemaInvalid`."""
-        await self._access.must_be_admin(by, action="check type")
+        await self._access.require_admin(by, action="check type")
         if isinstance(asked, TypeDraft):
             schema = None if asked.schema is None else Schema(asked.schema)
             return IntegrationType(0, schema, mode=asked.mode, keep=asked.keep)
@@ -61,22 +61,22 @@ class Conformance:
             raise NotFound
         return found
 
-    async def page(self, name: str, type_: IntegrationType, *, after: Key | None) -> Conformity:
+    async def page(self, name: str, type_: IntegrationType, *, after: Key | None) -> ConformanceReport:
         """Check as many as can be in a second, from after a key on."""
         until = time.monotonic() + PAGE_SECONDS
-        found = Conformity(after=after)
+        found = ConformanceReport(after=after)
         async for config in self._walker.walk([[Scope("*", name)]], after=after):
             _check(config, type_, found)
             found.after = config.key
-            if time.monotonic() >= until or len(found.configs) >= MOST_BROKEN:
+            if time.monotonic() >= until or len(found.configs) >= MAX_BROKEN:
                 return found
         found.after = None
         return found
 
-    async def all(self, name: str, type_: IntegrationType) -> AsyncIterator[Conformity]:
+    async def all(self, name: str, type_: IntegrationType) -> AsyncIterator[ConformanceReport]:
         """Check all; tells every half second what was found so far, and at last the whole."""
         due = time.monotonic() + PROGRESS_SECONDS
-        found = Conformity()
+        found = ConformanceReport()
         async for config in self._walker.walk([[Scope("*", name)]], after=None):
             found.after = config.key
             _check(config, type_, found)
@@ -87,18 +87,18 @@ class Conformance:
         yield found
 
 
-def broken_by(config: WalkedConfig, type_: IntegrationType, *, is_masked: bool = False) -> tuple[Fault, ...]:
+def broken_by(config: ScannedConfig, type_: IntegrationType, *, is_masked: bool = False) -> tuple[Violation, ...]:
     """Where a config breaks its type, the first thousand places; empty if it conforms."""
     if config.configuration is None:
         return (UNOPENED,)
-    faults = type_.faults(config.configuration, most=MOST_BROKEN)
-    return tuple((fault.hidden(type_.place) if is_masked else fault).as_fault() for fault in faults)
+    violations = type_.violations(config.configuration, most=MAX_BROKEN)
+    return tuple((violation.hidden(type_.place) if is_masked else violation).as_fault() for violation in violations)
 
 
-def _check(config: WalkedConfig, type_: IntegrationType, found: Conformity) -> None:
+def _check(config: ScannedConfig, type_: IntegrationType, found: ConformanceReport) -> None:
     found.checked += 1
-    faults = broken_by(config, type_)
-    if faults:
+    violations = broken_by(config, type_)
+    if violations:
         found.broken += 1
-        if len(found.configs) < MOST_BROKEN:
-            found.configs.append(BrokenConfig(config.key, config.version, faults))
+        if len(found.configs) < MAX_BROKEN:
+            found.configs.append(NonconformingConfig(config.key, config.version, violations))

@@ -5,31 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from confide import strict_json
-from confide.audit.recorder import Auditor
+from confide.audit.recorder import AuditRecorder
 from confide.clock import Clock
 from confide.configs.errors import TooManyRaces
 from confide.configs.model import Outcome
-from confide.crypto.model import Sealer
+from confide.crypto.envelope import EnvelopeEncryption
 from confide.errors import NotFound
 from confide.identity.access import Access
 from confide.identity.model import Principal
 from confide.integration_types.model import TypeDraft, TypeKind, TypeVersion
 from confide.integration_types.schema import Schema
 from confide.preconditions import Condition
-from confide.server.stores import News, Store
+from confide.server.stores import ChangeFeed, Store
 
-MOST_RACES = 64
-
-
+MAX_RACES = 64
 
 
-
-
-class Types:
+class IntegrationTypes:
     """Every act on types. Whoever has a grant that may cover a type sees it; only admins change it."""
 
     def __init__(
-        self, store: Store, sealer: Sealer, *, access: Access, auditor: Auditor, news: News, clock: Clock, heard: Any
+        self,
+        store: Store,
+        sealer: EnvelopeEncryption,
+        *,
+        access: Access,
+        auditor: AuditRecorder,
+        news: ChangeFeed,
+        clock: Clock,
+        heard: Any,
     ) -> None:
         self._store = store
         self._sealer = sealer
@@ -41,24 +45,24 @@ class Types:
         self._heard = heard
 
     async def list(self, *, by: Principal) -> list[TypeVersion]:
-        return [found for found in await self._store.types.all() if by.may_see_type(found.name)]
+        return [found for found in await self._store.types.all() if by.can_see_type(found.name)]
 
     async def read(self, name: str, *, by: Principal) -> TypeVersion:
-        found = await self._store.types.read(name) if by.may_see_type(name) else None
+        found = await self._store.types.read(name) if by.can_see_type(name) else None
         if found is None or found.kind is TypeKind.REMOVED:
             raise NotFound
         return found
 
-    async def must_be_as_expected(self, name: str, *, condition: Condition) -> None:
+    async def require_condition(self, name: str, *, condition: Condition) -> None:
         """Raises `VersionConflict` where a save under the condition would."""
         await self._current(name, condition=condition)
 
     async def put(self, draft: TypeDraft, *, by: Principal, condition: Condition) -> tuple[Outcome, int]:
         """Register a type or put another version of it in force; returns what it came to and its version."""
-        await self._access.must_be_admin(by, action="put type")
+        await self._access.require_admin(by, action="put type")
         if draft.schema is not None:
             Schema(draft.schema)
-        for _ in range(MOST_RACES):
+        for _ in range(MAX_RACES):
             current = await self._current(draft.name, condition=condition)
             if current is not None and current.is_same(draft):
                 return Outcome.UNCHANGED, current.version
@@ -70,8 +74,8 @@ class Types:
 
     async def remove(self, name: str, *, by: Principal, condition: Condition) -> int:
         """Let a type be as if it had never been registered; returns the version that says so."""
-        await self._access.must_be_admin(by, action="remove type")
-        for _ in range(MOST_RACES):
+        await self._access.require_admin(by, action="remove type")
+        for _ in range(MAX_RACES):
             current = await self._current(name, condition=condition)
             if current is None or current.kind is TypeKind.REMOVED:
                 raise NotFound
@@ -82,7 +86,7 @@ class Types:
 
     async def _current(self, name: str, *, condition: Condition) -> TypeVersion | None:
         current = await self._store.types.read(name)
-        condition.must_hold(current.version if current is not None and current.kind is TypeKind.SAVED else None)
+        condition.require(current.version if current is not None and current.kind is TypeKind.SAVED else None)
         return current
 
     def _next(self, draft: TypeDraft, current: TypeVersion | None, kind: TypeKind, *, by: Principal) -> TypeVersion:

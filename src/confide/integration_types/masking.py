@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from confide.configs.errors import MaskSentBack
-from confide.errors import Fault
+from confide.errors import Violation
 from confide.strict_json import Json, pointer
 
 MASK = "********"
@@ -127,11 +127,11 @@ def holds_mask(value: Any) -> bool:
     return bool(_places(value, ()))
 
 
-def must_hold_no_mask(configuration: Json) -> None:
+def require_no_mask(configuration: Json) -> None:
     """Raise `MaskSentBack` if a mask was sent back, so that nobody overwrites a secret with stars."""
     places = tuple(_places(configuration, ("configuration",)))
     if places:
-        raise MaskSentBack(faults=tuple(Fault(p, MaskSentBack.code, MaskSentBack.sentence) for p in places))
+        raise MaskSentBack(violations=tuple(Violation(p, MaskSentBack.code, MaskSentBack.sentence) for p in places))
 
 
 def _places(value: Any, path: tuple[str | int, ...]) -> list[str]:

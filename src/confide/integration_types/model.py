@@ -8,11 +8,11 @@ from typing import Any
 
 from confide.errors import InvalidBody
 from confide.integration_types.masking import ANYWHERE, Place
-from confide.integration_types.schema import Schema, SchemaFault
+from confide.integration_types.schema import Schema, SchemaViolation
 from confide.strict_json import Json, are_equal
 
 KEEP = 100
-MOST_KEPT = 100_000
+MAX_KEPT = 100_000
 
 
 class Mode(enum.StrEnum):
@@ -87,20 +87,22 @@ class IntegrationType:
     def filled(self, configuration: Json) -> Json:
         return configuration if self.schema is None else self.schema.filled(configuration)
 
-    def faults(self, configuration: Json, *, most: int | None = None) -> list[SchemaFault]:
-        return [] if self.schema is None else self.schema.faults(configuration, most=most)
+    def violations(self, configuration: Json, *, most: int | None = None) -> list[SchemaViolation]:
+        return [] if self.schema is None else self.schema.violations(configuration, most=most)
 
-    def judged(self, before: Json | None, after: Json) -> tuple[list[SchemaFault], list[SchemaFault]]:
+    def judged(self, before: Json | None, after: Json) -> tuple[list[SchemaViolation], list[SchemaViolation]]:
         """What refuses a save, and what it is only warned of: under `enforce` what it neither brings nor touches."""
-        faults = self.faults(after)
-        if self.mode is Mode.WARN or not faults:
-            return [], faults
-        old = set() if before is None else {(fault.place, fault.rule_at) for fault in self.faults(before)}
-        refusing: list[SchemaFault] = []
-        warned: list[SchemaFault] = []
-        for fault in faults:
-            is_old = (fault.place, fault.rule_at) in old and _is_same_at(fault.place, before, after)
-            (warned if is_old else refusing).append(fault)
+        violations = self.violations(after)
+        if self.mode is Mode.WARN or not violations:
+            return [], violations
+        old = (
+            set() if before is None else {(violation.place, violation.rule_at) for violation in self.violations(before)}
+        )
+        refusing: list[SchemaViolation] = []
+        warned: list[SchemaViolation] = []
+        for violation in violations:
+            is_old = (violation.place, violation.rule_at) in old and _is_same_at(violation.place, before, after)
+            (warned if is_old else refusing).append(violation)
         return refusing, warned
 
 
@@ -117,8 +119,8 @@ def in_force(found: TypeVersion | None) -> IntegrationType:
 
 def keep(value: Any) -> int:
     """Read how many versions of each config are kept."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_KEPT:
-        raise InvalidBody(f"The member keep is a number from 1 to {MOST_KEPT:,}.")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_KEPT:
+        raise InvalidBody(f"The member keep is a number from 1 to {MAX_KEPT:,}.")
     return value
 
 

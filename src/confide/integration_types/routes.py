@@ -11,7 +11,7 @@ from confide import names, preconditions
 from confide.configs import model as configs
 from confide.configs.routes import cursor, switch
 from confide.integration_types import model as types
-from confide.integration_types.conformance import Conformity
+from confide.integration_types.conformance import ConformanceReport
 from confide.integration_types.model import IntegrationType, Mode, TypeDraft, TypeVersion
 from confide.integration_types.shapes import ConformityShape, TypeList, TypePut, TypeSaved, TypeShape
 from confide.web.request import Call
@@ -57,7 +57,7 @@ async def put(
     condition = preconditions.condition(call.listed(b"if-match"), call.listed(b"if-none-match"))
     if switch({} if dry_run is None else {"dry_run": dry_run}, "dry_run"):
         type_ = await call.services.conformance.of(draft, by=by)
-        await call.services.types.must_be_as_expected(draft.name, condition=condition)
+        await call.services.types.require_condition(draft.name, condition=condition)
         return await _checked(call, draft.name, type_, after)
     outcome, version = await call.services.types.put(draft, by=by, condition=condition)
     document = {"message": f"Integration type '{draft.name}' is {outcome}", "name": draft.name, "version": version}
@@ -93,7 +93,7 @@ async def _checked(call: Call, name: str, type_: IntegrationType, after: str | N
 
 async def _events(call: Call, name: str, type_: IntegrationType) -> AsyncIterator[bytes]:
     call.take_time()
-    found = Conformity()
+    found = ConformanceReport()
     async for found in call.services.conformance.all(name, type_):
         if found.after is not None:
             yield event("progress", {"checked": found.checked, "broken": found.broken})
@@ -111,12 +111,16 @@ def _line(found: TypeVersion) -> dict[str, Any]:
     }
 
 
-def _shown(found: Conformity) -> dict[str, Any]:
+def _shown(found: ConformanceReport) -> dict[str, Any]:
     return {
         "checked": found.checked,
         "broken": found.broken,
         "configs": [
-            {**one.key._asdict(), "version": one.version, "errors": [fault.as_json() for fault in one.faults]}
+            {
+                **one.key._asdict(),
+                "version": one.version,
+                "errors": [violation.as_json() for violation in one.violations],
+            }
             for one in found.configs
         ],
         "next": None if found.after is None else ":".join(found.after),

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from confide.errors import Fault
+from confide.errors import Violation
 from confide.integration_types.errors import SchemaInvalid
 from confide.integration_types.masking import Place, holds_mask, masked
 from confide.integration_types.schema_limits import Reader
@@ -37,7 +37,7 @@ MOST_PLACES, MOST_LOOKS = 2_000, 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class SchemaFault:
+class SchemaViolation:
     """A place that breaks a rule of the schema, and the rule: never the value."""
 
     place: Path
@@ -45,16 +45,16 @@ class SchemaFault:
     rule_at: str
     sentence: str
 
-    def as_fault(self, *, inside: Path = ()) -> Fault:
-        return Fault(pointer((*inside, *self.place)), self.rule, self.sentence)
+    def as_fault(self, *, inside: Path = ()) -> Violation:
+        return Violation(pointer((*inside, *self.place)), self.rule, self.sentence)
 
-    def hidden(self, root: Place) -> SchemaFault:
+    def hidden(self, root: Place) -> SchemaViolation:
         """What may be told to those who may not see secrets: of what stands in one, only that it breaks the schema."""
         place = root
         for number, part in enumerate(self.place, 1):
             place = place.element(part) if isinstance(part, int) else place.member(part)
             if place.is_secret:
-                return SchemaFault(self.place[:number], "secret", "", "What is secret here breaks the schema.")
+                return SchemaViolation(self.place[:number], "secret", "", "What is secret here breaks the schema.")
         return self
 
 
@@ -84,7 +84,7 @@ class Schema:
             return configuration
         return whole
 
-    def faults(self, configuration: Json, *, most: int | None = None) -> list[SchemaFault]:
+    def violations(self, configuration: Json, *, most: int | None = None) -> list[SchemaViolation]:
         """What breaks the schema, defaults filled in; all of it, or the first of it.
 
         Of a configuration so large that to say where would take long, only that it does.
@@ -92,14 +92,14 @@ class Schema:
         try:
             whole = filled(configuration, self._filling) if self.has_defaults else configuration
         except FilledTooLarge:
-            return [SchemaFault((), "default", "", "With its defaults it would be larger than a body may be.")]
+            return [SchemaViolation((), "default", "", "With its defaults it would be larger than a body may be.")]
         if self._validator.is_valid(whole):
             return []
         if _places(whole) * self._price > MOST_TO_EXPLAIN:
-            return [SchemaFault((), "schema", "", "It breaks the schema, and is too large to say where.")]
-        found = (fault for error in self._validator.iter_errors(whole) for fault in _faults(error, whole))
+            return [SchemaViolation((), "schema", "", "It breaks the schema, and is too large to say where.")]
+        found = (violation for error in self._validator.iter_errors(whole) for violation in _faults(error, whole))
         # Nobody may be let pass because no place was found.
-        return list(itertools.islice(found, most)) or [SchemaFault((), "schema", "", "It breaks the schema.")]
+        return list(itertools.islice(found, most)) or [SchemaViolation((), "schema", "", "It breaks the schema.")]
 
 
 def _places(value: Any) -> int:
@@ -108,28 +108,28 @@ def _places(value: Any) -> int:
     return 1 + sum(map(_places, value)) if isinstance(value, list) else 1
 
 
-def _faults(error: Any, whole: Json) -> Iterator[SchemaFault]:
+def _faults(error: Any, whole: Json) -> Iterator[SchemaViolation]:
     kind, at = error.kind, tuple(error.instance_path)
     rule_at = pointer(tuple(error.schema_path))
     rule = kind.name
     if rule == "required":
-        yield SchemaFault((*at, kind.property), rule, rule_at, "It is required.")
+        yield SchemaViolation((*at, kind.property), rule, rule_at, "It is required.")
     elif rule == "propertyNames":
-        yield SchemaFault((*at, kind.error.instance), rule, rule_at, _NAME_NOT_TAKEN)
+        yield SchemaViolation((*at, kind.error.instance), rule, rule_at, _NAME_NOT_TAKEN)
     elif rule == "falseSchema" and (keyword := _last_keyword(error.schema_path)) in _OF_EACH_MEMBER:
         # Told of the whole object, where nothing else is said of its members: it is each of them.
         inside = functools.reduce(lambda value, part: value[part], at, whole)
         names = inside if isinstance(inside, dict) and inside else None
         sentence = _OF_EACH_MEMBER[keyword]
-        yield from (SchemaFault((*at, name), keyword, rule_at, sentence) for name in names or ())
+        yield from (SchemaViolation((*at, name), keyword, rule_at, sentence) for name in names or ())
         if names is None:
-            yield SchemaFault(at, rule, rule_at, _NOTHING_MAY_BE_HERE)
+            yield SchemaViolation(at, rule, rule_at, _NOTHING_MAY_BE_HERE)
     elif rule in ("additionalProperties", "unevaluatedProperties"):
         for name in kind.unexpected:
-            yield SchemaFault((*at, name), rule, rule_at, _NO_SUCH_MEMBER)
+            yield SchemaViolation((*at, name), rule, rule_at, _NO_SUCH_MEMBER)
     else:
         sentence = re.sub(r"\s+", " ", error.message)[:MOST_MESSAGE_CHARACTERS]
-        yield SchemaFault(at, rule, rule_at, sentence[:1].upper() + sentence[1:].rstrip(".") + ".")
+        yield SchemaViolation(at, rule, rule_at, sentence[:1].upper() + sentence[1:].rstrip(".") + ".")
 
 
 def _last_keyword(path: Sequence[str | int]) -> str:
@@ -161,7 +161,9 @@ def _validator(document: Json, *, pattern_bytes: int = PATTERN_BYTES[-1]) -> Any
 
 def _refused(error: Exception) -> SchemaInvalid:
     at = tuple(getattr(error, "instance_path", ()))
-    return SchemaInvalid(faults=(Fault(pointer(("schema", *at)), SchemaInvalid.code, "This is no valid JSON Schema."),))
+    return SchemaInvalid(
+        violations=(Violation(pointer(("schema", *at)), SchemaInvalid.code, "This is no valid JSON Schema."),)
+    )
 
 
 def _must_not_be_secret_as_a_whole(root: SchemaPlace) -> None:
@@ -170,7 +172,7 @@ def _must_not_be_secret_as_a_whole(root: SchemaPlace) -> None:
         if subschema.write_only:
             sentence = "A configuration as a whole is not secret: say it of its members."
             raise SchemaInvalid(
-                faults=(Fault(pointer(("schema", *subschema.path, "writeOnly")), SchemaInvalid.code, sentence),)
+                violations=(Violation(pointer(("schema", *subschema.path, "writeOnly")), SchemaInvalid.code, sentence),)
             )
 
 
@@ -188,7 +190,7 @@ def _must_hide_no_default(root: SchemaPlace) -> bool:
             default = subschema.default
             if is_secret or holds_mask(default) or masked(default, place) != default:
                 at = pointer(("schema", *subschema.path, "default"))
-                raise SchemaInvalid(faults=(Fault(at, SchemaInvalid.code, "A secret has no default."),))
+                raise SchemaInvalid(violations=(Violation(at, SchemaInvalid.code, "A secret has no default."),))
         for inside in place.all_inside():
             looks += 1
             known = (frozenset(map(id, inside.applied)), is_secret)

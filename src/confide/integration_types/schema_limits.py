@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
-from confide.errors import Fault
+from confide.errors import Violation
 from confide.integration_types.errors import SchemaInvalid
 from confide.integration_types.subschemas import NO_DEFAULT, Matcher, Path, Subschema
 from confide.strict_json import Json, pointer
@@ -184,4 +184,4 @@ def _in_order(known: list[Subschema]) -> list[Subschema]:
 
 
 def _invalid(path: Path, sentence: str) -> SchemaInvalid:
-    return SchemaInvalid(faults=(Fault(pointer(("schema", *path)), SchemaInvalid.code, sentence),))
+    return SchemaInvalid(violations=(Violation(pointer(("schema", *path)), SchemaInvalid.code, sentence),))

@@ -7,7 +7,7 @@ import json
 from confide import strict_json
 from confide.audit.model import AuditEntry
 from confide.database.engine import Engine, Statement, Transaction, statement
-from confide.database.log import AUDIT, audit_args
+from confide.database.log import AUDIT, audit_values
 from confide.database.model import Row
 from confide.integration_types.model import Mode, TypeKind, TypeVersion
 
@@ -27,7 +27,7 @@ LOG = """/* types.log */
 """
 
 
-class Types:
+class IntegrationTypeStore:
     """Types of the store."""
 
     def __init__(self, engine: Engine) -> None:
@@ -57,5 +57,5 @@ def _append(new: TypeVersion, entry: AuditEntry, mac: bytes) -> Transaction[bool
     if not appended:
         return False
     ((change_id,),) = yield statement(LOG, new.name, new.version, new.saved_by, new.saved_at, new.note)
-    yield Statement(AUDIT, (*audit_args(entry, mac=mac), change_id))
+    yield Statement(AUDIT, (*audit_values(entry, mac=mac), change_id))
     return True

@@ -151,7 +151,7 @@ class SchemaPlace(Place):
                     yield name, default, len(name) + len(write(default))
 
 
-class FilledTooLarge(Exception):  # noqa: N818 - a signal to the schema
+class FilledTooLarge(Exception):
     """The defaults of what was left out would make a configuration larger than a body may be."""
 
 

@@ -13,7 +13,7 @@ CALLS = ("get", "merge", "put", "list", "versions")
 PREFIX = "load-"
 
 
-class BadPlan(ValueError):  # noqa: N818 - the command ends with it, in one sentence
+class BadPlan(ValueError):
     """A part of a plan that cannot be read."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from confide.loadtest.recording import PERCENTILES
 from confide.loadtest.results import Difference, Result
-from confide.reports.pages import Bars, Charts, Lines, Part, Table, Text, page
+from confide.reports.pages import BarChart, Charts, LineChart, Part, Table, Text, page
 
 COLUMNS = ("call", "answered", "a second", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms")
 # Percentiles of the last chart: the nines, where stalls show.
@@ -72,7 +72,7 @@ def _row(one: Difference) -> list[Any]:
     ]
 
 
-def _charts(result: Result, call: str | None) -> list[Lines | Bars]:
+def _charts(result: Result, call: str | None) -> list[LineChart | BarChart]:
     seconds = result.seconds
     began_at, warm_up = result.document["began_at"], result.plan["warm_up_seconds"]
     when = [began_at + warm_up + second["second"] for second in seconds]
@@ -83,17 +83,17 @@ def _charts(result: Result, call: str | None) -> list[Lines | Bars]:
             value = histogram.get_value_at_percentile(percent) / 1e3 if histogram.get_total_count() else None
             latencies[f"p{percent:g}"].append(value)
     answered = [float(sum(n for name, n in second["answered"].items() if call in (None, name))) for second in seconds]
-    charts: list[Lines | Bars] = [Lines("Latency by when it was due", when, latencies, "ms")]
+    charts: list[LineChart | BarChart] = [LineChart("Latency by when it was due", when, latencies, "ms")]
     if call is None:
         rates = {"due": [float(second["intended"]) for second in seconds], "answered": answered}
-        charts.append(Lines("Requests a second", when, rates, "1/s"))
+        charts.append(LineChart("Requests a second", when, rates, "1/s"))
         charts.append(
-            Lines("Errors a second", when, {"errors": [float(sum(s["errors"].values())) for s in seconds]}, "1/s")
+            LineChart("Errors a second", when, {"errors": [float(sum(s["errors"].values())) for s in seconds]}, "1/s")
         )
     whole = result.histogram(call)
     if whole.get_total_count():
         values = [whole.get_value_at_percentile(percent) / 1e3 for percent in SHOWN]
-        charts.append(Bars("Latency at each percentile", [f"p{percent:g}" for percent in SHOWN], values, "ms"))
+        charts.append(BarChart("Latency at each percentile", [f"p{percent:g}" for percent in SHOWN], values, "ms"))
     return charts
 
 

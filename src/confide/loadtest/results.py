@@ -22,11 +22,11 @@ T_VALUES = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2
 # The generator was the limit, or near it: what it measured is then its own doing as well.
 BUSY_SHARE = 0.85
 # So much more of all requests may fail before it counts as worse.
-MOST_MORE_ERRORS = 0.001
+MAX_MORE_ERRORS = 0.001
 LATE_MICROS = 5_000
 
 
-class BadResult(ValueError):  # noqa: N818 - the command ends with it, in one sentence
+class BadResult(ValueError):
     """A file that is no result of a run."""
 
 
@@ -216,7 +216,7 @@ def unlike(before: Result, after: Result) -> list[str]:
 
 def has_more_errors(before: Result, after: Result) -> bool:
     """Whether clearly more requests failed: those are in no histogram, and would make a service look quicker."""
-    return after.error_share > before.error_share + MOST_MORE_ERRORS
+    return after.error_share > before.error_share + MAX_MORE_ERRORS
 
 
 def _of_parts(result: Result, percent: float) -> Iterable[float]:

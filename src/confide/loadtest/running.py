@@ -23,11 +23,11 @@ START_SECONDS = 1.5
 SAVED_AT_ONCE = 8
 
 
-class RunFailed(Exception):  # noqa: N818 - the command ends with it, in one sentence
+class RunFailed(Exception):
     """A process of the generator ended before it was done."""
 
 
-class Stopped(Exception):  # noqa: N818 - somebody at the terminal wanted it
+class Stopped(Exception):
     """A run was interrupted; its result is of the whole seconds until then, None if there was none."""
 
     def __init__(self, result: Result | None) -> None:

@@ -9,8 +9,8 @@ from confide.loadtest.results import Result
 
 # The rate is known to within this part of itself.
 CLOSE_ENOUGH = 0.05
-MOST_TRIALS = 24
-MOST_ERRORS = 0.001
+MAX_TRIALS = 24
+MAX_ERROR_SHARE = 0.001
 LEAST_ANSWERED = 0.98
 
 
@@ -38,7 +38,7 @@ def verdict(rate: float, result: Result, bound: Bound) -> Trial:
         return Trial(rate, result, is_borne=False, why="nothing was answered")
     said = f"p{bound.percent:g} {latency:.2f} ms"
     kinds = ", ".join(f"{count:,} x {kind}" for kind, count in result.errors.most_common())
-    if errors > MOST_ERRORS * result.intended:
+    if errors > MAX_ERROR_SHARE * result.intended:
         return Trial(rate, result, is_borne=False, why=f"{errors:,} errors ({kinds}), {said}")
     if result.answered < LEAST_ANSWERED * result.intended:
         return Trial(rate, result, is_borne=False, why=f"{result.answered:,} of {result.intended:,} answered, {said}")
@@ -54,7 +54,7 @@ def find_max(begin: float, try_rate: Callable[[float], Trial | None]) -> tuple[T
     low: Trial | None = None
     high: Trial | None = None
     rate = begin
-    while len(trials) < MOST_TRIALS:
+    while len(trials) < MAX_TRIALS:
         trial = try_rate(rate)
         if trial is None:
             break

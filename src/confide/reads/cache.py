@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Protocol
 
 from confide import strict_json
 from confide.caching.lease import Lease
-from confide.caching.memory import Memory, Remembered
-from confide.clock import running_time
-from confide.configs.model import OpenedConfig
+from confide.caching.memory import BoundedMemory, MemoryEntry
+from confide.clock import boottime
+from confide.configs.model import DecryptedConfig
 from confide.integration_types import masking
 from confide.integration_types.model import UNTYPED, IntegrationType
 from confide.names import Key
@@ -40,7 +40,7 @@ class Rendering(enum.IntEnum):
         return self >= Rendering.OPENED_BARE
 
 
-class Prepared(Protocol):
+class PreparedResponse(Protocol):
     """An answer that only has to be sent. The door makes it; the service knows no more of it than this."""
 
     version: int
@@ -59,16 +59,16 @@ class Current(NamedTuple):
     type: IntegrationType = UNTYPED
 
 
-class Entry(Remembered):
+class Entry(MemoryEntry):
     """One version of one config, with an answer for each rendering asked for so far; none if it is missing."""
 
-    __slots__ = ("answers", "fresh_until", "is_missing", "overtaken_at", "version")
+    __slots__ = ("answers", "fresh_until", "is_missing", "superseded_at", "version")
 
     def __init__(self, key: Key, version: int, *, is_missing: bool) -> None:
         super().__init__(ENTRY_BYTES + sum(map(sys.getsizeof, (key, *key, version))))
         self.version = version
         # When it was last proven, once a newer one was heard of: then it is over and may only stand in.
-        self.overtaken_at = math.inf
+        self.superseded_at = math.inf
         self.answers: list[Any] = [None] * len(Rendering)
         self.is_missing = is_missing
         self.fresh_until = 0.0
@@ -98,10 +98,10 @@ class Cache:
 
     def __init__(
         self,
-        memory: Memory[Any],
+        memory: BoundedMemory[Any],
         lease: Lease,
         *,
-        prepare: Callable[[OpenedConfig], Prepared],
+        prepare: Callable[[DecryptedConfig], PreparedResponse],
         ttl_seconds: float,
     ) -> None:
         self._memory = memory
@@ -124,7 +124,7 @@ class Cache:
 
     def age(self, entry: Entry) -> float:
         """Seconds since an entry was last known to be the newest."""
-        return max(self._lease.age(), running_time() - entry.overtaken_at)
+        return max(self._lease.age(), boottime() - entry.superseded_at)
 
     def hear(self, key: Key, version: int, *, is_retired: bool = False) -> None:
         """Somebody saved this version: what is older is unproven from now on, or will not land; a retired one goes."""
@@ -138,7 +138,7 @@ class Cache:
             self._memory.drop(key)
         elif not entry.is_over:
             # It was last proven with the lease: the log was read before, and now it says more.
-            entry.overtaken_at = running_time() - self._lease.age()
+            entry.superseded_at = boottime() - self._lease.age()
             entry.end()
 
     def hear_of_type(self, name: str) -> None:
@@ -153,7 +153,7 @@ class Cache:
         for held in [held for held in self._memory.names() if isinstance(held, Key) and held.integration_type == name]:
             self._memory.drop(held)
 
-    def overtake_all(self) -> None:
+    def supersede_all(self) -> None:
         """Let nothing land that is under way now."""
         for flights in self._flights.values():
             for flight in flights:
@@ -188,16 +188,16 @@ class Cache:
         if entry is None:
             entry = Entry(key, current.version, is_missing=is_missing)
             self._memory.put(key, entry)
-        entry.fresh_until = running_time() + (MISSING_SECONDS if is_missing else self._ttl_seconds)
+        entry.fresh_until = boottime() + (MISSING_SECONDS if is_missing else self._ttl_seconds)
         if answer is not None:
             entry.answers[rendering] = answer
             self._memory.grow(key, entry, answer.size)
         return entry.answers
 
-    def _prepared(self, key: Key, current: Current, rendering: Rendering) -> Prepared:
+    def _prepared(self, key: Key, current: Current, rendering: Rendering) -> PreparedResponse:
         shown = shown_as(current.configuration or b"", current.type, rendering)
         return self._prepare(
-            OpenedConfig(
+            DecryptedConfig(
                 key,
                 current.version,
                 shown,

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from confide.names import Key
-from confide.reads.request import WantedConfig
+from confide.reads.request import ReadRequest
 
 # So many reads are added up when the next one comes: what was wanted is kept until then.
-MOST_COUNTED_APART = 512
-
-
+MAX_UNCOUNTED = 512
 
 
 @dataclass(slots=True)
@@ -24,17 +22,17 @@ class ReadCounts:
     reads: dict[tuple[int, Key], int] = field(default_factory=dict)
 
 
-class Tally:
+class ReadCounter:
     """Reads answered at once, added up now and then: plain integers on what was wanted until then."""
 
     def __init__(self) -> None:
         self._counts = ReadCounts()
-        self._read: list[WantedConfig] = []
+        self._read: list[ReadRequest] = []
 
-    def note(self, wanted: WantedConfig) -> None:
+    def note(self, wanted: ReadRequest) -> None:
         """The first read since what was wanted was last added up."""
         self._read.append(wanted)
-        if len(self._read) > MOST_COUNTED_APART:
+        if len(self._read) > MAX_UNCOUNTED:
             self.add_up()
             self._read.append(wanted)
 

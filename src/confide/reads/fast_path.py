@@ -8,16 +8,16 @@ from http import HTTPStatus
 from time import CLOCK_BOOTTIME, clock_gettime
 from typing import Any
 
-from confide.clock import running_time
-from confide.reads.request import WantedConfig
-from confide.reads.response import COMMON_LINES, DESCRIBED_LINES, FOUND, NOT_MODIFIED, Prepared
+from confide.clock import boottime
+from confide.reads.request import ReadRequest
+from confide.reads.response import COMMON_LINES, DESCRIBED_LINES, FOUND, NOT_MODIFIED, PreparedResponse
 from confide.server.application import CACHED_ROUTE
 from confide.web.http_protocol import GuardedProtocol
 from confide.web.problems import bug
 from confide.web.response import lines_of
 
 # A head that was seen before is known by its digest and not read again; what it may have is decided each time.
-MOST_HEAD_BYTES = 2_048
+MAX_PLAIN_HEAD_BYTES = 2_048
 _BEGIN = b"GET /config?"
 # Looked for only where the store is asked.
 _TRACEPARENT = re.compile(rb"\r\ntraceparent:[ \t]*([0-9a-f-]{55,100})[ \t]*\r\n", re.IGNORECASE)
@@ -51,7 +51,7 @@ class ReadingProtocol(GuardedProtocol):
         elif not (
             self._is_between
             and data.startswith(_BEGIN)
-            and len(data) <= MOST_HEAD_BYTES
+            and len(data) <= MAX_PLAIN_HEAD_BYTES
             and ((cycle := self.cycle) is None or cycle.response_complete)
             and not self.pipeline
             and not self.flow.write_paused
@@ -77,7 +77,7 @@ class ReadingProtocol(GuardedProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection; one that was used since waits for the rest of its time."""
-        left = self._used_at + self.timeout_keep_alive - running_time()
+        left = self._used_at + self.timeout_keep_alive - boottime()
         if left > 0:
             self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
         else:
@@ -89,11 +89,11 @@ class ReadingProtocol(GuardedProtocol):
             wanted = self._heads.wanted(head)
             if wanted is None or self.transport.is_closing():
                 return False
-            now = clock_gettime(CLOCK_BOOTTIME)  # as `running_time` does, without one more call
+            now = clock_gettime(CLOCK_BOOTTIME)  # as `boottime` does, without one more call
             self._used_at = now
             if self.timeout_keep_alive_task is None:
                 self._begin_keeping_alive()
-            prepared: Prepared | None = self._answers.at_once(wanted, now=now)
+            prepared: PreparedResponse | None = self._answers.at_once(wanted, now=now)
             if prepared is None:
                 if self._is_behind_proxy:
                     return False  # the address of the caller is in a header, which the application reads
@@ -120,13 +120,13 @@ class ReadingProtocol(GuardedProtocol):
             self._door.note_sample(wanted, began=now, status=304 if is_known else 200)
         return True
 
-    def _read(self, wanted: WantedConfig, head: bytes) -> None:
+    def _read(self, wanted: ReadRequest, head: bytes) -> None:
         self.flow.pause_reading()  # nothing else is answered before this is
         self._reading = self.loop.create_task(self._read_and_answer(wanted, head))
         self.tasks.add(self._reading)
         self._reading.add_done_callback(self.tasks.discard)
 
-    async def _read_and_answer(self, wanted: WantedConfig, head: bytes) -> None:
+    async def _read_and_answer(self, wanted: ReadRequest, head: bytes) -> None:
         trace = _TRACEPARENT.search(head)
         answer = await self._door.read(
             wanted, address=self.client[0] if self.client else None, traceparent=trace and trace[1].decode()

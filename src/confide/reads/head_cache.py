@@ -6,22 +6,22 @@ import re
 from collections.abc import Sequence
 from hashlib import sha256
 
-from confide.caching.memory import Memory
-from confide.reads.request import MOST_VALUE_BYTES, READ, WantedConfig, plain_read
+from confide.caching.memory import BoundedMemory
+from confide.reads.request import MAX_VALUE_BYTES, READ, ReadRequest, plain_read
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 # A whole head is remembered when it comes a second time: one that carries a number of its own never does.
 PLACES = 1 << 16
-MOST_LINES = 30
-MOST_NAMES = 1_000
+MAX_LINES = 30
+MAX_NAMES = 1_000
 
 _VISIBLE = bytes(range(0x20, 0x7F)) + b"\r\n"
 _NAME = re.compile(rb"[A-Za-z0-9-]+")
 _REQUEST_LINE = re.compile(rb"GET /config\?([A-Za-z0-9._=&-]+) HTTP/1\.1")
 
 
-class Heads(Memory[WantedConfig]):
+class RequestHeadCache(BoundedMemory[ReadRequest]):
     """What heads ask for: by the digest of the whole, and by the digest of those lines that matter.
 
     A part of the memory of its own, so that heads that are all unlike each other push nothing else out.
@@ -34,7 +34,7 @@ class Heads(Memory[WantedConfig]):
         # Names of header lines as they are spelled, and whether they matter.
         self._names: dict[bytes, bool] = {}
 
-    def wanted(self, head: bytes) -> WantedConfig | None:
+    def wanted(self, head: bytes) -> ReadRequest | None:
         """What the whole head of one request asks for; None if it is no plain read."""
         digest = sha256(head).digest()
         # As `_used` does, without one more call.
@@ -51,13 +51,13 @@ class Heads(Memory[WantedConfig]):
             self._note(digest, wanted)
         return wanted
 
-    def wanted_by(self, query: bytes, headers: Headers) -> WantedConfig | None:
+    def wanted_by(self, query: bytes, headers: Headers) -> ReadRequest | None:
         """What a `GET /config` asks for that a server has read already; its header names are in lower case."""
-        if len(headers) > MOST_LINES:
+        if len(headers) > MAX_LINES:
             return None
         parts = [query]
         for name, value in headers:
-            if len(value) > MOST_VALUE_BYTES:
+            if len(value) > MAX_VALUE_BYTES:
                 return None
             if name in READ:
                 parts += (name, value)
@@ -69,14 +69,14 @@ class Heads(Memory[WantedConfig]):
                 self.put(digest, known)
         return known
 
-    def _used(self, digest: bytes) -> WantedConfig | None:
+    def _used(self, digest: bytes) -> ReadRequest | None:
         wanted = self._held.get(digest)
         # The first read since they were last added up tells that it is in use.
         if wanted is not None and not wanted.reads:
             self._held.move_to_end(digest)
         return wanted
 
-    def _of_lines(self, lines: list[bytes]) -> WantedConfig | None:
+    def _of_lines(self, lines: list[bytes]) -> ReadRequest | None:
         digest = sha256(b"\n".join(lines)).digest()
         known = self._used(digest)
         if known is not None:
@@ -92,7 +92,7 @@ class Heads(Memory[WantedConfig]):
         """The request line and the header lines that a plain read looks at; None if any is not as usual."""
         lines = head.split(b"\r\n")
         ends = len(lines) - 1
-        if lines[-2:] != [b"", b""] or ends > MOST_LINES or head.count(b"\n") != ends or head.count(b"\r") != ends:
+        if lines[-2:] != [b"", b""] or ends > MAX_LINES or head.count(b"\n") != ends or head.count(b"\r") != ends:
             return None
         if head.translate(None, _VISIBLE):
             return None
@@ -106,13 +106,13 @@ class Heads(Memory[WantedConfig]):
                 if not _NAME.fullmatch(name):
                     return None
                 matters = name.lower() in READ
-                if len(self._names) < MOST_NAMES:
+                if len(self._names) < MAX_NAMES:
                     self._names[name] = matters
             if matters:
                 kept.append(line)
         return kept
 
-    def _note(self, digest: bytes, wanted: WantedConfig) -> None:
+    def _note(self, digest: bytes, wanted: ReadRequest) -> None:
         """Remember the whole, if it was seen before: a byte of its digest stands in the place that two others name."""
         place, sign = digest[0] << 8 | digest[1], digest[2] or 1
         if self._seen_once[place] == sign:

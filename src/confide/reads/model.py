@@ -7,7 +7,7 @@ from typing import NamedTuple
 from confide.names import Key
 
 
-class Reads(NamedTuple):
+class ReadCount(NamedTuple):
     """Reads of one config with one token."""
 
     key: Key
@@ -16,7 +16,7 @@ class Reads(NamedTuple):
     reads: int
 
 
-class UsageLine(NamedTuple):
+class AccessSummary(NamedTuple):
     """What the usage ledger tells of one token; login and label if it is still there."""
 
     token_id: int

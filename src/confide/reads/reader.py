@@ -8,19 +8,19 @@ from typing import Any, NamedTuple, TypeVar
 
 from confide.caching.lease import Lease
 from confide.caching.memory import ORDER_SECONDS
-from confide.caching.single_flight import Shared
-from confide.clock import running_time
-from confide.configs.decryption import Opener, Overtaken
+from confide.caching.single_flight import SingleFlight
+from confide.clock import boottime
+from confide.configs.decryption import ConfigDecrypter, Superseded
 from confide.configs.model import Kind
-from confide.errors import Busy, NotFound, Unreachable
+from confide.errors import Busy, DatabaseUnavailable, NotFound
 from confide.identity.access import Access
-from confide.identity.authenticator import Checked, Principals
+from confide.identity.authenticator import AuthenticatedToken, Authenticator
 from confide.identity.model import Principal, Role
-from confide.integration_types.active import TypesInForce
+from confide.integration_types.active import ActiveIntegrationTypes
 from confide.names import Key
 from confide.reads.cache import Cache, Current, Entry, Rendering
-from confide.reads.counters import ReadCounts, Tally
-from confide.reads.request import FROM_THE_STORE, WantedConfig
+from confide.reads.counters import ReadCounter, ReadCounts
+from confide.reads.request import FROM_THE_STORE, ReadRequest
 from confide.server.stores import Store
 from confide.telemetry.operations import SILENT, IoLog
 
@@ -31,26 +31,26 @@ PATIENCE_SECONDS = 0.5
 LONG_PATIENCE_SECONDS = 1.2
 
 
-class Found(NamedTuple):
+class ReadResult(NamedTuple):
     """An answer; if it is not proven to be the newest, with the seconds since it last was."""
 
     answer: Any
     stale_seconds: int | None = None
 
 
-class Reading:
+class ConfigReader:
     """Every read of a current config, for any caller that has a token."""
 
     def __init__(
         self,
         store: Store,
         cache: Cache,
-        principals: Principals,
+        authenticator: Authenticator,
         *,
         lease: Lease,
-        opener: Opener,
+        opener: ConfigDecrypter,
         access: Access,
-        types: TypesInForce,
+        types: ActiveIntegrationTypes,
         stale_seconds: float,
         sample: int = 0,
         io: IoLog = SILENT,
@@ -61,16 +61,16 @@ class Reading:
         self._types = types
         self._store = store
         self._cache = cache
-        self._principals = principals
+        self._principals = authenticator
         self._lease = lease
         self._opener = opener
         self._access = access
         self._stale_seconds = stale_seconds
-        self._fills: Shared[tuple[Key, Rendering], Any] = Shared(self._filled, io=io)
-        self._tally = Tally()
+        self._fills: SingleFlight[tuple[Key, Rendering], Any] = SingleFlight(self._filled, io=io)
+        self._tally = ReadCounter()
         # What is kept hold of is kept for one second, which an object of its own stands for.
         self._second: object = None
-        self._kept: list[WantedConfig] = []
+        self._kept: list[ReadRequest] = []
         self._second_ends = 0.0
         # Plain integers; whoever tells of them compares with what they were.
         self.fills = 0
@@ -78,7 +78,7 @@ class Reading:
         self.from_store = 0
         self.stale = 0
 
-    def at_once(self, wanted: WantedConfig, *, now: float) -> Any:
+    def at_once(self, wanted: ReadRequest, *, now: float) -> Any:
         """The answer, if token, grant and config are held and proven at this moment, and counted; None otherwise."""
         if now >= self._lease.until:
             return None
@@ -96,7 +96,7 @@ class Reading:
 
     def take(self) -> ReadCounts:
         """Take over what was answered at once since this was last done, and let go of what was kept hold of."""
-        self._let_go(running_time())
+        self._let_go(boottime())
         return self._tally.take()
 
     def is_sample(self) -> bool:
@@ -110,9 +110,9 @@ class Reading:
     async def who(self, token_hash: bytes) -> tuple[Principal, bool]:
         """Who is asking, and whether the store could not be asked so that what was last known had to do.
 
-        Raises `InvalidToken`, or `Unreachable` if nothing is known either.
+        Raises `InvalidToken`, or `DatabaseUnavailable` if nothing is known either.
         """
-        checked = self._principals.proven(token_hash, now=running_time())
+        checked = self._principals.proven(token_hash, now=boottime())
         if checked is not None:
             return checked.principal, False
         can_stand_in = self._remembered(token_hash) is not None
@@ -122,12 +122,12 @@ class Reading:
         # What is remembered now: something may have been heard of it while the store was asked.
         checked = self._remembered(token_hash)
         if checked is None:
-            raise Unreachable
+            raise DatabaseUnavailable
         return checked.principal, True
 
     async def read(
         self, key: Key, *, by: Principal, floor: int = 0, is_bare: bool = False, is_away: bool = False
-    ) -> Found:
+    ) -> ReadResult:
         """Read the current version, at least `floor` if there is one; whose role is viewer sees secrets masked.
 
         With `is_bare` without its type's defaults; with `is_away`, where the store has just been asked in vain, it
@@ -137,17 +137,17 @@ class Reading:
         self._tally.note_one(by.token_id, key)
         return found
 
-    async def _found(self, key: Key, *, by: Principal, floor: int, is_bare: bool, is_away: bool) -> Found:
-        role = await self._access.must_have(Role.VIEWER, key, by=by, action="read")
+    async def _found(self, key: Key, *, by: Principal, floor: int, is_bare: bool, is_away: bool) -> ReadResult:
+        role = await self._access.require_role(Role.VIEWER, key, by=by, action="read")
         rendering = rendering_for(role, is_bare=is_bare)
-        now = running_time()
+        now = boottime()
         entry = self._cache.proven(key, now=now)
         if entry is not None and entry.version >= floor:
             if entry.is_missing:
                 raise NotFound
             if (answer := entry.answers[rendering]) is not None:
                 self.from_memory += 1
-                return Found(answer)
+                return ReadResult(answer)
         entry = self._stand_in(key, rendering, floor=floor)
         if not is_away:
             # What is known to be overtaken is worth less: the store gets longer to say what is newest.
@@ -155,21 +155,21 @@ class Reading:
             answer = await _patiently(self._asked(key, rendering, floor), seconds if entry else None)
             if answer is not None:
                 self.from_store += 1
-                return Found(answer)
+                return ReadResult(answer)
         # What is held now: something may have been heard of it while the store was asked.
         entry = self._stand_in(key, rendering, floor=floor)
         if entry is None:
-            raise Unreachable
+            raise DatabaseUnavailable
         if self._lease.holds() and not is_away and not entry.is_over:
-            return Found(entry.answers[rendering])  # only its time was over: nothing newer was heard of
+            return ReadResult(entry.answers[rendering])  # only its time was over: nothing newer was heard of
         self.stale += 1
-        return Found(entry.answers[rendering], max(1, int(self._cache.age(entry))))
+        return ReadResult(entry.answers[rendering], max(1, int(self._cache.age(entry))))
 
     def is_past_stale(self) -> bool:
         """Whether nothing may be answered from memory any more."""
         return not self._lease.holds() and not self._may_be_stale()
 
-    def _held(self, wanted: WantedConfig, now: float) -> Any:
+    def _held(self, wanted: ReadRequest, now: float) -> Any:
         """Look up what is held, which also tells the memory that it is in use; keep hold of it for the second."""
         wanted.second = None
         if wanted.reads:
@@ -197,13 +197,13 @@ class Reading:
 
     def _stand_in(self, key: Key, rendering: Rendering, *, floor: int) -> Entry | None:
         """What may be given, marked, where the store cannot say what is newest."""
-        entry = self._cache.unproven(key, now=running_time())
+        entry = self._cache.unproven(key, now=boottime())
         if entry is None or entry.version < floor or entry.answers[rendering] is None:
             return None
         return entry if self._cache.age(entry) <= self._stale_seconds else None
 
-    def _remembered(self, token_hash: bytes) -> Checked | None:
-        return self._principals.unproven(token_hash, now=running_time()) if self._may_be_stale() else None
+    def _remembered(self, token_hash: bytes) -> AuthenticatedToken | None:
+        return self._principals.unproven(token_hash, now=boottime()) if self._may_be_stale() else None
 
     def _may_be_stale(self) -> bool:
         return self._lease.age() <= self._stale_seconds
@@ -243,7 +243,7 @@ class Reading:
             return Current(stored.version, None)
         try:
             opened = await self._opener.opened(stored, tenant_key)
-        except Overtaken:
+        except Superseded:
             return None
         return Current(stored.version, opened, await self._types.of(key.integration_type))
 
@@ -261,5 +261,5 @@ async def _patiently(asking: Awaitable[T], seconds: float | None) -> T | None:
     try:
         async with asyncio.timeout(seconds):
             return await asking
-    except (Unreachable, Busy, TimeoutError):
+    except (DatabaseUnavailable, Busy, TimeoutError):
         return None

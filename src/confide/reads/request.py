@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from confide import preconditions
-from confide.caching.memory import Remembered
-from confide.errors import Refusal
+from confide.caching.memory import MemoryEntry
+from confide.errors import ServiceError
 from confide.identity import token_format
-from confide.identity.authenticator import Checked
+from confide.identity.authenticator import AuthenticatedToken
 from confide.names import Key
 from confide.web.errors import MalformedRequest
 
 PATH = b"/config"
 # A plain request has few headers and short ones; what has more is for the application to judge.
-MOST_HEADERS = 30
-MOST_VALUE_BYTES = 1_000
+MAX_READ_HEADERS = 30
+MAX_VALUE_BYTES = 1_000
 
 _NAME = rb"([A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?)"
 _QUERY = re.compile(rb"tenant=%b&integration_type=%b|integration_type=%b&tenant=%b" % (_NAME, _NAME, _NAME, _NAME))
@@ -39,7 +39,7 @@ READ = _NOT_PLAIN | {
 }
 
 
-def plain_read(query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> WantedConfig | None:
+def plain_read(query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> ReadRequest | None:
     """Read a `GET /config`, its header names in lower case; None if it is not a plain one."""
     found = _QUERY.fullmatch(query)
     asked = _read_once(headers)
@@ -54,22 +54,22 @@ def plain_read(query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> WantedCo
         if known is not None:
             preconditions.tags(known)
         floor = floor_of(_text(asked, b"cache-control"), _text(asked, b"config-min-version"))
-    except Refusal:
+    except ServiceError:
         return None
     tenant, type_, other_type, other_tenant = found.groups()
     key = Key((tenant or other_tenant).decode(), (type_ or other_type).decode())
-    return WantedConfig(token_hash, key, known=known, floor=floor)
+    return ReadRequest(token_hash, key, known=known, floor=floor)
 
 
 def _read_once(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes] | None:
     """The headers that matter here; None if one of them is there twice, or if any is not as in a plain request."""
     asked: dict[bytes, bytes] = {}
     for name, value in headers:
-        if len(value) > MOST_VALUE_BYTES or name in asked:
+        if len(value) > MAX_VALUE_BYTES or name in asked:
             return None
         if name in READ:
             asked[name] = value
-    return asked if len(headers) <= MOST_HEADERS and _NOT_PLAIN.isdisjoint(asked) else None
+    return asked if len(headers) <= MAX_READ_HEADERS and _NOT_PLAIN.isdisjoint(asked) else None
 
 
 def _text(asked: dict[bytes, bytes], name: bytes) -> str | None:
@@ -94,7 +94,7 @@ def floor_of(cache_control: str | None, min_version: str | None) -> int:
 WANTED_BYTES = 650
 
 
-class WantedConfig(Remembered):
+class ReadRequest(MemoryEntry):
     """What somebody wants to read, perhaps again and again: it keeps hold of what answered it the last time.
 
     The answer is good while neither it nor the token is over, until the next second begins, under the lease.
@@ -128,7 +128,7 @@ class WantedConfig(Remembered):
         self.not_modified = 0
         self.length = 0
         self.answer: Any = None
-        self.checked: Checked | None = None
+        self.checked: AuthenticatedToken | None = None
         self.second: object = None
 
 

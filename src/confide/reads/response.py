@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from starlette.types import Send
 
 from confide import preconditions
-from confide.configs.model import OpenedConfig
-from confide.reads.reader import Found
+from confide.configs.model import DecryptedConfig
+from confide.reads.reader import ReadResult
 from confide.web.response import JSON, POLICY, SAFE, Answer, Headers, lines_of
 
 COMMON: Headers = (*SAFE, POLICY)
@@ -20,12 +20,12 @@ FOUND, NOT_MODIFIED = b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 304 Not Modified\r\n"
 OBJECT_BYTES = 250
 
 
-class Prepared:
+class PreparedResponse:
     """One rendering of one version: its own header lines and its body, ready to be written."""
 
     __slots__ = ("body_at", "is_over", "kept_at", "length", "raw", "size", "tag", "version")
 
-    def __init__(self, config: OpenedConfig) -> None:
+    def __init__(self, config: DecryptedConfig) -> None:
         # Names are ASCII without quotes, and the configuration is JSON as it was saved: no need to write it again.
         body = b'{"tenant":"%b","integration_type":"%b","configuration":%b}' % (
             config.key.tenant.encode(),
@@ -65,13 +65,13 @@ class Prepared:
         return (*DESCRIBED, (b"content-length", b"%d" % self.length), *self.own_headers())
 
 
-class FoundAnswer:
+class ConfigResponse:
     """A prepared answer with header lines that are this request's own; sent like any other answer."""
 
     __slots__ = ("_more", "_prepared")
     status = 200
 
-    def __init__(self, prepared: Prepared, more: Headers) -> None:
+    def __init__(self, prepared: PreparedResponse, more: Headers) -> None:
         self._prepared = prepared
         self._more = more
 
@@ -79,8 +79,8 @@ class FoundAnswer:
     def body(self) -> bytes:
         return self._prepared.body
 
-    def with_header(self, name: bytes, value: bytes) -> FoundAnswer:
-        return FoundAnswer(self._prepared, (*self._more, (name, value)))
+    def with_header(self, name: bytes, value: bytes) -> ConfigResponse:
+        return ConfigResponse(self._prepared, (*self._more, (name, value)))
 
     def as_bytes(self, more: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The answer as HTTP/1.1 writes it, with more headers."""
@@ -92,12 +92,12 @@ class FoundAnswer:
         await send({"type": "http.response.body", "body": self._prepared.body})
 
 
-def answer_of(found: Found, known: str | None) -> Answer | FoundAnswer:
+def answer_of(found: ReadResult, known: str | None) -> Answer | ConfigResponse:
     """The answer to a read as the application sends it; `known` is what the caller has, of `If-None-Match`."""
-    prepared: Prepared = found.answer
+    prepared: PreparedResponse = found.answer
     more: Headers = ()
     if found.stale_seconds is not None:
         more = ((b"config-freshness", b"stale; age=%d" % found.stale_seconds),)
     if prepared.is_known(known):
         return Answer(b"", 304, (*prepared.own_headers(), *more))
-    return FoundAnswer(prepared, more)
+    return ConfigResponse(prepared, more)

@@ -8,30 +8,30 @@ from collections.abc import Mapping
 from itertools import islice
 
 from confide.clock import Clock
-from confide.errors import Busy, NotFound, Unreachable
+from confide.errors import Busy, DatabaseUnavailable, NotFound
 from confide.identity.access import Access
 from confide.identity.model import Principal, Role
 from confide.names import Key
-from confide.reads.model import Reads, UsageLine
+from confide.reads.model import AccessSummary, ReadCount
 from confide.server.stores import Store
 
 FLUSH_SECONDS = 10.0
 FLUSHED_AT_ONCE = 500
 # Pairs of token and key that wait to be written; what comes on top is lost, and counted.
-MOST_WAITING = 100_000
-MOST_SHOWN = 1_000
+MAX_WAITING = 100_000
+MAX_SHOWN = 1_000
 
 _log = logging.getLogger("confide")
 
 
-class Usage:
+class AccessStatistics:
     """Adds up reads in memory and writes them in batches; a crash loses those of the last ten seconds at most."""
 
     def __init__(self, store: Store, *, access: Access, clock: Clock) -> None:
         self._store = store
         self._access = access
         self._clock = clock
-        self._waiting: dict[tuple[int, Key], Reads] = {}
+        self._waiting: dict[tuple[int, Key], ReadCount] = {}
         # Reads that could not be kept; a plain integer, as in reading.
         self.lost = 0
 
@@ -40,10 +40,10 @@ class Usage:
         now = self._clock()
         for who, count in reads.items():
             known = self._waiting.get(who)
-            if known is None and len(self._waiting) >= MOST_WAITING:
+            if known is None and len(self._waiting) >= MAX_WAITING:
                 self.lost += count
             else:
-                self._waiting[who] = Reads(who[1], who[0], now, count + (0 if known is None else known.reads))
+                self._waiting[who] = ReadCount(who[1], who[0], now, count + (0 if known is None else known.reads))
 
     async def run(self) -> None:
         """Write now and then until cancelled."""
@@ -57,7 +57,7 @@ class Usage:
             portion = [self._waiting.pop(who) for who in list(islice(self._waiting, FLUSHED_AT_ONCE))]
             try:
                 await self._store.usage.add(portion)
-            except (Unreachable, Busy) as error:
+            except (DatabaseUnavailable, Busy) as error:
                 # Perhaps it was written all the same: a count may then be too high, never too low.
                 self._put_back(portion)
                 _log.warning("the usage ledger waits for the store: %s", error or "no answer in time")
@@ -69,17 +69,19 @@ class Usage:
                 self.lost += sum(one.reads for one in portion)
                 _log.exception("a bug, met by the usage ledger")
 
-    async def of(self, key: Key, *, by: Principal) -> list[UsageLine]:
+    async def of(self, key: Key, *, by: Principal) -> list[AccessSummary]:
         """Who read a config, the latest first; for those who may save it. Raises `NotFound`."""
-        await self._access.must_have(Role.EDITOR, key, by=by, action="read usage")
+        await self._access.require_role(Role.EDITOR, key, by=by, action="read usage")
         if await self._store.configs.read(key) is None:
             raise NotFound
-        return await self._store.usage.of(key, limit=MOST_SHOWN)
+        return await self._store.usage.of(key, limit=MAX_SHOWN)
 
-    def _put_back(self, portion: list[Reads]) -> None:
+    def _put_back(self, portion: list[ReadCount]) -> None:
         for one in portion:
             who = (one.token_id, one.key)
             known = self._waiting.get(who)
             if known is not None:
-                one = Reads(one.key, one.token_id, max(one.last_read_at, known.last_read_at), one.reads + known.reads)  # noqa: PLW2901 - the sum of both
+                one = ReadCount(  # noqa: PLW2901 - the sum of both
+                    one.key, one.token_id, max(one.last_read_at, known.last_read_at), one.reads + known.reads
+                )
             self._waiting[who] = one

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from confide.database.engine import Engine, Many, Transaction
 from confide.names import Key
-from confide.reads.model import Reads, UsageLine
+from confide.reads.model import AccessSummary, ReadCount
 
 ADD = """/* usage.add */
     INSERT INTO usage (tenant, integration_type, token_id, user_id, label, last_read_at, reads)
@@ -22,19 +22,19 @@ OF = """/* usage.of */
 """
 
 
-class Usage:
+class AccessStatisticsStore:
     """The usage ledger."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def add(self, reads: Sequence[Reads]) -> None:
+    async def add(self, reads: Sequence[ReadCount]) -> None:
         await self._engine.transact(_add(reads))
 
-    async def of(self, key: Key, *, limit: int) -> list[UsageLine]:
-        return [UsageLine(*row) for row in await self._engine.rows(OF, *key, limit)]
+    async def of(self, key: Key, *, limit: int) -> list[AccessSummary]:
+        return [AccessSummary(*row) for row in await self._engine.rows(OF, *key, limit)]
 
 
-def _add(reads: Sequence[Reads]) -> Transaction[None]:
+def _add(reads: Sequence[ReadCount]) -> Transaction[None]:
     # In one order, whoever adds: two that add the same would wait for each other otherwise.
     yield Many(ADD, sorted((*one.key, one.token_id, one.last_read_at, one.reads) for one in reads))

@@ -46,7 +46,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
+class LineChart:
     """Values over time: `times` in seconds since 1970, a value or None for each of them in every series."""
 
     title: str
@@ -65,7 +65,7 @@ class Lines:
 
 
 @dataclass(frozen=True, slots=True)
-class Bars:
+class BarChart:
     """Counts by what each bar stands for."""
 
     title: str
@@ -87,7 +87,7 @@ class Bars:
 class Charts:
     """Charts of several things, of which one is looked at at a time; the first one at first."""
 
-    choices: Mapping[str, Sequence[Lines | Bars]]
+    choices: Mapping[str, Sequence[LineChart | BarChart]]
 
     def written(self) -> str:
         described = {name: [chart.described() for chart in charts] for name, charts in self.choices.items()}
@@ -131,7 +131,7 @@ class Waterfall:
 
 def page(title: str, parts: Iterable[Part]) -> str:
     """Write a page that stands alone."""
-    room = files("confide.charts")
+    room = files("confide.reports")
     style = room.joinpath("vendor/uPlot.min.css").read_text() + room.joinpath("page.css").read_text()
     script = room.joinpath("vendor/uPlot.iife.min.js").read_text() + room.joinpath("draw.js").read_text()
     body = "".join(part.written() for part in parts)

@@ -11,22 +11,22 @@ from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 
 from confide.changes import routes as watch
-from confide.clock import running_time
+from confide.clock import boottime
 from confide.configs import routes as configs
 from confide.context import caller
 from confide.errors import NotFound
 from confide.reads import request as plain_reads
-from confide.reads.request import WantedConfig
-from confide.reads.response import FoundAnswer, Prepared, answer_of
+from confide.reads.request import ReadRequest
+from confide.reads.response import ConfigResponse, PreparedResponse, answer_of
 from confide.server import legacy
 from confide.server.services import Services
 from confide.web.errors import MethodNotAllowed
 from confide.web.problems import answer_for, bug
 from confide.web.request import Call, Disconnected
-from confide.web.request_scope import OTHER, UnderWay, is_asked_by
+from confide.web.request_scope import OTHER, RequestScope, is_asked_by
 from confide.web.response import Answer
 
-Route = Callable[[Call], Awaitable[Answer | FoundAnswer | watch.WatchStream]]
+Route = Callable[[Call], Awaitable[Answer | ConfigResponse | watch.WatchStream]]
 
 CACHED_ROUTE = "GET /config"
 CACHED = f"cached {CACHED_ROUTE}"
@@ -71,13 +71,15 @@ class Door:
                 return
         await self._in_time(scope, receive, send)
 
-    async def read(self, wanted: WantedConfig, *, address: str | None, traceparent: str | None) -> Answer | FoundAnswer:
+    async def read(
+        self, wanted: ReadRequest, *, address: str | None, traceparent: str | None
+    ) -> Answer | ConfigResponse:
         """Answer a plain read that memory may not answer alone; whatever happens, there is an answer.
 
         It leaves no line in the log unless it is refused: there are thousands a second.
         """
         reading = self._services().reading
-        answer: Answer | FoundAnswer
+        answer: Answer | ConfigResponse
         with self._under_way("GET", "/config", address=address, traceparent=traceparent) as request:
             request.route, request.is_logged = "/config", False
             try:
@@ -90,26 +92,26 @@ class Door:
             request.status, request.sent_bytes = answer.status, len(answer.body)
         return answer.with_header(b"request-id", request.request_id.encode())
 
-    def note_sample(self, wanted: WantedConfig, *, began: float, status: int) -> None:
-        """Note one of many reads that memory answered alone; `began` is `running_time`."""
+    def note_sample(self, wanted: ReadRequest, *, began: float, status: int) -> None:
+        """Note one of many reads that memory answered alone; `began` is `boottime`."""
         services = self._services()
         services.reading.begin_sample()
         sample = services.io.begin(None)
         sample.user_id = None if wanted.checked is None else wanted.checked.principal.user_id
-        took = int((running_time() - began) * 1e9)
+        took = int((boottime() - began) * 1e9)
         amount = wanted.length if status == HTTPStatus.OK else 0
         services.io.end(sample, CACHED, monotonic_ns() - took, outcome=str(status), amount=amount)
 
-    def _under_way(self, method: str, path: str, *, address: str | None, traceparent: str | None) -> UnderWay:
+    def _under_way(self, method: str, path: str, *, address: str | None, traceparent: str | None) -> RequestScope:
         services = self._services()
-        return UnderWay(
+        return RequestScope(
             method, path, io=services.io, traffic=services.traffic, address=address, traceparent=traceparent
         )
 
-    async def _read_plainly(self, wanted: WantedConfig, scope: Scope, send: Send) -> None:
-        now, reading = running_time(), self._services().reading
+    async def _read_plainly(self, wanted: ReadRequest, scope: Scope, send: Send) -> None:
+        now, reading = boottime(), self._services().reading
         try:
-            prepared: Prepared | None = reading.at_once(wanted, now=now)
+            prepared: PreparedResponse | None = reading.at_once(wanted, now=now)
         except Exception as error:  # noqa: BLE001 - as in `read`
             self._services().traffic.note(CACHED_ROUTE, HTTPStatus.INTERNAL_SERVER_ERROR)
             await bug(error).send(send)

@@ -7,7 +7,7 @@ import asyncio
 from fastapi import APIRouter
 from starlette.responses import PlainTextResponse
 
-from confide.errors import Busy, NotAllowed, Unreachable
+from confide.errors import Busy, DatabaseUnavailable, NotAllowed
 from confide.server.metrics import TEXT
 from confide.server.shapes import Health
 from confide.server.stores import Store
@@ -66,6 +66,6 @@ async def _answers(store: Store) -> bool:
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             await store.ping()
-    except (Unreachable, Busy, TimeoutError):
+    except (DatabaseUnavailable, Busy, TimeoutError):
         return False
     return True

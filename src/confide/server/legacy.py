@@ -8,7 +8,7 @@ from __future__ import annotations
 from urllib.parse import unquote_plus
 
 from confide import strict_json
-from confide.errors import Refusal
+from confide.errors import ServiceError
 from confide.identity.errors import TwoCredentials
 from confide.web.errors import BodyTooLarge, DuplicateParameter, RequestTimeout
 from confide.web.request import Call
@@ -55,7 +55,7 @@ async def _token_of_body(call: Call) -> bool:
         document = await call.document()
     except (BodyTooLarge, RequestTimeout):
         raise
-    except Refusal:
+    except ServiceError:
         # Whatever is wrong with it is said in its turn: there is no token in it.
         return False
     token = document.pop("token", None)

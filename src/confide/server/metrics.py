@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from confide.caching.lease import Lease
-from confide.caching.memory import Memory
-from confide.changes.subscriber import Listener
+from confide.caching.memory import BoundedMemory
+from confide.changes.subscriber import ChangeSubscriber
 from confide.names import Key
-from confide.reads.reader import Reading
-from confide.reads.statistics import Usage
+from confide.reads.reader import ConfigReader
+from confide.reads.statistics import AccessStatistics
 from confide.telemetry.histograms import STEPS
 from confide.telemetry.metrics_page import page_of
-from confide.telemetry.sink_workers import Pump
-from confide.web.request_scope import Traffic
+from confide.telemetry.sink_workers import Dispatcher
+from confide.web.request_scope import RequestCounter
 
 # The library's own variable: the folder in which the workers of one service keep what they count.
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -32,14 +32,14 @@ _log = logging.getLogger("confide")
 class Counting(NamedTuple):
     """The parts of a worker that count in plain integers."""
 
-    reading: Reading
-    listener: Listener
+    reading: ConfigReader
+    listener: ChangeSubscriber
     lease: Lease
-    usage: Usage
-    traffic: Traffic
+    usage: AccessStatistics
+    traffic: RequestCounter
     # None where no I/O events are noted.
-    pump: Pump | None
-    memories: Mapping[str, Memory[Any]]
+    pump: Dispatcher | None
+    memories: Mapping[str, BoundedMemory[Any]]
     # What there is at this moment, by the name of its gauge.
     depths: Mapping[str, Callable[[], float]]
 

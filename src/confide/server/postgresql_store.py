@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncpg
 
-from confide.audit.store import Audits
-from confide.changes.postgresql_feed import PostgresNews
-from confide.configs.postgresql_store import PostgresConfigs
-from confide.configs.retention_store import Upkeep
-from confide.crypto.store import Keys
+from confide.audit.store import AuditStore
+from confide.changes.postgresql_feed import PostgresqlChangeFeed
+from confide.configs.postgresql_store import PostgresqlConfigStore
+from confide.configs.retention_store import RetentionStore
+from confide.crypto.store import DataKeyStore
 from confide.database.errors import UnsafeDurability
 from confide.database.identity import settle
-from confide.database.model import Home
+from confide.database.model import DatabaseIdentity
 from confide.database.postgresql.engine import PostgresEngine
 from confide.database.postgresql.transaction import Connection
-from confide.errors import Unreachable
-from confide.identity.token_store import Tokens
-from confide.identity.user_store import Accounts
-from confide.integration_types.store import Types
-from confide.reads.statistics_store import Usage
+from confide.errors import DatabaseUnavailable
+from confide.identity.token_store import TokenStore
+from confide.identity.user_store import UserStore
+from confide.integration_types.store import IntegrationTypeStore
+from confide.reads.statistics_store import AccessStatisticsStore
 from confide.server.store_parts import NOTHING_THERE, StoreParts
 from confide.telemetry.operations import SILENT, IoLog
 
@@ -40,30 +40,32 @@ class PostgresStore(StoreParts):
         self._known_home = ""
         self._settled_home: str | None = None
         self._unsafe: tuple[str, ...] = ()
-        self.configs = PostgresConfigs(self._engine, io=io)
-        self.accounts = Accounts(self._engine)
-        self.tokens = Tokens(self._engine)
-        self.types = Types(self._engine)
-        self.audit = Audits(self._engine)
-        self.usage = Usage(self._engine)
-        self.upkeep = Upkeep(self._engine)
-        self.keys = Keys(self._engine)
-        self.news = PostgresNews(self._engine)
+        self.configs = PostgresqlConfigStore(self._engine, io=io)
+        self.accounts = UserStore(self._engine)
+        self.tokens = TokenStore(self._engine)
+        self.types = IntegrationTypeStore(self._engine)
+        self.audit = AuditStore(self._engine)
+        self.usage = AccessStatisticsStore(self._engine)
+        self.upkeep = RetentionStore(self._engine)
+        self.keys = DataKeyStore(self._engine)
+        self.news = PostgresqlChangeFeed(self._engine)
 
     async def connect(self) -> None:
         await self.ping()
 
-    async def open(self) -> Home:
+    async def open(self) -> DatabaseIdentity:
         await self.connect()
         try:
             epoch, has_begun_anew = await self._engine.transact_long(
                 settle(self._home(), now=self.clock(), has_xid=True)
             )
         except asyncpg.UndefinedTableError as error:
-            raise Unreachable(NOTHING_THERE) from error
+            raise DatabaseUnavailable(NOTHING_THERE) from error
         self._settled_home = self._home()
         durability = f"PostgreSQL, {', '.join(self._unsafe) if self._unsafe else 'fsync and synchronous commit'}"
-        return Home(epoch, durability, is_unsafe=bool(self._unsafe), has_begun_anew=has_begun_anew, has_xid=True)
+        return DatabaseIdentity(
+            epoch, durability, is_unsafe=bool(self._unsafe), has_begun_anew=has_begun_anew, has_xid=True
+        )
 
     async def close(self) -> None:
         await self.news.close()
@@ -88,4 +90,4 @@ class PostgresStore(StoreParts):
 
     def _refused(self, sentence: str) -> Exception:
         # At the start it ends the start; while running it is a store that cannot be used.
-        return UnsafeDurability(sentence) if self._settled_home is None else Unreachable(sentence)
+        return UnsafeDurability(sentence) if self._settled_home is None else DatabaseUnavailable(sentence)

@@ -7,12 +7,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from confide.audit.recorder import Auditor
+from confide.audit.recorder import AuditRecorder
 from confide.clock import now
-from confide.crypto.envelope import TenantKeys
+from confide.crypto.envelope import EnvelopeEncryption
 from confide.crypto.errors import MasterKeyMissing
 from confide.crypto.master_keys import DESTROYED_NAME, FILE_NAME, DestroyedKeys, MasterKeys, make_file, new_master_key
-from confide.database.model import Home
+from confide.database.model import DatabaseIdentity
 from confide.names import Key
 from confide.server.engines import open_store
 from confide.server.settings import Settings
@@ -26,7 +26,7 @@ _log = logging.getLogger("confide")
 class Started:
     """What the parent process found and did before anything is served."""
 
-    home: Home
+    home: DatabaseIdentity
     applied: list[str]
     has_had_user: bool
     made_master_keys: Path | None
@@ -62,15 +62,15 @@ def ring_of(settings: Settings) -> MasterKeys:
         raise MasterKeyMissing(f"There is no {FILE_NAME} in {settings.data}.") from None
 
 
-def keys_of(settings: Settings, store: Store) -> TenantKeys:
+def keys_of(settings: Settings, store: Store) -> EnvelopeEncryption:
     destroyed = DestroyedKeys(settings.data / DESTROYED_NAME)
-    return TenantKeys(store.keys, ring=lambda: ring_of(settings), destroyed=destroyed, clock=now)
+    return EnvelopeEncryption(store.keys, ring=lambda: ring_of(settings), destroyed=destroyed, clock=now)
 
 
 async def prepare(settings: Settings, *, accepts_unsafe: bool = False) -> Started:
     """Migrate, settle the epoch and make the keys, once, before any worker starts.
 
-    Raises `Unreachable`, `NewerSchema`, `UnsafeDurability` or `MasterKeyMissing`; master keys are made only
+    Raises `DatabaseUnavailable`, `NewerSchema`, `UnsafeDurability` or `MasterKeyMissing`; master keys are made only
     where the store holds nothing yet.
     """
     store = store_of(settings, accepts_unsafe=accepts_unsafe)
@@ -88,9 +88,9 @@ async def prepare(settings: Settings, *, accepts_unsafe: bool = False) -> Starte
         await store.close()
 
 
-async def _finish_destructions(store: Store, keys: TenantKeys) -> None:
+async def _finish_destructions(store: Store, keys: EnvelopeEncryption) -> None:
     """A backup brought a destroyed tenant back: end it again, before anybody meets what does not open."""
-    auditor = Auditor(store, keys, now)
+    auditor = AuditRecorder(store, keys, now)
     for tenant in await keys.undead_tenants():
         entry, mac = auditor.entry("destroy tenant", "destroyed again", by=None, key=Key(tenant, "*"))
         await store.keys.destroy_tenant(tenant, by=None, at=now(), entry=entry, mac=mac)

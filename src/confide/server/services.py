@@ -6,33 +6,33 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from confide.audit.linker import Chain
-from confide.audit.verification import Audit
+from confide.audit.linker import ChainLinker
+from confide.audit.verification import AuditLog
 from confide.caching.lease import Lease
-from confide.caching.memory import Memory
+from confide.caching.memory import BoundedMemory
 from confide.changes.model import Position
-from confide.changes.subscriber import Listener
-from confide.changes.watch import Watching
-from confide.configs.decryption import Opener
-from confide.configs.export import Exporting
+from confide.changes.subscriber import ChangeSubscriber
+from confide.changes.watch import WatchHub
+from confide.configs.decryption import ConfigDecrypter
+from confide.configs.export import ConfigExporter
 from confide.configs.history import History
 from confide.configs.retention import Retention
-from confide.configs.save import Configs
+from confide.configs.save import ConfigWriter
 from confide.configs.tenants import Tenants
-from confide.identity.authenticator import Principals
+from confide.identity.authenticator import Authenticator
 from confide.identity.tokens import Tokens
-from confide.identity.users import Accounts
-from confide.integration_types.active import TypesInForce
-from confide.integration_types.conformance import Conformance
-from confide.integration_types.manage import Types
+from confide.identity.users import Users
+from confide.integration_types.active import ActiveIntegrationTypes
+from confide.integration_types.conformance import ConformanceCheck
+from confide.integration_types.manage import IntegrationTypes
 from confide.reads.cache import Cache
-from confide.reads.head_cache import Heads
-from confide.reads.reader import Reading
-from confide.reads.statistics import Usage
+from confide.reads.head_cache import RequestHeadCache
+from confide.reads.reader import ConfigReader
+from confide.reads.statistics import AccessStatistics
 from confide.server.metrics import WorkerMetrics
 from confide.server.stores import Store
 from confide.telemetry.operations import IoLog
-from confide.web.request_scope import Traffic
+from confide.web.request_scope import RequestCounter
 
 
 @dataclass(slots=True)
@@ -41,30 +41,30 @@ class Services:
 
     store: Store
     io: IoLog
-    traffic: Traffic
-    listener: Listener
+    traffic: RequestCounter
+    listener: ChangeSubscriber
     lease: Lease
-    configs: Configs
+    configs: ConfigWriter
     history: History
-    reading: Reading
-    memory: Memory[Any]
-    heads: Heads
+    reading: ConfigReader
+    memory: BoundedMemory[Any]
+    heads: RequestHeadCache
     metrics: WorkerMetrics
     cache: Cache
-    principals: Principals
-    types_in_force: TypesInForce
-    watching: Watching
-    opener: Opener
-    accounts: Accounts
+    authenticator: Authenticator
+    types_in_force: ActiveIntegrationTypes
+    watching: WatchHub
+    opener: ConfigDecrypter
+    accounts: Users
     tokens: Tokens
     tenants: Tenants
-    types: Types
-    conformance: Conformance
-    exporting: Exporting
-    usage: Usage
+    types: IntegrationTypes
+    conformance: ConformanceCheck
+    exporting: ConfigExporter
+    usage: AccessStatistics
     retention: Retention
-    chain: Chain
-    audit: Audit
+    chain: ChainLinker
+    audit: AuditLog
     is_loopback: bool
     setup_token: str = field(default="", repr=False)
     is_old_contract_on: bool = True

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from confide.telemetry.sinks import must_be_known
+from confide.telemetry.sinks import require_known_sinks
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 MIN_PASSWORD_CHARACTERS = 8
@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     @classmethod
     def _known_sinks(cls, value: SecretStr) -> SecretStr:
         if value.get_secret_value() != "off":
-            must_be_known(value.get_secret_value())
+            require_known_sinks(value.get_secret_value())
         return value
 
     @field_validator("trusted_proxies")

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import apsw
 
-from confide.audit.store import Audits
-from confide.changes.sqlite_feed import SqliteNews
-from confide.configs.retention_store import Upkeep
-from confide.configs.sqlite_store import SqliteConfigs
-from confide.crypto.store import Keys
+from confide.audit.store import AuditStore
+from confide.changes.sqlite_feed import SqliteChangeFeed
+from confide.configs.retention_store import RetentionStore
+from confide.configs.sqlite_store import SqliteConfigStore
+from confide.crypto.store import DataKeyStore
 from confide.database.errors import UnsafeDurability
 from confide.database.identity import settle
-from confide.database.model import Home
+from confide.database.model import DatabaseIdentity
 from confide.database.sqlite.engine import SqliteEngine
-from confide.errors import Unreachable
-from confide.identity.token_store import Tokens
-from confide.identity.user_store import Accounts
-from confide.integration_types.store import Types
-from confide.reads.statistics_store import Usage
+from confide.errors import DatabaseUnavailable
+from confide.identity.token_store import TokenStore
+from confide.identity.user_store import UserStore
+from confide.integration_types.store import IntegrationTypeStore
+from confide.reads.statistics_store import AccessStatisticsStore
 from confide.server.store_parts import NOTHING_THERE, StoreParts
 from confide.telemetry.operations import SILENT, IoLog
 
@@ -34,27 +34,27 @@ class SqliteStore(StoreParts):
 
     def __init__(self, path: Path, *, is_unsafe: bool, io: IoLog = SILENT) -> None:
         self._engine: SqliteEngine = SqliteEngine(path, is_unsafe=is_unsafe, io=io)
-        self.configs = SqliteConfigs(self._engine)
-        self.accounts = Accounts(self._engine)
-        self.tokens = Tokens(self._engine)
-        self.types = Types(self._engine)
-        self.audit = Audits(self._engine)
-        self.usage = Usage(self._engine)
-        self.upkeep = Upkeep(self._engine)
-        self.keys = Keys(self._engine)
-        self.news = SqliteNews(self._engine)
+        self.configs = SqliteConfigStore(self._engine)
+        self.accounts = UserStore(self._engine)
+        self.tokens = TokenStore(self._engine)
+        self.types = IntegrationTypeStore(self._engine)
+        self.audit = AuditStore(self._engine)
+        self.usage = AccessStatisticsStore(self._engine)
+        self.upkeep = RetentionStore(self._engine)
+        self.keys = DataKeyStore(self._engine)
+        self.news = SqliteChangeFeed(self._engine)
 
     async def connect(self) -> None:
         await self._engine.open()
 
-    async def open(self) -> Home:
+    async def open(self) -> DatabaseIdentity:
         await self.connect()
         durability, is_unsafe = self._durability()
         try:
             epoch, has_begun_anew = await self._engine.transact(settle(self._home(), now=self.clock(), has_xid=False))
         except apsw.SQLError as error:
-            raise Unreachable(NOTHING_THERE) from error
-        return Home(epoch, durability, is_unsafe=is_unsafe, has_begun_anew=has_begun_anew)
+            raise DatabaseUnavailable(NOTHING_THERE) from error
+        return DatabaseIdentity(epoch, durability, is_unsafe=is_unsafe, has_begun_anew=has_begun_anew)
 
     async def close(self) -> None:
         await self._engine.close()

@@ -10,7 +10,7 @@ from confide.clock import Clock, now
 from confide.database import dump as dumps
 from confide.database import schema
 from confide.database.engine import Statement, Transaction
-from confide.database.log import AUDIT, audit_args
+from confide.database.log import AUDIT, audit_values
 from confide.database.model import Row
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ class StoreParts:
     clock: Clock = staticmethod(now)
 
     async def migrate(self) -> list[str]:
-        return await self._engine.transact_long(
-            schema.migrate(schema.known(self._engine.name), now=self.clock())
-        )
+        return await self._engine.transact_long(schema.migrate(schema.known(self._engine.name), now=self.clock()))
 
     async def ping(self) -> None:
         await self._engine.rows("/* store.ping */ SELECT 1")
@@ -50,4 +48,4 @@ class StoreParts:
 
 
 def _note(entry: AuditEntry, mac: bytes) -> Transaction[None]:
-    yield Statement(AUDIT, (*audit_args(entry, mac=mac), None))
+    yield Statement(AUDIT, (*audit_values(entry, mac=mac), None))

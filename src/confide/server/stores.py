@@ -5,37 +5,37 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Protocol
 
-from confide.audit.chain import Checkpoint, Linked
-from confide.audit.model import AuditEntry, AuditFilter, AuditLine
+from confide.audit.chain import ChainedEntry, Checkpoint
+from confide.audit.model import AuditEntry, AuditFilter, ListedEntry
 from confide.changes.model import Change, LogBounds, Position
 from confide.configs.model import (
-    EVERY_CONFIG,
-    ConfigLine,
-    Destroyed,
-    ListFilter,
+    ANY_CONFIG,
+    ConfigFilter,
+    ConfigSummary,
+    DestroyedTenant,
+    EncryptedConfig,
+    IdempotencyRecord,
     NewVersion,
-    Replay,
-    SealedConfig,
     StoredVersion,
-    VersionLine,
-    WithKey,
+    VersionSummary,
+    VersionWithDataKey,
 )
-from confide.crypto.model import StoredKey
-from confide.database.model import Home, Row
+from confide.crypto.model import WrappedKey
+from confide.database.model import DatabaseIdentity, Row
 from confide.identity.model import NewToken, NewUser, Scope, Token, User, UserChange
 from confide.integration_types.model import TypeVersion
 from confide.names import Key
-from confide.reads.model import Reads, UsageLine
+from confide.reads.model import AccessSummary, ReadCount
 
 
-class News(Protocol):
+class ChangeFeed(Protocol):
     """One process's ear on the change log. Used by one task only, but for `tell`."""
 
     async def read(self) -> list[Change]:
         """Every change that the read before could not see; the first read hears of none.
 
-        None is heard twice, unless the link was lost in between. Raises `Unreachable`, after which the next read goes
-        on from where the last good one stopped, or `LogGone`, after which it begins anew.
+        None is heard twice, unless the link was lost in between. Raises `DatabaseUnavailable`, after which the next
+        read goes on from where the last good one stopped, or `ChangeFeedReset`, after which it begins anew.
         """
 
     async def wait(self) -> None:
@@ -53,9 +53,9 @@ class News(Protocol):
 class UsageStore(Protocol):
     """The usage ledger."""
 
-    async def add(self, reads: Sequence[Reads]) -> None: ...
+    async def add(self, reads: Sequence[ReadCount]) -> None: ...
 
-    async def of(self, key: Key, *, limit: int) -> list[UsageLine]:
+    async def of(self, key: Key, *, limit: int) -> list[AccessSummary]:
         """Those who read a config, the latest first."""
 
 
@@ -84,28 +84,28 @@ class ConfigStore(Protocol):
     async def read(self, key: Key) -> StoredVersion | None:
         """Read the current version, be it a tombstone."""
 
-    async def read_with_key(self, key: Key) -> WithKey: ...
+    async def read_with_key(self, key: Key) -> VersionWithDataKey: ...
 
-    async def append(self, new: NewVersion, *, entry: AuditEntry, mac: bytes, replay: Replay | None) -> bool:
+    async def append(self, new: NewVersion, *, entry: AuditEntry, mac: bytes, replay: IdempotencyRecord | None) -> bool:
         """Append a version with its audit entry and idempotency record, all or nothing.
 
         False if that version exists already or the tenant's key is no longer active: the race is lost.
-        Raises `ReplayTaken` if the idempotency record exists.
+        Raises `IdempotencyKeyTaken` if the idempotency record exists.
         """
 
     async def read_version(self, key: Key, version: int) -> StoredVersion | None: ...
 
-    async def versions(self, key: Key, *, before: int | None, limit: int) -> list[VersionLine]:
+    async def versions(self, key: Key, *, before: int | None, limit: int) -> list[VersionSummary]:
         """List versions, the newest first, be they tombstones or pruned; those older than `before`, if given."""
 
     async def page(
-        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, more: ListFilter = EVERY_CONFIG
-    ) -> list[ConfigLine]:
+        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
+    ) -> list[ConfigSummary]:
         """List current configs, not retired ones, in order of key: those that one scope of each group covers."""
 
     async def sealed_page(
-        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, more: ListFilter = EVERY_CONFIG
-    ) -> list[SealedConfig]:
+        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
+    ) -> list[EncryptedConfig]:
         """The same page with what they hold."""
 
     async def changes_after(self, position: Position, *, limit: int) -> list[Change]:
@@ -113,10 +113,10 @@ class ConfigStore(Protocol):
 
     async def bounds(self) -> LogBounds: ...
 
-    async def read_replay(self, replay: Replay, *, not_before: int) -> Replay | None: ...
+    async def read_replay(self, replay: IdempotencyRecord, *, not_before: int) -> IdempotencyRecord | None: ...
 
-    async def keep_replay(self, replay: Replay, *, saved_at: int) -> None:
-        """Keep the record of a request that changed nothing; raises `ReplayTaken`."""
+    async def keep_replay(self, replay: IdempotencyRecord, *, saved_at: int) -> None:
+        """Keep the record of a request that changed nothing; raises `IdempotencyKeyTaken`."""
 
     async def forget_replays(self, *, before: int) -> None: ...
 
@@ -194,7 +194,7 @@ class AuditStore(Protocol):
     async def link_next(self) -> int:
         """Link the next few hundred entries, one process at a time; returns how many. None that may be overtaken."""
 
-    async def linked(self, *, after: int, limit: int) -> list[Linked]: ...
+    async def linked(self, *, after: int, limit: int) -> list[ChainedEntry]: ...
 
     async def last_number(self) -> int: ...
 
@@ -203,7 +203,7 @@ class AuditStore(Protocol):
     async def unlinked(self, *, before: int) -> int:
         """How many entries made before that time no link covers."""
 
-    async def page(self, wanted: AuditFilter, *, before: int | None, limit: int) -> list[AuditLine]:
+    async def page(self, wanted: AuditFilter, *, before: int | None, limit: int) -> list[ListedEntry]:
         """List entries, the newest first; those numbered below `before`, if given."""
 
     async def checkpoints(self, *, after: int = 0, limit: int | None = None) -> list[Checkpoint]: ...
@@ -215,28 +215,28 @@ class AuditStore(Protocol):
 class KeyStore(Protocol):
     """Wrapped keys of tenants and of the store itself."""
 
-    async def add_if_none(self, new: StoredKey, *, made_at: int) -> StoredKey:
+    async def add_if_none(self, new: WrappedKey, *, made_at: int) -> WrappedKey:
         """Insert the key unless its purpose and tenant have an active one; return the active one, read back."""
 
-    async def active(self, purpose: str, tenant: str) -> StoredKey | None: ...
+    async def active(self, purpose: str, tenant: str) -> WrappedKey | None: ...
 
-    async def read(self, key_id: bytes) -> StoredKey | None: ...
+    async def read(self, key_id: bytes) -> WrappedKey | None: ...
 
-    async def all(self) -> list[StoredKey]: ...
+    async def all(self) -> list[WrappedKey]: ...
 
-    async def rewrap(self, key: StoredKey, *, instead_of: bytes) -> None:
+    async def rewrap(self, key: WrappedKey, *, instead_of: bytes) -> None:
         """Replace the wrapping, unless somebody else did."""
 
     async def destroy_tenant(
         self, tenant: str, *, by: int | None, at: int, entry: AuditEntry, mac: bytes
-    ) -> Destroyed | None:
+    ) -> DestroyedTenant | None:
         """Retire all configs of a tenant and erase its keys, in one transaction; None if there was nothing."""
 
 
 class Store(Protocol):
     """One engine: everything that is kept, in whole transactions.
 
-    Every method raises `Unreachable` within 2 s if the store does not answer; a write may then have happened.
+    Every method raises `DatabaseUnavailable` within 2 s if the store does not answer; a write may then have happened.
     """
 
     @property
@@ -256,12 +256,12 @@ class Store(Protocol):
     @property
     def keys(self) -> KeyStore: ...
     @property
-    def news(self) -> News: ...
+    def news(self) -> ChangeFeed: ...
 
     async def connect(self) -> None:
-        """Connect, whatever the schema; raises `Unreachable` or `UnsafeDurability`."""
+        """Connect, whatever the schema; raises `DatabaseUnavailable` or `UnsafeDurability`."""
 
-    async def open(self) -> Home:
+    async def open(self) -> DatabaseIdentity:
         """Connect and read which life this is; the schema must be there."""
 
     async def migrate(self) -> list[str]:

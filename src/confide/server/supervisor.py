@@ -39,11 +39,11 @@ EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - looked for, not bound
 _log = logging.getLogger("confide")
 
 
-class PortTaken(Exception):  # noqa: N818 - the start ends with it, in one sentence
+class PortTaken(Exception):
     """Somebody else listens there, or it may not be listened on."""
 
 
-class StartFailed(Exception):  # noqa: N818 - as above
+class StartFailed(Exception):
     """A process ended before it could serve."""
 
 

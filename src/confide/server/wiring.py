@@ -13,51 +13,51 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from confide.audit.checkpoint_file import CheckpointFile
-from confide.audit.linker import Chain
-from confide.audit.recorder import Auditor
-from confide.audit.verification import Audit
+from confide.audit.linker import ChainLinker
+from confide.audit.recorder import AuditRecorder
+from confide.audit.verification import AuditLog
 from confide.caching.lease import Lease
-from confide.caching.memory import Memory
+from confide.caching.memory import BoundedMemory
 from confide.changes import positions
 from confide.changes.model import Position
 from confide.changes.routes import written
-from confide.changes.subscriber import Listener
-from confide.changes.watch import Watching
+from confide.changes.subscriber import ChangeSubscriber
+from confide.changes.watch import WatchHub
 from confide.clock import now
-from confide.configs.decryption import Opener
-from confide.configs.export import Exporting
+from confide.configs.decryption import ConfigDecrypter
+from confide.configs.export import ConfigExporter
 from confide.configs.history import History
 from confide.configs.retention import Retention
-from confide.configs.save import Configs
-from confide.configs.scan import Walker
+from confide.configs.save import ConfigWriter
+from confide.configs.scan import ConfigScanner
 from confide.configs.tenants import Tenants
-from confide.crypto.envelope import TenantKeys
-from confide.database.model import Home
+from confide.crypto.envelope import EnvelopeEncryption
+from confide.database.model import DatabaseIdentity
 from confide.identity.access import Access
-from confide.identity.authenticator import Principals
+from confide.identity.authenticator import Authenticator
 from confide.identity.hasher import Argon2Hasher
-from confide.identity.throttle import Guesses
+from confide.identity.throttle import LoginThrottle
 from confide.identity.tokens import Tokens
-from confide.identity.users import Accounts
-from confide.integration_types.active import TypesInForce
-from confide.integration_types.conformance import Conformance
-from confide.integration_types.manage import Types
+from confide.identity.users import Users
+from confide.integration_types.active import ActiveIntegrationTypes
+from confide.integration_types.conformance import ConformanceCheck
+from confide.integration_types.manage import IntegrationTypes
 from confide.reads.cache import Cache
-from confide.reads.head_cache import Heads
-from confide.reads.reader import Reading
-from confide.reads.response import Prepared
-from confide.reads.statistics import Usage
+from confide.reads.head_cache import RequestHeadCache
+from confide.reads.reader import ConfigReader
+from confide.reads.response import PreparedResponse
+from confide.reads.statistics import AccessStatistics
 from confide.server.metrics import Counting, WorkerMetrics
 from confide.server.preparation import keys_of, store_of
 from confide.server.services import Services
 from confide.server.settings import MIB, Settings
 from confide.server.stores import Store
 from confide.telemetry.events import Recorder
-from confide.telemetry.histograms import Tallies
+from confide.telemetry.histograms import Histograms
 from confide.telemetry.operations import SILENT, IoLog
-from confide.telemetry.sink_workers import Pump, outlets_of
+from confide.telemetry.sink_workers import Dispatcher, outlets_of
 from confide.telemetry.sinks import sinks_of
-from confide.web.request_scope import Traffic
+from confide.web.request_scope import RequestCounter
 
 VERSION = "0.1.0"
 HEADS_PART = 8
@@ -68,14 +68,14 @@ class Parts:
     """The living parts of one process."""
 
     store: Store
-    keys: TenantKeys
+    keys: EnvelopeEncryption
     hasher: Argon2Hasher
-    home: Home
+    home: DatabaseIdentity
     services: Services
 
 
 @asynccontextmanager
-async def noting_io(settings: Settings) -> AsyncIterator[Pump | None]:
+async def noting_io(settings: Settings) -> AsyncIterator[Dispatcher | None]:
     """Note I/O events for as long as this lasts, and give the sinks a moment at the end; None where it is off."""
     if settings.is_io_off:
         yield None
@@ -87,7 +87,7 @@ async def noting_io(settings: Settings) -> AsyncIterator[Pump | None]:
         days=settings.io_days,
     )
     recorder = Recorder(worker=f"{socket.gethostname()}-{os.getpid()}", most_events=settings.io_queue)
-    pump = Pump(recorder, Tallies(), outlets_of(sinks, most_events=settings.io_queue))
+    pump = Dispatcher(recorder, Histograms(), outlets_of(sinks, most_events=settings.io_queue))
     try:
         yield pump
     finally:
@@ -96,7 +96,7 @@ async def noting_io(settings: Settings) -> AsyncIterator[Pump | None]:
 
 @asynccontextmanager
 async def parts_of(
-    settings: Settings, *, setup_token: str = "", accepts_unsafe: bool = False, pump: Pump | None = None
+    settings: Settings, *, setup_token: str = "", accepts_unsafe: bool = False, pump: Dispatcher | None = None
 ) -> AsyncIterator[Parts]:
     """Bring the parts of one process to life, on a store that `prepare` has seen."""
     io: IoLog = SILENT if pump is None else pump.recorder
@@ -106,7 +106,7 @@ async def parts_of(
         home = await store.open()
         keys = keys_of(settings, store)
         await keys.start()
-        observing = _Observing(io, Traffic(), pump, hash_queue=lambda: hasher.waiting)
+        observing = _Observing(io, RequestCounter(), pump, hash_queue=lambda: hasher.waiting)
         services = _services(settings, store, keys, hasher=hasher, home=home, observing=observing)
         services.setup_token = setup_token
         yield Parts(store, keys, hasher, home, services)
@@ -119,8 +119,8 @@ class _Observing(NamedTuple):
     """What takes note of what a process does."""
 
     io: IoLog
-    traffic: Traffic
-    pump: Pump | None
+    traffic: RequestCounter
+    pump: Dispatcher | None
     hash_queue: Callable[[], int]
 
 
@@ -128,51 +128,57 @@ class _Remembering(NamedTuple):
     """What a process remembers, and what keeps that true."""
 
     lease: Lease
-    memory: Memory[Any]
-    heads: Heads
+    memory: BoundedMemory[Any]
+    heads: RequestHeadCache
     cache: Cache
-    principals: Principals
-    types_in_force: TypesInForce
-    watching: Watching
-    listener: Listener
+    authenticator: Authenticator
+    types_in_force: ActiveIntegrationTypes
+    watching: WatchHub
+    listener: ChangeSubscriber
 
 
-def _remembering(settings: Settings, store: Store, home: Home, *, io: IoLog) -> _Remembering:
+def _remembering(settings: Settings, store: Store, home: DatabaseIdentity, *, io: IoLog) -> _Remembering:
     # Heads have a part of their own: where each is unlike all before, they would push out all else.
     for_heads = settings.cache_bytes // HEADS_PART
-    lease, heads = Lease(), Heads(for_heads)
-    memory = Memory[Any](settings.cache_bytes - for_heads)
+    lease, heads = Lease(), RequestHeadCache(for_heads)
+    memory = BoundedMemory[Any](settings.cache_bytes - for_heads)
     ttl_seconds = settings.cache_ttl_seconds
-    cache = Cache(memory, lease, prepare=Prepared, ttl_seconds=ttl_seconds)
-    principals = Principals(store, memory, lease, clock=now, ttl_seconds=ttl_seconds, io=io)
-    types = TypesInForce(store, memory, lease, io=io)
-    watching = Watching(store, principals, write=partial(written, position=_positions(home)))
-    told: dict[str, Any] = {"cache": cache, "principals": principals, "types": types, "watching": watching}
-    listener = Listener(store.news, lease=lease, memory=memory, **told)
-    return _Remembering(lease, memory, heads, cache, principals, types, watching, listener)
+    cache = Cache(memory, lease, prepare=PreparedResponse, ttl_seconds=ttl_seconds)
+    authenticator = Authenticator(store, memory, lease, clock=now, ttl_seconds=ttl_seconds, io=io)
+    types = ActiveIntegrationTypes(store, memory, lease, io=io)
+    watching = WatchHub(store, authenticator, write=partial(written, position=_positions(home)))
+    told: dict[str, Any] = {"cache": cache, "authenticator": authenticator, "types": types, "watching": watching}
+    listener = ChangeSubscriber(store.news, lease=lease, memory=memory, **told)
+    return _Remembering(lease, memory, heads, cache, authenticator, types, watching, listener)
 
 
-def _positions(home: Home) -> Callable[[Position], str]:
+def _positions(home: DatabaseIdentity) -> Callable[[Position], str]:
     """Writes a position as callers see it, in this epoch."""
     return partial(positions.write, home.epoch, has_xid=home.has_xid)
 
 
 def _services(
-    settings: Settings, store: Store, keys: TenantKeys, *, hasher: Argon2Hasher, home: Home, observing: _Observing
+    settings: Settings,
+    store: Store,
+    keys: EnvelopeEncryption,
+    *,
+    hasher: Argon2Hasher,
+    home: DatabaseIdentity,
+    observing: _Observing,
 ) -> Services:
-    auditor = Auditor(store, keys, now)
+    auditor = AuditRecorder(store, keys, now)
     access = Access(auditor)
     kept = _remembering(settings, store, home, io=observing.io)
     # What several acts are given alike; each names what it takes, so a wrong name ends the start.
-    judging: dict[str, Any] = {"guesses": Guesses(store, keys, now), "access": access, "auditor": auditor}
-    telling: dict[str, Any] = {"principals": kept.principals, "news": store.news}
+    judging: dict[str, Any] = {"guesses": LoginThrottle(store, keys, now), "access": access, "auditor": auditor}
+    telling: dict[str, Any] = {"authenticator": kept.authenticator, "news": store.news}
     acting: dict[str, Any] = {"access": access, "auditor": auditor, "news": store.news, "clock": now}
-    showing: dict[str, Any] = {"opener": Opener(store, keys, auditor), "types": kept.types_in_force}
-    walker = Walker(store, showing["opener"])
+    showing: dict[str, Any] = {"opener": ConfigDecrypter(store, keys, auditor), "types": kept.types_in_force}
+    walker = ConfigScanner(store, showing["opener"])
     reading = _reading(settings, store, kept, io=observing.io, access=access, **showing)
-    usage = Usage(store, access=access, clock=now)
+    usage = AccessStatistics(store, access=access, clock=now)
     witness = CheckpointFile(settings.checkpoints_file)
-    chain = Chain(store, keys, clock=now, witness=witness)
+    chain = ChainLinker(store, keys, clock=now, witness=witness)
     least = settings.min_password_characters
     return Services(
         **kept._asdict(),
@@ -184,29 +190,31 @@ def _services(
         traffic=observing.traffic,
         metrics=_metrics(store, reading, kept, usage, observing),
         history=History(store, access=access, auditor=auditor, **showing),
-        configs=Configs(store, keys, cache=kept.cache, **showing, **acting),
-        types=Types(store, keys, heard=kept.listener.hear_of_type, **acting),
+        configs=ConfigWriter(store, keys, cache=kept.cache, **showing, **acting),
+        types=IntegrationTypes(store, keys, heard=kept.listener.hear_of_type, **acting),
         chain=chain,
-        audit=Audit(store, keys, chain=chain, witness=witness, access=access, clock=now),
-        exporting=Exporting(walker, kept.types_in_force, auditor=auditor),
+        audit=AuditLog(store, keys, chain=chain, witness=witness, access=access, clock=now),
+        exporting=ConfigExporter(walker, kept.types_in_force, auditor=auditor),
         retention=Retention(store, kept.types_in_force, clock=now, log_days=settings.log_days),
-        conformance=Conformance(walker, kept.types_in_force, access=access),
-        accounts=Accounts(store, hasher, **judging, **telling, min_password_characters=least),
+        conformance=ConformanceCheck(walker, kept.types_in_force, access=access),
+        accounts=Users(store, hasher, **judging, **telling, min_password_characters=least),
         tokens=Tokens(store, hasher, **judging, **telling, clock=now),
         tenants=Tenants(store, keys, listener=kept.listener, **acting),
         **_ways(settings, home),
     )
 
 
-def _reading(settings: Settings, store: Store, kept: _Remembering, **given: Any) -> Reading:
+def _reading(settings: Settings, store: Store, kept: _Remembering, **given: Any) -> ConfigReader:
     sample = 0 if settings.is_io_off else settings.io_sample
     stale_seconds = settings.stale_reads_seconds
-    return Reading(
-        store, kept.cache, kept.principals, lease=kept.lease, stale_seconds=stale_seconds, sample=sample, **given
+    return ConfigReader(
+        store, kept.cache, kept.authenticator, lease=kept.lease, stale_seconds=stale_seconds, sample=sample, **given
     )
 
 
-def _metrics(store: Store, reading: Reading, kept: _Remembering, usage: Usage, observing: _Observing) -> WorkerMetrics:
+def _metrics(
+    store: Store, reading: ConfigReader, kept: _Remembering, usage: AccessStatistics, observing: _Observing
+) -> WorkerMetrics:
     return WorkerMetrics(
         Counting(
             reading,
@@ -225,7 +233,7 @@ def _metrics(store: Store, reading: Reading, kept: _Remembering, usage: Usage, o
     )
 
 
-def _ways(settings: Settings, home: Home) -> dict[str, Any]:
+def _ways(settings: Settings, home: DatabaseIdentity) -> dict[str, Any]:
     """How this service is set up, as far as routes must know."""
     return {
         "is_loopback": settings.is_for_this_machine,

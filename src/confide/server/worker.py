@@ -9,7 +9,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from confide.errors import Busy, Unreachable
+from confide.errors import Busy, DatabaseUnavailable
 from confide.server.app import make_app
 from confide.server.application import Door
 from confide.server.services import Services
@@ -70,7 +70,7 @@ async def _say_goodbye(services: Services) -> None:
     try:
         await services.chain.link()
         await services.chain.sign()
-    except (Unreachable, Busy) as error:
+    except (DatabaseUnavailable, Busy) as error:
         _log.warning("the audit's end is linked and signed by the next process: %s", error or "no answer in time")
 
 
@@ -80,7 +80,7 @@ async def _chores(services: Services) -> None:
             await services.tokens.forget_expired()
             await services.configs.forget_old_replays()
             await services.retention.work()
-        except (Unreachable, Busy) as error:
+        except (DatabaseUnavailable, Busy) as error:
             _log.warning("chores wait for the store: %s", error)
         except Exception:  # noqa: BLE001 - the chores must go on
             _log.exception("a bug, met by the chores")

@@ -19,7 +19,7 @@ EVENTS = """
 """
 
 
-class IoFileBroken(Exception):  # noqa: N818 - the command ends with it, in one sentence
+class IoFileBroken(Exception):
     """A file is none of ours, or damaged."""
 
 

@@ -15,7 +15,7 @@ WHOLE = ("request ", "stream ", "cached ")
 _STEPS_NS = tuple(int(step * 1e9) for step in STEPS)
 
 
-class Tally:
+class Histogram:
     """What one operation came to."""
 
     __slots__ = ("counts", "errors", "seconds")
@@ -26,12 +26,12 @@ class Tally:
         self.errors = 0
 
 
-class Tallies:
+class Histograms:
     """Adds up on one thread and is taken over on another."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._tallies: dict[str, Tally] = {}
+        self._tallies: dict[str, Histogram] = {}
 
     def add(self, events: Iterable[Event]) -> None:
         with self._lock:
@@ -39,14 +39,14 @@ class Tallies:
             for event in events:
                 tally = tallies.get(event[OPERATION])
                 if tally is None:
-                    tally = tallies[event[OPERATION]] = Tally()
+                    tally = tallies[event[OPERATION]] = Histogram()
                 took = event[ENDED] - event[BEGAN]
                 tally.counts[bisect_left(_STEPS_NS, took)] += 1
                 tally.seconds += took / 1e9
                 if event[OUTCOME] != OK:
                     tally.errors += is_error(event[OUTCOME])
 
-    def take(self) -> dict[str, Tally]:
+    def take(self) -> dict[str, Histogram]:
         """What was added since this was last called, by operation."""
         with self._lock:
             taken, self._tallies = self._tallies, {}

@@ -8,7 +8,7 @@ import sys
 import structlog
 
 from confide.telemetry.operations import origin
-from confide.telemetry.request_log import Line
+from confide.telemetry.request_log import RequestLogLine
 
 
 def configure(*, level: int = logging.INFO) -> None:
@@ -69,7 +69,7 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
     """Writes a request's line as it stands, or for people as all others are written."""
 
     def format(self, record: logging.LogRecord) -> str:
-        if not isinstance(record.msg, Line):
+        if not isinstance(record.msg, RequestLogLine):
             return super().format(record)
         if isinstance(self.processors[-1], structlog.processors.JSONRenderer):
             return str(record.msg)

@@ -69,18 +69,18 @@ class NoIoLog:
     ) -> None: ...
 
 
-def failed(io: IoLog, operation: str, began: int, error: BaseException) -> None:
+def note_failure(io: IoLog, operation: str, began: int, error: BaseException) -> None:
     """Note an operation that ended with an error: its class only, for its text may quote anything."""
     io.note(operation, began, outcome=type(error).__name__)
 
 
-async def noted(io: IoLog, operation: str, doing: Awaitable[R]) -> R:
+async def measure(io: IoLog, operation: str, doing: Awaitable[R]) -> R:
     """Do it, and note how long that took and how it ended."""
     began = monotonic_ns()
     try:
         result = await doing
     except BaseException as error:
-        failed(io, operation, began, error)
+        note_failure(io, operation, began, error)
         raise
     io.note(operation, began)
     return result

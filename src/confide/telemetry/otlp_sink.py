@@ -30,8 +30,8 @@ from confide.telemetry.events import (
     Event,
 )
 from confide.telemetry.histograms import is_error, is_whole
-from confide.telemetry.http_posts import Poster
-from confide.telemetry.sink_workers import Again
+from confide.telemetry.http_posts import HttpSinkClient
+from confide.telemetry.sink_workers import RetryLater
 
 # The variable that every sender of OTLP reads: `name=value,name=value`, percent-encoded.
 HEADERS_VARIABLE = "OTEL_EXPORTER_OTLP_HEADERS"
@@ -46,7 +46,7 @@ class OtlpSink:
     def __init__(self, url: str) -> None:
         given = (part.partition("=") for part in os.environ.get(HEADERS_VARIABLE, "").split(",") if "=" in part)
         headers = {name.strip(): unquote(value.strip()) for name, _, value in given}
-        self._poster = Poster(url, headers=headers)
+        self._poster = HttpSinkClient(url, headers=headers)
         has_path = self._poster.url.count("/") > 2  # noqa: PLR2004 - after the two of the scheme
         self._url = self._poster.url if has_path else self._poster.url + DEFAULT_PATH
 
@@ -60,7 +60,7 @@ class OtlpSink:
         answer = self._poster.post(self._url, content, content_type="application/x-protobuf", batch=batch)
         rejected = ExportTraceServiceResponse.FromString(answer.content).partial_success.rejected_spans
         if rejected:
-            raise Again([], rejected=rejected, why=f"{rejected} spans were rejected")
+            raise RetryLater([], rejected=rejected, why=f"{rejected} spans were rejected")
 
     def close(self) -> None:
         self._poster.close()

@@ -15,8 +15,8 @@ from confide.telemetry.files import IoFiles, Read
 from confide.telemetry.histograms import is_error, is_whole
 
 PERCENTILES = (50.0, 90.0, 99.0)
-MOST_SLOW = 10
-MOST_STEPS_OF_TIME = 120
+MAX_SLOW = 10
+MAX_TIME_STEPS = 120
 # Upper ends of the histogram's bars in milliseconds.
 ENDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
 
@@ -104,7 +104,7 @@ class Report:
         """Begin, length and number of the steps of time in which everything lies, in microseconds."""
         begin = min(min(one.began) for one in self.times.values())
         end = max(max(one.began) for one in self.times.values())
-        step = max(1_000_000, ceil((end - begin + 1) / MOST_STEPS_OF_TIME))
+        step = max(1_000_000, ceil((end - begin + 1) / MAX_TIME_STEPS))
         return begin, step, (end - begin) // step + 1
 
     def document(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def read_report(
             of.errors += is_error(outcome)
         if parent is None and took > least and request_id is not None and operation.startswith("request "):
             heapq.heappush(slow, (took, row))
-            if len(slow) > MOST_SLOW:
+            if len(slow) > MAX_SLOW:
                 least = heapq.heappop(slow)[0]
     requests = [Read(*row) for _, row in sorted(slow, reverse=True)]
     done_for = files.of_requests([str(request.request_id) for request in requests]) if requests else {}

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from confide.reports.pages import Bar, Bars, Charts, Lines, Part, Table, Text, Waterfall, page
+from confide.reports.pages import Bar, BarChart, Charts, LineChart, Part, Table, Text, Waterfall, page
 from confide.telemetry.histograms import is_error
 from confide.telemetry.report import ENDS, Report, SlowRequest, Times
 
-MOST_CHARTS = 30
+MAX_CHARTS = 30
 COLUMNS = ("operation", "count", "errors", "p50 ms", "p90 ms", "p99 ms", "max ms", "total ms", "share %")
 
 
@@ -66,16 +66,16 @@ def bars_of(slow: SlowRequest) -> list[Bar]:
 
 
 def _charted(report: Report) -> list[dict[str, Any]]:
-    return [*report.lines(whole=True), *report.lines(whole=False)][:MOST_CHARTS]
+    return [*report.lines(whole=True), *report.lines(whole=False)][:MAX_CHARTS]
 
 
-def _charts(report: Report, times: Times) -> list[Lines | Bars]:
+def _charts(report: Report, times: Times) -> list[LineChart | BarChart]:
     begin, step, steps = report.steps()
     when = [(begin + step * number) / 1e6 for number in range(steps)]
     labels = [*(f"{end:g}" for end in ENDS), "more"]
     return [
-        Lines(f"{times.operation}: how long it took", when, times.over_time(begin, step, steps), "ms"),
-        Bars(f"{times.operation}: up to so many ms", labels, times.histogram(), "count"),
+        LineChart(f"{times.operation}: how long it took", when, times.over_time(begin, step, steps), "ms"),
+        BarChart(f"{times.operation}: up to so many ms", labels, times.histogram(), "count"),
     ]
 
 

@@ -13,7 +13,7 @@ from confide.identity.model import Principal
 _requests = logging.getLogger("confide.requests")
 
 
-class Line(dict[str, Any]):
+class RequestLogLine(dict[str, Any]):
     """The fields of a line, which is JSON where it is text; never a query, a header or a body."""
 
     def __str__(self) -> str:
@@ -33,7 +33,7 @@ def note(
     """Log a request that is answered; `began` is `monotonic_ns`."""
     if not _requests.isEnabledFor(logging.INFO):
         return
-    line = Line(
+    line = RequestLogLine(
         method=method,
         path=path,
         status=status,

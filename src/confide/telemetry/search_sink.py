@@ -7,8 +7,8 @@ from http import HTTPStatus
 from urllib.parse import urlsplit, urlunsplit
 
 from confide.telemetry.events import Batch, Event, documents
-from confide.telemetry.http_posts import Poster
-from confide.telemetry.sink_workers import Again
+from confide.telemetry.http_posts import HttpSinkClient
+from confide.telemetry.sink_workers import RetryLater
 
 DEFAULT_INDEX = "confide-io"
 
@@ -20,7 +20,7 @@ class SearchSink:
         self.name = name
         parts = urlsplit(url)
         index = parts.path.strip("/") or DEFAULT_INDEX
-        self._poster = Poster(url)
+        self._poster = HttpSinkClient(url)
         root = urlsplit(self._poster.url)
         self._bulk = urlunsplit(root._replace(path=f"/{index}/_bulk", query="", fragment=""))
 
@@ -50,4 +50,4 @@ def _must_be_taken(events: list[Event], statuses: list[int]) -> None:
             rejected[status] = rejected.get(status, 0) + 1
     if again or rejected:
         refused = ", ".join(f"{count} with {status}" for status, count in rejected.items())
-        raise Again(again, rejected=sum(rejected.values()), why=refused or f"{len(again)} are to be sent again")
+        raise RetryLater(again, rejected=sum(rejected.values()), why=refused or f"{len(again)} are to be sent again")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from confide.telemetry.events import Batch, Event, Recorder
-from confide.telemetry.histograms import Tallies
+from confide.telemetry.histograms import Histograms
 
 TAKE_SECONDS = 0.25
 # Between two tries of a sink that does not take what it is given.
@@ -28,12 +28,12 @@ class Sink(Protocol):
     name: str
 
     def write(self, batch: Batch) -> None:
-        """Write all of a batch; raises `Again` for what shall be tried once more, or any error for all of it."""
+        """Write all of a batch; raises `RetryLater` for what shall be tried once more, or any error for all of it."""
 
     def close(self) -> None: ...
 
 
-class Again(Exception):  # noqa: N818 - a signal from a sink to its outlet
+class RetryLater(Exception):
     """A sink took a part only; some of the rest it will never take."""
 
     def __init__(self, events: list[Event], *, rejected: int = 0, why: str = "") -> None:
@@ -42,7 +42,7 @@ class Again(Exception):  # noqa: N818 - a signal from a sink to its outlet
         self.rejected = rejected
 
 
-class Outlet:
+class SinkWorker:
     """Feeds one sink. What does not fit its queue goes, the oldest first, and is counted."""
 
     def __init__(self, sink: Sink, *, most_events: int, name: str | None = None) -> None:
@@ -127,7 +127,7 @@ class Outlet:
         """What must be tried again, and what was wrong."""
         try:
             self._sink.write(batch)
-        except Again as partly:
+        except RetryLater as partly:
             self.rejected += partly.rejected
             self.written += len(batch.events) - len(partly.events) - partly.rejected
             self.failures += bool(partly.events)
@@ -149,21 +149,21 @@ class Outlet:
             self.dropped += len(batch.events)
 
 
-def outlets_of(sinks: Iterable[Sink], *, most_events: int) -> list[Outlet]:
+def outlets_of(sinks: Iterable[Sink], *, most_events: int) -> list[SinkWorker]:
     """An outlet for each sink; where several are of one kind they are numbered: `file`, `file-2`."""
     seen: Counter[str] = Counter()
     made = []
     for sink in sinks:
         seen[sink.name] += 1
         name = sink.name if seen[sink.name] == 1 else f"{sink.name}-{seen[sink.name]}"
-        made.append(Outlet(sink, most_events=most_events, name=name))
+        made.append(SinkWorker(sink, most_events=most_events, name=name))
     return made
 
 
-class Pump:
+class Dispatcher:
     """Takes events out of the queue, adds them up and hands them to every outlet, on a thread of its own."""
 
-    def __init__(self, recorder: Recorder, tallies: Tallies, outlets: list[Outlet]) -> None:
+    def __init__(self, recorder: Recorder, tallies: Histograms, outlets: list[SinkWorker]) -> None:
         self.recorder = recorder
         self.tallies = tallies
         self.outlets = outlets

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from confide.telemetry.events import Batch, documents
-from confide.telemetry.sink_workers import Again, Sink
+from confide.telemetry.sink_workers import RetryLater, Sink
 
 # The part before a plus chooses the sink, the part after it how it is spoken to.
 FORMS = (
@@ -18,11 +18,11 @@ FORMS = (
 DAY_SECONDS = 86_400
 
 
-class UnknownSink(ValueError):  # noqa: N818 - the start ends with it, in one sentence
+class UnknownSink(ValueError):
     """An address that names no sink of ours, in a sentence without the address."""
 
 
-def must_be_known(text: str) -> None:
+def require_known_sinks(text: str) -> None:
     """Raises `UnknownSink` if one of the addresses names none of ours."""
     for address in _addresses(text):
         _kind(address)
@@ -111,4 +111,4 @@ class JsonLines:
                 done += os.write(file, lines[done:])
         except OSError as error:
             self._is_torn = done > 0 and lines[done - 1] != ord("\n")
-            raise Again(batch.events[lines.count(b"\n", 0, done) :], why=type(error).__name__) from error
+            raise RetryLater(batch.events[lines.count(b"\n", 0, done) :], why=type(error).__name__) from error

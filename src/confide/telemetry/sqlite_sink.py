@@ -14,7 +14,7 @@ import apsw
 from confide.telemetry.events import FIELDS, Batch
 
 # A worker takes the first name that no other one holds; more workers than that do not share a data folder.
-MOST_WORKERS = 1_000
+MAX_WORKERS = 1_000
 # Erased in one go, so that no write waits long for it; more than a write brings.
 LEAST_ERASED = 1_000
 BUSY_MILLISECONDS = 5_000
@@ -132,11 +132,11 @@ def insert(rows: int) -> str:
 
 def _claimed(folder: Path) -> tuple[int, Path]:
     """Take a name that no other process holds: its lock, held until it is closed, and its file."""
-    for number in range(MOST_WORKERS):
+    for number in range(MAX_WORKERS):
         lock = _locked(folder / f"{number}.lock")
         if lock is not None:
             return lock, folder / f"{number}.db"
-    raise OSError(f"{MOST_WORKERS} processes write I/O events into one data folder")
+    raise OSError(f"{MAX_WORKERS} processes write I/O events into one data folder")
 
 
 def _remove_old(folder: Path, *, before: float) -> None:

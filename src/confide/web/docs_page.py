@@ -90,4 +90,4 @@ async def asset(call: Asked, name: str) -> Answer:  # noqa: ARG001 - the same fo
         raise NotFound
     if name == "docs.js":
         return Answer(_START, 200, (), content_type)
-    return Answer(files("confide.api").joinpath("vendor", name).read_bytes(), 200, (), content_type)
+    return Answer(files("confide.web").joinpath("vendor", name).read_bytes(), 200, (), content_type)

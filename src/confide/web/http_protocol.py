@@ -9,7 +9,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from confide.errors import Refusal
+from confide.errors import ServiceError
 from confide.server.application import Door
 from confide.telemetry import request_log
 from confide.web.errors import HeadersTooLarge, MalformedRequest, RequestTimeout
@@ -83,7 +83,7 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: ServiceError) -> None:
         self._stop_timer()
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:

@@ -21,7 +21,7 @@ from confide.configs.errors import (
     VersionPruned,
 )
 from confide.crypto.errors import IntegrityBroken, MasterKeyMissing, MasterKeyUnavailable
-from confide.errors import Refusal, Unreachable
+from confide.errors import DatabaseUnavailable, ServiceError
 from confide.identity.errors import (
     InvalidGrant,
     InvalidLogin,
@@ -61,7 +61,7 @@ KEY_RETRY_SECONDS = 60
 
 _log = logging.getLogger("confide")
 
-STATUS: dict[type[Refusal], int] = {
+STATUS: dict[type[ServiceError], int] = {
     errors.JsonInvalid: 400,
     errors.JsonEncoding: 400,
     errors.JsonSurrogate: 400,
@@ -126,7 +126,7 @@ STATUS: dict[type[Refusal], int] = {
     IntegrityBroken: 503,
 }
 # RFC 6750, section 3: a challenge, with an error code only where credentials were sent.
-_CHALLENGE: dict[type[Refusal], bytes] = {
+_CHALLENGE: dict[type[ServiceError], bytes] = {
     NoToken: b'Bearer realm="confide"',
     InvalidToken: b'Bearer realm="confide", error="invalid_token"',
     TwoCredentials: b'Bearer realm="confide", error="invalid_request"',
@@ -136,9 +136,9 @@ _CHALLENGE: dict[type[Refusal], bytes] = {
 
 def answer_for(error: Exception, *, request_id: str) -> Answer:
     """The answer to whatever was raised; what is no refusal is a bug of ours, and only the log knows more."""
-    if isinstance(error, Refusal):
+    if isinstance(error, ServiceError):
         return problem(error)
-    if isinstance(error, Unreachable):
+    if isinstance(error, DatabaseUnavailable):
         return problem(errors.StoreUnavailable(retry_after_seconds=STORE_RETRY_SECONDS))
     if isinstance(error, MasterKeyMissing):
         _log.error("%s", error)
@@ -153,7 +153,7 @@ def bug(error: Exception) -> Answer:
     return answer_for(error, request_id=request_id).with_header(b"request-id", request_id.encode())
 
 
-def problem(refusal: Refusal) -> Answer:
+def problem(refusal: ServiceError) -> Answer:
     """Write a refusal as a problem document; it never holds what the caller sent."""
     status = STATUS[type(refusal)]
     document: dict[str, Any] = {
@@ -164,12 +164,12 @@ def problem(refusal: Refusal) -> Answer:
         "detail": refusal.detail,
         "error": refusal.detail,
     }
-    if refusal.faults:
-        document["errors"] = [fault.as_json() for fault in refusal.faults]
+    if refusal.violations:
+        document["errors"] = [violation.as_json() for violation in refusal.violations]
     return Answer(strict_json.write(document), status, _headers(refusal), PROBLEM)
 
 
-def _headers(refusal: Refusal) -> Headers:
+def _headers(refusal: ServiceError) -> Headers:
     headers: list[tuple[bytes, bytes]] = []
     if challenge := _CHALLENGE.get(type(refusal)):
         headers.append((b"www-authenticate", challenge))

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.types import Receive, Scope
 
 from confide import strict_json
-from confide.context import ANSWER_SECONDS, answer_by
+from confide.context import ANSWER_SECONDS, deadline
 from confide.identity.errors import InvalidToken, NoToken, TwoCredentials
 from confide.identity.model import Principal
 from confide.strict_json import MAX_BODY_BYTES, Json
@@ -45,7 +45,7 @@ _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _BEARER = re.compile(r"bearer +([\x21-\x7e]+) *", re.IGNORECASE)
 
 
-class Disconnected(Exception):  # noqa: N818 - nobody is there to be told
+class Disconnected(Exception):
     """The caller went away before the request was whole; nothing was done."""
 
 
@@ -165,7 +165,7 @@ class Call:
     def add_header(self, name: bytes, value: bytes) -> None:
         self._take_headers([*self.scope["headers"], (name, value)])
 
-    def must_have_no_body(self) -> None:
+    def require_no_body(self) -> None:
         length = self.header(b"content-length")
         if length not in (None, "0") or self.header(b"transfer-encoding") is not None:
             raise BodyNotExpected
@@ -181,7 +181,7 @@ class Call:
 
     def take_time(self) -> None:
         """The answer goes on: each question to the store has a time limit of its own from now on."""
-        answer_by.set(None)
+        deadline.set(None)
         self.is_stream = True
 
     async def body(self) -> bytes:
@@ -196,7 +196,7 @@ class Call:
             except TimeoutError:
                 raise RequestTimeout from None
             # However long the body took to come: the answer is due from now on.
-            answer_by.set(time.monotonic() + ANSWER_SECONDS)
+            deadline.set(time.monotonic() + ANSWER_SECONDS)
         return self._body
 
     async def _received(self) -> bytes:

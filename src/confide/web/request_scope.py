@@ -10,7 +10,7 @@ from time import monotonic_ns
 from types import TracebackType
 from typing import Self
 
-from confide.context import ANSWER_SECONDS, Caller, answer_by, caller
+from confide.context import ANSWER_SECONDS, Caller, caller, deadline
 from confide.identity.model import Principal
 from confide.telemetry import request_log
 from confide.telemetry.operations import IoLog, origin
@@ -23,7 +23,7 @@ _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"
 OTHER = "other"
 
 
-class Traffic:
+class RequestCounter:
     """Requests by route and status; plain integers, as in reading."""
 
     def __init__(self) -> None:
@@ -34,11 +34,18 @@ class Traffic:
         self.requests[counted] = self.requests.get(counted, 0) + 1
 
 
-class UnderWay:
+class RequestScope:
     """While this lasts, whatever is done is done for the request; then all that is left of it is written down."""
 
     def __init__(
-        self, method: str, path: str, *, io: IoLog, traffic: Traffic, address: str | None, traceparent: str | None
+        self,
+        method: str,
+        path: str,
+        *,
+        io: IoLog,
+        traffic: RequestCounter,
+        address: str | None,
+        traceparent: str | None,
     ) -> None:
         self.request_id = secrets.token_hex(8)
         # As the API calls it, with names in braces; where nothing is there, there is no route.
@@ -63,7 +70,7 @@ class UnderWay:
         self._began = monotonic_ns()
         self._kept = (
             caller.set(self._caller),
-            answer_by.set(time.monotonic() + ANSWER_SECONDS),
+            deadline.set(time.monotonic() + ANSWER_SECONDS),
             origin.set(self._origin),
         )
         return self
@@ -73,7 +80,7 @@ class UnderWay:
     ) -> None:
         was_caller, was_due, was_origin = self._kept
         caller.reset(was_caller)
-        answer_by.reset(was_due)
+        deadline.reset(was_due)
         origin.reset(was_origin)
         method = self._method if self._method in _METHODS else OTHER
         route = f"{method} {self.route}"

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from confide.context import caller
-from confide.errors import Fault, InvalidBody, UnknownMember
+from confide.errors import InvalidBody, UnknownMember, Violation
 from confide.strict_json import Json, pointer
 from confide.web.problems import answer_for
 from confide.web.request import Call, Disconnected
@@ -63,7 +63,7 @@ class StrictRoute(APIRoute):
         if body:
             arguments[body[0].name] = _shaped(await call.document(), body[0].field_info.annotation)
         else:
-            call.must_have_no_body()
+            call.require_no_body()
         asked = self.dependant.query_params
         needed = [field.alias for field in asked if field.field_info.is_required()]
         names = {field.alias: field.name for field in asked}
@@ -81,8 +81,8 @@ def _shaped(document: Json, shape: Any) -> BaseModel:
         model: BaseModel = shape.model_validate(document)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
-        faults = tuple(Fault(pointer(one["loc"]), one["type"].replace("_", "-"), one["msg"]) for one in found)
+        violations = tuple(Violation(pointer(one["loc"]), one["type"].replace("_", "-"), one["msg"]) for one in found)
         if any(one["type"] == "extra_forbidden" for one in found):
-            raise UnknownMember(faults=faults) from None
-        raise InvalidBody(faults=faults) from None
+            raise UnknownMember(violations=violations) from None
+        raise InvalidBody(violations=violations) from None
     return model

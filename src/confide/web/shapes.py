@@ -17,100 +17,8 @@ class FaultShape(BaseModel):
     detail: str
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 class Done(BaseModel):
     message: str
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 class Problem(BaseModel):
@@ -123,9 +31,3 @@ class Problem(BaseModel):
     detail: str
     error: str
     errors: list[FaultShape] | None = None
-
-
-
-
-
-

@@ -11,12 +11,12 @@ from typing import Any, cast
 
 import asyncpg
 
-from confide.context import seconds_left
+from confide.context import remaining_seconds
 from confide.database.engine import T, Transaction, UniqueTaken
 from confide.database.model import Rows
-from confide.database.postgresql.transaction import Connection, fetched, in_transaction
-from confide.errors import Busy, Unreachable
-from confide.telemetry.operations import SILENT, IoLog, failed, noted
+from confide.database.postgresql.transaction import Connection, fetch, run_transaction
+from confide.errors import Busy, DatabaseUnavailable
+from confide.telemetry.operations import SILENT, IoLog, measure, note_failure
 
 CONNECT_SECONDS = 1.5
 # How long calls are refused at once after the store did not answer.
@@ -65,8 +65,8 @@ class PostgresEngine:
 
     @asynccontextmanager
     async def connection(self, *, is_hurried: bool = True) -> AsyncIterator[Connection]:
-        """Borrow a connection; raises `Unreachable` or, where all stay lent, `Busy` in time."""
-        left = await self._place(seconds_left() if is_hurried else None)
+        """Borrow a connection; raises `DatabaseUnavailable` or, where all stay lent, `Busy` in time."""
+        left = await self._place(remaining_seconds() if is_hurried else None)
         try:
             async with asyncio.timeout(left), self._borrowed() as connection:
                 yield connection
@@ -83,14 +83,14 @@ class PostgresEngine:
         if isinstance(error, asyncpg.UniqueViolationError):
             return UniqueTaken(str(error))
         if isinstance(error, _REFUSED_FOR_NOW):
-            return Unreachable(str(error))
+            return DatabaseUnavailable(str(error))
         if isinstance(error, ValueError) or not isinstance(error, _AWAY):
             return error  # an argument that the driver cannot encode: a bug of ours
         # A request that came here with little time left says nothing about the store.
         if not isinstance(error, TimeoutError) or left is None or left >= PATIENT_SECONDS:
             self._away_until = time.monotonic() + AWAY_SECONDS
             self._drop_idle()
-        return Unreachable(str(error))
+        return DatabaseUnavailable(str(error))
 
     async def _place(self, left: float | None) -> float | None:
         """Wait for a place among those who use the store; returns what is then left of the time."""
@@ -103,21 +103,21 @@ class PostgresEngine:
             async with asyncio.timeout(left):
                 await self._places.acquire()
         except BaseException as error:
-            failed(self.io, "wait connection", began, error)
+            note_failure(self.io, "wait connection", began, error)
             if isinstance(error, TimeoutError):
                 raise Busy(retry_after_seconds=1) from None
             raise
         self.io.note("wait connection", began)
         try:
             self._must_not_be_away()
-        except Unreachable:
+        except DatabaseUnavailable:
             self._places.release()
             raise
         return None if left is None else max(0.0, left - (monotonic_ns() - began) / 1e9)
 
     def _must_not_be_away(self) -> None:
         if time.monotonic() < self._away_until:
-            raise Unreachable
+            raise DatabaseUnavailable
 
     @asynccontextmanager
     async def _borrowed(self) -> AsyncIterator[Connection]:
@@ -145,20 +145,20 @@ class PostgresEngine:
     async def _new_one(self) -> Connection:
         try:
             return await self.connect()
-        except Unreachable:
+        except DatabaseUnavailable:
             self._away_until = time.monotonic() + AWAY_SECONDS
             raise
 
     async def rows(self, sql: str, *args: Any) -> Rows:
         """As the contract says, on the shortest way: every read and every save comes through here."""
-        left = await self._place(seconds_left())
+        left = await self._place(remaining_seconds())
         try:
             connection = self._sound_one()
             if connection is None:
                 async with asyncio.timeout(left), self._borrowed() as new:
-                    return await fetched(self.io, new, sql, args)
+                    return await fetch(self.io, new, sql, args)
             try:
-                return await fetched(self.io, connection, sql, args, seconds=left)
+                return await fetch(self.io, connection, sql, args, seconds=left)
             except BaseException as error:
                 if not isinstance(error, asyncpg.PostgresError):
                     connection.terminate()
@@ -184,12 +184,12 @@ class PostgresEngine:
 
     async def transact(self, work: Transaction[T]) -> T:
         async with self.connection() as connection:
-            return await in_transaction(self.io, connection, work)
+            return await run_transaction(self.io, connection, work)
 
     async def transact_long(self, work: Transaction[T]) -> T:
         """As `transact`, for work on the host that may take its time: a migration, a restored backup."""
         async with self.connection(is_hurried=False) as connection:
-            return await in_transaction(self.io, connection, work)
+            return await run_transaction(self.io, connection, work)
 
     async def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, Rows]]:
         async with (
@@ -202,14 +202,14 @@ class PostgresEngine:
                     yield number, cast("Rows", portion)
 
     async def connect(self) -> Connection:
-        """Make a connection and greet it; it is the caller's own. Raises `Unreachable`."""
+        """Make a connection and greet it; it is the caller's own. Raises `DatabaseUnavailable`."""
         try:
-            connection = await noted(self.io, "connect", asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS))
+            connection = await measure(self.io, "connect", asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS))
         except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, OSError) as error:
-            raise Unreachable(f"The database cannot be reached: {error}") from error
+            raise DatabaseUnavailable(f"The database cannot be reached: {error}") from error
         if self._greet is not None:
             try:
-                await noted(self.io, "greet", self._greet(connection))
+                await measure(self.io, "greet", self._greet(connection))
             except BaseException:
                 connection.terminate()
                 raise

@@ -9,13 +9,13 @@ import asyncpg
 
 from confide.database.engine import SCRIPT, Lock, Many, Script, Statement, Step, T, TableLock, Transaction, operation_of
 from confide.database.model import Rows
-from confide.telemetry.operations import IoLog, failed, noted
+from confide.telemetry.operations import IoLog, measure, note_failure
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 
 
-async def fetched(
+async def fetch(
     io: IoLog, connection: Connection, sql: str, args: tuple[Any, ...], *, seconds: float | None = None
 ) -> Rows:
     """The rows of one statement; a record is read by position like any row."""
@@ -23,26 +23,26 @@ async def fetched(
     try:
         records = await connection.fetch(sql, *args, timeout=seconds)
     except BaseException as error:
-        failed(io, operation_of(sql), began, error)
+        note_failure(io, operation_of(sql), began, error)
         raise
     io.note(operation_of(sql), began, amount=len(records))
     return cast("Rows", records)
 
 
-async def in_transaction(io: IoLog, connection: Connection, work: Transaction[T]) -> T:
+async def run_transaction(io: IoLog, connection: Connection, work: Transaction[T]) -> T:
     """Run a transaction whole; where time is over in its middle the connection is gone as well."""
     transaction = connection.transaction()
-    await noted(io, "begin", transaction.start())
+    await measure(io, "begin", transaction.start())
     try:
         result = await _perform(io, connection, work)
     except Exception:
-        await noted(io, "rollback", transaction.rollback())
+        await measure(io, "rollback", transaction.rollback())
         raise
     except BaseException:
         # Out of time: nobody may wait for a server that hangs to undo it; it does when the connection is gone.
         connection.terminate()
         raise
-    await noted(io, "commit", transaction.commit())
+    await measure(io, "commit", transaction.commit())
     return result
 
 
@@ -61,13 +61,13 @@ async def _perform(io: IoLog, connection: Connection, work: Transaction[T]) -> T
 async def _step(io: IoLog, connection: Connection, step: Step) -> Rows:
     match step:
         case Statement(sql, args):
-            return await fetched(io, connection, sql, args)
+            return await fetch(io, connection, sql, args)
         case Lock(name):
-            await noted(io, "wait lock", connection.execute(LOCK, "confide " + name))
+            await measure(io, "wait lock", connection.execute(LOCK, "confide " + name))
         case TableLock(table):
-            await noted(io, "wait lock", connection.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"))
+            await measure(io, "wait lock", connection.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"))
         case Script(sql):
-            await noted(io, SCRIPT, connection.execute(sql))
+            await measure(io, SCRIPT, connection.execute(sql))
         case Many(sql, rows):
-            await noted(io, operation_of(sql), connection.executemany(sql, rows))
+            await measure(io, operation_of(sql), connection.executemany(sql, rows))
     return []

@@ -7,10 +7,10 @@ from math import inf
 
 # Closer together they would tell little more; the longer it waits, the further apart they may be.
 APART_SECONDS = 0.25
-MOST_KEPT = 1_000
+MAX_KEPT = 1_000
 
 
-class Horizon:
+class Watermark:
     """Since when something waits for an older transaction, from the snapshots that a process reads anyway.
 
     A snapshot is written `xmin:xmax:those under way`. Below `xmin` all is over; `xmax` is above all that is over
@@ -34,7 +34,7 @@ class Horizon:
         last_xmax, last_at = self._seen[-1] if self._seen else (xmin, -inf)
         if xmax > last_xmax and at >= last_at + self._apart:
             self._seen.append((xmax, at))
-        if len(self._seen) > MOST_KEPT:
+        if len(self._seen) > MAX_KEPT:
             del self._seen[1::2]
             self._apart *= 2
 

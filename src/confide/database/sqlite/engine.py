@@ -13,12 +13,12 @@ from typing import Any
 
 import apsw
 
-from confide.context import seconds_left
+from confide.context import remaining_seconds
 from confide.database.engine import T, Transaction, operation_of
 from confide.database.model import Row, Rows
 from confide.database.sqlite.writer import WRITER, Writer, bindings
-from confide.errors import Unreachable
-from confide.telemetry.operations import SILENT, IoLog, failed
+from confide.errors import DatabaseUnavailable
+from confide.telemetry.operations import SILENT, IoLog, note_failure
 
 SAFE_VERSION = 3_051_003
 PORTION = 500
@@ -41,11 +41,13 @@ class SqliteEngine:
         self._writer: Writer | None = None
 
     async def open(self) -> None:
-        """Connect, once; raises `Unreachable` if the file cannot be a database of ours."""
+        """Connect, once; raises `DatabaseUnavailable` if the file cannot be a database of ours."""
         if self._writer is not None:
             return
         if apsw.sqlitelibversion() and _version() < SAFE_VERSION:
-            raise Unreachable(f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log; 3.51.3 is needed.")
+            raise DatabaseUnavailable(
+                f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log; 3.51.3 is needed."
+            )
         try:
             writing = connect(self.path, is_unsafe=self.is_unsafe)
             self._reader = connect(self.path, is_unsafe=self.is_unsafe)
@@ -54,7 +56,7 @@ class SqliteEngine:
             for connection in (self._reader, self.searcher):
                 connection.execute("PRAGMA query_only = ON")
         except (apsw.Error, OSError) as error:
-            raise Unreachable(f"The database file does not open: {error}") from error
+            raise DatabaseUnavailable(f"The database file does not open: {error}") from error
         self._writer = Writer(writing, self.path.with_name("confide.lock"), loop=asyncio.get_running_loop(), io=self.io)
 
     async def close(self) -> None:
@@ -73,7 +75,7 @@ class SqliteEngine:
     @property
     def reader(self) -> apsw.Connection:
         if self._reader is None:
-            raise Unreachable
+            raise DatabaseUnavailable
         return self._reader
 
     async def rows(self, sql: str, *args: Any) -> Rows:
@@ -98,15 +100,15 @@ class SqliteEngine:
         except (apsw.SQLError, apsw.BindingsError, apsw.InterruptError):
             raise
         except apsw.Error as error:
-            failed(self.io, operation_of(sql), began, error)
-            raise Unreachable from error
+            note_failure(self.io, operation_of(sql), began, error)
+            raise DatabaseUnavailable from error
         self.io.note(operation_of(sql), began, amount=len(rows))
         return rows
 
     async def _found_elsewhere(self, sql: str, args: Sequence[Any]) -> Rows:
         if self._searches is None:
-            raise Unreachable
-        began, left = monotonic_ns(), seconds_left()
+            raise DatabaseUnavailable
+        began, left = monotonic_ns(), remaining_seconds()
         search = _Search(self, sql, bindings(args), until=time.monotonic() + left)
         try:
             async with asyncio.timeout(left):
@@ -114,8 +116,8 @@ class SqliteEngine:
         except (apsw.SQLError, apsw.BindingsError):
             raise
         except (TimeoutError, RuntimeError, apsw.Error) as error:
-            failed(self.io, operation_of(sql), began, error)
-            raise Unreachable from error
+            note_failure(self.io, operation_of(sql), began, error)
+            raise DatabaseUnavailable from error
         finally:
             search.is_over = True
         self.io.note(operation_of(sql), began, amount=len(rows))
@@ -123,23 +125,23 @@ class SqliteEngine:
 
     async def transact(self, work: Transaction[T]) -> T:
         if self._writer is None:
-            raise Unreachable
+            raise DatabaseUnavailable
         began = monotonic_ns()
         try:
-            async with asyncio.timeout(seconds_left()):
+            async with asyncio.timeout(remaining_seconds()):
                 result: T = await self._writer.submit(work)
         except (TimeoutError, asyncio.CancelledError) as error:
             # What it had waited for until then only the writer knows.
-            failed(self.io, WRITER, began, error)
+            note_failure(self.io, WRITER, began, error)
             if isinstance(error, TimeoutError):
-                raise Unreachable from error
+                raise DatabaseUnavailable from error
             raise
         return result
 
     async def transact_long(self, work: Transaction[T]) -> T:
         """As `transact`, for work on the host that may take its time: a migration, a restored backup."""
         if self._writer is None:
-            raise Unreachable
+            raise DatabaseUnavailable
         result: T = await self._writer.submit(work)
         return result
 

@@ -30,15 +30,15 @@ from confide.database.engine import (
     operation_of,
 )
 from confide.database.model import Rows
-from confide.errors import Busy, Unreachable
+from confide.errors import Busy, DatabaseUnavailable
 from confide.telemetry.operations import OK, IoLog
 
 # Name, start, end, outcome and rows of what a job waited for.
 _Operation: TypeAlias = tuple[str, int, int, str, int]
 
 WRITER = "wait writer"
-MOST_WAITING = 2_000
-MOST_TOGETHER = 256
+MAX_WAITING = 2_000
+MAX_BATCH = 256
 CLOSE_SECONDS = 3.0
 _UNIQUE = frozenset({apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMARYKEY})
 
@@ -70,7 +70,7 @@ class Writer:
         self._thread.start()
 
     def submit(self, work: Transaction[Any]) -> asyncio.Future[Any]:
-        if self._waiting.qsize() > MOST_WAITING:
+        if self._waiting.qsize() > MAX_WAITING:
             raise Busy(retry_after_seconds=1)
         job = _Job(work, self._loop.create_future(), contextvars.copy_context(), monotonic_ns())
         self._waiting.put(job)
@@ -100,7 +100,7 @@ class Writer:
             # A caller that has given up does not want it done any more.
             if not job.answer.cancelled():
                 jobs.append(job)
-            if len(jobs) >= MOST_TOGETHER:
+            if len(jobs) >= MAX_BATCH:
                 return jobs, True
             try:
                 job = self._waiting.get_nowait()
@@ -125,7 +125,7 @@ class Writer:
             for job in jobs:
                 if not job.operations:
                     job.operations.append((WRITER, job.asked, monotonic_ns(), type(error).__name__, 0))
-                job.error = job.error or Unreachable(str(error))
+                job.error = job.error or DatabaseUnavailable(str(error))
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
@@ -227,4 +227,4 @@ def _translated(error: Exception) -> Exception:
         return UniqueTaken(str(error))
     if isinstance(error, apsw.SQLError | apsw.BindingsError | apsw.ConstraintError):
         return error
-    return Unreachable(str(error)) if isinstance(error, apsw.Error) else error
+    return DatabaseUnavailable(str(error)) if isinstance(error, apsw.Error) else error

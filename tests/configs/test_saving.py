@@ -1,0 +1,183 @@
+"""Waiting in line, losing races, and what a save does when a key ends under it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from confide.configs.errors import TooManyRaces
+from confide.configs.model import ConfigDraft, Deletion, Outcome
+from confide.errors import Busy, NotFound
+from confide.identity.model import Principal
+from confide.keyed_lock import KeyedLock
+from confide.names import Key
+from confide.preconditions import Condition
+from support.house import ADMIN, House
+
+KEY = Key("acme", "crm")
+NO_CONDITION = Condition()
+
+
+def draft(configuration: Any, key: Key = KEY) -> ConfigDraft:
+    return ConfigDraft(key, configuration, "merge")
+
+
+@pytest.fixture
+async def root(sqlite_house: House) -> Principal:
+    return await sqlite_house.principal("root", *ADMIN)
+
+
+async def test_acts_on_one_thing_go_one_after_the_other_and_on_others_at_once() -> None:
+    lines: KeyedLock[str] = KeyedLock(max_queued=10)
+    under_way: dict[str, int] = {"a": 0, "b": 0}
+    most = {"a": 0, "b": 0}
+
+    async def act(name: str) -> None:
+        async with lines.of(name):
+            under_way[name] += 1
+            most[name] = max(most[name], under_way[name])
+            await asyncio.sleep(0.001)
+            assert under_way["a"] + under_way["b"] <= 2
+            under_way[name] -= 1
+
+    await asyncio.gather(*(act(name) for name in "abababab"))
+    assert most == {"a": 1, "b": 1}
+    assert lines._lines == {}
+
+
+async def test_a_line_that_is_too_long_is_refused_at_once_and_is_not_kept() -> None:
+    lines: KeyedLock[str] = KeyedLock(max_queued=2)
+
+    async def act() -> None:
+        async with lines.of("a"):
+            await asyncio.sleep(0.01)
+
+    results = await asyncio.gather(*(act() for _ in range(5)), return_exceptions=True)
+    assert sum(isinstance(result, Busy) for result in results) == 3
+    assert lines._lines == {}
+
+
+async def test_somebody_who_gives_up_in_line_holds_up_nobody() -> None:
+    lines: KeyedLock[str] = KeyedLock(max_queued=10)
+
+    async def act() -> str:
+        async with lines.of("a"):
+            await asyncio.sleep(0.01)
+            return "done"
+
+    tasks = [asyncio.create_task(act()) for _ in range(4)]
+    await asyncio.sleep(0.001)
+    tasks[0].cancel()
+    tasks[2].cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [result == "done" for result in results] == [False, True, False, True]
+    assert lines._lines == {}
+
+
+async def test_only_who_has_met_a_rival_yields(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: KeyedLock[str] = KeyedLock(max_queued=10)
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("confide.keyed_lock.asyncio.sleep", sleep)
+    async with lines.of("a") as line:
+        for version in (1, 2, 3):
+            await line.yield_to_rivals()
+            line.note(version, seconds=0.01, races_lost=0)
+        assert pauses == []
+        line.note(5, seconds=0.01, races_lost=0)  # somebody else made version 4
+        await line.yield_to_rivals()
+        assert len(pauses) == 1
+        assert 0 <= pauses[0] <= 0.02
+
+
+async def test_after_64_lost_races_a_save_is_refused_and_nothing_is_stored(
+    sqlite_house: House, root: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs, store = sqlite_house.services.configs, sqlite_house.parts.store.configs
+    tries = 0
+
+    async def lost(*_: Any, **__: Any) -> bool:
+        nonlocal tries
+        tries += 1
+        return False
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "append", lost)
+        with pytest.raises(TooManyRaces):
+            await configs.save(draft({"a": 1}), by=root, condition=NO_CONDITION)
+    assert tries == 64
+    with pytest.raises(NotFound):
+        await sqlite_house.configuration(KEY, by=root)
+    saved = await configs.save(draft({"a": 1}), by=root, condition=NO_CONDITION)
+    assert (saved.version, saved.outcome) == (1, Outcome.CREATED)
+
+
+async def test_a_save_that_loses_a_race_merges_again_into_what_won(
+    sqlite_house: House, root: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs, store = sqlite_house.services.configs, sqlite_house.parts.store.configs
+    read = store.read_with_key
+    rivals = [draft({"rival": 1})]
+
+    async def overtaken(key: Key) -> Any:
+        found = await read(key)
+        if rivals:
+            rival = rivals.pop()
+            await other.save(rival, by=root, condition=NO_CONDITION)
+        return found
+
+    other = type(configs)(
+        sqlite_house.parts.store,
+        sqlite_house.parts.keys,
+        access=configs._access,
+        auditor=configs._auditor,
+        opener=configs._opener,
+        cache=configs._cache,
+        types=configs._planner._types,
+        news=configs._news,
+        clock=configs._clock,
+    )
+    monkeypatch.setattr(store, "read_with_key", overtaken)
+    saved = await configs.save(draft({"mine": 1}), by=root, condition=NO_CONDITION)
+    assert saved.version == 2
+    assert await sqlite_house.configuration(KEY, by=root) == {"rival": 1, "mine": 1}
+
+
+async def test_a_save_whose_key_was_destroyed_meanwhile_begins_again_under_a_new_one(
+    sqlite_house: House, root: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs, store = sqlite_house.services.configs, sqlite_house.parts.store.configs
+    await configs.save(draft({"a": 1}), by=root, condition=NO_CONDITION)
+    read = store.read_with_key
+    ends = [True]
+
+    async def ended(key: Key) -> Any:
+        found = await read(key)
+        if ends.pop() if ends else False:
+            await sqlite_house.services.tenants.destroy("acme", by=root)
+        return found
+
+    monkeypatch.setattr(store, "read_with_key", ended)
+    saved = await configs.save(draft({"b": 1}), by=root, condition=NO_CONDITION)
+    assert (saved.version, saved.outcome) == (3, Outcome.CREATED)
+    assert await sqlite_house.configuration(KEY, by=root) == {"b": 1}
+
+
+async def test_every_version_has_its_audit_entry_with_a_mac_and_a_digest_of_what_was_opened(
+    sqlite_house: House, root: Principal
+) -> None:
+    configs, keys = sqlite_house.services.configs, sqlite_house.parts.keys
+    await configs.save(draft({"a": 1}), by=root, condition=NO_CONDITION)
+    await configs.retire(Deletion(KEY), by=root, condition=NO_CONDITION)
+    rows = [row async for table, row in sqlite_house.parts.store.dump() if table == "audit"]
+    saved, retired = [row for row in rows if row[2] in ("save", "retire")]
+    assert (saved[2], saved[3], saved[4], saved[10]) == ("save", "created", root.user_id, 1)
+    assert saved[12] == keys.mac("audit", b'{"a":1}')
+    assert (retired[3], retired[10], retired[12]) == ("retired", 2, None)
+    assert len(saved[13]) == len(retired[13]) == 32
+    assert saved[13] != retired[13]

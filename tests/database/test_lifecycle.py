@@ -1,0 +1,382 @@
+"""The life of a store: migrations, epochs, dumps, durability, and how its indexes are used."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import asyncpg
+import pytest
+
+from confide.changes.model import Position
+from confide.configs import postgresql_store
+from confide.configs import store as configs
+from confide.context import deadline
+from confide.database import backup, schema
+from confide.database.engine import Statement
+from confide.database.errors import NewerSchema, UnsafeDurability
+from confide.database.schema import ChangedMigration, Migration
+from confide.errors import DatabaseUnavailable
+from confide.identity.model import NewToken, NewUser, Scope
+from confide.names import Key
+from confide.server.engines import open_store
+from confide.server.settings import Settings
+from confide.server.stores import Store
+from support.house import ADMIN, grants_of, settings_for
+from support.postgres import PostgresServer
+from support.rows import ENTRY, KEY, MAC, append, opened, version
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[Store]:
+    store = await opened(settings)
+    yield store
+    await store.close()
+
+
+async def sql(store: Any, text: str, *args: Any) -> list[tuple[Any, ...]]:
+    """Say something to the store that its contract has no word for."""
+
+    def work() -> Any:
+        return (yield Statement(text, args))
+
+    return [tuple(row) for row in await store._engine.transact(work())]
+
+
+async def test_migrating_twice_changes_nothing(settings: Settings, engine: str) -> None:
+    store = await opened(settings)
+    assert await store.migrate() == []
+    assert await sql(store, "SELECT count(*) FROM schema_migrations") == [(len(schema.known(engine)),)]
+    await store.close()
+
+
+async def test_many_processes_migrate_at_once_and_one_does(settings: Settings, engine: str) -> None:
+    settings.data.mkdir()
+    stores = [open_store(settings.database_url, is_unsafe=True) for _ in range(4)]
+    for store in stores:
+        await store.connect()
+    applied = await asyncio.gather(*(store.migrate() for store in stores))
+    assert sorted(map(len, applied)) == [0, 0, 0, len(schema.known(engine))]
+    for store in stores:
+        await store.close()
+
+
+async def test_a_newer_schema_and_a_changed_migration_are_refused(store: Store) -> None:
+    await sql(store, "INSERT INTO schema_migrations VALUES (9999, 'future', 'x', 1)")
+    with pytest.raises(NewerSchema):
+        await store.migrate()
+    await sql(store, "DELETE FROM schema_migrations WHERE number = 9999")
+    await sql(store, "UPDATE schema_migrations SET checksum = 'other' WHERE number = 1")
+    with pytest.raises(ChangedMigration):
+        await store.migrate()
+
+
+async def schema_of(store: Any, engine: str) -> list[tuple[Any, ...]]:
+    if engine == "sqlite":
+        return await sql(store, "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY 1, 2")
+    columns = await sql(
+        store,
+        "SELECT table_name, column_name, data_type, is_nullable, column_default, collation_name"
+        " FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2",
+    )
+    return columns + await sql(store, "SELECT tablename, indexname, indexdef FROM pg_indexes ORDER BY 1, 2, 3")
+
+
+async def test_a_schema_migrated_step_by_step_is_the_fresh_schema(
+    tmp_path: Path, engine: str, request: pytest.FixtureRequest
+) -> None:
+    urls = []
+    for name in ("fresh", "stepwise"):
+        if engine == "postgres":
+            urls.append(request.getfixturevalue("postgres").new_database())
+        else:
+            (tmp_path / name).mkdir()
+            urls.append(f"sqlite:///{tmp_path / name / 'confide.db'}")
+    found = []
+    for url, steps in zip(urls, (1, len(schema.known(engine))), strict=True):
+        store: Any = open_store(url, is_unsafe=True)
+        await store.connect()
+        known = schema.known(engine)
+        for step in range(steps):
+            until = len(known) if steps == 1 else step + 1
+            await store._engine.transact_long(schema.migrate(known[:until], now=1))
+        found.append([row for row in await schema_of(store, engine) if "sequence" not in str(row).lower()])
+        await store.close()
+    assert found[0] == found[1]
+    assert len(found[0]) > 10
+
+
+async def test_a_failing_migration_leaves_nothing_behind(store: Any, engine: str) -> None:
+    known = schema.known(engine)
+    broken = Migration(len(known) + 1, "broken", "CREATE TABLE half (a BIGINT); CREATE TABLE changes (a BIGINT);")
+    with pytest.raises((apsw.SQLError, asyncpg.PostgresError)):
+        await store._engine.transact_long(schema.migrate([*known, broken], now=1))
+    with pytest.raises((apsw.SQLError, asyncpg.PostgresError)):
+        await sql(store, "SELECT * FROM half")
+
+
+def test_the_two_engines_have_the_same_migrations() -> None:
+    names = [[(step.number, step.name) for step in schema.known(engine)] for engine in ("sqlite", "postgres")]
+    assert names[0] == names[1]
+
+
+async def with_sessions(store: Store) -> None:
+    user_id = await store.accounts.add(NewUser("ada", grants_of(*ADMIN), "hash"), entry=ENTRY, mac=MAC)
+    for number, is_session in enumerate((True, False)):
+        begun_with = "hash" if is_session else None
+        new = NewToken(bytes([number]) * 32, user_id, is_session, "t", None, expires_at=2**60, begun_with=begun_with)
+        await store.tokens.add(new, made_at=1, entry=ENTRY, mac=MAC)
+    await append(store, version(1))
+
+
+async def test_the_same_home_keeps_its_epoch_and_its_sessions(settings: Settings) -> None:
+    store = await opened(settings)
+    await with_sessions(store)
+    first = await store.open()
+    second = await store.open()
+    assert (first.epoch, second.has_begun_anew) == (second.epoch, False)
+    assert len(await store.tokens.all(None)) == 2
+    await store.close()
+
+
+async def test_a_store_found_elsewhere_was_restored_and_begins_a_new_epoch(settings: Settings, engine: str) -> None:
+    store = await opened(settings)
+    await with_sessions(store)
+    before = await store.open()
+    if engine == "postgres":
+        # As after a dump into another cluster: transaction ids from the future of this one.
+        await sql(store, "UPDATE changes SET xid = '123456789012'")
+        await sql(store, "UPDATE store SET home = 'another cluster/1'")
+    else:
+        await sql(store, "UPDATE store SET home = 'inode 1'")
+    after = await store.open()
+    assert after.has_begun_anew
+    assert after.epoch != before.epoch
+    assert [token.is_session for token in await store.tokens.all(None)] == [False]
+    changes = await store.configs.changes_after(Position(0, 0), limit=10)
+    assert len(changes) == 4
+    assert {change.position.xid for change in changes} == {0}
+    assert await append(store, version(2))
+    await store.close()
+
+
+async def test_a_copy_put_in_the_files_place_is_noticed_though_the_inode_is_used_again(tmp_path: Path) -> None:
+    path = tmp_path / "confide.db"
+    url = f"sqlite:///{path}"
+    store = open_store(url, is_unsafe=True)
+    await store.connect()
+    await store.migrate()
+    first = await store.open()
+    await store.close()
+    probe = tmp_path / "probe"
+    probe.touch()
+    try:
+        os.setxattr(probe, "user.confide.home", b"x")
+    except OSError:
+        pytest.skip("this file system keeps no attributes: only another inode tells a copy")
+    copy = path.read_bytes()
+    path.unlink()
+    path.write_bytes(copy)
+    again = open_store(url, is_unsafe=True)
+    home = await again.open()
+    assert (home.has_begun_anew, home.epoch != first.epoch) == (True, True)
+    await again.close()
+    third = open_store(url, is_unsafe=True)
+    assert (await third.open()).epoch == home.epoch
+    await third.close()
+
+
+async def test_a_dump_fills_another_store_whatever_its_engine(
+    store: Store, tmp_path: Path, postgres: PostgresServer
+) -> None:
+    await with_sessions(store)
+    archive = tmp_path / "backup"
+    count = await backup.write(store, archive, progress=lambda _: None)
+    assert backup.check(archive) == count
+    for number, url in enumerate((None, postgres.new_database())):
+        other = await opened(settings_for(tmp_path / f"restored{number}", url))
+        assert await other.is_empty()
+        await other.load(backup.read(archive))
+        assert not await other.is_empty()
+        found = await other.configs.read(KEY)
+        assert found is not None
+        assert found.body == b"sealed"
+        assert [token.is_session for token in await other.tokens.all(None)] == [False]
+        # Numbers go on where they were.
+        assert await append(other, version(2))
+        assert await other.accounts.add(NewUser("bob", (), None), entry=ENTRY, mac=MAC) > 1
+        await other.close()
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "not a backup"])
+async def test_a_backup_that_is_not_whole_is_refused_and_changes_nothing(
+    store: Store, tmp_path: Path, damage: str
+) -> None:
+    await with_sessions(store)
+    archive = tmp_path / "backup"
+    await backup.write(store, archive, progress=lambda _: None)
+    lines = gzip.decompress(archive.read_bytes()).splitlines(keepends=True)
+    damaged = {
+        "cut": lines[:-2],
+        "changed": [line.replace(b'"ada"', b'"eve"') for line in lines],
+        "not a backup": [b"hello\n"],
+    }[damage]
+    archive.write_bytes(gzip.compress(b"".join(damaged)))
+    with pytest.raises(backup.ArchiveBroken):
+        backup.check(archive)
+    other = await opened(settings_for(tmp_path / "restored", None))
+    with pytest.raises(backup.ArchiveBroken):
+        await other.load(backup.read(archive))
+    assert await other.is_empty()
+    await other.close()
+
+
+async def test_a_dump_is_of_one_moment(store: Store) -> None:
+    for number in range(1, 30):
+        await append(store, version(number))
+    rows = store.dump()
+    first = await anext(rows)
+    await append(store, version(30))
+    await store.keys.destroy_tenant("acme", by=1, at=2, entry=ENTRY, mac=MAC)
+    seen = [first, *[row async for row in rows]]
+    changes = [row for table, row in seen if table == "changes"]
+    assert len(changes) == 29
+    assert len([row for table, row in seen if table == "audit"]) == 29
+
+
+async def test_sqlite_is_durable_unless_told_otherwise(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path / 'confide.db'}")
+    await store.connect()
+    await store.migrate()
+    home = await store.open()
+    assert (home.durability, home.is_unsafe) == ("SQLite wal, synchronous=FULL", False)
+    await store.close()
+
+
+async def test_postgres_that_may_lose_saves_is_refused_and_on_reconnect_too(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    careful = open_store(url)
+    with pytest.raises(UnsafeDurability, match="fsync=off"):
+        await careful.connect()
+    await careful.close()
+
+
+async def test_durability_is_read_again_on_each_new_connection() -> None:
+    server = PostgresServer(options=())
+    server.start()
+    try:
+        store = open_store(server.new_database())
+        await store.connect()
+        await store.migrate()
+        assert not (await store.open()).is_unsafe
+        server.execute("ALTER SYSTEM SET synchronous_commit = off")
+        server.stop()
+        server.start()
+        with pytest.raises(DatabaseUnavailable):
+            await store.configs.read(KEY)
+        await asyncio.sleep(0.6)
+        with pytest.raises(DatabaseUnavailable, match="synchronous_commit=off"):
+            await store.configs.read(KEY)
+        server.execute("ALTER SYSTEM RESET synchronous_commit")
+        server.execute("SELECT pg_reload_conf()")
+        await asyncio.sleep(0.6)
+        assert await store.configs.read(KEY) is None
+        await store.close()
+    finally:
+        server.remove()
+
+
+async def test_a_request_that_comes_late_says_nothing_about_the_store(postgres: PostgresServer) -> None:
+    """Neither does it keep a connection, however often it happens."""
+    store = open_store(postgres.new_database(), is_unsafe=True, pool_size=2)
+    await store.connect()
+    for left in (0.05, 0.0, -1.0) * 4:
+        deadline.set(time.monotonic() + left)
+        with pytest.raises(DatabaseUnavailable):
+            await store._engine.rows("SELECT pg_sleep(0.3)")  # type: ignore[attr-defined]
+    deadline.set(None)
+    await store.ping()
+    await store.close()
+
+
+async def test_a_role_without_privileges_that_owns_its_database_is_enough(postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    name = url.rsplit("/", 1)[1]
+    postgres.execute(f"CREATE ROLE {name} LOGIN")
+    postgres.execute(f"ALTER DATABASE {name} OWNER TO {name}")
+    store = open_store(url.replace("confide@", f"{name}@"), is_unsafe=True)
+    await store.connect()
+    await store.migrate()
+    await store.open()
+    assert await append(store, version(1))
+    await store.close()
+
+
+async def test_a_database_that_is_away_is_told_in_time(tmp_path: Path) -> None:
+    store = open_store("postgresql://confide@127.0.0.1:1/nothing")
+    with pytest.raises(DatabaseUnavailable):
+        await store.connect()
+    with pytest.raises(DatabaseUnavailable):
+        await store.configs.read(KEY)
+    await store.close()
+    broken = tmp_path / "confide.db"
+    broken.write_bytes(b"this is no database" * 500)
+    with pytest.raises(DatabaseUnavailable):
+        await open_store(f"sqlite:///{broken}").connect()
+
+
+async def test_a_refused_transaction_harms_no_other_of_the_same_commit(tmp_path: Path) -> None:
+    store = await opened(settings_for(tmp_path, None))
+    await append(store, version(1))
+    results = await asyncio.gather(
+        *(append(store, version(1, key=Key("acme", f"t{n}"))) for n in range(20)),
+        sql(store, "INSERT INTO users (nonsense) VALUES (1)"),
+        append(store, version(1)),
+        return_exceptions=True,
+    )
+    assert results[:20] == [True] * 20
+    assert isinstance(results[20], apsw.SQLError)
+    assert results[21] is False
+    await store.close()
+
+
+async def test_sqlite_makes_files_for_its_owner_only(tmp_path: Path) -> None:
+    store = await opened(settings_for(tmp_path / "data", None))
+    await append(store, version(1))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "data").iterdir()}
+    assert set(modes) >= {"confide.db", "confide.db-wal", "confide.lock"}
+    assert set(modes.values()) == {0o600}
+    await store.close()
+
+
+async def test_reads_and_lists_walk_an_index(store: Any, engine: str) -> None:
+    """Thousands of rows, statistics up to date, and neither engine reads them all."""
+    values = ", ".join(f"('saved', 'tenant{n:05}', 'crm', 1, 1, 1)" for n in range(5_000))
+    await sql(
+        store, f"INSERT INTO changes (kind, tenant, integration_type, version, saved_by, saved_at) VALUES {values}"
+    )
+    await sql(store, "ANALYZE")
+    args: list[Any] = ["", "", 10]
+    listing = configs.LIST.format(
+        columns="", more="", joined="", scopes=configs._condition([[Scope("tenant0123*", "*")]], args)
+    )
+    walks = [(configs.READ, ["tenant00007", "crm"]), (listing, args)]
+    if engine == "postgres":
+        walks.append((postgresql_store.CHANGES_AFTER, ["0", 0, 10]))
+        walks.append((postgresql_store.READ, ["tenant00007", "crm"]))
+        walks.append((postgresql_store.READ_MANY, [["tenant00007", "tenant00008"], ["crm", "crm"]]))
+    for text, values_ in walks:
+        if engine == "sqlite":
+            plan = str(await sql(store, f"EXPLAIN QUERY PLAN {text}", *values_))
+            assert "SCAN changes" not in plan, plan
+            assert "SCAN c" not in plan.replace("SCAN CONSTANT", ""), plan
+            assert "changes_version" in plan
+        else:
+            plan = str(await sql(store, f"EXPLAIN {text}", *values_))
+            assert "Seq Scan on changes" not in plan, plan

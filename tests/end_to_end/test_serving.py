@@ -1,0 +1,405 @@
+"""Starting, serving and ending: what is said, what is made, how each failure ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from support import wire
+from support.canaries import canary
+from support.house import PASSWORD, TYPE
+from support.ports import free_port
+from support.postgres import PostgresServer
+from support.processes import Service, confide, environment, running
+
+
+def test_the_start_says_where_what_how_safe_and_what_to_do_first(tmp_path: Path) -> None:
+    with running(tmp_path, unsafe=False, env={"APP_ENV": "staging"}) as service:
+        said = service.log.read_text()
+        assert f"at {service.url} (1 worker, APP_ENV=staging)" in said
+        assert "SQLite confide-data/confide.db, epoch " in said
+        assert "SQLite wal, synchronous=FULL" in said
+        assert "made confide-data/master.keys: copy it to a safe place now" in said
+        assert f"curl {service.url}/user" in said
+        service.admin()
+        assert service.stop() == 0
+        service.log.unlink()
+        service.start()
+        said = service.log.read_text()
+        assert "confide login" in said
+        assert "master.keys" not in said
+
+
+def test_the_data_folder_is_for_its_owner_only(tmp_path: Path) -> None:
+    with running(tmp_path) as service:
+        service.admin()
+        assert service.data.stat().st_mode & 0o777 == 0o700
+        modes = {path.name: path.stat().st_mode & 0o777 for path in service.data.iterdir()}
+        assert {"confide.db", "master.keys", "confide.lock"} <= modes.keys()
+        assert modes.pop("metrics") == 0o700
+        # Made with the first events that are written.
+        assert modes.pop("io", 0o700) == 0o700
+        assert set(modes.values()) == {0o600}
+
+
+def test_app_port_is_the_port(tmp_path: Path) -> None:
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "confide", "serve"],
+        cwd=tmp_path,
+        env=environment(APP_PORT=str(port), CONFIDE_UNSAFE_DURABILITY="true"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process, process.stdout:
+        assert f":{port} (1 worker" in process.stdout.readline()
+        ended(process)
+
+
+def ended(process: subprocess.Popen[str]) -> None:
+    """SIGTERM ends it with 0; whatever comes of it, nothing is left running."""
+    process.terminate()
+    try:
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize("hundredths", range(0, 20, 2))
+def test_a_signal_at_any_moment_of_the_start_is_not_lost(tmp_path: Path, hundredths: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "confide", "serve", "--port", "0"],
+        cwd=tmp_path,
+        env=environment(CONFIDE_UNSAFE_DURABILITY="true"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process, process.stdout:
+        process.stdout.readline()
+        time.sleep(hundredths / 100)
+        ended(process)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_requests_under_way_are_finished_and_the_exit_is_0(
+    tmp_path: Path, database: str | None, workers: str
+) -> None:
+    with running(tmp_path, "--workers", workers, database=database) as service:
+        service.admin()
+        body = json.dumps({"login": "root", "password": PASSWORD}).encode()
+        headers = [("Content-Type", "application/json"), ("Expect", "100-continue")]
+        head = wire.request("POST", "/login", headers, body, closes=False).removesuffix(body)
+        connections = [await asyncio.open_connection("127.0.0.1", service.port) for _ in range(4)]
+        for reader, writer in connections:
+            writer.write(head)
+            assert b" 100 " in await reader.readuntil(b"\r\n\r\n"), "whoever asks for the body has begun"
+        assert service.process is not None
+        service.process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.3)
+        for _, writer in connections:
+            writer.write(body)
+        for reader, writer in connections:
+            (reply,) = wire.replies(await reader.read())
+            assert reply.status == 200
+            writer.close()
+        assert await asyncio.to_thread(service.process.wait, 20) == 0
+        service.process = None
+
+
+def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
+    with running(tmp_path, "--workers", "2") as service:
+        service.admin()
+        assert service.process is not None
+        children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
+        workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(workers) == 2
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx2.HTTPError, KeyError, ValueError):
+                assert service.login()
+                return
+            time.sleep(0.1)
+        pytest.fail("no worker came back")
+
+
+def note_failure(tmp_path: Path, *args: str, **env: str) -> tuple[int, str]:
+    done = confide("serve", "--port", str(free_port()), *args, cwd=tmp_path, env=env)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr.strip()
+
+
+def test_a_taken_port_ends_the_start_with_3(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        code, said = note_failure(tmp_path, "--port", port)
+    taken_port = f"confide: Cannot listen on 127.0.0.1:{port}: Address already in use."
+    assert (code, said) == (3, f"{taken_port} Choose another with --port or CONFIDE_PORT.")
+
+
+def test_an_unreachable_database_ends_the_start_with_4(tmp_path: Path) -> None:
+    code, said = note_failure(tmp_path, CONFIDE_DATABASE="postgresql://confide:cnry-password-x@127.0.0.1:1/nothing")
+    assert code == 4
+    assert len(said.splitlines()) == 1
+    assert "cnry-" not in said
+
+
+@pytest.mark.parametrize("what", ["missing", "another", "other bytes"])
+def test_a_master_key_that_is_not_the_stores_ends_the_start_with_5(
+    tmp_path: Path, database: str | None, what: str
+) -> None:
+    with running(tmp_path, database=database) as service:
+        service.admin()
+    path = service.data / "master.keys"
+    key_id = path.read_text().split()[0]
+    path.unlink()
+    if what == "another":
+        path.write_text("00" * 16 + " " + "A" * 43 + "=\n")
+    if what == "other bytes":
+        path.write_text(f"{key_id} {'A' * 43}=\n")
+    env = {"CONFIDE_UNSAFE_DURABILITY": "true"}
+    if database is not None:
+        env["CONFIDE_DATABASE"] = database
+    code, said = note_failure(tmp_path, **env)
+    assert code == 5, said
+    assert len(said.splitlines()) == 1
+    assert (path.exists(), "A" * 43 in said) == (what != "missing", False)
+
+
+def test_a_newer_schema_ends_the_start_with_6(tmp_path: Path) -> None:
+    import apsw  # noqa: PLC0415 - the future is written once
+
+    with running(tmp_path) as service:
+        pass
+    database = apsw.Connection(str(service.data / "confide.db"))
+    database.execute("INSERT INTO schema_migrations VALUES (9999, 'future', 'x', 1)")
+    database.close()
+    code, said = note_failure(tmp_path, CONFIDE_UNSAFE_DURABILITY="true")
+    assert (code, said) == (6, "confide: The store has schema 9999; this Confide knows 2.")
+
+
+def test_a_database_that_may_lose_saves_ends_the_start_with_7(tmp_path: Path, postgres: PostgresServer) -> None:
+    code, said = note_failure(tmp_path, CONFIDE_DATABASE=postgres.new_database())
+    assert code == 7
+    assert "fsync=off" in said
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--host", "0.0.0.0"), "not loopback"),  # noqa: S104 - refused
+        (("--tls-cert", "pyproject.toml"), "go together"),
+        (("--port", "99999"), "not in the range"),
+        (("--workers", "0"), "not in the range"),
+        (("--nonsense",), "No such option"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_2(args: tuple[str, ...], said: str) -> None:
+    done = confide("serve", *args, cwd=Path(__file__).parents[2])
+    assert done.returncode == 2
+    assert said in done.stderr.replace("\n", " ")
+
+
+def test_a_wrong_setting_is_one_sentence(tmp_path: Path) -> None:
+    code, said = note_failure(tmp_path, CONFIDE_POOL_SIZE="many")
+    assert code == 2
+    assert "CONFIDE_POOL_SIZE" in said
+
+
+def test_help_names_every_variable() -> None:
+    said = confide("serve", "--help", cwd=Path.cwd()).stdout
+    for name in ("HOST", "PORT", "DATA", "DATABASE", "WORKERS", "TLS_CERT", "TLS_KEY", "BEHIND_TLS_PROXY"):
+        assert f"CONFIDE_{name}" in said
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
+    cert_file.write_bytes(built.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return cert_file, key_file
+
+
+def test_tls_is_spoken_and_the_setup_token_opens_the_door(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    args = ("--host", "0.0.0.0", "--tls-cert", str(cert), "--tls-key", str(key))  # noqa: S104 - with TLS
+    service = Service(tmp_path, *args)
+    service.start(is_ready=False)
+    try:
+        context = ssl.create_default_context(cafile=str(cert))
+        with httpx2.Client(base_url=f"https://localhost:{service.port}", verify=context) as client:
+            deadline = time.monotonic() + 20
+            while time.monotonic() < deadline:
+                try:
+                    client.get("/health/ready").raise_for_status()
+                    break
+                except httpx2.HTTPError:
+                    time.sleep(0.05)
+            document = {"login": "root", "password": PASSWORD}
+            assert client.post("/user", json=document).status_code == 401
+            token = service.log.read_text().split("Authorization: Bearer ")[1].split("'")[0]
+            reply = client.post("/user", json=document, headers={"Authorization": f"Bearer {token}"})
+            assert reply.json() == {"user_id": 1}
+        assert service.stop() == 0
+    finally:
+        if service.process is not None:
+            service.kill()
+
+
+def test_forwarded_addresses_count_only_from_named_proxies(tmp_path: Path) -> None:
+    with running(tmp_path, "--trusted-proxies", "127.0.0.1") as service:
+        assert confide("user", "add", "root", "--admin", cwd=tmp_path, stdin=PASSWORD + "\n").returncode == 0
+        with service.client() as client:
+            document = {"login": "root", "password": canary("password")}
+            for number in range(12):
+                headers = {"X-Forwarded-For": f"198.51.100.{number}"}
+                assert client.post("/login", json=document, headers=headers).status_code == 401
+            for _ in range(5):
+                client.post("/login", json=document, headers={"X-Forwarded-For": "203.0.113.9"})
+            last = client.post("/login", json=document, headers={"X-Forwarded-For": "203.0.113.9"})
+            assert last.status_code == 429
+
+
+def test_importing_confide_opens_and_reads_nothing() -> None:
+    code = """
+import sys
+before = set(sys.modules)
+events = []
+sys.addaudithook(lambda name, args: events.append((name, args)) if name in ("open", "socket.connect") else None)
+import confide
+opened = [str(args[0]) for name, args in events if name == "open" and not str(args[0]).endswith((".pyc", ".py"))]
+print(sorted(set(sys.modules) - before), opened)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['confide'] []"
+
+
+def test_logs_are_json_lines_without_query_or_secret(tmp_path: Path) -> None:
+    with running(tmp_path) as service:
+        token = service.admin()
+        secret = canary("value")
+        with service.client() as client:
+            client.get("/login", params={"login": "root", "password": secret})
+            client.get("/config", params={"tenant": "acme", "integration_type": TYPE, "token": token})
+            client.get("/config", headers={"Authorization": f"Basic {secret}"})
+        lines = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
+        assert {"method", "path", "status", "request_id", "milliseconds", "timestamp"} <= lines[-1].keys()
+        text = service.log.read_text()
+        assert secret not in text
+        assert token not in text
+        assert "?" not in text
+
+
+def test_a_clean_stop_leaves_everything_in_the_one_file(tmp_path: Path) -> None:
+    with running(tmp_path, "--workers", "2", unsafe=False) as service:
+        token = service.admin()
+        assert confide("user", "list", cwd=tmp_path, env={"CONFIDE_TOKEN": token, "CONFIDE_URL": service.url}).stdout
+        assert service.stop() == 0
+        assert {path.name for path in service.data.iterdir()} == {
+            "checkpoints.jsonl",
+            "confide.db",
+            "confide.lock",
+            "io",
+            "master.keys",
+        }
+        # And so of the I/O events: each worker ended its file.
+        assert {path.name for path in (service.data / "io").iterdir()} == {"0.db", "0.lock", "1.db", "1.lock"}
+
+
+def test_commands_on_the_host_are_as_durable_as_the_service(tmp_path: Path) -> None:
+    """Whoever touches the file last decides what a power cut takes: none may write without waiting for the disk."""
+    strace = shutil.which("strace")
+    if strace is None and os.environ.get("CI"):
+        pytest.fail("strace must be there in CI")
+    if strace is None:
+        pytest.skip("strace is not installed: whether a command syncs cannot be seen")
+    with running(tmp_path, unsafe=False) as service:
+        service.admin()
+        trace = tmp_path / "trace"
+        command = [strace, "-f", "-qq", "-y", "-e", "trace=fsync,fdatasync", "-o", str(trace), sys.executable, "-m"]
+        command += ["confide", "user", "add", "second", "--admin"]
+        env = environment()
+        done = subprocess.run(
+            command, cwd=tmp_path, env=env, input=PASSWORD + "\n", text=True, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert "confide.db-wal" in trace.read_text()
+
+
+def test_behind_a_proxy_on_this_machine_the_first_user_needs_the_setup_token(tmp_path: Path) -> None:
+    with running(tmp_path, "--behind-tls-proxy") as service, service.client() as client:
+        document = {"login": "root", "password": PASSWORD}
+        assert client.post("/user", json=document).status_code == 401
+        token = service.log.read_text().split("Authorization: Bearer ")[1].split("'")[0]
+        headers = {"Authorization": f"Bearer {token}"}
+        assert client.post("/user", json=document, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("env", "code", "said"),
+    [
+        ({"CONFIDE_DATABASE": "mysql://x"}, 2, "CONFIDE_DATABASE"),
+        ({"CONFIDE_DATABASE": "postgresql://127.0.0.1:abc/x"}, 4, "cannot be reached"),
+        ({"CONFIDE_DATABASE": "sqlite:////nowhere/at/all.db"}, 4, "does not open"),
+        ({"CONFIDE_TRUSTED_PROXIES": "nobody"}, 2, "CONFIDE_TRUSTED_PROXIES"),
+        ({"CONFIDE_OLD_CONTRACT": "maybe"}, 2, "on or off"),
+        ({"CONFIDE_DATA": "/proc/nowhere"}, 1, "/proc"),
+        ({"CONFIDE_TLS_CERT": __file__, "CONFIDE_TLS_KEY": __file__}, 2, "PEM"),
+    ],
+)
+def test_what_cannot_be_set_up_is_one_sentence(tmp_path: Path, env: dict[str, str], code: int, said: str) -> None:
+    found, text = note_failure(tmp_path, **env)
+    assert (found, said in text) == (code, True), text
+    assert not (tmp_path / "confide-data" / "master.keys").exists()
+
+
+def test_a_setting_that_is_none_is_told(tmp_path: Path) -> None:
+    with running(tmp_path, env={"CONFIDE_WORKRES": "4"}) as service:
+        assert "CONFIDE_WORKRES is no setting" in service.log.read_text()
+
+
+def test_a_folder_that_others_may_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "confide-data").mkdir()
+    (tmp_path / "confide-data").chmod(0o755)
+    with running(tmp_path) as service:
+        assert "others may read confide-data: chmod go= confide-data" in service.log.read_text()

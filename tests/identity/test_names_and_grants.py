@@ -1,0 +1,230 @@
+"""Names, logins, grants, masks, conditions, positions, tokens and passwords."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from confide import names, preconditions
+from confide.changes import positions
+from confide.changes.model import Position
+from confide.configs.errors import MaskSentBack
+from confide.errors import InvalidCursor, InvalidName, PreconditionInvalid, ServiceError, VersionConflict
+from confide.identity import logins, password_rules, token_format
+from confide.identity import model as grants
+from confide.identity.errors import InvalidGrant, InvalidLogin, PasswordCommon, PasswordTooLong, PasswordTooShort
+from confide.identity.model import Principal, Role, Scope
+from confide.integration_types import masking
+from confide.names import Key
+from confide.preconditions import Condition
+from support.house import grants_of
+from support.json_values import OBJECTS
+
+
+@pytest.mark.parametrize("text", ["a", "A", "0", "acme", "a.b", "a_b-c", "x" * 128, "flight-information-system"])
+def test_a_legal_name_is_kept_exactly(text: str) -> None:
+    assert names.name(text) == text
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", " ", " a", "a ", "-a", "a-", ".", "..", "a:b", "a/b", "a\\b", "a|b", "a\n", "a\0b", "%", "a'b", "ä", "ſ"]
+    + ["x" * 129, True, 1, None, ["a"], {"a": 1}, "a b", "а"],
+)
+def test_anything_else_is_no_name(value: Any) -> None:
+    with pytest.raises(InvalidName):
+        names.name(value)
+
+
+def test_logins_are_one_whatever_their_case() -> None:
+    assert logins.login("Ada.L") == "ada.l"
+    for value in ("", "a b", "x" * 65, "Ada\n", 5, "ſ", "\u212a"):
+        with pytest.raises(InvalidLogin):
+            logins.login(value)
+
+
+def test_variants_of_a_login_are_counted_as_one() -> None:
+    variants = ("alice", "Alice", "ALICE", "alice ", " alice", "al\u200dice")
+    assert {logins.guessed_login(text) for text in variants} == {"alice"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "covered", "not_covered"),
+    [("acme", ["acme"], ["acme2", "Acme", "acm"]), ("ac*", ["ac", "acme"], ["a", "bac"]), ("*", ["acme", "x"], [])],
+)
+def test_a_pattern_covers_what_it_says(pattern: str, covered: list[str], not_covered: list[str]) -> None:
+    scope = Scope(pattern, "*")
+    assert all(scope.covers(Key(tenant, "t")) for tenant in covered)
+    assert not any(scope.covers(Key(tenant, "t")) for tenant in not_covered)
+
+
+NAMES = st.from_regex(names._NAME, fullmatch=True)
+
+
+@given(NAMES, NAMES, st.booleans(), NAMES)
+def test_bounds_and_patterns_agree(prefix: str, rest: str, is_prefix: bool, other: str) -> None:
+    scope = Scope(prefix + "*" if is_prefix else prefix, "*")
+    low, high, *_ = scope.bounds()
+    for tenant in (prefix, prefix + rest, other):
+        assert scope.covers(Key(tenant, "t")) == (low <= tenant <= high)
+
+
+@pytest.mark.parametrize(
+    "triple",
+    [("owner", "a", "b"), ("Viewer", "a", "b"), ("admin", "acme", "*"), ("admin", "*", "crm"), ("viewer", "", "*")]
+    + [("viewer", "a*b", "*"), ("viewer", "**", "*"), ("viewer", 1, "*"), (None, "*", "*"), ("viewer", "a:b", "*")],
+)
+def test_what_is_no_grant_is_refused(triple: tuple[Any, Any, Any]) -> None:
+    with pytest.raises(InvalidGrant):
+        grants.grant(*triple)
+
+
+def test_the_highest_covering_role_counts_and_a_token_may_not_exceed_its_own() -> None:
+    held = grants_of(("viewer", "*", "*"), ("editor", "acme", "crm"), ("reader", "acme", "*"))
+    whole = Principal(1, "ada", held, 1)
+    assert whole.role_on(Key("acme", "crm")) is Role.EDITOR
+    assert whole.role_on(Key("acme", "fis")) is Role.READER
+    assert whole.role_on(Key("globex", "fis")) is Role.VIEWER
+    narrow = Principal(1, "ada", held, 1, narrowed=grants_of(("editor", "acme", "*")))
+    assert narrow.role_on(Key("acme", "crm")) is Role.EDITOR
+    assert narrow.role_on(Key("acme", "fis")) is Role.READER
+    assert narrow.role_on(Key("globex", "fis")) is None
+    admin = grants_of(("admin", "*", "*"))
+    assert Principal(1, "ada", admin, 1).is_admin
+    assert not Principal(1, "ada", admin, 1, narrowed=grants_of(("editor", "*", "*"))).is_admin
+    assert not Principal(1, "ada", held, 1, narrowed=admin).is_admin
+
+
+@pytest.mark.parametrize("name", ["password", "Password", "db_password", "passwordHash", "client_secret", "apiKey"])
+def test_names_of_secrets_are_known(name: str) -> None:
+    assert masking.is_secret(name)
+
+
+@pytest.mark.parametrize("name", ["api-key", "access_token", "tokens", "private.key", "PIN", "credentials", "x-jwt"])
+def test_other_names_of_secrets_are_known_too(name: str) -> None:
+    assert masking.is_secret(name)
+
+
+@pytest.mark.parametrize("name", ["username", "token_url", "session_url", "key", "keyboard", "spinner", "host"])
+def test_other_names_are_not_secret(name: str) -> None:
+    assert not masking.is_secret(name)
+
+
+def test_a_secret_is_masked_whole_whatever_its_type() -> None:
+    for value in ("s", 5, None, True, [1, {"a": 2}], {"deep": "s"}):
+        assert masking.masked({"list": [{"password": value}], "a": 1}) == {"list": [{"password": "********"}], "a": 1}
+
+
+@given(OBJECTS)
+def test_masking_keeps_shape_and_is_done_once(value: dict[str, Any]) -> None:
+    once = masking.masked(value)
+    assert masking.masked(once) == once
+    assert list(once) == list(value)
+
+
+def test_a_mask_sent_back_is_refused_and_its_places_are_named() -> None:
+    with pytest.raises(MaskSentBack) as caught:
+        masking.require_no_mask({"a": [{"password": "********"}], "b": 1})
+    assert [violation.pointer for violation in caught.value.violations] == ["/configuration/a/0/password"]
+    masking.require_no_mask({"a": "*****", "b": {"********": 1}})
+
+
+@pytest.mark.parametrize(
+    ("if_match", "version", "holds"),
+    [
+        ('"3"', 3, True),
+        ('"3m"', 3, True),
+        ('"3.7d"', 3, True),
+        ('"1", "3"', 3, True),
+        ("*", 3, True),
+        ('"2"', 3, False),
+        ('W/"3"', 3, False),
+        ('"03"', 3, False),
+        ('"3_0"', 30, False),
+        ("*", None, False),
+        ('"3"', None, False),
+        ('""', 3, False),
+    ],
+)
+def test_if_match_compares_the_version_strongly(if_match: str, version: int | None, *, holds: bool) -> None:
+    condition = preconditions.condition(if_match, None)
+    if holds:
+        condition.require(version)
+    else:
+        with pytest.raises(VersionConflict):
+            condition.require(version)
+
+
+@pytest.mark.parametrize("text", ["", "3", '"3', '"3" "4"', '"3",', '"\u00e9"', "W/3", ',"3"'])
+def test_what_is_no_condition_is_refused(text: str) -> None:
+    with pytest.raises(PreconditionInvalid):
+        preconditions.condition(text, None)
+
+
+def test_on_a_save_if_none_match_is_a_star_or_refused() -> None:
+    Condition(None, must_be_new=True).require(None)
+    with pytest.raises(VersionConflict):
+        preconditions.condition(None, "*").require(1)
+    with pytest.raises(PreconditionInvalid):
+        preconditions.condition(None, '"1"')
+
+
+def test_positions_are_read_as_they_were_written_and_garbage_is_not() -> None:
+    epoch = "0123456789abcdef"
+    assert positions.read(positions.write(epoch, Position(12, 5), has_xid=True), epoch, has_xid=True) == (12, 5)
+    assert positions.read(positions.write(epoch, Position(0, 5), has_xid=False), epoch, has_xid=False) == (0, 5)
+    assert positions.read("0", epoch, has_xid=True) == (0, 0)
+    for text in ("", "hello", "1", epoch, epoch + ".", epoch + ".-1", epoch + ".1.2.3", epoch + ".１"):
+        with pytest.raises(InvalidCursor):
+            positions.read(text, epoch, has_xid=True)
+
+
+def test_tokens_are_never_alike_and_typos_are_told_without_a_store() -> None:
+    tokens = {token_format.new_token() for _ in range(1_000)}
+    assert len(tokens) == 1_000
+    token = tokens.pop()
+    assert token_format.token_hash(token) is not None
+    for other in (token[:-1] + ("0" if token[-1] != "0" else "1"), token.swapcase(), token + "0", "", token[4:]):
+        assert token_format.token_hash(other) is None
+
+
+@given(st.integers(4, 46), st.sampled_from(string.ascii_letters + string.digits + "-_"))
+def test_a_changed_character_is_noticed(place: int, character: str) -> None:
+    token = "cfd_" + "A" * 43
+    whole = token + token_format._checksum("A" * 43)
+    changed = whole[:place] + character + whole[place + 1 :]
+    assert (token_format.token_hash(changed) is None) == (changed != whole)
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["password", "Password1!", "P@ssw0rd", "123456789012345", "qwertyuiop", "aaaaaaaaaaaa", "abcabcabcabc", "letmein99"]
+    + ["confide2026", "ada-lovelace", "ecalevol-ada", "secretsecret", "1q2w3e4r5t", "987654321", "dragon!!!"],
+)
+def test_what_everybody_guesses_first_is_refused(password: str) -> None:
+    with pytest.raises(PasswordCommon):
+        password_rules.check(password, login="ada-lovelace", min_characters=8)
+
+
+def test_passwords_have_a_length_and_no_other_rule() -> None:
+    assert password_rules.check("onlylowercaselettershere", login="ada", min_characters=8)
+    assert password_rules.check("correct horse battery staple " * 8, login="ada", min_characters=8)
+    assert password_rules.check("über-geheim-水-火-土-金", login="ada", min_characters=8)
+    with pytest.raises(PasswordTooShort):
+        password_rules.check("sh0rt!x", login="ada", min_characters=8)
+    with pytest.raises(PasswordTooLong):
+        password_rules.check("x" * 257, login="ada", min_characters=8)
+
+
+def test_a_password_typed_on_another_system_is_the_same() -> None:
+    assert password_rules.normal("pass-e\u0301-long") == password_rules.normal("pass-\u00e9-long")
+
+
+def test_every_refusal_has_a_code_and_a_sentence_of_its_own() -> None:
+    kinds = ServiceError.__subclasses__()
+    assert len({kind.code for kind in kinds}) == len(kinds) > 50
+    assert all(kind.sentence.endswith((".", "…")) for kind in kinds)

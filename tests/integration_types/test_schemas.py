@@ -1,0 +1,368 @@
+"""Schemas of integration types: hostile ones are refused or harmless, and what a schema says of a configuration."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from confide.integration_types.errors import SchemaInvalid
+from confide.integration_types.masking import MASK, masked
+from confide.integration_types.model import IntegrationType, Mode
+from confide.integration_types.schema import Schema
+from confide.strict_json import pointer
+from support.canaries import canary
+from support.json_values import OBJECTS
+
+SECRET = canary("schema")
+CHAIN = {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(30)} | {"d30": {}}
+REFUSED: dict[str, Any] = {
+    "a reference over the network": {"$ref": "http://127.0.0.1:9/schema"},
+    "a reference over TLS": {"properties": {"a": {"$ref": "https://example.com/s.json"}}},
+    "a reference to a file": {"$ref": "file:///etc/passwd"},
+    "a relative reference": {"$ref": "other.json"},
+    "an anchor": {"$ref": "#here", "$anchor": "here"},
+    "nowhere": {"$ref": "#/$defs/none"},
+    "no reference": {"$ref": 5},
+    "an empty reference": {"$ref": ""},
+    "itself": {"$ref": "#"},
+    "itself by way of another": {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#"}]}}},
+    "itself when not": {"not": {"$ref": "#"}},
+    "twice the next, thirty times": {"$ref": "#/$defs/d0", "$defs": CHAIN},
+    "twice itself in each element": {"items": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}},
+    "a dynamic reference": {"$dynamicRef": "#meta"},
+    "dependencies of before": {"dependencies": {"a": {"properties": {"b": {"writeOnly": True}}}}},
+    "an id on the way": {"$ref": "#/$defs/x/items", "$defs": {"x": {"$id": "https://example.com/x", "items": {}}}},
+    "an id inside": {"properties": {"a": {"$id": "https://example.com/a"}}},
+    "another dialect": {"$schema": "http://json-schema.org/draft-07/schema#"},
+    "a vocabulary": {"$vocabulary": {"https://example.com/v": True}},
+    "a quantifier of a million": {"pattern": "(a{1000}){1000}"},
+    "a quantifier in a name": {"patternProperties": {"(a{1000}){1000}": {}}},
+    "looking ahead": {"pattern": "(?=(a+)+$)b"},
+    "a back reference": {"patternProperties": {"(a)\\1": {}}},
+    "no type": {"type": "nothing"},
+    "no list": {"allOf": {}},
+    "no object": {"properties": 5},
+    "no schema inside": {"properties": {"a": 5}},
+    "a number for a pattern": {"pattern": 5},
+    "more subschemas than are taken": {"properties": {f"p{i}": {} for i in range(1_500)}},
+    "more at one place than are taken": {"anyOf": [{"minProperties": i} for i in range(150)]},
+    "a default of a secret by its name": {"properties": {"password": {"default": "x"}}},
+    "a default of a secret by the schema": {"properties": {"a": {"writeOnly": True, "default": "x"}}},
+    "a default of a secret by another branch": {
+        "properties": {"a": {"default": "x"}},
+        "anyOf": [{"properties": {"a": {"writeOnly": True}}}],
+    },
+    "a default with a secret in it": {"properties": {"a": {"default": {"password": "x"}}}},
+    "a default in a secret": {"properties": {"secrets": {"properties": {"a": {"default": 1}}}}},
+    "a default of a secret by a pattern": {"patternProperties": {"^x": {"properties": {"password": {"default": "x"}}}}},
+    "a default that is the mask": {"properties": {"o": {"default": {"password": MASK}}}},
+    "a secret as a whole": {"writeOnly": True},
+    "a secret as a whole by reference": {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"writeOnly": True}]}}},
+    "places without end": {
+        "$defs": {
+            "A": {"properties": {f"p{i}": {"$ref": "#/$defs/A"} for i in range(240)}},
+            **{f"B{j}": {"additionalProperties": {"$ref": f"#/$defs/B{(j + 1) % 19}"}} for j in range(19)},
+        },
+        "allOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B0"}],
+    },
+    "many large patterns": {"properties": {f"p{i}": {"pattern": f"^\\p{{L}}{{20}}x{i}"} for i in range(900)}},
+    "many large patterns of names": {
+        "properties": {
+            f"p{j}": {"patternProperties": {f"^\\p{{L}}{{20}}{i}y{j}": {} for i in range(90)}} for j in range(9)
+        }
+    },
+}
+HARMLESS: dict[str, tuple[Any, Any]] = {
+    "catastrophic": ({"properties": {"a": {"pattern": "(a+)+$"}}}, {"a": "a" * 60_000 + "b"}),
+    "catastrophic names": ({"patternProperties": {"(x+x+)+y": {"type": "null"}}}, {"x" * 250: 1}),
+    "unique elements": ({"properties": {"a": {"uniqueItems": True}}}, {"a": list(range(40_000))}),
+    "choices": ({"additionalProperties": {"items": {"anyOf": [{"const": i} for i in range(90)]}}}, {"a": [-1] * 999}),
+    "contained": ({"properties": {"a": {"contains": {"const": 1}}}}, {"a": [2] * 60_000}),
+    "recursion over data": ({"properties": {"n": {"$ref": "#"}}}, {"n": {"n": {"n": {"n": {"n": {}}}}}}),
+    "formats": (
+        {"properties": {"a": {"format": "email"}, "b": {"format": "uri"}, "c": {"format": "idn-hostname"}}},
+        {"a": "a" * 60_000, "b": "b" * 60_000, "c": "\u00e9" * 30_000},
+    ),
+    "a huge bound": ({"properties": {"a": {"maximum": 10**399}}}, {"a": 10**398}),
+    "a tiny step": ({"properties": {"a": {"multipleOf": 1e-300}}}, {"a": 1e300}),
+    "a long list of values": ({"enum": [str(i) * 30 for i in range(2_000)]}, {}),
+    "many small patterns": ({"properties": {f"p{i}": {"pattern": f"^[a-z]{{3}}x{i}$"} for i in range(900)}}, {}),
+    "a tree of many branches": (
+        {"$defs": {"A": {"properties": {f"p{i}": {"$ref": "#/$defs/A"} for i in range(120)}}}, "$ref": "#/$defs/A"},
+        {"p1": {"p2": {"p3": {}}}},
+    ),
+    "many choices in a long list": (
+        {"properties": {"d": {"default": 1}, "l": {"items": {"allOf": [
+            {"properties": {f"p{i}": {}}} for i in range(45)]}}}},
+        {"l": [{"p1": 1}] * 28_000},
+    ),
+    "many patterns": ({"properties": {f"p{i}": {"pattern": f"^[a-z]{{1,{i + 1}}}$"} for i in range(90)}}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_hostile_schema_is_refused_with_its_place_and_at_once(name: str) -> None:
+    began = time.process_time()
+    with pytest.raises(SchemaInvalid) as refused:
+        Schema(REFUSED[name])
+    assert time.process_time() - began < 0.5
+    assert all(violation.pointer.startswith("/schema") for violation in refused.value.violations)
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_is_taken_is_harmless_whatever_it_is_held_against(name: str) -> None:
+    document, configuration = HARMLESS[name]
+    began = time.process_time()
+    schema = Schema(document)
+    schema.violations(configuration)
+    masked(schema.filled(configuration), schema.place)
+    assert time.process_time() - began < 0.5
+
+
+def test_all_faults_are_told_at_once_with_pointer_and_rule() -> None:
+    schema = Schema(
+        {
+            "required": ["host", "port"],
+            "properties": {
+                "host": {"type": "string"},
+                "port": {"maximum": 9},
+                "deep": {"properties": {"a": {}}, "additionalProperties": False},
+            },
+        }
+    )
+    found = schema.violations({"port": 10, "host": 5, "deep": {"one": 1, "two": 2}})
+    told = sorted((pointer(violation.place), violation.rule) for violation in found)
+    assert told == [
+        ("/deep/one", "additionalProperties"),
+        ("/deep/two", "additionalProperties"),
+        ("/host", "type"),
+        ("/port", "maximum"),
+    ]
+    assert [pointer(violation.place) for violation in schema.violations({})] == ["/host", "/port"]
+
+
+BREAKABLE: list[Any] = [
+    {"type": "integer"}, {"enum": [1]}, {"const": 1}, {"pattern": "^x$"}, {"maxLength": 1}, {"format": "email"},
+    {"not": {}}, {"anyOf": [{"type": "null"}]}, {"oneOf": [{}, {}]}, {"if": {}, "then": False}, False,
+    {"contentEncoding": "base64", "type": "number"}, {"allOf": [{"maxLength": 2}, {"pattern": "y"}]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", BREAKABLE)
+@pytest.mark.parametrize("value", [SECRET, [SECRET], {"inner": SECRET}], ids=["text", "list", "object"])
+def test_a_fault_never_tells_the_value(rule: Any, value: Any) -> None:
+    inside = rule if isinstance(value, str) else {"items": rule, "additionalProperties": rule, "uniqueItems": True}
+    for schema in (
+        {"properties": {"a": inside}},
+        {"additionalProperties": inside},
+        {"patternProperties": {"a": inside}},
+    ):
+        for violation in Schema(schema).violations({"a": value}):
+            assert SECRET not in violation.sentence + violation.rule + str(violation.place)
+
+
+@pytest.mark.parametrize(
+    ("schema", "configuration", "shown"),
+    [
+        ({"properties": {"a": {"writeOnly": True}}}, {"a": [1], "b": 2}, {"a": MASK, "b": 2}),
+        ({"properties": {"password": {"writeOnly": False}}}, {"password": "p"}, {"password": "p"}),
+        ({"properties": {"password": {}}}, {"password": "p"}, {"password": MASK}),
+        ({"properties": {"a": {"$ref": "#/$defs/s"}}, "$defs": {"s": {"writeOnly": True}}}, {"a": 1}, {"a": MASK}),
+        ({"allOf": [{"properties": {"a": {"writeOnly": True}}}]}, {"a": 1}, {"a": MASK}),
+        ({"anyOf": [{"properties": {"a": {"writeOnly": True}}}, {}]}, {"a": 1}, {"a": MASK}),
+        ({"oneOf": [{}, {"properties": {"a": {"writeOnly": True}}}]}, {"a": 1}, {"a": MASK}),
+        ({"if": {"properties": {"a": {"writeOnly": True}}}}, {"a": 1}, {"a": MASK}),
+        ({"if": {}, "else": {"properties": {"a": {"writeOnly": True}}}}, {"a": 1}, {"a": MASK}),
+        ({"dependentSchemas": {"b": {"properties": {"a": {"writeOnly": True}}}}}, {"a": 1}, {"a": MASK}),
+        ({"patternProperties": {"^x_": {"writeOnly": True}}}, {"x_a": 1, "a": 2}, {"x_a": MASK, "a": 2}),
+        ({"additionalProperties": {"writeOnly": True}, "properties": {"a": {}}}, {"a": 1, "b": 2}, {"a": 1, "b": MASK}),
+        ({"properties": {"l": {"items": {"writeOnly": True}}}}, {"l": [1, 2]}, {"l": [MASK, MASK]}),
+        ({"properties": {"l": {"prefixItems": [{}, {"writeOnly": True}]}}}, {"l": [1, 2, 3]}, {"l": [1, MASK, 3]}),
+        (
+            {"additionalProperties": {"items": {"properties": {"a": {"writeOnly": True}}}}},
+            {"l": [{"a": 1}]},
+            {"l": [{"a": MASK}]},
+        ),
+        (
+            {"anyOf": [{"properties": {"a": {"writeOnly": False}}}, {"properties": {"a": {"writeOnly": True}}}]},
+            {"a": 1},
+            {"a": MASK},
+        ),
+        ({"$defs": {"n": {"properties": {"n": {"$ref": "#/$defs/n"}, "k": {"writeOnly": True}}}}, "$ref": "#/$defs/n"},
+         {"n": {"n": {"k": 1}}}, {"n": {"n": {"k": MASK}}}),
+    ],
+)  # fmt: skip
+def test_secret_is_what_any_subschema_that_can_apply_says(schema: Any, configuration: Any, shown: Any) -> None:
+    assert masked(configuration, Schema(schema).place) == shown
+
+
+@pytest.mark.parametrize(
+    ("schema", "configuration", "shown"),
+    [
+        ({"properties": {"a": {"default": 1}, "b": {"default": 2}}}, {"b": 3}, {"b": 3, "a": 1}),
+        ({"properties": {"o": {"properties": {"a": {"default": 1}}}}}, {}, {}),
+        ({"properties": {"o": {"properties": {"a": {"default": 1}}}}}, {"o": {}}, {"o": {"a": 1}}),
+        ({"properties": {"o": {"default": {}, "properties": {"a": {"default": 1}}}}}, {}, {"o": {"a": 1}}),
+        ({"allOf": [{"properties": {"a": {"default": 1}}}]}, {}, {"a": 1}),
+        ({"anyOf": [{"properties": {"a": {"default": 1}}}]}, {}, {}),
+        ({"properties": {"a": {"$ref": "#/$defs/d"}}, "$defs": {"d": {"default": 1}}}, {}, {"a": 1}),
+        ({"properties": {"l": {"items": {"properties": {"a": {"default": 1}}}}}}, {"l": [{}, 5]}, {"l": [{"a": 1}, 5]}),
+        ({"properties": {"a": {"default": None}}}, {}, {"a": None}),
+    ],
+)  # fmt: skip
+def test_defaults_fill_what_was_left_out(schema: Any, configuration: Any, shown: Any) -> None:
+    was = repr(configuration)
+    assert Schema(schema).filled(configuration) == shown
+    assert repr(configuration) == was
+
+
+def test_defaults_count_when_a_configuration_is_judged() -> None:
+    schema = {"required": ["a"], "properties": {"a": {"default": 1}}}
+    assert Schema(schema).violations({}) == []
+
+
+def test_defaults_fill_what_a_pattern_names_too() -> None:
+    schema = Schema({"patternProperties": {"^x": {"properties": {"timeout": {"default": 5}}}}})
+    assert schema.filled({"x1": {}, "y": {}}) == {"x1": {"timeout": 5}, "y": {}}
+
+
+@pytest.mark.parametrize("value", [{}, [], "", 5, "secret", {"a": 1}])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"additionalProperties": False}},
+        {"patternProperties": {"additionalProperties": False}},
+        {"properties": {"additionalProperties": {"$ref": "#/$defs/propertyNames"}}, "$defs": {"propertyNames": False}},
+        {"dependentSchemas": {"additionalProperties": False}},
+    ],
+)
+def test_a_member_may_be_named_like_a_keyword(schema: Any, value: Any) -> None:
+    (violation,) = Schema(schema).violations({"additionalProperties": value})
+    # Below `dependentSchemas` it is the object that breaks it, for it has that member.
+    assert pointer(violation.place) == ("" if "dependentSchemas" in schema else "/additionalProperties")
+
+
+def test_of_two_defaults_the_first_one_counts_whatever_was_read_before() -> None:
+    defs = {name: {"properties": {"x": {"properties": {"d": {"default": name}}}}} for name in "AB"}
+    both = [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}]
+    properties = {"one": {"allOf": both}, "two": {"allOf": both[::-1]}}
+    for order in (["one", "two"], ["two", "one"]):
+        filled = Schema({"$defs": defs, "properties": properties}).filled({name: {"x": {}} for name in order})
+        assert (filled["one"]["x"], filled["two"]["x"]) == ({"d": "A"}, {"d": "B"})
+
+
+def test_a_member_may_be_named_like_an_identifier() -> None:
+    schema = Schema({"properties": {"$id": {"type": "string"}, "a": {"$ref": "#/properties/$id"}}})
+    assert [pointer(violation.place) for violation in schema.violations({"$id": "x", "a": 5})] == ["/a"]
+
+
+def test_a_reference_is_decoded_before_it_is_a_pointer() -> None:
+    schema = {"$defs": {"a": {"b": {"properties": {"x": {"writeOnly": True}}}}, "a/b": {}}, "$ref": "#/$defs/a%2Fb"}
+    assert masked({"x": 1}, Schema(schema).place) == {"x": MASK}
+    schema["$ref"] = "#/$defs/a~1b"
+    assert masked({"x": 1}, Schema(schema).place) == {"x": 1}
+
+
+def test_defaults_that_would_make_too_much_of_little_are_left_out_and_said_to_be_a_fault() -> None:
+    schema = Schema({"properties": {"l": {"items": {"properties": {"q": {"default": "x" * 200_000}}}}}})
+    few, many = {"l": [{}]}, {"l": [{}] * 3_000}
+    assert len(schema.filled(few)["l"][0]["q"]) == 200_000
+    began = time.process_time()
+    assert schema.filled(many) == many
+    assert [violation.rule for violation in schema.violations(many)] == ["default"]
+    assert time.process_time() - began < 0.5
+
+
+def test_masking_a_long_list_under_many_choices_is_quick() -> None:
+    schema = Schema({"properties": {"l": {"items": {"anyOf": [{"minLength": n} for n in range(90)]}}}})
+    began = time.process_time()
+    masked({"l": ["x"] * 60_000}, schema.place)
+    assert time.process_time() - began < 0.5
+
+
+def test_more_faults_than_are_told_are_all_judged() -> None:
+    strict = IntegrationType(
+        1, Schema({"properties": {"l": {"items": {"type": "integer"}}, "z": {"type": "integer"}}}), mode=Mode.ENFORCE
+    )
+    before: Any = {"l": ["x"] * 1_500, "z": 1}
+    refusing, warned = strict.judged(before, {**before, "z": "bad"})
+    assert [pointer(violation.place) for violation in refusing] == ["/z"]
+    assert len(warned) == 1_500
+    refusing, _ = strict.judged(before, {**before, "l": [*before["l"], "y"]})
+    assert [pointer(violation.place) for violation in refusing] == ["/l/1500"]
+
+
+def test_what_stands_in_a_secret_is_told_only_as_a_whole_to_those_who_may_not_see_it() -> None:
+    vault = {"writeOnly": True, "propertyNames": {"maxLength": 3}, "additionalProperties": {"type": "integer"}}
+    schema = Schema({"properties": {"vault": vault, "open": {"type": "integer"}}})
+    found = schema.violations({"vault": {SECRET: "x"}, "open": "x"})
+    assert all(SECRET not in violation.sentence for violation in found), (
+        "nor does a name stand in a sentence for anybody"
+    )
+    hidden = {
+        (pointer(violation.hidden(schema.place).place), violation.hidden(schema.place).rule) for violation in found
+    }
+    assert hidden == {("/vault", "secret"), ("/open", "type")}
+
+
+STRICT = IntegrationType(
+    1,
+    Schema(
+        {
+            "required": ["host", "port"],
+            "properties": {
+                "host": {"type": "string"},
+                "port": {"type": "integer"},
+                "l": {"items": {"required": ["name"]}},
+                "no": {"additionalProperties": False},
+            },
+            "propertyNames": {"pattern": "^[a-z]+$"},
+        }
+    ),
+    mode=Mode.ENFORCE,
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "refusing", "warned"),
+    [
+        (None, {"host": 5}, ["/host", "/port"], []),
+        ({"host": 5}, {"host": 5, "note": 1}, [], ["/host", "/port"]),
+        ({"host": 5}, {"host": 6}, ["/host"], ["/port"]),
+        ({"host": 5}, {"host": "h"}, [], ["/port"]),
+        ({"host": "h", "port": 1}, {"host": "h"}, ["/port"], []),
+        ({"host": "h"}, {"host": "h", "port": "x"}, ["/port"], []),
+        ({"host": "h", "port": 1}, {"host": "g", "port": 1}, [], []),
+        ({"host": "h", "port": 1, "l": [{"a": 1}]}, {"host": "h", "port": 1, "l": [{"b": 1}]}, ["/l/0/name"], []),
+        ({"host": "h", "port": 1, "l": [{"a": 1}]}, {"host": "g", "port": 1, "l": [{"a": 1}]}, [], ["/l/0/name"]),
+        ({"host": "h", "port": 1, "Bad": 1}, {"host": "g", "port": 1, "Bad": 1}, [], ["/Bad"]),
+        ({"host": "h", "port": 1, "Bad": 1}, {"host": "h", "port": 1, "Bad": 1, "Worse": 1}, ["/Worse"], ["/Bad"]),
+        ({"host": "h", "port": 1, "no": {"a": 1}}, {"host": "h", "port": 1, "no": {"a": 1, "b": 1}},
+         ["/no/b"], ["/no/a"]),
+    ],
+)  # fmt: skip
+def test_enforced_a_save_is_refused_for_what_it_brings_or_touches_only(
+    before: Any, after: Any, refusing: Any, warned: Any
+) -> None:
+    found = STRICT.judged(before, after)
+    assert [sorted(pointer(violation.place) for violation in violations) for violations in found] == [refusing, warned]
+
+
+@given(OBJECTS, st.booleans())
+def test_every_configuration_is_judged_like_by_the_reference_implementation(
+    configuration: Any, is_closed: bool
+) -> None:
+
+    document = {
+        "maxProperties": 3,
+        "additionalProperties": not is_closed,
+        "properties": {"a": {"type": ["null", "string"]}},
+    }
+    assert bool(Schema(document).violations(configuration)) == (
+        not Draft202012Validator(document).is_valid(configuration)
+    )

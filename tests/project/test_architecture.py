@@ -1,0 +1,206 @@
+"""The shape of the house, and that each of its checkers catches a planted fault."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from confide.errors import ServiceError
+from confide.web.problems import STATUS
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "confide"
+MAX_LINES = 400
+MOST_LINES_OF_A_FUNCTION = 40
+BANNED_ROOMS = {"utils", "util", "helpers", "helper", "common", "misc", "base", "core", "manager"}
+BANNED_CLASSES = re.compile(r"(Manager|Helper|Handler|Processor|Util|Utils|Base|Impl|Data|Info)$")
+
+
+def faults_of_shape(folder: Path) -> list[str]:
+    """Everything about the files of a folder that the style forbids."""
+    found = []
+    for path in sorted(folder.rglob("*.py")):
+        text = path.read_text()
+        name = path.relative_to(folder).as_posix()
+        if len(text.splitlines()) > MAX_LINES:
+            found.append(f"{name} has more than {MAX_LINES} lines")
+        if path.stem in BANNED_ROOMS or path.parent.name in BANNED_ROOMS:
+            found.append(f"{name} is a room without a name of its own")
+        found += [f"{name}: {violation}" for violation in _faults_of_tree(ast.parse(text), path)]
+    return found
+
+
+def _faults_of_tree(tree: ast.Module, path: Path) -> Iterator[str]:
+    if not ast.get_docstring(tree) and path.stat().st_size:
+        yield "has no opening sentence"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            if lines > MOST_LINES_OF_A_FUNCTION:
+                yield f"{node.name} has {lines} lines"
+            boolean = [
+                a.arg for a in node.args.args if isinstance(a.annotation, ast.Name) and a.annotation.id == "bool"
+            ]
+            if boolean:
+                yield f"{node.name} takes {boolean} by position"
+        if isinstance(node, ast.ClassDef) and BANNED_CLASSES.search(node.name):
+            yield f"{node.name} does not say what it is"
+
+
+def test_the_house_has_its_shape() -> None:
+    assert faults_of_shape(SOURCE) == []
+    assert len(list(SOURCE.rglob("*.py"))) > 50
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fault"),
+    [
+        ("long.py", '"""One."""\n' + "a = 1\n" * 400, "more than 400 lines"),
+        ("utils.py", '"""One."""\n', "a room without a name"),
+        ("silent.py", "a = 1\n", "no opening sentence"),
+        ("function.py", '"""One."""\ndef f():\n' + "    a = 1\n" * 40, "f has 41 lines"),
+        ("flag.py", '"""One."""\ndef f(is_on: bool): ...\n', "takes ['is_on'] by position"),
+        ("named.py", '"""One."""\nclass ConfigManager: ...\n', "does not say what it is"),
+    ],
+)
+def test_a_planted_fault_of_shape_is_found(tmp_path: Path, name: str, text: str, violation: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert any(violation in found for found in faults_of_shape(tmp_path))
+
+
+def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *command], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def contracts(cwd: Path) -> subprocess.CompletedProcess[str]:
+    program = "from importlinter.cli import lint_imports; import sys; sys.exit(lint_imports(no_cache=True))"
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=cwd, capture_output=True, text=True, check=False, env={"PYTHONPATH": "src"}
+    )
+
+
+def copy_of_house(folder: Path) -> Path:
+    """The sources and settings, to plant a fault in."""
+    for path in SOURCE.rglob("*.py"):
+        target = folder / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(path.read_text())
+    (folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    return folder
+
+
+def test_arrows_point_down_only() -> None:
+    done = contracts(ROOT)
+    assert done.returncode == 0, done.stdout
+    assert "0 broken" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("domain/names.py", "import confide.configs.save"),
+        ("domain/bodies.py", "import pydantic"),
+        ("service/configs.py", "import confide.server.app"),
+        ("service/tokens.py", "import starlette"),
+        ("service/tokens.py", "import cryptography"),
+        ("storage/configs.py", "import confide.crypto.envelope"),
+        ("client/calls.py", "import confide.names"),
+        ("api/door.py", "import confide.server.engines"),
+        ("storage/configs.py", "import confide.telemetry.events"),
+        ("loadtest/plans.py", "import confide.names"),
+    ],
+)
+def test_an_arrow_upwards_or_sideways_is_found(tmp_path: Path, file: str, line: str) -> None:
+    house = copy_of_house(tmp_path)
+    path = house / "src" / "confide" / file
+    path.write_text(path.read_text() + f"\n{line}\n")
+    done = contracts(house)
+    assert done.returncode == 1, done.stdout + done.stderr
+
+
+def test_types_are_strict_and_a_planted_fault_is_found(tmp_path: Path) -> None:
+    assert run("mypy").returncode == 0
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text('"""One."""\n\n\ndef double(number: int) -> str:\n    return number * 2\n')
+    done = run("mypy", "--strict", str(wrong))
+    assert done.returncode == 1
+    assert "return-value" in done.stdout
+
+
+def test_lint_is_clean_and_a_planted_fault_is_found(tmp_path: Path) -> None:
+    clean = run("ruff", "check", ".")
+    assert clean.returncode == 0, clean.stdout
+    assert run("ruff", "format", "--check", ".").returncode == 0
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text('"""One."""\n\nimport httpx\n\nprint(eval("1"), httpx)\n')
+    done = run("ruff", "check", "--config", str(ROOT / "pyproject.toml"), str(wrong))
+    assert done.returncode == 1
+    assert {"S307", "TID251", "T201"} <= set(re.findall(r"[A-Z]+[0-9]{3}", done.stdout))
+
+
+def test_every_rule_switched_off_has_its_reason() -> None:
+    settings = (ROOT / "pyproject.toml").read_text()
+    for block in re.findall(r"(?:ignore = |\"[^\"]+\" = )\[\n(.*?)\n\]", settings, re.DOTALL):
+        for line in block.splitlines():
+            if re.match(r'\s+"[A-Z]+[0-9]+"', line):
+                assert "#" in line, line
+    bare = re.compile(r"# (?:noqa|type: ignore)(?![:\[])")
+    for path in (*SOURCE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")):
+        if path != Path(__file__):
+            assert not bare.search(path.read_text()), path
+
+
+def test_no_statement_holds_a_value() -> None:
+    """SQL is put together from our own constants only: what stands in braces is a name of ours, never an argument."""
+    allowed = {"COLUMNS", "LIST", "ACTIVE_KEY", "table", "columns", "places", "engine", "at"}
+    allowed |= {"_ENTRY", "_RAW_ENTRY", "_NOT_LINKED"}
+    allowed |= {"len", "args"}  # how many arguments there are: the number of a place
+    found = set()
+    for path in (SOURCE / "storage").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr) and re.search(
+                r"SELECT|INSERT|UPDATE|DELETE|PRAGMA|LOCK", ast.unparse(node)
+            ):
+                found |= {
+                    name.id
+                    for part in node.values
+                    if isinstance(part, ast.FormattedValue)
+                    for name in ast.walk(part)
+                    if isinstance(name, ast.Name)
+                }
+    assert found <= allowed | {"str", "join", "self", "is_unsafe", "TABLES"}, found
+
+
+def test_every_refusal_has_a_status_and_its_place_in_the_docs() -> None:
+    kinds = set(ServiceError.__subclasses__())
+    assert set(STATUS) == kinds
+    text = (ROOT / "docs" / "errors.md").read_text()
+    for kind, status in STATUS.items():
+        assert f"| {status} | `{kind.code}` | {kind.sentence} |" in text, kind.code
+    assert text.count("\n| ") == len(kinds) + 2  # and the two lines of the head
+
+
+@pytest.mark.parametrize("room", ["api", "charts"])
+def test_vendored_files_are_what_was_vendored(room: str) -> None:
+    folder = SOURCE / room / "vendor"
+    sums = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())
+    present = {path.name for path in folder.iterdir()} - {"README.md", "SHA256SUMS", "__pycache__"}
+    assert present == set(sums)
+    for name, checksum in sums.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == checksum
+
+
+def test_the_version_is_one() -> None:
+    from confide.server.wiring import VERSION  # noqa: PLC0415 - only here
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == VERSION
+    assert f"## {VERSION}" in (ROOT / "CHANGELOG.md").read_text()

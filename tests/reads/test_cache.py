@@ -1,0 +1,171 @@
+"""The cache never goes back a version, whatever order fills, saves, news and evictions come in."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from confide.caching.lease import Lease
+from confide.caching.memory import BoundedMemory
+from confide.names import Key
+from confide.reads.cache import MISSING_SECONDS, Cache, Current, Rendering
+from support.interleavings import Answer, DropOnNews, Process, WithoutLease
+
+KEY = Key("acme", "crm")
+PROGRAMS = 1_500
+STEPS = 80
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Simulated running time."""
+    now = [1_000.0]
+    for module in ("reads.cache", "caching.lease", "changes.subscriber", "caching.memory"):
+        monkeypatch.setattr(f"confide.{module}.boottime", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def cache(clock: list[float]) -> Cache:
+    lease = Lease()
+    lease.renew(clock[0])
+    return Cache(BoundedMemory(100_000), lease, prepare=Answer, ttl_seconds=50)
+
+
+def land(cache: Cache, version: int, *, configuration: bytes | None = b'{"password":"x"}', heard: int = 0) -> bool:
+    with cache.flight(KEY) as flight:
+        if heard:
+            cache.hear(KEY, heard)
+        answers = cache.land(flight, KEY, Current(version, configuration), rendering=Rendering.OPENED)
+    return answers is not None
+
+
+def held(cache: Cache, clock: list[float]) -> int | None:
+    entry = cache.proven(KEY, now=clock[0])
+    return None if entry is None else entry.version
+
+
+def programs(kind: type[Cache], clock: list[float]) -> list[str]:
+    """The first faults that random interleavings find, with their seed."""
+    for seed in range(PROGRAMS):
+        clock[0] = 1_000.0
+        violations = Process(kind, random.Random(seed), clock).run(STEPS)
+        if violations:
+            return [f"seed {seed}", *violations]
+    return []
+
+
+def test_no_interleaving_gives_an_answer_older_than_the_rule_allows(clock: list[float]) -> None:
+    assert programs(Cache, clock) == []
+
+
+@pytest.mark.parametrize("violation", [DropOnNews, WithoutLease])
+def test_a_cache_without_the_guard_or_without_the_lease_fails_the_same_test(
+    violation: type[Cache], clock: list[float]
+) -> None:
+    assert programs(violation, clock) != []
+
+
+def test_the_interleavings_do_answer_from_memory(clock: list[float]) -> None:
+    answered = 0
+    for seed in range(100):
+        process = Process(Cache, random.Random(seed), clock)
+        process.run(STEPS)
+        answered += process.answered
+    assert answered > 100
+
+
+def test_a_late_fill_never_replaces_a_newer_version(cache: Cache, clock: list[float]) -> None:
+    assert land(cache, 2)
+    assert not land(cache, 1)
+    assert held(cache, clock) == 2
+
+
+def test_a_fill_that_was_overtaken_on_the_way_does_not_land(cache: Cache, clock: list[float]) -> None:
+    assert not land(cache, 1, heard=2)
+    assert held(cache, clock) is None
+    assert land(cache, 2, heard=2)
+    assert held(cache, clock) == 2
+
+
+def test_news_of_what_is_held_ends_nothing_and_news_of_a_newer_version_does(cache: Cache, clock: list[float]) -> None:
+    land(cache, 2)
+    entry = cache.proven(KEY, now=clock[0])
+    assert entry is not None
+    cache.hear(KEY, 2)
+    assert held(cache, clock) == 2
+    cache.hear(KEY, 3)
+    assert held(cache, clock) is None
+    # Whoever kept hold of it can tell.
+    assert entry.is_over
+    assert entry.answers[Rendering.OPENED].is_over
+    # It may stand in while the store is away, until something takes its place or it is known to be retired.
+    assert cache.unproven(KEY, now=clock[0]) is entry
+    assert not land(cache, 2, heard=3)
+    assert held(cache, clock) is None
+    assert land(cache, 3)
+    assert held(cache, clock) == 3
+    cache.hear(KEY, 4, is_retired=True)
+    assert cache.unproven(KEY, now=clock[0]) is None
+    # In whichever order it is heard.
+    land(cache, 5)
+    cache.hear(KEY, 7)
+    assert cache.unproven(KEY, now=clock[0]) is not None
+    cache.hear(KEY, 6, is_retired=True)
+    assert cache.unproven(KEY, now=clock[0]) is None
+
+
+def test_the_age_of_what_was_overtaken_counts_from_when_it_was_last_proven(cache: Cache, clock: list[float]) -> None:
+    land(cache, 1)
+    entry = cache.unproven(KEY, now=clock[0])
+    assert entry is not None
+    clock[0] += 250.0
+    cache.hear(KEY, 2)
+    cache._lease.renew(clock[0])
+    assert cache.age(entry) == 250.0
+    clock[0] += 5.0
+    cache.hear(KEY, 3)
+    assert cache.age(entry) == 255.0
+
+
+def test_what_is_missing_is_remembered_briefly_and_forgotten_at_the_first_save(
+    cache: Cache, clock: list[float]
+) -> None:
+    assert land(cache, 0, configuration=None)
+    entry = cache.proven(KEY, now=clock[0])
+    assert entry is not None
+    assert entry.is_missing
+    cache.hear(KEY, 1)
+    assert held(cache, clock) is None
+    land(cache, 1, configuration=None)
+    clock[0] += MISSING_SECONDS
+    cache._lease.renew(clock[0])
+    assert held(cache, clock) is None
+
+
+def test_when_the_lease_has_ended_nothing_is_answered_and_nothing_is_forgotten(
+    cache: Cache, clock: list[float]
+) -> None:
+    land(cache, 1)
+    clock[0] += 1.0
+    assert held(cache, clock) is None
+    unproven = cache.unproven(KEY, now=clock[0])
+    assert unproven is not None
+    assert unproven.version == 1
+    cache._lease.renew(clock[0])
+    assert held(cache, clock) == 1
+
+
+def test_one_entry_has_an_answer_for_each_rendering_asked_for(cache: Cache, clock: list[float]) -> None:
+    land(cache, 1)
+    entry = cache.proven(KEY, now=clock[0])
+    assert entry is not None
+    size = entry.size
+    assert [answer is None for answer in entry.answers] == [False, True, True, True]
+    with cache.flight(KEY) as flight:
+        cache.land(flight, KEY, Current(1, b'{"password":"x"}'), rendering=Rendering.MASKED)
+    assert cache.proven(KEY, now=clock[0]) is entry
+    assert [answer is None for answer in entry.answers] == [False, False, True, True]
+    assert entry.size > size
+    assert cache._memory.bytes == entry.size

@@ -1,0 +1,90 @@
+"""Every entry of the catalogue against both engines: a clear no, nothing lost, nothing told, never a 5xx."""
+
+from __future__ import annotations
+
+import re
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import canaries, catalogue, wire
+from support.catalogue_checks import CHECKS, ENTRIES
+from support.json_texts import MALFORMED
+from support.site import Site
+from support.wire import Reply
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+INSIDES = re.compile(
+    rb'Traceback|File "|\.py\b|SELECT |INSERT |sqlite|apsw|asyncpg|postgres|uvicorn|starlette|pydantic', re.IGNORECASE
+)
+
+
+def memory_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry["id"])
+async def test_an_entry_is_answered_as_it_must_be(site: Site, entry: dict[str, Any]) -> None:
+    await site.forget_failures()
+    before = await site.read("tok_editor")
+    site.values["etag"] = before.header("etag") or ""
+    counts, memory, began, append_change = await site.counts(), memory_bytes(), time.monotonic(), len(site.log)
+    if entry["id"] == "json-test-suite":
+        for text in MALFORMED:
+            request = catalogue.env(text)
+            headers = [(n, catalogue.filled(v, site.values)) for n, v in entry["headers"].items()]
+            (reply,) = await site.send(wire.request("POST", "/config", headers, request))
+            assert reply.status == 400, text
+        return
+    also = entry.get("also", [])
+    replies: list[Reply] = []
+    for data in catalogue.requests(entry, site.values):
+        one_began = time.monotonic()
+        seconds = 1.0 if entry["method"] == "RAW" else wire.READ_SECONDS
+        replies = await site.send(data, half_close="half-close-after-send" in also, seconds=seconds)
+        if entry["method"] != "RAW":
+            assert time.monotonic() - one_began < 2.0
+    judge_status(entry, replies)
+    memory_limit = max([int(a.split(":")[1]) for a in also if a.startswith("max-rss")], default=64)
+    assert memory_bytes() - memory < memory_limit * 2**20
+    for reply in replies:
+        judge_form(entry, reply)
+    if replies and replies[-1].status >= 400 and len(catalogue.requests(entry, site.values)) == 1:
+        assert await site.counts() == counts
+    after = await site.read("tok_editor")
+    assert after.status == 200
+    lines = "\n".join(site.log[append_change:])
+    assert canaries.found_in(lines.encode()) is None
+    for name in also:
+        await CHECKS[name.split(":")[0]](site, entry, replies, before, after, lines, counts, name)
+    assert time.monotonic() - began < 20
+
+
+def judge_status(entry: dict[str, Any], replies: list[Reply]) -> None:
+    expected = entry["expect"]
+    if not replies:
+        assert "closed" in expected
+        return
+    status = replies[-1].status
+    assert all(reply.status < 500 or reply.status == 501 for reply in replies), replies
+    assert status in expected, (status, replies[-1].body)
+    if "code" in entry and status >= 400:
+        assert replies[-1].json()["code"] == entry["code"]
+
+
+def judge_form(entry: dict[str, Any], reply: Reply) -> None:
+    assert not INSIDES.search(reply.body), reply.body
+    assert reply.header("x-content-type-options") == "nosniff"
+    if reply.status < 400:
+        return
+    assert reply.header("content-type") == "application/problem+json"
+    problem = reply.json()
+    assert problem["status"] == reply.status
+    assert {"title", "code", "detail", "error"} <= problem.keys()
+    assert canaries.found_in(reply.body) is None
+    if problem["code"] != "malformed-request":
+        assert reply.header("request-id") or entry["method"] == "RAW"
