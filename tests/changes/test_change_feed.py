@@ -111,7 +111,7 @@ async def test_who_has_missed_too_much_begins_anew(
 ) -> None:
     writer, listener = stores
     await listener.news.read()
-    monkeypatch.setattr(postgresql_feed if engine == "postgres" else sqlite_feed, "MOST_CHANGES", 5)
+    monkeypatch.setattr(postgresql_feed if engine == "postgres" else sqlite_feed, "MAX_CHANGES", 5)
     for number in range(6):
         await append(writer, version(1, key=named(number)))
     with pytest.raises(ChangeFeedReset):

@@ -38,7 +38,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[Watcher]:
         counted[one] += 1
         return can_see(one, about)
 
-    monkeypatch.setattr(Watcher, "hears_of", counting)
+    monkeypatch.setattr(Watcher, "can_see", counting)
     return counted
 
 

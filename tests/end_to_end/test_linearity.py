@@ -35,7 +35,7 @@ def test_a_history_as_it_should_be_has_no_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("planted", "final", "fault"),
+    ("planted", "final", "violation"),
     [
         ([read(1, 4.5, 5)], FINAL, "stale"),
         ([read(1, 3.5, 3.6, kind="fresh")], FINAL, "stale"),

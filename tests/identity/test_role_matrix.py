@@ -10,6 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from confide.server.api import ROUTES
+from confide.web.route import Target
 from support import canaries
 from support.canaries import canary
 from support.house import ADMIN, TYPE, House
@@ -33,43 +35,22 @@ class Row:
     on: str = "key"
 
 
+ON = {
+    Target.CONFIG: "key",
+    Target.INTEGRATION_TYPE: "type",
+    Target.STORE: "whole",
+    Target.VISIBLE: "list",
+    Target.SELF: "self",
+    Target.TOKEN: "token",
+    Target.PUBLIC: "open",
+}
+# The declarations of the routes: each cell of the matrix holds the service to what they say.
 ROWS = {
-    ("GET", "/config"): Row("viewer"),
-    ("POST", "/config"): Row("editor"),
-    ("PUT", "/config"): Row("editor"),
-    ("DELETE", "/config"): Row("editor"),
-    ("GET", "/config/versions"): Row("viewer"),
-    ("GET", "/config/versions/{version}"): Row("viewer"),
-    ("GET", "/config/diff"): Row("viewer"),
-    ("POST", "/config/rollback"): Row("editor"),
-    ("GET", "/configs"): Row("nobody", "list"),
-    ("GET", "/watch"): Row("viewer"),
-    ("GET", "/configs/export"): Row("nobody", "list"),
-    ("GET", "/config/usage"): Row("editor"),
-    ("POST", "/user"): Row("admin", "whole"),
-    ("GET", "/users"): Row("admin", "whole"),
-    ("GET", "/users/{login}"): Row("admin", "whole"),
-    ("PATCH", "/users/{login}"): Row("admin", "whole"),
-    ("DELETE", "/users/{login}"): Row("admin", "whole"),
-    ("PUT", "/users/me/password"): Row("nobody", "self"),
-    ("POST", "/login"): Row("nobody", "open"),
-    ("POST", "/logout"): Row("nobody", "self"),
-    ("GET", "/tokens"): Row("nobody", "self"),
-    ("POST", "/tokens"): Row("nobody", "self"),
-    ("DELETE", "/tokens/{token_id}"): Row("nobody", "token"),
-    ("DELETE", "/tenants/{tenant}"): Row("admin", "whole"),
-    ("GET", "/integration-types"): Row("nobody", "list"),
-    ("GET", "/integration-types/{name}"): Row("viewer", "type"),
-    ("PUT", "/integration-types/{name}"): Row("admin", "whole"),
-    ("DELETE", "/integration-types/{name}"): Row("admin", "whole"),
-    ("GET", "/integration-types/{name}/conformance"): Row("admin", "whole"),
-    ("GET", "/audit"): Row("admin", "whole"),
-    ("GET", "/audit/export"): Row("admin", "whole"),
-    ("GET", "/audit/checkpoints"): Row("admin", "whole"),
-    ("GET", "/audit/verify"): Row("admin", "whole"),
-    ("GET", "/health/live"): Row("nobody", "open"),
-    ("GET", "/health/ready"): Row("nobody", "open"),
-    ("GET", "/metrics"): Row("admin", "whole"),
+    (route.method, route.path): Row(
+        "nobody" if route.access.role is None else route.access.role.name.lower(), ON[route.access.target]
+    )
+    for route in ROUTES
+    if route.is_documented
 }
 # What one sees of a missing thing with enough of a role: there is nothing, or it is made.
 MAKES = {

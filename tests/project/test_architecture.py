@@ -61,7 +61,7 @@ def test_the_house_has_its_shape() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "fault"),
+    ("name", "text", "violation"),
     [
         ("long.py", '"""One."""\n' + "a = 1\n" * 400, "more than 400 lines"),
         ("utils.py", '"""One."""\n', "a room without a name"),
@@ -164,10 +164,10 @@ def test_no_statement_holds_a_value() -> None:
     allowed |= {"_ENTRY", "_RAW_ENTRY", "_NOT_LINKED"}
     allowed |= {"len", "args"}  # how many arguments there are: the number of a place
     found = set()
-    for path in (SOURCE / "storage").rglob("*.py"):
+    for path in (path for path in SOURCE.rglob("*.py") if "telemetry" not in path.parts):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr) and re.search(
-                r"SELECT|INSERT|UPDATE|DELETE|PRAGMA|LOCK", ast.unparse(node)
+                r"SELECT |INSERT |UPDATE |DELETE |PRAGMA |LOCK ", ast.unparse(node)
             ):
                 found |= {
                     name.id
@@ -188,7 +188,7 @@ def test_every_refusal_has_a_status_and_its_place_in_the_docs() -> None:
     assert text.count("\n| ") == len(kinds) + 2  # and the two lines of the head
 
 
-@pytest.mark.parametrize("room", ["api", "charts"])
+@pytest.mark.parametrize("room", ["web", "reports"])
 def test_vendored_files_are_what_was_vendored(room: str) -> None:
     folder = SOURCE / room / "vendor"
     sums = dict(reversed(line.split("  ")) for line in (folder / "SHA256SUMS").read_text().splitlines())

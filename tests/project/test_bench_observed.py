@@ -16,10 +16,10 @@ from confide.server.metrics import COUNTERS, GAUGES
 from confide.telemetry.metrics_page import HISTOGRAM, STEP_COUNTS, STEP_SECONDS
 
 ROOT = Path(__file__).parents[2]
-STORAGE = ROOT / "src" / "confide" / "storage"
-_STATEMENT = re.compile(r"\s*(?:/\*.*?\*/\s*)?(?:SELECT|INSERT|UPDATE|DELETE|WITH)\b(?! TIME)")
-# Rooms that send their own statements, of which the engines take note under other names.
-_OTHERS = {"postgres_engine.py", "postgres_steps.py", "sqlite_engine.py", "sqlite_writer.py", "migrations.py"}
+SOURCE = ROOT / "src" / "confide"
+_STATEMENT = re.compile(r"\s*(?:/\*.*?\*/\s*)?(?:SELECT|INSERT|UPDATE|DELETE|WITH)\b(?! TIME)(?=\s)")
+# Modules whose statements are recorded under other names, and sinks, which record nothing.
+_OTHERS = {"engine.py", "transaction.py", "writer.py", "schema.py", "files.py", "postgres_sink.py", "sqlite_sink.py"}
 
 
 def statements(path: Path) -> Iterator[tuple[int, str]]:
@@ -39,7 +39,7 @@ def statements(path: Path) -> Iterator[tuple[int, str]]:
 def unnamed(folder: Path) -> list[str]:
     return [
         f"{path.name}:{line}"
-        for path in sorted(folder.glob("*.py"))
+        for path in sorted(folder.rglob("*.py"))
         if path.name not in _OTHERS
         for line, text in statements(path)
         if operation_of(text) == UNNAMED
@@ -47,9 +47,9 @@ def unnamed(folder: Path) -> list[str]:
 
 
 def test_every_statement_says_its_name() -> None:
-    found = [operation_of(text) for path in STORAGE.glob("*.py") for _, text in statements(path)]
+    found = [operation_of(text) for path in SOURCE.rglob("*.py") for _, text in statements(path)]
     assert len(found) > 90
-    assert unnamed(STORAGE) == []
+    assert unnamed(SOURCE) == []
 
 
 def test_a_statement_without_a_name_is_found(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from confide.identity import model
 from confide.identity.hasher import Argon2Hasher
 from confide.identity.model import Grant, NewUser, Principal
 from confide.names import Key
-from confide.server.app import make_app
+from confide.server.application import Application
 from confide.server.preparation import prepare
 from confide.server.services import Services
 from confide.server.settings import Settings
@@ -115,7 +115,7 @@ def settings_for(data: Path, database: str | None, **more: Any) -> Settings:
 async def house_at(settings: Settings, *, setup_token: str = "") -> AsyncIterator[House]:
     await prepare(settings)
     async with parts_of(settings, setup_token=setup_token) as parts:
-        app = make_app(lambda: parts.services, version="test")
+        app = Application(lambda: parts.services, version="test")
         transport = httpx2.ASGITransport(app=app)
         client = httpx2.AsyncClient(transport=transport, base_url="http://localhost")
         async with client as http, listening(parts.services):

@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 
 from confide.reads.fast_path import ReadingProtocol
-from confide.server.app import make_app
+from confide.server.application import Application
 from support.house import House
 
 
@@ -19,7 +19,7 @@ from support.house import House
 async def served(house: House, *, http: Any = ReadingProtocol, keep_alive: int = 75) -> AsyncIterator[int]:
     """Serve a house on a free port of loopback, with our protocol class or another; yields the port."""
     config = uvicorn.Config(
-        make_app(lambda: house.services, version="test"),
+        Application(lambda: house.services, version="test"),
         host="127.0.0.1",
         port=0,
         http=http,

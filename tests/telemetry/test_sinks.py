@@ -148,7 +148,7 @@ def test_what_nobody_writes_any_more_is_removed_when_it_is_too_old(tmp_path: Pat
 
 
 def test_all_names_taken_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_sink, "MOST_WORKERS", 1)
+    monkeypatch.setattr(sqlite_sink, "MAX_WORKERS", 1)
     first, second = one("sqlite", tmp_path), one("sqlite", tmp_path)
     first.write(batch())
     with pytest.raises(OSError, match="1 processes"):

@@ -16,7 +16,7 @@ def test_every_assertion_of_the_catalogue_is_known_and_every_mended_entry_says_w
 
 
 def test_the_slow_reader_has_its_test() -> None:
-    assert APART in (Path(__file__).parent / "test_watch_slow.py").read_text()
+    assert APART in (Path(__file__).parents[1] / "changes" / "test_slow_watchers.py").read_text()
 
 
 def test_every_entry_of_the_group_resource_has_its_test() -> None:

@@ -11,13 +11,13 @@ from contextlib import ExitStack
 from typing import Any
 
 import before
+import service
 from load import Figures, get
 from results import ratios
 from running import memory_bytes
 from seeds import Seeded, key
 from track import Track
 
-import service
 from confide.database.engine import Many, Transaction
 from confide.database.log import AUDIT, audit_values
 from confide.server.wiring import parts_of

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import service
 from load import get
 from many import KEYS, asked_reads, asked_saves
 from results import ratios
@@ -23,7 +24,6 @@ from running import cpu_seconds, free_port, running
 from seeds import Seeded
 from track import Track
 
-import service
 from confide.client import Client
 from confide.loadtest.plans import Plan, Stage
 from confide.loadtest.results import Result

@@ -8,6 +8,7 @@ import time
 from contextlib import ExitStack
 
 import peers
+import service
 import stores
 from load import Figures, measure, post
 from many import Crowd
@@ -16,7 +17,6 @@ from results import percentile, ratios
 from running import memory_bytes
 from seeds import CONFIGURATION, Seeded, key
 
-import service
 from support.postgres import PostgresServer, binaries
 
 KEYS = 5_000

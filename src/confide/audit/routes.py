@@ -1,148 +1,247 @@
-"""`/audit`: who did what, and proof that nothing of it was altered."""
+"""HTTP routes of the audit log."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
-from fastapi import APIRouter, Query
-from starlette.responses import PlainTextResponse
+from pydantic import BaseModel, Field
 
 from confide.audit import chain
 from confide.audit.model import AuditFilter, ListedEntry
-from confide.audit.shapes import AuditList, CheckpointList, ProofShape
-from confide.audit.verification import Proof
-from confide.configs.routes import limit_of
-from confide.errors import InvalidCursor
-from confide.identity import logins, model
+from confide.changes.model import Position
 from confide.identity.errors import InvalidLogin
-from confide.web import timestamps
+from confide.identity.logins import login as read_login
+from confide.identity.model import scope
+from confide.strict_json import Json
 from confide.web.errors import MalformedParameter
-from confide.web.request import Call
-from confide.web.response import Answer, json_answer
-from confide.web.router import Asked, StrictRoute, number
-from confide.web.sse import EventStream, event
+from confide.web.parameters import (
+    LIMIT,
+    NUMBER_CURSOR,
+    TENANT_PATTERN,
+    TYPE_PATTERN,
+    format_time,
+    parse_cursor_number,
+    time,
+)
+from confide.web.request import Request
+from confide.web.response import Reply, Response, json_response
+from confide.web.route import ADMIN, Parameter, Returns, Route
+from confide.web.sse import EventStream, format_event
 
+if TYPE_CHECKING:
+    from confide.audit.verification import AuditLog, Proof
 
-class JsonLinesResponse(PlainTextResponse):
-    """For the document: one JSON object a line."""
-
-    media_type = "application/jsonl"
-
-
-router = APIRouter(route_class=StrictRoute, tags=["audit"])
-LINES = b"application/jsonl"
+JSON_LINES = "application/jsonl"
 _ACTION = re.compile(r"[a-z]+(?: [a-z]+){0,3}")
 
-After = Annotated[str | None, Query(description="A number; the entries after it.")]
-Pattern = Annotated[str | None, Query(description="A name, `prefix*` or `*`.")]
-Limit = Annotated[str | None, Query(description="1 to 1,000; 100 if left out.")]
+
+class AuditEntryShape(BaseModel):
+    """One audit entry."""
+
+    number: int = Field(description="Its place in the hash chain.")
+    at: str
+    action: str = Field(examples=["save"])
+    outcome: str = Field(examples=["updated"])
+    actor: str | None = Field(description="The login of the user, if the user still exists.")
+    actor_id: int | None
+    token_id: int | None
+    address: str | None
+    request_id: str | None
+    tenant: str | None
+    integration_type: str | None
+    version: int | None
+    subject: str | None
+    position: str | None = Field(description="The position of the change that the entry belongs to.")
 
 
-@router.get("/audit", response_model=AuditList, summary="Who did what")
-async def page(
-    call: Asked,
-    *,
-    tenant: Pattern = None,
-    integration_type: Pattern = None,
-    actor: Annotated[str | None, Query(description="A login.")] = None,
-    action: Annotated[str | None, Query(description="An exact action: `save`, `login`, `reveal` …")] = None,
-    since: Annotated[str | None, Query(alias="from", description="RFC 3339, with the zone.")] = None,
-    until: Annotated[str | None, Query(alias="to", description="RFC 3339, exclusive.")] = None,
-    after: Annotated[str | None, Query(description="The `next` of the page before.")] = None,
-    limit: Limit = None,
-) -> Answer:
-    """Entries, the newest first, within a second of what they tell; never a value. Admins only."""
-    by = await call.principal()
-    most, before = limit_of(limit), None if after is None else _number(after)
-    scope = None
-    if tenant is not None or integration_type is not None:
-        scope = model.scope(tenant or "*", integration_type or "*")
-    bounds = timestamps.read("from", since), timestamps.read("to", until)
-    if action is not None and not _ACTION.fullmatch(action):
-        raise MalformedParameter("The parameter action is a word or two in lower case, such as save.")
+class AuditList(BaseModel):
+    """One page of audit entries."""
+
+    entries: list[AuditEntryShape]
+    next: str | None = Field(description="Pass it as `after` to get the next page. Null on the last page.")
+
+
+class CheckpointShape(BaseModel):
+    """A signed state of the hash chain."""
+
+    checkpoint: int = Field(description="The number of entries that it covers.")
+    link: str
+    at: int = Field(description="Microseconds since 1970.")
+    public_key: str
+    signature: str = Field(description="Ed25519 (RFC 8032), hexadecimal.")
+
+
+class CheckpointList(BaseModel):
+    """One page of checkpoints."""
+
+    public_key: str
+    checkpoints: list[CheckpointShape]
+    next: str | None
+
+
+class ChainBreakShape(BaseModel):
+    """The first altered entry."""
+
+    number: int
+    why: str
+
+
+class ProofShape(BaseModel):
+    """The result of verifying the hash chain, with the first altered entry."""
+
+    checked: int
+    ok: bool
+    first_bad: ChainBreakShape | None
+    unlinked: int = Field(description="Entries older than a minute that are not in the chain: added outside Confide.")
+    next: str | None
+
+
+class AuditRoutes:
+    """Handlers of the audit log."""
+
+    def __init__(self, audit_log: AuditLog, *, format_position: Callable[[Position], str]) -> None:
+        self._audit_log = audit_log
+        self._format_position = format_position
+
+    async def list_entries(self, request: Request) -> Response:
+        limit, before = LIMIT.read(request), _BEFORE.read(request)
+        tenant, integration_type = TENANT_PATTERN.read(request), TYPE_PATTERN.read(request)
+        pattern = None
+        if tenant is not None or integration_type is not None:
+            pattern = scope(tenant or "*", integration_type or "*")
+        wanted = AuditFilter(pattern, None, _ACTION_NAME.read(request), _FROM.read(request), _TO.read(request))
+        found = await self._audit_log.page(
+            wanted, login=_ACTOR.read(request), by=request.principal, before=before, limit=limit + 1
+        )
+        shown = found[:limit]
+        following = str(shown[-1].number) if len(found) > limit else None
+        return json_response({"entries": [self._entry_json(entry) for entry in shown], "next": following})
+
+    async def export(self, request: Request) -> Response:
+        after, limit = NUMBER_CURSOR.read(request), LIMIT.read(request)
+        found = await self._audit_log.exported(by=request.principal, after=after, limit=limit)
+        lines = b"".join(chain.write_line(entry) + b"\n" for entry in found)
+        return Response(lines, content_type=JSON_LINES.encode())
+
+    async def list_checkpoints(self, request: Request) -> Response:
+        after, limit = NUMBER_CURSOR.read(request), LIMIT.read(request)
+        found = await self._audit_log.checkpoints(by=request.principal, after=after, limit=limit + 1)
+        shown = found[:limit]
+        following = str(shown[-1].number) if len(found) > limit else None
+        key = self._audit_log.public_key.hex()
+        checkpoints = [chain.checkpoint_json(checkpoint) for checkpoint in shown]
+        return json_response({"public_key": key, "checkpoints": checkpoints, "next": following})
+
+    async def verify(self, request: Request) -> Reply:
+        if request.accepts_events():
+            await self._audit_log.require_audit_reader(request.principal)
+            return EventStream(request, self._verify_all(request))
+        after = NUMBER_CURSOR.read(request)
+        return json_response(_proof_json(await self._audit_log.verify(by=request.principal, after=after)))
+
+    async def _verify_all(self, request: Request) -> AsyncIterator[bytes]:
+        request.begin_stream()
+        async for proof in self._audit_log.verified():
+            yield format_event("progress" if proof.after is not None else "result", _proof_json(proof))
+
+    def _entry_json(self, listed: ListedEntry) -> Json:
+        entry = listed.entry
+        return {
+            "number": listed.number,
+            "at": format_time(entry.at),
+            "action": entry.action,
+            "outcome": entry.outcome,
+            "actor": listed.login,
+            "actor_id": entry.actor,
+            "token_id": entry.token_id,
+            "address": entry.address,
+            "request_id": entry.request_id,
+            "tenant": entry.key.tenant if entry.key else None,
+            "integration_type": entry.key.integration_type if entry.key else None,
+            "version": entry.version,
+            "subject": entry.subject,
+            "position": None if listed.position is None else self._format_position(listed.position),
+        }
+
+
+def _proof_json(proof: Proof) -> Json:
+    return {
+        "checked": proof.checked,
+        "ok": proof.bad is None and not proof.unlinked,
+        "first_bad": None if proof.bad is None else {"number": proof.bad.number, "why": proof.bad.why},
+        "unlinked": proof.unlinked,
+        "next": None if proof.after is None else str(proof.after),
+    }
+
+
+def _parse_action(value: str) -> str | None:
+    if not _ACTION.fullmatch(value):
+        raise MalformedParameter("Write the parameter action as one to four words in lower case, such as save.")
+    return value
+
+
+def _parse_actor(value: str) -> str | None:
     try:
-        who = None if actor is None else logins.login(actor)
+        return read_login(value)
     except InvalidLogin:
-        raise MalformedParameter("The parameter actor is a login.") from None
-    wanted = AuditFilter(scope, None, action, *bounds)
-    lines = await call.services.audit.page(wanted, login=who, by=by, before=before, limit=most + 1)
-    shown = lines[:most]
-    more = str(shown[-1].number) if len(lines) > most else None
-    return json_answer({"entries": [_line(call, line) for line in shown], "next": more})
+        raise MalformedParameter("The parameter actor must be a login.") from None
 
 
-@router.get("/audit/export", response_class=JsonLinesResponse, summary="Entries as they are chained")
-async def export(call: Asked, after: After = None, limit: Limit = None) -> Answer:
-    """JSON lines of entries, the oldest first, each with its link and MAC; none at the end. Admins only."""
-    by = await call.principal()
-    found = await call.services.audit.exported(by=by, after=_number(after or "0"), limit=limit_of(limit))
-    return Answer(b"".join(chain.write_line(one) + b"\n" for one in found), content_type=LINES)
+_ACTOR = Parameter("actor", "A login.", _parse_actor, None)
+_ACTION_NAME = Parameter("action", "An exact action, such as `save`, `login` or `reveal`.", _parse_action, None)
+_FROM = time("from", "RFC 3339 with a zone, inclusive.")
+_TO = time("to", "RFC 3339 with a zone, exclusive.")
+_BEFORE: Parameter[int | None] = Parameter("after", "The `next` value of the previous page.", parse_cursor_number, None)
+_TAG = "audit"
 
-
-@router.get("/audit/checkpoints", response_model=CheckpointList, summary="Signed states of the chain")
-async def checkpoints(call: Asked, after: After = None, limit: Limit = None) -> Answer:
-    """What was signed so far, and the key that it can be checked with; the first page signs. Admins only."""
-    by = await call.principal()
-    most = limit_of(limit)
-    found = await call.services.audit.checkpoints(by=by, after=_number(after or "0"), limit=most + 1)
-    shown, key = found[:most], call.services.audit.public_key.hex()
-    more = str(shown[-1].number) if len(found) > most else None
-    return json_answer({"public_key": key, "checkpoints": [chain.checkpoint_json(one) for one in shown], "next": more})
-
-
-@router.get("/audit/verify", response_model=ProofShape, summary="Prove that nothing was altered")
-async def verify(call: Asked, after: After = None) -> Answer | EventStream:
-    """Check links, MACs and checkpoints of as many entries as can be in a second; `next` goes on. Admins only.
-
-    With `Accept: text/event-stream` all of them: events `progress`, then one `result`.
-    """
-    by = await call.principal()
-    if call.accepts_events():
-        await call.services.audit.require_audit_reader(by)
-        return EventStream(_events(call))
-    return json_answer(_proof(await call.services.audit.verify(by=by, after=_number(after or "0"))))
-
-
-async def _events(call: Call) -> AsyncIterator[bytes]:
-    call.take_time()
-    async for found in call.services.audit.verified():
-        yield event("progress" if found.after is not None else "result", _proof(found))
-
-
-def _proof(found: Proof) -> dict[str, Any]:
-    return {
-        "checked": found.checked,
-        "ok": found.bad is None and not found.unlinked,
-        "first_bad": None if found.bad is None else {"number": found.bad.number, "why": found.bad.why},
-        "unlinked": found.unlinked,
-        "next": None if found.after is None else str(found.after),
-    }
-
-
-def _line(call: Call, line: ListedEntry) -> dict[str, Any]:
-    entry = line.entry
-    return {
-        "number": line.number,
-        "at": timestamps.written(entry.at),
-        "action": entry.action,
-        "outcome": entry.outcome,
-        "actor": line.login,
-        "actor_id": entry.actor,
-        "token_id": entry.token_id,
-        "address": entry.address,
-        "request_id": entry.request_id,
-        "tenant": entry.key.tenant if entry.key else None,
-        "integration_type": entry.key.integration_type if entry.key else None,
-        "version": entry.version,
-        "subject": entry.subject,
-        "position": None if line.position is None else call.services.position(line.position),
-    }
-
-
-def _number(text: str) -> int:
-    found = 0 if text == "0" else number(text)
-    if found is None:
-        raise InvalidCursor
-    return found
+ROUTES: tuple[Route[AuditRoutes], ...] = (
+    Route(
+        "GET",
+        "/audit",
+        AuditRoutes.list_entries,
+        access=ADMIN,
+        tag=_TAG,
+        summary="List audit entries",
+        description="List entries, the newest first. An entry appears within a second. Entries never hold a value.",
+        query=(TENANT_PATTERN, TYPE_PATTERN, _ACTOR, _ACTION_NAME, _FROM, _TO, _BEFORE, LIMIT),
+        returns=Returns((AuditList,)),
+    ),
+    Route(
+        "GET",
+        "/audit/export",
+        AuditRoutes.export,
+        access=ADMIN,
+        tag=_TAG,
+        summary="Export chained audit entries",
+        description="Export entries as JSON lines, the oldest first, each with its link and MAC. The response is"
+        " empty at"
+        " the end of the chain.",
+        query=(NUMBER_CURSOR, LIMIT),
+        returns=Returns(media_types=((JSON_LINES, None),)),
+    ),
+    Route(
+        "GET",
+        "/audit/checkpoints",
+        AuditRoutes.list_checkpoints,
+        access=ADMIN,
+        tag=_TAG,
+        summary="List signed checkpoints of the chain",
+        query=(NUMBER_CURSOR, LIMIT),
+        returns=Returns((CheckpointList,)),
+    ),
+    Route(
+        "GET",
+        "/audit/verify",
+        AuditRoutes.verify,
+        access=ADMIN,
+        tag=_TAG,
+        summary="Verify the audit chain",
+        description="Check links, MACs and checkpoints of as many entries as one second allows; `next`"
+        " continues.\n\nWith"
+        " `Accept: text/event-stream`, check all entries: `progress` events, then one `result` event.",
+        query=(NUMBER_CURSOR,),
+        returns=Returns((ProofShape,)),
+    ),
+)

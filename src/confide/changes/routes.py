@@ -1,4 +1,4 @@
-"""`/watch`: changes as they happen, as server-sent events or by asking again and again."""
+"""HTTP routes of watching changes: server-sent events, or long polling."""
 
 from __future__ import annotations
 
@@ -7,39 +7,62 @@ import contextvars
 import logging
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
-from starlette.types import Send
+from pydantic import BaseModel, Field
 
 from confide.changes.model import Change, Position
-from confide.changes.watchers import Watcher, WatchEvent
 from confide.clock import boottime
-from confide.configs.routes import ADDRESS
 from confide.errors import Busy, DatabaseUnavailable, ServiceError
-from confide.identity import model, token_format
+from confide.identity import token_format
 from confide.identity.errors import InvalidToken
+from confide.identity.model import scope
+from confide.strict_json import Json
+from confide.web.asgi import Send
 from confide.web.errors import MalformedParameter
-from confide.web.request import Call
-from confide.web.response import Answer, json_answer
-from confide.web.sse import HEADERS, event
+from confide.web.parameters import TENANT_PATTERN, TYPE_PATTERN
+from confide.web.request import Request
+from confide.web.response import Reply, Response, json_response
+from confide.web.route import VIEWER, Header, Parameter, Returns, Route, text
+from confide.web.sse import EVENT_STREAM, HEADERS, format_event
 
-# Who takes nothing for so long is let go, and goes on later from where they were.
+if TYPE_CHECKING:
+    from confide.changes.watch import WatchHub
+    from confide.changes.watchers import Watcher, WatchEvent
+
+# A client that takes no data for this long is disconnected. It resumes from its last position.
 SLOW_SECONDS = 10.0
 MAX_WAIT_SECONDS = 60
-# How soon the store is asked again.
-AGAIN_SECONDS = 0.3
+RETRY_SECONDS = 0.3
 
 _log = logging.getLogger("confide")
 _WAIT = re.compile(r"[0-9]{1,2}")
 
 
-def written(change: Change, *, position: Callable[[Position], str]) -> bytes:
-    """A change as an event, the same bytes for everybody who may hear of it."""
-    place = position(change.position)
-    return event(change.kind, told_of(change, place), id_=place)
+class ChangeShape(BaseModel):
+    """One change."""
+
+    event: Literal["saved", "retired", "type-changed"]
+    tenant: str | None = Field(description="Null for a change of an integration type.")
+    integration_type: str
+    version: int
+    position: str
 
 
-def told_of(change: Change, place: str) -> dict[str, Any]:
+class ChangeList(BaseModel):
+    """Changes since a position."""
+
+    events: list[ChangeShape]
+    position: str = Field(description="Pass it as `after` to continue.")
+
+
+def format_change(change: Change, *, format_position: Callable[[Position], str]) -> bytes:
+    """Format a change as an event. All watchers that may see it get the same bytes."""
+    place = format_position(change.position)
+    return format_event(change.kind, change_json(change, place), id_=place)
+
+
+def change_json(change: Change, place: str) -> Json:
     return {
         "tenant": change.tenant,
         "integration_type": change.integration_type,
@@ -48,145 +71,153 @@ def told_of(change: Change, place: str) -> dict[str, Any]:
     }
 
 
-async def watch(call: Call) -> Answer | WatchStream:
-    """Begin a stream, or with `wait` answer once there is something to tell."""
-    token_hash = token_format.token_hash(call.token())
-    if token_hash is None:
-        raise InvalidToken
-    call.require_no_body()
-    asked = call.parameters(known=(*ADDRESS, "after", "wait"))
-    scope = model.scope(asked.get("tenant", "*"), asked.get("integration_type", "*"))
-    wait = _wait(asked.get("wait"))
-    begun = call.header(b"last-event-id") or asked.get("after")
-    after = None if begun is None else call.services.position_of(begun)
-    call.take_time()
-    watching = call.services.watching
-    watcher = await watching.join(token_hash, scope, after=after)
-    call.who = watcher.checked.principal
-    if wait is None:
-        return WatchStream(call, watcher)
-    try:
-        return await _waited(call, watcher, until=boottime() + wait)
-    finally:
-        watching.leave(watcher)
+class WatchRoutes:
+    """Handlers of watching changes."""
+
+    def __init__(
+        self, hub: WatchHub, *, format_position: Callable[[Position], str], parse_position: Callable[[str], Position]
+    ) -> None:
+        self._hub = hub
+        self._format_position = format_position
+        self._parse_position = parse_position
+
+    async def watch(self, request: Request) -> Reply:
+        """Start a stream or, with `wait`, respond as soon as there are changes."""
+        pattern = scope(TENANT_PATTERN.read(request) or "*", TYPE_PATTERN.read(request) or "*")
+        wait = _WAIT_SECONDS.read(request)
+        start = request.header(b"last-event-id") or _AFTER.read(request)
+        after = None if start is None else self._parse_position(start)
+        token_hash = token_format.token_hash(request.token())
+        if token_hash is None:
+            raise InvalidToken
+        request.begin_stream()
+        watcher = await self._hub.join(token_hash, pattern, after=after)
+        if wait is None:
+            return WatchStream(request, watcher, hub=self._hub, format_position=self._format_position)
+        try:
+            return await self._poll(watcher, until=boottime() + wait)
+        finally:
+            self._hub.leave(watcher)
+
+    async def _poll(self, watcher: Watcher, *, until: float) -> Response:
+        woken = asyncio.Event()
+        watcher.poke = lambda **_: woken.set()
+        found: list[WatchEvent] = []
+        while not found and watcher.is_over is None:
+            woken.clear()
+            found, position = await self._hub.next_for(watcher)
+            if found or position != watcher.position:
+                watcher.position = position
+                continue
+            watcher.is_live = self._hub.is_up_to_date(watcher)
+            if not await _is_woken_before(woken, until):
+                break
+        if isinstance(watcher.is_over, ServiceError):
+            raise watcher.is_over
+        if not found:
+            self._hub.settle(watcher)
+        events = [
+            {"event": one.change.kind, **change_json(one.change, self._format_position(one.position))} for one in found
+        ]
+        return json_response({"events": events, "position": self._format_position(watcher.position)})
 
 
-async def _waited(call: Call, watcher: Watcher, *, until: float) -> Answer:
-    poked = asyncio.Event()
-    watcher.poke = lambda **_: poked.set()
-    watching, place = call.services.watching, call.services.position
-    found: list[WatchEvent] = []
-    while not found and watcher.is_over is None:
-        poked.clear()
-        found, position = await watching.next_for(watcher)
-        if found or position != watcher.position:
-            watcher.position = position
-            continue
-        watcher.is_live = watching.is_up_to_date(watcher)
-        if not await _poked_before(poked, until):
-            break
-    if isinstance(watcher.is_over, ServiceError):
-        raise watcher.is_over
-    if not found:
-        watching.settle(watcher)
-    events = [{"event": told.change.kind, **told_of(told.change, place(told.position))} for told in found]
-    return json_answer({"events": events, "position": place(watcher.position)})
-
-
-async def _poked_before(poked: asyncio.Event, until: float) -> bool:
+async def _is_woken_before(woken: asyncio.Event, until: float) -> bool:
     try:
         async with asyncio.timeout(max(0, until - boottime())):
-            await poked.wait()
+            await woken.wait()
     except TimeoutError:
         return False
     return True
 
 
 class WatchStream:
-    """One stream. A task waits for the caller to leave; a second one lives only while there is something to send."""
+    """One stream. One task waits for the client to disconnect; another exists only while there is something to send."""
 
     __slots__ = (
         "_abort",
         "_context",
-        "_is_beat_due",
-        "_is_poked",
-        "_place",
-        "_pump",
+        "_format_position",
+        "_hub",
+        "_is_heartbeat_due",
+        "_is_woken",
         "_receive",
         "_send",
+        "_sender",
         "_watcher",
-        "_watching",
     )
 
-    def __init__(self, call: Call, watcher: Watcher) -> None:
-        self._watching = call.services.watching
-        self._place = call.services.position
-        self._receive = call.receive
-        self._abort: Callable[[], None] | None = call.scope.get("confide.abort")
+    def __init__(
+        self, request: Request, watcher: Watcher, *, hub: WatchHub, format_position: Callable[[Position], str]
+    ) -> None:
+        self._hub = hub
+        self._format_position = format_position
+        self._receive = request.receive
+        self._abort: Callable[[], None] | None = request.scope.get("confide.abort")
         self._watcher = watcher
-        self._send: Any = None
+        self._send: Send
         self._context: contextvars.Context | None = None
-        self._pump: asyncio.Task[None] | None = None
-        self._is_poked = self._is_beat_due = False
+        self._sender: asyncio.Task[None] | None = None
+        self._is_woken = self._is_heartbeat_due = False
 
     async def send(self, send: Send) -> None:
-        """Send events until the caller leaves, the token or its grants end, or this process does."""
+        """Send events until the client disconnects, the token or its grants end, or the process drains."""
         self._send, self._context = send, contextvars.copy_context()
         try:
             await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
-            place = self._place(self._watcher.position)
-            await self._write(event("ready", {"position": place}, id_=place))
-            self._watcher.poke = self._poke
-            self._poke()
+            place = self._format_position(self._watcher.position)
+            await self._write(format_event("ready", {"position": place}, id_=place))
+            self._watcher.poke = self._wake
+            self._wake()
             while (await self._receive())["type"] != "http.disconnect":
                 pass
         finally:
-            self._watching.leave(self._watcher)
-            if self._pump is not None:
-                self._pump.cancel()
+            self._hub.leave(self._watcher)
+            if self._sender is not None:
+                self._sender.cancel()
 
-    def _poke(self, *, is_beat: bool = False) -> None:
-        self._is_beat_due |= is_beat
-        self._is_poked = True
-        if self._pump is None:
-            # Whoever pokes: what is done is done for this request.
-            self._pump = asyncio.get_running_loop().create_task(self._tell_all(), context=self._context)
+    def _wake(self, *, is_beat: bool = False) -> None:
+        self._is_heartbeat_due |= is_beat
+        self._is_woken = True
+        if self._sender is None:
+            # The context of this request, whichever task wakes it.
+            self._sender = asyncio.get_running_loop().create_task(self._send_all(), context=self._context)
 
-    async def _tell_all(self) -> None:
+    async def _send_all(self) -> None:
         try:
-            while self._is_poked:
-                self._is_poked = False
+            while self._is_woken:
+                self._is_woken = False
                 try:
-                    await self._tell()
+                    await self._send_available()
                 except (DatabaseUnavailable, Busy):
-                    await asyncio.sleep(AGAIN_SECONDS)
-                    self._is_poked = True
-        except Exception as error:  # noqa: BLE001 - the last resort: who is cut off comes again
+                    await asyncio.sleep(RETRY_SECONDS)
+                    self._is_woken = True
+        except Exception as error:  # noqa: BLE001 - last resort: the client reconnects
             if not isinstance(error, TimeoutError):
-                _log.exception("a bug, met while telling a watcher")
+                _log.exception("watch_stream_failed")
             if self._abort is not None:
                 self._abort()
         finally:
-            self._pump = None
+            self._sender = None
 
-    async def _tell(self) -> None:
-        """Tell everything there is; the position moves once it is sent, never before."""
+    async def _send_available(self) -> None:
+        """Send all available events. The position advances after the send, never before."""
         watcher = self._watcher
         while watcher.is_over is None:
-            found, position = await self._watching.next_for(watcher)
+            found, position = await self._hub.next_for(watcher)
             if found:
-                await self._write(b"".join([told.written for told in found]))
+                await self._write(b"".join([event.written for event in found]))
             elif position == watcher.position:
                 break
             watcher.position = position
-        place = self._place(watcher.position)
+        place = self._format_position(watcher.position)
         if watcher.is_over is not None:
-            await self._write(_last_words(watcher.is_over, place))
+            await self._write(_final_event(watcher.is_over, place))
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        watcher.is_live = self._watching.is_up_to_date(watcher)
-        if self._is_beat_due:
-            self._is_beat_due = False
+        watcher.is_live = self._hub.is_up_to_date(watcher)
+        if self._is_heartbeat_due:
+            self._is_heartbeat_due = False
             await self._write(b"id: %b\n\n" % place.encode())
 
     async def _write(self, data: bytes) -> None:
@@ -194,15 +225,38 @@ class WatchStream:
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
 
-def _last_words(why: Exception, place: str) -> bytes:
+def _final_event(why: Exception, place: str) -> bytes:
     if isinstance(why, ServiceError):
-        return event("refused", {"code": why.code})
-    return event("bye", {"position": place}, id_=place)
+        return format_event("refused", {"code": why.code})
+    return format_event("bye", {"position": place}, id_=place)
 
 
-def _wait(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not _WAIT.fullmatch(text) or int(text) > MAX_WAIT_SECONDS:
-        raise MalformedParameter(f"The parameter wait is a number of seconds from 0 to {MAX_WAIT_SECONDS}.")
-    return int(text)
+def _parse_wait(value: str) -> int | None:
+    if not _WAIT.fullmatch(value) or int(value) > MAX_WAIT_SECONDS:
+        raise MalformedParameter(f"The parameter wait must be a number of seconds from 0 to {MAX_WAIT_SECONDS}.")
+    return int(value)
+
+
+_AFTER = text("after", "A position. `0` is the start of the log.")
+_WAIT_SECONDS = Parameter(
+    "wait", "Seconds, 0 to 60: long polling. One response as soon as there are changes.", _parse_wait, None
+)
+
+ROUTES: tuple[Route[WatchRoutes], ...] = (
+    Route(
+        "GET",
+        "/watch",
+        WatchRoutes.watch,
+        access=VIEWER,
+        tag="configs",
+        summary="Watch changes",
+        description="Server-sent events: `id` is the position, `event` the kind of change, `data` the changed config,"
+        " never its body. Each change is sent once, in order. Resume with `Last-Event-ID` or `after`; without them the"
+        " stream starts now. An `id` alone every 15 seconds shows that the stream is alive. `bye` means that this"
+        " process"
+        " is ending, `refused` that the token is no longer valid.",
+        query=(TENANT_PATTERN, TYPE_PATTERN, _AFTER, _WAIT_SECONDS),
+        headers=(Header("Last-Event-ID", "The last received position. It takes precedence over `after`."),),
+        returns=Returns(media_types=((EVENT_STREAM, None), (Returns.JSON, ChangeList)), description="Events"),
+    ),
+)

@@ -81,9 +81,9 @@ async def _restore(settings: Settings, file: Path) -> int:
     from confide.crypto.errors import MasterKeyMissing  # noqa: PLC0415 - as above
     from confide.database import backup as archives  # noqa: PLC0415 - as above
     from confide.server.preparation import (  # noqa: PLC0415 - as above
-        keys_of,  # noqa: PLC0415 - help must not load a server
-        ring_of,  # noqa: PLC0415 - help must not load a server
-        store_of,  # noqa: PLC0415 - help must not load a server
+        keys_of,
+        ring_of,
+        store_of,
     )
 
     count = await asyncio.to_thread(archives.check, file)

@@ -1,213 +1,422 @@
-"""`/config` and `/configs`: the routes that carry the load, written against ASGI itself."""
+"""HTTP routes of configs: saving, history, listing and export."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal
 
 from confide import names, preconditions
-from confide.configs import model as configs
-from confide.configs.errors import IdempotencyKeyInvalid
+from confide.changes.model import Position
+from confide.configs import model
+from confide.configs.errors import ConfirmWrong, IdempotencyKeyInvalid
 from confide.configs.export import BrokenLine, ExportedConfig
-from confide.configs.model import ConfigDraft, ConfigFilter, ConfigSummary, Deletion, SavedVersion, SavePreview
+from confide.configs.history import NOTHING
+from confide.configs.model import (
+    ConfigDraft,
+    ConfigFilter,
+    ConfigSummary,
+    Deletion,
+    Rollback,
+    SavedVersion,
+    SavePreview,
+    VersionSummary,
+)
 from confide.configs.save import Retry
-from confide.errors import InvalidCursor, InvalidName, UnknownMember, Violation
-from confide.identity import model as grants
-from confide.identity import token_format
-from confide.identity.errors import InvalidToken
-from confide.names import Key
-from confide.reads.request import floor_of
-from confide.reads.response import ConfigResponse, answer_of
-from confide.web import timestamps
+from confide.configs.shapes import (
+    ConfigBody,
+    ConfigDiff,
+    ConfigExport,
+    ConfigList,
+    ConfigSaved,
+    PreviewShape,
+    RollbackBody,
+    TenantDestroyed,
+    VersionList,
+    VersionShape,
+)
+from confide.errors import InvalidCursor, NotFound, Violation
+from confide.identity.model import Scope, scope
+from confide.strict_json import Json
 from confide.web.errors import MalformedParameter
-from confide.web.request import Call
-from confide.web.response import Answer, json_answer
+from confide.web.parameters import (
+    DRY_RUN,
+    INTEGRATION_TYPE,
+    KEY_CURSOR,
+    LIMIT,
+    TENANT,
+    TENANT_PATTERN,
+    TYPE_PATTERN,
+    format_key_cursor,
+    format_time,
+    parse_number,
+    time,
+)
+from confide.web.request import Request
+from confide.web.response import Response, json_response
+from confide.web.route import ADMIN, EDITOR, VIEWER, VISIBLE, Header, Parameter, Returns, Route, choice, required
 
-ADDRESS = ("tenant", "integration_type")
-MEMBERS = frozenset({"tenant", "integration_type", "configuration", "note"})
-MAX_LISTED = 1_000
-DEFAULT_LISTED = 100
+if TYPE_CHECKING:
+    from confide.configs.export import ConfigExporter
+    from confide.configs.history import History
+    from confide.configs.save import ConfigWriter
+    from confide.configs.tenants import Tenants
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_LIMIT = re.compile(r"[1-9][0-9]{0,3}")
 
 
-async def read(call: Call) -> Answer | ConfigResponse:
-    """Read a config for whoever asks in another way than plainly: the door has answered the plain reads."""
-    token_hash = token_format.token_hash(call.token())
-    if token_hash is None:
-        raise InvalidToken
-    by, is_away = await call.services.reading.who(token_hash)
-    call.who = by
-    call.require_no_body()
-    asked = call.parameters(needed=ADDRESS, known=("defaults",))
-    key = names.key(asked["tenant"], asked["integration_type"])
-    is_bare = not switch(asked, "defaults", otherwise="on", words=("on", "off"))
-    known, match = call.listed(b"if-none-match"), call.listed(b"if-match")
-    condition = preconditions.condition(match, None)
-    if known is not None:
-        preconditions.tags(known)
-    floor = floor_of(call.listed(b"cache-control"), call.header(b"config-min-version"))
-    found = await call.services.reading.read(key, by=by, floor=floor, is_bare=is_bare, is_away=is_away)
-    condition.require(found.answer.version)
-    return answer_of(found, known)
+class ConfigRoutes:
+    """Handlers of configs."""
 
+    def __init__(
+        self,
+        writer: ConfigWriter,
+        history: History,
+        exporter: ConfigExporter,
+        tenants: Tenants,
+        *,
+        format_position: Callable[[Position], str],
+    ) -> None:
+        self._writer = writer
+        self._history = history
+        self._exporter = exporter
+        self._tenants = tenants
+        self._format_position = format_position
 
-async def merge(call: Call) -> Answer:
-    return await _save(call, how="merge")
+    async def merge(self, request: Request) -> Response:
+        return await self._save(request, how="merge")
 
+    async def replace(self, request: Request) -> Response:
+        return await self._save(request, how="replace")
 
-async def replace(call: Call) -> Answer:
-    return await _save(call, how="replace")
+    async def _save(self, request: Request, *, how: Literal["merge", "replace"]) -> Response:
+        body = request.body_as(ConfigBody)
+        is_dry_run = DRY_RUN.read(request)
+        key = names.key(body.tenant, body.integration_type)
+        condition = read_condition(request)
+        draft = ConfigDraft(key, body.configuration, how, model.note(body.note))
+        if is_dry_run:
+            return preview_response(await self._writer.try_out(draft, by=request.principal, condition=condition))
+        retry = read_retry(request, content=await request.body())
+        saved = await self._writer.save(draft, by=request.principal, condition=condition, retry=retry)
+        return saved_response(saved)
 
+    async def delete(self, request: Request) -> Response:
+        key = names.key(TENANT.read(request), INTEGRATION_TYPE.read(request))
+        deletion = Deletion(key, _NOTE.read(request))
+        condition = read_condition(request)
+        retry = read_retry(request, content=request.scope["query_string"])
+        saved = await self._writer.retire(deletion, by=request.principal, condition=condition, retry=retry)
+        return saved_response(saved)
 
-async def retire(call: Call) -> Answer:
-    by = await call.principal()
-    call.require_no_body()
-    asked = call.parameters(needed=ADDRESS, known=("note",))
-    retirement = Deletion(names.key(asked["tenant"], asked["integration_type"]), configs.note(asked.get("note")))
-    condition = preconditions.condition(call.listed(b"if-match"), call.listed(b"if-none-match"))
-    retry = retry_of(call, content=call.scope["query_string"])
-    return saved_answer(await call.services.configs.retire(retirement, by=by, condition=condition, retry=retry))
+    async def roll_back(self, request: Request) -> Response:
+        body = request.body_as(RollbackBody)
+        key = names.key(body.tenant, body.integration_type)
+        condition = read_condition(request)
+        rollback = Rollback(key, body.version, model.note(body.note))
+        if DRY_RUN.read(request):
+            return preview_response(await self._writer.try_out(rollback, by=request.principal, condition=condition))
+        retry = read_retry(request, content=await request.body())
+        saved = await self._writer.roll_back(rollback, by=request.principal, condition=condition, retry=retry)
+        return saved_response(saved)
 
+    async def list_configs(self, request: Request) -> Response:
+        pattern, limit, after = read_pattern(request), LIMIT.read(request), KEY_CURSOR.read(request)
+        wanted = ConfigFilter(_CHANGED_SINCE.read(request), _UNREAD_SINCE.read(request))
+        if _NONCONFORMING.read(request):
+            found, last = await self._exporter.broken(
+                pattern, by=request.principal, after=after, limit=limit, more=wanted
+            )
+            broken = [
+                {**_summary_json(one), "errors": [violation.as_json() for violation in one.violations]} for one in found
+            ]
+            return json_response({"configs": broken, "next": format_key_cursor(last)})
+        lines = await self._writer.list(pattern, by=request.principal, after=after, limit=limit + 1, more=wanted)
+        shown = lines[:limit]
+        following = format_key_cursor(shown[-1].key) if len(lines) > limit else None
+        listed = [
+            {
+                **_summary_json(line),
+                "last_read_at": None if line.last_read_at is None else format_time(line.last_read_at),
+            }
+            for line in shown
+        ]
+        return json_response({"configs": listed, "next": following})
 
-async def list_configs(call: Call) -> Answer:
-    by = await call.principal()
-    call.require_no_body()
-    filters = ("changed_since", "unread_since", "conforms")
-    asked = call.parameters(known=(*ADDRESS, "after", "limit", *filters))
-    wanted = grants.scope(asked.get("tenant", "*"), asked.get("integration_type", "*"))
-    limit, after = limit_of(asked.get("limit")), cursor(asked.get("after"))
-    more = ConfigFilter(*(timestamps.read(name, asked.get(name)) for name in filters[:2]))
-    if asked.get("conforms") is not None:
-        if switch(asked, "conforms"):
-            raise MalformedParameter("The parameter conforms is false, or left out.")
-        found, last = await call.services.exporting.broken(wanted, by=by, after=after, limit=limit, more=more)
-        broken = [{**_line(one), "errors": [violation.as_json() for violation in one.violations]} for one in found]
-        return json_answer({"configs": broken, "next": None if last is None else ":".join(last)})
-    lines = await call.services.configs.list(wanted, by=by, after=after, limit=limit + 1, more=more)
-    shown = lines[:limit]
-    return json_answer(
-        {
-            "configs": [
-                {
-                    **_line(line),
-                    "last_read_at": None if line.last_read_at is None else timestamps.written(line.last_read_at),
-                }
-                for line in shown
-            ],
-            "next": ":".join(shown[-1].key) if len(lines) > limit else None,
+    async def export(self, request: Request) -> Response:
+        pattern, is_opened = read_pattern(request), _OPENED.read(request)
+        limit, after = LIMIT.read(request), KEY_CURSOR.read(request)
+        found, last = await self._exporter.page(
+            pattern, by=request.principal, after=after, limit=limit, is_opened=is_opened
+        )
+        exported = [
+            {**_summary_json(one), "masked": one.is_masked, "configuration": one.configuration} for one in found
+        ]
+        return json_response({"configs": exported, "next": format_key_cursor(last)})
+
+    async def list_versions(self, request: Request) -> Response:
+        key, limit = names.key(TENANT.read(request), INTEGRATION_TYPE.read(request)), LIMIT.read(request)
+        before = _BEFORE_VERSION.read(request)
+        found = await self._history.versions(key, by=request.principal, before=before, limit=limit + 1)
+        shown = found[:limit]
+        following = str(shown[-1].version) if len(found) > limit else None
+        return json_response({"versions": [self._version_json(one) for one in shown], "next": following})
+
+    async def read_version(self, request: Request) -> Response:
+        key = names.key(TENANT.read(request), INTEGRATION_TYPE.read(request))
+        number = parse_number(request.path_values["version"])
+        if number is None:
+            raise NotFound
+        found = await self._history.version(key, number, by=request.principal)
+        return json_response({**key._asdict(), **self._version_json(found.line), "configuration": found.configuration})
+
+    async def diff(self, request: Request) -> Response:
+        key = names.key(TENANT.read(request), INTEGRATION_TYPE.read(request))
+        since, until = _FROM_VERSION.read(request), _TO_VERSION.read(request)
+        return json_response(await self._history.diff(key, since=since, until=until, by=request.principal))
+
+    async def destroy_tenant(self, request: Request) -> Response:
+        tenant = names.name(request.path_values["tenant"])
+        if _CONFIRM.read(request) != tenant:
+            raise ConfirmWrong
+        deleted = await self._tenants.destroy(tenant, by=request.principal)
+        return json_response({"tenant": tenant, "retired": deleted})
+
+    def _version_json(self, version: VersionSummary) -> Json:
+        return {
+            "version": version.version,
+            "position": self._format_position(version.position),
+            "kind": version.kind,
+            "saved_by": version.saved_by,
+            "saved_at": format_time(version.saved_at),
+            "note": version.note,
+            "pruned": version.is_pruned,
         }
-    )
 
 
-async def export(call: Call) -> Answer:
-    """A page of configs with what they hold, masked unless opened is asked for."""
-    by = await call.principal()
-    call.require_no_body()
-    asked = call.parameters(known=(*ADDRESS, "after", "limit", "secrets"))
-    wanted = grants.scope(asked.get("tenant", "*"), asked.get("integration_type", "*"))
-    is_opened = switch(asked, "secrets", otherwise="masked", words=("opened", "masked"))
-    limit, after = limit_of(asked.get("limit")), cursor(asked.get("after"))
-    found, last = await call.services.exporting.page(wanted, by=by, after=after, limit=limit, is_opened=is_opened)
-    lines = [{**_line(one), "masked": one.is_masked, "configuration": one.configuration} for one in found]
-    return json_answer({"configs": lines, "next": None if last is None else ":".join(last)})
+def read_pattern(request: Request) -> Scope:
+    return scope(TENANT_PATTERN.read(request) or "*", TYPE_PATTERN.read(request) or "*")
 
 
-async def usage(call: Call) -> Answer:
-    """Who read a config, when last and how often."""
-    by = await call.principal()
-    call.require_no_body()
-    asked = call.parameters(needed=ADDRESS)
-    key = names.key(asked["tenant"], asked["integration_type"])
-    lines = await call.services.usage.of(key, by=by)
-    shown = [{**line._asdict(), "last_read_at": timestamps.written(line.last_read_at)} for line in lines]
-    return json_answer({"usage": shown})
+def read_condition(request: Request) -> preconditions.Condition:
+    return preconditions.condition(request.header_list(b"if-match"), request.header_list(b"if-none-match"))
 
 
-def _line(line: ConfigSummary | BrokenLine | ExportedConfig) -> dict[str, Any]:
-    return {**line.key._asdict(), "version": line.version, "saved_at": timestamps.written(line.saved_at)}
+def read_retry(request: Request, *, content: bytes) -> Retry | None:
+    """Return the idempotency key of a request with all that a retry must repeat; None if it has no key."""
+    name = request.header(b"idempotency-key")
+    if name is None:
+        return None
+    if not _IDEMPOTENCY_KEY.fullmatch(name):
+        raise IdempotencyKeyInvalid
+    return Retry(f"{request.method} {request.path}", name, content)
 
 
-async def _save(call: Call, *, how: Any) -> Answer:
-    by = await call.principal()
-    document = await call.document()
-    # After the body, which says tenant and type: a second place for them is refused.
-    is_dry = switch(call.parameters(known=("dry_run",)), "dry_run")
-    if not document.keys() <= MEMBERS:
-        raise UnknownMember
-    key = names.key(document.get("tenant"), document.get("integration_type"))
-    condition = preconditions.condition(call.listed(b"if-match"), call.listed(b"if-none-match"))
-    draft = ConfigDraft(key, document.get("configuration"), how, configs.note(document.get("note")))
-    if is_dry:
-        return tried(await call.services.configs.try_out(draft, by=by, condition=condition))
-    retry = retry_of(call, content=await call.body())
-    return saved_answer(await call.services.configs.save(draft, by=by, condition=condition, retry=retry))
-
-
-def saved_answer(saved: SavedVersion) -> Answer:
+def saved_response(saved: SavedVersion) -> Response:
     tenant, integration_type = saved.key
     headers = [(b"config-version", b"%d" % saved.version)]
-    if saved.outcome is not configs.Outcome.RETIRED:
-        of_type = b"" if saved.type_version is None else b".%d" % saved.type_version
-        headers.append((b"etag", b'"%d%b"' % (saved.version, of_type)))
+    if saved.outcome is not model.Outcome.RETIRED:
+        type_part = b"" if saved.type_version is None else b".%d" % saved.type_version
+        headers.append((b"etag", b'"%d%b"' % (saved.version, type_part)))
     if saved.is_replayed:
         headers.append((b"idempotency-replayed", b"true"))
-    return json_answer(
+    return json_response(
         {
             "message": f"Config '{tenant} : {integration_type}' is {saved.outcome}",
             "tenant": tenant,
             "integration_type": integration_type,
             "version": saved.version,
-            **_warned(saved.warnings),
+            **_warnings_json(saved.warnings),
         },
         headers=tuple(headers),
     )
 
 
-def tried(found: SavePreview) -> Answer:
-    """What a save would come to, the diff as `GET /config/diff` writes it."""
-    document = {"diff": found.diff, "outcome": found.outcome, "version": found.version}
-    return json_answer(document | _warned(found.warnings))
+def preview_response(preview: SavePreview) -> Response:
+    document = {"diff": preview.diff, "outcome": preview.outcome, "version": preview.version}
+    return json_response(document | _warnings_json(preview.warnings))
 
 
-def _warned(warnings: Sequence[Violation]) -> dict[str, Any]:
+def _warnings_json(warnings: Sequence[Violation]) -> Json:
     return {"warnings": [violation.as_json() for violation in warnings]} if warnings else {}
 
 
-def switch(
-    asked: Mapping[str, str], name: str, *, otherwise: str = "false", words: tuple[str, str] = ("true", "false")
-) -> bool:
-    """Read a parameter that is one of two words; whether it is the first of them."""
-    value = asked.get(name, otherwise)
-    if value not in words:
-        raise MalformedParameter(f"The parameter {name} is {words[0]} or {words[1]}.")
-    return value == words[0]
+def _summary_json(config: ConfigSummary | BrokenLine | ExportedConfig) -> Json:
+    return {**config.key._asdict(), "version": config.version, "saved_at": format_time(config.saved_at)}
 
 
-def retry_of(call: Call, *, content: bytes) -> Retry | None:
-    name = call.header(b"idempotency-key")
-    if name is None:
-        return None
-    if not _IDEMPOTENCY_KEY.fullmatch(name):
-        raise IdempotencyKeyInvalid
-    return Retry(f"{call.method} {call.path}", name, content)
+def _parse_false(value: str) -> bool:
+    if value not in ("true", "false"):
+        raise MalformedParameter("The parameter conforms must be true or false.")
+    if value == "true":
+        raise MalformedParameter("The parameter conforms must be false, or left out.")
+    return True
 
 
-def limit_of(text: str | None) -> int:
-    if text is None:
-        return DEFAULT_LISTED
-    if not _LIMIT.fullmatch(text) or int(text) > MAX_LISTED:
-        raise MalformedParameter(f"The parameter limit is a number from 1 to {MAX_LISTED:,}.")
-    return int(text)
+def _parse_version_cursor(value: str) -> int | None:
+    number = parse_number(value)
+    if number is None:
+        raise InvalidCursor
+    return number
 
 
-def cursor(text: str | None) -> Key | None:
-    if text is None:
-        return None
-    tenant, _, integration_type = text.partition(":")
-    try:
-        return names.key(tenant, integration_type)
-    except InvalidName:
-        raise InvalidCursor from None
+def _version_bound(name: str, description: str) -> Parameter[int]:
+    def parse(value: str) -> int:
+        number = NOTHING if value == str(NOTHING) else parse_number(value)
+        if number is None:
+            raise MalformedParameter(f"The parameter {name} must be the number of a version.")
+        return number
+
+    return Parameter(name, description, parse, 0, is_required=True)
+
+
+_NOTE: Parameter[str | None] = Parameter(
+    "note", "A one-line reason for the history. Not for secrets.", model.note, None
+)
+_CHANGED_SINCE = time("changed_since", "RFC 3339: saved at that time or later.")
+_UNREAD_SINCE = time("unread_since", "RFC 3339: neither read nor saved since that time.")
+_NONCONFORMING = Parameter(
+    "conforms", "`false`: only configs that break the schema of their type.", _parse_false, False
+)
+_OPENED = choice("secrets", "`masked` or `opened`. Default: `masked`.", on="opened", off="masked")
+_BEFORE_VERSION: Parameter[int | None] = Parameter(
+    "after", "The `next` value of the previous page.", _parse_version_cursor, None
+)
+_FROM_VERSION = _version_bound("from", "A version. 0 means before the first version.")
+_TO_VERSION = _version_bound("to", "A version.")
+_CONFIRM = required("confirm", "The tenant's name again.")
+_IF_MATCH = Header("If-Match", "Only if this is the current tag of the config. Otherwise 412.")
+_IF_NONE_MATCH = Header("If-None-Match", "`*`: only if the config does not exist. Otherwise 412.")
+_IDEMPOTENCY = Header(
+    "Idempotency-Key", "1 to 255 visible ASCII characters. A retry within 24 hours gets the first response again."
+)
+_SAVE_HEADERS = (("ETag", "string"), ("Config-Version", "integer"))
+_CONFIGS, _HISTORY = "configs", "history"
+
+ROUTES: tuple[Route[ConfigRoutes], ...] = (
+    Route(
+        "POST",
+        "/config",
+        ConfigRoutes.merge,
+        access=EDITOR,
+        tag=_CONFIGS,
+        summary="Merge into a config",
+        description="Deep merge (RFC 7396): objects merge, null removes, everything else replaces. Creates the"
+        " config if it"
+        " does not exist.",
+        body=ConfigBody,
+        query=(DRY_RUN,),
+        headers=(_IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY),
+        returns=Returns((ConfigSaved, PreviewShape), headers=_SAVE_HEADERS),
+    ),
+    Route(
+        "PUT",
+        "/config",
+        ConfigRoutes.replace,
+        access=EDITOR,
+        tag=_CONFIGS,
+        summary="Replace a config",
+        description="Replaces the whole configuration.",
+        body=ConfigBody,
+        query=(DRY_RUN,),
+        headers=(_IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY),
+        returns=Returns((ConfigSaved, PreviewShape), headers=_SAVE_HEADERS),
+    ),
+    Route(
+        "DELETE",
+        "/config",
+        ConfigRoutes.delete,
+        access=EDITOR,
+        tag=_CONFIGS,
+        summary="Delete a config",
+        description="The config then reads as missing and keeps its history. Version numbers continue.",
+        query=(TENANT, INTEGRATION_TYPE, _NOTE),
+        headers=(_IF_MATCH, _IDEMPOTENCY),
+        returns=Returns((ConfigSaved,)),
+    ),
+    Route(
+        "GET",
+        "/configs",
+        ConfigRoutes.list_configs,
+        access=VISIBLE,
+        tag=_CONFIGS,
+        summary="List configs",
+        description="Keys, versions and times of the configs that the caller may see, in order of key. Never bodies.",
+        query=(TENANT_PATTERN, TYPE_PATTERN, KEY_CURSOR, LIMIT, _CHANGED_SINCE, _UNREAD_SINCE, _NONCONFORMING),
+        returns=Returns((ConfigList,)),
+    ),
+    Route(
+        "GET",
+        "/configs/export",
+        ConfigRoutes.export,
+        access=VISIBLE,
+        tag=_CONFIGS,
+        summary="Export configs",
+        description="Configs with their stored configurations, in order of key, as many as one second allows; `next`"
+        " continues. With `secrets=opened`, secrets are shown where the caller may read them, and each page is"
+        " audited.",
+        query=(TENANT_PATTERN, TYPE_PATTERN, KEY_CURSOR, LIMIT, _OPENED),
+        returns=Returns((ConfigExport,)),
+    ),
+    Route(
+        "GET",
+        "/config/versions",
+        ConfigRoutes.list_versions,
+        access=VIEWER,
+        tag=_HISTORY,
+        summary="List versions",
+        description="All versions of a config, the newest first, including tombstones. Never bodies.",
+        query=(TENANT, INTEGRATION_TYPE, _BEFORE_VERSION, LIMIT),
+        returns=Returns((VersionList,)),
+    ),
+    Route(
+        "GET",
+        "/config/versions/{version}",
+        ConfigRoutes.read_version,
+        access=VIEWER,
+        tag=_HISTORY,
+        summary="Read a version",
+        description="One version with its configuration. For callers who may read secrets this is a secret access, and"
+        " audited.",
+        query=(TENANT, INTEGRATION_TYPE),
+        returns=Returns((VersionShape,)),
+    ),
+    Route(
+        "GET",
+        "/config/diff",
+        ConfigRoutes.diff,
+        access=VIEWER,
+        tag=_HISTORY,
+        summary="Compare two versions",
+        description="Changes by JSON Pointer: objects are compared member by member, any other value as a whole."
+        " Viewers see"
+        " masks.",
+        query=(TENANT, INTEGRATION_TYPE, _FROM_VERSION, _TO_VERSION),
+        returns=Returns((ConfigDiff,)),
+    ),
+    Route(
+        "POST",
+        "/config/rollback",
+        ConfigRoutes.roll_back,
+        access=EDITOR,
+        tag=_HISTORY,
+        summary="Restore a version",
+        description="Append the content of an older version as a new one. This also restores a deleted config.",
+        body=RollbackBody,
+        query=(DRY_RUN,),
+        returns=Returns((ConfigSaved, PreviewShape)),
+    ),
+    Route(
+        "DELETE",
+        "/tenants/{tenant}",
+        ConfigRoutes.destroy_tenant,
+        access=ADMIN,
+        tag="tenants",
+        summary="Destroy a tenant's data key",
+        description="Delete all configs of a tenant and destroy its data key. Nothing encrypted under it can be"
+        " decrypted"
+        " again.",
+        query=(_CONFIRM,),
+        returns=Returns((TenantDestroyed,)),
+    ),
+)

@@ -1,127 +1,242 @@
-"""`/integration-types`: kinds of external systems with their schemas, and which configs break them."""
+"""HTTP routes of integration types: registration, and which configs violate a schema."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
 
 from confide import names, preconditions
-from confide.configs import model as configs
-from confide.configs.routes import cursor, switch
-from confide.integration_types import model as types
-from confide.integration_types.conformance import ConformanceReport
-from confide.integration_types.model import IntegrationType, Mode, TypeDraft, TypeVersion
-from confide.integration_types.shapes import ConformityShape, TypeList, TypePut, TypeSaved, TypeShape
-from confide.web.request import Call
-from confide.web.response import Answer, json_answer
-from confide.web.router import Asked, StrictRoute
-from confide.web.sse import EventStream, event
-from confide.web.timestamps import written
+from confide.configs.model import note
+from confide.identity.model import Role
+from confide.integration_types.model import IntegrationType, Mode, TypeDraft, TypeVersion, keep
+from confide.strict_json import Json
+from confide.web.parameters import KEY_CURSOR, format_key_cursor, format_time
+from confide.web.request import Request
+from confide.web.response import Headers, Reply, Response, json_response
+from confide.web.route import ADMIN, Body, Returns, Route, RouteAccess, Target, choice
+from confide.web.shapes import ViolationShape
+from confide.web.sse import EventStream, format_event
 
-router = APIRouter(route_class=StrictRoute, tags=["integration types"])
+if TYPE_CHECKING:
+    from confide.integration_types.conformance import ConformanceCheck, ConformanceReport
+    from confide.integration_types.manage import IntegrationTypes
 
-After = Annotated[str | None, Query(description="The `next` of the page before.")]
-
-
-@router.get("/integration-types", response_model=TypeList, summary="List integration types")
-async def list_types(call: Asked) -> Answer:
-    """The registered types that a grant of the caller covers, without their schemas."""
-    found = await call.services.types.list(by=await call.principal())
-    return json_answer({"types": [_line(type_) for type_ in found]})
+_SCHEMA = {
+    "type": "object",
+    "required": ["username", "password"],
+    "properties": {"password": {"type": "string", "writeOnly": True}, "timeout_seconds": {"default": 30}},
+}
 
 
-@router.get("/integration-types/{name}", response_model=TypeShape, summary="Read an integration type")
-async def read(call: Asked, name: str) -> Answer:
-    by = await call.principal()
-    found = await call.services.types.read(names.name(name), by=by)
-    return json_answer({**_line(found), "schema": found.schema}, headers=((b"etag", b'"%d"' % found.version),))
+class TypeBody(Body):
+    """An integration type. `schema` is JSON Schema 2020-12; null means no schema."""
+
+    json_schema: dict[str, Any] | None = Field(default=None, alias="schema", examples=[_SCHEMA])
+    mode: Literal["warn", "enforce"] = Field(default="warn", description="The effect of a violation on a save.")
+    keep: int = Field(default=100, description="Versions of each config to keep, 1 to 100,000.")
+    note: str | None = Field(default=None, description="A one-line reason.")
 
 
-@router.put("/integration-types/{name}", response_model=TypeSaved | ConformityShape, summary="Register a type")
-async def put(
-    call: Asked,
-    name: str,
-    body: TypePut,
-    dry_run: Annotated[str | None, Query(description="`true`: say which configs it would break.")] = None,
-    after: After = None,
-) -> Answer | EventStream:
-    """Put a schema in force, or only how many versions are kept. Admins only.
+class TypeSaved(BaseModel):
+    """The result of registering or removing a type."""
 
-    A dry run stores nothing and answers as `…/conformance` does.
-    """
-    by = await call.principal()
-    kept, note = types.keep(body.keep), configs.note(body.note)
-    draft = TypeDraft(names.name(name), body.json_schema, Mode(body.mode), kept, note)
-    condition = preconditions.condition(call.listed(b"if-match"), call.listed(b"if-none-match"))
-    if switch({} if dry_run is None else {"dry_run": dry_run}, "dry_run"):
-        type_ = await call.services.conformance.of(draft, by=by)
-        await call.services.types.require_condition(draft.name, condition=condition)
-        return await _checked(call, draft.name, type_, after)
-    outcome, version = await call.services.types.put(draft, by=by, condition=condition)
-    document = {"message": f"Integration type '{draft.name}' is {outcome}", "name": draft.name, "version": version}
-    return json_answer(document, headers=((b"etag", b'"%d"' % version),))
+    message: str = Field(examples=["Integration type 'flight-information-system' is created"])
+    name: str
+    version: int
 
 
-@router.delete("/integration-types/{name}", response_model=TypeSaved, summary="Remove an integration type")
-async def remove(call: Asked, name: str) -> Answer:
-    """Its configs stay; they have no schema then. Admins only."""
-    by = await call.principal()
-    condition = preconditions.condition(call.listed(b"if-match"), call.listed(b"if-none-match"))
-    version = await call.services.types.remove(names.name(name), by=by, condition=condition)
-    return json_answer({"message": f"Integration type '{name}' is removed", "name": name, "version": version})
+class TypeSummaryShape(BaseModel):
+    """An integration type without its schema."""
+
+    name: str
+    version: int
+    mode: Literal["warn", "enforce"]
+    keep: int
+    saved_at: str
+    note: str | None
 
 
-@router.get("/integration-types/{name}/conformance", response_model=ConformityShape, summary="Which configs break it")
-async def conformance(call: Asked, name: str, after: After = None) -> Answer | EventStream:
-    """Check the configs of a type against its schema, as many as can be in a second; `next` goes on. Admins only.
+class TypeShape(TypeSummaryShape):
+    """An integration type."""
 
-    With `Accept: text/event-stream` all of them: events `progress`, then one `result`.
-    """
-    by = await call.principal()
-    known = names.name(name)
-    return await _checked(call, known, await call.services.conformance.of(known, by=by), after)
+    json_schema: dict[str, Any] | None = Field(alias="schema", examples=[_SCHEMA])
 
 
-async def _checked(call: Call, name: str, type_: IntegrationType, after: str | None) -> Answer | EventStream:
-    if call.accepts_events():
-        return EventStream(_events(call, name, type_))
-    found = await call.services.conformance.page(name, type_, after=cursor(after))
-    return json_answer(_shown(found))
+class TypeList(BaseModel):
+    """All integration types that the caller may see."""
+
+    types: list[TypeSummaryShape]
 
 
-async def _events(call: Call, name: str, type_: IntegrationType) -> AsyncIterator[bytes]:
-    call.take_time()
-    found = ConformanceReport()
-    async for found in call.services.conformance.all(name, type_):
-        if found.after is not None:
-            yield event("progress", {"checked": found.checked, "broken": found.broken})
-    yield event("result", _shown(found))
+class NonconformingShape(BaseModel):
+    """A config that violates the schema."""
+
+    tenant: str
+    integration_type: str
+    version: int
+    errors: list[ViolationShape]
 
 
-def _line(found: TypeVersion) -> dict[str, Any]:
+class ConformanceShape(BaseModel):
+    """The configs that violate a schema."""
+
+    checked: int
+    broken: int
+    configs: list[NonconformingShape] = Field(description="The first 1,000 of them.")
+    next: str | None = Field(description="Pass it as `after` to continue. Null when all configs were checked.")
+
+
+class TypeRoutes:
+    """Handlers of integration types."""
+
+    def __init__(self, types: IntegrationTypes, conformance: ConformanceCheck) -> None:
+        self._types = types
+        self._conformance = conformance
+
+    async def list_types(self, request: Request) -> Response:
+        found = await self._types.list(by=request.principal)
+        return json_response({"types": [_summary_json(one) for one in found]})
+
+    async def read(self, request: Request) -> Response:
+        found = await self._types.read(_path_name(request), by=request.principal)
+        return json_response({**_summary_json(found), "schema": found.schema}, headers=_etag(found.version))
+
+    async def put(self, request: Request) -> Reply:
+        body = request.body_as(TypeBody)
+        kept, reason = keep(body.keep), note(body.note)
+        draft = TypeDraft(_path_name(request), body.json_schema, Mode(body.mode), kept, reason)
+        condition = _read_condition(request)
+        if _DRY_RUN.read(request):
+            type_ = await self._conformance.of(draft, by=request.principal)
+            await self._types.require_condition(draft.name, condition=condition)
+            return await self._check(request, draft.name, type_)
+        outcome, version = await self._types.put(draft, by=request.principal, condition=condition)
+        document = {"message": f"Integration type '{draft.name}' is {outcome}", "name": draft.name, "version": version}
+        return json_response(document, headers=_etag(version))
+
+    async def remove(self, request: Request) -> Response:
+        name = _path_name(request)
+        version = await self._types.remove(name, by=request.principal, condition=_read_condition(request))
+        return json_response({"message": f"Integration type '{name}' is removed", "name": name, "version": version})
+
+    async def check_conformance(self, request: Request) -> Reply:
+        name = _path_name(request)
+        return await self._check(request, name, await self._conformance.of(name, by=request.principal))
+
+    async def _check(self, request: Request, name: str, type_: IntegrationType) -> Reply:
+        if request.accepts_events():
+            return EventStream(request, self._check_all(request, name, type_))
+        return json_response(_report_json(await self._conformance.page(name, type_, after=KEY_CURSOR.read(request))))
+
+    async def _check_all(self, request: Request, name: str, type_: IntegrationType) -> AsyncIterator[bytes]:
+        request.begin_stream()
+        report: ConformanceReport | None = None
+        async for report in self._conformance.all(name, type_):
+            if report.after is not None:
+                yield format_event("progress", {"checked": report.checked, "broken": report.broken})
+        if report is not None:
+            yield format_event("result", _report_json(report))
+
+
+def _path_name(request: Request) -> str:
+    return names.name(request.path_values["name"])
+
+
+def _read_condition(request: Request) -> preconditions.Condition:
+    return preconditions.condition(request.header_list(b"if-match"), request.header_list(b"if-none-match"))
+
+
+def _etag(version: int) -> Headers:
+    return ((b"etag", b'"%d"' % version),)
+
+
+def _summary_json(found: TypeVersion) -> Json:
     return {
         "name": found.name,
         "version": found.version,
         "mode": found.mode,
         "keep": found.keep,
-        "saved_at": written(found.saved_at),
+        "saved_at": format_time(found.saved_at),
         "note": found.note,
     }
 
 
-def _shown(found: ConformanceReport) -> dict[str, Any]:
+def _report_json(report: ConformanceReport) -> Json:
     return {
-        "checked": found.checked,
-        "broken": found.broken,
+        "checked": report.checked,
+        "broken": report.broken,
         "configs": [
             {
-                **one.key._asdict(),
-                "version": one.version,
-                "errors": [violation.as_json() for violation in one.violations],
+                **config.key._asdict(),
+                "version": config.version,
+                "errors": [violation.as_json() for violation in config.violations],
             }
-            for one in found.configs
+            for config in report.configs
         ],
-        "next": None if found.after is None else ":".join(found.after),
+        "next": format_key_cursor(report.after),
     }
+
+
+_DRY_RUN = choice("dry_run", "`true`: list the configs that would violate the schema and store nothing.")
+_TAG = "integration types"
+
+ROUTES: tuple[Route[TypeRoutes], ...] = (
+    Route(
+        "GET",
+        "/integration-types",
+        TypeRoutes.list_types,
+        access=RouteAccess(Target.VISIBLE),
+        tag=_TAG,
+        summary="List integration types",
+        description="The registered types that a grant of the caller covers, without their schemas.",
+        returns=Returns((TypeList,)),
+    ),
+    Route(
+        "GET",
+        "/integration-types/{name}",
+        TypeRoutes.read,
+        access=RouteAccess(Target.INTEGRATION_TYPE, Role.VIEWER),
+        tag=_TAG,
+        summary="Read an integration type",
+        returns=Returns((TypeShape,)),
+    ),
+    Route(
+        "PUT",
+        "/integration-types/{name}",
+        TypeRoutes.put,
+        access=ADMIN,
+        tag=_TAG,
+        summary="Register an integration type",
+        description="Activate a schema, or only change how many versions are kept.\n\nA dry run stores nothing and"
+        " responds"
+        " like `GET /integration-types/{name}/conformance`.",
+        body=TypeBody,
+        query=(_DRY_RUN, KEY_CURSOR),
+        returns=Returns((TypeSaved, ConformanceShape)),
+    ),
+    Route(
+        "DELETE",
+        "/integration-types/{name}",
+        TypeRoutes.remove,
+        access=ADMIN,
+        tag=_TAG,
+        summary="Remove an integration type",
+        description="The configs of the type stay, without a schema.",
+        returns=Returns((TypeSaved,)),
+    ),
+    Route(
+        "GET",
+        "/integration-types/{name}/conformance",
+        TypeRoutes.check_conformance,
+        access=ADMIN,
+        tag=_TAG,
+        summary="List configs that violate a schema",
+        description="Check the configs of a type against its schema, as many as one second allows; `next`"
+        " continues.\n\nWith"
+        " `Accept: text/event-stream`, check all configs: `progress` events, then one `result` event.",
+        query=(KEY_CURSOR,),
+        returns=Returns((ConformanceShape,)),
+    ),
+)

@@ -11,13 +11,13 @@ from typing import Any
 from confide.clock import boottime
 from confide.reads.request import ReadRequest
 from confide.reads.response import COMMON_LINES, DESCRIBED_LINES, FOUND, NOT_MODIFIED, PreparedResponse
-from confide.server.application import CACHED_ROUTE
 from confide.web.http_protocol import GuardedProtocol
 from confide.web.problems import bug
-from confide.web.response import lines_of
+from confide.web.response import format_headers
 
 # A head that was seen before is known by its digest and not read again; what it may have is decided each time.
 MAX_PLAIN_HEAD_BYTES = 2_048
+CACHED_ROUTE = "GET /config"
 _BEGIN = b"GET /config?"
 # Looked for only where the store is asked.
 _TRACEPARENT = re.compile(rb"\r\ntraceparent:[ \t]*([0-9a-f-]{55,100})[ \t]*\r\n", re.IGNORECASE)
@@ -42,8 +42,8 @@ class ReadingProtocol(GuardedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         app: Any = self.app
-        self._is_behind_proxy = app is not self._door
-        self._heads, self._answers = self._door.services.heads, self._door.services.reading
+        self._is_behind_proxy = app is not self._application
+        self._heads, self._answers = self._application.services.heads, self._application.services.reading
 
     def data_received(self, data: bytes) -> None:
         if self._reading is not None:
@@ -109,7 +109,7 @@ class ReadingProtocol(GuardedProtocol):
                 self.transport.write(self._found + prepared.raw)
             server.total_requests += 1
         except Exception as error:  # noqa: BLE001 - a bug, of which the caller is told that it is one
-            self._door.services.traffic.note(CACHED_ROUTE, HTTPStatus.INTERNAL_SERVER_ERROR)
+            self._application.services.traffic.note(CACHED_ROUTE, HTTPStatus.INTERNAL_SERVER_ERROR)
             self.transport.write(bug(error).as_bytes([(b"connection", b"close")]))
             self.transport.close()
             return True
@@ -117,7 +117,7 @@ class ReadingProtocol(GuardedProtocol):
         self._answers.until_sample -= 1
         if not self._answers.until_sample:
             is_known = wanted.known is not None and prepared.is_known(wanted.known)
-            self._door.note_sample(wanted, began=now, status=304 if is_known else 200)
+            self._application.note_sample(wanted, began=now, status=304 if is_known else 200)
         return True
 
     def _read(self, wanted: ReadRequest, head: bytes) -> None:
@@ -128,7 +128,7 @@ class ReadingProtocol(GuardedProtocol):
 
     async def _read_and_answer(self, wanted: ReadRequest, head: bytes) -> None:
         trace = _TRACEPARENT.search(head)
-        answer = await self._door.read(
+        answer = await self._application.read(
             wanted, address=self.client[0] if self.client else None, traceparent=trace and trace[1].decode()
         )
         self._reading = None
@@ -161,6 +161,6 @@ class ReadingProtocol(GuardedProtocol):
     def _write_date(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Write the first lines of answers anew: the server makes its headers of each second once."""
         self._headers_of_now = headers
-        dated = lines_of(headers)
+        dated = format_headers(headers)
         self._found = FOUND + dated + DESCRIBED_LINES
         self._not_modified = NOT_MODIFIED + dated + COMMON_LINES

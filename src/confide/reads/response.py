@@ -5,16 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from starlette.types import Send
-
 from confide import preconditions
 from confide.configs.model import DecryptedConfig
 from confide.reads.reader import ReadResult
-from confide.web.response import JSON, POLICY, SAFE, Answer, Headers, lines_of
+from confide.web.asgi import Send
+from confide.web.response import JSON, POLICY, SAFE, Headers, Response, format_headers
 
 COMMON: Headers = (*SAFE, POLICY)
 DESCRIBED: Headers = ((b"content-type", JSON), *COMMON)
-COMMON_LINES, DESCRIBED_LINES = lines_of(COMMON), lines_of(DESCRIBED)
+COMMON_LINES, DESCRIBED_LINES = format_headers(COMMON), format_headers(DESCRIBED)
 FOUND, NOT_MODIFIED = b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 304 Not Modified\r\n"
 # An answer with its five numbers, without its tag and its bytes.
 OBJECT_BYTES = 250
@@ -84,7 +83,7 @@ class ConfigResponse:
 
     def as_bytes(self, more: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The answer as HTTP/1.1 writes it, with more headers."""
-        return FOUND + lines_of((*more, *self._more)) + DESCRIBED_LINES + self._prepared.raw
+        return FOUND + format_headers((*more, *self._more)) + DESCRIBED_LINES + self._prepared.raw
 
     async def send(self, send: Send) -> None:
         headers = (*self._prepared.headers(), *self._more)
@@ -92,12 +91,12 @@ class ConfigResponse:
         await send({"type": "http.response.body", "body": self._prepared.body})
 
 
-def answer_of(found: ReadResult, known: str | None) -> Answer | ConfigResponse:
+def answer_of(found: ReadResult, known: str | None) -> Response | ConfigResponse:
     """The answer to a read as the application sends it; `known` is what the caller has, of `If-None-Match`."""
     prepared: PreparedResponse = found.answer
     more: Headers = ()
     if found.stale_seconds is not None:
         more = ((b"config-freshness", b"stale; age=%d" % found.stale_seconds),)
     if prepared.is_known(known):
-        return Answer(b"", 304, (*prepared.own_headers(), *more))
+        return Response(b"", 304, (*prepared.own_headers(), *more))
     return ConfigResponse(prepared, more)

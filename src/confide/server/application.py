@@ -1,85 +1,80 @@
-"""The first room of a request: guards the framing, answers `/config` itself, hands on the rest."""
+"""The ASGI application: frames requests, answers plain reads on the fast path, and routes everything else."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import contextlib
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from time import monotonic_ns
-from typing import Any
 
-from fastapi import FastAPI
-from starlette.types import Message, Receive, Scope, Send
-
-from confide.changes import routes as watch
 from confide.clock import boottime
-from confide.configs import routes as configs
 from confide.context import caller
-from confide.errors import NotFound
 from confide.reads import request as plain_reads
+from confide.reads.fast_path import CACHED_ROUTE
 from confide.reads.request import ReadRequest
 from confide.reads.response import ConfigResponse, PreparedResponse, answer_of
-from confide.server import legacy
+from confide.server import api, legacy
 from confide.server.services import Services
-from confide.web.errors import MethodNotAllowed
+from confide.strict_json import Json
+from confide.web.asgi import Message, Receive, Scope, Send
 from confide.web.problems import answer_for, bug
-from confide.web.request import Call, Disconnected
+from confide.web.request import Disconnected, Request
 from confide.web.request_scope import OTHER, RequestScope, is_asked_by
-from confide.web.response import Answer
+from confide.web.response import Response
+from confide.web.router import Router
 
-Route = Callable[[Call], Awaitable[Answer | ConfigResponse | watch.WatchStream]]
-
-CACHED_ROUTE = "GET /config"
 CACHED = f"cached {CACHED_ROUTE}"
-# The routes that carry the load stay out of the framework.
-ROUTES: dict[str, dict[str, Route]] = {
-    "/config": {
-        "GET": configs.read,
-        "POST": configs.merge,
-        "PUT": configs.replace,
-        "DELETE": configs.retire,
-    },
-    "/config/usage": {"GET": configs.usage},
-    "/configs": {"GET": configs.list_configs},
-    "/configs/export": {"GET": configs.export},
-    "/watch": {"GET": watch.watch},
-}
+
+Lifespan = Callable[[], AbstractAsyncContextManager[None]]
 
 
-class Door:
-    """The outermost ASGI application. Nothing behind it sees a request that is not well framed."""
+@contextlib.asynccontextmanager
+async def _no_lifespan() -> AsyncIterator[None]:
+    yield
 
-    def __init__(self, behind: FastAPI, services: Callable[[], Services]) -> None:
-        self._behind = behind
+
+class Application:
+    """The outermost ASGI application. Handlers see only well-framed requests.
+
+    `services` is called per request, because the parts of a process exist only within its lifespan.
+    """
+
+    def __init__(self, services: Callable[[], Services], *, version: str, lifespan: Lifespan = _no_lifespan) -> None:
         self._services = services
+        self._version = version
+        self._lifespan = lifespan
+        self._routed: tuple[Services, Router] | None = None
 
-    def document(self) -> dict[str, Any]:
-        """The OpenAPI document of everything that is answered here and behind."""
-        return self._behind.openapi()
+    def document(self) -> Json:
+        """Build the OpenAPI document."""
+        return api.build_document(version=self._version)
 
     @property
     def services(self) -> Services:
         return self._services()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._behind(scope, receive, send)
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
             return
         if scope["method"] == "GET" and scope["raw_path"] == plain_reads.PATH:
             wanted = self._services().heads.wanted_by(scope["query_string"], scope["headers"])
             if wanted is not None:
                 await self._read_plainly(wanted, scope, send)
                 return
-        await self._in_time(scope, receive, send)
+        await self._handle(scope, receive, send)
 
     async def read(
         self, wanted: ReadRequest, *, address: str | None, traceparent: str | None
-    ) -> Answer | ConfigResponse:
-        """Answer a plain read that memory may not answer alone; whatever happens, there is an answer.
+    ) -> Response | ConfigResponse:
+        """Answer a plain read that needs the database. Always returns a response.
 
-        It leaves no line in the log unless it is refused: there are thousands a second.
+        Only errors are logged: there are thousands of reads a second.
         """
         reading = self._services().reading
-        answer: Answer | ConfigResponse
+        answer: Response | ConfigResponse
         with self._under_way("GET", "/config", address=address, traceparent=traceparent) as request:
             request.route, request.is_logged = "/config", False
             try:
@@ -87,13 +82,13 @@ class Door:
                 is_asked_by(request.who)
                 found = await reading.read(wanted.key, by=request.who, floor=wanted.floor, is_away=is_away)
                 answer = answer_of(found, wanted.known)
-            except Exception as error:  # noqa: BLE001 - the last resort, which knows what to say of each
+            except Exception as error:  # noqa: BLE001 - last resort: every error has a response
                 answer = answer_for(error, request_id=request.request_id)
             request.status, request.sent_bytes = answer.status, len(answer.body)
         return answer.with_header(b"request-id", request.request_id.encode())
 
     def note_sample(self, wanted: ReadRequest, *, began: float, status: int) -> None:
-        """Note one of many reads that memory answered alone; `began` is `boottime`."""
+        """Record one sampled read that was answered from memory; `began` is `boottime`."""
         services = self._services()
         services.reading.begin_sample()
         sample = services.io.begin(None)
@@ -124,63 +119,70 @@ class Door:
             return
         if prepared.is_known(wanted.known):
             wanted.not_modified += 1
-            await Answer(b"", HTTPStatus.NOT_MODIFIED, prepared.own_headers()).send(send)
+            await Response(b"", HTTPStatus.NOT_MODIFIED, prepared.own_headers()).send(send)
         else:
             await send({"type": "http.response.start", "status": 200, "headers": prepared.headers()})
             await send({"type": "http.response.body", "body": prepared.body})
         if reading.is_sample():
             self.note_sample(wanted, began=now, status=304 if prepared.is_known(wanted.known) else 200)
 
-    async def _in_time(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer within the time that a request has, under a request id, and leave a line in the log."""
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request within its deadline, under a request ID, and log it."""
         client = scope.get("client")
-        call = Call(scope, receive, self._services())
+        request = Request(scope, receive)
         address, traceparent = client[0] if client else None, traceparent_of(scope["headers"])
-        with self._under_way(call.method, call.path, address=address, traceparent=traceparent) as request:
-            sender = _Sender(send, request.request_id, call)
+        with self._under_way(request.method, request.path, address=address, traceparent=traceparent) as current:
+            sender = _Sender(send, current.request_id, request)
             try:
-                await self._answered(call, sender)
+                await self._respond(request, sender)
             except Disconnected:
                 return
             finally:
-                request.status, request.sent_bytes, request.ended = sender.status, sender.sent_bytes, sender.ended
-                request.who, request.is_stream, request.route = call.who, call.is_stream, _route_of(call)
+                current.status, current.sent_bytes, current.ended = sender.status, sender.sent_bytes, sender.ended
+                current.who, current.is_stream = request.known_principal, request.is_stream
+                current.route = request.route_path or OTHER
 
-    async def _answered(self, call: Call, sender: _Sender) -> None:
+    async def _respond(self, request: Request, sender: _Sender) -> None:
         try:
-            call.guard()
-            if call.services.is_old_contract_on and await legacy.translate(call):
+            request.require_valid_framing()
+            if self._services().is_old_contract_on and await legacy.translate(request):
                 sender.extra.append(legacy.DEPRECATION)
-            await self._routed(call, sender)
+            reply = await self._router.dispatch(request)
+            await reply.send(sender)
         except Disconnected:
             raise
-        except Exception as error:  # noqa: BLE001 - the last resort, which knows what to say of each
-            await sender.refuse(answer_for(error, request_id=caller.get().request_id))
+        except Exception as error:  # noqa: BLE001 - last resort: every error has a response
+            await sender.send_error(answer_for(error, request_id=caller.get().request_id))
 
-    async def _routed(self, call: Call, sender: _Sender) -> None:
-        # One spelling of each path: no second door by way of escapes or doubled slashes.
-        raw_path: bytes = call.scope["raw_path"]
-        if raw_path != call.path.encode() or b"//" in raw_path:
-            raise NotFound
-        routes = ROUTES.get(call.path)
-        if routes is None:
-            call.scope["confide.call"] = call
-            await self._behind(call.scope, call.receive, sender)
-            return
-        route = routes.get(call.method)
-        if route is None:
-            sender.extra.append((b"allow", ", ".join(routes).encode()))
-            raise MethodNotAllowed
-        answer = await route(call)
-        await answer.send(sender)
+    @property
+    def _router(self) -> Router:
+        services = self._services()
+        if self._routed is None or self._routed[0] is not services:
+            self._routed = services, api.build_router(services, build_document=self.document)
+        return self._routed[1]
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """Run the lifespan protocol (ASGI specification, "Lifespan")."""
+        await receive()
+        has_started = False
+        try:
+            async with self._lifespan():
+                has_started = True
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except BaseException:
+            kind = "shutdown" if has_started else "startup"
+            await send({"type": f"lifespan.{kind}.failed", "message": traceback.format_exc()})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
 
 
 class _Sender:
-    """Sends an answer with the request id, and remembers its status for the log."""
+    """Adds the request ID to a response, and remembers its status for the log."""
 
-    def __init__(self, send: Send, request_id: str, call: Call) -> None:
+    def __init__(self, send: Send, request_id: str, request: Request) -> None:
         self._send = send
-        self._call = call
+        self._request = request
         self.extra = [(b"request-id", request_id.encode())]
         self.status = 0
         self.sent_bytes = 0
@@ -189,26 +191,19 @@ class _Sender:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            # What was not read would be waited for, without a time limit: the connection ends with the answer.
-            ending = [(b"connection", b"close")] if self._call.has_unread_body() else []
-            message = {**message, "headers": [*message["headers"], *self.extra, *ending]}
+            # The server would wait for an unread body without a time limit. Close the connection instead.
+            closing = [(b"connection", b"close")] if self._request.has_unread_body() else []
+            message = {**message, "headers": [*message["headers"], *self.extra, *closing]}
         else:
             self.sent_bytes += len(message.get("body", b""))
             self.ended = monotonic_ns()
         await self._send(message)
 
-    async def refuse(self, answer: Answer) -> None:
-        if not self.status:  # otherwise the answer had begun: there is nothing left to say
-            await answer.send(self)
+    async def send_error(self, response: Response) -> None:
+        if not self.status:  # a started response cannot be replaced
+            await response.send(self)
 
 
 def traceparent_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """The header by which a caller says to which trace a request belongs."""
+    """Return the `traceparent` header (W3C Trace Context)."""
     return next((value.decode("latin-1") for name, value in headers if name == b"traceparent"), None)
-
-
-def _route_of(call: Call) -> str:
-    if call.path in ROUTES:
-        return call.path
-    route = call.scope.get("route")
-    return OTHER if route is None else str(route.path)

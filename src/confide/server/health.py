@@ -1,71 +1,145 @@
-"""`/health` and `/metrics`: whether the process lives, whether it can answer, and what it counts."""
+"""HTTP routes of health checks and metrics."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Literal
 
-from fastapi import APIRouter
-from starlette.responses import PlainTextResponse
+from pydantic import BaseModel
 
 from confide.errors import Busy, DatabaseUnavailable, NotAllowed
+from confide.identity.model import Principal, Role
 from confide.server.metrics import TEXT
-from confide.server.shapes import Health
-from confide.server.stores import Store
-from confide.web.response import Answer, json_answer
-from confide.web.router import HALF_OPEN, OPEN, Asked, StrictRoute
+from confide.web.request import Request
+from confide.web.response import Response, json_response
+from confide.web.route import PUBLIC, Returns, Route, RouteAccess, Target
+
+if TYPE_CHECKING:
+    from confide.caching.lease import Lease
+    from confide.configs.decryption import ConfigDecrypter
+    from confide.reads.reader import ConfigReader
+    from confide.server.metrics import WorkerMetrics
+    from confide.server.stores import ChangeFeed, Store
 
 ANSWER_SECONDS = 1.0
-# Watchers and the audit chain wait for a transaction that is under way: for longer than that, health says so.
+# Watchers and the audit chain wait for a running transaction. Longer than this, the service is degraded.
 HORIZON_SECONDS = 5.0
 
-router = APIRouter(route_class=StrictRoute, tags=["health"])
+
+class HealthShape(BaseModel):
+    """The state of one process."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    reasons: list[str]
 
 
-@router.get("/health/live", response_model=Health, openapi_extra=OPEN, summary="Does the process live?")
-async def live(call: Asked) -> Answer:  # noqa: ARG001 - alive is whoever answers
-    return json_answer({"status": "ok", "reasons": []})
+class Health:
+    """The state of this process, from its parts."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        change_feed: ChangeFeed,
+        lease: Lease,
+        reader: ConfigReader,
+        decrypter: ConfigDecrypter,
+        is_draining: Callable[[], bool],
+        is_unsafe: bool,
+    ) -> None:
+        self._store = store
+        self._change_feed = change_feed
+        self._lease = lease
+        self._reader = reader
+        self._decrypter = decrypter
+        self._is_draining = is_draining
+        self._is_unsafe = is_unsafe
+
+    async def check(self) -> HealthShape:
+        """Check the process. While the database is unavailable, cached reads still work until they are too old."""
+        blocking = ["draining"] if self._is_draining() else []
+        degrading = ["unsafe-durability"] if self._is_unsafe else []
+        degrading += ["integrity-error"] if self._decrypter.broken else []
+        if not await self._is_database_available():
+            (blocking if self._reader.is_past_stale() else degrading).append("store-unavailable")
+        elif not self._lease.holds():
+            degrading.append("news-unavailable")
+        elif self._change_feed.horizon_age() > HORIZON_SECONDS:
+            degrading.append("watch-delayed")
+        status: Literal["ok", "degraded", "unavailable"] = "ok"
+        if blocking or degrading:
+            status = "unavailable" if blocking else "degraded"
+        return HealthShape(status=status, reasons=blocking + degrading)
+
+    async def _is_database_available(self) -> bool:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._store.ping()
+        except (DatabaseUnavailable, Busy, TimeoutError):
+            return False
+        return True
 
 
-@router.get(
-    "/health/ready",
-    response_model=Health,
-    responses={503: {"model": Health}},
-    openapi_extra=OPEN,
-    summary="Can it answer?",
-)
-async def ready(call: Asked) -> Answer:
-    """200 while this process can answer reads, `degraded` with reasons if something is not as it should be; else 503.
+class HealthRoutes:
+    """Handlers of health checks and metrics."""
 
-    While the store does not answer, what is in memory still does, until it is too old.
-    """
-    services = call.services
-    hindered = ["draining"] if services.is_draining else []
-    worrying = ["unsafe-durability"] if services.is_unsafe else []
-    worrying += ["integrity-error"] if services.opener.broken else []
-    if not await _answers(services.store):
-        (hindered if services.reading.is_past_stale() else worrying).append("store-unavailable")
-    elif not services.lease.holds():
-        worrying.append("news-unavailable")
-    elif services.store.news.horizon_age() > HORIZON_SECONDS:
-        worrying.append("watch-delayed")
-    status = "unavailable" if hindered else "degraded" if worrying else "ok"
-    return json_answer({"status": status, "reasons": hindered + worrying}, status=503 if hindered else 200)
+    def __init__(
+        self,
+        health: Health,
+        metrics: WorkerMetrics,
+        *,
+        has_open_metrics: bool,
+        authenticate: Callable[[str], Awaitable[Principal]],
+    ) -> None:
+        self._health = health
+        self._metrics = metrics
+        self._has_open_metrics = has_open_metrics
+        self._authenticate = authenticate
 
+    async def live(self, request: Request) -> Response:  # noqa: ARG002 - a handler
+        return json_response({"status": "ok", "reasons": []})
 
-@router.get("/metrics", response_class=PlainTextResponse, openapi_extra=HALF_OPEN, summary="What is counted")
-async def metrics(call: Asked) -> Answer:
-    """For Prometheus, with the token of an admin or a service account; without one if `CONFIDE_METRICS=open`."""
-    if not call.services.has_open_metrics:
-        by = await call.principal()
-        if not (by.is_admin or by.is_service_account):
-            raise NotAllowed
-    return Answer(call.services.metrics.page(), content_type=TEXT)
+    async def ready(self, request: Request) -> Response:  # noqa: ARG002 - a handler
+        found = await self._health.check()
+        return json_response(found.model_dump(), status=503 if found.status == "unavailable" else 200)
+
+    async def metrics(self, request: Request) -> Response:
+        if not self._has_open_metrics:
+            request.principal = principal = await self._authenticate(request.token())
+            if not (principal.is_admin or principal.is_service_account):
+                raise NotAllowed
+        return Response(self._metrics.page(), content_type=TEXT)
 
 
-async def _answers(store: Store) -> bool:
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            await store.ping()
-    except (DatabaseUnavailable, Busy, TimeoutError):
-        return False
-    return True
+_TAG = "health"
+
+ROUTES: tuple[Route[HealthRoutes], ...] = (
+    Route(
+        "GET", "/health/live", HealthRoutes.live, access=PUBLIC, tag=_TAG, summary="Check that the process is alive",
+        returns=Returns((HealthShape,)),
+    ),
+    Route(
+        "GET",
+        "/health/ready",
+        HealthRoutes.ready,
+        access=PUBLIC,
+        tag=_TAG,
+        summary="Check that the process can serve",
+        description="200 while this process can answer reads, with status `degraded` and reasons if something is wrong."
+        " Otherwise 503.\n\nWhile the database is unavailable, cached configs are still served until they are too old.",
+        returns=Returns((HealthShape,)),
+        other_responses=((503, "The process cannot serve.", HealthShape),),
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        HealthRoutes.metrics,
+        access=RouteAccess(Target.STORE, Role.ADMIN, is_token_optional=True),
+        tag=_TAG,
+        summary="Export metrics",
+        description="Metrics for Prometheus, with the token of an admin or a service account; without a token if"
+        " `CONFIDE_METRICS=open`.",
+        returns=Returns(media_types=(("text/plain", None),)),
+    ),
+)  # fmt: skip

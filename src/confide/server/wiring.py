@@ -20,7 +20,7 @@ from confide.caching.lease import Lease
 from confide.caching.memory import BoundedMemory
 from confide.changes import positions
 from confide.changes.model import Position
-from confide.changes.routes import written
+from confide.changes.routes import format_change
 from confide.changes.subscriber import ChangeSubscriber
 from confide.changes.watch import WatchHub
 from confide.clock import now
@@ -146,7 +146,7 @@ def _remembering(settings: Settings, store: Store, home: DatabaseIdentity, *, io
     cache = Cache(memory, lease, prepare=PreparedResponse, ttl_seconds=ttl_seconds)
     authenticator = Authenticator(store, memory, lease, clock=now, ttl_seconds=ttl_seconds, io=io)
     types = ActiveIntegrationTypes(store, memory, lease, io=io)
-    watching = WatchHub(store, authenticator, write=partial(written, position=_positions(home)))
+    watching = WatchHub(store, authenticator, write=partial(format_change, format_position=_positions(home)))
     told: dict[str, Any] = {"cache": cache, "authenticator": authenticator, "types": types, "watching": watching}
     listener = ChangeSubscriber(store.news, lease=lease, memory=memory, **told)
     return _Remembering(lease, memory, heads, cache, authenticator, types, watching, listener)

@@ -10,8 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from confide.errors import Busy, DatabaseUnavailable
-from confide.server.app import make_app
-from confide.server.application import Door
+from confide.server.application import Application
 from confide.server.services import Services
 from confide.server.settings import Settings
 from confide.server.wiring import VERSION, alongside, listening, noting_io, parts_of
@@ -23,12 +22,12 @@ GARBAGE_THRESHOLDS = (20_000, 50, 100)
 _log = logging.getLogger("confide")
 
 
-def app_of(settings: Settings, setup_token: str) -> Door:
+def app_of(settings: Settings, setup_token: str) -> Application:
     """Make the application of one worker; its parts come alive and end with the server's lifespan."""
     alive: list[Services] = []
 
     @asynccontextmanager
-    async def lifespan(_app: object) -> AsyncIterator[None]:
+    async def lifespan() -> AsyncIterator[None]:
         async with noting_io(settings) as pump, parts_of(settings, setup_token=setup_token, pump=pump) as parts:
             services = parts.services
             alive[:] = [services]
@@ -46,7 +45,7 @@ def app_of(settings: Settings, setup_token: str) -> Door:
                 yield
             await _say_goodbye(services)
 
-    return make_app(lambda: alive[0], version=VERSION, lifespan=lifespan)
+    return Application(lambda: alive[0], version=VERSION, lifespan=lifespan)
 
 
 def _say_when_draining(services: Services) -> None:

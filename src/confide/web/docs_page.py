@@ -1,19 +1,18 @@
-"""`/docs` and `/openapi.json`: what the API is, from files that lie here, without a word to anybody else."""
+"""HTTP routes of the documentation: the OpenAPI document, its page, and the list of errors. No external resources."""
 
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from importlib.resources import files
-
-from fastapi import APIRouter
 
 from confide import strict_json
 from confide.errors import NotFound
+from confide.strict_json import Json
 from confide.web.problems import STATUS
-from confide.web.response import POLICY, Answer
-from confide.web.router import OPEN, Asked, StrictRoute
-
-router = APIRouter(route_class=StrictRoute, include_in_schema=False)
+from confide.web.request import Request
+from confide.web.response import POLICY, Response
+from confide.web.route import PUBLIC, Route
 
 _HTML = b"text/html; charset=utf-8"
 _ASSETS = {
@@ -21,7 +20,7 @@ _ASSETS = {
     "swagger-ui.css": b"text/css; charset=utf-8",
     "docs.js": b"text/javascript; charset=utf-8",
 }
-# The vendored page sets styles of its own; scripts and everything else come from here only.
+# The vendored page sets inline styles. Scripts and everything else come from this origin only.
 _PAGE_POLICY = (
     POLICY[0],
     b"; ".join(
@@ -39,7 +38,7 @@ _PAGE_POLICY = (
 )
 _PAGE = b"""<!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><title>Confide: the API</title>
+<head><meta charset="utf-8"><title>Confide API</title>
 <link rel="stylesheet" href="/docs/assets/swagger-ui.css"></head>
 <body><div id="api"></div>
 <script src="/docs/assets/swagger-ui-bundle.js"></script><script src="/docs/assets/docs.js"></script></body>
@@ -47,13 +46,13 @@ _PAGE = b"""<!doctype html>
 """
 _ERRORS = """<!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><title>Confide: refusals</title>
+<head><meta charset="utf-8"><title>Confide errors</title>
 <style>body { font: 16px/1.5 sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem }
 td, th { text-align: left; padding: .2rem 1rem .2rem 0; vertical-align: top }
 tr:target { background: #ffc }</style></head>
-<body><h1>Refusals</h1>
-<p>Every expected no is a problem document (RFC 9457) with a stable code. <a href="/docs">The API</a></p>
-<table><thead><tr><th>status</th><th>code</th><th>sentence</th></tr></thead><tbody>ROWS</tbody></table></body>
+<body><h1>Errors</h1>
+<p>Every error is a problem document (RFC 9457) with a stable code. <a href="/docs">API documentation</a></p>
+<table><thead><tr><th>status</th><th>code</th><th>message</th></tr></thead><tbody>ROWS</tbody></table></body>
 </html>
 """
 _START = b"""SwaggerUIBundle({
@@ -62,32 +61,47 @@ _START = b"""SwaggerUIBundle({
 """
 
 
-@router.get("/openapi.json", openapi_extra=OPEN)
-async def document(call: Asked) -> Answer:
-    return Answer(strict_json.write(call.scope["app"].openapi()))
+class DocsRoutes:
+    """Handlers of the documentation."""
+
+    def __init__(self, build_document: Callable[[], Json]) -> None:
+        self._build_document = build_document
+        self._document: bytes | None = None
+
+    async def document(self, request: Request) -> Response:  # noqa: ARG002 - a handler
+        if self._document is None:
+            self._document = strict_json.write(self._build_document())
+        return Response(self._document)
+
+    async def page(self, request: Request) -> Response:  # noqa: ARG002 - a handler
+        return Response(_PAGE, 200, (_PAGE_POLICY,), _HTML)
+
+    async def errors(self, request: Request) -> Response:  # noqa: ARG002 - a handler
+        rows = "".join(
+            f'<tr id="{error.code}"><td>{status}</td><td><code>{error.code}</code></td>'
+            f"<td>{html.escape(error.sentence)}</td></tr>"
+            for error, status in sorted(STATUS.items(), key=lambda pair: (pair[1], pair[0].code))
+        )
+        return Response(_ERRORS.replace("ROWS", rows).encode(), 200, (_PAGE_POLICY,), _HTML)
+
+    async def asset(self, request: Request) -> Response:
+        name = request.path_values["name"]
+        content_type = _ASSETS.get(name)
+        if content_type is None:
+            raise NotFound
+        if name == "docs.js":
+            return Response(_START, 200, (), content_type)
+        return Response(files("confide.web").joinpath("vendor", name).read_bytes(), 200, (), content_type)
 
 
-@router.get("/docs", openapi_extra=OPEN)
-async def page(call: Asked) -> Answer:  # noqa: ARG001 - the same for everybody
-    return Answer(_PAGE, 200, (_PAGE_POLICY,), _HTML)
+_TAG = "docs"
 
-
-@router.get("/docs/errors", openapi_extra=OPEN)
-async def errors(call: Asked) -> Answer:  # noqa: ARG001 - the same for everybody
-    rows = "".join(
-        f'<tr id="{refusal.code}"><td>{status}</td><td><code>{refusal.code}</code></td>'
-        f"<td>{html.escape(refusal.sentence)}</td></tr>"
-        for refusal, status in sorted(STATUS.items(), key=lambda pair: (pair[1], pair[0].code))
+ROUTES: tuple[Route[DocsRoutes], ...] = tuple(
+    Route("GET", path, handler, access=PUBLIC, tag=_TAG, summary=summary, is_documented=False)
+    for path, handler, summary in (
+        ("/openapi.json", DocsRoutes.document, "Read the OpenAPI document"),
+        ("/docs", DocsRoutes.page, "Browse the API"),
+        ("/docs/errors", DocsRoutes.errors, "List errors"),
+        ("/docs/assets/{name}", DocsRoutes.asset, "Read an asset of the documentation"),
     )
-    text = _ERRORS.replace("ROWS", rows)
-    return Answer(text.encode(), 200, (_PAGE_POLICY,), _HTML)
-
-
-@router.get("/docs/assets/{name}", openapi_extra=OPEN)
-async def asset(call: Asked, name: str) -> Answer:  # noqa: ARG001 - the same for everybody
-    content_type = _ASSETS.get(name)
-    if content_type is None:
-        raise NotFound
-    if name == "docs.js":
-        return Answer(_START, 200, (), content_type)
-    return Answer(files("confide.web").joinpath("vendor", name).read_bytes(), 200, (), content_type)
+)

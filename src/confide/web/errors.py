@@ -39,6 +39,10 @@ class MethodNotAllowed(ServiceError):
     code = "method-not-allowed"
     sentence = "This path does not know that method."
 
+    def __init__(self, *, allowed: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.allowed = allowed
+
 
 class RequestTimeout(ServiceError):
     code = "request-timeout"

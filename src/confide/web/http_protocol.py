@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import secrets
 from time import monotonic_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from confide.errors import ServiceError
-from confide.server.application import Door
 from confide.telemetry import request_log
 from confide.web.errors import HeadersTooLarge, MalformedRequest, RequestTimeout
 from confide.web.problems import problem
 from confide.web.request import MAX_HEADERS_BYTES, MAX_URI_BYTES
 from confide.web.request_scope import OTHER
+
+if TYPE_CHECKING:
+    from confide.server.application import Application
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = MAX_HEADERS_BYTES + MAX_URI_BYTES + 1024
@@ -32,7 +34,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         app: Any = self.app
         # Behind a proxy the server's own middleware stands before the door.
-        self._door: Door = getattr(app, "app", app)
+        self._application: Application = getattr(app, "app", app)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -96,7 +98,7 @@ class GuardedProtocol(HttpToolsProtocol):
             answer = problem(refusal).with_header(b"request-id", request_id.encode())
             self.transport.write(answer.as_bytes([(b"connection", b"close")]))
             # Nobody knows what it would have asked for.
-            self._door.services.traffic.note(OTHER, answer.status)
+            self._application.services.traffic.note(OTHER, answer.status)
             request_log.note(
                 "-", "-", answer.status, began=monotonic_ns(), request_id=request_id, trace_id=None, who=None
             )

@@ -54,8 +54,9 @@ from confide.web.errors import (
     UnknownParameter,
     UriTooLong,
 )
-from confide.web.response import PROBLEM, Answer, Headers
+from confide.web.response import PROBLEM, Headers, Response
 
+PROBLEM_TYPE = PROBLEM.decode()
 STORE_RETRY_SECONDS = 1
 KEY_RETRY_SECONDS = 60
 
@@ -134,7 +135,7 @@ _CHALLENGE: dict[type[ServiceError], bytes] = {
 }
 
 
-def answer_for(error: Exception, *, request_id: str) -> Answer:
+def answer_for(error: Exception, *, request_id: str) -> Response:
     """The answer to whatever was raised; what is no refusal is a bug of ours, and only the log knows more."""
     if isinstance(error, ServiceError):
         return problem(error)
@@ -147,13 +148,13 @@ def answer_for(error: Exception, *, request_id: str) -> Answer:
     return problem(InternalError())
 
 
-def bug(error: Exception) -> Answer:
+def bug(error: Exception) -> Response:
     """The answer where not even a request was begun: it gets an id now, for it must be found in the log."""
     request_id = secrets.token_hex(8)
     return answer_for(error, request_id=request_id).with_header(b"request-id", request_id.encode())
 
 
-def problem(refusal: ServiceError) -> Answer:
+def problem(refusal: ServiceError) -> Response:
     """Write a refusal as a problem document; it never holds what the caller sent."""
     status = STATUS[type(refusal)]
     document: dict[str, Any] = {
@@ -166,13 +167,15 @@ def problem(refusal: ServiceError) -> Answer:
     }
     if refusal.violations:
         document["errors"] = [violation.as_json() for violation in refusal.violations]
-    return Answer(strict_json.write(document), status, _headers(refusal), PROBLEM)
+    return Response(strict_json.write(document), status, _headers(refusal), PROBLEM)
 
 
 def _headers(refusal: ServiceError) -> Headers:
     headers: list[tuple[bytes, bytes]] = []
     if challenge := _CHALLENGE.get(type(refusal)):
         headers.append((b"www-authenticate", challenge))
+    if isinstance(refusal, MethodNotAllowed):
+        headers.append((b"allow", ", ".join(refusal.allowed).encode()))
     if refusal.retry_after_seconds is not None:
         headers.append((b"retry-after", str(refusal.retry_after_seconds).encode()))
     if refusal.current_version is not None:

@@ -1,21 +1,20 @@
-"""One request as our code sees it: framing guarded, parameters strict, body read once and whole."""
+"""One HTTP request: strict framing, strict parameters, and a body that is read once and completely."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import time
-from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote_to_bytes
-
-from starlette.types import Receive, Scope
 
 from confide import strict_json
 from confide.context import ANSWER_SECONDS, deadline
 from confide.identity.errors import InvalidToken, NoToken, TwoCredentials
 from confide.identity.model import Principal
 from confide.strict_json import MAX_BODY_BYTES, Json
+from confide.web.asgi import Receive, Scope
 from confide.web.errors import (
     BodyNotExpected,
     BodyTooLarge,
@@ -33,7 +32,9 @@ from confide.web.errors import (
 from confide.web.request_scope import is_asked_by
 
 if TYPE_CHECKING:
-    from confide.server.services import Services
+    from confide.web.route import Body
+
+B = TypeVar("B", bound="Body")
 
 MAX_URI_BYTES = 8 * 1024
 MAX_HEADERS_BYTES = 32 * 1024
@@ -46,75 +47,105 @@ _BEARER = re.compile(r"bearer +([\x21-\x7e]+) *", re.IGNORECASE)
 
 
 class Disconnected(Exception):
-    """The caller went away before the request was whole; nothing was done."""
+    """The client disconnected before the request was complete. The request had no effect."""
 
 
-class Call:
-    """One request. Raises refusals as it is asked; it has no state of the store."""
+class Request:
+    """One request. Methods raise a `ServiceError` where the request breaks a rule."""
 
-    def __init__(self, scope: Scope, receive: Receive, services: Services) -> None:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self.receive = receive
-        self.services = services
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self._who: Principal | None = None
-        # The answer goes on for as long as the caller stays.
+        # The path template of the matched route, such as `/users/{login}`.
+        self.route_path: str | None = None
+        # The response lasts as long as the client stays connected.
         self.is_stream = False
+        # Set by the router: query parameters that the route declares, values of the path template, the parsed body.
+        self.query: Mapping[str, str] = {}
+        self.path_values: Mapping[str, str] = {}
+        self.parsed_body: Body | None = None
+        # Authentication used a cached token because the database did not answer.
+        self.is_database_unavailable = False
+        self._principal: Principal | None = None
         self._body: bytes | None = None
-        self._given = _gathered(scope["headers"])
+        self._values = _group(scope["headers"])
 
-    def guard(self) -> None:
-        """Refuse what the server lets through: too long, no or two hosts, two credentials."""
+    @property
+    def principal(self) -> Principal:
+        """The authenticated caller; raises `NoToken` before authentication."""
+        if self._principal is None:
+            raise NoToken
+        return self._principal
+
+    @principal.setter
+    def principal(self, principal: Principal) -> None:
+        self._principal = principal
+        is_asked_by(principal)
+
+    @property
+    def known_principal(self) -> Principal | None:
+        """The caller if authentication has succeeded."""
+        return self._principal
+
+    def body_as(self, shape: type[B]) -> B:
+        """Return the body that the router has parsed as the shape that the route declares."""
+        if not isinstance(self.parsed_body, shape):
+            raise TypeError(f"the route of {self.path} does not declare the body {shape.__name__}")
+        return self.parsed_body
+
+    def require_valid_framing(self) -> None:
+        """Reject what the server lets through: oversized parts, no or several hosts, two credentials."""
         headers = self.scope["headers"]
         if len(self.scope["query_string"]) + len(self.scope["raw_path"]) > MAX_URI_BYTES:
             raise UriTooLong
         if len(headers) > MAX_HEADERS or sum(len(n) + len(v) for n, v in headers) > MAX_HEADERS_BYTES:
             raise HeadersTooLarge
-        if len(self._given.get(b"host", ())) != 1:
-            raise MalformedRequest("A request names its host once.")
-        if len(self._given.get(b"authorization", ())) > 1:
+        if len(self._values.get(b"host", ())) != 1:
+            raise MalformedRequest("Send exactly one Host header.")
+        if len(self._values.get(b"authorization", ())) > 1:
             raise TwoCredentials
 
     def has(self, name: bytes) -> bool:
-        return name in self._given
+        return name in self._values
 
     def header(self, name: bytes) -> str | None:
-        """The value of a header that may be given once only."""
-        values = self._given.get(name)
+        """Return the value of a header that may be sent once only."""
+        values = self._values.get(name)
         if values is None:
             return None
         if len(values) > 1:
-            raise MalformedRequest(f"The header {name.decode()} is given more than once.")
+            raise MalformedRequest(f"Send the header {name.decode()} only once.")
         return values[0].decode("latin-1")
 
-    def listed(self, name: bytes) -> str | None:
-        """The value of a header whose lines make one list (RFC 9110, 5.3)."""
-        values = self._given.get(name)
+    def header_list(self, name: bytes) -> str | None:
+        """Return the value of a header whose lines form one list (RFC 9110, section 5.3)."""
+        values = self._values.get(name)
         return None if values is None else b", ".join(values).decode("latin-1")
 
-    def parameters(self, *, needed: Collection[str] = (), known: Collection[str] = ()) -> dict[str, str]:
-        """Read the query: each parameter known and given once, the needed ones there."""
+    def parameters(self, *, required: Collection[str] = (), known: Collection[str] = ()) -> dict[str, str]:
+        """Parse the query strictly: each parameter is known and sent once, and the required ones are present."""
         found: dict[str, str] = {}
-        if not self.scope["query_string"] and not needed:
+        if not self.scope["query_string"] and not required:
             return found
         for part in self.scope["query_string"].split(b"&"):
             if not part:
                 continue
             name, _, value = part.partition(b"=")
-            text = _decoded(name)
-            if text not in needed and text not in known:
+            text = _decode(name)
+            if text not in required and text not in known:
                 raise UnknownParameter
             if text in found:
-                raise DuplicateParameter(f"The parameter {text} is given more than once.")
-            found[text] = _decoded(value)
-        for name in needed:
+                raise DuplicateParameter(f"Send the parameter {text} only once.")
+            found[text] = _decode(value)
+        for name in required:
             if name not in found:
-                raise MissingParameter(f"The parameter {name} is missing.")
+                raise MissingParameter(f"Add the parameter {name}.")
         return found
 
     def bearer(self) -> str | None:
-        """The token that was sent, if any."""
+        """Return the bearer token, or None if the request has no credentials."""
         value = self.header(b"authorization")
         if value is None:
             return None
@@ -124,31 +155,14 @@ class Call:
         return found[1]
 
     def token(self) -> str:
-        """The token that was sent; raises `NoToken`, or `InvalidToken` if it cannot be one."""
+        """Return the bearer token; raises `NoToken`, or `InvalidToken` if it is malformed."""
         token = self.bearer()
         if token is None:
             raise NoToken
         return token
 
-    @property
-    def who(self) -> Principal | None:
-        """Who is asking, once that is known: what is done from then on is done for that user."""
-        return self._who
-
-    @who.setter
-    def who(self, principal: Principal) -> None:
-        self._who = principal
-        is_asked_by(principal)
-
-    async def principal(self) -> Principal:
-        """Who is asking; raises `NoToken` or `InvalidToken`."""
-        if self._who is None:
-            self.who = found = await self.services.tokens.principal(self.token())
-            return found
-        return self._who
-
     async def document(self) -> Json:
-        """The body as one strict JSON object."""
+        """Read the body as one strict JSON object."""
         if self.header(b"content-encoding") not in (None, "", "identity"):
             raise ContentEncodingUnsupported
         if not _JSON_TYPE.fullmatch(self._content_type()):
@@ -156,14 +170,14 @@ class Call:
         return strict_json.read_object(await self.body())
 
     def replace_body(self, body: bytes) -> None:
-        """Put another JSON body in place of what was sent."""
+        """Replace the body by another JSON body."""
         kept = [(n, v) for n, v in self.scope["headers"] if n not in (b"content-type", b"content-length")]
         described = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        self._take_headers([*kept, *described])
+        self._set_headers([*kept, *described])
         self._body = body
 
     def add_header(self, name: bytes, value: bytes) -> None:
-        self._take_headers([*self.scope["headers"], (name, value)])
+        self._set_headers([*self.scope["headers"], (name, value)])
 
     def require_no_body(self) -> None:
         length = self.header(b"content-length")
@@ -173,33 +187,33 @@ class Call:
     def has_unread_body(self) -> bool:
         if self._body is not None:
             return False
-        return self._given.get(b"content-length", [b"0"]) != [b"0"] or b"transfer-encoding" in self._given
+        return self._values.get(b"content-length", [b"0"]) != [b"0"] or b"transfer-encoding" in self._values
 
     def accepts_events(self) -> bool:
-        """Whether the caller asks for server-sent events."""
-        return "text/event-stream" in (self.listed(b"accept") or "")
+        """Return whether the client accepts server-sent events."""
+        return "text/event-stream" in (self.header_list(b"accept") or "")
 
-    def take_time(self) -> None:
-        """The answer goes on: each question to the store has a time limit of its own from now on."""
+    def begin_stream(self) -> None:
+        """Lift the deadline of the request: from now on each database query has a time limit of its own."""
         deadline.set(None)
         self.is_stream = True
 
     async def body(self) -> bytes:
-        """Read the body once; only one that the framing said is complete counts."""
+        """Read the body once. Only a body that its framing marks as complete counts."""
         if self._body is None:
             length = self.header(b"content-length")
             if length is not None and length.isdigit() and int(length) > MAX_BODY_BYTES:
                 raise BodyTooLarge
             try:
                 async with asyncio.timeout(BODY_SECONDS):
-                    self._body = await self._received()
+                    self._body = await self._receive_body()
             except TimeoutError:
                 raise RequestTimeout from None
-            # However long the body took to come: the answer is due from now on.
+            # The time limit of the response starts when the body is complete.
             deadline.set(time.monotonic() + ANSWER_SECONDS)
         return self._body
 
-    async def _received(self) -> bytes:
+    async def _receive_body(self) -> bytes:
         parts = bytearray()
         while True:
             message = await self.receive()
@@ -212,29 +226,29 @@ class Call:
                 return bytes(parts)
 
     def _content_type(self) -> str:
-        values = self._given.get(b"content-type", ())
+        values = self._values.get(b"content-type", ())
         return values[0].decode("latin-1") if len(values) == 1 else ""
 
-    def _take_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def _set_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
         self.scope["headers"] = headers
-        self._given = _gathered(headers)
+        self._values = _group(headers)
 
 
-def _gathered(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
-    """The values of each header, in their order."""
-    given: dict[bytes, list[bytes]] = {}
+def _group(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
+    """Group the values of each header, in order."""
+    values: dict[bytes, list[bytes]] = {}
     for name, value in headers:
-        if name in given:
-            given[name].append(value)
+        if name in values:
+            values[name].append(value)
         else:
-            given[name] = [value]
-    return given
+            values[name] = [value]
+    return values
 
 
-def _decoded(part: bytes) -> str:
+def _decode(part: bytes) -> str:
     if _BAD_ESCAPE.search(part):
-        raise MalformedParameter("A percent sign in the query is followed by two hexadecimal digits.")
+        raise MalformedParameter("Write a percent sign in the query as %25.")
     try:
         return unquote_to_bytes(part.replace(b"+", b" ")).decode()
     except UnicodeDecodeError:
-        raise MalformedParameter("The query is not UTF-8.") from None
+        raise MalformedParameter("Encode the query as UTF-8.") from None

@@ -1,22 +1,20 @@
-"""Answers as they go out: status, headers, bytes."""
+"""Responses: status, headers and bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
-
-from starlette.responses import Response
-from starlette.types import Send
+from typing import Any, Protocol
 
 from confide import strict_json
+from confide.web.asgi import Send
 
 JSON = b"application/json"
 PROBLEM = b"application/problem+json"
 
 Headers = tuple[tuple[bytes, bytes], ...]
-# On every answer, the documentation page's own policy aside.
+# Sent with every response. The documentation page has a content security policy of its own.
 SAFE: Headers = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -26,14 +24,20 @@ _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 
 
-def lines_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Headers as HTTP/1.1 writes them."""
+class Reply(Protocol):
+    """Anything that a route handler returns: a complete response or a stream."""
+
+    async def send(self, send: Send) -> None: ...
+
+
+def format_headers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Format headers as HTTP/1.1 header lines."""
     return b"".join([b"%b: %b\r\n" % pair for pair in headers])
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One complete answer."""
+class Response:
+    """One complete response."""
 
     body: bytes = field(repr=False)
     status: int = 200
@@ -47,23 +51,18 @@ class Answer:
             described = ()
         return [*described, *SAFE, *policy, *self.headers]
 
-    def with_header(self, name: bytes, value: bytes) -> Answer:
-        return Answer(self.body, self.status, (*self.headers, (name, value)), self.content_type)
+    def with_header(self, name: bytes, value: bytes) -> Response:
+        return Response(self.body, self.status, (*self.headers, (name, value)), self.content_type)
 
-    def as_bytes(self, more: Iterable[tuple[bytes, bytes]]) -> bytes:
-        """The answer as HTTP/1.1 writes it, with more headers."""
-        begin = b"HTTP/1.1 %d %b\r\n" % (self.status, _PHRASES[self.status])
-        return begin + lines_of((*more, *self.all_headers())) + b"\r\n" + self.body
+    def as_bytes(self, extra: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """Format the response, with extra headers, as HTTP/1.1 sends it."""
+        status_line = b"HTTP/1.1 %d %b\r\n" % (self.status, _PHRASES[self.status])
+        return status_line + format_headers((*extra, *self.all_headers())) + b"\r\n" + self.body
 
     async def send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})
         await send({"type": "http.response.body", "body": self.body})
 
-    def as_response(self) -> Response:
-        response = Response(self.body, self.status)
-        response.raw_headers = self.all_headers()
-        return response
 
-
-def json_answer(value: Mapping[str, Any], *, status: int = 200, headers: Headers = ()) -> Answer:
-    return Answer(strict_json.write(value), status, headers)
+def json_response(value: Mapping[str, Any], *, status: int = 200, headers: Headers = ()) -> Response:
+    return Response(strict_json.write(value), status, headers)

@@ -1,88 +1,103 @@
-"""The one way in which the framework's routes read a request: ours, not the framework's."""
+"""The router: finds the route of a request, authenticates and parses as the route declares, and calls its handler."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
-from fastapi import Depends
-from fastapi.routing import APIRoute
-from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
-from starlette.responses import Response
+from confide.errors import NotFound
+from confide.identity.model import Principal
+from confide.web.errors import MethodNotAllowed
+from confide.web.request import Request
+from confide.web.response import Reply
+from confide.web.route import Route
 
-from confide.context import caller
-from confide.errors import InvalidBody, UnknownMember, Violation
-from confide.strict_json import Json, pointer
-from confide.web.problems import answer_for
-from confide.web.request import Call, Disconnected
-from confide.web.response import Answer
-from confide.web.sse import EventStream
+S = TypeVar("S")
 
-# Marks a route that needs no token, for the code and for the OpenAPI document alike.
-OPEN: dict[str, Any] = {"security": []}
-# Marks one that takes a token but answers some without: the first user.
-HALF_OPEN: dict[str, Any] = {"security": [{}, {"token": []}]}
-
-_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+Authenticate = Callable[[str], Awaitable[Principal]]
 
 
-def _handed_over() -> None:
-    """Nothing: the route class puts the call in its place."""
+class BoundRoute(NamedTuple):
+    """A route with the handler of one instance of its feature's routes class."""
+
+    route: Route[Any]
+    handle: Callable[[Request], Awaitable[Reply]]
+    authenticate: Callable[[Request], Awaitable[None]] | None
 
 
-Asked = Annotated[Call, Depends(_handed_over)]
+def bind(routes: Iterable[Route[S]], instance: S) -> list[BoundRoute]:
+    """Bind the routes of a feature to the instance that holds its use cases."""
+    return [
+        BoundRoute(
+            route,
+            partial(route.handler, instance),
+            None if route.authenticate is None else partial(route.authenticate, instance),
+        )
+        for route in routes
+    ]
 
 
-class StrictRoute(APIRoute):
-    """Token, content type, our reader, parameters, then shapes without values, in that order.
+class Router:
+    """All routes of the service. One spelling of each path: an escape or a doubled slash finds nothing."""
 
-    FastAPI itself parses before dependencies run, keeps the last of duplicates and echoes what was sent.
-    """
+    def __init__(self, routes: Iterable[BoundRoute], *, authenticate: Authenticate) -> None:
+        self._authenticate = authenticate
+        self._exact: dict[str, dict[str, BoundRoute]] = {}
+        # Templates by their number of segments.
+        self._templates: dict[int, dict[tuple[str, ...], dict[str, BoundRoute]]] = {}
+        for bound in routes:
+            path = bound.route.path
+            if "{" in path:
+                segments = tuple(path.split("/"))
+                methods = self._templates.setdefault(len(segments), {}).setdefault(segments, {})
+            else:
+                methods = self._exact.setdefault(path, {})
+            if bound.route.method in methods:
+                raise ValueError(f"{bound.route.method} {path} is declared twice")
+            methods[bound.route.method] = bound
 
-    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
-        async def handle(request: Request) -> Response:
-            call: Call = request.scope["confide.call"]
-            try:
-                arguments = await self._arguments(call, request.path_params)
-                answer: Answer | EventStream = await self.endpoint(call, **arguments)
-            except Disconnected:
-                raise
-            except Exception as error:  # noqa: BLE001 - here, for the framework would answer before the door can
-                answer = answer_for(error, request_id=caller.get().request_id)
-            return answer.as_response()
-
-        return handle
-
-    async def _arguments(self, call: Call, in_path: Mapping[str, str]) -> dict[str, Any]:
-        if self.openapi_extra not in (OPEN, HALF_OPEN):
-            await call.principal()
-        arguments: dict[str, Any] = dict(in_path)
-        body = self.dependant.body_params
-        if body:
-            arguments[body[0].name] = _shaped(await call.document(), body[0].field_info.annotation)
+    async def dispatch(self, request: Request) -> Reply:
+        """Answer a request; raises the `ServiceError` that rejects it."""
+        bound = self._find(request)
+        route = bound.route
+        if bound.authenticate is not None:
+            await bound.authenticate(request)
+        elif not (route.access.is_public or route.access.is_token_optional):
+            request.principal = await self._authenticate(request.token())
+        if route.body is None:
+            request.require_no_body()
         else:
-            call.require_no_body()
-        asked = self.dependant.query_params
-        needed = [field.alias for field in asked if field.field_info.is_required()]
-        names = {field.alias: field.name for field in asked}
-        given = call.parameters(needed=needed, known=names)
-        return arguments | {names[alias]: value for alias, value in given.items()}
+            request.parsed_body = route.body.parse(await request.document())
+        request.query = request.parameters(required=route.required_parameters, known=route.known_parameters)
+        return await bound.handle(request)
+
+    def _find(self, request: Request) -> BoundRoute:
+        raw_path: bytes = request.scope["raw_path"]
+        if raw_path != request.path.encode() or b"//" in raw_path:
+            raise NotFound
+        methods = self._exact.get(request.path)
+        if methods is None:
+            segments, methods = self._match(request.path)
+            request.path_values = _values(segments, request.path)
+        request.route_path = next(iter(methods.values())).route.path
+        bound = methods.get(request.method)
+        if bound is None:
+            raise MethodNotAllowed(allowed=tuple(methods))
+        return bound
+
+    def _match(self, path: str) -> tuple[tuple[str, ...], dict[str, BoundRoute]]:
+        parts = path.split("/")
+        for segments, methods in self._templates.get(len(parts), {}).items():
+            if all(
+                (segment.startswith("{") and part) or segment == part
+                for segment, part in zip(segments, parts, strict=True)
+            ):
+                return segments, methods
+        raise NotFound
 
 
-def number(text: str) -> int | None:
-    """A positive number as we write it ourselves: digits only, no sign, no leading zero."""
-    return int(text) if _NUMBER.fullmatch(text) else None
-
-
-def _shaped(document: Json, shape: Any) -> BaseModel:
-    try:
-        model: BaseModel = shape.model_validate(document)
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        violations = tuple(Violation(pointer(one["loc"]), one["type"].replace("_", "-"), one["msg"]) for one in found)
-        if any(one["type"] == "extra_forbidden" for one in found):
-            raise UnknownMember(violations=violations) from None
-        raise InvalidBody(violations=violations) from None
-    return model
+def _values(segments: tuple[str, ...], path: str) -> dict[str, str]:
+    return {
+        segment[1:-1]: part for segment, part in zip(segments, path.split("/"), strict=True) if segment.startswith("{")
+    }

@@ -1,28 +1,26 @@
-"""The shapes of bodies, for checking what comes in and for the OpenAPI document."""
+"""Shapes that several features' requests and responses share."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 
-class Strict(BaseModel):
-    """A body whose members are all known."""
+class ViolationShape(BaseModel):
+    """One place of a body that breaks a rule."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
-
-
-class FaultShape(BaseModel):
     pointer: str = Field(description="A JSON Pointer (RFC 6901) to the place.")
     code: str
     detail: str
 
 
 class Done(BaseModel):
+    """A sentence that says what was done."""
+
     message: str
 
 
 class Problem(BaseModel):
-    """A refusal (RFC 9457). `code` is stable; nothing that was sent is repeated."""
+    """An error (RFC 9457). `code` is stable. An error never repeats what the client sent."""
 
     type: str
     title: str
@@ -30,4 +28,4 @@ class Problem(BaseModel):
     code: str
     detail: str
     error: str
-    errors: list[FaultShape] | None = None
+    errors: list[ViolationShape] | None = None

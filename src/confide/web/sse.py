@@ -1,32 +1,51 @@
-"""Answers that go on: server-sent events (WHATWG HTML, 9.2)."""
+"""Server-sent events (WHATWG HTML, section 9.2)."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from starlette.responses import Response, StreamingResponse
-
 from confide import strict_json
+from confide.web.asgi import Send
+from confide.web.request import Request
 from confide.web.response import POLICY, SAFE, Headers
 
-EVENTS = b"text/event-stream"
-HEADERS: Headers = ((b"content-type", EVENTS), *SAFE, POLICY)
+EVENT_STREAM = "text/event-stream"
+HEADERS: Headers = ((b"content-type", EVENT_STREAM.encode()), *SAFE, POLICY)
 
 
-def event(name: str, data: Mapping[str, Any], *, id_: str | None = None) -> bytes:
-    """One event as it is written."""
+def format_event(name: str, data: Mapping[str, Any], *, id_: str | None = None) -> bytes:
+    """Format one event."""
     number = b"" if id_ is None else b"id: %b\n" % id_.encode()
     return b"%bevent: %b\ndata: %b\n\n" % (number, name.encode(), strict_json.write(data))
 
 
 class EventStream:
-    """An answer of events, sent as they come."""
+    """A response that sends events as they are produced, until they end or the client disconnects."""
 
-    def __init__(self, events: AsyncIterator[bytes]) -> None:
+    def __init__(self, request: Request, events: AsyncIterator[bytes]) -> None:
+        self._receive = request.receive
         self._events = events
 
-    def as_response(self) -> Response:
-        response = StreamingResponse(self._events)
-        response.raw_headers = list(HEADERS)
-        return response
+    async def send(self, send: Send) -> None:
+        writing = asyncio.create_task(self._write(send))
+        leaving = asyncio.create_task(self._wait_for_disconnect())
+        try:
+            await asyncio.wait((writing, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if writing.done():
+                writing.result()
+        finally:
+            for task in (writing, leaving):
+                task.cancel()
+            await asyncio.gather(writing, leaving, return_exceptions=True)
+
+    async def _write(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
+        async for event in self._events:
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _wait_for_disconnect(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass

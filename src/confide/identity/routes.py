@@ -1,0 +1,368 @@
+"""HTTP routes of users, logins and tokens."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, Field
+
+from confide.errors import NotFound
+from confide.identity import logins
+from confide.identity.errors import InvalidLogin, NoToken
+from confide.identity.model import Grant, Role, Token, User, grant
+from confide.identity.users import UserDraft
+from confide.web.parameters import format_time, parse_number
+from confide.web.request import Request
+from confide.web.response import Response, json_response
+from confide.web.route import ADMIN, PUBLIC, SELF, Body, Returns, Route, RouteAccess, Target
+from confide.web.shapes import Done
+
+if TYPE_CHECKING:
+    from confide.identity.tokens import Tokens
+    from confide.identity.users import Users
+
+MAX_GRANTS = 1_000
+DAY_SECONDS = 24 * 60 * 60
+
+# A proxied request does not come from this machine, whatever its address says.
+_FORWARDED = frozenset(
+    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
+)
+_LOOPBACK_HOST = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
+
+
+class GrantShape(Body):
+    """A role on a tenant pattern and an integration type pattern: an exact name, `prefix*` or `*`."""
+
+    role: str = Field(examples=["editor"], description="viewer, reader, editor or admin")
+    tenant: str = Field(examples=["acme"])
+    integration_type: str = Field(examples=["*"])
+
+
+Grants = Annotated[list[GrantShape], Field(max_length=MAX_GRANTS)]
+
+
+class UserCreate(Body):
+    """A new user. A user without a password is a service account."""
+
+    login: str = Field(examples=["grace"])
+    password: str | None = Field(default=None, examples=["violet kettle on the moon"])
+    grants: Grants | None = Field(default=None)
+
+
+class UserAdded(BaseModel):
+    """The ID of a new user."""
+
+    user_id: int = Field(examples=[1])
+
+
+class UserShape(BaseModel):
+    """A user."""
+
+    user_id: int
+    login: str
+    grants: list[GrantShape]
+    disabled: bool
+    has_password: bool
+    added_at: str = Field(examples=["2026-11-24T09:15:00.000Z"])
+
+
+class UserList(BaseModel):
+    """All users."""
+
+    users: list[UserShape]
+
+
+class UserUpdate(Body):
+    """Changes of a user. Members that are left out stay as they are."""
+
+    grants: Grants | None = None
+    disabled: bool | None = None
+    password: str | None = None
+
+
+class Login(Body):
+    """A login with its password."""
+
+    login: str = Field(examples=["grace"])
+    password: str = Field(examples=["violet kettle on the moon"])
+
+
+class Session(BaseModel):
+    """The token of a new session."""
+
+    token: str
+    expires_at: str = Field(examples=["2026-11-24T21:15:00.000Z"])
+
+
+class PasswordChange(Body):
+    """The caller's old and new password."""
+
+    old: str
+    new: str
+
+
+class TokenCreate(Body):
+    """A new service token."""
+
+    label: str = Field(min_length=1, max_length=128, pattern=r"^[\x20-\x7e]+$", examples=["worker of acme"])
+    ttl_seconds: int = Field(default=90 * DAY_SECONDS, ge=60, le=3_650 * DAY_SECONDS)
+    grants: Grants | None = Field(default=None, description="Narrower than the user's grants. Default: all of them.")
+    login: str | None = Field(default=None, description="The user of the token. Admins only. Default: the caller.")
+
+
+class TokenShape(BaseModel):
+    """A token without its secret."""
+
+    id: int
+    login: str
+    label: str
+    is_session: bool
+    grants: list[GrantShape] | None
+    made_at: str
+    expires_at: str
+
+
+class TokenAdded(TokenShape):
+    """A new service token with its secret."""
+
+    token: str = Field(description="The secret. It is never shown again.")
+
+
+class TokenList(BaseModel):
+    """Tokens without their secrets."""
+
+    tokens: list[TokenShape]
+
+
+class IdentityRoutes:
+    """Handlers of users, logins and tokens."""
+
+    def __init__(self, users: Users, tokens: Tokens, *, setup_token: str, is_loopback: bool) -> None:
+        self._users = users
+        self._tokens = tokens
+        # Secret that authorizes adding the first user from another machine; empty if there is none.
+        self._setup_token = setup_token
+        self._is_loopback = is_loopback
+
+    async def add_user(self, request: Request) -> Response:
+        body = request.body_as(UserCreate)
+        draft = UserDraft(logins.login(body.login), body.password, read_grants(body.grants) or ())
+        if await self._is_first_user(request):
+            user_id = await self._users.add_first(draft)
+        else:
+            # The body was valid, so authentication comes last: the first user has no token.
+            request.principal = await self._tokens.principal(request.token())
+            user_id = await self._users.add(draft, by=request.principal)
+        return json_response({"user_id": user_id})
+
+    async def list_users(self, request: Request) -> Response:
+        users = await self._users.list(by=request.principal)
+        return json_response({"users": [user_json(user) for user in users]})
+
+    async def read_user(self, request: Request) -> Response:
+        return json_response(user_json(await self._users.read(_path_login(request), by=request.principal)))
+
+    async def update_user(self, request: Request) -> Response:
+        body = request.body_as(UserUpdate)
+        user = await self._users.change(
+            _path_login(request),
+            by=request.principal,
+            grants=read_grants(body.grants),
+            is_disabled=body.disabled,
+            password=body.password,
+        )
+        return json_response(user_json(user))
+
+    async def remove_user(self, request: Request) -> Response:
+        login = _path_login(request)
+        await self._users.remove(login, by=request.principal)
+        return json_response({"message": f"User '{login}' is removed"})
+
+    async def change_password(self, request: Request) -> Response:
+        body = request.body_as(PasswordChange)
+        await self._users.change_own_password(body.old, body.new, by=request.principal)
+        return json_response({"message": "The password is changed"})
+
+    async def login(self, request: Request) -> Response:
+        body = request.body_as(Login)
+        token, expires_at = await self._tokens.login(body.login, body.password)
+        return json_response({"token": token, "expires_at": format_time(expires_at)})
+
+    async def logout(self, request: Request) -> Response:
+        await self._tokens.logout(by=request.principal)
+        return json_response({"message": "The session is ended"})
+
+    async def list_tokens(self, request: Request) -> Response:
+        tokens = await self._tokens.list(by=request.principal)
+        return json_response({"tokens": [token_json(token) for token in tokens]})
+
+    async def add_token(self, request: Request) -> Response:
+        body = request.body_as(TokenCreate)
+        secret, token = await self._tokens.add(
+            body.label,
+            by=request.principal,
+            login=None if body.login is None else logins.login(body.login),
+            ttl_seconds=body.ttl_seconds,
+            grants=read_grants(body.grants),
+        )
+        return json_response({**token_json(token), "token": secret})
+
+    async def revoke_token(self, request: Request) -> Response:
+        token_id = parse_number(request.path_values["token_id"])
+        if token_id is None:
+            raise NotFound
+        await self._tokens.revoke(token_id, by=request.principal)
+        return json_response({"message": f"Token {token_id} is revoked"})
+
+    async def _is_first_user(self, request: Request) -> bool:
+        """Return whether the request may add the first user: from this machine, or with the setup token."""
+        token = request.bearer()
+        if token is not None:
+            is_setup = hmac.compare_digest(token.encode(), self._setup_token.encode())
+            return is_setup and await self._users.can_add_first_user()
+        if not self._is_loopback or not await self._users.can_add_first_user():
+            raise NoToken
+        # A web page whose name resolves to this machine must not add the first user: the Host must be loopback too.
+        is_forwarded = any(name in _FORWARDED for name, _ in request.scope["headers"])
+        if is_forwarded or not _LOOPBACK_HOST.fullmatch(request.header(b"host") or ""):
+            raise NoToken
+        return True
+
+
+def read_grants(shapes: list[GrantShape] | None) -> tuple[Grant, ...] | None:
+    """Convert grants of a body; raises `InvalidGrant` with the place."""
+    if shapes is None:
+        return None
+    return tuple(
+        grant(shape.role, shape.tenant, shape.integration_type, place=f"/grants/{index}")
+        for index, shape in enumerate(shapes)
+    )
+
+
+def _path_login(request: Request) -> str:
+    try:
+        return logins.login(request.path_values["login"])
+    except InvalidLogin:
+        raise NotFound from None
+
+
+def user_json(user: User) -> dict[str, object]:
+    return {
+        "user_id": user.id,
+        "login": user.login,
+        "grants": [one.as_json() for one in user.grants],
+        "disabled": user.is_disabled,
+        "has_password": user.password is not None,
+        "added_at": format_time(user.added_at),
+    }
+
+
+def token_json(token: Token) -> dict[str, object]:
+    return {
+        "id": token.id,
+        "login": token.login,
+        "label": token.label,
+        "is_session": token.is_session,
+        "grants": None if token.grants is None else [one.as_json() for one in token.grants],
+        "made_at": format_time(token.made_at),
+        "expires_at": format_time(token.expires_at),
+    }
+
+
+_USERS, _TOKENS = "users", "tokens"
+
+ROUTES: tuple[Route[IdentityRoutes], ...] = (
+    Route(
+        "POST",
+        "/user",
+        IdentityRoutes.add_user,
+        access=RouteAccess(Target.STORE, Role.ADMIN, is_token_optional=True),
+        tag=_USERS,
+        summary="Add a user",
+        description="Add a user. A user without a password is a service account.\n\nThe first user of a store"
+        " becomes admin"
+        " and needs no token on loopback, and the setup token elsewhere. After that an admin's token is required.",
+        body=UserCreate,
+        returns=Returns((UserAdded,)),
+    ),
+    Route(
+        "GET", "/users", IdentityRoutes.list_users, access=ADMIN, tag=_USERS, summary="List users",
+        returns=Returns((UserList,)),
+    ),
+    Route(
+        "GET", "/users/{login}", IdentityRoutes.read_user, access=ADMIN, tag=_USERS, summary="Read a user",
+        returns=Returns((UserShape,)),
+    ),
+    Route(
+        "PATCH",
+        "/users/{login}",
+        IdentityRoutes.update_user,
+        access=ADMIN,
+        tag=_USERS,
+        summary="Update a user",
+        description="Replace the grants, disable or enable the user, or set a new password. A new password ends all"
+        " sessions of the user.",
+        body=UserUpdate,
+        returns=Returns((UserShape,)),
+    ),
+    Route(
+        "DELETE", "/users/{login}", IdentityRoutes.remove_user, access=ADMIN, tag=_USERS,
+        summary="Remove a user and all its tokens", returns=Returns((Done,)),
+    ),
+    Route(
+        "PUT",
+        "/users/me/password",
+        IdentityRoutes.change_password,
+        access=SELF,
+        tag=_USERS,
+        summary="Change your own password",
+        description="Change the caller's password. This ends all other sessions of the caller.",
+        body=PasswordChange,
+        returns=Returns((Done,)),
+    ),
+    Route(
+        "POST",
+        "/login",
+        IdentityRoutes.login,
+        access=PUBLIC,
+        tag=_TOKENS,
+        summary="Log in",
+        description="Start a session of 12 hours. The response and its time are the same whether or not the login"
+        " exists.",
+        body=Login,
+        returns=Returns((Session,)),
+    ),
+    Route(
+        "POST", "/logout", IdentityRoutes.logout, access=SELF, tag=_TOKENS, summary="End this session",
+        returns=Returns((Done,)),
+    ),
+    Route(
+        "GET",
+        "/tokens",
+        IdentityRoutes.list_tokens,
+        access=SELF,
+        tag=_TOKENS,
+        summary="List tokens",
+        description="List the caller's tokens, or the tokens of all users for an admin. Secrets are never listed.",
+        returns=Returns((TokenList,)),
+    ),
+    Route(
+        "POST",
+        "/tokens",
+        IdentityRoutes.add_token,
+        access=SELF,
+        tag=_TOKENS,
+        summary="Create a service token",
+        description="Create a token for the caller or, as admin, for any user. A token's effective permissions are the"
+        " intersection of its own grants and its user's current grants.",
+        body=TokenCreate,
+        returns=Returns((TokenAdded,)),
+    ),
+    Route(
+        "DELETE", "/tokens/{token_id}", IdentityRoutes.revoke_token, access=RouteAccess(Target.TOKEN), tag=_TOKENS,
+        summary="Revoke a token", returns=Returns((Done,)),
+    ),
+)  # fmt: skip

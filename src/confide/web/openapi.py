@@ -1,0 +1,132 @@
+"""The OpenAPI 3.1 document, built from the route declarations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from confide.strict_json import Json
+from confide.web.problems import PROBLEM_TYPE
+from confide.web.route import Header, Parameter, Route
+from confide.web.shapes import Problem
+
+DESCRIPTION = (
+    "Stores and serves the integration configuration of every tenant, encrypted at rest. "
+    "Every error has a stable code: [list of errors](/docs/errors)."
+)
+_REF = "#/components/schemas/{model}"
+
+Mode = Literal["validation", "serialization"]
+Shapes = dict[tuple[type[BaseModel], Mode], Json]
+
+
+def build_document(routes: Sequence[Route[Any]], *, version: str) -> Json:
+    """Build the document of all documented routes, in order."""
+    shown = [route for route in routes if route.is_documented]
+    shapes, components = _schemas(shown)
+    paths: dict[str, Json] = {}
+    for route in shown:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, shapes)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Confide", "description": DESCRIPTION, "version": version},
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"token": []}],
+    }
+
+
+def _schemas(routes: Iterable[Route[Any]]) -> tuple[Shapes, Json]:
+    """Return a reference for each shape, and the components that the references name."""
+    wanted: dict[tuple[type[BaseModel], Mode], None] = {(Problem, "serialization"): None}
+    for route in routes:
+        if route.body is not None:
+            wanted[route.body, "validation"] = None
+        for shape in _returned(route):
+            wanted[shape, "serialization"] = None
+    references, definitions = models_json_schema(list(wanted), ref_template=_REF)
+    schemas = {shape: references[shape] for shape in wanted}
+    return schemas, dict(sorted(definitions["$defs"].items()))
+
+
+def _returned(route: Route[Any]) -> list[type[BaseModel]]:
+    shapes = [*route.returns.shapes]
+    shapes += [shape for _, shape in route.returns.media_types if shape is not None]
+    shapes += [shape for _, _, shape in route.other_responses if shape is not None]
+    return shapes
+
+
+def _operation(route: Route[Any], shapes: Shapes) -> Json:
+    operation: Json = {
+        "tags": [route.tag],
+        "summary": route.summary,
+        "description": route.description or f"{route.summary}.",
+        "operationId": route.summary.lower().replace("'", "").replace(" ", "_"),
+    }
+    parameters = [
+        *(
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in route.path_parameters
+        ),
+        *map(_query_parameter, route.query),
+        *map(_header_parameter, route.headers),
+    ]
+    if parameters:
+        operation["parameters"] = parameters
+    if route.body is not None:
+        schema = shapes[route.body, "validation"]
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    operation["responses"] = _responses(route, shapes)
+    if route.access.is_public:
+        operation["security"] = []
+    elif route.access.is_token_optional:
+        operation["security"] = [{}, {"token": []}]
+    return operation
+
+
+def _query_parameter(parameter: Parameter[Any]) -> Json:
+    described = {
+        "name": parameter.name,
+        "in": "query",
+        "required": parameter.is_required,
+        "description": parameter.description,
+        "schema": {"type": "string"},
+    }
+    return described if parameter.example is None else {**described, "example": parameter.example}
+
+
+def _header_parameter(header: Header) -> Json:
+    schema = {"type": "string"}
+    return {
+        "name": header.name, "in": "header", "required": False, "description": header.description, "schema": schema
+    }  # fmt: skip
+
+
+def _responses(route: Route[Any], shapes: Shapes) -> Json:
+    returns = route.returns
+    content: Json = {}
+    if returns.shapes:
+        schemas = [shapes[shape, "serialization"] for shape in returns.shapes]
+        content["application/json"] = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
+    for media_type, shape in returns.media_types:
+        content[media_type] = {"schema": {"type": "string"} if shape is None else shapes[shape, "serialization"]}
+    success: Json = {"description": returns.description}
+    if content:
+        success["content"] = content
+    if returns.headers:
+        success["headers"] = {name: {"schema": {"type": type_}} for name, type_ in returns.headers}
+    responses: Json = {"200": success}
+    for status, description, shape in route.other_responses:
+        other: Json = {"description": description}
+        if shape is not None:
+            other["content"] = {"application/json": {"schema": shapes[shape, "serialization"]}}
+        responses[str(status)] = other
+    problem = {PROBLEM_TYPE: {"schema": shapes[Problem, "serialization"]}}
+    responses["default"] = {"description": "An error", "content": problem}
+    return responses

@@ -1,0 +1,83 @@
+"""Query parameters that several features share."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from confide import names
+from confide.clock import SECOND
+from confide.errors import InvalidCursor, InvalidName
+from confide.names import Key
+from confide.time_formats import MOMENT, read_moment
+from confide.web.errors import MalformedParameter
+from confide.web.route import Parameter, choice, required, text
+
+MAX_LISTED = 1_000
+DEFAULT_LISTED = 100
+
+_LIMIT = re.compile(r"[1-9][0-9]{0,3}")
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+
+
+def parse_number(value: str) -> int | None:
+    """Return a positive number written with digits only and no leading zero; None for any other text."""
+    return int(value) if _NUMBER.fullmatch(value) else None
+
+
+def parse_cursor_number(value: str) -> int:
+    """Return the number of a cursor, 0 included; raises `InvalidCursor`."""
+    number = 0 if value == "0" else parse_number(value)
+    if number is None:
+        raise InvalidCursor
+    return number
+
+
+def format_time(microseconds: int) -> str:
+    """Format a time as RFC 3339 with milliseconds."""
+    try:
+        moment = datetime.fromtimestamp(microseconds / SECOND, UTC)
+    except (OverflowError, ValueError, OSError):
+        # Only a direct edit of the database can cause this. Audit verification reports it.
+        moment = datetime.max.replace(tzinfo=UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def format_key_cursor(key: Key | None) -> str | None:
+    return None if key is None else ":".join(key)
+
+
+def time(name: str, description: str) -> Parameter[int | None]:
+    """Declare an optional time (RFC 3339 with a zone), in microseconds since 1970."""
+
+    def parse(value: str) -> int | None:
+        try:
+            return read_moment(value)
+        except ValueError:
+            raise MalformedParameter(f"Write the parameter {name} as a time with a zone, such as {MOMENT}.") from None
+
+    return Parameter(name, description, parse, None)
+
+
+def _parse_limit(value: str) -> int:
+    if not _LIMIT.fullmatch(value) or int(value) > MAX_LISTED:
+        raise MalformedParameter(f"The parameter limit must be a number from 1 to {MAX_LISTED:,}.")
+    return int(value)
+
+
+def _parse_key_cursor(value: str) -> Key | None:
+    tenant, _, integration_type = value.partition(":")
+    try:
+        return names.key(tenant, integration_type)
+    except InvalidName:
+        raise InvalidCursor from None
+
+
+TENANT = required("tenant", "An exact name.", example="acme")
+INTEGRATION_TYPE = required("integration_type", "An exact name.", example="flight-information-system")
+TENANT_PATTERN = text("tenant", "A name, `prefix*` or `*`.")
+TYPE_PATTERN = text("integration_type", "A name, `prefix*` or `*`.")
+LIMIT = Parameter("limit", "1 to 1,000. Default: 100.", _parse_limit, DEFAULT_LISTED)
+KEY_CURSOR = Parameter("after", "The `next` value of the previous page.", _parse_key_cursor, None)
+NUMBER_CURSOR = Parameter("after", "A number; the page starts after it.", parse_cursor_number, 0)
+DRY_RUN = choice("dry_run", "`true`: preview the result and store nothing.")

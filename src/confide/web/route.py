@@ -1,0 +1,179 @@
+"""The declaration of a route: everything that routing, parsing, authentication and the documents need to know."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from confide.errors import InvalidBody, UnknownMember, Violation
+from confide.identity.model import Role
+from confide.strict_json import Json, pointer
+from confide.web.errors import MalformedParameter
+from confide.web.request import Request
+from confide.web.response import JSON, Reply
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class Target(enum.Enum):
+    """What the role of an `RouteAccess` must be held on."""
+
+    # The tenant and integration type of the request.
+    CONFIG = "config"
+    # The integration type of the request, for any tenant.
+    INTEGRATION_TYPE = "integration type"
+    # The whole store.
+    STORE = "store"
+    # Nothing: the answer holds only what the caller's grants cover.
+    VISIBLE = "visible"
+    # Nothing: the request is about the caller.
+    SELF = "self"
+    # A token of the caller's own, or of any user for an admin.
+    TOKEN = "token"  # noqa: S105 - a word, not a secret
+    # Nothing: no token is needed.
+    PUBLIC = "public"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteAccess:
+    """Who may call a route. The use case checks the role; the router only authenticates."""
+
+    target: Target
+    role: Role | None = None
+    # The route also serves some callers without a token: the first user, open metrics.
+    is_token_optional: bool = False
+
+    @property
+    def is_public(self) -> bool:
+        return self.target is Target.PUBLIC
+
+
+PUBLIC = RouteAccess(Target.PUBLIC)
+VISIBLE = RouteAccess(Target.VISIBLE)
+SELF = RouteAccess(Target.SELF)
+VIEWER = RouteAccess(Target.CONFIG, Role.VIEWER)
+EDITOR = RouteAccess(Target.CONFIG, Role.EDITOR)
+ADMIN = RouteAccess(Target.STORE, Role.ADMIN)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter(Generic[T]):
+    """A query parameter. `parse` raises `ServiceError`; a missing optional parameter is `default`."""
+
+    name: str
+    description: str
+    parse: Callable[[str], T]
+    default: T
+    is_required: bool = False
+    example: str | None = None
+
+    def read(self, request: Request) -> T:
+        """Return the parsed value of a request whose parameters the router has accepted."""
+        text = request.query.get(self.name)
+        return self.default if text is None else self.parse(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A request header of a route, for the OpenAPI document; the handler reads it."""
+
+    name: str
+    description: str
+
+
+class Body(BaseModel):
+    """A request body. Members that the shape does not have are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+
+    @classmethod
+    def parse(cls, document: Json) -> Self:
+        """Validate a document; raises `UnknownMember` or `InvalidBody` with the place of each violation."""
+        try:
+            return cls.model_validate(document)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_context=False, include_input=False)
+            violations = tuple(
+                Violation(pointer(one["loc"]), one["type"].replace("_", "-"), one["msg"]) for one in found
+            )
+            if any(one["type"] == "extra_forbidden" for one in found):
+                raise UnknownMember(violations=violations) from None
+            raise InvalidBody(violations=violations) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Returns:
+    """A successful response of a route, for the OpenAPI document."""
+
+    shapes: tuple[type[BaseModel], ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    media_types: tuple[tuple[str, type[BaseModel] | None], ...] = ()
+    description: str = "Success"
+
+    JSON: ClassVar[str] = JSON.decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Generic[S]):
+    """One route. `handler` is a method of the feature's routes class `S`, which holds its use cases.
+
+    The declaration drives routing, strict parsing, authentication, the role matrix test, the OpenAPI document, the
+    Postman collection, the route labels of metrics and the table in the docs.
+    """
+
+    method: str
+    path: str
+    handler: Callable[[S, Request], Awaitable[Reply]]
+    access: RouteAccess
+    summary: str
+    tag: str
+    description: str = ""
+    query: tuple[Parameter[Any], ...] = ()
+    headers: tuple[Header, ...] = ()
+    body: type[Body] | None = None
+    returns: Returns = field(default_factory=Returns)
+    other_responses: tuple[tuple[int, str, type[BaseModel] | None], ...] = ()
+    # The documentation pages and the document itself are not part of the document.
+    is_documented: bool = True
+    # Replaces the router's authentication: reads go on with a cached token while the database is unavailable.
+    authenticate: Callable[[S, Request], Awaitable[None]] | None = None
+
+    @property
+    def required_parameters(self) -> tuple[str, ...]:
+        return tuple(parameter.name for parameter in self.query if parameter.is_required)
+
+    @property
+    def known_parameters(self) -> tuple[str, ...]:
+        return tuple(parameter.name for parameter in self.query)
+
+    @property
+    def path_parameters(self) -> tuple[str, ...]:
+        return tuple(part[1:-1] for part in self.path.split("/") if part.startswith("{"))
+
+
+def text(name: str, description: str, *, example: str | None = None) -> Parameter[str | None]:
+    """Declare an optional parameter that is taken as it is."""
+    return Parameter(name, description, str, None, example=example)
+
+
+def required(name: str, description: str, *, example: str | None = None) -> Parameter[str]:
+    """Declare a required parameter that is taken as it is."""
+    return Parameter(name, description, str, "", is_required=True, example=example)
+
+
+def choice(
+    name: str, description: str, *, on: str = "true", off: str = "false", default: bool = False
+) -> Parameter[bool]:
+    """Declare a parameter that takes one of two words; its value says whether it is the word `on`."""
+
+    def parse(value: str) -> bool:
+        if value not in (on, off):
+            raise MalformedParameter(f"The parameter {name} must be {on} or {off}.")
+        return value == on
+
+    return Parameter(name, description, parse, default)

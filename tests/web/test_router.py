@@ -1,0 +1,169 @@
+"""The router finds one route for a path, and rejects everything else in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from confide.errors import NotFound, ServiceError, UnknownMember
+from confide.identity.errors import InvalidToken, NoToken
+from confide.identity.model import Principal
+from confide.server.api import ROUTES
+from confide.web.asgi import Message
+from confide.web.errors import (
+    BodyNotExpected,
+    DuplicateParameter,
+    MethodNotAllowed,
+    MissingParameter,
+    UnknownParameter,
+)
+from confide.web.request import Request
+from confide.web.response import Response
+from confide.web.route import PUBLIC, SELF, Body, Route, required, text
+from confide.web.router import BoundRoute, Router, bind
+
+PRINCIPAL = Principal(1, "ada", (), 7)
+
+
+class Note(Body):
+    """A body for the tests."""
+
+    words: str
+
+
+class Notes:
+    """Handlers that return the route they were called for."""
+
+    async def read(self, request: Request) -> Response:
+        return Response(f"{request.route_path} {dict(request.path_values)} {dict(request.query)}".encode())
+
+    async def save(self, request: Request) -> Response:
+        return Response(request.body_as(Note).words.encode())
+
+
+SAMPLE = (
+    Route("GET", "/notes", Notes.read, access=PUBLIC, summary="List notes", tag="notes", query=(text("after", "…"),)),
+    Route("POST", "/notes", Notes.save, access=SELF, summary="Add a note", tag="notes", body=Note),
+    Route("GET", "/notes/latest", Notes.read, access=PUBLIC, summary="Read the latest note", tag="notes"),
+    Route("GET", "/notes/{number}", Notes.read, access=PUBLIC, summary="Read a note", tag="notes"),
+    Route(
+        "DELETE", "/notes/{number}", Notes.read, access=SELF, summary="Delete a note", tag="notes",
+        query=(required("confirm", "…"),),
+    ),
+)  # fmt: skip
+
+
+def request(
+    method: str, path: str, *, query: bytes = b"", body: bytes = b"", headers: Sequence[tuple[bytes, bytes]] = ()
+) -> Request:
+    described = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))] if body else []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query,
+        "headers": [(b"host", b"localhost"), *described, *headers],
+    }
+    return Request(scope, receive)
+
+
+def router() -> Router:
+    async def authenticate(token: str) -> Principal:
+        if token != "good":
+            raise InvalidToken
+        return PRINCIPAL
+
+    return Router(bind(SAMPLE, Notes()), authenticate=authenticate)
+
+
+async def answer(asked: Request) -> str:
+    reply = await router().dispatch(asked)
+    assert isinstance(reply, Response)
+    return reply.body.decode()
+
+
+GOOD = ((b"authorization", b"Bearer good"),)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/notes", "/notes {} {}"),
+        ("/notes/latest", "/notes/latest {} {}"),
+        ("/notes/12", "/notes/{number} {'number': '12'} {}"),
+    ],
+)
+async def test_an_exact_path_comes_before_a_template(path: str, found: str) -> None:
+    assert await answer(request("GET", path)) == found
+
+
+@pytest.mark.parametrize("path", ["/", "/note", "/notes/", "/notes/1/2", "//notes", "/notes//1", "/NOTES"])
+async def test_an_unknown_path_is_not_found(path: str) -> None:
+    with pytest.raises(NotFound):
+        await answer(request("GET", path))
+
+
+async def test_an_escaped_spelling_of_a_path_is_not_found() -> None:
+    asked = request("GET", "/notes")
+    asked.scope["raw_path"] = b"/n%6ftes"
+    with pytest.raises(NotFound):
+        await answer(asked)
+
+
+async def test_an_unknown_method_lists_the_allowed_ones_and_keeps_the_route_for_metrics() -> None:
+    asked = request("PUT", "/notes/12")
+    with pytest.raises(MethodNotAllowed) as error:
+        await answer(asked)
+    assert error.value.allowed == ("GET", "DELETE")
+    assert asked.route_path == "/notes/{number}"
+
+
+@pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        (request("POST", "/notes", body=b'{"other": 1}'), NoToken),
+        (request("POST", "/notes", body=b'{"other": 1}', headers=[(b"authorization", b"Bearer bad")]), InvalidToken),
+        (request("POST", "/notes", body=b'{"other": 1}', query=b"x=1", headers=GOOD), UnknownMember),
+        (request("POST", "/notes", body=b'{"words": "a"}', query=b"x=1", headers=GOOD), UnknownParameter),
+        (request("GET", "/notes", query=b"after=1&after=2"), DuplicateParameter),
+        (request("DELETE", "/notes/1", headers=GOOD), MissingParameter),
+        (request("GET", "/notes", body=b"{}"), BodyNotExpected),
+    ],
+)
+async def test_authentication_comes_first_then_the_body_then_the_parameters(
+    asked: Request, error: type[ServiceError]
+) -> None:
+    with pytest.raises(error):
+        await answer(asked)
+
+
+async def test_a_handler_gets_the_parsed_body_and_the_principal() -> None:
+    asked = request("POST", "/notes", body=b'{"words": "hello"}', headers=GOOD)
+    assert await answer(asked) == "hello"
+    assert asked.principal is PRINCIPAL
+
+
+def test_a_route_that_is_declared_twice_is_an_error() -> None:
+    with pytest.raises(ValueError, match="GET /notes is declared twice"):
+        Router([*bind(SAMPLE, Notes()), *bind(SAMPLE[:1], Notes())], authenticate=_never)
+
+
+async def _never(token: str) -> Principal:
+    raise InvalidToken
+
+
+def test_every_route_of_the_service_is_declared_once_with_a_summary_of_its_own() -> None:
+    assert len({(route.method, route.path) for route in ROUTES}) == len(ROUTES) > 30
+    summaries = [route.summary for route in ROUTES]
+    assert len(set(summaries)) == len(summaries)
+    Router([BoundRoute(route, _unused, None) for route in ROUTES], authenticate=_never)
+
+
+async def _unused(_request: Request) -> Response:
+    return Response(b"")
