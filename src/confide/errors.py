@@ -1,14 +1,31 @@
-"""Every expected no of the service, each with its stable code and one plain sentence."""
+"""The errors that clients can expect, each with a stable code, a kind and one plain sentence."""
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import ClassVar
 
 
+class ErrorKind(enum.Enum):
+    """The kind of an error; `web` maps kinds to statuses."""
+
+    INVALID_REQUEST = enum.auto()
+    INVALID_CONTENT = enum.auto()
+    UNAUTHENTICATED = enum.auto()
+    FORBIDDEN = enum.auto()
+    NOT_FOUND = enum.auto()
+    CONFLICT = enum.auto()
+    GONE = enum.auto()
+    PRECONDITION_FAILED = enum.auto()
+    RATE_LIMITED = enum.auto()
+    INTERNAL = enum.auto()
+    UNAVAILABLE = enum.auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One place of a body that is not allowed: where and why, never what."""
+    """One invalid place of a body: its JSON Pointer and the reason, never its value."""
 
     pointer: str
     code: str
@@ -19,8 +36,9 @@ class Violation:
 
 
 class ServiceError(Exception):
-    """An expected no. `code` is stable; the sentence never repeats what the caller sent."""
+    """An error that a client can expect; neither its sentence nor its detail repeats what the client sent."""
 
+    kind: ClassVar[ErrorKind]
     code: ClassVar[str]
     sentence: ClassVar[str]
 
@@ -39,128 +57,131 @@ class ServiceError(Exception):
         self.current_version = current_version
 
 
-# The bytes are not what they claim to be.
-
-
 class JsonInvalid(ServiceError):
+    kind = ErrorKind.INVALID_REQUEST
     code = "json-invalid"
-    sentence = "The body is not valid JSON."
+    sentence = "The body is not valid JSON. Check its syntax."
 
 
 class JsonEncoding(ServiceError):
+    kind = ErrorKind.INVALID_REQUEST
     code = "json-encoding"
-    sentence = "The body is not UTF-8."
+    sentence = "The body is not UTF-8 text. Encode it as UTF-8."
 
 
 class JsonSurrogate(ServiceError):
+    kind = ErrorKind.INVALID_REQUEST
     code = "json-surrogate"
-    sentence = "The body holds half of a surrogate pair, which is no character."
+    sentence = "A string contains half of a surrogate pair. Send complete Unicode characters."
 
 
 class JsonDuplicateKey(ServiceError):
+    kind = ErrorKind.INVALID_REQUEST
     code = "json-duplicate-key"
-    sentence = "An object of the body has the same member twice."
+    sentence = "An object has the same member twice. Send each member once."
 
 
 class NotAnObject(ServiceError):
+    kind = ErrorKind.INVALID_REQUEST
     code = "not-an-object"
-    sentence = "The body must be a JSON object."
+    sentence = "The body is not a JSON object. Send an object."
 
 
 class UnknownMember(ServiceError):
+    kind = ErrorKind.INVALID_REQUEST
     code = "unknown-member"
-    sentence = "The body has a member that this call does not know."
+    sentence = "The body has an unknown member. Check its spelling or remove it."
 
 
 class InvalidCursor(ServiceError):
+    kind = ErrorKind.INVALID_REQUEST
     code = "invalid-cursor"
-    sentence = "That is no place in this list."
+    sentence = "Invalid cursor. Use the `next` value of the previous page."
 
 
 class PreconditionInvalid(ServiceError):
+    kind = ErrorKind.INVALID_REQUEST
     code = "precondition-invalid"
-    sentence = "The condition is not written as RFC 9110 says."
-
-
-# Who is asking, and may they?
+    sentence = "Invalid precondition. Send entity tags in double quotes, or * (RFC 9110, section 13.1)."
 
 
 class NotAllowed(ServiceError):
+    kind = ErrorKind.FORBIDDEN
     code = "not-allowed"
-    sentence = "Your role does not allow this."
+    sentence = "Permission denied. Ask an admin for a role that allows this."
 
 
 class NotFound(ServiceError):
+    kind = ErrorKind.NOT_FOUND
     code = "not-found"
-    sentence = "There is nothing here."
-
-
-# How the request was sent.
-
-
-# What is stored says no.
+    sentence = "Not found. Check the name and your grants."
 
 
 class VersionConflict(ServiceError):
+    kind = ErrorKind.PRECONDITION_FAILED
     code = "version-conflict"
-    sentence = "The config is not in the state that the condition names; nothing was stored."
-
-
-# Well-formed, but not allowed.
+    sentence = "The precondition does not match the current version. Read it again; nothing was stored."
 
 
 class InvalidName(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "invalid-name"
-    sentence = "A name has 1 to 128 of A-Z a-z 0-9 . _ - and begins and ends with a letter or digit."
+    sentence = "Invalid name. Use 1 to 128 characters of A-Z a-z 0-9 . _ - that start and end with a letter or digit."
 
 
 class InvalidBody(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "invalid-body"
-    sentence = "The body is not what this call needs."
+    sentence = "Invalid body. Compare it with the API reference."
 
 
 class JsonNul(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "json-nul"
-    sentence = "The character NUL is not allowed."
+    sentence = "A string contains the character NUL. Remove it."
 
 
 class NumberOutOfRange(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "number-out-of-range"
-    sentence = "A number cannot be kept exactly as it was sent."
+    sentence = "A number cannot be stored exactly. Send fewer digits or a string."
 
 
 class TooDeep(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "too-deep"
-    sentence = "The body has more than 32 levels."
+    sentence = "The body is nested more than 32 levels deep. Use fewer levels."
 
 
 class TooManyMembers(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "too-many-members"
-    sentence = "An object has more than 2,000 members."
+    sentence = "An object has more than 2,000 members. Split it."
 
 
 class KeyTooLong(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "key-too-long"
-    sentence = "A member name is longer than 256 bytes."
+    sentence = "A member name is longer than 256 bytes. Shorten it."
 
 
 class StringTooLong(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "string-too-long"
-    sentence = "A string is longer than 64 KiB."
-
-
-# Not now.
+    sentence = "A string is longer than 64 KiB. Shorten it."
 
 
 class Busy(ServiceError):
+    kind = ErrorKind.UNAVAILABLE
     code = "busy"
-    sentence = "Too much work is waiting; try again."
+    sentence = "The server is overloaded. Try again later."
 
 
 class StoreUnavailable(ServiceError):
+    kind = ErrorKind.UNAVAILABLE
     code = "store-unavailable"
-    sentence = "The store does not answer; try again. A save in flight may or may not have happened."
+    sentence = "The database is unavailable. Try again; a save in progress may or may not have been stored."
 
 
 class DatabaseUnavailable(Exception):
-    """The store does not answer, or not in time."""
+    """The database did not answer in time or at all."""

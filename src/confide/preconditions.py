@@ -36,7 +36,7 @@ class Condition:
 def condition(if_match: str | None, if_none_match: str | None) -> Condition:
     """Read the condition of a save; `If-None-Match` may only be `*` there."""
     if if_none_match is not None and if_none_match.strip() != "*":
-        raise PreconditionInvalid("On a save, If-None-Match may only be *.")
+        raise PreconditionInvalid("Invalid If-None-Match. A write accepts only *.")
     match = None if if_match is None else tags(if_match)
     return Condition(match, must_be_new=if_none_match is not None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import hashlib
 import re
 import subprocess
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from confide.errors import ServiceError
-from confide.web.problems import STATUS
+import confide.server.api  # noqa: F401 - defines every error
+from confide.errors import ErrorKind, ServiceError
+from confide.web.problems import STATUS, all_errors, status_of
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "confide"
@@ -179,13 +181,43 @@ def test_no_statement_holds_a_value() -> None:
     assert found <= allowed | {"str", "join", "self", "is_unsafe", "TABLES"}, found
 
 
-def test_every_refusal_has_a_status_and_its_place_in_the_docs() -> None:
-    kinds = set(ServiceError.__subclasses__())
-    assert set(STATUS) == kinds
-    text = (ROOT / "docs" / "errors.md").read_text()
-    for kind, status in STATUS.items():
-        assert f"| {status} | `{kind.code}` | {kind.sentence} |" in text, kind.code
-    assert text.count("\n| ") == len(kinds) + 2  # and the two lines of the head
+def violations_of_errors(table: str) -> list[str]:
+    """Compare every error class with the table in the docs, and the classes with each other."""
+    found = []
+    codes: set[str] = set()
+    for error in all_errors():
+        if not all(hasattr(error, attribute) for attribute in ("kind", "code", "sentence")):
+            found.append(f"{error.__name__} lacks a kind, a code or a sentence")
+            continue
+        if error.code in codes:
+            found.append(f"{error.code} is used twice")
+        codes.add(error.code)
+        if f"| {status_of(error)} | `{error.code}` | {error.sentence} |" not in table:
+            found.append(f"{error.code} has no such line in docs/errors.md")
+    if table.count("\n| ") != len(codes) + 2:  # and the two lines of the head
+        found.append("docs/errors.md has lines without an error")
+    return found
+
+
+def test_every_error_has_a_kind_a_code_a_sentence_and_its_line_in_the_docs() -> None:
+    assert set(STATUS) == set(ErrorKind)
+    assert violations_of_errors((ROOT / "docs" / "errors.md").read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("attributes", "violation"),
+    [
+        ({}, "lacks a kind, a code or a sentence"),
+        ({"kind": ErrorKind.GONE, "code": "not-found", "sentence": "Gone."}, "not-found is used twice"),
+        ({"kind": ErrorKind.GONE, "code": "planted", "sentence": "Gone."}, "planted has no such line"),
+    ],
+)
+def test_a_deliberately_wrong_error_is_found(attributes: dict[str, object], violation: str) -> None:
+    wrong = type("Planted", (ServiceError,), attributes)
+    found = violations_of_errors((ROOT / "docs" / "errors.md").read_text())
+    del wrong
+    gc.collect()  # a class stays among the subclasses of its base until its cycles are collected
+    assert any(violation in each for each in found), found
 
 
 @pytest.mark.parametrize("room", ["web", "reports"])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from confide.errors import ServiceError
+from confide.errors import ErrorKind, ServiceError
 
 
 class PositionGone(ServiceError):
+    kind = ErrorKind.GONE
     code = "position-gone"
-    sentence = "The log does not reach back to that position, or it belongs to an earlier epoch: read again."
+    sentence = "The change log no longer has this position. Read the configs again and continue from there."

@@ -54,7 +54,9 @@ class ConfigDecrypter:
             return await self._sealer.open(stored.body, EncryptionContext(stored.key, stored.version, stored.kind))
         except DecryptionFailed:
             if await self._sealer.is_erased(stored.body):
-                raise VersionPruned("The key of that time was destroyed with its tenant's data.") from None
+                raise VersionPruned(
+                    "The data key of this version was destroyed with its tenant. It cannot be decrypted again."
+                ) from None
             _log.error("version does not open: tenant %s, integration type %s, version %d", *stored.key, stored.version)
             await self._auditor.note("open", "integrity-error", by=None, key=stored.key, version=stored.version)
             raise IntegrityBroken(retry_after_seconds=60) from None

@@ -2,49 +2,58 @@
 
 from __future__ import annotations
 
-from confide.errors import ServiceError
+from confide.errors import ErrorKind, ServiceError
 
 
 class IdempotencyKeyInvalid(ServiceError):
+    kind = ErrorKind.INVALID_REQUEST
     code = "idempotency-key-invalid"
-    sentence = "An Idempotency-Key has 1 to 255 visible ASCII characters."
+    sentence = "Invalid Idempotency-Key. Use 1 to 255 visible ASCII characters."
 
 
 class VersionPruned(ServiceError):
+    kind = ErrorKind.GONE
     code = "version-pruned"
-    sentence = "What this version held was erased; its line in the history remains."
+    sentence = "The content of this version was erased. Choose a version that is still kept."
 
 
 class ConfigurationInvalid(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "configuration-invalid"
-    sentence = "The configuration must be a JSON object."
+    sentence = "The configuration is not a JSON object. Send an object."
 
 
 class DocumentTooLarge(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "document-too-large"
-    sentence = "The configuration would be larger than 256 KiB."
+    sentence = "The configuration would be larger than 256 KiB. Shorten it."
 
 
 class MaskSentBack(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "mask-sent-back"
-    sentence = "A mask stands where a secret should be; send the secret or leave the member out."
+    sentence = "A mask was sent in place of a secret. Send the secret or omit the member."
 
 
 class IdempotencyKeyReused(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "idempotency-key-reused"
-    sentence = "That Idempotency-Key was used with another body."
+    sentence = "This Idempotency-Key was already used with another request. Use a new key."
 
 
 class InvalidNote(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "invalid-note"
-    sentence = "A note is one line of at most 500 characters."
+    sentence = "Invalid note. Use one line of at most 500 characters."
 
 
 class ConfirmWrong(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "confirm-wrong"
-    sentence = "Repeat the tenant's name in the parameter confirm."
+    sentence = "Confirmation does not match. Repeat the tenant's name in the parameter `confirm`."
 
 
 class TooManyRaces(ServiceError):
+    kind = ErrorKind.UNAVAILABLE
     code = "too-many-races"
-    sentence = "Others saved this config faster, 64 times; try again."
+    sentence = "Other clients saved this config first, 64 times. Try again."

@@ -76,7 +76,7 @@ class SavePlanner:
             return wanted
         version = await self._store.configs.read_version(act.key, act.version)
         if version is None or version.kind is not Kind.SAVED:
-            raise NotFound("That version never was, or it is a tombstone: there is nothing to bring back.")
+            raise NotFound("This version does not exist or is a tombstone. Choose a saved version.")
         return strict_json.read_kept(await self._opener.opened_version(version))
 
     async def current(self, key: Key, *, condition: Condition) -> StoredVersion:

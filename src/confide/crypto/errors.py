@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from confide.errors import ServiceError
+from confide.errors import ErrorKind, ServiceError
 
 
 class MasterKeyMissing(Exception):
@@ -14,10 +14,12 @@ class DecryptionFailed(Exception):
 
 
 class MasterKeyUnavailable(ServiceError):
+    kind = ErrorKind.UNAVAILABLE
     code = "master-key-unavailable"
-    sentence = "The master key that this needs is not there; whoever runs the service must put it back."
+    sentence = "The required master key is missing. Ask the operator to restore it."
 
 
 class IntegrityBroken(ServiceError):
+    kind = ErrorKind.UNAVAILABLE
     code = "integrity-error"
-    sentence = "What is stored for this config does not open; it was altered or its key is gone."
+    sentence = "The stored config cannot be decrypted: it was altered or its key is missing. Tell the operator."

@@ -35,4 +35,4 @@ class Access:
         """A token with narrower grants may not make itself wider ones."""
         if by.narrowed is not None:
             await self._auditor.note(action, "denied", by=by)
-            raise NotAllowed("A token with grants of its own may not do this.")
+            raise NotAllowed("A token with grants of its own cannot do this. Log in or use an unrestricted token.")

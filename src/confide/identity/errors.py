@@ -2,69 +2,84 @@
 
 from __future__ import annotations
 
-from confide.errors import ServiceError
+from confide.errors import ErrorKind, ServiceError
 
 
 class TwoCredentials(ServiceError):
+    kind = ErrorKind.INVALID_REQUEST
     code = "two-credentials"
-    sentence = "The request carries two credentials; send one."
+    sentence = "The request has two credentials. Send one."
 
 
 class NoToken(ServiceError):
+    kind = ErrorKind.UNAUTHENTICATED
     code = "no-token"
-    sentence = "A token is needed: Authorization: Bearer …"
+    sentence = "Authentication is required. Send a token as `Authorization: Bearer …`."
 
 
 class InvalidToken(ServiceError):
+    kind = ErrorKind.UNAUTHENTICATED
     code = "invalid-token"
-    sentence = "The token is not valid, or no longer."
+    sentence = "Token is invalid or expired. Log in again or create a new token."
 
 
 class LoginFailed(ServiceError):
+    kind = ErrorKind.UNAUTHENTICATED
     code = "login-failed"
-    sentence = "Login or password is wrong."
+    sentence = "Wrong login or password. Check both and try again."
 
 
 class RateLimited(ServiceError):
+    kind = ErrorKind.RATE_LIMITED
     code = "rate-limited"
-    sentence = "Too many failed logins; wait before the next try."
+    sentence = "Too many failed logins. Wait before the next attempt."
 
 
 class UserExists(ServiceError):
+    kind = ErrorKind.CONFLICT
     code = "user-exists"
-    sentence = "There is a user with that login."
+    sentence = "A user with this login already exists. Choose another login."
 
 
 class LastAdmin(ServiceError):
+    kind = ErrorKind.CONFLICT
     code = "last-admin"
-    sentence = "The last admin can be neither removed, disabled nor lowered."
+    sentence = "The last admin cannot be removed, disabled or demoted. Add another admin first."
 
 
 class InvalidLogin(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "invalid-login"
-    sentence = "A login has 1 to 64 of a-z 0-9 . _ - and begins and ends with a letter or digit."
+    sentence = "Invalid login. Use 1 to 64 characters of a-z 0-9 . _ - that start and end with a letter or digit."
 
 
 class InvalidGrant(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "invalid-grant"
-    sentence = "A grant is a role on two patterns: an exact name, a prefix with *, or *; admin only on * and *."
+    sentence = (
+        "Invalid grant. Use a role and two patterns: an exact name, a prefix followed by *, or *; admin needs * and *."
+    )
 
 
 class PasswordTooShort(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "password-too-short"
-    sentence = "The password is too short."
+    sentence = "The password is too short. Choose a longer one."
 
 
 class PasswordTooLong(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "password-too-long"
-    sentence = "The password is longer than 256 characters."
+    sentence = "The password is longer than 256 characters. Choose a shorter one."
 
 
 class PasswordCommon(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "password-common"
-    sentence = "The password is one that everybody guesses first."
+    sentence = "The password is too common. Choose one that is hard to guess."
 
 
 class PasswordMissing(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "password-missing"
-    sentence = "The first user needs a password, or nobody could ever log in."
+    sentence = "The first user needs a password to log in. Send one."

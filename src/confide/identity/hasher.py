@@ -65,7 +65,7 @@ class Argon2Hasher:
 
     async def _run(self, work: Callable[..., T], *args: str) -> T:
         if self.waiting >= AT_ONCE + MAX_WAITING:
-            raise Busy("Too many passwords wait to be hashed; try again.", retry_after_seconds=2)
+            raise Busy("Too many logins are in progress. Try again.", retry_after_seconds=2)
         self.waiting += 1
         asked = monotonic_ns()
         try:

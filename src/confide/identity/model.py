@@ -185,7 +185,7 @@ def grant(role: Any, tenant: Any, integration_type: Any, *, place: str = "") -> 
 def scope(tenant: str, integration_type: str) -> Scope:
     """Make a scope of two patterns that a caller sent; raise `InvalidName` if one is none."""
     if not (_PATTERN.fullmatch(tenant) and _PATTERN.fullmatch(integration_type)):
-        raise InvalidName("A pattern is a name, a beginning of a name with * after it, or *.")
+        raise InvalidName("Invalid pattern. Use an exact name, a prefix followed by *, or *.")
     return Scope(tenant, integration_type)
 
 

@@ -32,7 +32,7 @@ def check(password: str, *, login: str, min_characters: int) -> str:
         raise PasswordTooLong
     plain = normal(password)
     if len(plain) < min_characters:
-        raise PasswordTooShort(f"The password has fewer than {min_characters} characters.")
+        raise PasswordTooShort(f"The password has fewer than {min_characters} characters. Choose a longer one.")
     if is_common(plain, login=login):
         raise PasswordCommon
     return plain

@@ -107,7 +107,7 @@ class Users:
         if user is None:
             raise NotFound
         if user.password is None:
-            raise NotAllowed("That is a service account: it has tokens and no password.")
+            raise NotAllowed("A service account has no password. Create a token for it.")
         hashed = await self._hashed(password, login=login)
         await self._changed(login, UserChange(password=hashed), by=None)
 
@@ -126,7 +126,7 @@ class Users:
             user = await self._store.accounts.read(by.login)
             if not await self._hasher.verify(password_rules.normal(old), user.password if user else None):
                 await self._auditor.note("change password", "denied", by=by)
-                raise NotAllowed("The old password is wrong.")
+                raise NotAllowed("The old password is wrong. Check it and try again.")
             await guess.was_right()
         hashed = await self._hashed(new, login=by.login)
         entry, mac = self._auditor.entry("change password", "changed", by=by, subject=f"user {by.login}")

@@ -20,7 +20,7 @@ PAGE_SECONDS = 1.0
 MAX_BROKEN = 1_000
 # Between two signs of progress.
 PROGRESS_SECONDS = 0.5
-UNOPENED = Violation("", "integrity-error", "What is stored does not open.")
+UNOPENED = Violation("", "integrity-error", "The stored config cannot be decrypted.")
 
 
 @dataclass(frozen=True, slots=True)

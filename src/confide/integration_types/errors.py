@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from confide.errors import ServiceError
+from confide.errors import ErrorKind, ServiceError
 
 
 class SchemaInvalid(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "schema-invalid"
-    sentence = "That is no JSON Schema 2020-12 that is taken."
+    sentence = "The schema is not a supported JSON Schema 2020-12. Correct the places named in `errors`."
 
 
 class SchemaBroken(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
     code = "schema-broken"
-    sentence = "The configuration breaks the schema of its integration type."
+    sentence = "The configuration violates the schema of its integration type. Correct the places named in `errors`."

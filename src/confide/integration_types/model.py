@@ -120,7 +120,7 @@ def in_force(found: TypeVersion | None) -> IntegrationType:
 def keep(value: Any) -> int:
     """Read how many versions of each config are kept."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_KEPT:
-        raise InvalidBody(f"The member keep is a number from 1 to {MAX_KEPT:,}.")
+        raise InvalidBody(f"Invalid `keep`. Use a number from 1 to {MAX_KEPT:,}.")
     return value
 
 

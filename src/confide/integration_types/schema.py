@@ -198,5 +198,5 @@ def _must_hide_no_default(root: SchemaPlace) -> bool:
                 met.add(known)
                 waiting.append((inside, is_secret))
             if len(met) > MOST_PLACES or looks > MOST_LOOKS:
-                raise SchemaInvalid("The schema speaks of too many places.")
+                raise SchemaInvalid("The schema describes too many places. Simplify it.")
     return has_defaults

@@ -61,7 +61,7 @@ class Reader:
         known = self._known.get(path)
         if known is None:
             if len(self._known) >= MOST_SUBSCHEMAS:
-                raise SchemaInvalid(f"The schema has more than {MOST_SUBSCHEMAS:,} subschemas.")
+                raise SchemaInvalid(f"The schema has more than {MOST_SUBSCHEMAS:,} subschemas. Simplify it.")
             known = self._known[path] = Subschema(path)
             self._waiting.append((known, said))
         return known

@@ -2,78 +2,101 @@
 
 from __future__ import annotations
 
-from confide.errors import ServiceError
+from typing import ClassVar
+
+from confide.errors import ErrorKind, ServiceError
+
+
+class HttpError(ServiceError):
+    """An error that only HTTP has; it carries its own status."""
+
+    kind = ErrorKind.INVALID_REQUEST
+    status: ClassVar[int]
 
 
 class BodyNotExpected(ServiceError):
+    kind = ErrorKind.INVALID_REQUEST
     code = "body-not-expected"
-    sentence = "This call takes no body."
+    sentence = "This request takes no body. Remove the body."
 
 
 class DuplicateParameter(ServiceError):
+    kind = ErrorKind.INVALID_REQUEST
     code = "duplicate-parameter"
-    sentence = "A parameter is given more than once."
+    sentence = "A parameter is given more than once. Send it once."
 
 
 class UnknownParameter(ServiceError):
+    kind = ErrorKind.INVALID_REQUEST
     code = "unknown-parameter"
-    sentence = "A parameter is given that this call does not know."
+    sentence = "Unknown parameter. Check its spelling or remove it."
 
 
 class MissingParameter(ServiceError):
+    kind = ErrorKind.INVALID_REQUEST
     code = "missing-parameter"
-    sentence = "A parameter that this call needs is missing."
+    sentence = "A required parameter is missing. Add it."
 
 
 class MalformedParameter(ServiceError):
+    kind = ErrorKind.INVALID_REQUEST
     code = "malformed-parameter"
-    sentence = "A parameter is not written as this call needs it."
+    sentence = "A parameter has an invalid value. Check its format in the API reference."
 
 
 class MalformedRequest(ServiceError):
+    kind = ErrorKind.INVALID_REQUEST
     code = "malformed-request"
-    sentence = "The request is not correct HTTP."
+    sentence = "The request is not valid HTTP. Check the client."
 
 
-class MethodNotAllowed(ServiceError):
+class MethodNotAllowed(HttpError):
+    status = 405
     code = "method-not-allowed"
-    sentence = "This path does not know that method."
+    sentence = "This path does not support the method. Use one of the methods in `Allow`."
 
     def __init__(self, *, allowed: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.allowed = allowed
 
 
-class RequestTimeout(ServiceError):
+class RequestTimeout(HttpError):
+    status = 408
     code = "request-timeout"
-    sentence = "The request took too long to arrive."
+    sentence = "The request took too long to arrive. Send it again."
 
 
-class BodyTooLarge(ServiceError):
+class BodyTooLarge(HttpError):
+    status = 413
     code = "body-too-large"
-    sentence = "The body is larger than 256 KiB."
+    sentence = "The body is larger than 256 KiB. Send a smaller one."
 
 
-class UriTooLong(ServiceError):
+class UriTooLong(HttpError):
+    status = 414
     code = "uri-too-long"
-    sentence = "The address of the request is longer than 8 KiB."
+    sentence = "The request target is longer than 8 KiB. Shorten it."
 
 
-class HeadersTooLarge(ServiceError):
+class HeadersTooLarge(HttpError):
+    status = 431
     code = "headers-too-large"
-    sentence = "The headers of the request are too large or too many."
+    sentence = "The request headers are too large or too many. Send fewer."
 
 
-class ContentTypeUnsupported(ServiceError):
+class ContentTypeUnsupported(HttpError):
+    status = 415
     code = "content-type-unsupported"
-    sentence = "The body must be application/json in UTF-8."
+    sentence = "Unsupported content type. Send application/json in UTF-8."
 
 
-class ContentEncodingUnsupported(ServiceError):
+class ContentEncodingUnsupported(HttpError):
+    status = 415
     code = "content-encoding-unsupported"
-    sentence = "The body must be sent without a content coding."
+    sentence = "Unsupported content encoding. Send the body without one."
 
 
 class InternalError(ServiceError):
+    kind = ErrorKind.INTERNAL
     code = "internal-error"
-    sentence = "Something here is broken. The log knows more under the request id."
+    sentence = "Internal error. Give the request ID to the operator, who can find the cause in the log."
