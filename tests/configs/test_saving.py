@@ -109,11 +109,11 @@ async def test_after_64_lost_races_a_save_is_refused_and_nothing_is_stored(
     with monkeypatch.context() as patched:
         patched.setattr(store, "append", lost)
         with pytest.raises(TooManyRaces):
-            await configs.save(draft({"a": 1}), by=root, condition=NO_CONDITION)
+            await configs.save(draft({"a": 1}), principal=root, condition=NO_CONDITION)
     assert tries == 64
     with pytest.raises(NotFound):
-        await sqlite_house.configuration(KEY, by=root)
-    saved = await configs.save(draft({"a": 1}), by=root, condition=NO_CONDITION)
+        await sqlite_house.configuration(KEY, principal=root)
+    saved = await configs.save(draft({"a": 1}), principal=root, condition=NO_CONDITION)
     assert (saved.version, saved.outcome) == (1, Outcome.CREATED)
 
 
@@ -128,7 +128,7 @@ async def test_a_save_that_loses_a_race_merges_again_into_what_won(
         found = await read(key)
         if rivals:
             rival = rivals.pop()
-            await other.save(rival, by=root, condition=NO_CONDITION)
+            await other.save(rival, principal=root, condition=NO_CONDITION)
         return found
 
     other = type(configs)(
@@ -143,37 +143,37 @@ async def test_a_save_that_loses_a_race_merges_again_into_what_won(
         clock=configs._clock,
     )
     monkeypatch.setattr(store, "read_with_key", overtaken)
-    saved = await configs.save(draft({"mine": 1}), by=root, condition=NO_CONDITION)
+    saved = await configs.save(draft({"mine": 1}), principal=root, condition=NO_CONDITION)
     assert saved.version == 2
-    assert await sqlite_house.configuration(KEY, by=root) == {"rival": 1, "mine": 1}
+    assert await sqlite_house.configuration(KEY, principal=root) == {"rival": 1, "mine": 1}
 
 
 async def test_a_save_whose_key_was_destroyed_meanwhile_begins_again_under_a_new_one(
     sqlite_house: House, root: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configs, store = sqlite_house.services.configs, sqlite_house.parts.store.configs
-    await configs.save(draft({"a": 1}), by=root, condition=NO_CONDITION)
+    await configs.save(draft({"a": 1}), principal=root, condition=NO_CONDITION)
     read = store.read_with_key
     ends = [True]
 
     async def ended(key: Key) -> Any:
         found = await read(key)
         if ends.pop() if ends else False:
-            await sqlite_house.services.tenants.destroy("acme", by=root)
+            await sqlite_house.services.tenants.destroy("acme", principal=root)
         return found
 
     monkeypatch.setattr(store, "read_with_key", ended)
-    saved = await configs.save(draft({"b": 1}), by=root, condition=NO_CONDITION)
+    saved = await configs.save(draft({"b": 1}), principal=root, condition=NO_CONDITION)
     assert (saved.version, saved.outcome) == (3, Outcome.CREATED)
-    assert await sqlite_house.configuration(KEY, by=root) == {"b": 1}
+    assert await sqlite_house.configuration(KEY, principal=root) == {"b": 1}
 
 
 async def test_every_version_has_its_audit_entry_with_a_mac_and_a_digest_of_what_was_opened(
     sqlite_house: House, root: Principal
 ) -> None:
     configs, keys = sqlite_house.services.configs, sqlite_house.parts.keys
-    await configs.save(draft({"a": 1}), by=root, condition=NO_CONDITION)
-    await configs.retire(Deletion(KEY), by=root, condition=NO_CONDITION)
+    await configs.save(draft({"a": 1}), principal=root, condition=NO_CONDITION)
+    await configs.retire(Deletion(KEY), principal=root, condition=NO_CONDITION)
     rows = [row async for table, row in sqlite_house.parts.store.dump() if table == "audit"]
     saved, retired = [row for row in rows if row[2] in ("save", "retire")]
     assert (saved[2], saved[3], saved[4], saved[10]) == ("save", "created", root.user_id, 1)

@@ -112,7 +112,7 @@ async def test_a_save_under_a_key_that_is_gone_is_not_appended(store: Store) -> 
     assert not await append(store, version(1, key_id=b"k" * 16))
     await store.keys.add_if_none(WrappedKey(b"k" * 16, "config", "acme", b"m" * 16, b"wrapped"), made_at=1)
     assert await append(store, version(1, key_id=b"k" * 16))
-    destroyed = await store.keys.destroy_tenant("acme", by=1, at=2, entry=ENTRY, mac=MAC)
+    destroyed = await store.keys.destroy_tenant("acme", principal=1, at=2, entry=ENTRY, mac=MAC)
     assert destroyed == (1, [b"k" * 16])
     assert not await append(store, version(3, key_id=b"k" * 16))
 
@@ -121,7 +121,7 @@ async def test_saves_and_the_end_of_a_tenant_never_leave_a_body_under_a_dead_key
     await store.keys.add_if_none(WrappedKey(b"k" * 16, "config", "acme", b"m" * 16, b"wrapped"), made_at=1)
     keys = [Key("acme", f"type{n}") for n in range(24)]
     saves = [append(store, version(1, key=key, key_id=b"k" * 16)) for key in keys]
-    await asyncio.gather(*saves, store.keys.destroy_tenant("acme", by=1, at=2, entry=ENTRY, mac=MAC))
+    await asyncio.gather(*saves, store.keys.destroy_tenant("acme", principal=1, at=2, entry=ENTRY, mac=MAC))
     for key in keys:
         found = await store.configs.read(key)
         assert found is None or found.kind is Kind.RETIRED

@@ -243,7 +243,7 @@ async def test_a_dump_is_of_one_moment(store: Store) -> None:
     rows = store.dump()
     first = await anext(rows)
     await append(store, version(30))
-    await store.keys.destroy_tenant("acme", by=1, at=2, entry=ENTRY, mac=MAC)
+    await store.keys.destroy_tenant("acme", principal=1, at=2, entry=ENTRY, mac=MAC)
     seen = [first, *[row async for row in rows]]
     changes = [row for table, row in seen if table == "changes"]
     assert len(changes) == 29

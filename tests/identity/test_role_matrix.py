@@ -235,6 +235,6 @@ async def test_denials_are_audited_and_say_who_and_what(estate: Estate) -> None:
     await estate.reset()
     await estate.ask(("POST", "/config"), "viewer", "foreign")
     rows = [row async for table, row in estate.house.parts.store.dump() if table == "audit"]
-    by = await estate.house.services.tokens.principal(await estate.house.token("viewer"))
-    denied = [row for row in rows if row[2:5] == ("save", "denied", by.user_id)]
+    principal = await estate.house.services.tokens.principal(await estate.house.token("viewer"))
+    denied = [row for row in rows if row[2:5] == ("save", "denied", principal.user_id)]
     assert [(row[8], row[9]) for row in denied] == [("globex", TYPE)]

@@ -107,7 +107,7 @@ async def test_a_head_that_was_seen_before_is_decided_anew_each_time(room: Room)
         assert (await room.ask()).status == 200
     assert room.hits() == 3
     await room.house.services.accounts.change(
-        "reader", by=await room.house.principal("root", ("admin", "*", "*")), grants=()
+        "reader", principal=await room.house.principal("root", ("admin", "*", "*")), grants=()
     )
     assert (await room.ask()).status == 404
     assert room.hits() == 0

@@ -40,7 +40,7 @@ class Desk:
         return self.house.services.reading
 
     async def read(self, key: Key = KEY, **more: Any) -> Any:
-        return await self.reading.read(key, by=self.root, **more)
+        return await self.reading.read(key, principal=self.root, **more)
 
     def end_lease(self) -> None:
         """Nothing is heard any more, and what was heard is a while ago."""

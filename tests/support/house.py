@@ -56,7 +56,7 @@ class House:
 
     async def user(self, login: str, *triples: tuple[str, str, str], password: str | None = None) -> int:
         """Add a user with a password (the same for all) without paying for its hash."""
-        entry, mac = self.services.configs._auditor.entry("add user", "added", by=None)
+        entry, mac = self.services.configs._auditor.entry("add user", "added", principal=None)
         new = NewUser(login, grants_of(*triples), password or password_hash())
         return await self.parts.store.accounts.add(new, entry=entry, mac=mac)
 
@@ -76,15 +76,15 @@ class House:
             label="test",
             grants=None if narrowed is None else grants_of(*narrowed),
             expires_at=now() + 10**12,
-            by=None,
+            principal=None,
             begun_with=user.password if narrowed is None else None,
         )
         assert added is not None
         return added[0]
 
-    async def configuration(self, key: Key, *, by: Principal) -> Any:
+    async def configuration(self, key: Key, *, principal: Principal) -> Any:
         """The configuration that the service shows to somebody."""
-        found = await self.services.reading.read(key, by=by)
+        found = await self.services.reading.read(key, principal=principal)
         return json.loads(found.answer.body)["configuration"]
 
     async def ask(

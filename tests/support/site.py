@@ -74,10 +74,10 @@ async def furnish(house: House) -> dict[str, str]:
     await house.user("nfc-user", password=hashed)
     for login in ("alice", "bob", "disabled"):
         await house.user(login)
-    await house.services.accounts.change("disabled", by=await house.principal("role-admin"), is_disabled=True)
+    await house.services.accounts.change("disabled", principal=await house.principal("role-admin"), is_disabled=True)
     revoked = await house.token("role-reader")
-    by = await house.services.tokens.principal(revoked)
-    await house.services.tokens.logout(by=by)
+    principal = await house.services.tokens.principal(revoked)
+    await house.services.tokens.logout(principal=principal)
     sha256 = hashlib.sha256(values["tok_reader"].encode()).hexdigest()
     configuration = {"username": "u", "password": SECRET, "wsdl_urls": {"session_url": "a", "booking_url": "b"}}
     for role, tenant in (("editor", "acme"), ("other", "globex")):

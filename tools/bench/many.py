@@ -131,7 +131,7 @@ async def _proven(seeded: Seeded) -> tuple[float, float]:
     async with parts_of(seeded.settings, accepts_unsafe=True) as parts:
         services, rows = parts.services, []
         for version in range(ENTRIES):
-            entry, mac = services.configs._auditor.entry("save", "updated", by=None, key=key(0), version=version)
+            entry, mac = services.configs._auditor.entry("save", "updated", principal=None, key=key(0), version=version)
             rows.append((*audit_values(entry, mac=mac), version))
 
         def inserted() -> Transaction[None]:

@@ -83,10 +83,10 @@ def _append(rows: list[tuple[Any, ...]], engine: str) -> Transaction[None]:
 
 async def _token(parts: Parts, login: str, *given: Any, password: str) -> str:
     hashed = await parts.hasher.hash(password)
-    entry, mac = parts.services.configs._auditor.entry("add user", "added", by=None)
+    entry, mac = parts.services.configs._auditor.entry("add user", "added", principal=None)
     await parts.store.accounts.add(NewUser(login, given, hashed), entry=entry, mac=mac)
     user = await parts.store.accounts.read(login)
     added = await parts.services.tokens._added(
-        user, label="bench", grants=None, expires_at=now() + 10**12, by=None, begun_with=user.password
+        user, label="bench", grants=None, expires_at=now() + 10**12, principal=None, begun_with=user.password
     )
     return added[0]

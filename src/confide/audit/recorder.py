@@ -24,7 +24,7 @@ class AuditRecorder:
         action: str,
         outcome: str,
         *,
-        by: Principal | None,
+        principal: Principal | None,
         key: Key | None = None,
         version: int | None = None,
         subject: str | None = None,
@@ -36,8 +36,8 @@ class AuditRecorder:
             at=self._clock(),
             action=action,
             outcome=outcome,
-            actor=by.user_id if by else None,
-            token_id=by.token_id if by else None,
+            actor=principal.user_id if principal else None,
+            token_id=principal.token_id if principal else None,
             address=where.address,
             request_id=where.request_id,
             key=key,
@@ -52,10 +52,10 @@ class AuditRecorder:
         action: str,
         outcome: str,
         *,
-        by: Principal | None,
+        principal: Principal | None,
         key: Key | None = None,
         version: int | None = None,
         subject: str | None = None,
     ) -> None:
-        entry, mac = self.entry(action, outcome, by=by, key=key, version=version, subject=subject)
+        entry, mac = self.entry(action, outcome, principal=principal, key=key, version=version, subject=subject)
         await self._store.note(entry, mac=mac)

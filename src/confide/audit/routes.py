@@ -113,7 +113,7 @@ class AuditRoutes:
             pattern = scope(tenant or "*", integration_type or "*")
         wanted = AuditFilter(pattern, None, _ACTION_NAME.read(request), _FROM.read(request), _TO.read(request))
         found = await self._audit_log.page(
-            wanted, login=_ACTOR.read(request), by=request.principal, before=before, limit=limit + 1
+            wanted, login=_ACTOR.read(request), principal=request.principal, before=before, limit=limit + 1
         )
         shown = found[:limit]
         following = str(shown[-1].number) if len(found) > limit else None
@@ -121,13 +121,13 @@ class AuditRoutes:
 
     async def export(self, request: Request) -> Response:
         after, limit = NUMBER_CURSOR.read(request), LIMIT.read(request)
-        found = await self._audit_log.exported(by=request.principal, after=after, limit=limit)
+        found = await self._audit_log.exported(principal=request.principal, after=after, limit=limit)
         lines = b"".join(chain.write_line(entry) + b"\n" for entry in found)
         return Response(lines, content_type=JSON_LINES.encode())
 
     async def list_checkpoints(self, request: Request) -> Response:
         after, limit = NUMBER_CURSOR.read(request), LIMIT.read(request)
-        found = await self._audit_log.checkpoints(by=request.principal, after=after, limit=limit + 1)
+        found = await self._audit_log.checkpoints(principal=request.principal, after=after, limit=limit + 1)
         shown = found[:limit]
         following = str(shown[-1].number) if len(found) > limit else None
         key = self._audit_log.public_key.hex()
@@ -139,7 +139,7 @@ class AuditRoutes:
             await self._audit_log.require_audit_reader(request.principal)
             return EventStream(request, self._verify_all(request))
         after = NUMBER_CURSOR.read(request)
-        return json_response(_proof_json(await self._audit_log.verify(by=request.principal, after=after)))
+        return json_response(_proof_json(await self._audit_log.verify(principal=request.principal, after=after)))
 
     async def _verify_all(self, request: Request) -> AsyncIterator[bytes]:
         request.begin_stream()

@@ -59,22 +59,22 @@ class AuditLog:
         self._clock = clock
 
     async def page(
-        self, wanted: AuditFilter, *, login: str | None, by: Principal, before: int | None, limit: int
+        self, wanted: AuditFilter, *, login: str | None, principal: Principal, before: int | None, limit: int
     ) -> list[ListedEntry]:
         """List entries, the newest first; of one who acted, by their login."""
-        await self._access.require_admin(by, action="read audit")
+        await self._access.require_admin(principal, action="read audit")
         if login is not None:
             user = await self._store.accounts.read(login)
             wanted = wanted._replace(actor=-1 if user is None else user.id)
         return await self._store.audit.page(wanted, before=before, limit=limit)
 
-    async def exported(self, *, by: Principal, after: int, limit: int) -> list[ChainedEntry]:
-        await self._access.require_admin(by, action="export audit")
+    async def exported(self, *, principal: Principal, after: int, limit: int) -> list[ChainedEntry]:
+        await self._access.require_admin(principal, action="export audit")
         return await self._store.audit.linked(after=after, limit=limit)
 
-    async def checkpoints(self, *, by: Principal, after: int, limit: int) -> list[Checkpoint]:
+    async def checkpoints(self, *, principal: Principal, after: int, limit: int) -> list[Checkpoint]:
         """What was signed, in its order; before the first, the chain is signed as it is now."""
-        await self._access.require_admin(by, action="export audit")
+        await self._access.require_admin(principal, action="export audit")
         if not after:
             await self._chain.sign()
         return await self._store.audit.checkpoints(after=after, limit=limit)
@@ -83,9 +83,9 @@ class AuditLog:
     def public_key(self) -> bytes:
         return self._sealer.public_key
 
-    async def verify(self, *, by: Principal, after: int) -> Proof:
+    async def verify(self, *, principal: Principal, after: int) -> Proof:
         """Check as many entries as can be in a second, from a number on, which is trusted."""
-        await self.require_audit_reader(by)
+        await self.require_audit_reader(principal)
         found = Proof(0, None, after)
         until = time.monotonic() + PAGE_SECONDS
         async for found in self.verified(after=after):
@@ -93,8 +93,8 @@ class AuditLog:
                 break
         return found
 
-    async def require_audit_reader(self, by: Principal) -> None:
-        await self._access.require_admin(by, action="verify audit")
+    async def require_audit_reader(self, principal: Principal) -> None:
+        await self._access.require_admin(principal, action="verify audit")
 
     async def verified(self, *, after: int = 0) -> AsyncIterator[Proof]:
         """Check the chain, each entry with its MAC; tells after each portion how far it came, and at last the whole."""

@@ -58,7 +58,7 @@ class ConfigDecrypter:
                     "The data key of this version was destroyed with its tenant. It cannot be decrypted again."
                 ) from None
             _log.error("version does not open: tenant %s, integration type %s, version %d", *stored.key, stored.version)
-            await self._auditor.note("open", "integrity-error", by=None, key=stored.key, version=stored.version)
+            await self._auditor.note("open", "integrity-error", principal=None, key=stored.key, version=stored.version)
             raise IntegrityBroken(retry_after_seconds=60) from None
 
     def note_whole(self, key: Key) -> None:
@@ -71,4 +71,4 @@ class ConfigDecrypter:
             return
         self.broken.add((stored.key, stored.version))
         _log.error("config does not open: tenant %s, integration type %s, version %d", *stored.key, stored.version)
-        await self._auditor.note("open", "integrity-error", by=None, key=stored.key)
+        await self._auditor.note("open", "integrity-error", principal=None, key=stored.key)

@@ -50,19 +50,19 @@ class ConfigExporter:
         self._auditor = auditor
 
     async def page(
-        self, wanted: Scope, *, by: Principal, after: Key | None, limit: int, is_opened: bool
+        self, wanted: Scope, *, principal: Principal, after: Key | None, limit: int, is_opened: bool
     ) -> tuple[list[ExportedConfig], Key | None]:
         """Export a page; opened, secrets are shown where the caller may read them, and that is audited before."""
         until = time.monotonic() + PAGE_SECONDS
         found: list[ExportedConfig] = []
         more: Key | None = None
         size_bytes = 0
-        async for config in self._walker.walk(scopes_of(wanted, by), after=after):
+        async for config in self._walker.walk(scopes_of(wanted, principal), after=after):
             size_bytes += config.size_bytes
             if len(found) >= limit or (found and (time.monotonic() >= until or size_bytes > PAGE_BYTES)):
                 more = found[-1].key
                 break
-            shown, role = config.configuration, by.role_on(config.key)
+            shown, role = config.configuration, principal.role_on(config.key)
             is_masked = not is_opened or role is None or role < Role.READER
             if shown is not None and is_masked:
                 shown = masking.masked(shown, (await self._types.of(config.key.integration_type)).place)
@@ -71,17 +71,17 @@ class ConfigExporter:
         if opened:
             subject = f"{len(opened)} configs from {':'.join(opened[0])} to {':'.join(opened[-1])}"
             about = Key(wanted.tenant, wanted.integration_type)
-            await self._auditor.note("reveal", "export", by=by, key=about, subject=subject)
+            await self._auditor.note("reveal", "export", principal=principal, key=about, subject=subject)
         return found, more
 
     async def broken(
-        self, wanted: Scope, *, by: Principal, after: Key | None, limit: int, more: ConfigFilter
+        self, wanted: Scope, *, principal: Principal, after: Key | None, limit: int, more: ConfigFilter
     ) -> tuple[list[BrokenLine], Key | None]:
         """Those that break the schema of their type, as many as are found in a second."""
         until = time.monotonic() + PAGE_SECONDS
         found: list[BrokenLine] = []
-        async for config in self._walker.walk(scopes_of(wanted, by), after=after, more=more):
-            role = by.role_on(config.key)
+        async for config in self._walker.walk(scopes_of(wanted, principal), after=after, more=more):
+            role = principal.role_on(config.key)
             is_masked = role is None or role < Role.READER
             violations = broken_by(config, await self._types.of(config.key.integration_type), is_masked=is_masked)
             if violations:

@@ -47,36 +47,38 @@ class History:
         self._access = access
         self._auditor = auditor
 
-    async def versions(self, key: Key, *, by: Principal, before: int | None, limit: int) -> list[VersionSummary]:
+    async def versions(self, key: Key, *, principal: Principal, before: int | None, limit: int) -> list[VersionSummary]:
         """List versions, the newest first, retired ones among them; raises `NotFound` if there never was any."""
-        await self._access.require_role(Role.VIEWER, key, by=by, action="read history")
+        await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
         lines = await self._store.configs.versions(key, before=before, limit=limit)
         if not lines and before is None:
             raise NotFound
         return lines
 
-    async def version(self, key: Key, number: int, *, by: Principal) -> DecryptedVersion:
+    async def version(self, key: Key, number: int, *, principal: Principal) -> DecryptedVersion:
         """Read one version; raises `NotFound`, or `VersionPruned` if its body was erased."""
-        role = await self._access.require_role(Role.VIEWER, key, by=by, action="read history")
+        role = await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
         lines = await self._store.configs.versions(key, before=number + 1, limit=1)
         if not lines or lines[0].version != number:
             raise NotFound
         configuration = await self._opened(key, number)
         if role >= Role.READER and configuration is not None:
-            await self._auditor.note("reveal", "version", by=by, key=key, version=number)
+            await self._auditor.note("reveal", "version", principal=principal, key=key, version=number)
         elif configuration is not None:
             configuration = masking.masked(configuration, (await self._types.of(key.integration_type)).place)
         return DecryptedVersion(lines[0], configuration)
 
-    async def diff(self, key: Key, *, since: int, until: int, by: Principal) -> Json:
+    async def diff(self, key: Key, *, since: int, until: int, principal: Principal) -> Json:
         """What changed from one version to another; a tombstone, and what was before the first one, is empty."""
-        role = await self._access.require_role(Role.VIEWER, key, by=by, action="read history")
+        role = await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
         if await self._store.configs.read(key) is None:
             raise NotFound
         before, after = [await self._opened(key, number) or {} for number in (since, until)]
         if role < Role.READER:
             return diffs.diff(before, after, hidden=(await self._types.of(key.integration_type)).place)
-        await self._auditor.note("reveal", "diff", by=by, key=key, version=until, subject=f"since version {since}")
+        await self._auditor.note(
+            "reveal", "diff", principal=principal, key=key, version=until, subject=f"since version {since}"
+        )
         return diffs.diff(before, after)
 
     async def _opened(self, key: Key, number: int) -> Json | None:

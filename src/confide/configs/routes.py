@@ -96,9 +96,9 @@ class ConfigRoutes:
         condition = read_condition(request)
         draft = ConfigDraft(key, body.configuration, how, model.note(body.note))
         if is_dry_run:
-            return preview_response(await self._writer.try_out(draft, by=request.principal, condition=condition))
+            return preview_response(await self._writer.try_out(draft, principal=request.principal, condition=condition))
         retry = read_retry(request, content=await request.body())
-        saved = await self._writer.save(draft, by=request.principal, condition=condition, retry=retry)
+        saved = await self._writer.save(draft, principal=request.principal, condition=condition, retry=retry)
         return saved_response(saved)
 
     async def delete(self, request: Request) -> Response:
@@ -106,7 +106,7 @@ class ConfigRoutes:
         deletion = Deletion(key, _NOTE.read(request))
         condition = read_condition(request)
         retry = read_retry(request, content=request.scope["query_string"])
-        saved = await self._writer.retire(deletion, by=request.principal, condition=condition, retry=retry)
+        saved = await self._writer.retire(deletion, principal=request.principal, condition=condition, retry=retry)
         return saved_response(saved)
 
     async def roll_back(self, request: Request) -> Response:
@@ -115,9 +115,11 @@ class ConfigRoutes:
         condition = read_condition(request)
         rollback = Rollback(key, body.version, model.note(body.note))
         if DRY_RUN.read(request):
-            return preview_response(await self._writer.try_out(rollback, by=request.principal, condition=condition))
+            return preview_response(
+                await self._writer.try_out(rollback, principal=request.principal, condition=condition)
+            )
         retry = read_retry(request, content=await request.body())
-        saved = await self._writer.roll_back(rollback, by=request.principal, condition=condition, retry=retry)
+        saved = await self._writer.roll_back(rollback, principal=request.principal, condition=condition, retry=retry)
         return saved_response(saved)
 
     async def list_configs(self, request: Request) -> Response:
@@ -125,13 +127,13 @@ class ConfigRoutes:
         wanted = ConfigFilter(_CHANGED_SINCE.read(request), _UNREAD_SINCE.read(request))
         if _NONCONFORMING.read(request):
             found, last = await self._exporter.broken(
-                pattern, by=request.principal, after=after, limit=limit, more=wanted
+                pattern, principal=request.principal, after=after, limit=limit, more=wanted
             )
             broken = [
                 {**_summary_json(one), "errors": [violation.as_json() for violation in one.violations]} for one in found
             ]
             return json_response({"configs": broken, "next": format_key_cursor(last)})
-        lines = await self._writer.list(pattern, by=request.principal, after=after, limit=limit + 1, more=wanted)
+        lines = await self._writer.list(pattern, principal=request.principal, after=after, limit=limit + 1, more=wanted)
         shown = lines[:limit]
         following = format_key_cursor(shown[-1].key) if len(lines) > limit else None
         listed = [
@@ -147,7 +149,7 @@ class ConfigRoutes:
         pattern, is_opened = read_pattern(request), _OPENED.read(request)
         limit, after = LIMIT.read(request), KEY_CURSOR.read(request)
         found, last = await self._exporter.page(
-            pattern, by=request.principal, after=after, limit=limit, is_opened=is_opened
+            pattern, principal=request.principal, after=after, limit=limit, is_opened=is_opened
         )
         exported = [
             {**_summary_json(one), "masked": one.is_masked, "configuration": one.configuration} for one in found
@@ -157,7 +159,7 @@ class ConfigRoutes:
     async def list_versions(self, request: Request) -> Response:
         key, limit = names.key(TENANT.read(request), INTEGRATION_TYPE.read(request)), LIMIT.read(request)
         before = _BEFORE_VERSION.read(request)
-        found = await self._history.versions(key, by=request.principal, before=before, limit=limit + 1)
+        found = await self._history.versions(key, principal=request.principal, before=before, limit=limit + 1)
         shown = found[:limit]
         following = str(shown[-1].version) if len(found) > limit else None
         return json_response({"versions": [self._version_json(one) for one in shown], "next": following})
@@ -167,19 +169,19 @@ class ConfigRoutes:
         number = parse_number(request.path_values["version"])
         if number is None:
             raise NotFound
-        found = await self._history.version(key, number, by=request.principal)
+        found = await self._history.version(key, number, principal=request.principal)
         return json_response({**key._asdict(), **self._version_json(found.line), "configuration": found.configuration})
 
     async def diff(self, request: Request) -> Response:
         key = names.key(TENANT.read(request), INTEGRATION_TYPE.read(request))
         since, until = _FROM_VERSION.read(request), _TO_VERSION.read(request)
-        return json_response(await self._history.diff(key, since=since, until=until, by=request.principal))
+        return json_response(await self._history.diff(key, since=since, until=until, principal=request.principal))
 
     async def destroy_tenant(self, request: Request) -> Response:
         tenant = names.name(request.path_values["tenant"])
         if _CONFIRM.read(request) != tenant:
             raise ConfirmWrong
-        deleted = await self._tenants.destroy(tenant, by=request.principal)
+        deleted = await self._tenants.destroy(tenant, principal=request.principal)
         return json_response({"tenant": tenant, "retired": deleted})
 
     def _version_json(self, version: VersionSummary) -> Json:

@@ -86,45 +86,45 @@ class ConfigWriter:
         self._locks: KeyedLock[Key] = KeyedLock(max_queued=MAX_QUEUED)
 
     async def list(
-        self, wanted: Scope, *, by: Principal, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
+        self, wanted: Scope, *, principal: Principal, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
     ) -> Sequence[ConfigSummary]:
         """List what the caller may see of what is wanted, in order of key; never bodies."""
-        return await self._store.configs.page(scopes_of(wanted, by), after=after, limit=limit, more=more)
+        return await self._store.configs.page(scopes_of(wanted, principal), after=after, limit=limit, more=more)
 
     async def save(
-        self, draft: ConfigDraft, *, by: Principal, condition: Condition, retry: Retry | None = None
+        self, draft: ConfigDraft, *, principal: Principal, condition: Condition, retry: Retry | None = None
     ) -> SavedVersion:
         """Save a draft as the next version, in line behind other saves of this config.
 
         The condition is judged first; if it does not hold, or the outcome is unchanged, nothing is stored.
         """
-        await self._access.require_role(Role.EDITOR, draft.key, by=by, action="save")
+        await self._access.require_role(Role.EDITOR, draft.key, principal=principal, action="save")
         require_savable(draft)
-        return await self._in_line(draft, by=by, condition=condition, retry=retry)
+        return await self._in_line(draft, principal=principal, condition=condition, retry=retry)
 
     async def roll_back(
-        self, rollback: Rollback, *, by: Principal, condition: Condition, retry: Retry | None = None
+        self, rollback: Rollback, *, principal: Principal, condition: Condition, retry: Retry | None = None
     ) -> SavedVersion:
         """Append what an older version held as the next one; a retired config comes back that way.
 
         Raises `NotFound` if there is no such version or it is a tombstone, `VersionPruned` if its body was erased.
         """
-        await self._access.require_role(Role.EDITOR, rollback.key, by=by, action="roll back")
-        return await self._in_line(rollback, by=by, condition=condition, retry=retry)
+        await self._access.require_role(Role.EDITOR, rollback.key, principal=principal, action="roll back")
+        return await self._in_line(rollback, principal=principal, condition=condition, retry=retry)
 
     async def retire(
-        self, retirement: Deletion, *, by: Principal, condition: Condition, retry: Retry | None = None
+        self, retirement: Deletion, *, principal: Principal, condition: Condition, retry: Retry | None = None
     ) -> SavedVersion:
         """Retire a config: it reads as missing and keeps its history."""
-        await self._access.require_role(Role.EDITOR, retirement.key, by=by, action="retire")
-        return await self._in_line(retirement, by=by, condition=condition, retry=retry)
+        await self._access.require_role(Role.EDITOR, retirement.key, principal=principal, action="retire")
+        return await self._in_line(retirement, principal=principal, condition=condition, retry=retry)
 
-    async def try_out(self, act: ConfigDraft | Rollback, *, by: Principal, condition: Condition) -> SavePreview:
+    async def try_out(self, act: ConfigDraft | Rollback, *, principal: Principal, condition: Condition) -> SavePreview:
         """What a save or rollback would come to at this moment; nothing is stored but that it was asked.
 
         Who may save may read secrets: they are shown as they are, which is a reveal.
         """
-        await self._access.require_role(Role.EDITOR, act.key, by=by, action="try out")
+        await self._access.require_role(Role.EDITOR, act.key, principal=principal, action="try out")
         if isinstance(act, ConfigDraft):
             require_savable(act)
         for _ in range(MAX_RACES):
@@ -134,16 +134,18 @@ class ConfigWriter:
                 continue
             before = {} if planned.before is None else strict_json.read_kept(planned.before)
             found = diff.diff(before, planned.after)
-            await self._auditor.note("reveal", "dry run", by=by, key=act.key, version=planned.number)
+            await self._auditor.note("reveal", "dry run", principal=principal, key=act.key, version=planned.number)
             return SavePreview(found, planned.outcome, planned.version, planned.warnings)
         raise TooManyRaces(retry_after_seconds=1)
 
     async def forget_old_replays(self) -> None:
         await self._store.configs.forget_replays(before=self._clock() - REPLAY_SECONDS * SECOND)
 
-    async def _in_line(self, act: Act, *, by: Principal, condition: Condition, retry: Retry | None) -> SavedVersion:
+    async def _in_line(
+        self, act: Act, *, principal: Principal, condition: Condition, retry: Retry | None
+    ) -> SavedVersion:
         key = act.key
-        replay = None if retry is None else self._replay(retry, by=by)
+        replay = None if retry is None else self._replay(retry, principal=principal)
         async with self._locks.of(key) as line:
             await line.yield_to_rivals()
             for races_lost in range(MAX_RACES):
@@ -153,7 +155,9 @@ class ConfigWriter:
                 try:
                     # What is heard of the config or its type from here on keeps what was planned before from landing.
                     with self._cache.flight(key) as flight:
-                        saved = await self._tried(act, by=by, condition=condition, replay=replay, flight=flight)
+                        saved = await self._tried(
+                            act, principal=principal, condition=condition, replay=replay, flight=flight
+                        )
                 except Superseded:
                     continue
                 except IdempotencyKeyTaken:
@@ -166,11 +170,13 @@ class ConfigWriter:
         raise TooManyRaces(retry_after_seconds=1)
 
     async def _tried(
-        self, act: Act, *, by: Principal, condition: Condition, replay: IdempotencyRecord | None, flight: Flight
+        self, act: Act, *, principal: Principal, condition: Condition, replay: IdempotencyRecord | None, flight: Flight
     ) -> SavedVersion | None:
         """One try; None if the race was lost, to another process or to the end of the tenant's key."""
         if isinstance(act, Deletion):
-            return await self._tried_retiring(act, by=by, condition=condition, replay=replay, flight=flight)
+            return await self._tried_retiring(
+                act, principal=principal, condition=condition, replay=replay, flight=flight
+            )
         planned = await self._planner.planned(act, condition=condition)
         if planned.outcome is Outcome.UNCHANGED:
             return await self._unchanged(act.key, planned, replay)
@@ -183,13 +189,13 @@ class ConfigWriter:
             Kind.SAVED,
             key_id,
             sealed,
-            saved_by=by.user_id,
+            saved_by=principal.user_id,
             saved_at=self._clock(),
             note=act.note,
         )
         action = "roll back" if isinstance(act, Rollback) else "save"
         return await self._appended(
-            new, planned.outcome, action=action, by=by, replay=replay, flight=flight, planned=planned
+            new, planned.outcome, action=action, principal=principal, replay=replay, flight=flight, planned=planned
         )
 
     async def _key_for_saving(self, tenant: str, active: WrappedKey | None) -> bytes:
@@ -203,7 +209,7 @@ class ConfigWriter:
         self,
         retirement: Deletion,
         *,
-        by: Principal,
+        principal: Principal,
         condition: Condition,
         replay: IdempotencyRecord | None,
         flight: Flight,
@@ -215,11 +221,13 @@ class ConfigWriter:
             Kind.RETIRED,
             None,
             None,
-            saved_by=by.user_id,
+            saved_by=principal.user_id,
             saved_at=self._clock(),
             note=retirement.note,
         )
-        return await self._appended(new, Outcome.RETIRED, action="retire", by=by, replay=replay, flight=flight)
+        return await self._appended(
+            new, Outcome.RETIRED, action="retire", principal=principal, replay=replay, flight=flight
+        )
 
     async def _appended(
         self,
@@ -227,14 +235,16 @@ class ConfigWriter:
         outcome: Outcome,
         *,
         action: str,
-        by: Principal,
+        principal: Principal,
         replay: IdempotencyRecord | None,
         flight: Flight,
         planned: SavePlan | None = None,
     ) -> SavedVersion | None:
         plain, type_ = (None, UNTYPED) if planned is None else (planned.plain, planned.type)
         digest = None if plain is None else self._sealer.mac("audit", plain)
-        entry, mac = self._auditor.entry(action, outcome, by=by, key=new.key, version=new.version, digest=digest)
+        entry, mac = self._auditor.entry(
+            action, outcome, principal=principal, key=new.key, version=new.version, digest=digest
+        )
         kept = replay and replace(replay, version=new.version, outcome=outcome)
         if not await self._store.configs.append(new, entry=entry, mac=mac, replay=kept):
             return None
@@ -250,8 +260,10 @@ class ConfigWriter:
             await self._store.configs.keep_replay(kept, saved_at=self._clock())
         return SavedVersion(key, planned.version, Outcome.UNCHANGED, type_version=planned.type.tag_part)
 
-    def _replay(self, retry: Retry, *, by: Principal) -> IdempotencyRecord:
-        return IdempotencyRecord(by.user_id, retry.route, retry.name, self._sealer.mac("idempotency", retry.content))
+    def _replay(self, retry: Retry, *, principal: Principal) -> IdempotencyRecord:
+        return IdempotencyRecord(
+            principal.user_id, retry.route, retry.name, self._sealer.mac("idempotency", retry.content)
+        )
 
     async def _replayed(self, replay: IdempotencyRecord, key: Key) -> SavedVersion | None:
         not_before = self._clock() - REPLAY_SECONDS * SECOND

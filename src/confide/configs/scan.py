@@ -59,7 +59,9 @@ class ConfigScanner:
                     until = time.monotonic() + SLICE_SECONDS
 
 
-def scopes_of(wanted: Scope, by: Principal) -> list[list[Scope]]:
+def scopes_of(wanted: Scope, principal: Principal) -> list[list[Scope]]:
     """What somebody may see of what is wanted: one scope of each group must cover a key."""
-    groups: list[Sequence[Grant]] = [by.grants] if by.narrowed is None else [by.grants, by.narrowed]
+    groups: list[Sequence[Grant]] = (
+        [principal.grants] if principal.narrowed is None else [principal.grants, principal.narrowed]
+    )
     return [[wanted], *([grant.scope for grant in group] for group in groups)]

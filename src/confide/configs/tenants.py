@@ -35,15 +35,17 @@ class Tenants:
         self._auditor = auditor
         self._clock = clock
 
-    async def destroy(self, tenant: str, *, by: Principal) -> int:
+    async def destroy(self, tenant: str, *, principal: Principal) -> int:
         """Retire all configs of a tenant and destroy its key; returns how many were retired.
 
         Nothing sealed under that key opens again, old versions included. A config saved for the tenant
         afterwards gets a new key.
         """
-        await self._access.require_admin(by, action="destroy tenant")
-        entry, mac = self._auditor.entry("destroy tenant", "destroyed", by=by, key=Key(tenant, "*"))
-        destroyed = await self._store.keys.destroy_tenant(tenant, by=by.user_id, at=self._clock(), entry=entry, mac=mac)
+        await self._access.require_admin(principal, action="destroy tenant")
+        entry, mac = self._auditor.entry("destroy tenant", "destroyed", principal=principal, key=Key(tenant, "*"))
+        destroyed = await self._store.keys.destroy_tenant(
+            tenant, user_id=principal.user_id, at=self._clock(), entry=entry, mac=mac
+        )
         if destroyed is None:
             raise NotFound
         self._sealer.forget(destroyed.key_ids)

@@ -53,9 +53,9 @@ class DataKeyStore:
         await self._engine.transact(_rewrap(key, instead_of))
 
     async def destroy_tenant(
-        self, tenant: str, *, by: int | None, at: int, entry: AuditEntry, mac: bytes
+        self, tenant: str, *, user_id: int | None, at: int, entry: AuditEntry, mac: bytes
     ) -> DestroyedTenant | None:
-        return await self._engine.transact(_destroy(tenant, by, at, entry, mac))
+        return await self._engine.transact(_destroy(tenant, user_id, at, entry, mac))
 
 
 def _key_of(row: Row) -> WrappedKey:
@@ -88,7 +88,7 @@ def _rewrap(key: WrappedKey, instead_of: bytes) -> Transaction[None]:
 
 
 def _destroy(
-    tenant: str, by: int | None, at: int, entry: AuditEntry, mac: bytes
+    tenant: str, user_id: int | None, at: int, entry: AuditEntry, mac: bytes
 ) -> Transaction[DestroyedTenant | None]:
     # No save may be under way: one that began before would seal under a key that is gone.
     yield TableLock("changes")
@@ -97,7 +97,7 @@ def _destroy(
         "UPDATE keys SET wrapped = NULL WHERE purpose = 'config' AND tenant = $1 AND wrapped IS NOT NULL RETURNING id",
         tenant,
     )
-    retired = yield statement(RETIRE_ALL, tenant, by, at)
+    retired = yield statement(RETIRE_ALL, tenant, user_id, at)
     if not erased and not retired:
         return None
     ((change_id,),) = yield statement(
@@ -105,7 +105,7 @@ def _destroy(
         "INSERT INTO changes (kind, tenant, saved_by, saved_at) VALUES ($1, $2, $3, $4) RETURNING id",
         "tenant-destroyed",
         tenant,
-        by,
+        user_id,
         at,
     )
     yield Statement(AUDIT, (*audit_values(entry, mac=mac), change_id))

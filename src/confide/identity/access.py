@@ -14,25 +14,25 @@ class Access:
     def __init__(self, auditor: AuditRecorder) -> None:
         self._auditor = auditor
 
-    async def require_role(self, role: Role, key: Key, *, by: Principal, action: str) -> Role:
+    async def require_role(self, role: Role, key: Key, *, principal: Principal, action: str) -> Role:
         """Return the principal's role on a key if it is enough.
 
         Where no grant covers the key it is `NotFound`, as if there were nothing, before anything is looked up;
         where the role is too low it is `NotAllowed`.
         """
-        held = by.role_on(key)
+        held = principal.role_on(key)
         if held is not None and held >= role:
             return held
-        await self._auditor.note(action, "denied", by=by, key=key)
+        await self._auditor.note(action, "denied", principal=principal, key=key)
         raise NotFound if held is None else NotAllowed
 
-    async def require_admin(self, by: Principal, *, action: str) -> None:
-        if not by.is_admin:
-            await self._auditor.note(action, "denied", by=by)
+    async def require_admin(self, principal: Principal, *, action: str) -> None:
+        if not principal.is_admin:
+            await self._auditor.note(action, "denied", principal=principal)
             raise NotAllowed
 
-    async def require_unrestricted_token(self, by: Principal, *, action: str) -> None:
+    async def require_unrestricted_token(self, principal: Principal, *, action: str) -> None:
         """A token with narrower grants may not make itself wider ones."""
-        if by.narrowed is not None:
-            await self._auditor.note(action, "denied", by=by)
+        if principal.narrowed is not None:
+            await self._auditor.note(action, "denied", principal=principal)
             raise NotAllowed("A token with grants of its own cannot do this. Log in or use an unrestricted token.")

@@ -155,21 +155,21 @@ class IdentityRoutes:
         else:
             # The body was valid, so authentication comes last: the first user has no token.
             request.principal = await self._tokens.principal(request.token())
-            user_id = await self._users.add(draft, by=request.principal)
+            user_id = await self._users.add(draft, principal=request.principal)
         return json_response({"user_id": user_id})
 
     async def list_users(self, request: Request) -> Response:
-        users = await self._users.list(by=request.principal)
+        users = await self._users.list(principal=request.principal)
         return json_response({"users": [user_json(user) for user in users]})
 
     async def read_user(self, request: Request) -> Response:
-        return json_response(user_json(await self._users.read(_path_login(request), by=request.principal)))
+        return json_response(user_json(await self._users.read(_path_login(request), principal=request.principal)))
 
     async def update_user(self, request: Request) -> Response:
         body = request.body_as(UserUpdate)
         user = await self._users.change(
             _path_login(request),
-            by=request.principal,
+            principal=request.principal,
             grants=read_grants(body.grants),
             is_disabled=body.disabled,
             password=body.password,
@@ -178,12 +178,12 @@ class IdentityRoutes:
 
     async def remove_user(self, request: Request) -> Response:
         login = _path_login(request)
-        await self._users.remove(login, by=request.principal)
+        await self._users.remove(login, principal=request.principal)
         return json_response({"message": f"User '{login}' is removed"})
 
     async def change_password(self, request: Request) -> Response:
         body = request.body_as(PasswordChange)
-        await self._users.change_own_password(body.old, body.new, by=request.principal)
+        await self._users.change_own_password(body.old, body.new, principal=request.principal)
         return json_response({"message": "The password is changed"})
 
     async def login(self, request: Request) -> Response:
@@ -192,18 +192,18 @@ class IdentityRoutes:
         return json_response({"token": token, "expires_at": format_time(expires_at)})
 
     async def logout(self, request: Request) -> Response:
-        await self._tokens.logout(by=request.principal)
+        await self._tokens.logout(principal=request.principal)
         return json_response({"message": "The session is ended"})
 
     async def list_tokens(self, request: Request) -> Response:
-        tokens = await self._tokens.list(by=request.principal)
+        tokens = await self._tokens.list(principal=request.principal)
         return json_response({"tokens": [token_json(token) for token in tokens]})
 
     async def add_token(self, request: Request) -> Response:
         body = request.body_as(TokenCreate)
         secret, token = await self._tokens.add(
             body.label,
-            by=request.principal,
+            principal=request.principal,
             login=None if body.login is None else logins.login(body.login),
             ttl_seconds=body.ttl_seconds,
             grants=read_grants(body.grants),
@@ -214,7 +214,7 @@ class IdentityRoutes:
         token_id = parse_number(request.path_values["token_id"])
         if token_id is None:
             raise NotFound
-        await self._tokens.revoke(token_id, by=request.principal)
+        await self._tokens.revoke(token_id, principal=request.principal)
         return json_response({"message": f"Token {token_id} is revoked"})
 
     async def _is_first_user(self, request: Request) -> bool:

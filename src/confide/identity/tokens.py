@@ -59,7 +59,9 @@ class Tokens:
         plain = password_rules.normal(password[: 4 * password_rules.MAX_CHARACTERS])
         user, known = await self._user_with(login, plain)
         expires_at = self._clock() + SESSION_SECONDS * SECOND
-        added = await self._added(user, label="login", grants=None, expires_at=expires_at, by=None, begun_with=known)
+        added = await self._added(
+            user, label="login", grants=None, expires_at=expires_at, principal=None, begun_with=known
+        )
         if added is None:
             # Disabled, removed, or given another password while this one was looked at.
             raise LoginFailed
@@ -67,42 +69,42 @@ class Tokens:
             await self._store.accounts.rehash(user.id, old=known, new=await self._hasher.hash(plain))
         return added[0], expires_at
 
-    async def logout(self, *, by: Principal) -> None:
-        entry, mac = self._auditor.entry("logout", "ended", by=by, subject=f"token {by.token_id}")
-        await self._store.tokens.remove(by.token_id, of=by.user_id, entry=entry, mac=mac)
-        self._forget(by.token_id)
+    async def logout(self, *, principal: Principal) -> None:
+        entry, mac = self._auditor.entry("logout", "ended", principal=principal, subject=f"token {principal.token_id}")
+        await self._store.tokens.remove(principal.token_id, of=principal.user_id, entry=entry, mac=mac)
+        self._forget(principal.token_id)
 
     async def add(
         self,
         label: str,
         *,
-        by: Principal,
+        principal: Principal,
         login: str | None,
         ttl_seconds: int,
         grants: tuple[Grant, ...] | None,
     ) -> tuple[str, Token]:
         """Make a service token, for oneself or, as admin, for any user; its secret is told only now."""
-        await self._access.require_unrestricted_token(by, action="add token")
-        if login not in (None, by.login):
-            await self._access.require_admin(by, action="add token")
-        user = await self._store.accounts.read(login or by.login)
+        await self._access.require_unrestricted_token(principal, action="add token")
+        if login not in (None, principal.login):
+            await self._access.require_admin(principal, action="add token")
+        user = await self._store.accounts.read(login or principal.login)
         if user is None:
             raise NotFound
         expires_at = self._clock() + ttl_seconds * SECOND
-        added = await self._added(user, label=label, grants=grants, expires_at=expires_at, by=by)
+        added = await self._added(user, label=label, grants=grants, expires_at=expires_at, principal=principal)
         if added is None:
             raise NotFound
         return added
 
-    async def list(self, *, by: Principal) -> Sequence[Token]:
+    async def list(self, *, principal: Principal) -> Sequence[Token]:
         """List the caller's tokens, or everybody's for an admin; never their secrets."""
-        return await self._store.tokens.all(None if by.is_admin else by.user_id)
+        return await self._store.tokens.all(None if principal.is_admin else principal.user_id)
 
-    async def revoke(self, token_id: int, *, by: Principal) -> None:
+    async def revoke(self, token_id: int, *, principal: Principal) -> None:
         """End a token of one's own or, as admin, anybody's; foreign is as missing."""
-        await self._access.require_unrestricted_token(by, action="revoke token")
-        entry, mac = self._auditor.entry("revoke token", "revoked", by=by, subject=f"token {token_id}")
-        of = None if by.is_admin else by.user_id
+        await self._access.require_unrestricted_token(principal, action="revoke token")
+        entry, mac = self._auditor.entry("revoke token", "revoked", principal=principal, subject=f"token {token_id}")
+        of = None if principal.is_admin else principal.user_id
         if not await self._store.tokens.remove(token_id, of=of, entry=entry, mac=mac):
             raise NotFound
         self._forget(token_id)
@@ -121,7 +123,7 @@ class Tokens:
         label: str,
         grants: tuple[Grant, ...] | None,
         expires_at: int,
-        by: Principal | None,
+        principal: Principal | None,
         begun_with: str | None = None,
     ) -> tuple[str, Token] | None:
         token = token_format.new_token()
@@ -129,7 +131,7 @@ class Tokens:
         made_at, is_session = self._clock(), begun_with is not None
         new = NewToken(hashed, user.id, is_session, label, grants, expires_at, begun_with)
         action = "login" if is_session else "add token"
-        entry, mac = self._auditor.entry(action, "added", by=by, subject=f"user {user.login}")
+        entry, mac = self._auditor.entry(action, "added", principal=principal, subject=f"user {user.login}")
         token_id = await self._store.tokens.add(new, made_at=made_at, entry=entry, mac=mac)
         if token_id is None:
             return None
@@ -141,7 +143,9 @@ class Tokens:
             known = user.password if user and not user.is_disabled else None
             is_right = await self._hasher.verify(plain, known)
             if not is_right or user is None or known is None:
-                await self._auditor.note("login", "failed", by=None, subject=f"user {user.login}" if user else None)
+                await self._auditor.note(
+                    "login", "failed", principal=None, subject=f"user {user.login}" if user else None
+                )
                 raise LoginFailed
             await guess.was_right()
         return user, known

@@ -55,10 +55,10 @@ class Users:
     async def can_add_first_user(self) -> bool:
         return not await self._store.accounts.has_had_user()
 
-    async def add(self, draft: UserDraft, *, by: Principal) -> int:
+    async def add(self, draft: UserDraft, *, principal: Principal) -> int:
         """Add a user; raises `UserExists`."""
-        await self._access.require_admin(by, action="add user")
-        return await self._added(draft, by=by)
+        await self._access.require_admin(principal, action="add user")
+        return await self._added(draft, principal=principal)
 
     async def add_first(self, draft: UserDraft) -> int:
         """Add the first user of a store that never had one, as admin; of several at once one wins."""
@@ -67,7 +67,7 @@ class Users:
         if draft.password is None:
             raise PasswordMissing
         user = NewUser(draft.login, ADMIN, await self._hashed(draft.password, login=draft.login))
-        entry, mac = self._auditor.entry("add user", "first", by=None, subject=f"user {draft.login}")
+        entry, mac = self._auditor.entry("add user", "first", principal=None, subject=f"user {draft.login}")
         user_id = await self._store.accounts.add_first(user, entry=entry, mac=mac)
         if user_id is None:
             raise NoToken
@@ -75,14 +75,14 @@ class Users:
 
     async def add_on_host(self, draft: UserDraft) -> int:
         """Add a user on behalf of somebody who can open the store anyway."""
-        return await self._added(draft, by=None)
+        return await self._added(draft, principal=None)
 
-    async def list(self, *, by: Principal) -> Sequence[User]:
-        await self._access.require_admin(by, action="list users")
+    async def list(self, *, principal: Principal) -> Sequence[User]:
+        await self._access.require_admin(principal, action="list users")
         return await self._store.accounts.all()
 
-    async def read(self, login: str, *, by: Principal) -> User:
-        await self._access.require_admin(by, action="read user")
+    async def read(self, login: str, *, principal: Principal) -> User:
+        await self._access.require_admin(principal, action="read user")
         user = await self._store.accounts.read(login)
         if user is None:
             raise NotFound
@@ -92,15 +92,15 @@ class Users:
         self,
         login: str,
         *,
-        by: Principal,
+        principal: Principal,
         grants: tuple[Grant, ...] | None = None,
         is_disabled: bool | None = None,
         password: str | None = None,
     ) -> User:
         """Change what is given; a new password or being disabled ends the user's sessions."""
-        await self._access.require_admin(by, action="change user")
+        await self._access.require_admin(principal, action="change user")
         hashed = None if password is None else await self._hashed(password, login=login)
-        return await self._changed(login, UserChange(grants, is_disabled, hashed), by=by)
+        return await self._changed(login, UserChange(grants, is_disabled, hashed), principal=principal)
 
     async def set_password_on_host(self, login: str, password: str) -> None:
         user = await self._store.accounts.read(login)
@@ -109,37 +109,41 @@ class Users:
         if user.password is None:
             raise NotAllowed("A service account has no password. Create a token for it.")
         hashed = await self._hashed(password, login=login)
-        await self._changed(login, UserChange(password=hashed), by=None)
+        await self._changed(login, UserChange(password=hashed), principal=None)
 
-    async def remove(self, login: str, *, by: Principal) -> None:
-        await self._access.require_admin(by, action="remove user")
-        entry, mac = self._auditor.entry("remove user", "removed", by=by, subject=f"user {login}")
+    async def remove(self, login: str, *, principal: Principal) -> None:
+        await self._access.require_admin(principal, action="remove user")
+        entry, mac = self._auditor.entry("remove user", "removed", principal=principal, subject=f"user {login}")
         user = await self._store.accounts.read(login)
         if user is None or not await self._store.accounts.remove(login, entry=entry, mac=mac):
             raise NotFound
         self._forget(user.id)
 
-    async def change_own_password(self, old: str, new: str, *, by: Principal) -> None:
+    async def change_own_password(self, old: str, new: str, *, principal: Principal) -> None:
         """Change the caller's own password, which must be known; ends all other sessions."""
-        await self._access.require_unrestricted_token(by, action="change password")
-        async with self._guesses.of(by.login) as guess:
-            user = await self._store.accounts.read(by.login)
+        await self._access.require_unrestricted_token(principal, action="change password")
+        async with self._guesses.of(principal.login) as guess:
+            user = await self._store.accounts.read(principal.login)
             if not await self._hasher.verify(password_rules.normal(old), user.password if user else None):
-                await self._auditor.note("change password", "denied", by=by)
+                await self._auditor.note("change password", "denied", principal=principal)
                 raise NotAllowed("The old password is wrong. Check it and try again.")
             await guess.was_right()
-        hashed = await self._hashed(new, login=by.login)
-        entry, mac = self._auditor.entry("change password", "changed", by=by, subject=f"user {by.login}")
-        await self._store.accounts.set_password(by.user_id, hashed, keep=by.token_id, entry=entry, mac=mac)
-        self._forget(by.user_id)
+        hashed = await self._hashed(new, login=principal.login)
+        entry, mac = self._auditor.entry(
+            "change password", "changed", principal=principal, subject=f"user {principal.login}"
+        )
+        await self._store.accounts.set_password(
+            principal.user_id, hashed, keep=principal.token_id, entry=entry, mac=mac
+        )
+        self._forget(principal.user_id)
 
-    async def _added(self, draft: UserDraft, *, by: Principal | None) -> int:
+    async def _added(self, draft: UserDraft, *, principal: Principal | None) -> int:
         hashed = None if draft.password is None else await self._hashed(draft.password, login=draft.login)
-        entry, mac = self._auditor.entry("add user", "added", by=by, subject=f"user {draft.login}")
+        entry, mac = self._auditor.entry("add user", "added", principal=principal, subject=f"user {draft.login}")
         return await self._store.accounts.add(NewUser(draft.login, draft.grants, hashed), entry=entry, mac=mac)
 
-    async def _changed(self, login: str, change: UserChange, *, by: Principal | None) -> User:
-        entry, mac = self._auditor.entry("change user", "changed", by=by, subject=f"user {login}")
+    async def _changed(self, login: str, change: UserChange, *, principal: Principal | None) -> User:
+        entry, mac = self._auditor.entry("change user", "changed", principal=principal, subject=f"user {login}")
         user = await self._store.accounts.change(login, change, entry=entry, mac=mac)
         if user is None:
             raise NotFound

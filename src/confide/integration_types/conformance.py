@@ -50,9 +50,9 @@ class ConformanceCheck:
         self._types = types
         self._access = access
 
-    async def of(self, asked: str | TypeDraft, *, by: Principal) -> IntegrationType:
+    async def of(self, asked: str | TypeDraft, *, principal: Principal) -> IntegrationType:
         """What is to be checked against: the type in force or a draft; raises `NotFound` or `SchemaInvalid`."""
-        await self._access.require_admin(by, action="check type")
+        await self._access.require_admin(principal, action="check type")
         if isinstance(asked, TypeDraft):
             schema = None if asked.schema is None else Schema(asked.schema)
             return IntegrationType(0, schema, mode=asked.mode, keep=asked.keep)

@@ -44,11 +44,11 @@ class IntegrationTypes:
         # Tells this process what it would otherwise hear from the log a moment later.
         self._heard = heard
 
-    async def list(self, *, by: Principal) -> list[TypeVersion]:
-        return [found for found in await self._store.types.all() if by.can_see_type(found.name)]
+    async def list(self, *, principal: Principal) -> list[TypeVersion]:
+        return [found for found in await self._store.types.all() if principal.can_see_type(found.name)]
 
-    async def read(self, name: str, *, by: Principal) -> TypeVersion:
-        found = await self._store.types.read(name) if by.can_see_type(name) else None
+    async def read(self, name: str, *, principal: Principal) -> TypeVersion:
+        found = await self._store.types.read(name) if principal.can_see_type(name) else None
         if found is None or found.kind is TypeKind.REMOVED:
             raise NotFound
         return found
@@ -57,9 +57,9 @@ class IntegrationTypes:
         """Raises `VersionConflict` where a save under the condition would."""
         await self._current(name, condition=condition)
 
-    async def put(self, draft: TypeDraft, *, by: Principal, condition: Condition) -> tuple[Outcome, int]:
+    async def put(self, draft: TypeDraft, *, principal: Principal, condition: Condition) -> tuple[Outcome, int]:
         """Register a type or put another version of it in force; returns what it came to and its version."""
-        await self._access.require_admin(by, action="put type")
+        await self._access.require_admin(principal, action="put type")
         if draft.schema is not None:
             Schema(draft.schema)
         for _ in range(MAX_RACES):
@@ -67,20 +67,20 @@ class IntegrationTypes:
             if current is not None and current.is_same(draft):
                 return Outcome.UNCHANGED, current.version
             is_new = current is None or current.kind is TypeKind.REMOVED
-            version = self._next(draft, current, TypeKind.SAVED, by=by)
-            if await self._appended(version, action="put type", outcome="saved", by=by):
+            version = self._next(draft, current, TypeKind.SAVED, principal=principal)
+            if await self._appended(version, action="put type", outcome="saved", principal=principal):
                 return Outcome.CREATED if is_new else Outcome.UPDATED, version.version
         raise TooManyRaces(retry_after_seconds=1)
 
-    async def remove(self, name: str, *, by: Principal, condition: Condition) -> int:
+    async def remove(self, name: str, *, principal: Principal, condition: Condition) -> int:
         """Let a type be as if it had never been registered; returns the version that says so."""
-        await self._access.require_admin(by, action="remove type")
+        await self._access.require_admin(principal, action="remove type")
         for _ in range(MAX_RACES):
             current = await self._current(name, condition=condition)
             if current is None or current.kind is TypeKind.REMOVED:
                 raise NotFound
-            version = self._next(TypeDraft(name, None), current, TypeKind.REMOVED, by=by)
-            if await self._appended(version, action="remove type", outcome="removed", by=by):
+            version = self._next(TypeDraft(name, None), current, TypeKind.REMOVED, principal=principal)
+            if await self._appended(version, action="remove type", outcome="removed", principal=principal):
                 return version.version
         raise TooManyRaces(retry_after_seconds=1)
 
@@ -89,7 +89,9 @@ class IntegrationTypes:
         condition.require(current.version if current is not None and current.kind is TypeKind.SAVED else None)
         return current
 
-    def _next(self, draft: TypeDraft, current: TypeVersion | None, kind: TypeKind, *, by: Principal) -> TypeVersion:
+    def _next(
+        self, draft: TypeDraft, current: TypeVersion | None, kind: TypeKind, *, principal: Principal
+    ) -> TypeVersion:
         number = 1 if current is None else current.version + 1
         return TypeVersion(
             draft.name,
@@ -98,16 +100,16 @@ class IntegrationTypes:
             draft.schema,
             draft.mode,
             draft.keep,
-            saved_by=by.user_id,
+            saved_by=principal.user_id,
             saved_at=self._clock(),
             note=draft.note,
         )
 
-    async def _appended(self, new: TypeVersion, *, action: str, outcome: str, by: Principal) -> bool:
+    async def _appended(self, new: TypeVersion, *, action: str, outcome: str, principal: Principal) -> bool:
         written = b"" if new.schema is None else strict_json.write(new.schema)
         digest = self._sealer.mac("audit", b"%b %d %b" % (str(new.mode).encode(), new.keep, written))
         subject = f"type {new.name} version {new.version}"
-        entry, mac = self._auditor.entry(action, outcome, by=by, subject=subject, digest=digest)
+        entry, mac = self._auditor.entry(action, outcome, principal=principal, subject=subject, digest=digest)
         if not await self._store.types.append(new, entry=entry, mac=mac):
             return False
         self._heard(new.name)

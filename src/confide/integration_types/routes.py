@@ -96,11 +96,11 @@ class TypeRoutes:
         self._conformance = conformance
 
     async def list_types(self, request: Request) -> Response:
-        found = await self._types.list(by=request.principal)
+        found = await self._types.list(principal=request.principal)
         return json_response({"types": [_summary_json(one) for one in found]})
 
     async def read(self, request: Request) -> Response:
-        found = await self._types.read(_path_name(request), by=request.principal)
+        found = await self._types.read(_path_name(request), principal=request.principal)
         return json_response({**_summary_json(found), "schema": found.schema}, headers=_etag(found.version))
 
     async def put(self, request: Request) -> Reply:
@@ -109,21 +109,21 @@ class TypeRoutes:
         draft = TypeDraft(_path_name(request), body.json_schema, Mode(body.mode), kept, reason)
         condition = _read_condition(request)
         if _DRY_RUN.read(request):
-            type_ = await self._conformance.of(draft, by=request.principal)
+            type_ = await self._conformance.of(draft, principal=request.principal)
             await self._types.require_condition(draft.name, condition=condition)
             return await self._check(request, draft.name, type_)
-        outcome, version = await self._types.put(draft, by=request.principal, condition=condition)
+        outcome, version = await self._types.put(draft, principal=request.principal, condition=condition)
         document = {"message": f"Integration type '{draft.name}' is {outcome}", "name": draft.name, "version": version}
         return json_response(document, headers=_etag(version))
 
     async def remove(self, request: Request) -> Response:
         name = _path_name(request)
-        version = await self._types.remove(name, by=request.principal, condition=_read_condition(request))
+        version = await self._types.remove(name, principal=request.principal, condition=_read_condition(request))
         return json_response({"message": f"Integration type '{name}' is removed", "name": name, "version": version})
 
     async def check_conformance(self, request: Request) -> Reply:
         name = _path_name(request)
-        return await self._check(request, name, await self._conformance.of(name, by=request.principal))
+        return await self._check(request, name, await self._conformance.of(name, principal=request.principal))
 
     async def _check(self, request: Request, name: str, type_: IntegrationType) -> Reply:
         if request.accepts_events():

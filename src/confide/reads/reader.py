@@ -126,19 +126,19 @@ class ConfigReader:
         return checked.principal, True
 
     async def read(
-        self, key: Key, *, by: Principal, floor: int = 0, is_bare: bool = False, is_away: bool = False
+        self, key: Key, *, principal: Principal, floor: int = 0, is_bare: bool = False, is_away: bool = False
     ) -> ReadResult:
         """Read the current version, at least `floor` if there is one; whose role is viewer sees secrets masked.
 
         With `is_bare` without its type's defaults; with `is_away`, where the store has just been asked in vain, it
         is not asked again.
         """
-        found = await self._found(key, by=by, floor=floor, is_bare=is_bare, is_away=is_away)
-        self._tally.note_one(by.token_id, key)
+        found = await self._found(key, principal=principal, floor=floor, is_bare=is_bare, is_away=is_away)
+        self._tally.note_one(principal.token_id, key)
         return found
 
-    async def _found(self, key: Key, *, by: Principal, floor: int, is_bare: bool, is_away: bool) -> ReadResult:
-        role = await self._access.require_role(Role.VIEWER, key, by=by, action="read")
+    async def _found(self, key: Key, *, principal: Principal, floor: int, is_bare: bool, is_away: bool) -> ReadResult:
+        role = await self._access.require_role(Role.VIEWER, key, principal=principal, action="read")
         rendering = rendering_for(role, is_bare=is_bare)
         now = boottime()
         entry = self._cache.proven(key, now=now)

@@ -77,14 +77,14 @@ class ReadRoutes:
             preconditions.tags(known)
         floor = floor_of(request.header_list(b"cache-control"), request.header(b"config-min-version"))
         found = await self._reader.read(
-            key, by=request.principal, floor=floor, is_bare=is_bare, is_away=request.is_database_unavailable
+            key, principal=request.principal, floor=floor, is_bare=is_bare, is_away=request.is_database_unavailable
         )
         condition.require(found.answer.version)
         return answer_of(found, known)
 
     async def usage(self, request: Request) -> Response:
         key = names.key(TENANT.read(request), INTEGRATION_TYPE.read(request))
-        found = await self._statistics.of(key, by=request.principal)
+        found = await self._statistics.of(key, principal=request.principal)
         shown = [{**summary._asdict(), "last_read_at": format_time(summary.last_read_at)} for summary in found]
         return json_response({"usage": shown})
 

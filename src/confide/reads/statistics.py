@@ -69,9 +69,9 @@ class AccessStatistics:
                 self.lost += sum(one.reads for one in portion)
                 _log.exception("a bug, met by the usage ledger")
 
-    async def of(self, key: Key, *, by: Principal) -> list[AccessSummary]:
+    async def of(self, key: Key, *, principal: Principal) -> list[AccessSummary]:
         """Who read a config, the latest first; for those who may save it. Raises `NotFound`."""
-        await self._access.require_role(Role.EDITOR, key, by=by, action="read usage")
+        await self._access.require_role(Role.EDITOR, key, principal=principal, action="read usage")
         if await self._store.configs.read(key) is None:
             raise NotFound
         return await self._store.usage.of(key, limit=MAX_SHOWN)

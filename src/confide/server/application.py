@@ -80,7 +80,7 @@ class Application:
             try:
                 request.who, is_away = await reading.who(wanted.token_hash)
                 is_asked_by(request.who)
-                found = await reading.read(wanted.key, by=request.who, floor=wanted.floor, is_away=is_away)
+                found = await reading.read(wanted.key, principal=request.who, floor=wanted.floor, is_away=is_away)
                 answer = answer_of(found, wanted.known)
             except Exception as error:  # noqa: BLE001 - last resort: every error has a response
                 answer = answer_for(error, request_id=request.request_id)

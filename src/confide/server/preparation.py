@@ -92,8 +92,8 @@ async def _finish_destructions(store: Store, keys: EnvelopeEncryption) -> None:
     """A backup brought a destroyed tenant back: end it again, before anybody meets what does not open."""
     auditor = AuditRecorder(store, keys, now)
     for tenant in await keys.undead_tenants():
-        entry, mac = auditor.entry("destroy tenant", "destroyed again", by=None, key=Key(tenant, "*"))
-        await store.keys.destroy_tenant(tenant, by=None, at=now(), entry=entry, mac=mac)
+        entry, mac = auditor.entry("destroy tenant", "destroyed again", principal=None, key=Key(tenant, "*"))
+        await store.keys.destroy_tenant(tenant, user_id=None, at=now(), entry=entry, mac=mac)
         _log.warning("tenant %s was destroyed before this backup was restored: destroyed again", tenant)
 
 

@@ -228,7 +228,7 @@ class KeyStore(Protocol):
         """Replace the wrapping, unless somebody else did."""
 
     async def destroy_tenant(
-        self, tenant: str, *, by: int | None, at: int, entry: AuditEntry, mac: bytes
+        self, tenant: str, *, user_id: int | None, at: int, entry: AuditEntry, mac: bytes
     ) -> DestroyedTenant | None:
         """Retire all configs of a tenant and erase its keys, in one transaction; None if there was nothing."""
 
