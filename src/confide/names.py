@@ -1,4 +1,4 @@
-"""Names of tenants and integration types, logins, and the key that addresses a config."""
+"""Names of tenants and integration types, and the key that addresses a config."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class Key(NamedTuple):
     integration_type: str
 
 
-def name(value: Any) -> str:
-    """Return the value if it is a legal name, compared exactly; otherwise raise `InvalidName`."""
+def parse_name(value: Any) -> str:
+    """Return a valid name unchanged, or raise `InvalidName`."""
     if isinstance(value, str) and _NAME.fullmatch(value):
         return value
     raise InvalidName
 
 
-def key(tenant: Any, integration_type: Any) -> Key:
-    """Make a key; raises `InvalidName`, saying which of the two is none."""
-    found = []
-    for what, value in (("tenant", tenant), ("integration_type", integration_type)):
+def parse_key(tenant: Any, integration_type: Any) -> Key:
+    """Build a key, or raise `InvalidName` with the place of the invalid name."""
+    parsed = []
+    for member, value in (("tenant", tenant), ("integration_type", integration_type)):
         try:
-            found.append(name(value))
+            parsed.append(parse_name(value))
         except InvalidName:
-            raise InvalidName(violations=(Violation(f"/{what}", InvalidName.code, InvalidName.sentence),)) from None
-    return Key(*found)
+            raise InvalidName(violations=(Violation(f"/{member}", InvalidName.code, InvalidName.sentence),)) from None
+    return Key(*parsed)

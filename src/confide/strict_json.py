@@ -1,4 +1,4 @@
-"""The one strict reader of JSON, the limits of a body, and the one form in which a configuration is kept."""
+"""Read and write JSON strictly, within the limits of a body, in one canonical form."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ MAX_DIGITS = 400
 
 
 class _Inexact:
-    """Stands where a number was sent that cannot be kept exactly, until the walk tells its place."""
+    """Mark a number that cannot be stored exactly until the check of the limits finds its place."""
 
 
 _INEXACT = _Inexact()
 
 
 def read_object(data: bytes) -> Json:
-    """Read bytes as one strict JSON object (RFC 8259, I-JSON's demands on names and characters).
+    """Parse one JSON object (RFC 8259) with unique names and valid characters (RFC 7493, I-JSON).
 
-    400-class refusals for what is not JSON, 422-class ones, with pointers, for what is not allowed.
-    The object itself is level 1.
+    Raises errors of kind INVALID_REQUEST for bytes that are not JSON, and of kind INVALID_CONTENT, with pointers, for
+    values beyond the limits. The object itself is level 1.
     """
-    document = _parsed(data)
+    document = _parse(data)
     if not isinstance(document, dict):
         raise NotAnObject
-    _must_fit(document, escapes=b"\\u" in data)
+    _require_limits(document, has_escapes=b"\\u" in data)
     return document
 
 
 def check_merged(configuration: Json) -> bytes:
-    """Return the bytes to keep of a merged configuration, if it is within the limits of a request."""
-    # One level is the envelope that it travels in, so that whatever is stored can be sent again.
-    _must_fit({"configuration": configuration}, escapes=False)
+    """Encode a merged configuration for storage; raise an error if it exceeds the limits of a request."""
+    # The envelope of a request takes one level, and every stored configuration must fit into a request.
+    _require_limits({"configuration": configuration}, has_escapes=False)
     data = write(configuration)
     if len(data) > MAX_BODY_BYTES:
         raise DocumentTooLarge
@@ -66,25 +66,25 @@ def check_merged(configuration: Json) -> bytes:
 
 
 def write(value: Any) -> bytes:
-    """Write a value in the one kept form: UTF-8, no spaces, members in order, shortest decimals."""
+    """Write a value in canonical form: UTF-8, no spaces, members in their order, shortest decimals."""
     return _ENCODER.encode(value).encode()
 
 
-def read_kept(data: bytes) -> Json:
-    """Read a configuration that `check_merged` let through before it was sealed."""
+def read_stored(data: bytes) -> Json:
+    """Parse a configuration that `check_merged` encoded."""
     configuration: Json = json.loads(data)
     return configuration
 
 
 def are_equal(one: Any, other: Any) -> bool:
-    """Whether JSON types and values are the same: 1, 1.0 and true differ, member order does not count."""
+    """Compare JSON types and values: 1, 1.0 and true differ, the order of members is ignored."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(are_equal(inner, other[member]) for member, inner in one.items())
     if isinstance(one, list):
         return len(one) == len(other) and all(map(are_equal, one, other))
-    # Zero and minus zero are one number to Python and two in JSON.
+    # Python compares 0.0 and -0.0 as equal; JSON writes them differently.
     return bool(one == other) and (not isinstance(one, float) or repr(one) == repr(other))
 
 
@@ -93,7 +93,7 @@ def pointer(path: tuple[str | int, ...]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
-def _parsed(data: bytes) -> Any:
+def _parse(data: bytes) -> Any:
     if b"\0" in data:
         raise JsonEncoding
     try:
@@ -105,21 +105,43 @@ def _parsed(data: bytes) -> Any:
     except RecursionError:
         raise TooDeep from None
     except json.JSONDecodeError as error:
-        raise JsonInvalid(f"The body is not valid JSON near character {error.pos}.") from None
+        where = f"line {error.lineno}, column {error.colno}"
+        raise JsonInvalid(f"Invalid JSON at {where}: {_describe_syntax_error(error)}.") from None
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> Json:
+# The messages of the standard library, which never repeat the text that they are about.
+_SYNTAX_ERRORS = {
+    "Expecting value": "expected a value",
+    "Expecting ',' delimiter": "expected a comma",
+    "Expecting ':' delimiter": "expected a colon",
+    "Expecting property name enclosed in double quotes": "expected a member name in double quotes",
+    "Illegal trailing comma before end of object": "remove the trailing comma",
+    "Illegal trailing comma before end of array": "remove the trailing comma",
+    "Unterminated string starting at": "the string has no closing quote",
+    "Invalid control character at": "escape the control character",
+    "Invalid \\escape": "invalid escape sequence",
+    "Invalid \\uXXXX escape": "invalid Unicode escape sequence",
+    "Extra data": "remove the text after the value",
+}
+
+
+def _describe_syntax_error(error: json.JSONDecodeError) -> str:
+    # Some versions of Python append details to a message after a colon.
+    return _SYNTAX_ERRORS.get(error.msg, _SYNTAX_ERRORS.get(error.msg.split(":")[0], "invalid syntax"))
+
+
+def _build_object(pairs: list[tuple[str, Any]]) -> Json:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise JsonDuplicateKey
     return members
 
 
-def _integer(digits: str) -> int | _Inexact:
+def _parse_integer(digits: str) -> int | _Inexact:
     return int(digits) if len(digits.lstrip("-")) <= MAX_DIGITS else _INEXACT
 
 
-def _decimal(digits: str) -> float | _Inexact:
+def _parse_decimal(digits: str) -> float | _Inexact:
     value = float(digits)
     if len(digits) > MAX_DIGITS or math.isinf(value):
         return _INEXACT
@@ -129,36 +151,39 @@ def _decimal(digits: str) -> float | _Inexact:
         return _INEXACT
 
 
-def _constant(_name: str) -> Any:
-    raise JsonInvalid("NaN and Infinity are not JSON.")
+def _reject_constant(_name: str) -> Any:
+    raise JsonInvalid("NaN and Infinity are not valid JSON. Send a number or null.")
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_int=_integer, parse_float=_decimal, parse_constant=_constant
+    object_pairs_hook=_build_object,
+    parse_int=_parse_integer,
+    parse_float=_parse_decimal,
+    parse_constant=_reject_constant,
 )
 
 
-def _must_fit(document: Json, *, escapes: bool) -> None:
-    if not escapes and _surely_fits(document):
+def _require_limits(document: Json, *, has_escapes: bool) -> None:
+    if not has_escapes and _is_surely_within_limits(document):
         return
     for path, value in _walk(document):
         if isinstance(value, dict):
             if len(value) > MAX_MEMBERS:
-                raise _at(path, TooManyMembers)
+                raise _error_at(path, TooManyMembers)
             for member in value:
-                _check_text(member, path, MAX_NAME_BYTES, KeyTooLong, escapes=escapes)
+                _check_text(member, path, MAX_NAME_BYTES, KeyTooLong, has_escapes=has_escapes)
         elif isinstance(value, str):
-            _check_text(value, path, MAX_STRING_BYTES, StringTooLong, escapes=escapes)
+            _check_text(value, path, MAX_STRING_BYTES, StringTooLong, has_escapes=has_escapes)
         elif value is _INEXACT:
-            raise _at(path, NumberOutOfRange)
+            raise _error_at(path, NumberOutOfRange)
 
 
-def _surely_fits(document: Json) -> bool:
-    """Whether it is surely within the limits, level by level; where it is not sure, the walk tells, and the place."""
+def _is_surely_within_limits(document: Json) -> bool:
+    """Return whether a quick check proves that the limits hold; if not, the full check finds the place."""
     level: list[Any] = [document]
     for _ in range(MAX_LEVELS):
-        below: list[Any] = []
+        next_level: list[Any] = []
         for container in level:
             if isinstance(container, list):
                 values: Iterable[Any] = container
@@ -168,40 +193,40 @@ def _surely_fits(document: Json) -> bool:
                 values = container.values()
             for value in values:
                 if isinstance(value, dict | list):
-                    below.append(value)
+                    next_level.append(value)
                 elif value is _INEXACT or (isinstance(value, str) and len(value) * 4 > MAX_STRING_BYTES):
                     return False
-        if not below:
+        if not next_level:
             return True
-        level = below
+        level = next_level
     return False
 
 
 def _walk(document: Json) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    waiting: list[tuple[tuple[str | int, ...], Any]] = [((), document)]
-    while waiting:
-        path, value = waiting.pop()
+    pending: list[tuple[tuple[str | int, ...], Any]] = [((), document)]
+    while pending:
+        path, value = pending.pop()
         yield path, value
         if isinstance(value, dict | list):
             if len(path) >= MAX_LEVELS:
-                raise _at(path[:-1], TooDeep)
+                raise _error_at(path[:-1], TooDeep)
             inside = value.items() if isinstance(value, dict) else enumerate(value)
-            waiting.extend(((*path, part), child) for part, child in inside)
+            pending.extend(((*path, part), child) for part, child in inside)
 
 
 def _check_text(
-    text: str, path: tuple[str | int, ...], limit: int, too_long: type[ServiceError], *, escapes: bool
+    text: str, path: tuple[str | int, ...], limit: int, error: type[ServiceError], *, has_escapes: bool
 ) -> None:
-    if escapes:
+    if has_escapes:
         if "\0" in text:
-            raise _at(path, JsonNul)
+            raise _error_at(path, JsonNul)
         try:
             text.encode()
         except UnicodeEncodeError:
             raise JsonSurrogate from None
     if len(text) > limit or (len(text) * 4 > limit and len(text.encode()) > limit):
-        raise _at(path, too_long)
+        raise _error_at(path, error)
 
 
-def _at(path: tuple[str | int, ...], refusal: type[ServiceError]) -> ServiceError:
-    return refusal(violations=(Violation(pointer(path), refusal.code, refusal.sentence),))
+def _error_at(path: tuple[str | int, ...], error: type[ServiceError]) -> ServiceError:
+    return error(violations=(Violation(pointer(path), error.code, error.sentence),))

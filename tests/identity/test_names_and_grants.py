@@ -27,7 +27,7 @@ from support.json_values import OBJECTS
 
 @pytest.mark.parametrize("text", ["a", "A", "0", "acme", "a.b", "a_b-c", "x" * 128, "flight-information-system"])
 def test_a_legal_name_is_kept_exactly(text: str) -> None:
-    assert names.name(text) == text
+    assert names.parse_name(text) == text
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_legal_name_is_kept_exactly(text: str) -> None:
 )
 def test_anything_else_is_no_name(value: Any) -> None:
     with pytest.raises(InvalidName):
-        names.name(value)
+        names.parse_name(value)
 
 
 def test_logins_are_one_whatever_their_case() -> None:
@@ -151,7 +151,7 @@ def test_a_mask_sent_back_is_refused_and_its_places_are_named() -> None:
     ],
 )
 def test_if_match_compares_the_version_strongly(if_match: str, version: int | None, *, holds: bool) -> None:
-    condition = preconditions.condition(if_match, None)
+    condition = preconditions.parse_condition(if_match, None)
     if holds:
         condition.require(version)
     else:
@@ -162,15 +162,15 @@ def test_if_match_compares_the_version_strongly(if_match: str, version: int | No
 @pytest.mark.parametrize("text", ["", "3", '"3', '"3" "4"', '"3",', '"\u00e9"', "W/3", ',"3"'])
 def test_what_is_no_condition_is_refused(text: str) -> None:
     with pytest.raises(PreconditionInvalid):
-        preconditions.condition(text, None)
+        preconditions.parse_condition(text, None)
 
 
 def test_on_a_save_if_none_match_is_a_star_or_refused() -> None:
     Condition(None, must_be_new=True).require(None)
     with pytest.raises(VersionConflict):
-        preconditions.condition(None, "*").require(1)
+        preconditions.parse_condition(None, "*").require(1)
     with pytest.raises(PreconditionInvalid):
-        preconditions.condition(None, '"1"')
+        preconditions.parse_condition(None, '"1"')
 
 
 def test_positions_are_read_as_they_were_written_and_garbage_is_not() -> None:

@@ -1,4 +1,4 @@
-"""The strict reader: what is read, what is refused, and with which code and place."""
+"""Test which JSON the strict reader accepts, and the code and place of each error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.json_texts import MALFORMED, WELL_FORMED
 from support.json_values import OBJECTS
 
 
-def refused(data: bytes) -> ServiceError:
+def error_of(data: bytes) -> ServiceError:
     with pytest.raises(ServiceError) as caught:
         strict_json.read_object(data)
     return caught.value
@@ -26,31 +26,31 @@ def wrapped(inner: str) -> bytes:
 
 
 @given(OBJECTS)
-def test_what_was_written_is_read_as_it_was(value: dict[str, Any]) -> None:
+def test_reading_written_json_returns_the_same_value(value: dict[str, Any]) -> None:
     assert strict_json.are_equal(strict_json.read_object(strict_json.write(value)), value)
 
 
 @given(OBJECTS)
-def test_the_kept_form_does_not_change_when_it_is_read_and_written_again(value: dict[str, Any]) -> None:
+def test_the_canonical_form_is_stable(value: dict[str, Any]) -> None:
     once = strict_json.write(value)
     assert strict_json.write(strict_json.read_object(once)) == once
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_raise_anything_but_a_refusal(data: bytes) -> None:
+def test_any_bytes_are_read_or_raise_a_service_error(data: bytes) -> None:
     try:
         strict_json.read_object(data)
-    except ServiceError as refusal:
-        assert refusal.code  # noqa: PT017 - nothing else may be raised
+    except ServiceError as error:
+        assert error.code  # noqa: PT017 - nothing else may be raised
 
 
 @pytest.mark.parametrize("text", MALFORMED)
-def test_what_is_not_json_is_refused_as_a_value_too(text: str) -> None:
-    assert refused(wrapped(text)).code in {"json-invalid", "json-encoding", "json-duplicate-key", "json-surrogate"}
+def test_malformed_json_is_rejected_as_a_member_value(text: str) -> None:
+    assert error_of(wrapped(text)).code in {"json-invalid", "json-encoding", "json-duplicate-key", "json-surrogate"}
 
 
 @pytest.mark.parametrize("text", WELL_FORMED)
-def test_what_is_json_is_read(text: str) -> None:
+def test_well_formed_json_is_read(text: str) -> None:
     assert strict_json.read_object(wrapped(text)) == {"configuration": json.loads(text)}
 
 
@@ -90,8 +90,8 @@ def test_what_is_json_is_read(text: str) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else repr(value[:24]),
 )
-def test_a_refusal_has_the_code_of_its_reason(data: bytes, code: str) -> None:
-    assert refused(data).code == code
+def test_an_error_has_the_code_of_its_cause(data: bytes, code: str) -> None:
+    assert error_of(data).code == code
 
 
 @pytest.mark.parametrize(
@@ -109,10 +109,10 @@ def test_a_refusal_has_the_code_of_its_reason(data: bytes, code: str) -> None:
         "1.7976931348623157e308",
     ],
 )
-def test_a_number_that_can_be_kept_exactly_is(text: str) -> None:
-    kept = strict_json.write(strict_json.read_object(wrapped(text)))
-    assert json.loads(kept, parse_float=str, parse_int=str)["configuration"] in {text, str(float(text))}
-    assert json.loads(kept) == json.loads(wrapped(text))
+def test_an_exactly_representable_number_is_accepted(text: str) -> None:
+    canonical = strict_json.write(strict_json.read_object(wrapped(text)))
+    assert json.loads(canonical, parse_float=str, parse_int=str)["configuration"] in {text, str(float(text))}
+    assert json.loads(canonical) == json.loads(wrapped(text))
 
 
 def test_integers_keep_their_digits_and_members_their_order() -> None:
@@ -120,18 +120,36 @@ def test_integers_keep_their_digits_and_members_their_order() -> None:
     assert strict_json.write(strict_json.read_object(text)) == text
 
 
-def test_a_refusal_says_where_and_never_what() -> None:
-    refusal = refused(b'{"a/b":{"m~n":[1,{"secret":"cnry\\u0000"}]}}')
-    assert [violation.pointer for violation in refusal.violations] == ["/a~1b/m~0n/1/secret"]
-    assert "cnry" not in refusal.detail + repr(refusal.violations)
+def test_an_error_names_the_place_and_never_the_value() -> None:
+    error = error_of(b'{"a/b":{"m~n":[1,{"secret":"cnry\\u0000"}]}}')
+    assert [violation.pointer for violation in error.violations] == ["/a~1b/m~0n/1/secret"]
+    assert "cnry" not in error.detail + repr(error.violations)
 
 
-def test_limits_are_met_exactly() -> None:
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{\n  "a": 1,\n  "secret" 2\n}', "Invalid JSON at line 3, column 12: expected a colon."),
+        ('{"a": 1\n"b": 2}', "Invalid JSON at line 2, column 1: expected a comma."),
+        ('{"a":1}x', "Invalid JSON at line 1, column 8: remove the text after the value."),
+        ("{a:1}", "Invalid JSON at line 1, column 2: expected a member name in double quotes."),
+        ('{"a":secret}', "Invalid JSON at line 1, column 6: expected a value."),
+        ('{"a":"secret', "Invalid JSON at line 1, column 6: the string has no closing quote."),
+        ('{"a":"\\q"}', "Invalid JSON at line 1, column 7: invalid escape sequence."),
+        ('{"a":"\\u12"}', "Invalid JSON at line 1, column 8: invalid Unicode escape sequence."),
+        ('{"a":"\t"}', "Invalid JSON at line 1, column 7: escape the control character."),
+    ],
+)
+def test_a_syntax_error_names_its_line_and_column(text: str, sentence: str) -> None:
+    assert error_of(text.encode()).detail == sentence
+
+
+def test_values_at_the_limits_are_accepted() -> None:
     strict_json.read_object(b'{"a":' * 32 + b"1" + b"}" * 32)
     strict_json.read_object(wrapped('{"' + "k" * 256 + '":"' + "x" * 65_536 + '"}'))
     many = {f"k{n}": 1 for n in range(2_000)}
     strict_json.read_object(wrapped(json.dumps(many)))
-    assert refused(wrapped(json.dumps(many | {"one": 1}))).code == "too-many-members"
+    assert error_of(wrapped(json.dumps(many | {"one": 1}))).code == "too-many-members"
 
 
 def test_a_merged_configuration_has_the_limits_of_a_request() -> None:
@@ -160,14 +178,14 @@ def test_a_merged_configuration_has_the_limits_of_a_request() -> None:
         ({"a": [1, 2]}, {"a": [2, 1]}, False),
     ],
 )
-def test_configurations_are_equal_if_types_and_values_are(one: Any, other: Any, *, same: bool) -> None:
+def test_configurations_are_equal_if_types_and_values_are_equal(one: Any, other: Any, *, same: bool) -> None:
     assert strict_json.are_equal(one, other) is same
 
 
-def test_a_hostile_body_costs_little() -> None:
-    """Bounded work, not a stopwatch: 256 KiB of the worst shapes come to an end."""
+def test_parsing_a_hostile_body_ends_soon() -> None:
+    """Bounded work rather than a measured time: parsing 256 KiB of the worst shapes ends."""
     for data in (b"[" * 262_144, b'{"a":[' + b"0," * 131_000 + b"0]}", b'{"n":' + b"1" * 262_000 + b".0}"):
         try:
             strict_json.read_object(data)
-        except ServiceError as refusal:
-            assert refusal.code in {"too-deep", "number-out-of-range"}  # noqa: PT017 - or it is read
+        except ServiceError as error:
+            assert error.code in {"too-deep", "number-out-of-range"}  # noqa: PT017 - or it is read

@@ -89,4 +89,4 @@ class History:
             raise NotFound
         if stored.kind is Kind.RETIRED:
             return None
-        return strict_json.read_kept(await self._opener.opened_version(stored))
+        return strict_json.read_stored(await self._opener.opened_version(stored))

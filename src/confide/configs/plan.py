@@ -59,7 +59,7 @@ class SavePlanner:
         condition.require(number if is_live else None)
         is_merge = isinstance(act, ConfigDraft) and act.how == "merge"
         before = await self._kept(current, active, is_needed=is_merge) if current is not None and is_live else None
-        known = None if before is None else strict_json.read_kept(before)
+        known = None if before is None else strict_json.read_stored(before)
         after = await self._wanted(act, known or {})
         plain = strict_json.check_merged(after)
         type_ = await self._types.of(act.key.integration_type)
@@ -77,7 +77,7 @@ class SavePlanner:
         version = await self._store.configs.read_version(act.key, act.version)
         if version is None or version.kind is not Kind.SAVED:
             raise NotFound("This version does not exist or is a tombstone. Choose a saved version.")
-        return strict_json.read_kept(await self._opener.opened_version(version))
+        return strict_json.read_stored(await self._opener.opened_version(version))
 
     async def current(self, key: Key, *, condition: Condition) -> StoredVersion:
         """What may be retired; raises `NotFound` or, before that, what the condition says."""

@@ -92,7 +92,7 @@ class ConfigRoutes:
     async def _save(self, request: Request, *, how: Literal["merge", "replace"]) -> Response:
         body = request.body_as(ConfigBody)
         is_dry_run = DRY_RUN.read(request)
-        key = names.key(body.tenant, body.integration_type)
+        key = names.parse_key(body.tenant, body.integration_type)
         condition = read_condition(request)
         draft = ConfigDraft(key, body.configuration, how, model.note(body.note))
         if is_dry_run:
@@ -102,7 +102,7 @@ class ConfigRoutes:
         return saved_response(saved)
 
     async def delete(self, request: Request) -> Response:
-        key = names.key(TENANT.read(request), INTEGRATION_TYPE.read(request))
+        key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
         deletion = Deletion(key, _NOTE.read(request))
         condition = read_condition(request)
         retry = read_retry(request, content=request.scope["query_string"])
@@ -111,7 +111,7 @@ class ConfigRoutes:
 
     async def roll_back(self, request: Request) -> Response:
         body = request.body_as(RollbackBody)
-        key = names.key(body.tenant, body.integration_type)
+        key = names.parse_key(body.tenant, body.integration_type)
         condition = read_condition(request)
         rollback = Rollback(key, body.version, model.note(body.note))
         if DRY_RUN.read(request):
@@ -157,7 +157,7 @@ class ConfigRoutes:
         return json_response({"configs": exported, "next": format_key_cursor(last)})
 
     async def list_versions(self, request: Request) -> Response:
-        key, limit = names.key(TENANT.read(request), INTEGRATION_TYPE.read(request)), LIMIT.read(request)
+        key, limit = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request)), LIMIT.read(request)
         before = _BEFORE_VERSION.read(request)
         found = await self._history.versions(key, principal=request.principal, before=before, limit=limit + 1)
         shown = found[:limit]
@@ -165,7 +165,7 @@ class ConfigRoutes:
         return json_response({"versions": [self._version_json(one) for one in shown], "next": following})
 
     async def read_version(self, request: Request) -> Response:
-        key = names.key(TENANT.read(request), INTEGRATION_TYPE.read(request))
+        key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
         number = parse_number(request.path_values["version"])
         if number is None:
             raise NotFound
@@ -173,12 +173,12 @@ class ConfigRoutes:
         return json_response({**key._asdict(), **self._version_json(found.line), "configuration": found.configuration})
 
     async def diff(self, request: Request) -> Response:
-        key = names.key(TENANT.read(request), INTEGRATION_TYPE.read(request))
+        key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
         since, until = _FROM_VERSION.read(request), _TO_VERSION.read(request)
         return json_response(await self._history.diff(key, since=since, until=until, principal=request.principal))
 
     async def destroy_tenant(self, request: Request) -> Response:
-        tenant = names.name(request.path_values["tenant"])
+        tenant = names.parse_name(request.path_values["tenant"])
         if _CONFIRM.read(request) != tenant:
             raise ConfirmWrong
         deleted = await self._tenants.destroy(tenant, principal=request.principal)
@@ -201,7 +201,7 @@ def read_pattern(request: Request) -> Scope:
 
 
 def read_condition(request: Request) -> preconditions.Condition:
-    return preconditions.condition(request.header_list(b"if-match"), request.header_list(b"if-none-match"))
+    return preconditions.parse_condition(request.header_list(b"if-match"), request.header_list(b"if-none-match"))
 
 
 def read_retry(request: Request, *, content: bytes) -> Retry | None:

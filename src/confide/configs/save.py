@@ -132,7 +132,7 @@ class ConfigWriter:
                 planned = await self._planner.planned(act, condition=condition)
             except Superseded:
                 continue
-            before = {} if planned.before is None else strict_json.read_kept(planned.before)
+            before = {} if planned.before is None else strict_json.read_stored(planned.before)
             found = diff.diff(before, planned.after)
             await self._auditor.note("reveal", "dry run", principal=principal, key=act.key, version=planned.number)
             return SavePreview(found, planned.outcome, planned.version, planned.warnings)

@@ -48,7 +48,7 @@ class ConfigScanner:
                 after, size_bytes = sealed.current.key, 0
                 try:
                     opened = await self._opener.opened(sealed.current, sealed.key)
-                    configuration, size_bytes = strict_json.read_kept(opened), len(opened)
+                    configuration, size_bytes = strict_json.read_stored(opened), len(opened)
                 except IntegrityBroken:
                     configuration = None
                 except Superseded:

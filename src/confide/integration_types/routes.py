@@ -141,11 +141,11 @@ class TypeRoutes:
 
 
 def _path_name(request: Request) -> str:
-    return names.name(request.path_values["name"])
+    return names.parse_name(request.path_values["name"])
 
 
 def _read_condition(request: Request) -> preconditions.Condition:
-    return preconditions.condition(request.header_list(b"if-match"), request.header_list(b"if-none-match"))
+    return preconditions.parse_condition(request.header_list(b"if-match"), request.header_list(b"if-none-match"))
 
 
 def _etag(version: int) -> Headers:

@@ -213,7 +213,7 @@ def shown_as(configuration: bytes, type_: IntegrationType, rendering: Rendering)
     is_filled = type_.has_defaults and not rendering.is_bare
     if not is_filled and not rendering.is_masked:
         return configuration
-    shown = strict_json.read_kept(configuration)
+    shown = strict_json.read_stored(configuration)
     if is_filled:
         shown = type_.filled(shown)
     return strict_json.write(masking.masked(shown, type_.place) if rendering.is_masked else shown)

@@ -52,7 +52,7 @@ def plain_read(query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> ReadRequ
     try:
         known = _text(asked, b"if-none-match")
         if known is not None:
-            preconditions.tags(known)
+            preconditions.parse_tags(known)
         floor = floor_of(_text(asked, b"cache-control"), _text(asked, b"config-min-version"))
     except ServiceError:
         return None

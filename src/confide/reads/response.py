@@ -55,7 +55,7 @@ class PreparedResponse:
 
     def is_known(self, known: str | None) -> bool:
         """Whether the caller has it already, by the tags of `If-None-Match`."""
-        return known is not None and (known == self.tag or preconditions.is_known(self.tag, known))
+        return known is not None and (known == self.tag or preconditions.is_tag_matched(self.tag, known))
 
     def own_headers(self) -> Headers:
         return ((b"etag", self.tag.encode()), (b"config-version", b"%d" % self.version))

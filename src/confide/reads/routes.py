@@ -69,12 +69,12 @@ class ReadRoutes:
         request.principal, request.is_database_unavailable = await self._reader.who(token_hash)
 
     async def read(self, request: Request) -> Reply:
-        key = names.key(TENANT.read(request), INTEGRATION_TYPE.read(request))
+        key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
         is_bare = _WITHOUT_DEFAULTS.read(request)
         known = request.header_list(b"if-none-match")
-        condition = preconditions.condition(request.header_list(b"if-match"), None)
+        condition = preconditions.parse_condition(request.header_list(b"if-match"), None)
         if known is not None:
-            preconditions.tags(known)
+            preconditions.parse_tags(known)
         floor = floor_of(request.header_list(b"cache-control"), request.header(b"config-min-version"))
         found = await self._reader.read(
             key, principal=request.principal, floor=floor, is_bare=is_bare, is_away=request.is_database_unavailable
@@ -83,7 +83,7 @@ class ReadRoutes:
         return answer_of(found, known)
 
     async def usage(self, request: Request) -> Response:
-        key = names.key(TENANT.read(request), INTEGRATION_TYPE.read(request))
+        key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
         found = await self._statistics.of(key, principal=request.principal)
         shown = [{**summary._asdict(), "last_read_at": format_time(summary.last_read_at)} for summary in found]
         return json_response({"usage": shown})

@@ -68,7 +68,7 @@ def _parse_limit(value: str) -> int:
 def _parse_key_cursor(value: str) -> Key | None:
     tenant, _, integration_type = value.partition(":")
     try:
-        return names.key(tenant, integration_type)
+        return names.parse_key(tenant, integration_type)
     except InvalidName:
         raise InvalidCursor from None
 
