@@ -54,7 +54,7 @@ def test_a_type_is_checked_before_it_is_put(desk: Desk) -> None:
     assert "no integration type 'crm' with a schema" in desk.run("type", "check", "crm", code=1)
     desk.run("type", "put", "crm", "crm.json")
     warned = desk.run("config", "set", "globex", "crm", stdin='{"port": 2}')
-    assert "warning: /configuration/host  required: It is required." in warned
+    assert "warning: /configuration/host  required: This member is required." in warned
     assert "is updated, version 2." in desk.run("type", "put", "crm", "crm.json", "--mode", "enforce", "--keep", "7")
     assert json.loads(desk.run("type", "check", "crm", "--json", code=10))["broken"] == 1
     assert json.loads(desk.run("type", "show", "crm")) == SCHEMA

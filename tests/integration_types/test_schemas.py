@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from confide.integration_types.errors import SchemaInvalid
-from confide.integration_types.masking import MASK, masked
+from confide.integration_types.masking import MASK, mask
 from confide.integration_types.model import IntegrationType, Mode
 from confide.integration_types.schema import Schema
 from confide.strict_json import pointer
@@ -120,7 +120,7 @@ def test_what_is_taken_is_harmless_whatever_it_is_held_against(name: str) -> Non
     began = time.process_time()
     schema = Schema(document)
     schema.violations(configuration)
-    masked(schema.filled(configuration), schema.place)
+    mask(schema.fill_defaults(configuration), schema.place)
     assert time.process_time() - began < 0.5
 
 
@@ -198,7 +198,7 @@ def test_a_fault_never_tells_the_value(rule: Any, value: Any) -> None:
     ],
 )  # fmt: skip
 def test_secret_is_what_any_subschema_that_can_apply_says(schema: Any, configuration: Any, shown: Any) -> None:
-    assert masked(configuration, Schema(schema).place) == shown
+    assert mask(configuration, Schema(schema).place) == shown
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_secret_is_what_any_subschema_that_can_apply_says(schema: Any, configura
 )  # fmt: skip
 def test_defaults_fill_what_was_left_out(schema: Any, configuration: Any, shown: Any) -> None:
     was = repr(configuration)
-    assert Schema(schema).filled(configuration) == shown
+    assert Schema(schema).fill_defaults(configuration) == shown
     assert repr(configuration) == was
 
 
@@ -228,7 +228,7 @@ def test_defaults_count_when_a_configuration_is_judged() -> None:
 
 def test_defaults_fill_what_a_pattern_names_too() -> None:
     schema = Schema({"patternProperties": {"^x": {"properties": {"timeout": {"default": 5}}}}})
-    assert schema.filled({"x1": {}, "y": {}}) == {"x1": {"timeout": 5}, "y": {}}
+    assert schema.fill_defaults({"x1": {}, "y": {}}) == {"x1": {"timeout": 5}, "y": {}}
 
 
 @pytest.mark.parametrize("value", [{}, [], "", 5, "secret", {"a": 1}])
@@ -252,7 +252,7 @@ def test_of_two_defaults_the_first_one_counts_whatever_was_read_before() -> None
     both = [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}]
     properties = {"one": {"allOf": both}, "two": {"allOf": both[::-1]}}
     for order in (["one", "two"], ["two", "one"]):
-        filled = Schema({"$defs": defs, "properties": properties}).filled({name: {"x": {}} for name in order})
+        filled = Schema({"$defs": defs, "properties": properties}).fill_defaults({name: {"x": {}} for name in order})
         assert (filled["one"]["x"], filled["two"]["x"]) == ({"d": "A"}, {"d": "B"})
 
 
@@ -263,17 +263,17 @@ def test_a_member_may_be_named_like_an_identifier() -> None:
 
 def test_a_reference_is_decoded_before_it_is_a_pointer() -> None:
     schema = {"$defs": {"a": {"b": {"properties": {"x": {"writeOnly": True}}}}, "a/b": {}}, "$ref": "#/$defs/a%2Fb"}
-    assert masked({"x": 1}, Schema(schema).place) == {"x": MASK}
+    assert mask({"x": 1}, Schema(schema).place) == {"x": MASK}
     schema["$ref"] = "#/$defs/a~1b"
-    assert masked({"x": 1}, Schema(schema).place) == {"x": 1}
+    assert mask({"x": 1}, Schema(schema).place) == {"x": 1}
 
 
 def test_defaults_that_would_make_too_much_of_little_are_left_out_and_said_to_be_a_fault() -> None:
     schema = Schema({"properties": {"l": {"items": {"properties": {"q": {"default": "x" * 200_000}}}}}})
     few, many = {"l": [{}]}, {"l": [{}] * 3_000}
-    assert len(schema.filled(few)["l"][0]["q"]) == 200_000
+    assert len(schema.fill_defaults(few)["l"][0]["q"]) == 200_000
     began = time.process_time()
-    assert schema.filled(many) == many
+    assert schema.fill_defaults(many) == many
     assert [violation.rule for violation in schema.violations(many)] == ["default"]
     assert time.process_time() - began < 0.5
 
@@ -281,7 +281,7 @@ def test_defaults_that_would_make_too_much_of_little_are_left_out_and_said_to_be
 def test_masking_a_long_list_under_many_choices_is_quick() -> None:
     schema = Schema({"properties": {"l": {"items": {"anyOf": [{"minLength": n} for n in range(90)]}}}})
     began = time.process_time()
-    masked({"l": ["x"] * 60_000}, schema.place)
+    mask({"l": ["x"] * 60_000}, schema.place)
     assert time.process_time() - began < 0.5
 
 
@@ -290,10 +290,10 @@ def test_more_faults_than_are_told_are_all_judged() -> None:
         1, Schema({"properties": {"l": {"items": {"type": "integer"}}, "z": {"type": "integer"}}}), mode=Mode.ENFORCE
     )
     before: Any = {"l": ["x"] * 1_500, "z": 1}
-    refusing, warned = strict.judged(before, {**before, "z": "bad"})
+    refusing, warned = strict.check_save(before, {**before, "z": "bad"})
     assert [pointer(violation.place) for violation in refusing] == ["/z"]
     assert len(warned) == 1_500
-    refusing, _ = strict.judged(before, {**before, "l": [*before["l"], "y"]})
+    refusing, _ = strict.check_save(before, {**before, "l": [*before["l"], "y"]})
     assert [pointer(violation.place) for violation in refusing] == ["/l/1500"]
 
 
@@ -305,7 +305,8 @@ def test_what_stands_in_a_secret_is_told_only_as_a_whole_to_those_who_may_not_se
         "nor does a name stand in a sentence for anybody"
     )
     hidden = {
-        (pointer(violation.hidden(schema.place).place), violation.hidden(schema.place).rule) for violation in found
+        (pointer(violation.hide_secrets(schema.place).place), violation.hide_secrets(schema.place).rule)
+        for violation in found
     }
     assert hidden == {("/vault", "secret"), ("/open", "type")}
 
@@ -349,7 +350,7 @@ STRICT = IntegrationType(
 def test_enforced_a_save_is_refused_for_what_it_brings_or_touches_only(
     before: Any, after: Any, refusing: Any, warned: Any
 ) -> None:
-    found = STRICT.judged(before, after)
+    found = STRICT.check_save(before, after)
     assert [sorted(pointer(violation.place) for violation in violations) for violations in found] == [refusing, warned]
 
 

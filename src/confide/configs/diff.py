@@ -1,35 +1,43 @@
-"""What changed between two configurations, by JSON Pointer (RFC 6901)."""
+"""Compare two configurations by JSON Pointer (RFC 6901)."""
 
 from __future__ import annotations
 
-from confide.integration_types.masking import SHOWN, Place, masked
+from typing import TYPE_CHECKING, Any
+
 from confide.strict_json import Json, are_equal, pointer
+
+if TYPE_CHECKING:
+    from confide.integration_types.masking import SecretPlace
 
 Path = tuple[str | int, ...]
 
 
-def diff(before: Json, after: Json, *, hidden: Place = SHOWN) -> Json:
+def diff(before: Json, after: Json, *, hidden: SecretPlace | None = None) -> Json:
     """Return `{"added": {pointer: value}, "changed": {pointer: {"from", "to"}}, "removed": {pointer: value}}`.
 
-    Objects are walked, everything else is one value. With the places that are `hidden`, a secret is one value too,
-    whatever it holds, and shown as the mask: that it changed may be known, never how.
+    Objects are compared member by member, everything else as one value. With `hidden`, a secret is one value too and
+    appears as the mask: a viewer may see that it changed, but not how.
     """
-    found: dict[str, Json] = {"added": {}, "changed": {}, "removed": {}}
-    _walk(before, after, (), found, hidden=hidden)
-    return found
+    changes: dict[str, Json] = {"added": {}, "changed": {}, "removed": {}}
+    _compare(before, after, (), changes, hidden=hidden)
+    return changes
 
 
-def _walk(before: Json, after: Json, path: Path, found: dict[str, Json], *, hidden: Place) -> None:
-    # In order of what was there and then of what came: the same bytes whoever makes it.
+def _compare(before: Json, after: Json, path: Path, changes: dict[str, Json], *, hidden: SecretPlace | None) -> None:
+    # The order is fixed, so that equal configurations give equal bytes.
     for member in [*before, *(member for member in after if member not in before)]:
-        where, place = (*path, member), hidden.member(member)
+        where, place = (*path, member), hidden and hidden.member(member)
         if member not in after:
-            found["removed"][pointer(where)] = masked(before[member], place)
+            changes["removed"][pointer(where)] = _show(before[member], place)
         elif member not in before:
-            found["added"][pointer(where)] = masked(after[member], place)
+            changes["added"][pointer(where)] = _show(after[member], place)
         else:
             one, other = before[member], after[member]
-            if isinstance(one, dict) and isinstance(other, dict) and not place.is_secret:
-                _walk(one, other, where, found, hidden=place)
+            if isinstance(one, dict) and isinstance(other, dict) and not (place and place.is_secret):
+                _compare(one, other, where, changes, hidden=place)
             elif not are_equal(one, other):
-                found["changed"][pointer(where)] = {"from": masked(one, place), "to": masked(other, place)}
+                changes["changed"][pointer(where)] = {"from": _show(one, place), "to": _show(other, place)}
+
+
+def _show(value: Any, place: SecretPlace | None) -> Any:
+    return value if place is None else place.mask(value)

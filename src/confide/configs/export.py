@@ -10,9 +10,8 @@ from confide.configs.model import ConfigFilter
 from confide.configs.scan import ConfigScanner, scopes_of
 from confide.errors import Violation
 from confide.identity.model import Principal, Role, Scope
-from confide.integration_types import masking
 from confide.integration_types.active import ActiveIntegrationTypes
-from confide.integration_types.conformance import broken_by
+from confide.integration_types.conformance import find_violations
 from confide.names import Key
 from confide.strict_json import Json
 
@@ -65,7 +64,7 @@ class ConfigExporter:
             shown, role = config.configuration, principal.role_on(config.key)
             is_masked = not is_opened or role is None or role < Role.READER
             if shown is not None and is_masked:
-                shown = masking.masked(shown, (await self._types.of(config.key.integration_type)).place)
+                shown = (await self._types.of(config.key.integration_type)).mask(shown)
             found.append(ExportedConfig(config.key, config.version, config.saved_at, shown, is_masked))
         opened = [one.key for one in found if not one.is_masked]
         if opened:
@@ -83,7 +82,7 @@ class ConfigExporter:
         async for config in self._walker.walk(scopes_of(wanted, principal), after=after, more=more):
             role = principal.role_on(config.key)
             is_masked = role is None or role < Role.READER
-            violations = broken_by(config, await self._types.of(config.key.integration_type), is_masked=is_masked)
+            violations = find_violations(config, await self._types.of(config.key.integration_type), is_masked=is_masked)
             if violations:
                 found.append(BrokenLine(config.key, config.version, config.saved_at, violations))
             if len(found) >= limit or time.monotonic() >= until:

@@ -12,7 +12,6 @@ from confide.configs.model import Kind, VersionSummary
 from confide.errors import NotFound
 from confide.identity.access import Access
 from confide.identity.model import Principal, Role
-from confide.integration_types import masking
 from confide.integration_types.active import ActiveIntegrationTypes
 from confide.names import Key
 from confide.server.stores import Store
@@ -65,7 +64,7 @@ class History:
         if role >= Role.READER and configuration is not None:
             await self._auditor.note("reveal", "version", principal=principal, key=key, version=number)
         elif configuration is not None:
-            configuration = masking.masked(configuration, (await self._types.of(key.integration_type)).place)
+            configuration = (await self._types.of(key.integration_type)).mask(configuration)
         return DecryptedVersion(lines[0], configuration)
 
     async def diff(self, key: Key, *, since: int, until: int, principal: Principal) -> Json:

@@ -107,14 +107,14 @@ class SavePlanner:
 def _judged(type_: IntegrationType, before: Json | None, after: Json) -> tuple[Violation, ...]:
     if type_.schema is None:
         return ()
-    refusing, warned = type_.judged(before, after)
+    refusing, warned = type_.check_save(before, after)
     if refusing:
         raise SchemaBroken(violations=_told(refusing))
     return _told(warned)
 
 
 def _told(violations: list[SchemaViolation]) -> tuple[Violation, ...]:
-    return tuple(violation.as_fault(inside=("configuration",)) for violation in violations[:MAX_REPORTED])
+    return tuple(violation.as_violation(inside=("configuration",)) for violation in violations[:MAX_REPORTED])
 
 
 def require_savable(draft: ConfigDraft) -> None:

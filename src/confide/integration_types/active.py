@@ -14,56 +14,54 @@ from confide.integration_types.model import IntegrationType, TypeVersion
 from confide.server.stores import Store
 from confide.telemetry.operations import SILENT, IoLog
 
-# A type without a schema with its name; then its schema, compiled, by the bytes that it is written in.
+# Estimated memory of a type: a fixed part, and its compiled schema as a multiple of the written one.
 TYPE_BYTES = 600
-
-
 COMPILED_TIMES = 20
 
 
 class CachedType(MemoryEntry):
-    """A type that was looked up."""
+    """A compiled type in the cache."""
 
     __slots__ = ("type",)
 
     def __init__(self, found: TypeVersion | None) -> None:
         written = 0 if found is None or found.schema is None else len(strict_json.write(found.schema))
-        self.type = model.in_force(found)
+        self.type = model.compile_type(found)
         schema = self.type.schema
         super().__init__(TYPE_BYTES + COMPILED_TIMES * written + (schema.pattern_bytes if schema else 0))
 
 
 class ActiveIntegrationTypes:
-    """What each type is now: looked up once, compiled once, remembered under the same lease as configs."""
+    """The active integration types: read once, compiled once, cached under the same lease as configs."""
 
     def __init__(self, store: Store, memory: BoundedMemory[Any], lease: Lease, *, io: IoLog = SILENT) -> None:
         self._store = store
         self._memory = memory
         self._lease = lease
-        self._heard = 0
-        self._lookups: SingleFlight[str, IntegrationType] = SingleFlight(self._looked_up, io=io)
+        self._changes = 0
+        self._lookups: SingleFlight[str, IntegrationType] = SingleFlight(self._look_up, io=io)
 
     async def of(self, name: str) -> IntegrationType:
-        """What is in force; raises `DatabaseUnavailable` if neither memory nor the store can say."""
-        held: CachedType | None = self._memory.get(name, now=(now := boottime()))
-        if held is not None and now < self._lease.until:
-            return held.type
+        """Return the active version of a type; raises `DatabaseUnavailable` if it is not cached and cannot be read."""
+        cached: CachedType | None = self._memory.get(name, now=(now := boottime()))
+        if cached is not None and now < self._lease.until:
+            return cached.type
         return await self._lookups.get(name)
 
     def forget(self, name: str) -> None:
-        self._heard += 1
+        self._changes += 1
         self._memory.drop(name)
 
     def supersede_all(self) -> None:
-        """Let nothing be remembered that is being looked up now."""
-        self._heard += 1
+        """Discard the result of every lookup that is in progress."""
+        self._changes += 1
 
-    async def _looked_up(self, name: str) -> IntegrationType:
+    async def _look_up(self, name: str) -> IntegrationType:
         while True:
-            heard = self._heard
+            changes = self._changes
             found = await self._store.types.read(name)
-            if heard == self._heard:
-                break  # otherwise something was heard of some type meanwhile, perhaps of this one
-        held = CachedType(found)
-        self._memory.put(name, held)
-        return held.type
+            if changes == self._changes:
+                break  # otherwise a type changed during the lookup, perhaps this one
+        cached = CachedType(found)
+        self._memory.put(name, cached)
+        return cached.type

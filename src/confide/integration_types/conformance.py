@@ -1,4 +1,4 @@
-"""Which configs break a schema: the one in force, or one that somebody thinks of."""
+"""Find the configs that violate a schema: the active one or a draft."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from confide.integration_types.model import IntegrationType, TypeDraft
 from confide.integration_types.schema import Schema
 from confide.names import Key
 
-# How long one page may take, and how many broken configs it may name.
+# The time limit of a page, and the maximum number of configs that it lists.
 PAGE_SECONDS = 1.0
 MAX_BROKEN = 1_000
-# Between two signs of progress.
+# The interval between two progress reports.
 PROGRESS_SECONDS = 0.5
 UNOPENED = Violation("", "integrity-error", "The stored config cannot be decrypted.")
 
 
 @dataclass(frozen=True, slots=True)
 class NonconformingConfig:
-    """A config that breaks a schema, and where."""
+    """A config that violates a schema, and its violations."""
 
     key: Key
     version: int
@@ -34,7 +34,7 @@ class NonconformingConfig:
 
 @dataclass(slots=True)
 class ConformanceReport:
-    """What was found so far; `after` is the key that was looked at last, None once all were."""
+    """The result so far; `after` is the last checked key, or None at the end."""
 
     checked: int = 0
     broken: int = 0
@@ -43,29 +43,29 @@ class ConformanceReport:
 
 
 class ConformanceCheck:
-    """Checks the configs of a type, for admins, without holding anybody up."""
+    """Checks the configs of a type for admins, in slices, so that other requests are not delayed."""
 
-    def __init__(self, walker: ConfigScanner, types: ActiveIntegrationTypes, *, access: Access) -> None:
-        self._walker = walker
+    def __init__(self, scanner: ConfigScanner, types: ActiveIntegrationTypes, *, access: Access) -> None:
+        self._scanner = scanner
         self._types = types
         self._access = access
 
-    async def of(self, asked: str | TypeDraft, *, principal: Principal) -> IntegrationType:
-        """What is to be checked against: the type in force or a draft; raises `NotFound` or `SchemaInvalid`."""
+    async def of(self, type_: str | TypeDraft, *, principal: Principal) -> IntegrationType:
+        """Compile the type to check against, by name or from a draft; raises `NotFound` or `SchemaInvalid`."""
         await self._access.require_admin(principal, action="check type")
-        if isinstance(asked, TypeDraft):
-            schema = None if asked.schema is None else Schema(asked.schema)
-            return IntegrationType(0, schema, mode=asked.mode, keep=asked.keep)
-        found = await self._types.of(asked)
+        if isinstance(type_, TypeDraft):
+            schema = None if type_.schema is None else Schema(type_.schema)
+            return IntegrationType(0, schema, mode=type_.mode, keep=type_.keep)
+        found = await self._types.of(type_)
         if found.schema is None:
             raise NotFound
         return found
 
     async def page(self, name: str, type_: IntegrationType, *, after: Key | None) -> ConformanceReport:
-        """Check as many as can be in a second, from after a key on."""
+        """Check the configs after a key for up to a second."""
         until = time.monotonic() + PAGE_SECONDS
         found = ConformanceReport(after=after)
-        async for config in self._walker.walk([[Scope("*", name)]], after=after):
+        async for config in self._scanner.walk([[Scope("*", name)]], after=after):
             _check(config, type_, found)
             found.after = config.key
             if time.monotonic() >= until or len(found.configs) >= MAX_BROKEN:
@@ -74,10 +74,10 @@ class ConformanceCheck:
         return found
 
     async def all(self, name: str, type_: IntegrationType) -> AsyncIterator[ConformanceReport]:
-        """Check all; tells every half second what was found so far, and at last the whole."""
+        """Check all configs; yields the result so far every half second and the final one at the end."""
         due = time.monotonic() + PROGRESS_SECONDS
         found = ConformanceReport()
-        async for config in self._walker.walk([[Scope("*", name)]], after=None):
+        async for config in self._scanner.walk([[Scope("*", name)]], after=None):
             found.after = config.key
             _check(config, type_, found)
             if time.monotonic() >= due:
@@ -87,17 +87,19 @@ class ConformanceCheck:
         yield found
 
 
-def broken_by(config: ScannedConfig, type_: IntegrationType, *, is_masked: bool = False) -> tuple[Violation, ...]:
-    """Where a config breaks its type, the first thousand places; empty if it conforms."""
+def find_violations(config: ScannedConfig, type_: IntegrationType, *, is_masked: bool = False) -> tuple[Violation, ...]:
+    """List up to a thousand violations of a config; empty if it conforms."""
     if config.configuration is None:
         return (UNOPENED,)
     violations = type_.violations(config.configuration, most=MAX_BROKEN)
-    return tuple((violation.hidden(type_.place) if is_masked else violation).as_fault() for violation in violations)
+    return tuple(
+        (violation.hide_secrets(type_.place) if is_masked else violation).as_violation() for violation in violations
+    )
 
 
 def _check(config: ScannedConfig, type_: IntegrationType, found: ConformanceReport) -> None:
     found.checked += 1
-    violations = broken_by(config, type_)
+    violations = find_violations(config, type_)
     if violations:
         found.broken += 1
         if len(found.configs) < MAX_BROKEN:

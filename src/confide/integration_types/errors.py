@@ -8,10 +8,10 @@ from confide.errors import ErrorKind, ServiceError
 class SchemaInvalid(ServiceError):
     kind = ErrorKind.INVALID_CONTENT
     code = "schema-invalid"
-    sentence = "The schema is not a supported JSON Schema 2020-12. Correct the places named in `errors`."
+    sentence = "The schema is not a supported JSON Schema 2020-12. Correct the listed places."
 
 
 class SchemaBroken(ServiceError):
     kind = ErrorKind.INVALID_CONTENT
     code = "schema-broken"
-    sentence = "The configuration violates the schema of its integration type. Correct the places named in `errors`."
+    sentence = "The configuration violates the schema of its integration type. Correct the listed places."

@@ -1,13 +1,13 @@
-"""Integration types: kinds of external systems, each with a schema once somebody registered one."""
+"""Integration types: kinds of external systems, each with an optional schema."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from confide.errors import InvalidBody
-from confide.integration_types.masking import ANYWHERE, Place
+from confide.integration_types.masking import ANYWHERE, SecretPlace, mask
 from confide.integration_types.schema import Schema, SchemaViolation
 from confide.strict_json import Json, are_equal
 
@@ -16,14 +16,14 @@ MAX_KEPT = 100_000
 
 
 class Mode(enum.StrEnum):
-    """What a fault means for a save: it is listed in the answer, or it refuses the save that brings it."""
+    """Whether a violation is a warning in the response or rejects the save that introduces it."""
 
     WARN = "warn"
     ENFORCE = "enforce"
 
 
 class TypeKind(enum.StrEnum):
-    """What a version of a type is."""
+    """Whether a version of a type holds settings or removes the type."""
 
     SAVED = "saved"
     REMOVED = "removed"
@@ -31,7 +31,7 @@ class TypeKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TypeDraft:
-    """What a caller wants a type to be."""
+    """The settings that a client sends for a type."""
 
     name: str
     schema: Json | None = field(repr=False)
@@ -42,7 +42,7 @@ class TypeDraft:
 
 @dataclass(frozen=True, slots=True)
 class TypeVersion:
-    """One saved state of a type; the highest one is in force."""
+    """One saved version of a type; the highest one is active."""
 
     name: str
     version: int
@@ -55,12 +55,19 @@ class TypeVersion:
     note: str | None = None
 
     def is_same(self, draft: TypeDraft) -> bool:
-        mine, asked = (self.mode, self.keep), (draft.mode, draft.keep)
-        return self.kind is TypeKind.SAVED and mine == asked and are_equal(self.schema, draft.schema)
+        settings, drafted = (self.mode, self.keep), (draft.mode, draft.keep)
+        return self.kind is TypeKind.SAVED and settings == drafted and are_equal(self.schema, draft.schema)
+
+
+class SaveCheck(NamedTuple):
+    """The violations that reject a save, and those that are only warnings."""
+
+    rejected: list[SchemaViolation]
+    warned: list[SchemaViolation]
 
 
 class IntegrationType:
-    """A type as it is in force: what its schema says of configurations; without a schema it says nothing."""
+    """An active type with its compiled schema; without a schema it accepts every configuration."""
 
     __slots__ = ("keep", "mode", "schema", "version")
 
@@ -72,7 +79,7 @@ class IntegrationType:
 
     @property
     def tag_part(self) -> int | None:
-        """The version that tags name, where the type has a schema."""
+        """The version in entity tags; None without a schema."""
         return None if self.schema is None else self.version
 
     @property
@@ -80,57 +87,60 @@ class IntegrationType:
         return self.schema is not None and self.schema.has_defaults
 
     @property
-    def place(self) -> Place:
-        """Where secrets stand in a configuration of this type."""
+    def place(self) -> SecretPlace:
+        """The root of the places of a configuration, which says where its secrets are."""
         return ANYWHERE if self.schema is None else self.schema.place
 
-    def filled(self, configuration: Json) -> Json:
-        return configuration if self.schema is None else self.schema.filled(configuration)
+    def mask(self, configuration: Json) -> Json:
+        masked: Json = mask(configuration, self.place)
+        return masked
+
+    def fill_defaults(self, configuration: Json) -> Json:
+        return configuration if self.schema is None else self.schema.fill_defaults(configuration)
 
     def violations(self, configuration: Json, *, most: int | None = None) -> list[SchemaViolation]:
         return [] if self.schema is None else self.schema.violations(configuration, most=most)
 
-    def judged(self, before: Json | None, after: Json) -> tuple[list[SchemaViolation], list[SchemaViolation]]:
-        """What refuses a save, and what it is only warned of: under `enforce` what it neither brings nor touches."""
+    def check_save(self, before: Json | None, after: Json) -> SaveCheck:
+        """Check a save; under `enforce`, older violations that the save does not touch are only warnings."""
         violations = self.violations(after)
         if self.mode is Mode.WARN or not violations:
-            return [], violations
+            return SaveCheck([], violations)
         old = (
             set() if before is None else {(violation.place, violation.rule_at) for violation in self.violations(before)}
         )
-        refusing: list[SchemaViolation] = []
-        warned: list[SchemaViolation] = []
+        check = SaveCheck([], [])
         for violation in violations:
             is_old = (violation.place, violation.rule_at) in old and _is_same_at(violation.place, before, after)
-            (warned if is_old else refusing).append(violation)
-        return refusing, warned
+            (check.warned if is_old else check.rejected).append(violation)
+        return check
 
 
 UNTYPED = IntegrationType(0, None)
 
 
-def in_force(found: TypeVersion | None) -> IntegrationType:
-    """Compile what is in force; a removed type is as none, but its number goes on."""
+def compile_type(found: TypeVersion | None) -> IntegrationType:
+    """Compile the active version; a removed type has no schema but keeps its version."""
     if found is None:
         return UNTYPED
     schema = None if found.schema is None else Schema(found.schema)
     return IntegrationType(found.version, schema, mode=found.mode, keep=found.keep)
 
 
-def keep(value: Any) -> int:
-    """Read how many versions of each config are kept."""
+def parse_keep(value: Any) -> int:
+    """Parse how many versions of each config are kept; raises `InvalidBody`."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_KEPT:
         raise InvalidBody(f"Invalid `keep`. Use a number from 1 to {MAX_KEPT:,}.")
     return value
 
 
 def _is_same_at(place: tuple[str | int, ...], before: Any, after: Any) -> bool:
-    """Whether the same stands there, or nothing does, in both; of a list, its whole element."""
+    """Return whether a place has the same value in both, or none; in a list, the whole element counts."""
     inside = max((number for number, part in enumerate(place, 1) if isinstance(part, int)), default=len(place))
-    return all(are_equal(_at(one, before), _at(one, after)) for one in (place[:inside], place))
+    return all(are_equal(_get(one, before), _get(one, after)) for one in (place[:inside], place))
 
 
-def _at(place: tuple[str | int, ...], value: Any) -> Any:
+def _get(place: tuple[str | int, ...], value: Any) -> Any:
     for part in place:
         try:
             value = value[part]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from confide import names, preconditions
 from confide.configs.model import note
 from confide.identity.model import Role
-from confide.integration_types.model import IntegrationType, Mode, TypeDraft, TypeVersion, keep
+from confide.integration_types.model import IntegrationType, Mode, TypeDraft, TypeVersion, parse_keep
 from confide.strict_json import Json
 from confide.web.parameters import KEY_CURSOR, format_key_cursor, format_time
 from confide.web.request import Request
@@ -105,7 +105,7 @@ class TypeRoutes:
 
     async def put(self, request: Request) -> Reply:
         body = request.body_as(TypeBody)
-        kept, reason = keep(body.keep), note(body.note)
+        kept, reason = parse_keep(body.keep), note(body.note)
         draft = TypeDraft(_path_name(request), body.json_schema, Mode(body.mode), kept, reason)
         condition = _read_condition(request)
         if _DRY_RUN.read(request):

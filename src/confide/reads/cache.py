@@ -14,7 +14,6 @@ from confide.caching.lease import Lease
 from confide.caching.memory import BoundedMemory, MemoryEntry
 from confide.clock import boottime
 from confide.configs.model import DecryptedConfig
-from confide.integration_types import masking
 from confide.integration_types.model import UNTYPED, IntegrationType
 from confide.names import Key
 
@@ -215,5 +214,5 @@ def shown_as(configuration: bytes, type_: IntegrationType, rendering: Rendering)
         return configuration
     shown = strict_json.read_stored(configuration)
     if is_filled:
-        shown = type_.filled(shown)
-    return strict_json.write(masking.masked(shown, type_.place) if rendering.is_masked else shown)
+        shown = type_.fill_defaults(shown)
+    return strict_json.write(type_.mask(shown) if rendering.is_masked else shown)
