@@ -1,4 +1,9 @@
-"""The old door: `python run.py` serves, as `confide serve` does."""
+"""Serve with `python run.py`, as `confide serve` does, whether or not the package is installed."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "src"))
 
 from confide.cli import main_serve
 

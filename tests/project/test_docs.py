@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 import yaml
 
@@ -158,27 +155,6 @@ def test_a_lock_file_has_a_hash_for_everything_and_no_address(name: str) -> None
     assert len(entries) > 20
     assert all(entry.endswith("\\") for entry in entries)
     assert text.count("--hash=sha256:") >= len(entries)
-
-
-def test_the_old_door_serves(tmp_path: Path) -> None:
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, ROOT / "run.py"],
-        cwd=tmp_path,
-        env=environment(APP_PORT=str(port), CONFIDE_UNSAFE_DURABILITY="true"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(200):
-            with contextlib.suppress(httpx2.HTTPError):
-                assert httpx2.get(f"http://127.0.0.1:{port}/health/live").json()["status"] == "ok"
-                return
-            time.sleep(0.05)
-        pytest.fail("run.py does not serve")
-    finally:
-        process.terminate()
-        assert process.wait(20) == 0
 
 
 def test_nothing_committed_names_a_machine_or_a_registry() -> None:

@@ -6,6 +6,7 @@ import sys
 
 import rich_click as click
 
+from confide import __version__
 from confide.cli import audit, configs, host, io, keys, load, moving, session, tokens, types, users
 from confide.cli.serving import serve
 from confide.client import ConfideError
@@ -25,7 +26,7 @@ REFUSED = 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="confide")
+@click.version_option(__version__)
 def confide() -> None:
     """Keep and serve every tenant's integration configuration."""
 

@@ -21,12 +21,12 @@ import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.supervisors import Multiprocess
 
+from confide import __version__
 from confide.crypto.master_keys import FILE_NAME
 from confide.reads.fast_path import ReadingProtocol
 from confide.server.metrics import FOLDER_VARIABLE
 from confide.server.preparation import Started, prepare
 from confide.server.settings import Settings
-from confide.server.wiring import VERSION
 from confide.server.worker import app_of
 from confide.telemetry import logs
 
@@ -98,7 +98,7 @@ def application() -> object:
         started = outside.submit(asyncio.run, prepare(settings)).result()
     setup_token = "" if started.has_had_user else secrets.token_urlsafe(24)
     _log.info(
-        "Confide %s: %s, epoch %s, %s", VERSION, _store_name(settings), started.home.epoch, started.home.durability
+        "Confide %s: %s, epoch %s, %s", __version__, _store_name(settings), started.home.epoch, started.home.durability
     )
     if setup_token:
         _log.info("there is no user yet: POST /user, once, with Authorization: Bearer %s", setup_token)
@@ -114,7 +114,7 @@ def start_lines(settings: Settings, started: Started, *, port: int, setup_token:
     env = f", APP_ENV={settings.app_env}" if settings.app_env else ""
     unsafe = "UNSAFE, acknowledged saves can be lost: " if started.home.is_unsafe else ""
     lines = [
-        f"Confide {VERSION} at {url} ({settings.workers} worker{'s' if settings.workers > 1 else ''}{env})",
+        f"Confide {__version__} at {url} ({settings.workers} worker{'s' if settings.workers > 1 else ''}{env})",
         f"  store       {_store_name(settings)}, epoch {started.home.epoch}",
         f"  durability  {unsafe}{started.home.durability}",
     ]

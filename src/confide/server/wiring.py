@@ -59,7 +59,6 @@ from confide.telemetry.sink_workers import Dispatcher, outlets_of
 from confide.telemetry.sinks import sinks_of
 from confide.web.request_scope import RequestCounter
 
-VERSION = "0.1.0"
 HEADS_PART = 8
 
 

@@ -9,11 +9,12 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from confide import __version__
 from confide.errors import Busy, DatabaseUnavailable
 from confide.server.application import Application
 from confide.server.services import Services
 from confide.server.settings import Settings
-from confide.server.wiring import VERSION, alongside, listening, noting_io, parts_of
+from confide.server.wiring import alongside, listening, noting_io, parts_of
 
 CHORE_SECONDS = 600
 # What is remembered lives long and holds no circles: the collector need not look at it thousands of times a second.
@@ -45,7 +46,7 @@ def app_of(settings: Settings, setup_token: str) -> Application:
                 yield
             await _say_goodbye(services)
 
-    return Application(lambda: alive[0], version=VERSION, lifespan=lifespan)
+    return Application(lambda: alive[0], version=__version__, lifespan=lifespan)
 
 
 def _say_when_draining(services: Services) -> None:
