@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from confide.audit.chain import BEGINNING, ChainCheck, link, read_checkpoint, read_line
+from confide.audit.chain import BEGINNING, ChainCheck, compute_link, read_checkpoint, read_line
 from support.canaries import canary
 from support.house import ADMIN, TYPE, House
 
@@ -206,11 +206,11 @@ async def test_what_the_second_place_does_not_take_is_written_there_later(
 ) -> None:
     path = desk.house.settings.checkpoints_file
     chain = desk.house.services.chain
-    monkeypatch.setattr(chain._witness, "_path", path.parent / "nowhere" / "x.jsonl")
+    monkeypatch.setattr(chain._checkpoint_file, "_path", path.parent / "nowhere" / "x.jsonl")
     for n in range(2):
         await desk.house.save(desk.editor, {"n": n})
         assert (await desk.get("/audit/checkpoints")).status_code == 200
-    monkeypatch.setattr(chain._witness, "_path", path)
+    monkeypatch.setattr(chain._checkpoint_file, "_path", path)
     await chain.sign()
     written = [read_checkpoint(line) for line in path.read_bytes().splitlines()]
     assert written == await desk.house.parts.store.audit.checkpoints()
@@ -247,7 +247,7 @@ async def relinked(desk: Desk) -> None:
     ids = await desk.sql("SELECT l.audit_id FROM audit_links l JOIN audit a ON a.id = l.audit_id ORDER BY l.number")
     await desk.sql("DELETE FROM audit_links")
     for number, (one, (audit_id,)) in enumerate(zip(found, ids, strict=True), 1):
-        before = link(before, number, one.entry or b"", one.mac)
+        before = compute_link(before, number, one.entry or b"", one.mac)
         await desk.sql("INSERT INTO audit_links (number, audit_id, link) VALUES ($1, $2, $3)", number, audit_id, before)
 
 

@@ -14,7 +14,7 @@ from confide.audit.chain import (
     ChainCheck,
     ChainedEntry,
     Checkpoint,
-    link,
+    compute_link,
     read_checkpoint,
     read_line,
     signed_bytes,
@@ -31,7 +31,7 @@ def chain_of(entries: list[bytes]) -> list[ChainedEntry]:
     found, before = [], BEGINNING
     for number, entry in enumerate(entries, 1):
         mac = entry[-32:].rjust(32, b"m")
-        before = link(before, number, entry, mac)
+        before = compute_link(before, number, entry, mac)
         found.append(ChainedEntry(number, before, entry, mac))
     return found
 
@@ -116,7 +116,7 @@ def test_a_chain_that_was_made_anew_is_found_by_its_macs_or_at_the_next_signed_p
     # Whoever has no key makes links, and no MACs.
     anew, before = [], BEGINNING
     for number, (entry, was) in enumerate(zip(entries, WHOLE, strict=True), 1):
-        before = link(before, number, entry, was.mac)
+        before = compute_link(before, number, entry, was.mac)
         anew.append(ChainedEntry(number, before, entry, was.mac))
     check = ChainCheck(CHECKPOINTS)
     check.follow(anew)
@@ -139,11 +139,16 @@ def test_lines_of_an_export_are_read_as_they_were_written() -> None:
 def test_what_is_gone_or_no_entry_is_named_by_its_number() -> None:
     lines = [write_line(one) for one in WHOLE]
     gone = write_line(WHOLE[4]._replace(entry=None, mac=b""))
-    for line, why in ((gone, "gone"), (b"", "no entry"), (lines[4][:-9], "no entry"), (lines[4].upper(), "no entry")):
+    for line, why in (
+        (gone, "missing"),
+        (b"", "not an entry"),
+        (lines[4][:-9], "not an entry"),
+        (lines[4].upper(), "not an entry"),
+    ):
         check = ChainCheck(CHECKPOINTS)
         assert not check.follow(map(read_line, [*lines[:4], line, *lines[5:]]))
         assert check.bad is not None
-        assert (check.bad.number, why in check.bad.why) == (5, True)
+        assert (check.bad.number, why in check.bad.reason) == (5, True)
 
 
 def test_the_second_place_goes_on_after_a_line_that_was_not_written_to_its_end(tmp_path: Path) -> None:

@@ -206,12 +206,12 @@ async def test_who_was_not_woken_yet_when_a_process_drains_is_not_sent_past_an_e
     assert await authenticator.checked(hashed)
     begun = [await watching.join(hashed, Scope("*", "*"), after=None) for _ in range(20)]
     for watcher in begun:
-        watcher.is_live = True
-        watcher.poke = lambda **_: watching.drain() if not any(one.is_over for one in begun) else None
+        watcher.is_caught_up = True
+        watcher.wake = lambda **_: watching.drain() if not any(one.ended_by for one in begun) else None
     saved = await desk.house.save(desk.editor, {"n": 1})
     assert saved.status_code == 200
     for _ in range(100):
-        if all(watcher.is_over for watcher in begun):
+        if all(watcher.ended_by for watcher in begun):
             break
         await asyncio.sleep(0.02)
     (line,) = await desk.house.parts.store.configs.versions(Key("acme", TYPE), before=None, limit=1)

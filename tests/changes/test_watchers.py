@@ -51,9 +51,9 @@ def test_a_change_is_looked_at_for_those_whom_it_may_concern(asked: Counter[Watc
     by_pattern = [watcher(EVERYTHING), watcher(Scope("ac*", "*")), watcher(Scope("b*", "*"))]
     for one in (*elsewhere, *by_grant, *by_token, *near, *by_pattern):
         watchers.add(one)
-    assert set(watchers.concerned_by([change("acme")])) == {*near, *by_pattern[:2]}
+    assert set(watchers.find_concerned([change("acme")])) == {*near, *by_pattern[:2]}
     assert asked == Counter([*near, *by_pattern])
-    assert len(watchers.concerned_by([change(None)])) == 305
+    assert len(watchers.find_concerned([change(None)])) == 305
 
 
 def test_other_grants_and_leaving_are_noted() -> None:
@@ -62,12 +62,12 @@ def test_other_grants_and_leaving_are_noted() -> None:
     watchers.add(one)
     one.checked = watcher(EVERYTHING, Scope("globex", "*")).checked
     watchers.add(one)
-    assert watchers.concerned_by([change("acme")]) == []
-    assert watchers.concerned_by([change("globex"), change("globex")]) == [one]
+    assert watchers.find_concerned([change("acme")]) == []
+    assert watchers.find_concerned([change("globex"), change("globex")]) == [one]
     assert one in watchers
     watchers.drop(one)
     watchers.drop(one)
-    assert (len(watchers), one in watchers, watchers.concerned_by([change("globex")])) == (0, False, [])
+    assert (len(watchers), one in watchers, watchers.find_concerned([change("globex")])) == (0, False, [])
 
 
 async def test_who_was_let_go_is_moved_past_nothing_that_comes_after() -> None:
@@ -86,8 +86,8 @@ async def test_who_was_let_go_is_moved_past_nothing_that_comes_after() -> None:
     tokens: Any = Tokens()
     watching = WatchHub(store, tokens, write=lambda _: b"")
     waiting = await watching.join(b"", EVERYTHING, after=None)
-    waiting.is_live = True
+    waiting.is_caught_up = True
     watching.drain()
     watching._last = Position(0, 4)
-    watching.settle(waiting)
+    watching.skip_to_end(waiting)
     assert waiting.position == Position(0, 3)

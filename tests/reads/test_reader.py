@@ -61,13 +61,13 @@ async def desk(sqlite_house: House, monkeypatch: pytest.MonkeyPatch) -> Desk:
     root = await sqlite_house.services.tokens.principal(token)
     await sqlite_house.save(token, {"a": 1}, type_="crm")
     # No listening beside the test: each test says itself what is heard.
-    hear = sqlite_house.services.listener.hear
-    await hear()
+    read_changes = sqlite_house.services.listener.read_changes
+    await read_changes()
 
-    async def deaf() -> bool:
+    async def read_nothing() -> bool:
         return True
 
-    monkeypatch.setattr(sqlite_house.services.listener, "hear", deaf)
+    monkeypatch.setattr(sqlite_house.services.listener, "read_changes", read_nothing)
     sqlite_house.services.lease.renew(boottime() + 3_600)
     return Desk(sqlite_house, root, token)
 
@@ -292,7 +292,7 @@ async def test_what_was_remembered_before_the_first_news_is_forgotten(desk: Desk
     listener = desk.house.services.listener
     listener._has_begun = False
     assert len(desk.house.services.memory) > 0
-    await type(listener).hear(listener)
+    await type(listener).read_changes(listener)
     assert len(desk.house.services.memory) == 0
 
 
@@ -305,6 +305,6 @@ async def test_a_bug_while_hearing_forgets_what_may_not_have_been_heard(
     def fails(*_: Any) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(listener, "_tell_of", fails)
-    assert not await type(listener).hear(listener)
+    monkeypatch.setattr(listener, "_apply", fails)
+    assert not await type(listener).read_changes(listener)
     assert len(desk.house.services.memory) == 0

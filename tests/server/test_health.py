@@ -26,7 +26,7 @@ def deaf(sqlite_house: House, monkeypatch: pytest.MonkeyPatch) -> House:
     async def hear() -> bool:
         return True
 
-    monkeypatch.setattr(sqlite_house.services.listener, "hear", hear)
+    monkeypatch.setattr(sqlite_house.services.listener, "read_changes", hear)
     sqlite_house.services.lease.renew(boottime() - 2)
     return sqlite_house
 

@@ -147,7 +147,7 @@ class Process:
             self.least[one.key] = max(self.least[one.key], version)
 
     def hear(self) -> None:
-        finished(self.listener.hear())
+        finished(self.listener.read_changes())
 
     def cut(self) -> None:
         self.log.is_cut = not self.log.is_cut and self.chance.random() < 0.5

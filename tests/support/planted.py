@@ -48,16 +48,16 @@ def by_id() -> None:
 
 def position_first() -> None:
     """The watch says that it has come so far before it has said what happened there."""
-    next_for = WatchHub.next_for
+    read_next = WatchHub.read_next
 
     async def moved(self: WatchHub, watcher: Watcher) -> Any:
-        found, position = await next_for(self, watcher)
+        found, position = await read_next(self, watcher)
         if not found:
             return found, position
         place = found[-1].written.split(b"\n", 1)[0]
         return [found[0]._replace(written=place + b"\n\n" + found[0].written), *found[1:]], position
 
-    WatchHub.next_for = moved  # type: ignore[method-assign]
+    WatchHub.read_next = moved  # type: ignore[method-assign]
 
 
 def talkative_events() -> None:

@@ -1,4 +1,4 @@
-"""The chain of the audit: each link covers the link before it and one entry, so nothing can be altered unseen."""
+"""The audit hash chain: each link covers the previous link and one entry, so that any change is detected."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-# What the first link covers in the place of one before it.
+# The first link covers this instead of a previous link.
 BEGINNING = bytes(32)
 _PREFIX = b"confide audit link 1\n"
 _LINE = re.compile(
@@ -17,14 +17,14 @@ _LINE = re.compile(
 )
 
 
-def link(before: bytes, number: int, entry: bytes, mac: bytes) -> bytes:
-    """SHA-256 over the link before, the number, and the entry with its MAC, each of known length (FIPS 180-4)."""
+def compute_link(before: bytes, number: int, entry: bytes, mac: bytes) -> bytes:
+    """Hash the previous link, the number, and the entry with its MAC, each with its length (SHA-256, FIPS 180-4)."""
     head = _PREFIX + before + number.to_bytes(8, "big") + len(entry).to_bytes(4, "big")
     return hashlib.sha256(head + entry + mac).digest()
 
 
 class ChainedEntry(NamedTuple):
-    """One entry in its place of the chain; without an entry where that is gone."""
+    """One entry of the chain; `entry` is None if it is missing."""
 
     number: int
     link: bytes
@@ -34,7 +34,7 @@ class ChainedEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A signed state of the chain: so many entries, and the link of the last one."""
+    """A signed state of the chain: its number of entries and its last link."""
 
     number: int
     link: bytes
@@ -47,22 +47,22 @@ class Checkpoint:
 
 
 def signed_bytes(number: int, link_: bytes, at: int) -> bytes:
-    """What the signature of a checkpoint covers; `at` in microseconds since 1970."""
+    """Return the bytes that the signature of a checkpoint covers; `at` is in microseconds since 1970."""
     return b"confide checkpoint 1\n%d\n%b\n%d\n" % (number, link_.hex().encode(), at)
 
 
 class ChainBreak(NamedTuple):
-    """The first entry that is not as it was, by its number, and what is wrong there."""
+    """The number of the first invalid entry and the reason."""
 
     number: int
-    why: str
+    reason: str
 
 
 class ChainCheck:
-    """Follows a chain from a link on; `bad` is the first entry that is not as it was.
+    """Verifies a chain from a link on; `bad` is the first invalid entry.
 
-    Order and completeness need only the links and the checkpoints; with a MAC function, which needs the store's
-    key, a chain that was made anew after an alteration is found at the altered entry too.
+    Links and checkpoints prove order and completeness. With a MAC function, which needs the store's key, a chain that
+    was recomputed after an alteration is also detected at the altered entry.
     """
 
     def __init__(
@@ -80,50 +80,50 @@ class ChainCheck:
         self._mac = mac
 
     def follow(self, entries: Iterable[ChainedEntry | None]) -> bool:
-        """Go on with more entries; None is a line that holds none. False once something is wrong."""
+        """Verify more entries; None is an unreadable line. Returns False at the first invalid entry."""
         number, before, mac = self.number, self.link, self._mac
-        for found in entries:
+        for entry in entries:
             number += 1
-            why = None
-            if found is None:
-                self.bad = ChainBreak(number, "its line is no entry of an export")
+            reason = None
+            if entry is None:
+                self.bad = ChainBreak(number, "its line is not an entry of an export")
                 return False
-            if found.number != number:
-                why = "an entry is missing, or stands in another's place"
-            elif found.entry is None:
-                why = "the entry is gone"
-            elif mac is not None and mac(found.entry) != found.mac:
-                why = "the entry was altered or is not ours"
-            elif link(before, number, found.entry, found.mac) != found.link:
-                why = "the entry or its link was altered"
-            elif number in self._checkpoints and self._checkpoints[number].link != found.link:
-                why = "the chain was made anew: it is not the one that was signed here"
-            if why is not None:
-                self.bad = ChainBreak(number, why)
+            if entry.number != number:
+                reason = "an entry is missing or out of order"
+            elif entry.entry is None:
+                reason = "the entry is missing"
+            elif mac is not None and mac(entry.entry) != entry.mac:
+                reason = "the entry was altered or not written by Confide"
+            elif compute_link(before, number, entry.entry, entry.mac) != entry.link:
+                reason = "the entry or its link was altered"
+            elif number in self._checkpoints and self._checkpoints[number].link != entry.link:
+                reason = "the chain was recomputed: its link differs from the signed one"
+            if reason is not None:
+                self.bad = ChainBreak(number, reason)
                 return False
-            before = found.link
+            before = entry.link
             self.number, self.link = number, before
         return True
 
     def end(self) -> ChainBreak | None:
-        """Nothing more comes: what was signed must have been there."""
+        """Finish the check: every signed entry must have been there."""
         if self.bad is None and (last := max(self._checkpoints, default=0)) > self.number:
             self.bad = ChainBreak(self.number + 1, f"the end is missing: {last:,} entries were signed")
         return self.bad
 
 
-def write_line(found: ChainedEntry) -> bytes:
-    """One entry of an export, as it is read back without looking into the entry."""
+def write_line(entry: ChainedEntry) -> bytes:
+    """Write one line of an export, which `read_line` reads without parsing the entry."""
     return b'{"number":%d,"link":"%b","mac":"%b","entry":%b}' % (
-        found.number,
-        found.link.hex().encode(),
-        found.mac.hex().encode(),
-        found.entry or b"null",
+        entry.number,
+        entry.link.hex().encode(),
+        entry.mac.hex().encode(),
+        entry.entry or b"null",
     )
 
 
 def read_line(line: bytes) -> ChainedEntry | None:
-    """Read a line of an export; None if it is none."""
+    """Read a line of an export; returns None if it is invalid."""
     parts = _LINE.fullmatch(line)
     if parts is None:
         return None
@@ -147,10 +147,10 @@ def write_checkpoint(checkpoint: Checkpoint) -> bytes:
 
 
 def read_checkpoint(line: bytes) -> Checkpoint | None:
-    """Read a line that `write_checkpoint` wrote; None if it is none."""
+    """Read a line that `write_checkpoint` wrote; returns None if it is invalid."""
     try:
-        found = json.loads(line)
-        link_, public_key, signature = (bytes.fromhex(found[name]) for name in ("link", "public_key", "signature"))
-        return Checkpoint(int(found["checkpoint"]), link_, int(found["at"]), public_key, signature)
+        fields = json.loads(line)
+        link_, public_key, signature = (bytes.fromhex(fields[name]) for name in ("link", "public_key", "signature"))
+        return Checkpoint(int(fields["checkpoint"]), link_, int(fields["at"]), public_key, signature)
     except (ValueError, KeyError, TypeError):
         return None

@@ -1,4 +1,4 @@
-"""Signatures of checkpoints, and the file that keeps them outside the store."""
+"""Verify signatures of checkpoints, and keep checkpoints in a file outside the database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from confide.audit.chain import Checkpoint, read_checkpoint, write_checkpoint
 
 
 def is_signed(checkpoint: Checkpoint, public_key: bytes) -> bool:
-    """Whether the holder of a key signed it (Ed25519, RFC 8032)."""
+    """Return whether a checkpoint's signature is valid for a public key (Ed25519, RFC 8032)."""
     try:
         Ed25519PublicKey.from_public_bytes(public_key).verify(checkpoint.signature, checkpoint.signed_bytes())
     except (InvalidSignature, ValueError):
@@ -21,16 +21,16 @@ def is_signed(checkpoint: Checkpoint, public_key: bytes) -> bool:
 
 
 class CheckpointFile:
-    """The second place of checkpoints, which whoever has the store's database should not have."""
+    """A file of checkpoints; people with access to the database should not be able to write it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def append(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint down; on the disk before this returns. Raises `OSError`."""
+        """Append a checkpoint and sync it to disk before returning; raises `OSError`."""
         descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "r+b", buffering=0) as file:  # noqa: PTH123 - made for its owner only
-            # After a line that was not written to its end a new one begins.
+        with open(descriptor, "r+b", buffering=0) as file:  # noqa: PTH123 - opened by descriptor, to set its mode
+            # A crash may have left an incomplete last line.
             is_torn = file.seek(0, os.SEEK_END) > 0 and os.pread(descriptor, 1, file.tell() - 1) != b"\n"
             left = b"\n" * is_torn + write_checkpoint(checkpoint) + b"\n"
             while left:
@@ -38,7 +38,7 @@ class CheckpointFile:
             os.fsync(descriptor)
 
     def read(self) -> list[Checkpoint]:
-        """What was written down; lines that are none are left out."""
+        """Read all checkpoints, skipping invalid lines."""
         if not self._path.exists():
             return []
         return [found for line in self._path.read_bytes().splitlines() if (found := read_checkpoint(line)) is not None]

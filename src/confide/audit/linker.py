@@ -1,4 +1,4 @@
-"""Linking the audit into its chain, signing it now and then, and proving that nothing was altered."""
+"""Link audit entries into the hash chain and sign checkpoints in the background."""
 
 from __future__ import annotations
 
@@ -20,50 +20,51 @@ _log = logging.getLogger("confide")
 
 
 class ChainLinker:
-    """Links what was written to the audit, within a second; one process at a time does, whichever comes first."""
+    """Links new audit entries within a second; one process at a time does."""
 
-    def __init__(self, store: Store, sealer: EnvelopeEncryption, *, clock: Clock, witness: CheckpointFile) -> None:
+    def __init__(
+        self, store: Store, sealer: EnvelopeEncryption, *, clock: Clock, checkpoint_file: CheckpointFile
+    ) -> None:
         self._store = store
         self._sealer = sealer
         self._clock = clock
-        # Writes a checkpoint down in a second place.
-        self._witness = witness
+        self._checkpoint_file = checkpoint_file
         self._unwritten: list[Checkpoint] = []
-        self._is_to_sign = False
+        self._has_unsigned = False
         self._signed_number = 0
-        self._signed_at = -CHECKPOINT_SECONDS  # what the process before left unsigned is signed at once
+        self._signed_at = -CHECKPOINT_SECONDS  # entries that the previous process left unsigned are signed at once
 
     async def run(self) -> None:
-        """Go on until cancelled; nothing that goes wrong here holds anybody up."""
+        """Link and sign until cancelled; failures are logged and retried."""
         while True:
             try:
                 await self.link()
-                if (self._is_to_sign or self._unwritten) and time.monotonic() - self._signed_at > CHECKPOINT_SECONDS:
+                if (self._has_unsigned or self._unwritten) and time.monotonic() - self._signed_at > CHECKPOINT_SECONDS:
                     await self.sign()
             except (DatabaseUnavailable, Busy) as error:
-                _log.warning("the audit's chain waits for the store: %s", error or "no answer in time")
+                _log.warning("audit_chain_unavailable reason=%s", error or "timeout")
             except Exception:  # noqa: BLE001 - linking must go on
-                _log.exception("a bug, met while linking the audit")
+                _log.exception("audit_chain_failed")
             await asyncio.sleep(LINK_SECONDS)
 
     async def link(self) -> int:
-        """Link all there is; returns how many."""
+        """Link all entries that can be linked now; returns their number."""
         count = 0
         while await self._store.audit.is_behind():
             linked = await self._store.audit.link_next()
             if not linked:
-                break  # what is left may still be overtaken
+                break  # an older transaction may still commit before the rest
             count += linked
             await asyncio.sleep(0)
-        self._is_to_sign = self._is_to_sign or count > 0
+        self._has_unsigned = self._has_unsigned or count > 0
         return count
 
     async def sign(self) -> Checkpoint | None:
-        """Sign the chain as it is now; None if there is nothing new."""
-        self._is_to_sign, self._signed_at = False, time.monotonic()
+        """Sign the current end of the chain; returns None if there is no new entry."""
+        self._has_unsigned, self._signed_at = False, time.monotonic()
         number = await self._store.audit.last_number()
         if number == self._signed_number:
-            await self._write_down()
+            await self._write_checkpoints()
             return None
         link = await self._store.audit.link_of(number)
         if link is None:
@@ -74,20 +75,20 @@ class ChainLinker:
         is_kept = await self._store.audit.keep_checkpoint(checkpoint)
         self._signed_number = number
         if not is_kept:
-            return None  # another process has signed it
+            return None  # another process signed it first
         self._unwritten.append(checkpoint)
-        await self._write_down()
+        await self._write_checkpoints()
         return checkpoint
 
-    async def _write_down(self) -> None:
-        """Bring what was signed to the second place; what that does not take waits for the next time."""
-        waiting, self._unwritten = self._unwritten, []
-        for number, checkpoint in enumerate(waiting):
+    async def _write_checkpoints(self) -> None:
+        """Append signed checkpoints to the file; those that fail are kept for the next attempt."""
+        pending, self._unwritten = self._unwritten, []
+        for number, checkpoint in enumerate(pending):
             try:
-                await asyncio.to_thread(self._witness.append, checkpoint)
+                await asyncio.to_thread(self._checkpoint_file.append, checkpoint)
             except (OSError, asyncio.CancelledError) as error:
-                self._unwritten = waiting[number:] + self._unwritten
+                self._unwritten = pending[number:] + self._unwritten
                 if not isinstance(error, OSError):
                     raise
-                _log.error("the second place of the audit's checkpoints takes nothing, and is tried again: %s", error)
+                _log.error("checkpoint_file_unavailable reason=%s", error)
                 return

@@ -1,4 +1,4 @@
-"""One entry of the audit: who did what to what, when, from where, with which result."""
+"""Audit entries: actor, action, object, time, origin and outcome."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One entry. It has no field that could hold a value, a password or a token.
+    """One audit entry, without any field that could hold a value, a password or a token.
 
-    What it is about is a config (key and version) or, in words, a `subject`: `user ada`, `token 7`.
+    Its object is a config (key and version) or a `subject` such as `user ada` or `token 7`.
     """
 
     at: int
@@ -33,10 +33,7 @@ class AuditEntry:
     digest: bytes | None = field(default=None, repr=False)
 
     def authenticated_bytes(self) -> bytes:
-        """What the entry's MAC covers: every field, in one form.
-
-        The row that it explains is found by key and version, or by subject; its number is given later.
-        """
+        """Return the bytes that the entry's MAC covers: every field; its number is assigned later."""
         head = (self.at, self.action, self.outcome, self.actor, self.token_id, self.address, self.request_id)
         return authenticated_bytes(head, self.key, self.version, self.subject, self.digest)
 
@@ -44,13 +41,13 @@ class AuditEntry:
 def authenticated_bytes(
     head: tuple[Any, ...], key: tuple[str, str] | None, version: int | None, subject: str | None, digest: bytes | None
 ) -> bytes:
-    """The bytes of an entry: a JSON list of its fields in their order; the first seven are the head."""
+    """Encode an entry as a JSON array of its fields in order; `head` holds the first seven."""
     parts = [*head, key, version, subject, digest.hex() if digest else None]
     return _ENCODER.encode(parts).encode()
 
 
 class AuditFilter(NamedTuple):
-    """Which entries are wanted; None is any. `since` and `until` are microseconds, the second exclusive."""
+    """Selects entries; None matches any. `since` and `until` are microseconds since 1970, `until` exclusive."""
 
     scope: Scope | None = None
     actor: int | None = None
@@ -60,7 +57,7 @@ class AuditFilter(NamedTuple):
 
 
 class ListedEntry(NamedTuple):
-    """One entry of the audit as it is shown: with its number, the login of who acted, and the change it explains."""
+    """One audit entry with its number, the login of its actor, and the position of its change."""
 
     number: int
     entry: AuditEntry

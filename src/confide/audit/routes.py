@@ -121,7 +121,7 @@ class AuditRoutes:
 
     async def export(self, request: Request) -> Response:
         after, limit = NUMBER_CURSOR.read(request), LIMIT.read(request)
-        found = await self._audit_log.exported(principal=request.principal, after=after, limit=limit)
+        found = await self._audit_log.export(principal=request.principal, after=after, limit=limit)
         lines = b"".join(chain.write_line(entry) + b"\n" for entry in found)
         return Response(lines, content_type=JSON_LINES.encode())
 
@@ -143,7 +143,7 @@ class AuditRoutes:
 
     async def _verify_all(self, request: Request) -> AsyncIterator[bytes]:
         request.begin_stream()
-        async for proof in self._audit_log.verified():
+        async for proof in self._audit_log.verify_all():
             yield format_event("progress" if proof.after is not None else "result", _proof_json(proof))
 
     def _entry_json(self, listed: ListedEntry) -> Json:
@@ -170,7 +170,7 @@ def _proof_json(proof: Proof) -> Json:
     return {
         "checked": proof.checked,
         "ok": proof.bad is None and not proof.unlinked,
-        "first_bad": None if proof.bad is None else {"number": proof.bad.number, "why": proof.bad.why},
+        "first_bad": None if proof.bad is None else {"number": proof.bad.number, "why": proof.bad.reason},
         "unlinked": proof.unlinked,
         "next": None if proof.after is None else str(proof.after),
     }

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from confide.audit.chain import BEGINNING, ChainedEntry, Checkpoint, link
+from confide.audit.chain import BEGINNING, ChainedEntry, Checkpoint, compute_link
 from confide.audit.model import AuditEntry, AuditFilter, ListedEntry, authenticated_bytes
 from confide.changes.model import Position
 from confide.database.engine import Engine, Lock, Many, Transaction, statement
@@ -144,7 +144,7 @@ def link_next(*, has_xid: bool, is_whole: bool = False) -> Transaction[int]:
     before = bytes(before)
     for row in found:
         number += 1
-        before = link(before, number, _bytes_of(row[2:] if has_xid else _decoded(row[2:])), bytes(row[1]))
+        before = compute_link(before, number, _bytes_of(row[2:] if has_xid else _decoded(row[2:])), bytes(row[1]))
         links.append((number, row[0], before))
     if links and has_xid:
         yield statement(LINK_MANY, *zip(*links, strict=True))

@@ -1,4 +1,4 @@
-"""Reading and verifying the audit log, for admins."""
+"""Read, export and verify the audit log, for admins."""
 
 from __future__ import annotations
 
@@ -19,18 +19,14 @@ from confide.identity.model import Principal
 from confide.server.stores import Store
 
 PORTION = 1_000
-
-
 PAGE_SECONDS = 1.0
-
-
-# An entry may wait that long for its link, while an older transaction is under way.
+# An entry may wait this long for its link while an older transaction is in progress.
 LINKED_WITHIN_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a check of the chain found so far; `after` is the number it came to, None at the end."""
+    """The result of a verification so far; `after` is the last verified number, or None at the end."""
 
     checked: int
     bad: ChainBreak | None
@@ -39,7 +35,7 @@ class Proof:
 
 
 class AuditLog:
-    """Reading and proving the audit, for admins."""
+    """Reads and verifies the audit log; every method requires an admin."""
 
     def __init__(
         self,
@@ -47,33 +43,33 @@ class AuditLog:
         sealer: EnvelopeEncryption,
         *,
         chain: ChainLinker,
-        witness: CheckpointFile,
+        checkpoint_file: CheckpointFile,
         access: Access,
         clock: Clock,
     ) -> None:
         self._store = store
-        self._witness = witness
+        self._checkpoint_file = checkpoint_file
         self._chain = chain
         self._sealer = sealer
         self._access = access
         self._clock = clock
 
     async def page(
-        self, wanted: AuditFilter, *, login: str | None, principal: Principal, before: int | None, limit: int
+        self, selection: AuditFilter, *, login: str | None, principal: Principal, before: int | None, limit: int
     ) -> list[ListedEntry]:
-        """List entries, the newest first; of one who acted, by their login."""
+        """List entries, newest first; `login` selects the entries of one actor."""
         await self._access.require_admin(principal, action="read audit")
         if login is not None:
             user = await self._store.accounts.read(login)
-            wanted = wanted._replace(actor=-1 if user is None else user.id)
-        return await self._store.audit.page(wanted, before=before, limit=limit)
+            selection = selection._replace(actor=-1 if user is None else user.id)
+        return await self._store.audit.page(selection, before=before, limit=limit)
 
-    async def exported(self, *, principal: Principal, after: int, limit: int) -> list[ChainedEntry]:
+    async def export(self, *, principal: Principal, after: int, limit: int) -> list[ChainedEntry]:
         await self._access.require_admin(principal, action="export audit")
         return await self._store.audit.linked(after=after, limit=limit)
 
     async def checkpoints(self, *, principal: Principal, after: int, limit: int) -> list[Checkpoint]:
-        """What was signed, in its order; before the first, the chain is signed as it is now."""
+        """List checkpoints in order; for the first page, sign the current end of the chain."""
         await self._access.require_admin(principal, action="export audit")
         if not after:
             await self._chain.sign()
@@ -84,11 +80,11 @@ class AuditLog:
         return self._sealer.public_key
 
     async def verify(self, *, principal: Principal, after: int) -> Proof:
-        """Check as many entries as can be in a second, from a number on, which is trusted."""
+        """Verify entries for up to a second, after a number that is trusted."""
         await self.require_audit_reader(principal)
         found = Proof(0, None, after)
         until = time.monotonic() + PAGE_SECONDS
-        async for found in self.verified(after=after):
+        async for found in self.verify_all(after=after):
             if found.after is not None and time.monotonic() >= until:
                 break
         return found
@@ -96,19 +92,18 @@ class AuditLog:
     async def require_audit_reader(self, principal: Principal) -> None:
         await self._access.require_admin(principal, action="verify audit")
 
-    async def verified(self, *, after: int = 0) -> AsyncIterator[Proof]:
-        """Check the chain, each entry with its MAC; tells after each portion how far it came, and at last the whole."""
+    async def verify_all(self, *, after: int = 0) -> AsyncIterator[Proof]:
+        """Verify links, MACs and checkpoints; yields the progress after each portion and the result at the end."""
         before = BEGINNING if not after else await self._store.audit.link_of(after)
         if before is None:
             raise InvalidCursor
-        # What lies before is trusted.
         stored = await self._store.audit.checkpoints(after=after)
         forged = await asyncio.to_thread(lambda: [one.number for one in stored if not self._is_signed(one)])
         if forged:
-            yield Proof(0, ChainBreak(min(forged), "its checkpoint is not signed by this store's key"), None)
+            yield Proof(0, ChainBreak(min(forged), "its checkpoint is not signed with this store's key"), None)
             return
-        kept = await asyncio.to_thread(self._kept, after)
-        # Of two that were signed for one place, the one that the database does not hold counts.
+        kept = await asyncio.to_thread(self._read_checkpoint_file, after)
+        # The checkpoint of the file wins over one of the database with the same number.
         checkpoints = {one.number: one for one in [*stored, *kept]}
         check = ChainCheck(checkpoints, number=after, before=before, mac=self._mac)
         while portion := await self._store.audit.linked(after=check.number, limit=PORTION):
@@ -123,8 +118,8 @@ class AuditLog:
     def _is_signed(self, checkpoint: Checkpoint) -> bool:
         return self._sealer.has_signed(checkpoint.signed_bytes(), checkpoint.signature)
 
-    def _kept(self, after: int) -> list[Checkpoint]:
-        return [one for one in self._witness.read() if one.number > after and self._is_signed(one)]
+    def _read_checkpoint_file(self, after: int) -> list[Checkpoint]:
+        return [one for one in self._checkpoint_file.read() if one.number > after and self._is_signed(one)]
 
     def _mac(self, entry: bytes) -> bytes:
         return self._sealer.mac("audit", entry)

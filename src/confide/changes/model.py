@@ -10,7 +10,7 @@ from confide.names import Key
 class Change(NamedTuple):
     """One row of the change log, without its body.
 
-    What is about a whole tenant has a tenant and no key; what is about an integration type has its name and no key.
+    A change of a whole tenant has a tenant and no key; a change of an integration type has its name and no key.
     """
 
     position: Position
@@ -28,7 +28,7 @@ class Change(NamedTuple):
 
 
 class LogBounds(NamedTuple):
-    """What the log holds: everything after `begins`, in its order up to `now`; nothing can be after `ends` yet."""
+    """The range of the log: it starts after `begins`, is in final order up to `now`, and ends at `ends`."""
 
     begins: Position
     now: Position
@@ -36,11 +36,11 @@ class LogBounds(NamedTuple):
 
 
 class ChangeFeedReset(Exception):
-    """The log cannot be read on: it no longer reaches back that far, or the store has begun a new epoch."""
+    """The log cannot be read on: the position was trimmed, or the store began a new epoch."""
 
 
 class Position(NamedTuple):
-    """Order of a change in one epoch: (xid, id) on PostgreSQL, (0, id) on SQLite."""
+    """The order of a change in one epoch: (xid, id) on PostgreSQL, (0, id) on SQLite."""
 
     xid: int
     id: int

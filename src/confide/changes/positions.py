@@ -1,4 +1,4 @@
-"""Places in the change log, opaque to callers, and the epoch they belong to."""
+"""Read and write positions of the change log, which are opaque to clients and belong to one epoch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ HIGHEST = 2**63 - 1
 
 
 def write(epoch: str, position: Position, *, has_xid: bool) -> str:
-    """Write a position as callers see it: `<epoch>.<xid>.<id>`, or `<epoch>.<n>` where there are no xids."""
+    """Write a position for clients: `<epoch>.<xid>.<id>`, or `<epoch>.<id>` without transaction IDs."""
     return f"{epoch}.{position.xid}.{position.id}" if has_xid else f"{epoch}.{position.id}"
 
 
 def read(text: str, epoch: str, *, has_xid: bool) -> Position:
-    """Read a position that we wrote; `PositionGone` if it is of another epoch, `InvalidCursor` if not ours."""
+    """Parse a position; raises `PositionGone` for another epoch and `InvalidCursor` for anything else."""
     if text == BEGINNING:
         return Position(0, 0)
     parts = _POSITION.fullmatch(text)

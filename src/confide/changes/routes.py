@@ -101,21 +101,21 @@ class WatchRoutes:
 
     async def _poll(self, watcher: Watcher, *, until: float) -> Response:
         woken = asyncio.Event()
-        watcher.poke = lambda **_: woken.set()
+        watcher.wake = lambda **_: woken.set()
         found: list[WatchEvent] = []
-        while not found and watcher.is_over is None:
+        while not found and watcher.ended_by is None:
             woken.clear()
-            found, position = await self._hub.next_for(watcher)
+            found, position = await self._hub.read_next(watcher)
             if found or position != watcher.position:
                 watcher.position = position
                 continue
-            watcher.is_live = self._hub.is_up_to_date(watcher)
+            watcher.is_caught_up = self._hub.is_up_to_date(watcher)
             if not await _is_woken_before(woken, until):
                 break
-        if isinstance(watcher.is_over, ServiceError):
-            raise watcher.is_over
+        if isinstance(watcher.ended_by, ServiceError):
+            raise watcher.ended_by
         if not found:
-            self._hub.settle(watcher)
+            self._hub.skip_to_end(watcher)
         events = [
             {"event": one.change.kind, **change_json(one.change, self._format_position(one.position))} for one in found
         ]
@@ -167,7 +167,7 @@ class WatchStream:
             await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
             place = self._format_position(self._watcher.position)
             await self._write(format_event("ready", {"position": place}, id_=place))
-            self._watcher.poke = self._wake
+            self._watcher.wake = self._wake
             self._wake()
             while (await self._receive())["type"] != "http.disconnect":
                 pass
@@ -203,19 +203,19 @@ class WatchStream:
     async def _send_available(self) -> None:
         """Send all available events. The position advances after the send, never before."""
         watcher = self._watcher
-        while watcher.is_over is None:
-            found, position = await self._hub.next_for(watcher)
+        while watcher.ended_by is None:
+            found, position = await self._hub.read_next(watcher)
             if found:
                 await self._write(b"".join([event.written for event in found]))
             elif position == watcher.position:
                 break
             watcher.position = position
         place = self._format_position(watcher.position)
-        if watcher.is_over is not None:
-            await self._write(_final_event(watcher.is_over, place))
+        if watcher.ended_by is not None:
+            await self._write(_final_event(watcher.ended_by, place))
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
             return
-        watcher.is_live = self._hub.is_up_to_date(watcher)
+        watcher.is_caught_up = self._hub.is_up_to_date(watcher)
         if self._is_heartbeat_due:
             self._is_heartbeat_due = False
             await self._write(b"id: %b\n\n" % place.encode())

@@ -1,4 +1,4 @@
-"""Hearing what others changed, so that what this process remembers stays true."""
+"""Subscribe to the change feed, so that the caches of this process stay current."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from confide.integration_types.active import ActiveIntegrationTypes
 from confide.reads.cache import Cache
 from confide.server.stores import ChangeFeed
 
-# How soon the log is tried again after it could not be read.
-AGAIN_SECONDS = 0.1
+# The pause before the next attempt after a failed read.
+RETRY_SECONDS = 0.1
 
 _log = logging.getLogger("confide")
 
 
 class ChangeSubscriber:
-    """Reads the change log on and on, tells the memory, and only then renews the lease."""
+    """Reads the change feed, applies changes to the caches, and only then renews their lease."""
 
     def __init__(
         self,
@@ -45,48 +45,48 @@ class ChangeSubscriber:
         self._memory = memory
         self._cache = cache
         self._principals = authenticator
-        self._is_deaf = False
+        self._is_unavailable = False
         self._has_begun = False
-        # Plain integers, as in reading.
-        self.heard = 0
-        self.forgotten = 0
+        # Counters for metrics.
+        self.applied = 0
+        self.resets = 0
 
     async def run(self) -> None:
-        """Listen until cancelled. Whatever goes wrong, the lease ends and reads go to the store."""
+        """Apply changes until cancelled; during a failure the lease expires and reads go to the database."""
         while True:
-            if await self.hear():
+            if await self.read_changes():
                 await self._news.wait()
             else:
-                await asyncio.sleep(AGAIN_SECONDS)
+                await asyncio.sleep(RETRY_SECONDS)
 
-    async def hear(self) -> bool:
-        """Read the log once; False if it could not be read."""
+    async def read_changes(self) -> bool:
+        """Read the feed once and apply its changes; returns False if that failed."""
         sent_at = boottime()
         try:
-            self._take_in(await self._news.read())
+            self._apply_all(await self._news.read())
         except ChangeFeedReset:
-            _log.warning("the change log cannot be read on: everything remembered is forgotten")
+            _log.warning("change_feed_reset action=clear_caches")
             self.forget_all()
-            self._watching.end_all()
+            self._watching.disconnect_all()
             return True
         except (DatabaseUnavailable, TimeoutError) as error:
-            self._note_deaf(error)
+            self._note_unavailable(error)
             return False
-        except Exception:  # noqa: BLE001 - listening must go on
-            _log.exception("a bug, met while listening")
-            self.forget_all()  # something may have been read and not been heard
+        except Exception:  # noqa: BLE001 - the subscription must go on
+            _log.exception("change_feed_failed")
+            self.forget_all()  # changes may have been read and not applied
             return False
-        self._is_deaf = False
+        self._is_unavailable = False
         self._lease.renew(sent_at)
         return True
 
     def forget_all(self) -> None:
-        """Remember nothing, and let nothing land that is under way."""
-        self.forgotten += 1
+        """Clear all caches and discard the results of reads in progress."""
+        self.resets += 1
         self._forget()
 
-    def hear_of_type(self, name: str) -> None:
-        """A type was changed, here or elsewhere."""
+    def apply_type_change(self, name: str) -> None:
+        """Forget a type that this or another process changed."""
         self._types.forget(name)
         self._cache.hear_of_type(name)
 
@@ -96,22 +96,22 @@ class ChangeSubscriber:
         self._principals.supersede_all()
         self._memory.clear()
 
-    def _take_in(self, changes: list[Change]) -> None:
+    def _apply_all(self, changes: list[Change]) -> None:
         if not self._has_begun:
-            # The first read hears of nothing: what was remembered before it was never proven.
+            # The first read only finds the end of the log: entries cached before it may be stale.
             self._forget()
             self._has_begun = True
         for change in changes:
-            self._tell_of(change)
-        self.heard += len(changes)
+            self._apply(change)
+        self.applied += len(changes)
         if changes:
-            self._watching.nudge()
+            self._watching.publish()
 
-    def _tell_of(self, change: Change) -> None:
+    def _apply(self, change: Change) -> None:
         if change.key is not None:
             self._cache.hear(change.key, change.version or 0, is_retired=change.kind == Kind.RETIRED)
         elif change.kind == "type-changed" and change.integration_type is not None:
-            self.hear_of_type(change.integration_type)
+            self.apply_type_change(change.integration_type)
         elif change.subject is None:
             return
         elif change.kind in ("user-changed", "user-removed"):
@@ -119,7 +119,7 @@ class ChangeSubscriber:
         elif change.kind == "token-revoked":
             self._principals.forget_token(change.subject)
 
-    def _note_deaf(self, error: Exception) -> None:
-        if not self._is_deaf:
-            self._is_deaf = True
-            _log.warning("the change log cannot be read: reads go to the store (%s)", error or "no answer in time")
+    def _note_unavailable(self, error: Exception) -> None:
+        if not self._is_unavailable:
+            self._is_unavailable = True
+            _log.warning("change_feed_unavailable reason=%s", error or "timeout")

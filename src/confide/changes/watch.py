@@ -1,4 +1,4 @@
-"""Telling watchers of changes: each once, in the one order of the log, from wherever they left off."""
+"""Send changes to watchers: each once, in the order of the log, from the position of each watcher."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from confide.identity.errors import InvalidToken
 from confide.identity.model import Grant, Principal, Scope
 from confide.server.stores import Store
 
-TOLD = frozenset({Kind.SAVED, Kind.RETIRED, "type-changed"})
-# What all watchers of a process share; who is further behind reads the store.
+WATCHED_KINDS = frozenset({Kind.SAVED, Kind.RETIRED, "type-changed"})
+# Events that all watchers of a process share; a watcher further behind reads the database.
 MAX_SHARED = 10_000
 MAX_AT_ONCE = 200
 MAX_READ = 1_000
 MAX_WATCHERS = 50_000
-# How soon the log is read again where nobody nudges, and after a nudge: something older may still be under way.
-TICK_SECONDS = 0.3
-AGAIN_SECONDS = (0.02, 0.06, 0.15)
+# The log is read at this interval, and again after a notification: older transactions may commit later.
+POLL_SECONDS = 0.3
+REREAD_SECONDS = (0.02, 0.06, 0.15)
 CHECK_SECONDS = 0.2
-# Watchers are woken so many at a time: others want to be answered too.
+# After waking this many watchers, the event loop serves other requests.
 WOKEN_AT_ONCE = 100
 
 _log = logging.getLogger("confide")
 
 
 class Draining(Exception):
-    """This process ends: go on elsewhere from the position."""
+    """This process ends; the client reconnects from its position."""
 
 
 class WatchHub:
-    """Reads the log once for all watchers of a process, while there are any."""
+    """Reads the log once for all watchers of a process, while there is at least one."""
 
     def __init__(self, store: Store, authenticator: Authenticator, *, write: Callable[[Change], bytes]) -> None:
         self._store = store
         self._principals = authenticator
         self._write = write
         self._watchers = WatcherIndex()
-        self._nudged = asyncio.Event()
-        # Everything after `_begin` up to `_last` that is told; None while nobody watches.
+        self._notified = asyncio.Event()
+        # All watched events after `_begin` up to `_last`; `_begin` is None without watchers.
         self._shared: deque[WatchEvent] = deque()
         self._begin: Position | None = None
         self._last = Position(0, 0)
@@ -58,24 +58,24 @@ class WatchHub:
     def __len__(self) -> int:
         return len(self._watchers)
 
-    def nudge(self) -> None:
-        """Something was committed."""
+    def publish(self) -> None:
+        """Read the log soon, because a change was committed."""
         if self._watchers:
-            self._nudged.set()
+            self._notified.set()
 
     def drain(self) -> None:
-        """Say goodbye to everybody."""
+        """End every stream, so that clients reconnect to another process."""
         self._is_draining = True
         for watcher in self._watchers:
-            self._end(watcher, Draining())
+            self._disconnect(watcher, Draining())
 
     async def join(self, token_hash: bytes, scope: Scope, *, after: Position | None) -> Watcher:
-        """Begin to watch, after a position or from now on; `leave` ends it.
+        """Start to watch after a position, or from now on; `leave` stops it.
 
-        Raises `InvalidToken`, `NotFound` where no grant covers anything that is wanted, or `PositionGone`.
+        Raises `InvalidToken`, `NotFound` if no grant overlaps the scope, `PositionGone`, or `Busy`.
         """
         checked = await self._principals.checked(token_hash)
-        _must_see_something(checked.principal, scope)
+        _require_overlap(checked.principal, scope)
         bounds = await self._store.configs.bounds()
         if after is not None and not bounds.begins <= after <= bounds.ends:
             raise PositionGone
@@ -85,7 +85,7 @@ class WatchHub:
         if self._begin is None:
             self._begin = self._last = bounds.now
         self._watchers.add(watcher)
-        self._nudged.set()
+        self._notified.set()
         return watcher
 
     def leave(self, watcher: Watcher) -> None:
@@ -93,63 +93,63 @@ class WatchHub:
         if not self._watchers:
             self._forget()
 
-    async def next_for(self, watcher: Watcher) -> tuple[list[WatchEvent], Position]:
-        """What comes next for a watcher, and the position once that is told; nothing if it is up to date.
+    async def read_next(self, watcher: Watcher) -> tuple[list[WatchEvent], Position]:
+        """Return the next events of a watcher and its position after them; no events if it is caught up.
 
-        The watcher's position is moved by whoever has told it, never before.
+        The caller moves the watcher's position after it has sent the events, never before.
         """
         if self._begin is None or watcher.position < self._begin:
             begin = self._begin
             changes = await self._store.configs.changes_after(watcher.position, limit=MAX_READ)
-            told = [self._told(change) for change in changes if change.kind in TOLD and watcher.can_see(change)]
+            events = [self._to_event(one) for one in changes if one.kind in WATCHED_KINDS and watcher.can_see(one)]
             if changes:
-                return told, changes[-1].position
-            # Nothing lies between, whatever came since: what is shared begins there.
-            return told, watcher.position if begin is None else begin
+                return events, changes[-1].position
+            # There is no change before the shared events.
+            return events, watcher.position if begin is None else begin
         found: list[WatchEvent] = []
-        for number, one in enumerate(self._after(watcher.position), 1):
+        for number, one in enumerate(self._events_after(watcher.position), 1):
             if watcher.can_see(one.change):
                 found.append(one)
             if len(found) >= MAX_AT_ONCE or number >= MAX_READ:
                 return found, one.position
-        # Who comes from another process may be further than this one.
+        # A watcher that came from another process may be ahead of this one.
         return found, max(watcher.position, self._last)
 
     def is_up_to_date(self, watcher: Watcher) -> bool:
         return self._begin is not None and watcher.position >= self._last
 
-    def settle(self, watcher: Watcher) -> None:
-        """Who is live and was not woken has come as far as what is shared: none of it was for it."""
-        if watcher.is_live:
+    def skip_to_end(self, watcher: Watcher) -> None:
+        """Move a caught-up watcher that was not woken to the end of the shared events; none concerned it."""
+        if watcher.is_caught_up:
             watcher.position = max(watcher.position, self._last)
 
     async def run(self) -> None:
-        """Read the log while anybody watches, until cancelled."""
-        again: list[float] = []
+        """Read the log while there are watchers, until cancelled."""
+        rereads: list[float] = []
         check_at = 0.0
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(again.pop(0) if again else TICK_SECONDS):
-                    await self._nudged.wait()
-            if self._nudged.is_set():
-                self._nudged.clear()
-                again = list(AGAIN_SECONDS)
+                async with asyncio.timeout(rereads.pop(0) if rereads else POLL_SECONDS):
+                    await self._notified.wait()
+            if self._notified.is_set():
+                self._notified.clear()
+                rereads = list(REREAD_SECONDS)
             try:
-                # Of all, however often something is saved, only now and then.
+                # Checking all watchers is expensive, so saves do not trigger it.
                 if boottime() >= check_at:
                     check_at = boottime() + CHECK_SECONDS
                     await self._check_all()
                 await self._read_on()
             except (DatabaseUnavailable, Busy) as error:
-                _log.warning("watchers wait for the store: %s", error or "no answer in time")
-            except Exception:  # noqa: BLE001 - watching must go on; who reconnects begins from where they were
-                _log.exception("a bug, met while watching")
-                self.end_all()
+                _log.warning("watch_log_unavailable reason=%s", error or "timeout")
+            except Exception:  # noqa: BLE001 - the loop must go on; clients reconnect from their position
+                _log.exception("watch_failed")
+                self.disconnect_all()
 
-    def end_all(self) -> None:
-        """The log is another than it was: whoever watches comes again and is told what holds."""
+    def disconnect_all(self) -> None:
+        """End every stream after the log was reset, so that clients reconnect and resume."""
         for watcher in self._watchers:
-            self._end(watcher, Draining())
+            self._disconnect(watcher, Draining())
         self._forget()
 
     def _forget(self) -> None:
@@ -162,54 +162,54 @@ class WatchHub:
             changes = await self._store.configs.changes_after(was, limit=MAX_READ)
             if self._begin is None or self._last != was or not changes:
                 return
-            new = [self._told(change) for change in changes if change.kind in TOLD]
+            new = [self._to_event(change) for change in changes if change.kind in WATCHED_KINDS]
             self._shared.extend(new)
             self._last = changes[-1].position
             while len(self._shared) > MAX_SHARED:
                 self._begin = self._shared.popleft().position
-            await self._wake(new, was)
+            await self._wake_concerned(new, was)
 
-    async def _wake(self, new: list[WatchEvent], was: Position) -> None:
-        # All of them before anybody else has a turn: who is live has come to the end of what is shared.
-        concerned = self._watchers.concerned_by(told.change for told in new)
+    async def _wake_concerned(self, new: list[WatchEvent], was: Position) -> None:
+        # No await before all are marked: a caught-up watcher must not skip the new events.
+        concerned = self._watchers.find_concerned(event.change for event in new)
         for watcher in concerned:
-            if watcher.is_live:
-                watcher.position = max(watcher.position, was)  # what came before was not for it
-                watcher.is_live = False
+            if watcher.is_caught_up:
+                watcher.position = max(watcher.position, was)  # no earlier event concerned it
+                watcher.is_caught_up = False
         for number, watcher in enumerate(concerned, 1):
-            watcher.poke()
+            watcher.wake()
             if number % WOKEN_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
     async def _check_all(self) -> None:
-        """Show those who hear of nothing that the stream lives; end those whose token or last grant has ended."""
+        """Send due heartbeats, and end the streams whose token or last grant has ended."""
         now = boottime()
-        for number, watcher in enumerate([one for one in self._watchers if now >= one.beat_at]):
-            watcher.note_beat(now)
-            self.settle(watcher)
-            watcher.poke(is_beat=True)
+        for number, watcher in enumerate([one for one in self._watchers if now >= one.heartbeat_at]):
+            watcher.schedule_heartbeat(now)
+            self.skip_to_end(watcher)
+            watcher.wake(is_beat=True)
             if number % WOKEN_AT_ONCE == WOKEN_AT_ONCE - 1:
                 await asyncio.sleep(0)
         for watcher in [one for one in self._watchers if one.checked.is_over or now >= one.checked.expires]:
             try:
                 watcher.checked = await self._principals.checked(watcher.token_hash)
-                if watcher in self._watchers:  # who has left meanwhile does not come back
+                if watcher in self._watchers:  # it may have left during the check
                     self._watchers.add(watcher)
-                _must_see_something(watcher.checked.principal, watcher.scope)
-            except (InvalidToken, NotFound) as refusal:
-                self._end(watcher, refusal)
+                _require_overlap(watcher.checked.principal, watcher.scope)
+            except (InvalidToken, NotFound) as error:
+                self._disconnect(watcher, error)
 
-    def _end(self, watcher: Watcher, why: Exception) -> None:
-        self.settle(watcher)
-        watcher.is_live = False  # nobody wakes it any more
-        watcher.is_over = watcher.is_over or why
+    def _disconnect(self, watcher: Watcher, reason: Exception) -> None:
+        self.skip_to_end(watcher)
+        watcher.is_caught_up = False  # it is never woken again
+        watcher.ended_by = watcher.ended_by or reason
         self._watchers.drop(watcher)
-        watcher.poke()
+        watcher.wake()
 
-    def _told(self, change: Change) -> WatchEvent:
+    def _to_event(self, change: Change) -> WatchEvent:
         return WatchEvent(change.position, change, self._write(change))
 
-    def _after(self, position: Position) -> Iterable[WatchEvent]:
+    def _events_after(self, position: Position) -> Iterable[WatchEvent]:
         low, high = 0, len(self._shared)
         while low < high:
             middle = (low + high) // 2
@@ -220,7 +220,7 @@ class WatchHub:
         return islice(self._shared, low, None)
 
 
-def _must_see_something(principal: Principal, scope: Scope) -> None:
+def _require_overlap(principal: Principal, scope: Scope) -> None:
     groups: list[tuple[Grant, ...]] = [principal.grants]
     if principal.narrowed is not None:
         groups.append(principal.narrowed)

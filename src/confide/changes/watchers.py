@@ -1,4 +1,4 @@
-"""Those who watch, and which of them a change may concern: most changes concern few."""
+"""Watchers of changes, and an index that finds the few that a change concerns."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from confide.clock import boottime
 from confide.identity.authenticator import AuthenticatedToken
 from confide.identity.model import Scope
 
-# A watcher that hears of nothing is shown so often that the stream lives, and how far it has come.
+# Without changes, a watcher gets a heartbeat with its position at this interval.
 HEARTBEAT_SECONDS = 15.0
 
 
-class Poke(Protocol):
-    """Tells whoever writes to a watcher that there is something to do."""
+class Wake(Protocol):
+    """Wakes the writer of a watcher's stream."""
 
     def __call__(self, *, is_beat: bool = False) -> None: ...
 
 
-def _nobody(*, is_beat: bool = False) -> None:
-    """Nobody writes yet."""
+def _ignore(*, is_beat: bool = False) -> None:
+    """Do nothing, before the stream has a writer."""
 
 
 class WatchEvent(NamedTuple):
-    """A change as it is told to everybody who may hear of it."""
+    """A change with the bytes that are sent to each watcher."""
 
     position: Position
     change: Change
@@ -33,28 +33,28 @@ class WatchEvent(NamedTuple):
 
 
 class Watcher:
-    """Somebody who watches; `position` is the place up to which everything was told or is not for them."""
+    """One watch stream; everything up to `position` was sent or is not visible to it."""
 
-    __slots__ = ("beat_at", "checked", "is_live", "is_over", "poke", "position", "scope", "token_hash")
+    __slots__ = ("checked", "ended_by", "heartbeat_at", "is_caught_up", "position", "scope", "token_hash", "wake")
 
     def __init__(self, token_hash: bytes, scope: Scope, checked: AuthenticatedToken, position: Position) -> None:
         self.token_hash = token_hash
         self.scope = scope
         self.checked = checked
         self.position = position
-        # Whether everything up to the end of what is shared was told: then it need not look before it is woken.
-        self.is_live = False
-        # Set once nothing may be told any more: the token or every grant has ended, or the process drains.
-        self.is_over: Exception | None = None
-        # Called when there is something to do, if only to show that the stream lives; must not wait.
-        self.poke: Poke = _nobody
-        self.note_beat(boottime())
+        # Whether all shared events were sent: then the writer sleeps until it is woken.
+        self.is_caught_up = False
+        # Why the stream ends: the token or every grant has ended, or the process drains.
+        self.ended_by: Exception | None = None
+        # Called when there are events or a heartbeat to send; must not block.
+        self.wake: Wake = _ignore
+        self.schedule_heartbeat(boottime())
 
-    def note_beat(self, now: float) -> None:
-        self.beat_at = now + HEARTBEAT_SECONDS
+    def schedule_heartbeat(self, now: float) -> None:
+        self.heartbeat_at = now + HEARTBEAT_SECONDS
 
     def can_see(self, change: Change) -> bool:
-        """Whether it is wanted and may be known."""
+        """Return whether the watcher asked for a change and a grant allows it."""
         principal = self.checked.principal
         if change.key is not None:
             return self.scope.covers(change.key) and principal.role_on(change.key) is not None
@@ -63,7 +63,7 @@ class Watcher:
 
 
 class WatcherIndex:
-    """Watchers by the tenants that they may hear of; where a pattern says which, by none."""
+    """Watchers by the tenants that they can see; those with a tenant pattern are under None."""
 
     def __init__(self) -> None:
         self._tenants: dict[Watcher, frozenset[str] | None] = {}
@@ -79,9 +79,9 @@ class WatcherIndex:
         return watcher in self._tenants
 
     def add(self, watcher: Watcher) -> None:
-        """Add one, or note that its grants are others than they were."""
+        """Add a watcher, or index it again after its grants changed."""
         self.drop(watcher)
-        tenants = self._tenants[watcher] = _tenants_of(watcher)
+        tenants = self._tenants[watcher] = _find_tenants(watcher)
         for tenant in (None,) if tenants is None else tenants:
             self._of.setdefault(tenant, {})[watcher] = None
 
@@ -92,19 +92,19 @@ class WatcherIndex:
             if not self._of[tenant]:
                 del self._of[tenant]
 
-    def concerned_by(self, changes: Iterable[Change]) -> list[Watcher]:
-        """Those who hear of any of these."""
+    def find_concerned(self, changes: Iterable[Change]) -> list[Watcher]:
+        """List the watchers that can see at least one of the changes."""
         found: dict[Watcher, None] = {}
         for change in changes:
-            # A type is nobody's: each may hear of it.
+            # A change of a type may concern watchers of any tenant.
             names = self._of if change.key is None else (change.key.tenant, None)
             for group in [self._of.get(name, {}) for name in names]:
                 found.update((one, None) for one in group if one not in found and one.can_see(change))
         return list(found)
 
 
-def _tenants_of(watcher: Watcher) -> frozenset[str] | None:
-    """The tenants that are named, by what it asks for or may see; None where there is always a pattern."""
+def _find_tenants(watcher: Watcher) -> frozenset[str] | None:
+    """Return the tenants that a watcher or its grants name exactly; None if all of these are patterns."""
     principal = watcher.checked.principal
     for scopes in (
         [watcher.scope],

@@ -94,7 +94,7 @@ def verify(file: Path, *, key: str | None, kept: Path | None) -> int:
         check.follow(_read(lines, chain.read_line, tell))
     bad = check.end()
     if bad is not None:
-        click.echo(f"BAD: entry {bad.number:,}: {bad.why}.")
+        click.echo(f"BAD: entry {bad.number:,}: {bad.reason}.")
         return FOUND_FAULTS
     if key is not None and not signed:
         click.echo("BAD: nothing is signed by that key.")

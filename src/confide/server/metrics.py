@@ -69,8 +69,8 @@ class WorkerMetrics:
         self._take_over_reads()
         self._take_over_io()
         listener, usage = self._counting.listener, self._counting.usage
-        self._become("changes", listener.heard)
-        self._become("forgotten", listener.forgotten)
+        self._become("changes", listener.applied)
+        self._become("forgotten", listener.resets)
         for part, memory in self._counting.memories.items():
             self._become("evicted", memory.evicted, part=part)
             self._known["bytes"].labels(part=part).set(memory.bytes)

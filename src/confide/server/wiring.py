@@ -176,8 +176,8 @@ def _services(
     walker = ConfigScanner(store, showing["opener"])
     reading = _reading(settings, store, kept, io=observing.io, access=access, **showing)
     usage = AccessStatistics(store, access=access, clock=now)
-    witness = CheckpointFile(settings.checkpoints_file)
-    chain = ChainLinker(store, keys, clock=now, witness=witness)
+    checkpoint_file = CheckpointFile(settings.checkpoints_file)
+    chain = ChainLinker(store, keys, clock=now, checkpoint_file=checkpoint_file)
     least = settings.min_password_characters
     return Services(
         **kept._asdict(),
@@ -190,9 +190,9 @@ def _services(
         metrics=_metrics(store, reading, kept, usage, observing),
         history=History(store, access=access, auditor=auditor, **showing),
         configs=ConfigWriter(store, keys, cache=kept.cache, **showing, **acting),
-        types=IntegrationTypes(store, keys, heard=kept.listener.hear_of_type, **acting),
+        types=IntegrationTypes(store, keys, heard=kept.listener.apply_type_change, **acting),
         chain=chain,
-        audit=AuditLog(store, keys, chain=chain, witness=witness, access=access, clock=now),
+        audit=AuditLog(store, keys, chain=chain, checkpoint_file=checkpoint_file, access=access, clock=now),
         exporting=ConfigExporter(walker, kept.types_in_force, auditor=auditor),
         retention=Retention(store, kept.types_in_force, clock=now, log_days=settings.log_days),
         conformance=ConformanceCheck(walker, kept.types_in_force, access=access),
@@ -247,7 +247,7 @@ def _ways(settings: Settings, home: DatabaseIdentity) -> dict[str, Any]:
 @asynccontextmanager
 async def listening(services: Services) -> AsyncIterator[None]:
     """Hear what other processes change for as long as this lasts; the first of it is heard before it begins."""
-    await services.listener.hear()
+    await services.listener.read_changes()
     async with alongside(services.listener.run()), alongside(services.watching.run()):
         yield
 
