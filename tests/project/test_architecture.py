@@ -107,26 +107,27 @@ def test_arrows_point_down_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "line"),
+    ("file", "line", "contract"),
     [
-        ("domain/names.py", "import confide.configs.save"),
-        ("domain/bodies.py", "import pydantic"),
-        ("service/configs.py", "import confide.server.app"),
-        ("service/tokens.py", "import starlette"),
-        ("service/tokens.py", "import cryptography"),
-        ("storage/configs.py", "import confide.crypto.envelope"),
-        ("client/calls.py", "import confide.names"),
-        ("api/door.py", "import confide.server.engines"),
-        ("storage/configs.py", "import confide.telemetry.events"),
-        ("loadtest/plans.py", "import confide.names"),
+        ("names.py", "import confide.configs.save", "Layers"),
+        ("configs/save.py", "import confide.server.application", "Layers"),
+        ("client/calls.py", "import confide.names", "Layers"),
+        ("database/log.py", "import confide.server.settings", "Layers"),
+        ("configs/merge.py", "import pydantic", "Models and rules are pure"),
+        ("identity/model.py", "import cryptography", "Models and rules are pure"),
+        ("audit/chain.py", "import asyncpg", "Models and rules are pure"),
+        ("integration_types/masking.py", "import apsw", "Models and rules are pure"),
+        ("changes/positions.py", "import confide.configs.save", "Features are independent"),
+        ("integration_types/store.py", "import confide.audit.linker", "Features are independent"),
     ],
 )
-def test_an_arrow_upwards_or_sideways_is_found(tmp_path: Path, file: str, line: str) -> None:
+def test_a_forbidden_import_breaks_its_contract(tmp_path: Path, file: str, line: str, contract: str) -> None:
     house = copy_of_house(tmp_path)
     path = house / "src" / "confide" / file
     path.write_text(path.read_text() + f"\n{line}\n")
     done = contracts(house)
     assert done.returncode == 1, done.stdout + done.stderr
+    assert f"{contract} BROKEN" in done.stdout
 
 
 def test_types_are_strict_and_a_planted_fault_is_found(tmp_path: Path) -> None:
