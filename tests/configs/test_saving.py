@@ -173,7 +173,7 @@ async def test_every_version_has_its_audit_entry_with_a_mac_and_a_digest_of_what
 ) -> None:
     configs, keys = sqlite_house.services.configs, sqlite_house.parts.keys
     await configs.save(draft({"a": 1}), principal=root, condition=NO_CONDITION)
-    await configs.retire(Deletion(KEY), principal=root, condition=NO_CONDITION)
+    await configs.delete(Deletion(KEY), principal=root, condition=NO_CONDITION)
     rows = [row async for table, row in sqlite_house.parts.store.dump() if table == "audit"]
     saved, retired = [row for row in rows if row[2] in ("save", "retire")]
     assert (saved[2], saved[3], saved[4], saved[10]) == ("save", "created", root.user_id, 1)

@@ -124,7 +124,7 @@ async def test_saves_and_the_end_of_a_tenant_never_leave_a_body_under_a_dead_key
     await asyncio.gather(*saves, store.keys.destroy_tenant("acme", principal=1, at=2, entry=ENTRY, mac=MAC))
     for key in keys:
         found = await store.configs.read(key)
-        assert found is None or found.kind is Kind.RETIRED
+        assert found is None or found.kind is Kind.DELETED
 
 
 async def test_a_tenant_has_one_active_key_however_many_ask(store: Store) -> None:

@@ -15,7 +15,7 @@ MAC = b"m" * 32
 
 
 def version(number: int, *, key: Key = KEY, body: bytes | None = b"sealed", key_id: bytes | None = None) -> NewVersion:
-    kind = Kind.RETIRED if body is None else Kind.SAVED
+    kind = Kind.DELETED if body is None else Kind.SAVED
     return NewVersion(key, number, kind, key_id, body, saved_by=1, saved_at=number)
 
 

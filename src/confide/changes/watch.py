@@ -20,7 +20,7 @@ from confide.identity.errors import InvalidToken
 from confide.identity.model import Grant, Principal, Scope
 from confide.server.stores import Store
 
-WATCHED_KINDS = frozenset({Kind.SAVED, Kind.RETIRED, "type-changed"})
+WATCHED_KINDS = frozenset({Kind.SAVED, Kind.DELETED, "type-changed"})
 # Events that all watchers of a process share; a watcher further behind reads the database.
 MAX_SHARED = 10_000
 MAX_AT_ONCE = 200

@@ -86,6 +86,6 @@ class History:
         stored = await self._store.configs.read_version(key, number)
         if stored is None:
             raise NotFound
-        if stored.kind is Kind.RETIRED:
+        if stored.kind is Kind.DELETED:
             return None
         return strict_json.read_stored(await self._opener.opened_version(stored))

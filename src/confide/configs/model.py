@@ -20,7 +20,7 @@ class Kind(enum.StrEnum):
     """What a version of a config is: a saved configuration, or the tombstone of a retired one."""
 
     SAVED = "saved"
-    RETIRED = "retired"
+    DELETED = "retired"  # the stored and public word
 
 
 class Outcome(enum.StrEnum):
@@ -29,7 +29,7 @@ class Outcome(enum.StrEnum):
     CREATED = "created"
     UPDATED = "updated"
     UNCHANGED = "unchanged"
-    RETIRED = "retired"
+    DELETED = "retired"  # the stored and public word
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ class SavePlanner:
     def hear(self, current: StoredVersion | None) -> None:
         """What a save learns of the current version, a read of this process knows from then on."""
         if current is not None:
-            self._cache.hear(current.key, current.version, is_retired=current.kind is Kind.RETIRED)
+            self._cache.hear(current.key, current.version, is_retired=current.kind is Kind.DELETED)
 
     async def _kept(self, current: StoredVersion, active: WrappedKey | None, *, is_needed: bool) -> bytes | None:
         try:

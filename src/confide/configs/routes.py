@@ -96,7 +96,7 @@ class ConfigRoutes:
         condition = read_condition(request)
         draft = ConfigDraft(key, body.configuration, how, model.note(body.note))
         if is_dry_run:
-            return preview_response(await self._writer.try_out(draft, principal=request.principal, condition=condition))
+            return preview_response(await self._writer.preview(draft, principal=request.principal, condition=condition))
         retry = read_retry(request, content=await request.body())
         saved = await self._writer.save(draft, principal=request.principal, condition=condition, retry=retry)
         return saved_response(saved)
@@ -106,7 +106,7 @@ class ConfigRoutes:
         deletion = Deletion(key, _NOTE.read(request))
         condition = read_condition(request)
         retry = read_retry(request, content=request.scope["query_string"])
-        saved = await self._writer.retire(deletion, principal=request.principal, condition=condition, retry=retry)
+        saved = await self._writer.delete(deletion, principal=request.principal, condition=condition, retry=retry)
         return saved_response(saved)
 
     async def roll_back(self, request: Request) -> Response:
@@ -116,7 +116,7 @@ class ConfigRoutes:
         rollback = Rollback(key, body.version, model.note(body.note))
         if DRY_RUN.read(request):
             return preview_response(
-                await self._writer.try_out(rollback, principal=request.principal, condition=condition)
+                await self._writer.preview(rollback, principal=request.principal, condition=condition)
             )
         retry = read_retry(request, content=await request.body())
         saved = await self._writer.roll_back(rollback, principal=request.principal, condition=condition, retry=retry)
@@ -217,7 +217,7 @@ def read_retry(request: Request, *, content: bytes) -> Retry | None:
 def saved_response(saved: SavedVersion) -> Response:
     tenant, integration_type = saved.key
     headers = [(b"config-version", b"%d" % saved.version)]
-    if saved.outcome is not model.Outcome.RETIRED:
+    if saved.outcome is not model.Outcome.DELETED:
         type_part = b"" if saved.type_version is None else b".%d" % saved.type_version
         headers.append((b"etag", b'"%d%b"' % (saved.version, type_part)))
     if saved.is_replayed:

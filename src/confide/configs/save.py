@@ -1,4 +1,4 @@
-"""Saving, retiring and listing configs, for any caller that has a principal."""
+"""Save, delete and list configs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ REPLAY_SECONDS = 24 * 60 * 60
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The `Idempotency-Key` of a request, and all that a retry of it must repeat."""
+    """The `Idempotency-Key` of a request and the content that a retry must repeat."""
 
     route: str
     name: str
@@ -58,7 +58,7 @@ class Retry:
 
 
 class ConfigWriter:
-    """Saves, lists and retires configs; roles are checked here."""
+    """Saves, deletes and lists configs: checks the role, locks, plans and commits."""
 
     def __init__(
         self,
@@ -88,41 +88,41 @@ class ConfigWriter:
     async def list(
         self, wanted: Scope, *, principal: Principal, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
     ) -> Sequence[ConfigSummary]:
-        """List what the caller may see of what is wanted, in order of key; never bodies."""
+        """List the configs in a scope that the principal can see, ordered by key, without bodies."""
         return await self._store.configs.page(scopes_of(wanted, principal), after=after, limit=limit, more=more)
 
     async def save(
         self, draft: ConfigDraft, *, principal: Principal, condition: Condition, retry: Retry | None = None
     ) -> SavedVersion:
-        """Save a draft as the next version, in line behind other saves of this config.
+        """Save a draft as the next version, queued behind other saves of this config.
 
-        The condition is judged first; if it does not hold, or the outcome is unchanged, nothing is stored.
+        Stores nothing if the precondition fails or the configuration is unchanged.
         """
         await self._access.require_role(Role.EDITOR, draft.key, principal=principal, action="save")
         require_savable(draft)
-        return await self._in_line(draft, principal=principal, condition=condition, retry=retry)
+        return await self._run_locked(draft, principal=principal, condition=condition, retry=retry)
 
     async def roll_back(
         self, rollback: Rollback, *, principal: Principal, condition: Condition, retry: Retry | None = None
     ) -> SavedVersion:
-        """Append what an older version held as the next one; a retired config comes back that way.
+        """Append the configuration of an older version as the next one; this also restores a deleted config.
 
         Raises `NotFound` if there is no such version or it is a tombstone, `VersionPruned` if its body was erased.
         """
         await self._access.require_role(Role.EDITOR, rollback.key, principal=principal, action="roll back")
-        return await self._in_line(rollback, principal=principal, condition=condition, retry=retry)
+        return await self._run_locked(rollback, principal=principal, condition=condition, retry=retry)
 
-    async def retire(
-        self, retirement: Deletion, *, principal: Principal, condition: Condition, retry: Retry | None = None
+    async def delete(
+        self, deletion: Deletion, *, principal: Principal, condition: Condition, retry: Retry | None = None
     ) -> SavedVersion:
-        """Retire a config: it reads as missing and keeps its history."""
-        await self._access.require_role(Role.EDITOR, retirement.key, principal=principal, action="retire")
-        return await self._in_line(retirement, principal=principal, condition=condition, retry=retry)
+        """Delete a config: append a tombstone, which keeps its history."""
+        await self._access.require_role(Role.EDITOR, deletion.key, principal=principal, action="retire")
+        return await self._run_locked(deletion, principal=principal, condition=condition, retry=retry)
 
-    async def try_out(self, act: ConfigDraft | Rollback, *, principal: Principal, condition: Condition) -> SavePreview:
-        """What a save or rollback would come to at this moment; nothing is stored but that it was asked.
+    async def preview(self, act: ConfigDraft | Rollback, *, principal: Principal, condition: Condition) -> SavePreview:
+        """Preview a save or rollback without storing it; the preview itself is audited.
 
-        Who may save may read secrets: they are shown as they are, which is a reveal.
+        An editor may read secrets, so the preview shows them, which counts as access to secrets.
         """
         await self._access.require_role(Role.EDITOR, act.key, principal=principal, action="try out")
         if isinstance(act, ConfigDraft):
@@ -141,7 +141,7 @@ class ConfigWriter:
     async def forget_old_replays(self) -> None:
         await self._store.configs.forget_replays(before=self._clock() - REPLAY_SECONDS * SECOND)
 
-    async def _in_line(
+    async def _run_locked(
         self, act: Act, *, principal: Principal, condition: Condition, retry: Retry | None
     ) -> SavedVersion:
         key = act.key
@@ -150,18 +150,18 @@ class ConfigWriter:
             await line.yield_to_rivals()
             for races_lost in range(MAX_RACES):
                 began = time.monotonic()
-                if replay and (replayed := await self._replayed(replay, key)):
+                if replay and (replayed := await self._find_replay(replay, key)):
                     return replayed
                 try:
-                    # What is heard of the config or its type from here on keeps what was planned before from landing.
+                    # A change of the config or its type from here on keeps an older plan out of the cache.
                     with self._cache.flight(key) as flight:
-                        saved = await self._tried(
+                        saved = await self._try_once(
                             act, principal=principal, condition=condition, replay=replay, flight=flight
                         )
                 except Superseded:
                     continue
                 except IdempotencyKeyTaken:
-                    # By a twin of this request, or by one of long ago whose record is only in the way.
+                    # A concurrent retry stored it first, or an expired record blocks it.
                     await self.forget_old_replays()
                     continue
                 if saved is not None:
@@ -169,17 +169,15 @@ class ConfigWriter:
                     return saved
         raise TooManyRaces(retry_after_seconds=1)
 
-    async def _tried(
+    async def _try_once(
         self, act: Act, *, principal: Principal, condition: Condition, replay: IdempotencyRecord | None, flight: Flight
     ) -> SavedVersion | None:
-        """One try; None if the race was lost, to another process or to the end of the tenant's key."""
+        """Plan and commit once; returns None after a lost race with another process or a destroyed data key."""
         if isinstance(act, Deletion):
-            return await self._tried_retiring(
-                act, principal=principal, condition=condition, replay=replay, flight=flight
-            )
+            return await self._try_delete(act, principal=principal, condition=condition, replay=replay, flight=flight)
         planned = await self._planner.planned(act, condition=condition)
         if planned.outcome is Outcome.UNCHANGED:
-            return await self._unchanged(act.key, planned, replay)
+            return await self._record_unchanged(act.key, planned, replay)
         key_id = await self._key_for_saving(act.key.tenant, planned.active)
         context = EncryptionContext(act.key, planned.version, Kind.SAVED)
         sealed = self._sealer.seal(planned.plain, context, key_id=key_id)
@@ -194,7 +192,7 @@ class ConfigWriter:
             note=act.note,
         )
         action = "roll back" if isinstance(act, Rollback) else "save"
-        return await self._appended(
+        return await self._append(
             new, planned.outcome, action=action, principal=principal, replay=replay, flight=flight, planned=planned
         )
 
@@ -202,34 +200,34 @@ class ConfigWriter:
         try:
             return await self._sealer.key_for_saving(tenant, active)
         except DecryptionFailed:
-            # Destroyed since it was read.
+            # The data key was destroyed after it was read.
             raise Superseded from None
 
-    async def _tried_retiring(
+    async def _try_delete(
         self,
-        retirement: Deletion,
+        deletion: Deletion,
         *,
         principal: Principal,
         condition: Condition,
         replay: IdempotencyRecord | None,
         flight: Flight,
     ) -> SavedVersion | None:
-        current = await self._planner.current(retirement.key, condition=condition)
+        current = await self._planner.current(deletion.key, condition=condition)
         new = NewVersion(
-            retirement.key,
+            deletion.key,
             current.version + 1,
-            Kind.RETIRED,
+            Kind.DELETED,
             None,
             None,
             saved_by=principal.user_id,
             saved_at=self._clock(),
-            note=retirement.note,
+            note=deletion.note,
         )
-        return await self._appended(
-            new, Outcome.RETIRED, action="retire", principal=principal, replay=replay, flight=flight
+        return await self._append(
+            new, Outcome.DELETED, action="retire", principal=principal, replay=replay, flight=flight
         )
 
-    async def _appended(
+    async def _append(
         self,
         new: NewVersion,
         outcome: Outcome,
@@ -254,7 +252,7 @@ class ConfigWriter:
         warnings = () if planned is None else planned.warnings
         return SavedVersion(new.key, new.version, outcome, type_version=type_.tag_part, warnings=warnings)
 
-    async def _unchanged(self, key: Key, planned: SavePlan, replay: IdempotencyRecord | None) -> SavedVersion:
+    async def _record_unchanged(self, key: Key, planned: SavePlan, replay: IdempotencyRecord | None) -> SavedVersion:
         if replay is not None:
             kept = replace(replay, version=planned.version, outcome=Outcome.UNCHANGED)
             await self._store.configs.keep_replay(kept, saved_at=self._clock())
@@ -265,13 +263,13 @@ class ConfigWriter:
             principal.user_id, retry.route, retry.name, self._sealer.mac("idempotency", retry.content)
         )
 
-    async def _replayed(self, replay: IdempotencyRecord, key: Key) -> SavedVersion | None:
+    async def _find_replay(self, replay: IdempotencyRecord, key: Key) -> SavedVersion | None:
         not_before = self._clock() - REPLAY_SECONDS * SECOND
         known = await self._store.configs.read_replay(replay, not_before=not_before)
         if known is None:
             return None
         if known.mac != replay.mac:
             raise IdempotencyKeyReused
-        self._cache.hear(key, known.version, is_retired=known.outcome is Outcome.RETIRED)
+        self._cache.hear(key, known.version, is_retired=known.outcome is Outcome.DELETED)
         type_ = await self._types.of(key.integration_type)
         return SavedVersion(key, known.version, known.outcome, is_replayed=True, type_version=type_.tag_part)

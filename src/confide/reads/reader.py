@@ -239,7 +239,7 @@ class ConfigReader:
         stored, tenant_key = await self._store.configs.read_with_key(key)
         if stored is None:
             return Current(0, None)
-        if stored.kind is Kind.RETIRED:
+        if stored.kind is Kind.DELETED:
             return Current(stored.version, None)
         try:
             opened = await self._opener.opened(stored, tenant_key)
