@@ -33,7 +33,7 @@ PASSWORD = canary("password")
 def password_hash() -> str:
     hasher = Argon2Hasher()
     try:
-        return hasher._hashed(PASSWORD)
+        return hasher._compute_hash(PASSWORD)
     finally:
         hasher.close()
 

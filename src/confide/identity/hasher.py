@@ -1,4 +1,4 @@
-"""Argon2id, a few at a time, for logins that exist and for those that do not alike."""
+"""Hash and verify passwords with Argon2id, in the same time whether the login exists or not."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _MOST_ITERATIONS = 10
 
 
 class Argon2Hasher:
-    """Hashes in an executor of its own, so that neither reads nor saves wait for it.
+    """Hashes in its own executor, so that reads and saves do not wait for it.
 
-    Parameters as OWASP and NIST SP 800-63B advise: m = 46 MiB, t = 1 (RFC 9106 for the function itself).
+    The parameters follow OWASP and NIST SP 800-63B: m = 46 MiB, t = 1 (RFC 9106 for the function itself).
     """
 
     def __init__(self, *, memory_kib: int = MEMORY_KIB, io: IoLog = SILENT) -> None:
@@ -45,15 +45,15 @@ class Argon2Hasher:
         self._io = io
         self._executor = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="password")
         self.waiting = 0
-        # Made while the process starts, not before it does.
-        self._nobody = self._executor.submit(self._hashed, secrets.token_urlsafe())
+        # The hash for unknown logins, computed in the background during the start.
+        self._dummy_hash = self._executor.submit(self._compute_hash, secrets.token_urlsafe())
 
     async def hash(self, password: str) -> str:
-        return await self._run(self._hashed, password)
+        return await self._run(self._compute_hash, password)
 
     async def verify(self, password: str, known: str | None) -> bool:
-        nobody = await asyncio.wrap_future(self._nobody)
-        is_right = await self._run(_is_right, password, nobody if known is None else known)
+        dummy = await asyncio.wrap_future(self._dummy_hash)
+        is_right = await self._run(_is_right, password, dummy if known is None else known)
         return is_right and known is not None
 
     def is_outdated(self, known: str) -> bool:
@@ -79,7 +79,7 @@ class Argon2Hasher:
         self._io.note(HASH, began)
         return result
 
-    def _hashed(self, password: str) -> str:
+    def _compute_hash(self, password: str) -> str:
         kdf = Argon2id(
             salt=secrets.token_bytes(SALT_BYTES),
             length=HASH_BYTES,
@@ -91,13 +91,13 @@ class Argon2Hasher:
 
 
 def _timed(work: Callable[..., T], *args: str) -> tuple[int, T]:
-    """Do it on a thread; returns when it was begun as well."""
+    """Run on a thread; returns the start time and the result."""
     began = monotonic_ns()
     return began, work(*args)
 
 
 def _is_right(password: str, known: str) -> bool:
-    # A hash whose parameters were altered in the store must not become an attack on memory.
+    # Altered parameters of a stored hash must not exhaust the memory.
     parts = _PHC.fullmatch(known)
     if parts is None or int(parts[1]) > _MOST_MEMORY_KIB or int(parts[2]) > _MOST_ITERATIONS:
         return False

@@ -1,4 +1,4 @@
-"""Logins: the one form in which they are stored and counted."""
+"""Normalize logins for storage and for the login throttle."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _NOT_IN_LOGINS = re.compile(r"[^a-z0-9._-]")
 
 
 def login(value: Any) -> str:
-    """Return the one form of a login, in lower case; raise `InvalidLogin` if it can be nobody's."""
+    """Return a login in lower case, or raise `InvalidLogin`."""
     if isinstance(value, str) and value.isascii() and _LOGIN.fullmatch(lowered := value.lower()):
         return lowered
     raise InvalidLogin
 
 
 def guessed_login(value: str) -> str:
-    """Reduce what somebody typed as a login to what is counted as one login when guesses are limited."""
+    """Reduce any typed login to the form that the login throttle counts."""
     return _NOT_IN_LOGINS.sub("", value.lower())[:64]

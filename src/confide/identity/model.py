@@ -1,4 +1,4 @@
-"""Users and their tokens, as the store holds them and as they are shown."""
+"""Users, tokens, roles, grants and principals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from confide.names import Key
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who may ask. Without a password it is a service account, which has tokens only."""
+    """A user; without a password it is a service account, which has only tokens."""
 
     id: int
     login: str
@@ -26,13 +26,13 @@ class User:
 
     @property
     def keeps_admin(self) -> bool:
-        """Whether this user alone would be enough to administer the store."""
+        """Whether this user alone can administer the server."""
         return has_admin(self.grants) and not self.is_disabled and self.password is not None
 
 
 @dataclass(frozen=True, slots=True)
 class NewUser:
-    """A user to be added; the password is already a hash."""
+    """A user to add; the password is already hashed."""
 
     login: str
     grants: tuple[Grant, ...]
@@ -41,7 +41,7 @@ class NewUser:
 
 @dataclass(frozen=True, slots=True)
 class UserChange:
-    """What of a user is to be changed; None leaves it."""
+    """Changes to a user; None keeps a field."""
 
     grants: tuple[Grant, ...] | None = None
     is_disabled: bool | None = None
@@ -50,7 +50,7 @@ class UserChange:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token without its secret: a session that a login began, or a service token."""
+    """A token without its secret: the session of a login, or a service token."""
 
     id: int
     user_id: int
@@ -64,7 +64,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token to be kept: only the hash of its secret. A session names the password hash that it was begun with."""
+    """A token to store by its hash; a session names the password hash of its login."""
 
     hash: bytes = field(repr=False)
     user_id: int
@@ -81,7 +81,7 @@ _AFTER_NAMES = "\x7f"
 
 
 class Role(enum.IntEnum):
-    """The ladder: each role includes those before it."""
+    """Roles in order: each role includes those before it."""
 
     VIEWER = 1
     READER = 2
@@ -103,12 +103,12 @@ class Scope:
         return _matches(self.integration_type, name)
 
     def overlaps(self, other: Scope) -> bool:
-        """Whether there may be a key that both cover."""
+        """Return whether a key can exist that both cover."""
         (a, b, c, d), (e, f, g, h) = self.bounds(), other.bounds()
         return a <= f and e <= b and c <= h and g <= d
 
     def bounds(self) -> tuple[str, str, str, str]:
-        """The patterns as inclusive bounds of names in byte order: tenants low and high, types low and high."""
+        """Return inclusive bounds in byte order: lowest and highest tenant, lowest and highest type."""
         return (*_bounds(self.tenant), *_bounds(self.integration_type))
 
 
@@ -129,9 +129,9 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking, after the token was checked.
+    """The authenticated caller of a request.
 
-    `narrowed` are the token's own grants, or None where it may do all that its user may.
+    `narrowed` are the token's own grants; None means all grants of its user.
     """
 
     user_id: int
@@ -143,7 +143,7 @@ class Principal:
     is_service_account: bool = False
 
     def role_on(self, key: Key) -> Role | None:
-        """The role on a key: what the user's grants and the token's own grants both allow."""
+        """Return the role on a key: the lower of the user's and the token's own."""
         role = highest_role(self.grants, key)
         if role is None or self.narrowed is None:
             return role
@@ -151,7 +151,7 @@ class Principal:
         return None if own is None else min(role, own)
 
     def can_see_type(self, name: str) -> bool:
-        """Whether a grant covers an integration type, whatever the tenant."""
+        """Return whether a grant covers an integration type for any tenant."""
         groups = (self.grants,) if self.narrowed is None else (self.grants, self.narrowed)
         return all(any(_matches(one.scope.integration_type, name) for one in group) for group in groups)
 
@@ -173,7 +173,7 @@ def has_admin(grants: Iterable[Grant]) -> bool:
 
 
 def grant(role: Any, tenant: Any, integration_type: Any, *, place: str = "") -> Grant:
-    """Make a grant of what a caller sent; raise `InvalidGrant`, naming the place, if it is none."""
+    """Build a grant from a client's values, or raise `InvalidGrant` with the place."""
     patterns = (tenant, integration_type)
     known = isinstance(role, str) and role.isascii() and role == role.lower() and role.upper() in Role.__members__
     legal = known and all(isinstance(p, str) and _PATTERN.fullmatch(p) for p in patterns)
@@ -183,7 +183,7 @@ def grant(role: Any, tenant: Any, integration_type: Any, *, place: str = "") -> 
 
 
 def scope(tenant: str, integration_type: str) -> Scope:
-    """Make a scope of two patterns that a caller sent; raise `InvalidName` if one is none."""
+    """Build a scope from a client's patterns, or raise `InvalidName`."""
     if not (_PATTERN.fullmatch(tenant) and _PATTERN.fullmatch(integration_type)):
         raise InvalidName("Invalid pattern. Use an exact name, a prefix followed by *, or *.")
     return Scope(tenant, integration_type)

@@ -1,4 +1,4 @@
-"""Which passwords are accepted, and the one form in which they are hashed."""
+"""Check passwords and normalize them for hashing."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _LEET = str.maketrans("0134578@$!", "oleastbasi")
 
 
 def check(password: str, *, login: str, min_characters: int) -> str:
-    """Return the password as it is hashed (NFKC); raise if it is too short, too long or a common one.
+    """Return the normalized password (NFKC); raise an error if it is too short, too long or common.
 
-    No rules of composition (NIST SP 800-63B, 3.1.1.2): length, and not on everybody's list.
+    There are no composition rules (NIST SP 800-63B, section 3.1.1.2).
     """
     if len(password) > MAX_CHARACTERS:
         raise PasswordTooLong
@@ -44,12 +44,12 @@ def normal(password: str) -> str:
 
 @cache
 def common_words() -> frozenset[str]:
-    """What everybody guesses first, without the digits and signs that people put around a word."""
+    """Load the common passwords, without digits and signs around the word."""
     return frozenset(files("confide.identity").joinpath("common_passwords.txt").read_text().split())
 
 
 def is_common(password: str, *, login: str) -> bool:
-    """Whether it is a common word with trimmings, a run of keys, one piece repeated, or the login."""
+    """Return whether a password is a decorated common word, a run of keys, a repeated piece or the login."""
     lowered = password.lower()
     words = {lowered, lowered.translate(_LEET)}
     words |= {_AROUND_A_WORD.sub("", word) for word in words}

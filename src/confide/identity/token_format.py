@@ -1,4 +1,4 @@
-"""The form of a token: 256 random bits with a prefix and a checksum, of which only a hash is kept."""
+"""Create and hash tokens: 256 random bits with a prefix and a checksum; only a hash is stored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def new_token() -> str:
 
 
 def token_hash(token: str) -> bytes | None:
-    """The hash under which a token is kept; None for what cannot be one, told without the store."""
+    """Return the stored hash of a token, or None if its format or checksum is invalid."""
     parts = _TOKEN.fullmatch(token)
     if parts is None or _checksum(parts[1]) != parts[2]:
         return None
