@@ -17,7 +17,7 @@ import pytest
 from confide.changes.model import Position
 from confide.configs import postgresql_store
 from confide.configs import store as configs
-from confide.context import deadline
+from confide.context import set_deadline
 from confide.database import backup, schema
 from confide.database.engine import Statement
 from confide.database.errors import NewerSchema, UnsafeDurability
@@ -297,10 +297,10 @@ async def test_a_request_that_comes_late_says_nothing_about_the_store(postgres: 
     store = open_store(postgres.new_database(), is_unsafe=True, pool_size=2)
     await store.connect()
     for left in (0.05, 0.0, -1.0) * 4:
-        deadline.set(time.monotonic() + left)
+        set_deadline(time.monotonic() + left)
         with pytest.raises(DatabaseUnavailable):
             await store._engine.rows("SELECT pg_sleep(0.3)")  # type: ignore[attr-defined]
-    deadline.set(None)
+    set_deadline(None)
     await store.ping()
     await store.close()
 

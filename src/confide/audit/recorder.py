@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from confide.audit.model import AuditEntry
 from confide.clock import Clock
-from confide.context import caller
+from confide.context import current_request
 from confide.crypto.envelope import EnvelopeEncryption
 from confide.identity.model import Principal
 from confide.names import Key
@@ -31,15 +31,15 @@ class AuditRecorder:
         digest: bytes | None = None,
     ) -> tuple[AuditEntry, bytes]:
         """Return an entry about the request under way, and its MAC under the store's audit key."""
-        where = caller.get()
+        request = current_request.get()
         entry = AuditEntry(
             at=self._clock(),
             action=action,
             outcome=outcome,
             actor=principal.user_id if principal else None,
             token_id=principal.token_id if principal else None,
-            address=where.address,
-            request_id=where.request_id,
+            address=request.address,
+            request_id=request.id,
             key=key,
             version=version,
             subject=subject,

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from confide.clock import Clock
-from confide.context import caller
+from confide.context import current_request
 from confide.crypto.envelope import EnvelopeEncryption
 from confide.errors import Busy
 from confide.identity import logins
@@ -45,7 +45,7 @@ class LoginThrottle:
         """Raises `RateLimited` if too many tries for this login failed; the same for logins of nobody."""
         # Only a MAC is kept: people type passwords where a login belongs.
         counted = self._sealer.mac("audit", b"login " + logins.guessed_login(login).encode())
-        address = _network(caller.get().address)
+        address = _network(current_request.get().address)
         async with self._locks.of(counted):
             wait = await self._store.accounts.begin_attempt(counted, address, now=self._clock())
             if wait is not None:
