@@ -20,7 +20,7 @@ from confide.names import Key
 from confide.server.engines import open_store
 from confide.server.settings import Settings
 from confide.server.stores import Store
-from support.house import ADMIN, grants_of
+from support.app import ADMIN, grants_of
 from support.rows import ENTRY, KEY, MAC, append, version
 
 EVERYTHING = [[Scope("*", "*")]]

@@ -65,9 +65,7 @@ PROSE_RULES = (
     Rule(r"(?i)\btypes? in force\b|\bput in force\b", "active", "The type in force."),
     Rule(r"(?i)\btenants?'? keys?\b", "data key", "The tenant key."),
     Rule(r"(?i)\bhorizon\b", "replication-safe watermark", "Below the horizon."),
-    Rule(
-        r"(?i)\bhouse\b(?! number)|\brooms? (?:beside|of a request)\b", "architecture, package", "The house has rooms."
-    ),
+    Rule(r"(?i)\bhouse\b(?! number)|\brooms? (?:beside|of a request)\b", "architecture, package", "The app has rooms."),
     Rule(r"(?i)\bplanted\b", "deliberate fault", "A planted fault."),
     Rule(r"(?i)\bplanners?\b", "plan", "The planner decides."),
     Rule(r"(?i)\bguesses\b", "login throttle", "Guesses are limited."),
@@ -104,7 +102,7 @@ NAME_WORDS = {
     "horizon": "watermark",
     "planner": "plan",
     "planted": "deliberate fault",
-    "house": "architecture",
+    "app": "architecture",
     "nobody": "name the actor",
     "somebody": "name the actor",
     "whoever": "name the actor",

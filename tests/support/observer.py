@@ -9,8 +9,8 @@ from confide.errors import DatabaseUnavailable
 from confide.names import Key
 from confide.server.engines import open_store
 from confide.server.stores import ChangeFeed
+from support.app import settings_for
 from support.fleet import Caller, merges
-from support.house import settings_for
 from support.processes import Service
 
 BOUND_SECONDS = 1.0

@@ -1,4 +1,4 @@
-"""A furnished house: the real parts on a real store, with users of every role."""
+"""The app under test: the real parts on a real store, with users of every role."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def grants_of(*triples: tuple[str, str, str]) -> tuple[Grant, ...]:
 
 
 @dataclass
-class House:
+class RunningApp:
     """One process's parts, a client that speaks to its application, and users as they are needed."""
 
     settings: Settings
@@ -112,11 +112,11 @@ def settings_for(data: Path, database: str | None, **more: Any) -> Settings:
 
 
 @asynccontextmanager
-async def house_at(settings: Settings, *, setup_token: str = "") -> AsyncIterator[House]:
+async def start_app(settings: Settings, *, setup_token: str = "") -> AsyncIterator[RunningApp]:
     await prepare(settings)
     async with parts_of(settings, setup_token=setup_token) as parts:
-        app = Application(lambda: parts.services, version="test")
-        transport = httpx2.ASGITransport(app=app)
+        application = Application(lambda: parts.services, version="test")
+        transport = httpx2.ASGITransport(app=application)
         client = httpx2.AsyncClient(transport=transport, base_url="http://localhost")
         async with client as http, listening(parts.services):
-            yield House(settings, parts, http)
+            yield RunningApp(settings, parts, http)
