@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -82,7 +81,7 @@ async def test_who_was_let_go_is_moved_past_nothing_that_comes_after() -> None:
         async def checked(self, _: bytes) -> AuthenticatedToken:
             return watcher(EVERYTHING).checked
 
-    store: Any = SimpleNamespace(configs=Configs())
+    store: Any = Configs()
     tokens: Any = Tokens()
     watching = WatchHub(store, tokens, write=lambda _: b"")
     waiting = await watching.join(b"", EVERYTHING, after=None)

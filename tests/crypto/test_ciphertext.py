@@ -23,8 +23,7 @@ from confide.errors import Busy
 from confide.identity import hasher as passwords
 from confide.identity.hasher import Argon2Hasher
 from confide.names import Key
-from confide.server.engines import open_store
-from confide.server.stores import Store
+from confide.server.stores import Stores, open_stores
 
 KEY = AESGCM(b"k" * 32)
 KEY_ID = b"i" * 16
@@ -111,14 +110,14 @@ def test_one_id_twice_is_no_ring_and_a_key_never_shows_itself() -> None:
 class Rig:
     """Tenant keys on a real store, with a ring that can change under them."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
+    def __init__(self, store: Stores, folder: Path) -> None:
         self.store = store
         self.ring = [new_master_key()]
         self.destroyed = DestroyedKeys(folder / "destroyed.keys")
 
     async def keys(self) -> EnvelopeEncryption:
         keys = EnvelopeEncryption(
-            self.store.keys,
+            self.store.data_keys,
             ring=lambda: MasterKeys("\n".join(key.line() for key in self.ring)),
             destroyed=self.destroyed,
             clock=now,
@@ -129,9 +128,9 @@ class Rig:
 
 @pytest.fixture
 async def rig(tmp_path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN201 - a fixture that yields
-    store = open_store(f"sqlite:///{tmp_path / 'confide.db'}", is_unsafe=True)
-    await store.connect()
-    await store.migrate()
+    store = open_stores(f"sqlite:///{tmp_path / 'confide.db'}", is_unsafe=True)
+    await store.database.connect()
+    await store.database.migrate()
     yield Rig(store, tmp_path)
     await store.close()
 
@@ -162,7 +161,7 @@ async def test_a_new_master_key_rewraps_while_the_old_ring_still_runs(rig: Rig) 
     rotating = await rig.keys()
     assert await rotating.rewrap_all() == 4
     assert await rotating.rewrap_all() == 0
-    assert {key.master_key_id for key in await rig.store.keys.all()} == {rig.ring[-1].id}
+    assert {key.master_key_id for key in await rig.store.data_keys.all()} == {rig.ring[-1].id}
     # One that has not opened the key yet meets the new master key and reads its ring again.
     assert await (await rig.keys()).open(sealed, CONTEXT) == b"plain"
     assert await running.open(sealed, CONTEXT) == b"plain"
@@ -186,13 +185,13 @@ async def test_a_destroyed_key_never_opens_again_restored_or_not(rig: Rig) -> No
     keys = await rig.keys()
     key_id = await keys.key_for_saving("acme", None)
     sealed = keys.seal(b"plain", CONTEXT, key_id=key_id)
-    kept = await rig.store.keys.read(key_id)
+    kept = await rig.store.data_keys.read(key_id)
     keys.forget([key_id])
     with pytest.raises(DecryptionFailed):
         await keys.open(sealed, CONTEXT)
     assert kept is not None
     # As after a backup from before: the wrapped bytes are back in the store.
-    assert (await rig.store.keys.read(key_id)) == replace(kept)
+    assert (await rig.store.data_keys.read(key_id)) == replace(kept)
     with pytest.raises(DecryptionFailed):
         await (await rig.keys()).open(sealed, CONTEXT)
 

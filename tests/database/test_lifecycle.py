@@ -15,9 +15,8 @@ import asyncpg
 import pytest
 
 from confide.changes.model import Position
-from confide.configs import postgresql_store
 from confide.configs import store as configs
-from confide.context import set_deadline
+from confide.context import deadline
 from confide.database import backup, schema
 from confide.database.engine import Statement
 from confide.database.errors import NewerSchema, UnsafeDurability
@@ -25,16 +24,15 @@ from confide.database.schema import ChangedMigration, Migration
 from confide.errors import DatabaseUnavailable
 from confide.identity.model import NewToken, NewUser, Scope
 from confide.names import Key
-from confide.server.engines import open_store
 from confide.server.settings import Settings
-from confide.server.stores import Store
-from support.app import ADMIN, grants_of, settings_for
+from confide.server.stores import Stores, open_stores
+from support.house import ADMIN, grants_of, settings_for
 from support.postgres import PostgresServer
-from support.rows import ENTRY, KEY, MAC, append, opened, version
+from support.rows import AUDIT, KEY, append, opened, version
 
 
 @pytest.fixture
-async def store(settings: Settings) -> AsyncIterator[Store]:
+async def store(settings: Settings) -> AsyncIterator[Stores]:
     store = await opened(settings)
     yield store
     await store.close()
@@ -46,35 +44,35 @@ async def sql(store: Any, text: str, *args: Any) -> list[tuple[Any, ...]]:
     def work() -> Any:
         return (yield Statement(text, args))
 
-    return [tuple(row) for row in await store._engine.transact(work())]
+    return [tuple(row) for row in await store.database._host_engine.transact(work())]
 
 
 async def test_migrating_twice_changes_nothing(settings: Settings, engine: str) -> None:
     store = await opened(settings)
-    assert await store.migrate() == []
+    assert await store.database.migrate() == []
     assert await sql(store, "SELECT count(*) FROM schema_migrations") == [(len(schema.known(engine)),)]
     await store.close()
 
 
 async def test_many_processes_migrate_at_once_and_one_does(settings: Settings, engine: str) -> None:
     settings.data.mkdir()
-    stores = [open_store(settings.database_url, is_unsafe=True) for _ in range(4)]
+    stores = [open_stores(settings.database_url, is_unsafe=True) for _ in range(4)]
     for store in stores:
-        await store.connect()
-    applied = await asyncio.gather(*(store.migrate() for store in stores))
+        await store.database.connect()
+    applied = await asyncio.gather(*(store.database.migrate() for store in stores))
     assert sorted(map(len, applied)) == [0, 0, 0, len(schema.known(engine))]
     for store in stores:
         await store.close()
 
 
-async def test_a_newer_schema_and_a_changed_migration_are_refused(store: Store) -> None:
+async def test_a_newer_schema_and_a_changed_migration_are_refused(store: Stores) -> None:
     await sql(store, "INSERT INTO schema_migrations VALUES (9999, 'future', 'x', 1)")
     with pytest.raises(NewerSchema):
-        await store.migrate()
+        await store.database.migrate()
     await sql(store, "DELETE FROM schema_migrations WHERE number = 9999")
     await sql(store, "UPDATE schema_migrations SET checksum = 'other' WHERE number = 1")
     with pytest.raises(ChangedMigration):
-        await store.migrate()
+        await store.database.migrate()
 
 
 async def schema_of(store: Any, engine: str) -> list[tuple[Any, ...]]:
@@ -100,12 +98,12 @@ async def test_a_schema_migrated_step_by_step_is_the_fresh_schema(
             urls.append(f"sqlite:///{tmp_path / name / 'confide.db'}")
     found = []
     for url, steps in zip(urls, (1, len(schema.known(engine))), strict=True):
-        store: Any = open_store(url, is_unsafe=True)
-        await store.connect()
+        store: Any = open_stores(url, is_unsafe=True)
+        await store.database.connect()
         known = schema.known(engine)
         for step in range(steps):
             until = len(known) if steps == 1 else step + 1
-            await store._engine.transact_long(schema.migrate(known[:until], now=1))
+            await store.database._host_engine.transact_long(schema.migrate(known[:until], now=1))
         found.append([row for row in await schema_of(store, engine) if "sequence" not in str(row).lower()])
         await store.close()
     assert found[0] == found[1]
@@ -116,7 +114,7 @@ async def test_a_failing_migration_leaves_nothing_behind(store: Any, engine: str
     known = schema.known(engine)
     broken = Migration(len(known) + 1, "broken", "CREATE TABLE half (a BIGINT); CREATE TABLE changes (a BIGINT);")
     with pytest.raises((apsw.SQLError, asyncpg.PostgresError)):
-        await store._engine.transact_long(schema.migrate([*known, broken], now=1))
+        await store.database._host_engine.transact_long(schema.migrate([*known, broken], now=1))
     with pytest.raises((apsw.SQLError, asyncpg.PostgresError)):
         await sql(store, "SELECT * FROM half")
 
@@ -126,20 +124,20 @@ def test_the_two_engines_have_the_same_migrations() -> None:
     assert names[0] == names[1]
 
 
-async def with_sessions(store: Store) -> None:
-    user_id = await store.accounts.add(NewUser("ada", grants_of(*ADMIN), "hash"), entry=ENTRY, mac=MAC)
+async def with_sessions(store: Stores) -> None:
+    user_id = await store.users.add(NewUser("ada", grants_of(*ADMIN), "hash"), audit=AUDIT)
     for number, is_session in enumerate((True, False)):
         begun_with = "hash" if is_session else None
         new = NewToken(bytes([number]) * 32, user_id, is_session, "t", None, expires_at=2**60, begun_with=begun_with)
-        await store.tokens.add(new, made_at=1, entry=ENTRY, mac=MAC)
+        await store.tokens.add(new, made_at=1, audit=AUDIT)
     await append(store, version(1))
 
 
 async def test_the_same_home_keeps_its_epoch_and_its_sessions(settings: Settings) -> None:
     store = await opened(settings)
     await with_sessions(store)
-    first = await store.open()
-    second = await store.open()
+    first = await store.database.open()
+    second = await store.database.open()
     assert (first.epoch, second.has_begun_anew) == (second.epoch, False)
     assert len(await store.tokens.all(None)) == 2
     await store.close()
@@ -148,14 +146,14 @@ async def test_the_same_home_keeps_its_epoch_and_its_sessions(settings: Settings
 async def test_a_store_found_elsewhere_was_restored_and_begins_a_new_epoch(settings: Settings, engine: str) -> None:
     store = await opened(settings)
     await with_sessions(store)
-    before = await store.open()
+    before = await store.database.open()
     if engine == "postgres":
         # As after a dump into another cluster: transaction ids from the future of this one.
         await sql(store, "UPDATE changes SET xid = '123456789012'")
         await sql(store, "UPDATE store SET home = 'another cluster/1'")
     else:
         await sql(store, "UPDATE store SET home = 'inode 1'")
-    after = await store.open()
+    after = await store.database.open()
     assert after.has_begun_anew
     assert after.epoch != before.epoch
     assert [token.is_session for token in await store.tokens.all(None)] == [False]
@@ -169,10 +167,10 @@ async def test_a_store_found_elsewhere_was_restored_and_begins_a_new_epoch(setti
 async def test_a_copy_put_in_the_files_place_is_noticed_though_the_inode_is_used_again(tmp_path: Path) -> None:
     path = tmp_path / "confide.db"
     url = f"sqlite:///{path}"
-    store = open_store(url, is_unsafe=True)
-    await store.connect()
-    await store.migrate()
-    first = await store.open()
+    store = open_stores(url, is_unsafe=True)
+    await store.database.connect()
+    await store.database.migrate()
+    first = await store.database.open()
     await store.close()
     probe = tmp_path / "probe"
     probe.touch()
@@ -183,44 +181,44 @@ async def test_a_copy_put_in_the_files_place_is_noticed_though_the_inode_is_used
     copy = path.read_bytes()
     path.unlink()
     path.write_bytes(copy)
-    again = open_store(url, is_unsafe=True)
-    home = await again.open()
+    again = open_stores(url, is_unsafe=True)
+    home = await again.database.open()
     assert (home.has_begun_anew, home.epoch != first.epoch) == (True, True)
     await again.close()
-    third = open_store(url, is_unsafe=True)
-    assert (await third.open()).epoch == home.epoch
+    third = open_stores(url, is_unsafe=True)
+    assert (await third.database.open()).epoch == home.epoch
     await third.close()
 
 
 async def test_a_dump_fills_another_store_whatever_its_engine(
-    store: Store, tmp_path: Path, postgres: PostgresServer
+    store: Stores, tmp_path: Path, postgres: PostgresServer
 ) -> None:
     await with_sessions(store)
     archive = tmp_path / "backup"
-    count = await backup.write(store, archive, progress=lambda _: None)
+    count = await backup.write(store.database, archive, progress=lambda _: None)
     assert backup.check(archive) == count
     for number, url in enumerate((None, postgres.new_database())):
         other = await opened(settings_for(tmp_path / f"restored{number}", url))
-        assert await other.is_empty()
-        await other.load(backup.read(archive))
-        assert not await other.is_empty()
+        assert await other.database.is_empty()
+        await other.database.load(backup.read(archive))
+        assert not await other.database.is_empty()
         found = await other.configs.read(KEY)
         assert found is not None
         assert found.body == b"sealed"
         assert [token.is_session for token in await other.tokens.all(None)] == [False]
         # Numbers go on where they were.
         assert await append(other, version(2))
-        assert await other.accounts.add(NewUser("bob", (), None), entry=ENTRY, mac=MAC) > 1
+        assert await other.users.add(NewUser("bob", (), None), audit=AUDIT) > 1
         await other.close()
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "not a backup"])
 async def test_a_backup_that_is_not_whole_is_refused_and_changes_nothing(
-    store: Store, tmp_path: Path, damage: str
+    store: Stores, tmp_path: Path, damage: str
 ) -> None:
     await with_sessions(store)
     archive = tmp_path / "backup"
-    await backup.write(store, archive, progress=lambda _: None)
+    await backup.write(store.database, archive, progress=lambda _: None)
     lines = gzip.decompress(archive.read_bytes()).splitlines(keepends=True)
     damaged = {
         "cut": lines[:-2],
@@ -232,18 +230,18 @@ async def test_a_backup_that_is_not_whole_is_refused_and_changes_nothing(
         backup.check(archive)
     other = await opened(settings_for(tmp_path / "restored", None))
     with pytest.raises(backup.ArchiveBroken):
-        await other.load(backup.read(archive))
-    assert await other.is_empty()
+        await other.database.load(backup.read(archive))
+    assert await other.database.is_empty()
     await other.close()
 
 
-async def test_a_dump_is_of_one_moment(store: Store) -> None:
+async def test_a_dump_is_of_one_moment(store: Stores) -> None:
     for number in range(1, 30):
         await append(store, version(number))
-    rows = store.dump()
+    rows = store.database.dump()
     first = await anext(rows)
     await append(store, version(30))
-    await store.keys.destroy_tenant("acme", principal=1, at=2, entry=ENTRY, mac=MAC)
+    await store.data_keys.destroy_tenant("acme", user_id=1, at=2, audit=AUDIT)
     seen = [first, *[row async for row in rows]]
     changes = [row for table, row in seen if table == "changes"]
     assert len(changes) == 29
@@ -251,19 +249,19 @@ async def test_a_dump_is_of_one_moment(store: Store) -> None:
 
 
 async def test_sqlite_is_durable_unless_told_otherwise(tmp_path: Path) -> None:
-    store = open_store(f"sqlite:///{tmp_path / 'confide.db'}")
-    await store.connect()
-    await store.migrate()
-    home = await store.open()
+    store = open_stores(f"sqlite:///{tmp_path / 'confide.db'}")
+    await store.database.connect()
+    await store.database.migrate()
+    home = await store.database.open()
     assert (home.durability, home.is_unsafe) == ("SQLite wal, synchronous=FULL", False)
     await store.close()
 
 
 async def test_postgres_that_may_lose_saves_is_refused_and_on_reconnect_too(postgres: PostgresServer) -> None:
     url = postgres.new_database()
-    careful = open_store(url)
+    careful = open_stores(url)
     with pytest.raises(UnsafeDurability, match="fsync=off"):
-        await careful.connect()
+        await careful.database.connect()
     await careful.close()
 
 
@@ -271,10 +269,10 @@ async def test_durability_is_read_again_on_each_new_connection() -> None:
     server = PostgresServer(options=())
     server.start()
     try:
-        store = open_store(server.new_database())
-        await store.connect()
-        await store.migrate()
-        assert not (await store.open()).is_unsafe
+        store = open_stores(server.new_database())
+        await store.database.connect()
+        await store.database.migrate()
+        assert not (await store.database.open()).is_unsafe
         server.execute("ALTER SYSTEM SET synchronous_commit = off")
         server.stop()
         server.start()
@@ -294,14 +292,14 @@ async def test_durability_is_read_again_on_each_new_connection() -> None:
 
 async def test_a_request_that_comes_late_says_nothing_about_the_store(postgres: PostgresServer) -> None:
     """Neither does it keep a connection, however often it happens."""
-    store = open_store(postgres.new_database(), is_unsafe=True, pool_size=2)
-    await store.connect()
+    store = open_stores(postgres.new_database(), is_unsafe=True, pool_size=2)
+    await store.database.connect()
     for left in (0.05, 0.0, -1.0) * 4:
-        set_deadline(time.monotonic() + left)
+        deadline.set(time.monotonic() + left)
         with pytest.raises(DatabaseUnavailable):
-            await store._engine.rows("SELECT pg_sleep(0.3)")  # type: ignore[attr-defined]
-    set_deadline(None)
-    await store.ping()
+            await store.database._host_engine.query("SELECT pg_sleep(0.3)")  # type: ignore[attr-defined]
+    deadline.set(None)
+    await store.database.ping()
     await store.close()
 
 
@@ -310,25 +308,25 @@ async def test_a_role_without_privileges_that_owns_its_database_is_enough(postgr
     name = url.rsplit("/", 1)[1]
     postgres.execute(f"CREATE ROLE {name} LOGIN")
     postgres.execute(f"ALTER DATABASE {name} OWNER TO {name}")
-    store = open_store(url.replace("confide@", f"{name}@"), is_unsafe=True)
-    await store.connect()
-    await store.migrate()
-    await store.open()
+    store = open_stores(url.replace("confide@", f"{name}@"), is_unsafe=True)
+    await store.database.connect()
+    await store.database.migrate()
+    await store.database.open()
     assert await append(store, version(1))
     await store.close()
 
 
 async def test_a_database_that_is_away_is_told_in_time(tmp_path: Path) -> None:
-    store = open_store("postgresql://confide@127.0.0.1:1/nothing")
+    store = open_stores("postgresql://confide@127.0.0.1:1/nothing")
     with pytest.raises(DatabaseUnavailable):
-        await store.connect()
+        await store.database.connect()
     with pytest.raises(DatabaseUnavailable):
         await store.configs.read(KEY)
     await store.close()
     broken = tmp_path / "confide.db"
     broken.write_bytes(b"this is no database" * 500)
     with pytest.raises(DatabaseUnavailable):
-        await open_store(f"sqlite:///{broken}").connect()
+        await open_stores(f"sqlite:///{broken}").database.connect()
 
 
 async def test_a_refused_transaction_harms_no_other_of_the_same_commit(tmp_path: Path) -> None:
@@ -366,11 +364,13 @@ async def test_reads_and_lists_walk_an_index(store: Any, engine: str) -> None:
     listing = configs.LIST.format(
         columns="", more="", joined="", scopes=configs._condition([[Scope("tenant0123*", "*")]], args)
     )
-    walks = [(configs.READ, ["tenant00007", "crm"]), (listing, args)]
+    walks = [
+        (configs.SQLITE_READ if engine == "sqlite" else configs.POSTGRESQL_READ, ["tenant00007", "crm"]),
+        (listing, args),
+    ]
     if engine == "postgres":
-        walks.append((postgresql_store.CHANGES_AFTER, ["0", 0, 10]))
-        walks.append((postgresql_store.READ, ["tenant00007", "crm"]))
-        walks.append((postgresql_store.READ_MANY, [["tenant00007", "tenant00008"], ["crm", "crm"]]))
+        walks.append((configs.POSTGRESQL_CHANGES_AFTER, ["0", 0, 10]))
+        walks.append((configs.POSTGRESQL_READ_MANY, [["tenant00007", "tenant00008"], ["crm", "crm"]]))
     for text, values_ in walks:
         if engine == "sqlite":
             plan = str(await sql(store, f"EXPLAIN QUERY PLAN {text}", *values_))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from confide.clock import SECOND
 from confide.names import Key
-from confide.server.wiring import parts_of
-from support.app import TYPE, settings_for
+from confide.server.wiring import open_process
 from support.histories import versions_in
+from support.house import TYPE, settings_for
 from support.postgres import PostgresServer
 from support.processes import Service, confide, running
 from support.writers import merges
@@ -39,8 +39,8 @@ async def is_prefix(data: Path, database: str | None, other: Path, other_databas
 
 
 async def times_of(data: Path, database: str | None) -> dict[tuple[str, str, int], int]:
-    async with parts_of(settings_for(data, database)) as parts:
-        rows = [row async for table, row in parts.store.dump() if table == "changes" and row[2] is not None]
+    async with open_process(settings_for(data, database)) as process:
+        rows = [row async for table, row in process.stores.database.dump() if table == "changes" and row[2] is not None]
     return {(row[2], row[3], row[4]): row[9] for row in rows}
 
 

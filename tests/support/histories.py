@@ -9,8 +9,8 @@ from typing import Any
 
 from confide.crypto.model import EncryptionContext
 from confide.names import Key
-from confide.server.wiring import parts_of
-from support.app import settings_for
+from confide.server.wiring import open_process
+from support.house import settings_for
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Acknowledged:
 async def versions_in(data: Path, database: str | None) -> dict[Key, list[dict[str, Any] | None]]:
     """Every version of every config in order, opened; None is a tombstone. A hole in the numbers is an error."""
     found: dict[Key, list[dict[str, Any] | None]] = {}
-    async with parts_of(settings_for(data, database)) as parts:
-        rows = [row async for table, row in parts.store.dump() if table == "changes" and row[2] is not None]
+    async with open_process(settings_for(data, database)) as process:
+        rows = [row async for table, row in process.stores.database.dump() if table == "changes" and row[2] is not None]
         for row in sorted(rows, key=lambda one: (one[2], one[3], one[4])):
             _, kind, tenant, type_, version, _, _, body, *_ = row
             key = Key(tenant, type_)
@@ -38,7 +38,7 @@ async def versions_in(data: Path, database: str | None) -> dict[Key, list[dict[s
             if body is None:
                 history.append(None)
                 continue
-            plain = await parts.keys.open(bytes(body), EncryptionContext(key, version, kind))
+            plain = await process.encryption.open(bytes(body), EncryptionContext(key, version, kind))
             history.append(json.loads(plain))
     return found
 

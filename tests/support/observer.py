@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from confide.changes.feed import ChangeFeed
 from confide.errors import DatabaseUnavailable
 from confide.names import Key
-from confide.server.engines import open_store
-from confide.server.stores import ChangeFeed
-from support.app import settings_for
+from confide.server.stores import open_stores
 from support.fleet import Caller, merges
+from support.house import settings_for
 from support.processes import Service
 
 BOUND_SECONDS = 1.0
@@ -27,8 +27,8 @@ class Seen:
 async def observed(services: list[Service], token: str, key: Key, *, seconds: float) -> Seen:
     """Save at the first service for a while, and observe all of them."""
     settings = settings_for(services[0].folder.parent / "data", services[0]._env.get("CONFIDE_DATABASE"))
-    store = open_store(settings.database_url, is_unsafe=True)
-    await store.open()
+    store = open_stores(settings.database_url, is_unsafe=True)
+    await store.database.open()
     seen = Seen()
     callers = [Caller(service, token, key) for service in services]
     try:
@@ -40,9 +40,9 @@ async def observed(services: list[Service], token: str, key: Key, *, seconds: fl
         for caller in callers:
             async with caller:
                 await caller.read()
-        await store.news.read()
+        await store.change_feed.read()
         writing = merges(Caller(services[0], token, key, name="w"), until=is_over, pause_seconds=0.05)
-        watching = _watch(store.news, seen, services, token=token, key=key)
+        watching = _watch(store.change_feed, seen, services, token=token, key=key)
         observing = asyncio.create_task(watching)
         await writing
         await asyncio.sleep(BOUND_SECONDS + 0.5)

@@ -11,7 +11,7 @@ from confide.changes.model import Change, Position
 from confide.changes.subscriber import ChangeSubscriber
 from confide.changes.watch import WatchHub
 from confide.changes.watchers import Watcher
-from confide.configs import postgresql_store
+from confide.configs import store
 from confide.database.sqlite.engine import SqliteEngine
 
 
@@ -26,23 +26,23 @@ def without_news() -> None:
     def tell_of(self: Any, change: Change) -> None:
         """Nothing."""
 
-    ChangeSubscriber._tell_of = tell_of  # type: ignore[method-assign]
+    ChangeSubscriber._apply = tell_of  # type: ignore[method-assign]
 
 
 def by_id() -> None:
     """The watch goes on after the last number that it has seen, whatever was numbered earlier and committed later."""
-    postgresql_store.CHANGES_AFTER = """
+    store.POSTGRESQL_CHANGES_AFTER = """
         SELECT xid::text::bigint, id, kind, tenant, integration_type, version, subject FROM changes
         WHERE $1::text <> '' AND id > $2::bigint ORDER BY id LIMIT $3
     """
-    bounds = postgresql_store.PostgresqlConfigStore.bounds
+    bounds = store.PostgresqlConfigStore.bounds
 
     async def by_number(self: Any) -> Any:
-        ((last,),) = await self._engine.rows("SELECT coalesce(max(id), 0) FROM changes")
+        ((last,),) = await self._engine.query("SELECT coalesce(max(id), 0) FROM changes")
         known = await bounds(self)
         return known._replace(now=Position(0, last))
 
-    postgresql_store.PostgresqlConfigStore.bounds = by_number  # type: ignore[method-assign]
+    store.PostgresqlConfigStore.bounds = by_number  # type: ignore[method-assign]
     Position.__gt__ = lambda self, other: self[1] > other[1]  # type: ignore[assignment, method-assign]
 
 
@@ -62,13 +62,13 @@ def position_first() -> None:
 
 def talkative_events() -> None:
     """Operations are named by what they were asked with."""
-    searched = SqliteEngine.searched
+    searched = SqliteEngine.search
 
     async def named(self: Any, sql: str, *args: Any) -> Any:
         self.io.note(f"sql {args}", 0)
         return await searched(self, sql, *args)
 
-    SqliteEngine.searched = named  # type: ignore[method-assign]
+    SqliteEngine.search = named  # type: ignore[method-assign]
 
 
 FAULTS = {

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from confide.audit.model import AuditEntry
-from confide.configs.model import IdempotencyRecord, Kind, NewVersion
+from confide.audit.model import AuditEntry, SignedEntry
+from confide.configs.model import IdempotencyKeyTaken, IdempotencyRecord, Kind, NewVersion, Superseded
 from confide.names import Key
-from confide.server.engines import open_store
 from confide.server.settings import Settings
-from confide.server.stores import Store
+from confide.server.stores import Stores, open_stores
 
 KEY = Key("acme", "crm")
 ENTRY = AuditEntry(at=1, action="save", outcome="created", actor=1, key=KEY, version=1)
-MAC = b"m" * 32
+AUDIT = SignedEntry(ENTRY, b"m" * 32)
 
 
 def version(number: int, *, key: Key = KEY, body: bytes | None = b"sealed", key_id: bytes | None = None) -> NewVersion:
@@ -19,15 +18,22 @@ def version(number: int, *, key: Key = KEY, body: bytes | None = b"sealed", key_
     return NewVersion(key, number, kind, key_id, body, saved_by=1, saved_at=number)
 
 
-async def append(store: Store, new: NewVersion, replay: IdempotencyRecord | None = None) -> bool:
-    return await store.configs.append(new, entry=ENTRY, mac=MAC, replay=replay)
+async def append(store: Stores, new: NewVersion, replay: IdempotencyRecord | None = None) -> bool:
+    """Append a version. False if the save lost a race."""
+    try:
+        await store.configs.append(new, audit=AUDIT, idempotency=replay)
+    except IdempotencyKeyTaken:
+        raise
+    except Superseded:
+        return False
+    return True
 
 
-async def opened(settings: Settings) -> Store:
+async def opened(settings: Settings) -> Stores:
     """A store with its schema, open; whoever asks for it closes it."""
     settings.data.mkdir(exist_ok=True)
-    store = open_store(settings.database_url, is_unsafe=True)
-    await store.connect()
-    await store.migrate()
-    await store.open()
+    store = open_stores(settings.database_url, is_unsafe=True)
+    await store.database.connect()
+    await store.database.migrate()
+    await store.database.open()
     return store

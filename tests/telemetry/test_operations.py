@@ -8,21 +8,21 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
 
 from confide.caching.single_flight import SingleFlight
-from confide.context import NO_REQUEST, Trace, current_request, set_deadline
+from confide.context import deadline
 from confide.database.engine import Many, Statement, Transaction, statement
 from confide.errors import Busy, DatabaseUnavailable
 from confide.identity.hasher import Argon2Hasher
-from confide.server.preparation import prepare, store_of
+from confide.server.preparation import prepare, stores_of
 from confide.server.settings import Settings
 from confide.telemetry.events import Recorder, documents
+from confide.telemetry.operations import Origin, origin
 from confide.web.request_scope import RequestCounter
-from support.app import RunningApp
+from support.house import House
 
 
 class Watched(NamedTuple):
@@ -42,10 +42,10 @@ class Watched(NamedTuple):
 async def watched(settings: Settings) -> AsyncIterator[Watched]:
     await prepare(settings)
     recorder = Recorder(worker="w", most_events=10_000)
-    store: Any = store_of(settings.model_copy(update={"pool_size": 1}), io=recorder)
-    await store.connect()
+    store: Any = stores_of(settings.model_copy(update={"pool_size": 1}), io=recorder)
+    await store.database.connect()
     recorder.take()
-    yield Watched(store._engine, recorder)
+    yield Watched(store.database._host_engine, recorder)
     await store.close()
 
 
@@ -59,8 +59,8 @@ def erased(count: int, *, fails: bool = False) -> Transaction[int]:
 
 async def test_statements_and_transactions_are_noted_by_name_with_their_rows(watched: Watched, engine: str) -> None:
     request = watched.recorder.begin("abc")
-    current_request.set(replace(NO_REQUEST, trace=request))
-    await watched.engine.rows("/* test.two */ SELECT 1 UNION ALL SELECT 2")
+    origin.set(request)
+    await watched.engine.query("/* test.two */ SELECT 1 UNION ALL SELECT 2")
     assert await watched.engine.transact(erased(3)) == 0
     events = watched.taken()
     assert {one["request_id"] for one in events} == {"abc"}
@@ -89,7 +89,7 @@ async def test_a_transaction_given_up_leaves_one_wait_and_nothing_after_it(watch
     held = watched.engine.connection() if engine == "postgres" else None
     if held is not None:
         await held.__aenter__()
-    set_deadline(time.monotonic() + 0.3)
+    deadline.set(time.monotonic() + 0.3)
     try:
         with pytest.raises((DatabaseUnavailable, Busy)):
             await watched.engine.transact(erased(1))
@@ -98,7 +98,7 @@ async def test_a_transaction_given_up_leaves_one_wait_and_nothing_after_it(watch
             await held.__aexit__(None, None, None)
         else:
             os.close(lock)
-    set_deadline(None)
+    deadline.set(None)
     await watched.engine.transact(erased(1))  # whose turn comes after all that was given up
     taken = watched.taken()
     waits = [one for one in taken if one["operation"] in ("wait connection", "wait writer") and one["outcome"] != "ok"]
@@ -112,7 +112,7 @@ async def test_a_transaction_given_up_leaves_one_wait_and_nothing_after_it(watch
 async def test_a_cancelled_wait_for_a_connection_or_the_writer_is_noted(watched: Watched, engine: str) -> None:
     if engine == "postgres":
         async with watched.engine.connection():
-            waiting = asyncio.create_task(watched.engine.rows("/* test.one */ SELECT 1"))
+            waiting = asyncio.create_task(watched.engine.query("/* test.one */ SELECT 1"))
             await asyncio.sleep(0.05)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -134,7 +134,7 @@ async def test_a_cancelled_wait_for_a_connection_or_the_writer_is_noted(watched:
 
 
 async def test_only_those_who_wait_for_a_connection_say_so(watched: Watched, engine: str) -> None:
-    asked = [watched.engine.rows("/* test.one */ SELECT 1") for _ in range(4)]
+    asked = [watched.engine.query("/* test.one */ SELECT 1") for _ in range(4)]
     await asyncio.gather(*asked)
     ended = watched.ended()
     assert ended["sql test.one", "ok"] == 4
@@ -153,7 +153,7 @@ async def test_of_a_question_that_several_share_each_notes_its_own_wait() -> Non
     shared = SingleFlight(ask, io=recorder)
 
     async def wanted(number: int) -> str:
-        current_request.set(replace(NO_REQUEST, trace=Trace(number, str(number))))
+        origin.set(Origin(number, str(number)))
         return await shared.get("one")
 
     asking = [asyncio.create_task(wanted(number)) for number in range(3)]
@@ -182,27 +182,27 @@ def test_traffic_is_counted_by_route_and_status() -> None:
     assert traffic.requests == {("GET /config", "200"): 2, ("GET /config", "404"): 1}
 
 
-async def test_a_long_search_neither_blocks_reads_nor_delays_shutdown(sqlite_app: RunningApp) -> None:
+async def test_whoever_searches_much_keeps_nobody_from_reading_and_is_not_waited_for_long(sqlite_house: House) -> None:
     """PostgreSQL's reads wait on no loop anyway."""
-    engine: Any = sqlite_app.parts.store._engine  # type: ignore[attr-defined]
+    engine: Any = sqlite_house.process.stores.database._host_engine  # type: ignore[attr-defined]
     endless = "/* test.endless */ WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
-    set_deadline(time.monotonic() + 1.0)
-    searching = [asyncio.create_task(engine.searched(endless)) for _ in range(2)]
-    set_deadline(None)
+    deadline.set(time.monotonic() + 1.0)
+    searching = [asyncio.create_task(engine.search(endless)) for _ in range(2)]
+    deadline.set(None)
     await asyncio.sleep(0.1)
     for _ in range(100):
-        assert list(await engine.rows("/* test.one */ SELECT 1")) == [(1,)]
+        assert list(await engine.query("/* test.one */ SELECT 1")) == [(1,)]
     assert not any(task.done() for task in searching)
     found = await asyncio.gather(*searching, return_exceptions=True)
     assert [type(error) for error in found] == [DatabaseUnavailable, DatabaseUnavailable]
-    gone = asyncio.create_task(engine.searched(endless))
+    gone = asyncio.create_task(engine.search(endless))
     await asyncio.sleep(0.1)
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):
         await gone
-    assert list(await engine.searched("/* test.one */ SELECT 1")) == [(1,)]
+    assert list(await engine.search("/* test.one */ SELECT 1")) == [(1,)]
     # Nor does the end wait for what is under way.
-    left = [asyncio.create_task(engine.searched(endless)) for _ in range(3)]
+    left = [asyncio.create_task(engine.search(endless)) for _ in range(3)]
     await asyncio.sleep(0.1)
     began = time.monotonic()
     await engine.close()

@@ -19,8 +19,8 @@ from seeds import Seeded, key
 from track import Track
 
 from confide.database.engine import Many, Transaction
-from confide.database.log import AUDIT, audit_values
-from confide.server.wiring import parts_of
+from confide.database.log import INSERT_AUDIT, entry_row
+from confide.server.wiring import open_process
 
 CHECKED = 100_000
 WATCHERS = 10_000
@@ -128,20 +128,20 @@ def asked_saves(seeded: Seeded) -> list[bytes]:
 
 async def _proven(seeded: Seeded) -> tuple[float, float]:
     """How many entries a second are linked, and checked with links and MACs."""
-    async with parts_of(seeded.settings, accepts_unsafe=True) as parts:
-        services, rows = parts.services, []
+    async with open_process(seeded.settings, accepts_unsafe=True) as process:
+        rows = []
         for version in range(ENTRIES):
-            entry, mac = services.configs._auditor.entry("save", "updated", principal=None, key=key(0), version=version)
-            rows.append((*audit_values(entry, mac=mac), version))
+            audit = process.configs.writer._auditor.sign("save", "updated", principal=None, key=key(0), version=version)
+            rows.append((*entry_row(audit), version))
 
         def inserted() -> Transaction[None]:
-            yield Many(AUDIT, rows)
+            yield Many(INSERT_AUDIT, rows)
 
-        await parts.store._engine.transact_long(inserted())  # type: ignore[attr-defined]
+        await process.stores.database._host_engine.transact_long(inserted())  # type: ignore[attr-defined]
         began = time.monotonic()
-        linked = await services.chain.link() / (time.monotonic() - began)
+        linked = await process.audit.linker.link() / (time.monotonic() - began)
         began = time.monotonic()
-        proof = [proof async for proof in services.audit.verify_all()][-1]
+        proof = [proof async for proof in process.audit.log.verify_all()][-1]
         if proof.bad is not None or proof.checked < ENTRIES:
             raise RuntimeError(proof)
         return linked, proof.checked / (time.monotonic() - began)

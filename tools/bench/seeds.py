@@ -8,7 +8,7 @@ from typing import Any
 
 from confide.clock import now
 from confide.configs.model import Kind, NewVersion
-from confide.configs.store import APPEND, saved_args
+from confide.configs.store import SQLITE_APPEND, VersionRow
 from confide.crypto.model import EncryptionContext
 from confide.database.engine import Many, Transaction
 from confide.identity import model
@@ -16,7 +16,7 @@ from confide.identity.model import NewUser
 from confide.names import Key
 from confide.server.preparation import prepare
 from confide.server.settings import Settings
-from confide.server.wiring import Parts, parts_of
+from confide.server.wiring import Process, open_process
 from confide.strict_json import write
 
 TYPE = "flight-information-system"
@@ -54,39 +54,39 @@ async def seed(settings: Settings, count: int, *, progress: Callable[[int], None
     """Fill an empty store with that many configs, a reader's token and an admin's."""
     await prepare(settings, accepts_unsafe=True)
     password = "a password of the benchmark"  # noqa: S105 - of a store that is thrown away
-    async with parts_of(settings, accepts_unsafe=True) as parts:
-        admin = await _token(parts, "bench-admin", model.grant("admin", "*", "*"), password=password)
-        reader = await _token(parts, "bench-reader", model.grant("reader", "*", "*"), password=password)
-        engine: Any = parts.store._engine  # type: ignore[attr-defined]
+    async with open_process(settings, accepts_unsafe=True) as process:
+        admin = await _token(process, "bench-admin", model.grant("admin", "*", "*"), password=password)
+        reader = await _token(process, "bench-reader", model.grant("reader", "*", "*"), password=password)
+        engine: Any = process.stores.database._host_engine  # type: ignore[attr-defined]
         keys: dict[str, bytes] = {}
         for begin in range(0, count, BATCH):
-            rows = [await _row(parts, key(number), keys) for number in range(begin, min(begin + BATCH, count))]
+            rows = [await _row(process, key(number), keys) for number in range(begin, min(begin + BATCH, count))]
             await engine.transact_long(_append(rows, engine.name))
             progress(len(rows))
     return Seeded(settings, reader, admin, "bench-admin", password)
 
 
-async def _row(parts: Parts, at: Key, keys: dict[str, bytes]) -> tuple[Any, ...]:
+async def _row(process: Process, at: Key, keys: dict[str, bytes]) -> tuple[Any, ...]:
     if at.tenant not in keys:
         keys.clear()  # tenants come one after the other
-        keys[at.tenant] = await parts.keys.key_for_saving(at.tenant, None)
+        keys[at.tenant] = await process.encryption.key_for_saving(at.tenant, None)
     key_id = keys[at.tenant]
-    body = parts.keys.seal(CONFIGURATION, EncryptionContext(at, 1, Kind.SAVED), key_id=key_id)
+    body = process.encryption.seal(CONFIGURATION, EncryptionContext(at, 1, Kind.SAVED), key_id=key_id)
     new = NewVersion(at, 1, Kind.SAVED, key_id, body, saved_by=1, saved_at=now())
-    return saved_args(new)
+    return tuple(VersionRow.of(new))
 
 
 def _append(rows: list[tuple[Any, ...]], engine: str) -> Transaction[None]:
-    sql = APPEND.replace("RETURNING id", "")
+    sql = SQLITE_APPEND.replace("RETURNING id", "")
     yield Many(sql if engine == "sqlite" else sql.replace("$5 IS NULL", "$5::bytea IS NULL"), rows)
 
 
-async def _token(parts: Parts, login: str, *given: Any, password: str) -> str:
-    hashed = await parts.hasher.hash(password)
-    entry, mac = parts.services.configs._auditor.entry("add user", "added", principal=None)
-    await parts.store.accounts.add(NewUser(login, given, hashed), entry=entry, mac=mac)
-    user = await parts.store.accounts.read(login)
-    added = await parts.services.tokens._added(
+async def _token(process: Process, login: str, *given: Any, password: str) -> str:
+    hashed = await process.hasher.hash(password)
+    audit = process.configs.writer._auditor.sign("add user", "added", principal=None)
+    await process.stores.users.add(NewUser(login, given, hashed), audit=audit)
+    user = await process.stores.users.read(login)
+    added = await process.identity.tokens._added(
         user, label="bench", grants=None, expires_at=now() + 10**12, principal=None, begun_with=user.password
     )
     return added[0]

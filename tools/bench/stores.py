@@ -13,8 +13,8 @@ from load import Figures
 from results import percentile
 from seeds import key
 
-from confide.configs import postgresql_store, store
-from confide.database.log import AUDIT
+from confide.configs import store
+from confide.database.log import INSERT_AUDIT
 from confide.database.sqlite.engine import connect
 from confide.database.sqlite.writer import bindings
 
@@ -33,9 +33,9 @@ def sqlite_commits(path: Path, *, seconds: float) -> Figures:
         at = time.monotonic()
         connection.execute("BEGIN IMMEDIATE")
         saved = ("saved", *key(0), last, None, BODY, 1, 1, None)
-        ((change_id,),) = connection.execute(store.APPEND, bindings(saved)).fetchall()
+        ((change_id,),) = connection.execute(store.SQLITE_APPEND, bindings(saved)).fetchall()
         entry = (1, "save", "updated", 1, 1, "127.0.0.1", "0" * 16, *key(0), last, None, MAC, MAC, change_id)
-        connection.execute(AUDIT, bindings(entry))
+        connection.execute(INSERT_AUDIT, bindings(entry))
         connection.execute("COMMIT")
         took.append(time.monotonic() - at)
     seconds = time.monotonic() - began
@@ -51,7 +51,7 @@ async def asyncpg_fetches(url: str, *, count: int, connections: int, seconds: fl
 
     async def fetch(number: int) -> None:
         connection = await asyncpg.connect(url)
-        statement = await connection.prepare(postgresql_store.READ)
+        statement = await connection.prepare(store.POSTGRESQL_READ)
         while time.monotonic() < until:
             number = (number * 1_103_515_245 + 12_345) % count
             at = time.monotonic()
@@ -69,7 +69,7 @@ def pgbench(binary: Path, url: str, folder: Path, *, count: int, connections: in
     """The two statements of a save, as many at once, by PostgreSQL's own load generator."""
     script = folder / "save.sql"
     tenant, type_ = "'tenant-' || :n / 10", "'flight-information-system-' || :n % 10"
-    read = postgresql_store.READ.replace("$1", f"({tenant})").replace("$2", f"({type_})")
+    read = store.POSTGRESQL_READ.replace("$1", f"({tenant})").replace("$2", f"({type_})")
     version = f"(SELECT max(version) + 1 FROM changes WHERE tenant = {tenant} AND integration_type = {type_})"
     values = {
         1: "'saved'", 2: tenant, 3: type_, 4: version, 5: "NULL::bytea", 6: f"'\\x{BODY.hex()}'::bytea", 7: "1", 8: "1",
@@ -77,7 +77,7 @@ def pgbench(binary: Path, url: str, folder: Path, *, count: int, connections: in
         16: "'0123456789abcdef'",
         17: tenant, 18: type_, 19: "1", 20: "NULL", 21: f"'\\x{MAC.hex()}'::bytea", 22: f"'\\x{MAC.hex()}'::bytea",
     }  # fmt: skip
-    append = postgresql_store.APPEND
+    append = store.POSTGRESQL_APPEND
     for number in sorted(values, reverse=True):
         append = append.replace(f"${number}", values[number])
     lines = [" ".join(read.split()) + ";", " ".join(append.split()) + ";"]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from typing import TYPE_CHECKING
 
 from confide.audit.chain import Checkpoint, signed_bytes
 from confide.audit.checkpoint_file import CheckpointFile
 from confide.clock import Clock
 from confide.crypto.envelope import EnvelopeEncryption
 from confide.errors import Busy, DatabaseUnavailable
-from confide.server.stores import Store
+
+if TYPE_CHECKING:
+    from confide.audit.store import AuditStore
 
 LINK_SECONDS = 0.4
 CHECKPOINT_SECONDS = 60.0
@@ -23,9 +26,9 @@ class ChainLinker:
     """Links new audit entries within a second; one process at a time does."""
 
     def __init__(
-        self, store: Store, sealer: EnvelopeEncryption, *, clock: Clock, checkpoint_file: CheckpointFile
+        self, audit: AuditStore, sealer: EnvelopeEncryption, *, clock: Clock, checkpoint_file: CheckpointFile
     ) -> None:
-        self._store = store
+        self._audit = audit
         self._sealer = sealer
         self._clock = clock
         self._checkpoint_file = checkpoint_file
@@ -50,8 +53,8 @@ class ChainLinker:
     async def link(self) -> int:
         """Link all entries that can be linked now; returns their number."""
         count = 0
-        while await self._store.audit.is_behind():
-            linked = await self._store.audit.link_next()
+        while await self._audit.is_behind():
+            linked = await self._audit.link_next()
             if not linked:
                 break  # an older transaction may still commit before the rest
             count += linked
@@ -62,17 +65,17 @@ class ChainLinker:
     async def sign(self) -> Checkpoint | None:
         """Sign the current end of the chain; returns None if there is no new entry."""
         self._has_unsigned, self._signed_at = False, time.monotonic()
-        number = await self._store.audit.last_number()
+        number = await self._audit.last_number()
         if number == self._signed_number:
             await self._write_checkpoints()
             return None
-        link = await self._store.audit.link_of(number)
+        link = await self._audit.link_of(number)
         if link is None:
             return None
         at = self._clock()
         signature = self._sealer.sign(signed_bytes(number, link, at))
         checkpoint = Checkpoint(number, link, at, self._sealer.public_key, signature)
-        is_kept = await self._store.audit.keep_checkpoint(checkpoint)
+        is_kept = await self._audit.keep_checkpoint(checkpoint)
         self._signed_number = number
         if not is_kept:
             return None  # another process signed it first

@@ -38,6 +38,13 @@ class AuditEntry:
         return authenticated_bytes(head, self.key, self.version, self.subject, self.digest)
 
 
+class SignedEntry(NamedTuple):
+    """An entry with its MAC under the store's audit key. `AuditRecorder.sign` alone makes one."""
+
+    entry: AuditEntry
+    mac: bytes
+
+
 def authenticated_bytes(
     head: tuple[Any, ...], key: tuple[str, str] | None, version: int | None, subject: str | None, digest: bytes | None
 ) -> bytes:

@@ -1,25 +1,29 @@
-"""Makes the entries of the audit and appends those that explain no change."""
+"""Signing audit entries, and recording those that belong to no change."""
 
 from __future__ import annotations
 
-from confide.audit.model import AuditEntry
+from typing import TYPE_CHECKING
+
+from confide.audit.model import AuditEntry, SignedEntry
 from confide.clock import Clock
-from confide.context import current_request
-from confide.crypto.envelope import EnvelopeEncryption
+from confide.context import caller
 from confide.identity.model import Principal
 from confide.names import Key
-from confide.server.stores import Store
+
+if TYPE_CHECKING:
+    from confide.audit.store import AuditStore
+    from confide.crypto.envelope import EnvelopeEncryption
 
 
 class AuditRecorder:
-    """Says who did what to what, when, from where, with which result; never a value."""
+    """Make audit entries: who did what to what, when, from where, with which result. Never a value."""
 
-    def __init__(self, store: Store, sealer: EnvelopeEncryption, clock: Clock) -> None:
-        self._store = store
-        self._sealer = sealer
+    def __init__(self, audit: AuditStore, encryption: EnvelopeEncryption, clock: Clock) -> None:
+        self._audit = audit
+        self._encryption = encryption
         self._clock = clock
 
-    def entry(
+    def sign(
         self,
         action: str,
         outcome: str,
@@ -29,25 +33,25 @@ class AuditRecorder:
         version: int | None = None,
         subject: str | None = None,
         digest: bytes | None = None,
-    ) -> tuple[AuditEntry, bytes]:
-        """Return an entry about the request under way, and its MAC under the store's audit key."""
-        request = current_request.get()
+    ) -> SignedEntry:
+        """Return a signed entry about the current request, to be stored in the transaction of its change."""
+        where = caller.get()
         entry = AuditEntry(
             at=self._clock(),
             action=action,
             outcome=outcome,
             actor=principal.user_id if principal else None,
             token_id=principal.token_id if principal else None,
-            address=request.address,
-            request_id=request.id,
+            address=where.address,
+            request_id=where.request_id,
             key=key,
             version=version,
             subject=subject,
             digest=digest,
         )
-        return entry, self._sealer.mac("audit", entry.authenticated_bytes())
+        return SignedEntry(entry, self._encryption.mac("audit", entry.authenticated_bytes()))
 
-    async def note(
+    async def record(
         self,
         action: str,
         outcome: str,
@@ -57,5 +61,7 @@ class AuditRecorder:
         version: int | None = None,
         subject: str | None = None,
     ) -> None:
-        entry, mac = self.entry(action, outcome, principal=principal, key=key, version=version, subject=subject)
-        await self._store.note(entry, mac=mac)
+        """Store an entry that belongs to no change: a denied request, a login, a secret access."""
+        await self._audit.record(
+            self.sign(action, outcome, principal=principal, key=key, version=version, subject=subject)
+        )

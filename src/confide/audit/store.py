@@ -1,23 +1,45 @@
-"""The audit as one chain, in nearly the same words on both engines."""
+"""The stored audit log: entries, the links of the hash chain, and checkpoints."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from confide.audit.chain import BEGINNING, ChainedEntry, Checkpoint, compute_link
-from confide.audit.model import AuditEntry, AuditFilter, ListedEntry, authenticated_bytes
+from confide.audit.model import AuditEntry, AuditFilter, ListedEntry, SignedEntry, authenticated_bytes
 from confide.changes.model import Position
 from confide.database.engine import Engine, Lock, Many, Transaction, statement
+from confide.database.log import insert_audit
 from confide.database.model import Row
+from confide.database.rows import array_placeholders, columns, insert_into
 from confide.names import Key
 
 LINKED_AT_ONCE = 500
+
+
+class LinkRow(NamedTuple):
+    """A row of the table `audit_links`."""
+
+    number: int
+    audit_id: int
+    link: bytes
+
+
+class CheckpointRow(NamedTuple):
+    """A row of the table `checkpoints`."""
+
+    number: int
+    link: bytes
+    at: int
+    public_key: bytes
+    signature: bytes
+
+
 _HEAD = "a.at, a.action, a.outcome, a.actor, a.token_id, a.address, a.request_id"
 _ENTRY = f"{_HEAD}, a.tenant, a.integration_type, a.version, a.subject, a.digest"
 _HEAD_COLUMNS = 7
-# The same, with text as bytes: for rows that somebody altered so that they are no text any more.
+# The same with text as bytes, for rows that were altered to hold invalid UTF-8.
 _TEXTS = ("action", "outcome", "address", "request_id", "tenant", "integration_type", "subject")
 _COLUMNS = _ENTRY.replace("a.", "").split(", ")
 _RAW_ENTRY = re.sub(rf"a\.({'|'.join(_TEXTS)})\b", r"CAST(a.\1 AS BLOB)", _ENTRY)
@@ -30,7 +52,7 @@ LAST = """/* audits.last */
     ORDER BY l.number DESC LIMIT 1
 """
 _NOT_LINKED = "NOT EXISTS (SELECT 1 FROM audit_links l WHERE l.audit_id = a.id)"
-# In commit-safe order: only below the horizon, where nothing can come in between any more.
+# In commit-safe order: only below the oldest running transaction, where no entry can be committed in between.
 NEXT = {
     "sqlite": f"""/* audits.next */
         SELECT a.id, a.mac, {_RAW_ENTRY} FROM audit a
@@ -43,14 +65,14 @@ NEXT = {
         ORDER BY a.xid, a.id LIMIT $3
     """,
 }
-# Everything that is not linked, wherever it stands: before the places lose their meaning.
+# All unlinked entries, before a new epoch makes their positions meaningless.
 REST = (
     f"/* audits.rest */ SELECT a.id, a.mac, {{entry}} FROM audit a WHERE {_NOT_LINKED} ORDER BY {{xid}} a.id LIMIT $1"
 )
-LINK_MANY = """/* audits.link_many */
-    INSERT INTO audit_links (number, audit_id, link) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[])
+LINK_MANY = f"""/* audits.link_many */
+    INSERT INTO audit_links ({columns(LinkRow)}) SELECT * FROM unnest({array_placeholders(LinkRow)})
 """
-LINK_ONE = "/* audits.link_one */ INSERT INTO audit_links (number, audit_id, link) VALUES ($1, $2, $3)"
+LINK_ONE = f"/* audits.link_one */ {insert_into('audit_links', LinkRow)}"
 CHAIN = f"""/* audits.chain */
     SELECT l.number, l.link, a.mac, {_ENTRY} FROM audit_links l LEFT JOIN audit a ON a.id = l.audit_id
     WHERE l.number > $1 ORDER BY l.number LIMIT $2
@@ -61,25 +83,29 @@ PAGE = f"""/* audits.page */
     LEFT JOIN users u ON u.id = a.actor LEFT JOIN changes c ON c.id = a.change_id
     WHERE l.number < $1{{wanted}} ORDER BY l.number DESC LIMIT $2
 """
-CHECKPOINTS = """/* audits.checkpoints */
-    SELECT number, link, at, public_key, signature FROM checkpoints WHERE number > $1 ORDER BY number LIMIT $2
+CHECKPOINTS = f"""/* audits.checkpoints */
+    SELECT {columns(CheckpointRow)} FROM checkpoints WHERE number > $1 ORDER BY number LIMIT $2
 """
-KEEP = """/* audits.keep */
-    INSERT INTO checkpoints (number, link, at, public_key, signature) VALUES ($1, $2, $3, $4, $5)
-    ON CONFLICT (number) DO NOTHING RETURNING number
+KEEP = f"""/* audits.keep */
+    {insert_into("checkpoints", CheckpointRow)} ON CONFLICT (number) DO NOTHING RETURNING number
 """
 NEWER_THAN_ANY = 2**63 - 1
 
 
 class AuditStore:
-    """Links, pages and checkpoints of the store's audit."""
+    """Entries, links and checkpoints of the audit log."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._has_xid = engine.name == "postgres"
 
+    async def record(self, audit: SignedEntry) -> None:
+        """Insert an entry that belongs to no change."""
+        insert = insert_audit(audit, change_id=None)
+        await self._engine.execute(insert.sql, *insert.args)
+
     async def is_behind(self) -> bool:
-        ((is_behind,),) = await self._engine.rows(BEHIND)
+        ((is_behind,),) = await self._engine.query(BEHIND)
         return bool(is_behind)
 
     async def link_next(self) -> int:
@@ -93,18 +119,18 @@ class AuditStore:
         ]
 
     async def last_number(self) -> int:
-        ((number,),) = await self._engine.rows(
+        ((number,),) = await self._engine.query(
             "/* audits.last_number */ SELECT coalesce(max(number), 0) FROM audit_links"
         )
         return int(number)
 
     async def link_of(self, number: int) -> bytes | None:
-        rows = await self._engine.rows("/* audits.link_of */ SELECT link FROM audit_links WHERE number = $1", number)
+        rows = await self._engine.query("/* audits.link_of */ SELECT link FROM audit_links WHERE number = $1", number)
         return bytes(rows[0][0]) if rows else None
 
     async def unlinked(self, *, before: int) -> int:
         sql = f"/* audits.unlinked */ SELECT count(*) FROM audit a WHERE a.at < $1 AND {_NOT_LINKED}"
-        ((count,),) = await self._engine.searched(sql, before)
+        ((count,),) = await self._engine.search(sql, before)
         return int(count)
 
     async def page(self, wanted: AuditFilter, *, before: int | None, limit: int) -> list[ListedEntry]:
@@ -114,23 +140,34 @@ class AuditStore:
         return [_line_of(row) for row in rows]
 
     async def _read(self, sql: str, *args: Any) -> Sequence[Row]:
-        """Rows that end with an entry; what is no text any more is shown as far as it is, and proves nothing."""
+        """Read rows that end with an entry. Invalid UTF-8 is replaced; the MAC of such an entry fails."""
         try:
-            return await self._engine.searched(sql, *args)
+            return await self._engine.search(sql, *args)
         except UnicodeDecodeError:
-            rows = await self._engine.searched(sql.replace(_ENTRY, _RAW_ENTRY), *args)
+            rows = await self._engine.search(sql.replace(_ENTRY, _RAW_ENTRY), *args)
         return [(*row[: -len(_COLUMNS)], *_decoded(row[-len(_COLUMNS) :])) for row in rows]
 
     async def checkpoints(self, *, after: int = 0, limit: int | None = None) -> list[Checkpoint]:
-        rows = await self._engine.searched(CHECKPOINTS, after, NEWER_THAN_ANY if limit is None else limit)
-        return [Checkpoint(n, bytes(one), at, bytes(key), bytes(signed)) for n, one, at, key, signed in rows]
+        rows = await self._engine.search(CHECKPOINTS, after, NEWER_THAN_ANY if limit is None else limit)
+        return [
+            Checkpoint(row.number, bytes(row.link), row.at, bytes(row.public_key), bytes(row.signature))
+            for row in (CheckpointRow(*found) for found in rows)
+        ]
 
     async def keep_checkpoint(self, checkpoint: Checkpoint) -> bool:
-        return await self._engine.transact(_keep(checkpoint))
+        """Store a checkpoint. False if its number already has one."""
+        return bool(
+            await self._engine.execute(
+                KEEP,
+                *CheckpointRow(
+                    checkpoint.number, checkpoint.link, checkpoint.at, checkpoint.public_key, checkpoint.signature
+                ),
+            )
+        )
 
 
 def link_next(*, has_xid: bool, is_whole: bool = False) -> Transaction[int]:
-    """Link the next entries; `is_whole` takes those too that may still be overtaken, where nobody else writes."""
+    """Link the next entries. `is_whole` includes entries above the oldest running transaction: only without writers."""
     yield Lock("audit chain")
     rows = yield statement(LAST.format(xid="a.xid::text" if has_xid else "0"))
     number, before, xid, last = rows[0] if rows else (0, BEGINNING, None, None)
@@ -140,12 +177,12 @@ def link_next(*, has_xid: bool, is_whole: bool = False) -> Transaction[int]:
     else:
         place = (xid or "0") if has_xid else 0
         found = yield statement(NEXT["postgres" if has_xid else "sqlite"], place, last or 0, LINKED_AT_ONCE)
-    links: list[Row] = []
+    links: list[LinkRow] = []
     before = bytes(before)
     for row in found:
         number += 1
         before = compute_link(before, number, _bytes_of(row[2:] if has_xid else _decoded(row[2:])), bytes(row[1]))
-        links.append((number, row[0], before))
+        links.append(LinkRow(number, row[0], before))
     if links and has_xid:
         yield statement(LINK_MANY, *zip(*links, strict=True))
     elif links:
@@ -153,20 +190,15 @@ def link_next(*, has_xid: bool, is_whole: bool = False) -> Transaction[int]:
     return len(links)
 
 
-def _keep(checkpoint: Checkpoint) -> Transaction[bool]:
-    kept = (checkpoint.number, checkpoint.link, checkpoint.at, checkpoint.public_key, checkpoint.signature)
-    return bool((yield statement(KEEP, *kept)))
-
-
 def _bytes_of(row: Sequence[Any]) -> bytes:
-    """What the MAC of an entry covers, from its columns."""
+    """Return the bytes that the MAC of an entry covers, from its columns."""
     tenant, integration_type, version, subject, digest = row[_HEAD_COLUMNS:]
     key = None if tenant is None else (tenant, integration_type)
     return authenticated_bytes(tuple(row[:_HEAD_COLUMNS]), key, version, subject, digest)
 
 
 def _decoded(entry: Row) -> list[Any]:
-    """An entry whose texts came as bytes."""
+    """Decode an entry whose text columns were read as bytes."""
     return [
         bytes(value).decode(errors="replace") if column in _TEXTS and value is not None else value
         for column, value in zip(_COLUMNS, entry, strict=True)
@@ -200,7 +232,13 @@ def _condition(wanted: AuditFilter, args: list[Any]) -> str:
         low, high, type_low, type_high = wanted.scope.bounds()
         args.extend((low, high, type_low, type_high))
         for column, first in (("a.tenant", at + 1), ("a.integration_type", at + 3)):
-            # What is about a pattern is about each name that it covers.
+            # An entry about a pattern concerns each name that the pattern covers.
             is_covered = f"substr(${first}, 1, abs(length({column}) - 1)) || '*' = {column}"
             parts.append(f" AND ({column} BETWEEN ${first} AND ${first + 1} OR {is_covered})")
     return "".join(parts)
+
+
+def link_all(*, has_xid: bool) -> Transaction[None]:
+    """Link all entries in the transaction that begins a new epoch. No other process may write meanwhile."""
+    while (yield from link_next(has_xid=has_xid, is_whole=True)):
+        pass

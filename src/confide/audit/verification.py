@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from confide.audit.chain import BEGINNING, ChainBreak, ChainCheck, ChainedEntry, Checkpoint
 from confide.audit.checkpoint_file import CheckpointFile
@@ -16,7 +17,10 @@ from confide.crypto.envelope import EnvelopeEncryption
 from confide.errors import InvalidCursor
 from confide.identity.access import Access
 from confide.identity.model import Principal
-from confide.server.stores import Store
+
+if TYPE_CHECKING:
+    from confide.audit.store import AuditStore
+    from confide.identity.store import UserStore
 
 PORTION = 1_000
 PAGE_SECONDS = 1.0
@@ -39,7 +43,8 @@ class AuditLog:
 
     def __init__(
         self,
-        store: Store,
+        users: UserStore,
+        audit: AuditStore,
         sealer: EnvelopeEncryption,
         *,
         chain: ChainLinker,
@@ -47,7 +52,8 @@ class AuditLog:
         access: Access,
         clock: Clock,
     ) -> None:
-        self._store = store
+        self._users = users
+        self._audit = audit
         self._checkpoint_file = checkpoint_file
         self._chain = chain
         self._sealer = sealer
@@ -60,20 +66,20 @@ class AuditLog:
         """List entries, newest first; `login` selects the entries of one actor."""
         await self._access.require_admin(principal, action="read audit")
         if login is not None:
-            user = await self._store.accounts.read(login)
+            user = await self._users.read(login)
             selection = selection._replace(actor=-1 if user is None else user.id)
-        return await self._store.audit.page(selection, before=before, limit=limit)
+        return await self._audit.page(selection, before=before, limit=limit)
 
     async def export(self, *, principal: Principal, after: int, limit: int) -> list[ChainedEntry]:
         await self._access.require_admin(principal, action="export audit")
-        return await self._store.audit.linked(after=after, limit=limit)
+        return await self._audit.linked(after=after, limit=limit)
 
     async def checkpoints(self, *, principal: Principal, after: int, limit: int) -> list[Checkpoint]:
         """List checkpoints in order; for the first page, sign the current end of the chain."""
         await self._access.require_admin(principal, action="export audit")
         if not after:
             await self._chain.sign()
-        return await self._store.audit.checkpoints(after=after, limit=limit)
+        return await self._audit.checkpoints(after=after, limit=limit)
 
     @property
     def public_key(self) -> bytes:
@@ -94,10 +100,10 @@ class AuditLog:
 
     async def verify_all(self, *, after: int = 0) -> AsyncIterator[Proof]:
         """Verify links, MACs and checkpoints; yields the progress after each portion and the result at the end."""
-        before = BEGINNING if not after else await self._store.audit.link_of(after)
+        before = BEGINNING if not after else await self._audit.link_of(after)
         if before is None:
             raise InvalidCursor
-        stored = await self._store.audit.checkpoints(after=after)
+        stored = await self._audit.checkpoints(after=after)
         forged = await asyncio.to_thread(lambda: [one.number for one in stored if not self._is_signed(one)])
         if forged:
             yield Proof(0, ChainBreak(min(forged), "its checkpoint is not signed with this store's key"), None)
@@ -106,13 +112,13 @@ class AuditLog:
         # The checkpoint of the file wins over one of the database with the same number.
         checkpoints = {one.number: one for one in [*stored, *kept]}
         check = ChainCheck(checkpoints, number=after, before=before, mac=self._mac)
-        while portion := await self._store.audit.linked(after=check.number, limit=PORTION):
+        while portion := await self._audit.linked(after=check.number, limit=PORTION):
             if not check.follow(portion):
                 break
             yield Proof(check.number - after, None, check.number)
             await asyncio.sleep(0)
         bad = check.bad or check.end()
-        late = await self._store.audit.unlinked(before=self._clock() - LINKED_WITHIN_SECONDS * SECOND)
+        late = await self._audit.unlinked(before=self._clock() - LINKED_WITHIN_SECONDS * SECOND)
         yield Proof(check.number - after, bad, None, late)
 
     def _is_signed(self, checkpoint: Checkpoint) -> bool:

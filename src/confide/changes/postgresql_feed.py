@@ -11,7 +11,7 @@ import asyncpg
 
 from confide.changes.model import Change, ChangeFeedReset, Position
 from confide.database.engine import operation_of
-from confide.database.postgresql.engine import CONNECT_SECONDS, PostgresEngine
+from confide.database.postgresql.engine import CONNECT_SECONDS, PostgresqlEngine
 from confide.database.postgresql.transaction import Connection
 from confide.database.postgresql.watermark import Watermark
 from confide.errors import DatabaseUnavailable
@@ -50,7 +50,7 @@ _AWAY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 class PostgresqlChangeFeed:
     """One connection of its own listens, tells and reads; after any trouble a new one reads on from the snapshot."""
 
-    def __init__(self, engine: PostgresEngine) -> None:
+    def __init__(self, engine: PostgresqlEngine) -> None:
         self._engine = engine
         self._connection: Connection | None = None
         self._snapshot: str | None = None
@@ -59,9 +59,9 @@ class PostgresqlChangeFeed:
         # Of the connection there is, and of the one that read last.
         self._timeline = self._known_timeline = ""
         self._nudged = asyncio.Event()
-        self._is_to_tell = False
+        self._has_notification = False
         self._read_at = 0.0
-        self._horizon = Watermark()
+        self._watermark = Watermark()
 
     async def read(self) -> list[Change]:
         self._nudged.clear()
@@ -89,11 +89,11 @@ class PostgresqlChangeFeed:
         if pause > 0:
             await asyncio.sleep(pause)
 
-    def horizon_age(self) -> float:
-        return self._horizon.age()
+    def watermark_age(self) -> float:
+        return self._watermark.age()
 
-    def tell(self) -> None:
-        self._is_to_tell = True
+    def notify(self) -> None:
+        self._has_notification = True
         self._nudged.set()
 
     async def close(self) -> None:
@@ -102,9 +102,9 @@ class PostgresqlChangeFeed:
             self._connection = None
 
     async def _read(self, connection: Connection) -> list[Change]:
-        if self._is_to_tell:
+        if self._has_notification:
             # After the commit and never inside it: there it would take a lock of the whole database.
-            self._is_to_tell = False
+            self._has_notification = False
             await measure(self._engine.io, "notify", connection.execute("NOTIFY " + CHANNEL))
         if self._snapshot is None:
             ((self._snapshot, self._epoch, self._last_xid),) = await self._asked(connection, NOW)
@@ -114,7 +114,7 @@ class PostgresqlChangeFeed:
         self._engine.note_answer()
         was = self._epoch, self._known_timeline
         self._snapshot, self._epoch = rows[0][:2]
-        self._horizon.hear(rows[0][0], at=time.monotonic())
+        self._watermark.hear(rows[0][0], at=time.monotonic())
         self._known_timeline = self._timeline
         if len(rows) > MAX_CHANGES or was != (self._epoch, self._known_timeline):
             raise ChangeFeedReset
@@ -132,7 +132,7 @@ class PostgresqlChangeFeed:
             await measure(self._engine.io, "prepare", connection.execute(PREPARE))
             ((self._timeline,),) = await self._asked(connection, TIMELINE)
             # After a crash numbers are given again.
-            self._horizon = Watermark()
+            self._watermark = Watermark()
             if self._snapshot is not None:
                 self._snapshot = _lowered(self._snapshot, self._last_xid + 1)
         except BaseException:

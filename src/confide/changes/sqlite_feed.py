@@ -35,14 +35,14 @@ class SqliteChangeFeed:
         data_version = self._asked()
         if data_version == self._data_version:
             return []
-        ((epoch, last),) = await self._engine.rows(LAST)
+        ((epoch, last),) = await self._engine.query(LAST)
         is_first = self._data_version is None
         if is_first or epoch != self._epoch or last < self._last:
             self._data_version, self._epoch, self._last = data_version, epoch, last
             if is_first:
                 return []
             raise ChangeFeedReset
-        rows = await self._engine.rows(SINCE, self._last, MAX_CHANGES + 1)
+        rows = await self._engine.query(SINCE, self._last, MAX_CHANGES + 1)
         self._data_version = data_version
         if len(rows) > MAX_CHANGES:
             self._last = last
@@ -55,11 +55,11 @@ class SqliteChangeFeed:
     async def wait(self) -> None:
         await asyncio.sleep(ASK_SECONDS)
 
-    def horizon_age(self) -> float:
+    def watermark_age(self) -> float:
         """Nothing holds back what has one writer: commits are the order."""
         return 0.0
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Nothing to do: the file tells everybody who asks."""
 
     async def close(self) -> None:

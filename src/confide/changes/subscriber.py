@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from confide.caching.lease import Lease
 from confide.caching.memory import BoundedMemory
@@ -16,7 +16,9 @@ from confide.errors import DatabaseUnavailable
 from confide.identity.authenticator import Authenticator
 from confide.integration_types.active import ActiveIntegrationTypes
 from confide.reads.cache import Cache
-from confide.server.stores import ChangeFeed
+
+if TYPE_CHECKING:
+    from confide.changes.feed import ChangeFeed
 
 # The pause before the next attempt after a failed read.
 RETRY_SECONDS = 0.1
@@ -29,7 +31,7 @@ class ChangeSubscriber:
 
     def __init__(
         self,
-        news: ChangeFeed,
+        change_feed: ChangeFeed,
         *,
         lease: Lease,
         memory: BoundedMemory[Any],
@@ -40,7 +42,7 @@ class ChangeSubscriber:
     ) -> None:
         self._types = types
         self._watching = watching
-        self._news = news
+        self._change_feed = change_feed
         self._lease = lease
         self._memory = memory
         self._cache = cache
@@ -55,7 +57,7 @@ class ChangeSubscriber:
         """Apply changes until cancelled; during a failure the lease expires and reads go to the database."""
         while True:
             if await self.read_changes():
-                await self._news.wait()
+                await self._change_feed.wait()
             else:
                 await asyncio.sleep(RETRY_SECONDS)
 
@@ -63,7 +65,7 @@ class ChangeSubscriber:
         """Read the feed once and apply its changes; returns False if that failed."""
         sent_at = boottime()
         try:
-            self._apply_all(await self._news.read())
+            self._apply_all(await self._change_feed.read())
         except ChangeFeedReset:
             _log.warning("change_feed_reset action=clear_caches")
             self.forget_all()

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from confide.changes.errors import PositionGone
 from confide.changes.model import Change, Position
@@ -18,7 +19,9 @@ from confide.errors import Busy, DatabaseUnavailable, NotFound
 from confide.identity.authenticator import Authenticator
 from confide.identity.errors import InvalidToken
 from confide.identity.model import Grant, Principal, Scope
-from confide.server.stores import Store
+
+if TYPE_CHECKING:
+    from confide.configs.store import ConfigStore
 
 WATCHED_KINDS = frozenset({Kind.SAVED, Kind.DELETED, "type-changed"})
 # Events that all watchers of a process share; a watcher further behind reads the database.
@@ -43,8 +46,8 @@ class Draining(Exception):
 class WatchHub:
     """Reads the log once for all watchers of a process, while there is at least one."""
 
-    def __init__(self, store: Store, authenticator: Authenticator, *, write: Callable[[Change], bytes]) -> None:
-        self._store = store
+    def __init__(self, configs: ConfigStore, authenticator: Authenticator, *, write: Callable[[Change], bytes]) -> None:
+        self._configs = configs
         self._principals = authenticator
         self._write = write
         self._watchers = WatcherIndex()
@@ -76,7 +79,7 @@ class WatchHub:
         """
         checked = await self._principals.checked(token_hash)
         _require_overlap(checked.principal, scope)
-        bounds = await self._store.configs.bounds()
+        bounds = await self._configs.bounds()
         if after is not None and not bounds.begins <= after <= bounds.ends:
             raise PositionGone
         if self._is_draining or len(self._watchers) >= MAX_WATCHERS:
@@ -100,7 +103,7 @@ class WatchHub:
         """
         if self._begin is None or watcher.position < self._begin:
             begin = self._begin
-            changes = await self._store.configs.changes_after(watcher.position, limit=MAX_READ)
+            changes = await self._configs.changes_after(watcher.position, limit=MAX_READ)
             events = [self._to_event(one) for one in changes if one.kind in WATCHED_KINDS and watcher.can_see(one)]
             if changes:
                 return events, changes[-1].position
@@ -159,7 +162,7 @@ class WatchHub:
     async def _read_on(self) -> None:
         while self._begin is not None:
             was = self._last
-            changes = await self._store.configs.changes_after(was, limit=MAX_READ)
+            changes = await self._configs.changes_after(was, limit=MAX_READ)
             if self._begin is None or self._last != was or not changes:
                 return
             new = [self._to_event(change) for change in changes if change.kind in WATCHED_KINDS]

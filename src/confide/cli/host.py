@@ -54,52 +54,52 @@ def restore(file: Path, **given: str | None) -> None:
 
 
 async def _migrate(settings: Settings) -> list[str]:
-    from confide.server.preparation import store_of  # noqa: PLC0415 - help must not load a server
+    from confide.server.preparation import stores_of  # noqa: PLC0415 - help must not load a server
 
-    store = store_of(settings, accepts_unsafe=True)
-    await store.connect()
+    stores = stores_of(settings, accepts_unsafe=True)
+    await stores.database.connect()
     try:
-        return await store.migrate()
+        return await stores.database.migrate()
     finally:
-        await store.close()
+        await stores.close()
 
 
 async def _backup(settings: Settings, file: Path) -> int:
     from confide.database import backup as archives  # noqa: PLC0415 - as above
-    from confide.server.preparation import store_of  # noqa: PLC0415 - as above
+    from confide.server.preparation import stores_of  # noqa: PLC0415 - as above
 
-    store = store_of(settings, accepts_unsafe=True)
-    await store.open()
+    stores = stores_of(settings, accepts_unsafe=True)
+    await stores.database.open()
     try:
         with progress("Backing up", "rows") as tell:
-            return await archives.write(store, file, progress=tell)
+            return await archives.write(stores.database, file, progress=tell)
     finally:
-        await store.close()
+        await stores.close()
 
 
 async def _restore(settings: Settings, file: Path) -> int:
     from confide.crypto.errors import MasterKeyMissing  # noqa: PLC0415 - as above
     from confide.database import backup as archives  # noqa: PLC0415 - as above
     from confide.server.preparation import (  # noqa: PLC0415 - as above
-        keys_of,
+        encryption_of,
         ring_of,
-        store_of,
+        stores_of,
     )
 
     count = await asyncio.to_thread(archives.check, file)
-    store = store_of(settings, accepts_unsafe=True)
-    await store.connect()
+    stores = stores_of(settings, accepts_unsafe=True)
+    await stores.database.connect()
     try:
-        await store.migrate()
-        if not await store.is_empty():
+        await stores.database.migrate()
+        if not await stores.database.is_empty():
             raise click.ClickException("The store is not empty; restore into a new data folder or database.")
         with progress("Restoring", "rows"):
-            await store.load(archives.read(file))
+            await stores.database.load(archives.read(file))
         try:
             ring_of(settings)
-            await keys_of(settings, store).check_all()
+            await encryption_of(settings, stores).check_all()
         except MasterKeyMissing as missing:
             click.echo(f"Note: {missing}", err=True)
         return count
     finally:
-        await store.close()
+        await stores.close()

@@ -45,27 +45,27 @@ async def _rotate(settings: Settings, *, prepare: bool) -> str:
         rotating,
     )
     from confide.server.preparation import (  # noqa: PLC0415 - help must not load a server
-        keys_of,
-        store_of,
+        encryption_of,
+        stores_of,
     )
 
     if prepare and settings.master_keys is not None:
         raise click.UsageError("With CONFIDE_MASTER_KEYS there is no file to prepare: put the new key last there.")
     path = settings.data / FILE_NAME
-    store = store_of(settings, accepts_unsafe=True)
+    stores = stores_of(settings, accepts_unsafe=True)
     with rotating(settings.data):
-        await store.open()
+        await stores.database.open()
         try:
-            is_new = settings.master_keys is None and await keys_of(settings, store).is_all_under_last()
+            is_new = settings.master_keys is None and await encryption_of(settings, stores).is_all_under_last()
             if is_new:
                 add_to_file(path, new_master_key())
             if prepare:
                 added = "ends with a new master key" if is_new else "has a prepared master key already"
                 return f"{path} {added}. Copy the file to every machine, then rotate without --prepare."
-            count = await keys_of(settings, store).rewrap_all()
+            count = await encryption_of(settings, stores).rewrap_all()
             # A worker that was just making a key may store it under the old one.
             await asyncio.sleep(SETTLE_SECONDS)
-            count += await keys_of(settings, store).rewrap_all()
+            count += await encryption_of(settings, stores).rewrap_all()
         finally:
-            await store.close()
+            await stores.close()
     return f"{count} keys are now wrapped under the last master key. Keep the earlier ones for old backups."

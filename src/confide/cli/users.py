@@ -107,20 +107,20 @@ async def _add_admin(settings: Settings, login: str, password: str | None) -> in
         UserDraft,
     )
     from confide.server.preparation import prepare  # noqa: PLC0415 - as above
-    from confide.server.wiring import parts_of  # noqa: PLC0415 - as above
+    from confide.server.wiring import open_process  # noqa: PLC0415 - as above
 
     await prepare(settings, accepts_unsafe=True)
-    async with parts_of(settings, accepts_unsafe=True) as parts:
-        return await parts.services.accounts.add_on_host(UserDraft(logins.login(login), password, ADMIN))
+    async with open_process(settings, accepts_unsafe=True) as process:
+        return await process.identity.users.add_on_host(UserDraft(logins.login(login), password, ADMIN))
 
 
 async def _set_password(settings: Settings, login: str, password: str) -> None:
     from confide.server.preparation import prepare  # noqa: PLC0415 - as above
-    from confide.server.wiring import parts_of  # noqa: PLC0415 - as above
+    from confide.server.wiring import open_process  # noqa: PLC0415 - as above
 
     await prepare(settings, accepts_unsafe=True)
-    async with parts_of(settings, accepts_unsafe=True) as parts:
-        await parts.services.accounts.set_password_on_host(logins.login(login), password)
+    async with open_process(settings, accepts_unsafe=True) as process:
+        await process.identity.users.set_password_on_host(logins.login(login), password)
 
 
 def _state(one: dict[str, Any]) -> str:

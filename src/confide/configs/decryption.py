@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from confide.audit.recorder import AuditRecorder
 from confide.configs.errors import VersionPruned
-from confide.configs.model import StoredVersion
+from confide.configs.model import StoredVersion, Superseded
 from confide.crypto.envelope import EnvelopeEncryption
 from confide.crypto.errors import DecryptionFailed, IntegrityBroken
 from confide.crypto.model import EncryptionContext, WrappedKey
 from confide.names import Key
-from confide.server.stores import Store
+
+if TYPE_CHECKING:
+    from confide.configs.store import ConfigStore
 
 _log = logging.getLogger("confide")
-
-
-class Superseded(Exception):
-    """What was read is no longer what is there."""
 
 
 class ConfigDecrypter:
     """Opens stored versions; `broken` are those that did not, for health to tell."""
 
-    def __init__(self, store: Store, sealer: EnvelopeEncryption, auditor: AuditRecorder) -> None:
-        self._store = store
+    def __init__(self, configs: ConfigStore, sealer: EnvelopeEncryption, auditor: AuditRecorder) -> None:
+        self._configs = configs
         self._sealer = sealer
         self._auditor = auditor
         self.broken: set[tuple[Key, int]] = set()
@@ -38,7 +37,7 @@ class ConfigDecrypter:
         try:
             plain = await self._sealer.open(stored.body or b"", context, key=key)
         except DecryptionFailed:
-            if await self._store.configs.read(stored.key) != stored:
+            if await self._configs.read(stored.key) != stored:
                 # Its tenant was destroyed since it was read: nothing is broken.
                 raise Superseded from None
             await self._report(stored)
@@ -58,7 +57,9 @@ class ConfigDecrypter:
                     "The data key of this version was destroyed with its tenant. It cannot be decrypted again."
                 ) from None
             _log.error("version does not open: tenant %s, integration type %s, version %d", *stored.key, stored.version)
-            await self._auditor.note("open", "integrity-error", principal=None, key=stored.key, version=stored.version)
+            await self._auditor.record(
+                "open", "integrity-error", principal=None, key=stored.key, version=stored.version
+            )
             raise IntegrityBroken(retry_after_seconds=60) from None
 
     def note_whole(self, key: Key) -> None:
@@ -71,4 +72,4 @@ class ConfigDecrypter:
             return
         self.broken.add((stored.key, stored.version))
         _log.error("config does not open: tenant %s, integration type %s, version %d", *stored.key, stored.version)
-        await self._auditor.note("open", "integrity-error", principal=None, key=stored.key)
+        await self._auditor.record("open", "integrity-error", principal=None, key=stored.key)

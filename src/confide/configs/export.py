@@ -70,7 +70,7 @@ class ConfigExporter:
         if opened:
             subject = f"{len(opened)} configs from {':'.join(opened[0])} to {':'.join(opened[-1])}"
             about = Key(wanted.tenant, wanted.integration_type)
-            await self._auditor.note("reveal", "export", principal=principal, key=about, subject=subject)
+            await self._auditor.record("reveal", "export", principal=principal, key=about, subject=subject)
         return found, more
 
     async def broken(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from confide import strict_json
 from confide.audit.recorder import AuditRecorder
@@ -14,8 +14,10 @@ from confide.identity.access import Access
 from confide.identity.model import Principal, Role
 from confide.integration_types.active import ActiveIntegrationTypes
 from confide.names import Key
-from confide.server.stores import Store
 from confide.strict_json import Json
+
+if TYPE_CHECKING:
+    from confide.configs.store import ConfigStore
 
 # Before the first version there was nothing: a diff may begin there.
 NOTHING = 0
@@ -33,7 +35,7 @@ class History:
 
     def __init__(
         self,
-        store: Store,
+        configs: ConfigStore,
         *,
         opener: ConfigDecrypter,
         access: Access,
@@ -41,7 +43,7 @@ class History:
         types: ActiveIntegrationTypes,
     ) -> None:
         self._types = types
-        self._store = store
+        self._configs = configs
         self._opener = opener
         self._access = access
         self._auditor = auditor
@@ -49,7 +51,7 @@ class History:
     async def versions(self, key: Key, *, principal: Principal, before: int | None, limit: int) -> list[VersionSummary]:
         """List versions, the newest first, retired ones among them; raises `NotFound` if there never was any."""
         await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
-        lines = await self._store.configs.versions(key, before=before, limit=limit)
+        lines = await self._configs.versions(key, before=before, limit=limit)
         if not lines and before is None:
             raise NotFound
         return lines
@@ -57,12 +59,12 @@ class History:
     async def version(self, key: Key, number: int, *, principal: Principal) -> DecryptedVersion:
         """Read one version; raises `NotFound`, or `VersionPruned` if its body was erased."""
         role = await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
-        lines = await self._store.configs.versions(key, before=number + 1, limit=1)
+        lines = await self._configs.versions(key, before=number + 1, limit=1)
         if not lines or lines[0].version != number:
             raise NotFound
         configuration = await self._opened(key, number)
         if role >= Role.READER and configuration is not None:
-            await self._auditor.note("reveal", "version", principal=principal, key=key, version=number)
+            await self._auditor.record("reveal", "version", principal=principal, key=key, version=number)
         elif configuration is not None:
             configuration = (await self._types.of(key.integration_type)).mask(configuration)
         return DecryptedVersion(lines[0], configuration)
@@ -70,12 +72,12 @@ class History:
     async def diff(self, key: Key, *, since: int, until: int, principal: Principal) -> Json:
         """What changed from one version to another; a tombstone, and what was before the first one, is empty."""
         role = await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
-        if await self._store.configs.read(key) is None:
+        if await self._configs.read(key) is None:
             raise NotFound
         before, after = [await self._opened(key, number) or {} for number in (since, until)]
         if role < Role.READER:
             return diffs.diff(before, after, hidden=(await self._types.of(key.integration_type)).place)
-        await self._auditor.note(
+        await self._auditor.record(
             "reveal", "diff", principal=principal, key=key, version=until, subject=f"since version {since}"
         )
         return diffs.diff(before, after)
@@ -83,7 +85,7 @@ class History:
     async def _opened(self, key: Key, number: int) -> Json | None:
         if number == NOTHING:
             return None
-        stored = await self._store.configs.read_version(key, number)
+        stored = await self._configs.read_version(key, number)
         if stored is None:
             raise NotFound
         if stored.kind is Kind.DELETED:

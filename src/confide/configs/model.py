@@ -160,7 +160,11 @@ class IdempotencyRecord:
     outcome: Outcome = Outcome.UNCHANGED
 
 
-class IdempotencyKeyTaken(Exception):
+class Superseded(Exception):
+    """The save lost a race: the config, its idempotency record or its data key changed since it was read."""
+
+
+class IdempotencyKeyTaken(Superseded):
     """Another request with the same Idempotency-Key was stored first; nothing of this one was."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from confide import strict_json
 from confide.configs import merge
@@ -20,8 +20,10 @@ from confide.integration_types.schema import SchemaViolation
 from confide.names import Key
 from confide.preconditions import Condition
 from confide.reads.cache import Cache
-from confide.server.stores import Store
 from confide.strict_json import Json
+
+if TYPE_CHECKING:
+    from confide.configs.store import ConfigStore
 
 # Faults that an answer tells of; all of them are judged.
 MAX_REPORTED = 1_000
@@ -44,15 +46,17 @@ class SavePlan(NamedTuple):
 class SavePlanner:
     """Reads what is current and works out the next version; a save and its dry run come to the same."""
 
-    def __init__(self, store: Store, *, opener: ConfigDecrypter, cache: Cache, types: ActiveIntegrationTypes) -> None:
+    def __init__(
+        self, configs: ConfigStore, *, opener: ConfigDecrypter, cache: Cache, types: ActiveIntegrationTypes
+    ) -> None:
         self._types = types
-        self._store = store
+        self._configs = configs
         self._opener = opener
         self._cache = cache
 
     async def planned(self, act: ConfigDraft | Rollback, *, condition: Condition) -> SavePlan:
         """What an act comes to, from what is current now; raises `SchemaBroken` where its type refuses that."""
-        current, active = await self._store.configs.read_with_key(act.key)
+        current, active = await self._configs.read_with_key(act.key)
         self.hear(current)
         is_live = current is not None and current.kind is Kind.SAVED
         number = 0 if current is None else current.version
@@ -74,14 +78,14 @@ class SavePlanner:
         if isinstance(act, ConfigDraft):
             wanted: Json = merge.merge(before, act.configuration) if act.how == "merge" else act.configuration
             return wanted
-        version = await self._store.configs.read_version(act.key, act.version)
+        version = await self._configs.read_version(act.key, act.version)
         if version is None or version.kind is not Kind.SAVED:
             raise NotFound("This version does not exist or is a tombstone. Choose a saved version.")
         return strict_json.read_stored(await self._opener.opened_version(version))
 
     async def current(self, key: Key, *, condition: Condition) -> StoredVersion:
         """What may be retired; raises `NotFound` or, before that, what the condition says."""
-        current = await self._store.configs.read(key)
+        current = await self._configs.read(key)
         self.hear(current)
         is_live = current is not None and current.kind is Kind.SAVED
         condition.require(current.version if current is not None and is_live else None)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from confide.clock import SECOND, Clock
 from confide.integration_types.active import ActiveIntegrationTypes
 from confide.names import Key
-from confide.server.stores import Store
+
+if TYPE_CHECKING:
+    from confide.configs.retention_store import RetentionStore
 
 PRUNE_SECONDS = 600
 TRIM_SECONDS = 6 * 60 * 60
@@ -18,8 +21,10 @@ DAY_SECONDS = 24 * 60 * 60
 class Retention:
     """Works in the background, in one process at a time, and never touches what is current."""
 
-    def __init__(self, store: Store, types: ActiveIntegrationTypes, *, clock: Clock, log_days: int) -> None:
-        self._store = store
+    def __init__(
+        self, retention: RetentionStore, types: ActiveIntegrationTypes, *, clock: Clock, log_days: int
+    ) -> None:
+        self._retention = retention
         self._types = types
         self._clock = clock
         self._log_days = log_days
@@ -27,16 +32,16 @@ class Retention:
     async def work(self) -> None:
         """Do what it is time for, if it is this process's turn."""
         now = self._clock()
-        if await self._store.upkeep.take_turn("prune", now=now, until=now + PRUNE_SECONDS * SECOND):
+        if await self._retention.take_turn("prune", now=now, until=now + PRUNE_SECONDS * SECOND):
             await self.prune()
-        if await self._store.upkeep.take_turn("trim", now=now, until=now + TRIM_SECONDS * SECOND):
+        if await self._retention.take_turn("trim", now=now, until=now + TRIM_SECONDS * SECOND):
             await self.trim()
 
     async def prune(self) -> int:
         """Erase what versions held that are older than the newest ones their type keeps; their rows stay."""
         count = 0
         after: Key | None = None
-        while portion := await self._store.upkeep.depths(after=after, limit=PORTION):
+        while portion := await self._retention.depths(after=after, limit=PORTION):
             for key, version in portion:
                 after = key
                 keep = (await self._types.of(key.integration_type)).keep
@@ -48,7 +53,7 @@ class Retention:
     async def _prune(self, key: Key, *, until: int) -> int:
         count = after = 0
         while True:
-            erased = await self._store.upkeep.prune(key, after=after, until=until, limit=PORTION)
+            erased = await self._retention.prune(key, after=after, until=until, limit=PORTION)
             count += len(erased)
             if len(erased) < PORTION:
                 return count
@@ -60,5 +65,5 @@ class Retention:
         before = self._clock() - self._log_days * DAY_SECONDS * SECOND
         after: int | None = 0
         while after is not None:
-            after = await self._store.upkeep.trim(before=before, after=after, limit=PORTION)
+            after = await self._retention.trim(before=before, after=after, limit=PORTION)
             await asyncio.sleep(0)

@@ -1,10 +1,20 @@
-"""What is erased after its time, and whose turn it is to do so; nearly the same words on both engines."""
+"""Stored retention: pruning versions, trimming the change log, and the turns of background jobs."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from confide.changes.model import Position
 from confide.database.engine import Engine, Transaction, statement
 from confide.names import Key
+
+
+class KeyDepth(NamedTuple):
+    """A config with the number of its highest version."""
+
+    key: Key
+    version: int
+
 
 TAKE_TURN = """/* upkeep.take_turn */
     INSERT INTO turns (name, until) VALUES ($1, $2)
@@ -25,7 +35,7 @@ PRUNE = """/* upkeep.prune */
     RETURNING version
 """
 OLD = "/* upkeep.old */ SELECT id FROM changes WHERE id > $1 AND saved_at < $2 ORDER BY id LIMIT $3"
-# A config's latest row stays, be it a tombstone: numbers never restart.
+# The latest row of a config stays, even a tombstone, so that version numbers never restart.
 TRIM = """/* upkeep.trim */
     DELETE FROM changes AS c
     WHERE c.id > $1 AND c.id <= $2 AND c.saved_at < $3 AND (c.tenant IS NULL OR c.version IS NULL
@@ -39,32 +49,31 @@ BEGINS = """/* upkeep.begins */
 
 
 class RetentionStore:
-    """Retention of versions and of the log."""
+    """Deletes what retention no longer keeps."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._xid = "xid::text::bigint" if engine.name == "postgres" else "0"
+        self._trim = TRIM.format(xid="xid::text::bigint" if engine.name == "postgres" else "0")
 
     async def take_turn(self, name: str, *, now: int, until: int) -> bool:
-        return await self._engine.transact(_take_turn(name, now, until))
+        """Claim a background job until a time. False if another process holds the claim."""
+        return bool(await self._engine.execute(TAKE_TURN, name, until, now))
 
-    async def depths(self, *, after: Key | None, limit: int) -> list[tuple[Key, int]]:
-        rows = await self._engine.rows(DEPTHS, *(after or ("", "")), limit)
-        return [(Key(tenant, type_), version) for tenant, type_, version in rows]
+    async def depths(self, *, after: Key | None, limit: int) -> list[KeyDepth]:
+        """List keys with their highest version, deleted ones included, in order of key."""
+        rows = await self._engine.query(DEPTHS, *(after or ("", "")), limit)
+        return [KeyDepth(Key(tenant, type_), version) for tenant, type_, version in rows]
 
     async def prune(self, key: Key, *, after: int, until: int, limit: int) -> list[int]:
-        return await self._engine.transact(_prune(key, after, until, limit))
+        """Erase the bodies of up to `limit` versions above `after` up to `until`, the lowest first. Returns them."""
+        return sorted(version for (version,) in await self._engine.execute(PRUNE, *key, after, until, limit))
 
     async def trim(self, *, before: int, after: int, limit: int) -> int | None:
-        return await self._engine.transact(_trim(TRIM.format(xid=self._xid), before, after, limit))
+        """Delete up to `limit` change rows older than `before` that are no config's latest row.
 
-
-def _take_turn(name: str, now: int, until: int) -> Transaction[bool]:
-    return bool((yield statement(TAKE_TURN, name, until, now)))
-
-
-def _prune(key: Key, after: int, until: int, limit: int) -> Transaction[list[int]]:
-    return sorted(version for (version,) in (yield statement(PRUNE, *key, after, until, limit)))
+        Starts after a row ID; returns the ID to continue after, or None at the end.
+        """
+        return await self._engine.transact(_trim(self._trim, before, after, limit))
 
 
 def _trim(sql: str, before: int, after: int, limit: int) -> Transaction[int | None]:
@@ -72,7 +81,7 @@ def _trim(sql: str, before: int, after: int, limit: int) -> Transaction[int | No
     if not old:
         return None
     last: int = old[-1][0]
-    gone = yield statement(sql, after, last, before)
-    if gone:
-        yield statement(BEGINS, *max(Position(*row) for row in gone))
+    deleted = yield statement(sql, after, last, before)
+    if deleted:
+        yield statement(BEGINS, *max(Position(*row) for row in deleted))
     return last

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from confide import strict_json
 from confide.audit.recorder import AuditRecorder
 from confide.clock import SECOND, Clock
 from confide.configs import diff
-from confide.configs.decryption import ConfigDecrypter, Superseded
+from confide.configs.decryption import ConfigDecrypter
 from confide.configs.errors import IdempotencyKeyReused, TooManyRaces
 from confide.configs.model import (
     ANY_CONFIG,
@@ -27,6 +28,7 @@ from confide.configs.model import (
     Rollback,
     SavedVersion,
     SavePreview,
+    Superseded,
 )
 from confide.configs.plan import SavePlan, SavePlanner, require_savable
 from confide.configs.scan import scopes_of
@@ -41,7 +43,10 @@ from confide.keyed_lock import KeyedLock
 from confide.names import Key
 from confide.preconditions import Condition
 from confide.reads.cache import Cache, Current, Flight, Rendering
-from confide.server.stores import ChangeFeed, Store
+
+if TYPE_CHECKING:
+    from confide.changes.feed import ChangeFeed
+    from confide.configs.store import ConfigStore
 
 MAX_RACES = 64
 MAX_QUEUED = 1_000
@@ -62,7 +67,7 @@ class ConfigWriter:
 
     def __init__(
         self,
-        store: Store,
+        configs: ConfigStore,
         sealer: EnvelopeEncryption,
         *,
         access: Access,
@@ -70,18 +75,18 @@ class ConfigWriter:
         opener: ConfigDecrypter,
         cache: Cache,
         types: ActiveIntegrationTypes,
-        news: ChangeFeed,
+        change_feed: ChangeFeed,
         clock: Clock,
     ) -> None:
-        self._store = store
+        self._configs = configs
         self._sealer = sealer
         self._access = access
         self._auditor = auditor
         self._opener = opener
         self._cache = cache
         self._types = types
-        self._planner = SavePlanner(store, opener=opener, cache=cache, types=types)
-        self._news = news
+        self._planner = SavePlanner(configs, opener=opener, cache=cache, types=types)
+        self._change_feed = change_feed
         self._clock = clock
         self._locks: KeyedLock[Key] = KeyedLock(max_queued=MAX_QUEUED)
 
@@ -89,7 +94,7 @@ class ConfigWriter:
         self, wanted: Scope, *, principal: Principal, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
     ) -> Sequence[ConfigSummary]:
         """List the configs in a scope that the principal can see, ordered by key, without bodies."""
-        return await self._store.configs.page(scopes_of(wanted, principal), after=after, limit=limit, more=more)
+        return await self._configs.page(scopes_of(wanted, principal), after=after, limit=limit, more=more)
 
     async def save(
         self, draft: ConfigDraft, *, principal: Principal, condition: Condition, retry: Retry | None = None
@@ -134,12 +139,12 @@ class ConfigWriter:
                 continue
             before = {} if planned.before is None else strict_json.read_stored(planned.before)
             found = diff.diff(before, planned.after)
-            await self._auditor.note("reveal", "dry run", principal=principal, key=act.key, version=planned.number)
+            await self._auditor.record("reveal", "dry run", principal=principal, key=act.key, version=planned.number)
             return SavePreview(found, planned.outcome, planned.version, planned.warnings)
         raise TooManyRaces(retry_after_seconds=1)
 
     async def forget_old_replays(self) -> None:
-        await self._store.configs.forget_replays(before=self._clock() - REPLAY_SECONDS * SECOND)
+        await self._configs.forget_idempotency(before=self._clock() - REPLAY_SECONDS * SECOND)
 
     async def _run_locked(
         self, act: Act, *, principal: Principal, condition: Condition, retry: Retry | None
@@ -158,21 +163,20 @@ class ConfigWriter:
                         saved = await self._try_once(
                             act, principal=principal, condition=condition, replay=replay, flight=flight
                         )
-                except Superseded:
-                    continue
                 except IdempotencyKeyTaken:
                     # A concurrent retry stored it first, or an expired record blocks it.
                     await self.forget_old_replays()
                     continue
-                if saved is not None:
-                    line.note(saved.version, seconds=time.monotonic() - began, races_lost=races_lost)
-                    return saved
+                except Superseded:
+                    continue
+                line.note(saved.version, seconds=time.monotonic() - began, races_lost=races_lost)
+                return saved
         raise TooManyRaces(retry_after_seconds=1)
 
     async def _try_once(
         self, act: Act, *, principal: Principal, condition: Condition, replay: IdempotencyRecord | None, flight: Flight
-    ) -> SavedVersion | None:
-        """Plan and commit once; returns None after a lost race with another process or a destroyed data key."""
+    ) -> SavedVersion:
+        """Plan and commit once; raises `Superseded` after a lost race with another process or a destroyed data key."""
         if isinstance(act, Deletion):
             return await self._try_delete(act, principal=principal, condition=condition, replay=replay, flight=flight)
         planned = await self._planner.planned(act, condition=condition)
@@ -211,7 +215,7 @@ class ConfigWriter:
         condition: Condition,
         replay: IdempotencyRecord | None,
         flight: Flight,
-    ) -> SavedVersion | None:
+    ) -> SavedVersion:
         current = await self._planner.current(deletion.key, condition=condition)
         new = NewVersion(
             deletion.key,
@@ -237,17 +241,16 @@ class ConfigWriter:
         replay: IdempotencyRecord | None,
         flight: Flight,
         planned: SavePlan | None = None,
-    ) -> SavedVersion | None:
+    ) -> SavedVersion:
         plain, type_ = (None, UNTYPED) if planned is None else (planned.plain, planned.type)
         digest = None if plain is None else self._sealer.mac("audit", plain)
-        entry, mac = self._auditor.entry(
+        audit = self._auditor.sign(
             action, outcome, principal=principal, key=new.key, version=new.version, digest=digest
         )
         kept = replay and replace(replay, version=new.version, outcome=outcome)
-        if not await self._store.configs.append(new, entry=entry, mac=mac, replay=kept):
-            return None
+        await self._configs.append(new, audit=audit, idempotency=kept)
         self._cache.land(flight, new.key, Current(new.version, plain, type_), rendering=Rendering.OPENED)
-        self._news.tell()
+        self._change_feed.notify()
         self._opener.note_whole(new.key)
         warnings = () if planned is None else planned.warnings
         return SavedVersion(new.key, new.version, outcome, type_version=type_.tag_part, warnings=warnings)
@@ -255,7 +258,7 @@ class ConfigWriter:
     async def _record_unchanged(self, key: Key, planned: SavePlan, replay: IdempotencyRecord | None) -> SavedVersion:
         if replay is not None:
             kept = replace(replay, version=planned.version, outcome=Outcome.UNCHANGED)
-            await self._store.configs.keep_replay(kept, saved_at=self._clock())
+            await self._configs.keep_idempotency(kept, saved_at=self._clock())
         return SavedVersion(key, planned.version, Outcome.UNCHANGED, type_version=planned.type.tag_part)
 
     def _replay(self, retry: Retry, *, principal: Principal) -> IdempotencyRecord:
@@ -265,7 +268,7 @@ class ConfigWriter:
 
     async def _find_replay(self, replay: IdempotencyRecord, key: Key) -> SavedVersion | None:
         not_before = self._clock() - REPLAY_SECONDS * SECOND
-        known = await self._store.configs.read_replay(replay, not_before=not_before)
+        known = await self._configs.read_idempotency(replay, not_before=not_before)
         if known is None:
             return None
         if known.mac != replay.mac:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from confide import strict_json
-from confide.configs.decryption import ConfigDecrypter, Superseded
-from confide.configs.model import ANY_CONFIG, ConfigFilter
+from confide.configs.decryption import ConfigDecrypter
+from confide.configs.model import ANY_CONFIG, ConfigFilter, Superseded
 from confide.crypto.errors import IntegrityBroken
 from confide.identity.model import Grant, Principal, Scope
 from confide.names import Key
-from confide.server.stores import Store
 from confide.strict_json import Json
+
+if TYPE_CHECKING:
+    from confide.configs.store import ConfigStore
 
 PORTION = 50
 # How long a walk works before everybody else may, for as long.
@@ -34,8 +36,8 @@ class ScannedConfig(NamedTuple):
 class ConfigScanner:
     """Walks in order of key."""
 
-    def __init__(self, store: Store, opener: ConfigDecrypter) -> None:
-        self._store = store
+    def __init__(self, configs: ConfigStore, opener: ConfigDecrypter) -> None:
+        self._configs = configs
         self._opener = opener
 
     async def walk(
@@ -43,7 +45,7 @@ class ConfigScanner:
     ) -> AsyncIterator[ScannedConfig]:
         """Every current config that one scope of each group covers, after a key; raises `DatabaseUnavailable`."""
         until = time.monotonic() + SLICE_SECONDS
-        while portion := await self._store.configs.sealed_page(scopes, after=after, limit=PORTION, more=more):
+        while portion := await self._configs.encrypted_page(scopes, after=after, limit=PORTION, more=more):
             for sealed in portion:
                 after, size_bytes = sealed.current.key, 0
                 try:

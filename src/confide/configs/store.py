@@ -1,11 +1,12 @@
-"""Versions of configs in the change log, as far as both engines read and write them alike."""
+"""Stored versions of configs: the rows of the change log that have a key, on both engines."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from confide.changes.model import Position
+from confide.audit.model import SignedEntry
+from confide.changes.model import Change, LogBounds, Position
 from confide.configs.model import (
     ANY_CONFIG,
     ConfigFilter,
@@ -17,29 +18,62 @@ from confide.configs.model import (
     NewVersion,
     Outcome,
     StoredVersion,
+    Superseded,
     VersionSummary,
     VersionWithDataKey,
 )
 from confide.crypto.model import WrappedKey
+from confide.database.batcher import Batcher
 from confide.database.engine import Engine, Transaction, UniqueTaken, statement
+from confide.database.log import EntryRow, entry_row, insert_audit
 from confide.database.model import Row
+from confide.database.rows import array_placeholders, columns, insert_into, placeholders
 from confide.identity.model import Scope
 from confide.names import Key
+from confide.telemetry.operations import SILENT, IoLog
 
-READ = """/* configs.read */
-    SELECT version, kind, body FROM changes
-    WHERE tenant = $1 AND integration_type = $2 ORDER BY version DESC LIMIT 1
-"""
-APPEND = """/* configs.append */
-    INSERT INTO changes (kind, tenant, integration_type, version, key_id, body, saved_by, saved_at, note)
-    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
-    WHERE $5 IS NULL OR EXISTS (SELECT 1 FROM keys WHERE id = $5 AND wrapped IS NOT NULL)
-    ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING id
-"""
-KEEP_REPLAY = """/* configs.keep_replay */
-    INSERT INTO replays (user_id, route, name, mac, version, outcome, saved_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)
-"""
+
+class VersionRow(NamedTuple):
+    """A row of the table `changes` that is a version of a config."""
+
+    kind: str
+    tenant: str
+    integration_type: str
+    version: int
+    key_id: bytes | None
+    body: bytes | None
+    saved_by: int
+    saved_at: int
+    note: str | None
+
+    @classmethod
+    def of(cls, new: NewVersion) -> VersionRow:
+        return cls(str(new.kind), *new.key, new.version, new.key_id, new.body, new.saved_by, new.saved_at, new.note)
+
+
+class IdempotencyRow(NamedTuple):
+    """A row of the table `replays`."""
+
+    user_id: int
+    route: str
+    name: str
+    mac: bytes
+    version: int
+    outcome: str
+    saved_at: int
+
+    @classmethod
+    def of(cls, record: IdempotencyRecord, *, saved_at: int) -> IdempotencyRow:
+        return cls(record.user_id, record.route, record.name, record.mac, record.version, str(record.outcome), saved_at)
+
+
+HIGHEST = 2**63 - 1
+# Where the placeholders of the later rows of one statement start.
+ENTRY_AT = len(VersionRow._fields) + 1
+IDEMPOTENCY_AT = ENTRY_AT + len(EntryRow._fields)
+# A version is stored only while its data key exists. Without a body it is a tombstone, which has no key.
+_KEY_EXISTS = "EXISTS (SELECT 1 FROM keys WHERE id = $5 AND wrapped IS NOT NULL)"
+INSERT_IDEMPOTENCY = f"/* configs.keep_replay */ {insert_into('replays', IdempotencyRow)}"
 READ_VERSION = """/* configs.read_version */
     SELECT version, kind, body FROM changes WHERE tenant = $1 AND integration_type = $2 AND version = $3
 """
@@ -49,7 +83,6 @@ VERSIONS = """/* configs.versions */
     FROM changes c LEFT JOIN users u ON u.id = c.saved_by LEFT JOIN keys k ON k.id = c.key_id
     WHERE c.tenant = $1 AND c.integration_type = $2 AND c.version < $3 ORDER BY c.version DESC LIMIT $4
 """
-NEWER_THAN_ANY = 2**63 - 1
 LIST = """/* configs.list */
     SELECT c.tenant, c.integration_type, c.version, c.saved_at{columns} FROM changes c {joined}
     WHERE (c.tenant, c.integration_type) > ($1, $2) AND c.kind = 'saved' AND {scopes}{more}
@@ -57,37 +90,144 @@ LIST = """/* configs.list */
                        WHERE n.tenant = c.tenant AND n.integration_type = c.integration_type)
     ORDER BY c.tenant, c.integration_type LIMIT $3
 """
-
-
 LAST_READ = """,
     (SELECT max(u.last_read_at) FROM usage u WHERE u.tenant = c.tenant AND u.integration_type = c.integration_type)"""
 BODY = ", c.kind, c.body, k.id, k.master_key_id, k.wrapped"
 WITH_KEY = "LEFT JOIN keys k ON k.purpose = 'config' AND k.tenant = c.tenant AND k.wrapped IS NOT NULL"
 
+SQLITE_READ = """/* configs.read */
+    SELECT version, kind, body FROM changes
+    WHERE tenant = $1 AND integration_type = $2 ORDER BY version DESC LIMIT 1
+"""
+SQLITE_APPEND = f"""/* configs.append */
+    INSERT INTO changes ({columns(VersionRow)}) SELECT {placeholders(VersionRow)}
+    WHERE $5 IS NULL OR {_KEY_EXISTS}
+    ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING id
+"""
+SQLITE_CHANGES_AFTER = """/* configs.changes_after */
+    SELECT id, kind, tenant, integration_type, version, subject FROM changes
+    WHERE id > $1 ORDER BY id LIMIT $2
+"""
+# The highest ID that was ever assigned, even if its row was deleted since.
+SQLITE_BOUNDS = """/* configs.bounds */
+    SELECT begins_id, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0) FROM store
+"""
+
+# One statement is one round trip and one transaction: version, audit entry and idempotency record, or nothing.
+_APPEND = f"""/* configs.append */
+    WITH appended AS (
+        INSERT INTO changes ({columns(VersionRow)}) SELECT {placeholders(VersionRow)}
+        WHERE $5::bytea IS NULL OR {_KEY_EXISTS}
+        ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING id
+    ), audited AS (
+        INSERT INTO audit ({columns(EntryRow)}, change_id)
+        SELECT {placeholders(EntryRow, start=ENTRY_AT)}, id FROM appended
+    ){{idempotency}}
+    SELECT id FROM appended
+"""
+POSTGRESQL_APPEND = _APPEND.format(idempotency="")
+POSTGRESQL_APPEND_IDEMPOTENT = _APPEND.format(
+    idempotency=f""", replayed AS (
+        INSERT INTO replays ({columns(IdempotencyRow)})
+        SELECT {placeholders(IdempotencyRow, start=IDEMPOTENCY_AT)} FROM appended
+    )"""
+)
+# The current version, if any, with the tenant's active data key, which most likely decrypts it.
+POSTGRESQL_READ = """/* configs.read */
+    SELECT c.version, c.kind, c.body, k.id, k.master_key_id, k.wrapped FROM changes c
+    LEFT JOIN keys k ON k.purpose = 'config' AND k.tenant = $1 AND k.wrapped IS NOT NULL
+    WHERE c.tenant = $1 AND c.integration_type = $2 ORDER BY c.version DESC LIMIT 1
+"""
+# Several reads in one round trip. The limits make the planner use the indexes, however many rows it expects.
+POSTGRESQL_READ_MANY = """/* configs.read_many */
+    SELECT one.version, one.kind, one.body, k.id, k.master_key_id, k.wrapped
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (tenant, integration_type, number)
+    LEFT JOIN LATERAL (
+        SELECT version, kind, body FROM changes c
+        WHERE c.tenant = asked.tenant AND c.integration_type = asked.integration_type ORDER BY version DESC LIMIT 1
+    ) AS one ON TRUE
+    LEFT JOIN LATERAL (
+        SELECT id, master_key_id, wrapped FROM keys
+        WHERE purpose = 'config' AND keys.tenant = asked.tenant AND wrapped IS NOT NULL LIMIT 1
+    ) AS k ON TRUE
+    ORDER BY asked.number
+"""
+# Several saves in one statement. Each version is appended with its audit entry, unless the version exists. All rows are
+# inserted in the same order, so that two such statements cannot deadlock.
+POSTGRESQL_APPEND_MANY = f"""/* configs.append_many */
+    WITH asked AS (
+        SELECT * FROM unnest({array_placeholders(VersionRow)}, {array_placeholders(EntryRow, start=ENTRY_AT)})
+        AS a ({columns(VersionRow)}, {", ".join(f"entry_{name}" for name in EntryRow._fields)})
+    ), appended AS (
+        INSERT INTO changes ({columns(VersionRow)})
+        SELECT {columns(VersionRow)} FROM asked
+        WHERE key_id IS NULL OR EXISTS (SELECT 1 FROM keys WHERE id = asked.key_id AND wrapped IS NOT NULL)
+        ORDER BY tenant, integration_type, version
+        ON CONFLICT (tenant, integration_type, version) DO NOTHING
+        RETURNING id, tenant, integration_type, version
+    ), audited AS (
+        INSERT INTO audit ({columns(EntryRow)}, change_id)
+        SELECT {", ".join(f"entry_{name}" for name in EntryRow._fields)}, appended.id
+        FROM asked JOIN appended USING (tenant, integration_type, version)
+    )
+    SELECT tenant, integration_type, version FROM appended
+"""
+# Only below the oldest running transaction: above it, an earlier change may still be committed.
+POSTGRESQL_CHANGES_AFTER = """/* configs.changes_after */
+    SELECT xid::text::bigint, id, kind, tenant, integration_type, version, subject FROM changes
+    WHERE (xid, id) > ($1::text::xid8, $2::bigint) AND xid < pg_snapshot_xmin(pg_current_snapshot())
+    ORDER BY changes.xid, changes.id LIMIT $3
+"""
+# Below the oldest running transaction the log is complete. New changes get the highest transaction ID or a later one.
+POSTGRESQL_BOUNDS = """/* configs.bounds */
+    SELECT begins_xid, begins_id, pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint
+    FROM store, pg_current_snapshot() AS s
+"""
+
+_NO_ROW: Row = (None,) * 6
+
 
 class ConfigStore:
-    """What is read and kept of configs in the same words on both engines."""
+    """Versions of configs. One subclass for each engine appends versions and reads the log."""
 
-    # How the log's number of a transaction is read, where there is one.
+    # The SQL that reads the transaction ID of a change, on the engine that has one.
     xid = "0"
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    async def read_with_key(self, key: Key) -> VersionWithDataKey:
+        """Read the current version, even a tombstone, with its tenant's active data key if the engine returns it."""
+        raise NotImplementedError
+
+    async def append(self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None) -> None:
+        """Append a version with its audit entry and idempotency record in one transaction.
+
+        Raises `Superseded` if the version exists or the data key is no longer active, and `IdempotencyKeyTaken` if the
+        record exists. Then nothing is stored.
+        """
+        raise NotImplementedError
+
+    async def changes_after(self, position: Position, *, limit: int) -> list[Change]:
+        """Read changes in log order, as far as no earlier change can still be committed."""
+        raise NotImplementedError
+
+    async def bounds(self) -> LogBounds:
+        """Read the positions between which the log is complete."""
+        raise NotImplementedError
+
     async def read(self, key: Key) -> StoredVersion | None:
+        """Read the current version, even a tombstone."""
         return (await self.read_with_key(key)).current
 
-    async def read_with_key(self, key: Key) -> VersionWithDataKey:
-        rows = await self._engine.rows(READ, *key)
-        return VersionWithDataKey(stored_version_of(key, rows[0]) if rows else None, None)
-
     async def read_version(self, key: Key, version: int) -> StoredVersion | None:
-        rows = await self._engine.rows(READ_VERSION, *key, version)
-        return stored_version_of(key, rows[0]) if rows else None
+        rows = await self._engine.query(READ_VERSION, *key, version)
+        return _read_version(key, rows[0]) if rows else None
 
     async def versions(self, key: Key, *, before: int | None, limit: int) -> list[VersionSummary]:
-        until = NEWER_THAN_ANY if before is None else before
-        rows = await self._engine.rows(VERSIONS.format(xid=self.xid), *key, until, limit)
+        """List versions, the newest first, including tombstones and pruned versions; below `before` if given."""
+        until = HIGHEST if before is None else before
+        rows = await self._engine.query(VERSIONS.format(xid=self.xid), *key, until, limit)
         return [
             VersionSummary(version, Position(xid, id_), Kind(kind), login, at, note, is_pruned=bool(is_pruned))
             for version, xid, id_, kind, login, at, note, is_pruned in rows
@@ -96,88 +236,158 @@ class ConfigStore:
     async def page(
         self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
     ) -> list[ConfigSummary]:
+        """List current configs that one scope of each group covers, in order of key. Deleted configs are left out."""
         if not all(scopes):
             return []
         args: list[Any] = [*(after or ("", "")), limit]
         conditions = {"scopes": _condition(scopes, args), "more": _more(more, args)}
-        rows = await self._engine.searched(LIST.format(columns=LAST_READ, joined="", **conditions), *args)
+        rows = await self._engine.search(LIST.format(columns=LAST_READ, joined="", **conditions), *args)
         return [ConfigSummary(Key(row[0], row[1]), *row[2:]) for row in rows]
 
-    async def sealed_page(
+    async def encrypted_page(
         self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
     ) -> list[EncryptedConfig]:
+        """List the same page with encrypted bodies."""
         if not all(scopes):
             return []
         args: list[Any] = [*(after or ("", "")), limit]
         conditions = {"scopes": _condition(scopes, args), "more": _more(more, args)}
         sql = LIST.format(columns=BODY, joined=WITH_KEY, **conditions)
-        return [_sealed(row) for row in await self._engine.searched(sql, *args)]
+        return [_read_encrypted(row) for row in await self._engine.search(sql, *args)]
 
-    async def read_replay(self, replay: IdempotencyRecord, *, not_before: int) -> IdempotencyRecord | None:
-        rows = await self._engine.rows(
+    async def read_idempotency(self, record: IdempotencyRecord, *, not_before: int) -> IdempotencyRecord | None:
+        rows = await self._engine.query(
             "/* configs.read_replay */ SELECT mac, version, outcome FROM replays"
             " WHERE user_id = $1 AND route = $2 AND name = $3 AND saved_at >= $4",
-            replay.user_id,
-            replay.route,
-            replay.name,
+            record.user_id,
+            record.route,
+            record.name,
             not_before,
         )
-        return _replay(replay, rows[0]) if rows else None
+        if not rows:
+            return None
+        mac, version, outcome = rows[0]
+        return IdempotencyRecord(record.user_id, record.route, record.name, bytes(mac), version, Outcome(outcome))
 
-    async def keep_replay(self, replay: IdempotencyRecord, *, saved_at: int) -> None:
+    async def keep_idempotency(self, record: IdempotencyRecord, *, saved_at: int) -> None:
+        """Store the record of a request that changed nothing; raises `IdempotencyKeyTaken`."""
         try:
-            await self._engine.transact(_keep(replay, saved_at))
+            await self._engine.execute(INSERT_IDEMPOTENCY, *IdempotencyRow.of(record, saved_at=saved_at))
         except UniqueTaken:
             raise IdempotencyKeyTaken from None
 
-    async def forget_replays(self, *, before: int) -> None:
-        await self._engine.transact(_forget(before))
+    async def forget_idempotency(self, *, before: int) -> None:
+        await self._engine.execute("/* configs.forget_replays */ DELETE FROM replays WHERE saved_at < $1", before)
 
 
-def _keep(replay: IdempotencyRecord, saved_at: int) -> Transaction[None]:
-    yield statement(KEEP_REPLAY, *replay_args(replay, saved_at=saved_at))
+class SqliteConfigStore(ConfigStore):
+    """Versions of configs on SQLite. One writer commits at a time, so the row ID is the order of the log."""
+
+    async def read_with_key(self, key: Key) -> VersionWithDataKey:
+        rows = await self._engine.query(SQLITE_READ, *key)
+        return VersionWithDataKey(_read_version(key, rows[0]) if rows else None, None)
+
+    async def append(self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None) -> None:
+        try:
+            await self._engine.transact(_append(new, audit, idempotency))
+        except UniqueTaken:
+            raise IdempotencyKeyTaken from None
+
+    async def bounds(self) -> LogBounds:
+        ((begins, last),) = await self._engine.query(SQLITE_BOUNDS)
+        return LogBounds(Position(0, begins), Position(0, last), Position(0, last))
+
+    async def changes_after(self, position: Position, *, limit: int) -> list[Change]:
+        rows = await self._engine.query(SQLITE_CHANGES_AFTER, position.id, limit)
+        return [Change(Position(0, row[0]), *row[1:]) for row in rows]
 
 
-def _forget(before: int) -> Transaction[None]:
-    yield statement("/* configs.forget_replays */ DELETE FROM replays WHERE saved_at < $1", before)
+class PostgresqlConfigStore(ConfigStore):
+    """Versions of configs on PostgreSQL. The order of the log is (transaction ID, row ID)."""
+
+    xid = "c.xid::text::bigint"
+
+    def __init__(self, engine: Engine, *, io: IoLog = SILENT) -> None:
+        super().__init__(engine)
+        self._reads: Batcher[Key, VersionWithDataKey] = Batcher(
+            self._read_batch, at_once=2, operation="wait read", io=io
+        )
+        self._saves: Batcher[Row, bool] = Batcher(self._append_batch, at_once=1, operation="wait append", io=io)
+
+    async def read_with_key(self, key: Key) -> VersionWithDataKey:
+        return await self._reads.get(key)
+
+    async def append(self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None) -> None:
+        row = (*VersionRow.of(new), *entry_row(audit))
+        if idempotency is None:
+            if not await self._saves.get(row):
+                raise Superseded
+            return
+        # Not in a batch: an existing record undoes the whole statement.
+        record = IdempotencyRow.of(idempotency, saved_at=new.saved_at)
+        try:
+            if not await self._engine.query(POSTGRESQL_APPEND_IDEMPOTENT, *row, *record):
+                raise Superseded
+        except UniqueTaken:
+            raise IdempotencyKeyTaken from None
+
+    async def bounds(self) -> LogBounds:
+        ((begins_xid, begins_id, lowest, highest),) = await self._engine.query(POSTGRESQL_BOUNDS)
+        begins = Position(begins_xid, begins_id)
+        return LogBounds(begins, Position(lowest - 1, HIGHEST), Position(highest, HIGHEST))
+
+    async def changes_after(self, position: Position, *, limit: int) -> list[Change]:
+        rows = await self._engine.query(POSTGRESQL_CHANGES_AFTER, str(position.xid), position.id, limit)
+        return [Change(Position(*row[:2]), *row[2:]) for row in rows]
+
+    async def _read_batch(self, keys: Sequence[Key]) -> list[VersionWithDataKey]:
+        if len(keys) == 1:
+            rows = await self._engine.query(POSTGRESQL_READ, *keys[0]) or [_NO_ROW]
+        else:
+            tenants, types = zip(*keys, strict=True)
+            rows = await self._engine.query(POSTGRESQL_READ_MANY, tenants, types)
+        return [_read_version_with_key(key, row) for key, row in zip(keys, rows, strict=True)]
+
+    async def _append_batch(self, saves: Sequence[Row]) -> list[bool]:
+        if len(saves) == 1:
+            return [bool(await self._engine.query(POSTGRESQL_APPEND, *saves[0]))]
+        # Of two saves of one version, the first wins, as if one had come after the other.
+        first = {save[1:4]: number for number, save in reversed(list(enumerate(saves)))}
+        asked = [saves[number] for number in first.values()]
+        appended = {tuple(row) for row in await self._engine.query(POSTGRESQL_APPEND_MANY, *zip(*asked, strict=True))}
+        return [save[1:4] in appended and first[save[1:4]] == number for number, save in enumerate(saves)]
 
 
-def saved_args(new: NewVersion) -> tuple[Any, ...]:
-    return (str(new.kind), *new.key, new.version, new.key_id, new.body, new.saved_by, new.saved_at, new.note)
+def _append(new: NewVersion, audit: SignedEntry, idempotency: IdempotencyRecord | None) -> Transaction[None]:
+    appended = yield statement(SQLITE_APPEND, *VersionRow.of(new))
+    if not appended:
+        raise Superseded
+    yield insert_audit(audit, change_id=appended[0][0])
+    if idempotency is not None:
+        yield statement(INSERT_IDEMPOTENCY, *IdempotencyRow.of(idempotency, saved_at=new.saved_at))
 
 
-def replay_args(replay: IdempotencyRecord, *, saved_at: int) -> tuple[Any, ...]:
-    return (
-        replay.user_id,
-        replay.route,
-        replay.name,
-        replay.mac,
-        replay.version,
-        str(replay.outcome),
-        saved_at,
-    )
-
-
-def stored_version_of(key: Key, row: Row) -> StoredVersion:
+def _read_version(key: Key, row: Row) -> StoredVersion:
     version, kind, body = row
     return StoredVersion(key, version, Kind(kind), body)
 
 
-def _sealed(row: Row) -> EncryptedConfig:
+def _read_version_with_key(key: Key, row: Row) -> VersionWithDataKey:
+    version, kind, body, *wrapping = row
+    if version is None:
+        return VersionWithDataKey(None, None)
+    return VersionWithDataKey(_read_version(key, (version, kind, body)), _read_data_key(key.tenant, wrapping))
+
+
+def _read_encrypted(row: Row) -> EncryptedConfig:
     tenant, type_, version, saved_at, kind, body, *wrapping = row
-    current = stored_version_of(Key(tenant, type_), (version, kind, body))
-    return EncryptedConfig(saved_at, current, tenant_key_of(tenant, wrapping))
+    current = _read_version(Key(tenant, type_), (version, kind, body))
+    return EncryptedConfig(saved_at, current, _read_data_key(tenant, wrapping))
 
 
-def tenant_key_of(tenant: str, row: Row) -> WrappedKey | None:
-    """The key that came along with a config of a tenant, if there is an active one."""
+def _read_data_key(tenant: str, row: Row) -> WrappedKey | None:
     key_id, master_key_id, wrapped = row
     return None if key_id is None else WrappedKey(key_id, "config", tenant, master_key_id, wrapped)
-
-
-def _replay(asked: IdempotencyRecord, row: Row) -> IdempotencyRecord:
-    mac, version, outcome = row
-    return IdempotencyRecord(asked.user_id, asked.route, asked.name, bytes(mac), version, Outcome(outcome))
 
 
 def _more(wanted: ConfigFilter, args: list[Any]) -> str:
@@ -195,7 +405,7 @@ def _more(wanted: ConfigFilter, args: list[Any]) -> str:
 
 
 def _condition(scopes: Sequence[Sequence[Scope]], args: list[Any]) -> str:
-    """One scope of each group, as bounds that an index can walk; the bounds are appended to the arguments."""
+    """Require one scope of each group, as bounds that an index can scan. Appends the bounds to the arguments."""
     groups = []
     for group in scopes:
         choices = []

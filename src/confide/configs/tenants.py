@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from confide.audit.recorder import AuditRecorder
 from confide.changes.subscriber import ChangeSubscriber
 from confide.clock import Clock
@@ -10,7 +12,10 @@ from confide.errors import NotFound
 from confide.identity.access import Access
 from confide.identity.model import Principal
 from confide.names import Key
-from confide.server.stores import ChangeFeed, Store
+
+if TYPE_CHECKING:
+    from confide.changes.feed import ChangeFeed
+    from confide.crypto.store import DataKeyStore
 
 
 class Tenants:
@@ -18,18 +23,18 @@ class Tenants:
 
     def __init__(
         self,
-        store: Store,
+        data_keys: DataKeyStore,
         sealer: EnvelopeEncryption,
         *,
         access: Access,
         auditor: AuditRecorder,
         listener: ChangeSubscriber,
-        news: ChangeFeed,
+        change_feed: ChangeFeed,
         clock: Clock,
     ) -> None:
         self._listener = listener
-        self._news = news
-        self._store = store
+        self._change_feed = change_feed
+        self._data_keys = data_keys
         self._sealer = sealer
         self._access = access
         self._auditor = auditor
@@ -42,13 +47,13 @@ class Tenants:
         afterwards gets a new key.
         """
         await self._access.require_admin(principal, action="destroy tenant")
-        entry, mac = self._auditor.entry("destroy tenant", "destroyed", principal=principal, key=Key(tenant, "*"))
-        destroyed = await self._store.keys.destroy_tenant(
-            tenant, user_id=principal.user_id, at=self._clock(), entry=entry, mac=mac
+        audit = self._auditor.sign("destroy tenant", "destroyed", principal=principal, key=Key(tenant, "*"))
+        destroyed = await self._data_keys.destroy_tenant(
+            tenant, user_id=principal.user_id, at=self._clock(), audit=audit
         )
         if destroyed is None:
             raise NotFound
         self._sealer.forget(destroyed.key_ids)
         self._listener.forget_all()
-        self._news.tell()
+        self._change_feed.notify()
         return destroyed.retired

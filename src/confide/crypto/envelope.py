@@ -7,6 +7,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,7 +18,9 @@ from confide.crypto.ciphertext import KEY_BYTES, KEY_ID_BYTES, open_sealed, seal
 from confide.crypto.errors import DecryptionFailed, MasterKeyMissing
 from confide.crypto.master_keys import DestroyedKeys, MasterKeys
 from confide.crypto.model import EncryptionContext, WrappedKey
-from confide.server.stores import KeyStore
+
+if TYPE_CHECKING:
+    from confide.crypto.store import DataKeyStore
 
 TENANT_PURPOSE = "config"
 LEADING_PURPOSE = "audit"
@@ -30,9 +33,9 @@ class EnvelopeEncryption:
     """The sealer of the service: keys lie wrapped in the store and opened in memory."""
 
     def __init__(
-        self, store: KeyStore, *, ring: Callable[[], MasterKeys], destroyed: DestroyedKeys, clock: Clock
+        self, data_keys: DataKeyStore, *, ring: Callable[[], MasterKeys], destroyed: DestroyedKeys, clock: Clock
     ) -> None:
-        self._store = store
+        self._data_keys = data_keys
         self._read_ring = ring
         self._ring = ring()
         self._destroyed = destroyed
@@ -53,7 +56,7 @@ class EnvelopeEncryption:
 
     async def check_all(self) -> None:
         """Unwrap one key of each master key that the store names; raises `MasterKeyMissing`."""
-        stored = await self._store.all()
+        stored = await self._data_keys.all()
         for key in {key.master_key_id: key for key in stored if key.wrapped is not None}.values():
             self._unwrapped(key)
         erased = [key.id for key in stored if key.wrapped is None]
@@ -75,7 +78,7 @@ class EnvelopeEncryption:
             raise DecryptionFailed
         if key_id not in self._opened:
             if key is None or key.id != key_id:
-                key = await self._store.read(key_id)
+                key = await self._data_keys.read(key_id)
             if key is None or key.wrapped is None or key.tenant != context.key.tenant:
                 raise DecryptionFailed
             self._keep(key)
@@ -89,7 +92,7 @@ class EnvelopeEncryption:
             return False  # what is no sealed body names no key
         if key_id in self._destroyed:
             return True
-        key = await self._store.read(key_id)
+        key = await self._data_keys.read(key_id)
         return key is not None and key.wrapped is None
 
     def mac(self, purpose: str, data: bytes) -> bytes:
@@ -116,12 +119,12 @@ class EnvelopeEncryption:
 
     async def undead_tenants(self) -> list[str]:
         """Tenants whose destroyed key a restored backup brought back."""
-        stored = await self._store.all()
+        stored = await self._data_keys.all()
         return sorted({key.tenant for key in stored if key.wrapped is not None and key.id in self._destroyed})
 
     async def is_all_under_last(self) -> bool:
         """Whether the last master key of the ring wraps every key, so that a new one is wanted."""
-        return all(key.master_key_id == self._ring.active for key in await self._store.all() if key.wrapped)
+        return all(key.master_key_id == self._ring.active for key in await self._data_keys.all() if key.wrapped)
 
     async def rewrap_all(self) -> int:
         """Wrap every key under the last master key of the ring; returns how many. May be repeated.
@@ -129,28 +132,28 @@ class EnvelopeEncryption:
         The audit key goes first: new keys are wrapped by whichever master key wraps that one.
         """
         count = 0
-        for key in sorted(await self._store.all(), key=lambda one: one.purpose != LEADING_PURPOSE):
+        for key in sorted(await self._data_keys.all(), key=lambda one: one.purpose != LEADING_PURPOSE):
             if key.wrapped is None or key.master_key_id == self._ring.active:
                 continue
             new = replace(key, master_key_id=self._ring.active)
-            await self._store.rewrap(
+            await self._data_keys.rewrap(
                 replace(new, wrapped=self._wrapped(new, self._unwrapped(key))), instead_of=key.master_key_id
             )
             count += 1
         return count
 
     async def _active(self, purpose: str, tenant: str) -> WrappedKey:
-        known = await self._store.active(purpose, tenant)
+        known = await self._data_keys.active(purpose, tenant)
         if known is not None:
             return known
         master_key_id = await self._master_key_in_use()
         new = WrappedKey(secrets.token_bytes(KEY_ID_BYTES), purpose, tenant, master_key_id, None)
         wrapped = self._wrapped(new, secrets.token_bytes(KEY_BYTES))
-        return await self._store.add_if_none(replace(new, wrapped=wrapped), made_at=self._clock())
+        return await self._data_keys.add_if_none(replace(new, wrapped=wrapped), made_at=self._clock())
 
     async def _master_key_in_use(self) -> bytes:
         """The master key that wraps the store's audit key; a prepared one wraps nothing before it is rotated in."""
-        leading = await self._store.active(LEADING_PURPOSE, "")
+        leading = await self._data_keys.active(LEADING_PURPOSE, "")
         if leading is None:
             return self._ring.active
         self._read_ring_for(leading.master_key_id)

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from confide.database.database import Database
 from confide.database.dump import TABLES
 from confide.database.model import Row
 from confide.database.schema import schema_number
-from confide.server.stores import Store
 
 FORMAT = 1
 
@@ -25,14 +25,14 @@ class ArchiveBroken(Exception):
     """The file is no whole backup of ours."""
 
 
-async def write(store: Store, path: Path, *, progress: Callable[[int], None]) -> int:
+async def write(database: Database, path: Path, *, progress: Callable[[int], None]) -> int:
     """Write all rows in one snapshot; the file appears under its name only when it is whole. Returns the rows."""
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as raw:
             with gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=3, mtime=0) as file:
-                count = await _write_rows(store, file, progress)
+                count = await _write_rows(database, file, progress)
             raw.flush()
             os.fsync(descriptor)
         partial.rename(path)
@@ -50,10 +50,10 @@ def _sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-async def _write_rows(store: Store, file: gzip.GzipFile, progress: Callable[[int], None]) -> int:
+async def _write_rows(database: Database, file: gzip.GzipFile, progress: Callable[[int], None]) -> int:
     count, digest = 0, hashlib.sha256()
     file.write(_line({"confide": "backup", "format": FORMAT, "schema": schema_number("sqlite")}))
-    async for table, row in store.dump():
+    async for table, row in database.dump():
         line = _line([table, *(_written(value) for value in row)])
         digest.update(line)
         file.write(line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import groupby, islice
 
 from confide.database.engine import Engine, Many, Transaction, statement
@@ -64,7 +64,14 @@ async def dump(engine: Engine) -> AsyncIterator[tuple[str, Row]]:
             yield tables[number], tuple(row)
 
 
-def load(rows: Iterator[tuple[str, Row]], home: str, *, now: int, engine: str) -> Transaction[str]:
+def load(
+    rows: Iterator[tuple[str, Row]],
+    location: str,
+    *,
+    now: int,
+    engine: str,
+    seal_log: Callable[[], Transaction[None]],
+) -> Transaction[str]:
     """Fill an empty store and begin a new epoch; returns it. Nothing is kept unless all is."""
     yield statement("/* store.empty */ DELETE FROM store")
     for table, group in groupby(rows, key=lambda pair: pair[0]):
@@ -79,7 +86,7 @@ def load(rows: Iterator[tuple[str, Row]], home: str, *, now: int, engine: str) -
                 "/* store.restart_ids */ "
                 f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), GREATEST((SELECT max(id) FROM {table}), 1))"
             )
-    return (yield from begin_anew(home, now=now, has_xid=engine == "postgres"))
+    return (yield from begin_anew(location, now=now, has_xid=engine == "postgres", seal_log=seal_log))
 
 
 IS_EMPTY = """/* store.is_empty */

@@ -63,21 +63,32 @@ class UniqueTaken(Exception):
 
 
 class Engine(Protocol):
-    """What the parts of a store ask of SQLite and PostgreSQL."""
+    """The contract of SQLite and PostgreSQL."""
 
     name: str
 
-    async def rows(self, sql: str, *args: Any) -> Rows:
-        """Run one statement, in a transaction of its own where it writes."""
+    async def query(self, sql: str, *args: Any) -> Rows:
+        """Run one statement and return its rows. Raises `DatabaseUnavailable` in time.
 
-    async def searched(self, sql: str, *args: Any) -> Rows:
-        """As `rows`, for a statement that may look at much: nobody but its caller waits for it, and not for long."""
+        On PostgreSQL it may write, in a transaction of its own. On SQLite it only reads: use `execute` to write.
+        """
+
+    async def search(self, sql: str, *args: Any) -> Rows:
+        """Run a query that may scan much. Only its caller waits for it, and not for long."""
+
+    async def execute(self, sql: str, *args: Any) -> Rows:
+        """Run one statement that writes, in a transaction of its own, and return its rows."""
 
     async def transact(self, work: Transaction[T]) -> T:
-        """Run a transaction whole: it commits when the generator returns and is undone when it raises."""
+        """Run a transaction of several steps. Commits when the generator returns, rolls back when it raises."""
 
     def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, Rows]]:
-        """Run queries in one snapshot; yields the number of the query with a portion of its rows."""
+        """Run queries in one snapshot. Yields the number of the query with a portion of its rows."""
+
+
+def run_one(sql: str, args: tuple[Any, ...]) -> Transaction[Rows]:
+    """Run a single statement as a transaction."""
+    return (yield Statement(sql, args))
 
 
 def statement(sql: str, *args: Any) -> Statement:

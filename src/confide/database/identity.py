@@ -1,44 +1,54 @@
-"""The epoch of a store and the identity of its home: whether this is the life it had before."""
+"""The identity of a database: its epoch, and whether the database is where it was."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 
-from confide.audit.store import link_next
 from confide.database.engine import Lock, Transaction, statement
+from confide.database.model import Settled
 
 
-def settle(home: str, *, now: int, has_xid: bool) -> Transaction[tuple[str, bool]]:
-    """Return the epoch, and whether a new one began because the store lies elsewhere than it did.
+def settle(
+    location: str, *, now: int, has_xid: bool, seal_log: Callable[[], Transaction[None]]
+) -> Transaction[Settled]:
+    """Return the epoch. A new one begins if the database is not where it was: then it was restored or copied.
 
-    A store that was restored has positions that others still hold and, on PostgreSQL, transaction ids of
-    another cluster: those become 0, sessions end, and the new epoch makes the old positions invalid.
+    Positions of a restored database are still known to clients and, on PostgreSQL, contain transaction IDs of another
+    cluster. These become 0, sessions end, and the new epoch invalidates the old positions.
     """
     yield Lock("home")
     rows = yield statement("/* store.home */ SELECT epoch, home FROM store")
     if not rows:
         epoch = new_epoch()
         yield statement(
-            "/* store.begin */ INSERT INTO store (one, epoch, home, began_at) VALUES (1, $1, $2, $3)", epoch, home, now
+            "/* store.begin */ INSERT INTO store (one, epoch, home, began_at) VALUES (1, $1, $2, $3)",
+            epoch,
+            location,
+            now,
         )
-        return epoch, False
-    epoch, known_home = rows[0]
-    if known_home == home:
-        return epoch, False
-    return (yield from begin_anew(home, now=now, has_xid=has_xid)), True
+        return Settled(epoch, has_begun_anew=False)
+    epoch, known_location = rows[0]
+    if known_location == location:
+        return Settled(epoch, has_begun_anew=False)
+    epoch = yield from begin_anew(location, now=now, has_xid=has_xid, seal_log=seal_log)
+    return Settled(epoch, has_begun_anew=True)
 
 
-def begin_anew(home: str, *, now: int, has_xid: bool) -> Transaction[str]:
-    # Whatever is not linked yet would lose its place among the others with its transaction's number.
-    while (yield from link_next(has_xid=has_xid, is_whole=True)):
-        pass
+def begin_anew(
+    location: str, *, now: int, has_xid: bool, seal_log: Callable[[], Transaction[None]]
+) -> Transaction[str]:
+    """Begin a new epoch and return it."""
+    yield from seal_log()
     if has_xid:
         yield statement("/* store.restart_changes */ UPDATE changes SET xid = '0'")
         yield statement("/* audits.restart */ UPDATE audit SET xid = '0'")
         yield statement("/* store.restart_log */ UPDATE store SET begins_xid = 0")
     yield statement("/* tokens.end_sessions */ DELETE FROM tokens WHERE is_session = 1")
     epoch = new_epoch()
-    yield statement("/* store.begin_epoch */ UPDATE store SET epoch = $1, home = $2, began_at = $3", epoch, home, now)
+    yield statement(
+        "/* store.begin_epoch */ UPDATE store SET epoch = $1, home = $2, began_at = $3", epoch, location, now
+    )
     return epoch
 
 

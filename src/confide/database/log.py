@@ -1,28 +1,52 @@
-"""Appending change rows and audit entries in the caller's transaction."""
+"""Appending change rows and signed audit entries in the caller's transaction: what every write shares."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
-from confide.audit.model import AuditEntry
+from confide.audit.model import SignedEntry
 from confide.database.engine import Statement, Transaction, statement
+from confide.database.rows import columns, insert_into, placeholders
 
-AUDIT = """/* audits.note */
-    INSERT INTO audit (at, action, outcome, actor, token_id, address, request_id, tenant, integration_type,
-                       version, subject, digest, mac, change_id)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+
+class EntryRow(NamedTuple):
+    """A row of the table `audit`, without the change that it belongs to."""
+
+    at: int
+    action: str
+    outcome: str
+    actor: int | None
+    token_id: int | None
+    address: str | None
+    request_id: str | None
+    tenant: str | None
+    integration_type: str | None
+    version: int | None
+    subject: str | None
+    digest: bytes | None
+    mac: bytes
+
+
+class ChangeRow(NamedTuple):
+    """A row of the table `changes` that is no version of a config."""
+
+    kind: str
+    subject: int | None
+    saved_by: int | None
+    saved_at: int
+
+
+INSERT_AUDIT = f"""/* audits.note */
+    INSERT INTO audit ({columns(EntryRow)}, change_id)
+    VALUES ({placeholders(EntryRow)}, ${len(EntryRow._fields) + 1})
 """
+_INSERT_CHANGE = f"/* changes.append */ {insert_into('changes', ChangeRow)} RETURNING id"
 
 
-LOG = """/* changes.append */
-    INSERT INTO changes (kind, subject, saved_by, saved_at) VALUES ($1, $2, $3, $4) RETURNING id
-"""
-
-
-def audit_values(entry: AuditEntry, *, mac: bytes) -> tuple[Any, ...]:
-    """The entry's arguments of `AUDIT`, all but the last, which is the change it explains."""
+def entry_row(audit: SignedEntry) -> EntryRow:
+    entry = audit.entry
     tenant, integration_type = entry.key or (None, None)
-    return (
+    return EntryRow(
         entry.at,
         entry.action,
         entry.outcome,
@@ -35,11 +59,17 @@ def audit_values(entry: AuditEntry, *, mac: bytes) -> tuple[Any, ...]:
         entry.version,
         entry.subject,
         entry.digest,
-        mac,
+        audit.mac,
     )
 
 
-def append_change(kind: str, subject: int | None, *, entry: AuditEntry, mac: bytes) -> Transaction[None]:
-    """Append a change that is no config's, with the audit entry that explains it."""
-    ((change_id,),) = yield statement(LOG, kind, subject, entry.actor, entry.at)
-    yield Statement(AUDIT, (*audit_values(entry, mac=mac), change_id))
+def insert_audit(audit: SignedEntry, *, change_id: int | None) -> Statement:
+    """Insert an entry with the change that it belongs to, if any."""
+    return Statement(INSERT_AUDIT, (*entry_row(audit), change_id))
+
+
+def append_change(kind: str, subject: int | None, *, audit: SignedEntry) -> Transaction[None]:
+    """Append a change of a user, a token or the like, with its audit entry."""
+    row = ChangeRow(kind, subject, audit.entry.actor, audit.entry.at)
+    ((change_id,),) = yield statement(_INSERT_CHANGE, *row)
+    yield insert_audit(audit, change_id=change_id)

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseIdentity:
-    """Where a store lives and which life of it this is."""
+    """The epoch of a database, and how durable its commits are."""
 
     epoch: str
     durability: str
     is_unsafe: bool
     has_begun_anew: bool = False
-    # Whether positions hold the number of a transaction.
+    # Whether positions contain a transaction ID.
     has_xid: bool = False
 
 
-Row = Sequence[Any]
+class Settled(NamedTuple):
+    """The epoch, and whether it has just begun because the database was moved or restored."""
+
+    epoch: str
+    has_begun_anew: bool
 
 
-Rows = Sequence[Row]
+# Values of columns, as the drivers return them.
+Row: TypeAlias = Sequence[Any]
+Rows: TypeAlias = Sequence[Row]

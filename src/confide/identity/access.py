@@ -23,16 +23,16 @@ class Access:
         held = principal.role_on(key)
         if held is not None and held >= role:
             return held
-        await self._auditor.note(action, "denied", principal=principal, key=key)
+        await self._auditor.record(action, "denied", principal=principal, key=key)
         raise NotFound if held is None else NotAllowed
 
     async def require_admin(self, principal: Principal, *, action: str) -> None:
         if not principal.is_admin:
-            await self._auditor.note(action, "denied", principal=principal)
+            await self._auditor.record(action, "denied", principal=principal)
             raise NotAllowed
 
     async def require_unrestricted_token(self, principal: Principal, *, action: str) -> None:
         """A token with narrower grants may not make itself wider ones."""
         if principal.narrowed is not None:
-            await self._auditor.note(action, "denied", principal=principal)
+            await self._auditor.record(action, "denied", principal=principal)
             raise NotAllowed("A token with grants of its own cannot do this. Log in or use an unrestricted token.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet, WeakValueDictionary
 
 from confide.caching.lease import Lease
@@ -11,8 +11,10 @@ from confide.caching.single_flight import SingleFlight
 from confide.clock import SECOND, Clock, boottime
 from confide.identity.errors import InvalidToken
 from confide.identity.model import Principal, Token, User
-from confide.server.stores import Store
 from confide.telemetry.operations import SILENT, IoLog
+
+if TYPE_CHECKING:
+    from confide.identity.store import TokenStore
 
 # A principal with the names and numbers of its token and user, and its places in the indexes; then each grant.
 PRINCIPAL_BYTES = 1_600
@@ -38,7 +40,7 @@ class Authenticator:
 
     def __init__(
         self,
-        store: Store,
+        tokens: TokenStore,
         memory: BoundedMemory[Any],
         lease: Lease,
         *,
@@ -46,7 +48,7 @@ class Authenticator:
         ttl_seconds: float,
         io: IoLog = SILENT,
     ) -> None:
-        self._store = store
+        self._tokens = tokens
         self._memory = memory
         self._lease = lease
         self._clock = clock
@@ -87,7 +89,7 @@ class Authenticator:
     async def _looked_up(self, token_hash: bytes) -> AuthenticatedToken:
         while True:
             heard = self._heard
-            found = await self._store.tokens.read(token_hash)
+            found = await self._tokens.read(token_hash)
             if heard == self._heard:
                 break  # otherwise something was heard of some token meanwhile, perhaps of this one
         checked = None if found is None else self._believed(token_hash, *found)

@@ -6,7 +6,7 @@ import enum
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from confide.errors import InvalidName, Violation
 from confide.identity.errors import InvalidGrant
@@ -199,3 +199,10 @@ def _bounds(pattern: str) -> tuple[str, str]:
     if pattern.endswith("*"):
         return pattern[:-1], pattern[:-1] + _AFTER_NAMES
     return pattern, pattern
+
+
+class TokenWithUser(NamedTuple):
+    """A token with its user."""
+
+    token: Token
+    user: User

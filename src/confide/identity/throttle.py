@@ -5,15 +5,18 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from confide.clock import Clock
-from confide.context import current_request
+from confide.context import caller
 from confide.crypto.envelope import EnvelopeEncryption
 from confide.errors import Busy
 from confide.identity import logins
 from confide.identity.errors import RateLimited
 from confide.keyed_lock import KeyedLock
-from confide.server.stores import Store
+
+if TYPE_CHECKING:
+    from confide.identity.store import UserStore
 
 MAX_QUEUED = 64
 
@@ -21,20 +24,20 @@ MAX_QUEUED = 64
 class LoginAttempt:
     """One try at a password; counted as failed until it is said to be right."""
 
-    def __init__(self, store: Store, counted: bytes, address: str) -> None:
-        self._store = store
+    def __init__(self, users: UserStore, counted: bytes, address: str) -> None:
+        self._users = users
         self._counted = counted
         self._address = address
 
     async def was_right(self) -> None:
-        await self._store.accounts.clear_attempts(self._counted, self._address)
+        await self._users.clear_attempts(self._counted, self._address)
 
 
 class LoginThrottle:
     """Counts each try before the password is looked at, so that a burst cannot outrun the count."""
 
-    def __init__(self, store: Store, sealer: EnvelopeEncryption, clock: Clock) -> None:
-        self._store = store
+    def __init__(self, users: UserStore, sealer: EnvelopeEncryption, clock: Clock) -> None:
+        self._users = users
         self._sealer = sealer
         self._clock = clock
         # In line, so that somebody who logs in many times at once is not taken for a guesser.
@@ -45,15 +48,15 @@ class LoginThrottle:
         """Raises `RateLimited` if too many tries for this login failed; the same for logins of nobody."""
         # Only a MAC is kept: people type passwords where a login belongs.
         counted = self._sealer.mac("audit", b"login " + logins.guessed_login(login).encode())
-        address = _network(current_request.get().address)
+        address = _network(caller.get().address)
         async with self._locks.of(counted):
-            wait = await self._store.accounts.begin_attempt(counted, address, now=self._clock())
+            wait = await self._users.begin_attempt(counted, address, now=self._clock())
             if wait is not None:
                 raise RateLimited(retry_after_seconds=wait)
             try:
-                yield LoginAttempt(self._store, counted, address)
+                yield LoginAttempt(self._users, counted, address)
             except Busy:
-                await self._store.accounts.take_back_attempt(counted, address)
+                await self._users.take_back_attempt(counted, address)
                 raise
 
 

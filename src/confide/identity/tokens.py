@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from confide.audit.recorder import AuditRecorder
 from confide.clock import SECOND, Clock
@@ -14,7 +15,10 @@ from confide.identity.errors import InvalidLogin, InvalidToken, LoginFailed
 from confide.identity.hasher import Argon2Hasher
 from confide.identity.model import Grant, NewToken, Principal, Token, User
 from confide.identity.throttle import LoginThrottle
-from confide.server.stores import ChangeFeed, Store
+
+if TYPE_CHECKING:
+    from confide.changes.feed import ChangeFeed
+    from confide.identity.store import TokenStore, UserStore
 
 SESSION_SECONDS = 12 * 60 * 60
 
@@ -24,19 +28,21 @@ class Tokens:
 
     def __init__(
         self,
-        store: Store,
+        users: UserStore,
+        tokens: TokenStore,
         hasher: Argon2Hasher,
         *,
         guesses: LoginThrottle,
         access: Access,
         auditor: AuditRecorder,
         authenticator: Authenticator,
-        news: ChangeFeed,
+        change_feed: ChangeFeed,
         clock: Clock,
     ) -> None:
         self._principals = authenticator
-        self._news = news
-        self._store = store
+        self._change_feed = change_feed
+        self._users = users
+        self._tokens = tokens
         self._hasher = hasher
         self._guesses = guesses
         self._access = access
@@ -66,12 +72,12 @@ class Tokens:
             # Disabled, removed, or given another password while this one was looked at.
             raise LoginFailed
         if self._hasher.is_outdated(known):
-            await self._store.accounts.rehash(user.id, old=known, new=await self._hasher.hash(plain))
+            await self._users.rehash(user.id, old=known, new=await self._hasher.hash(plain))
         return added[0], expires_at
 
     async def logout(self, *, principal: Principal) -> None:
-        entry, mac = self._auditor.entry("logout", "ended", principal=principal, subject=f"token {principal.token_id}")
-        await self._store.tokens.remove(principal.token_id, of=principal.user_id, entry=entry, mac=mac)
+        audit = self._auditor.sign("logout", "ended", principal=principal, subject=f"token {principal.token_id}")
+        await self._tokens.remove(principal.token_id, of=principal.user_id, audit=audit)
         self._forget(principal.token_id)
 
     async def add(
@@ -87,7 +93,7 @@ class Tokens:
         await self._access.require_unrestricted_token(principal, action="add token")
         if login not in (None, principal.login):
             await self._access.require_admin(principal, action="add token")
-        user = await self._store.accounts.read(login or principal.login)
+        user = await self._users.read(login or principal.login)
         if user is None:
             raise NotFound
         expires_at = self._clock() + ttl_seconds * SECOND
@@ -98,23 +104,23 @@ class Tokens:
 
     async def list(self, *, principal: Principal) -> Sequence[Token]:
         """List the caller's tokens, or everybody's for an admin; never their secrets."""
-        return await self._store.tokens.all(None if principal.is_admin else principal.user_id)
+        return await self._tokens.all(None if principal.is_admin else principal.user_id)
 
     async def revoke(self, token_id: int, *, principal: Principal) -> None:
         """End a token of one's own or, as admin, anybody's; foreign is as missing."""
         await self._access.require_unrestricted_token(principal, action="revoke token")
-        entry, mac = self._auditor.entry("revoke token", "revoked", principal=principal, subject=f"token {token_id}")
+        audit = self._auditor.sign("revoke token", "revoked", principal=principal, subject=f"token {token_id}")
         of = None if principal.is_admin else principal.user_id
-        if not await self._store.tokens.remove(token_id, of=of, entry=entry, mac=mac):
+        if not await self._tokens.remove(token_id, of=of, audit=audit):
             raise NotFound
         self._forget(token_id)
 
     async def forget_expired(self) -> None:
-        await self._store.tokens.forget_expired(before=self._clock())
+        await self._tokens.forget_expired(before=self._clock())
 
     def _forget(self, token_id: int) -> None:
         self._principals.forget_token(token_id)
-        self._news.tell()
+        self._change_feed.notify()
 
     async def _added(
         self,
@@ -131,8 +137,8 @@ class Tokens:
         made_at, is_session = self._clock(), begun_with is not None
         new = NewToken(hashed, user.id, is_session, label, grants, expires_at, begun_with)
         action = "login" if is_session else "add token"
-        entry, mac = self._auditor.entry(action, "added", principal=principal, subject=f"user {user.login}")
-        token_id = await self._store.tokens.add(new, made_at=made_at, entry=entry, mac=mac)
+        audit = self._auditor.sign(action, "added", principal=principal, subject=f"user {user.login}")
+        token_id = await self._tokens.add(new, made_at=made_at, audit=audit)
         if token_id is None:
             return None
         return token, Token(token_id, user.id, user.login, is_session, label, grants, made_at, expires_at)
@@ -143,7 +149,7 @@ class Tokens:
             known = user.password if user and not user.is_disabled else None
             is_right = await self._hasher.verify(plain, known)
             if not is_right or user is None or known is None:
-                await self._auditor.note(
+                await self._auditor.record(
                     "login", "failed", principal=None, subject=f"user {user.login}" if user else None
                 )
                 raise LoginFailed
@@ -152,7 +158,7 @@ class Tokens:
 
     async def _user_of(self, login: str) -> User | None:
         try:
-            return await self._store.accounts.read(logins.login(login))
+            return await self._users.read(logins.login(login))
         except InvalidLogin:
             # Nobody can have it, and nobody shall be told: it costs what any login costs.
-            return await self._store.accounts.read("")
+            return await self._users.read("")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from confide.audit.recorder import AuditRecorder
 from confide.errors import NotAllowed, NotFound
@@ -14,7 +15,10 @@ from confide.identity.errors import NoToken, PasswordMissing
 from confide.identity.hasher import Argon2Hasher
 from confide.identity.model import Grant, NewUser, Principal, Role, Scope, User, UserChange
 from confide.identity.throttle import LoginThrottle
-from confide.server.stores import ChangeFeed, Store
+
+if TYPE_CHECKING:
+    from confide.changes.feed import ChangeFeed
+    from confide.identity.store import UserStore
 
 ADMIN = (Grant(Role.ADMIN, Scope("*", "*")),)
 
@@ -33,19 +37,19 @@ class Users:
 
     def __init__(
         self,
-        store: Store,
+        users: UserStore,
         hasher: Argon2Hasher,
         *,
         guesses: LoginThrottle,
         access: Access,
         auditor: AuditRecorder,
         authenticator: Authenticator,
-        news: ChangeFeed,
+        change_feed: ChangeFeed,
         min_password_characters: int,
     ) -> None:
         self._principals = authenticator
-        self._news = news
-        self._store = store
+        self._change_feed = change_feed
+        self._users = users
         self._hasher = hasher
         self._guesses = guesses
         self._access = access
@@ -53,7 +57,7 @@ class Users:
         self._min_characters = min_password_characters
 
     async def can_add_first_user(self) -> bool:
-        return not await self._store.accounts.has_had_user()
+        return not await self._users.has_had_user()
 
     async def add(self, draft: UserDraft, *, principal: Principal) -> int:
         """Add a user; raises `UserExists`."""
@@ -67,8 +71,8 @@ class Users:
         if draft.password is None:
             raise PasswordMissing
         user = NewUser(draft.login, ADMIN, await self._hashed(draft.password, login=draft.login))
-        entry, mac = self._auditor.entry("add user", "first", principal=None, subject=f"user {draft.login}")
-        user_id = await self._store.accounts.add_first(user, entry=entry, mac=mac)
+        audit = self._auditor.sign("add user", "first", principal=None, subject=f"user {draft.login}")
+        user_id = await self._users.add_first(user, audit=audit)
         if user_id is None:
             raise NoToken
         return user_id
@@ -79,11 +83,11 @@ class Users:
 
     async def list(self, *, principal: Principal) -> Sequence[User]:
         await self._access.require_admin(principal, action="list users")
-        return await self._store.accounts.all()
+        return await self._users.all()
 
     async def read(self, login: str, *, principal: Principal) -> User:
         await self._access.require_admin(principal, action="read user")
-        user = await self._store.accounts.read(login)
+        user = await self._users.read(login)
         if user is None:
             raise NotFound
         return user
@@ -103,7 +107,7 @@ class Users:
         return await self._changed(login, UserChange(grants, is_disabled, hashed), principal=principal)
 
     async def set_password_on_host(self, login: str, password: str) -> None:
-        user = await self._store.accounts.read(login)
+        user = await self._users.read(login)
         if user is None:
             raise NotFound
         if user.password is None:
@@ -113,9 +117,9 @@ class Users:
 
     async def remove(self, login: str, *, principal: Principal) -> None:
         await self._access.require_admin(principal, action="remove user")
-        entry, mac = self._auditor.entry("remove user", "removed", principal=principal, subject=f"user {login}")
-        user = await self._store.accounts.read(login)
-        if user is None or not await self._store.accounts.remove(login, entry=entry, mac=mac):
+        audit = self._auditor.sign("remove user", "removed", principal=principal, subject=f"user {login}")
+        user = await self._users.read(login)
+        if user is None or not await self._users.remove(login, audit=audit):
             raise NotFound
         self._forget(user.id)
 
@@ -123,28 +127,24 @@ class Users:
         """Change the caller's own password, which must be known; ends all other sessions."""
         await self._access.require_unrestricted_token(principal, action="change password")
         async with self._guesses.of(principal.login) as guess:
-            user = await self._store.accounts.read(principal.login)
+            user = await self._users.read(principal.login)
             if not await self._hasher.verify(password_rules.normal(old), user.password if user else None):
-                await self._auditor.note("change password", "denied", principal=principal)
+                await self._auditor.record("change password", "denied", principal=principal)
                 raise NotAllowed("The old password is wrong. Check it and try again.")
             await guess.was_right()
         hashed = await self._hashed(new, login=principal.login)
-        entry, mac = self._auditor.entry(
-            "change password", "changed", principal=principal, subject=f"user {principal.login}"
-        )
-        await self._store.accounts.set_password(
-            principal.user_id, hashed, keep=principal.token_id, entry=entry, mac=mac
-        )
+        audit = self._auditor.sign("change password", "changed", principal=principal, subject=f"user {principal.login}")
+        await self._users.set_password(principal.user_id, hashed, keep=principal.token_id, audit=audit)
         self._forget(principal.user_id)
 
     async def _added(self, draft: UserDraft, *, principal: Principal | None) -> int:
         hashed = None if draft.password is None else await self._hashed(draft.password, login=draft.login)
-        entry, mac = self._auditor.entry("add user", "added", principal=principal, subject=f"user {draft.login}")
-        return await self._store.accounts.add(NewUser(draft.login, draft.grants, hashed), entry=entry, mac=mac)
+        audit = self._auditor.sign("add user", "added", principal=principal, subject=f"user {draft.login}")
+        return await self._users.add(NewUser(draft.login, draft.grants, hashed), audit=audit)
 
     async def _changed(self, login: str, change: UserChange, *, principal: Principal | None) -> User:
-        entry, mac = self._auditor.entry("change user", "changed", principal=principal, subject=f"user {login}")
-        user = await self._store.accounts.change(login, change, entry=entry, mac=mac)
+        audit = self._auditor.sign("change user", "changed", principal=principal, subject=f"user {login}")
+        user = await self._users.change(login, change, audit=audit)
         if user is None:
             raise NotFound
         self._forget(user.id)
@@ -152,7 +152,7 @@ class Users:
 
     def _forget(self, user_id: int) -> None:
         self._principals.forget_user(user_id)
-        self._news.tell()
+        self._change_feed.notify()
 
     async def _hashed(self, password: str, *, login: str) -> str:
         return await self._hasher.hash(password_rules.check(password, login=login, min_characters=self._min_characters))

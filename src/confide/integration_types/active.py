@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from confide import strict_json
 from confide.caching.lease import Lease
@@ -11,8 +11,10 @@ from confide.caching.single_flight import SingleFlight
 from confide.clock import boottime
 from confide.integration_types import model
 from confide.integration_types.model import IntegrationType, TypeVersion
-from confide.server.stores import Store
 from confide.telemetry.operations import SILENT, IoLog
+
+if TYPE_CHECKING:
+    from confide.integration_types.store import IntegrationTypeStore
 
 # Estimated memory of a type: a fixed part, and its compiled schema as a multiple of the written one.
 TYPE_BYTES = 600
@@ -34,8 +36,10 @@ class CachedType(MemoryEntry):
 class ActiveIntegrationTypes:
     """The active integration types: read once, compiled once, cached under the same lease as configs."""
 
-    def __init__(self, store: Store, memory: BoundedMemory[Any], lease: Lease, *, io: IoLog = SILENT) -> None:
-        self._store = store
+    def __init__(
+        self, types: IntegrationTypeStore, memory: BoundedMemory[Any], lease: Lease, *, io: IoLog = SILENT
+    ) -> None:
+        self._types = types
         self._memory = memory
         self._lease = lease
         self._changes = 0
@@ -59,7 +63,7 @@ class ActiveIntegrationTypes:
     async def _look_up(self, name: str) -> IntegrationType:
         while True:
             changes = self._changes
-            found = await self._store.types.read(name)
+            found = await self._types.read(name)
             if changes == self._changes:
                 break  # otherwise a type changed during the lookup, perhaps this one
         cached = CachedType(found)

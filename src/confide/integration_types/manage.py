@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from confide import strict_json
 from confide.audit.recorder import AuditRecorder
@@ -16,7 +16,10 @@ from confide.identity.model import Principal
 from confide.integration_types.model import TypeDraft, TypeKind, TypeVersion
 from confide.integration_types.schema import Schema
 from confide.preconditions import Condition
-from confide.server.stores import ChangeFeed, Store
+
+if TYPE_CHECKING:
+    from confide.changes.feed import ChangeFeed
+    from confide.integration_types.store import IntegrationTypeStore
 
 MAX_RACES = 64
 
@@ -26,29 +29,29 @@ class IntegrationTypes:
 
     def __init__(
         self,
-        store: Store,
+        types: IntegrationTypeStore,
         sealer: EnvelopeEncryption,
         *,
         access: Access,
         auditor: AuditRecorder,
-        news: ChangeFeed,
+        change_feed: ChangeFeed,
         clock: Clock,
         heard: Any,
     ) -> None:
-        self._store = store
+        self._types = types
         self._sealer = sealer
         self._access = access
         self._auditor = auditor
-        self._news = news
+        self._change_feed = change_feed
         self._clock = clock
         # Tells this process what it would otherwise hear from the log a moment later.
         self._heard = heard
 
     async def list(self, *, principal: Principal) -> list[TypeVersion]:
-        return [found for found in await self._store.types.all() if principal.can_see_type(found.name)]
+        return [found for found in await self._types.all() if principal.can_see_type(found.name)]
 
     async def read(self, name: str, *, principal: Principal) -> TypeVersion:
-        found = await self._store.types.read(name) if principal.can_see_type(name) else None
+        found = await self._types.read(name) if principal.can_see_type(name) else None
         if found is None or found.kind is TypeKind.REMOVED:
             raise NotFound
         return found
@@ -85,7 +88,7 @@ class IntegrationTypes:
         raise TooManyRaces(retry_after_seconds=1)
 
     async def _current(self, name: str, *, condition: Condition) -> TypeVersion | None:
-        current = await self._store.types.read(name)
+        current = await self._types.read(name)
         condition.require(current.version if current is not None and current.kind is TypeKind.SAVED else None)
         return current
 
@@ -109,9 +112,9 @@ class IntegrationTypes:
         written = b"" if new.schema is None else strict_json.write(new.schema)
         digest = self._sealer.mac("audit", b"%b %d %b" % (str(new.mode).encode(), new.keep, written))
         subject = f"type {new.name} version {new.version}"
-        entry, mac = self._auditor.entry(action, outcome, principal=principal, subject=subject, digest=digest)
-        if not await self._store.types.append(new, entry=entry, mac=mac):
+        audit = self._auditor.sign(action, outcome, principal=principal, subject=subject, digest=digest)
+        if not await self._types.append(new, audit=audit):
             return False
         self._heard(new.name)
-        self._news.tell()
+        self._change_feed.notify()
         return True

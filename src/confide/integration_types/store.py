@@ -1,61 +1,110 @@
-"""Versions of integration types, in the same words on both engines."""
+"""Stored versions of integration types."""
 
 from __future__ import annotations
 
 import json
+from typing import NamedTuple
 
 from confide import strict_json
-from confide.audit.model import AuditEntry
-from confide.database.engine import Engine, Statement, Transaction, statement
-from confide.database.log import AUDIT, audit_values
+from confide.audit.model import SignedEntry
+from confide.database.engine import Engine, Transaction, statement
+from confide.database.log import insert_audit
 from confide.database.model import Row
+from confide.database.rows import columns, insert_into
 from confide.integration_types.model import Mode, TypeKind, TypeVersion
 
-COLUMNS = "name, version, kind, schema, mode, keep, saved_by, saved_at, note"
-READ = f"/* types.read */ SELECT {COLUMNS} FROM types WHERE name = $1 ORDER BY version DESC LIMIT 1"
+
+class TypeRow(NamedTuple):
+    """A row of the table `types`."""
+
+    name: str
+    version: int
+    kind: str
+    schema: str | None
+    mode: str
+    keep: int
+    saved_by: int
+    saved_at: int
+    note: str | None
+
+    @classmethod
+    def of(cls, new: TypeVersion) -> TypeRow:
+        schema = None if new.schema is None else strict_json.write(new.schema).decode()
+        return cls(
+            new.name,
+            new.version,
+            str(new.kind),
+            schema,
+            str(new.mode),
+            new.keep,
+            new.saved_by,
+            new.saved_at,
+            new.note,
+        )
+
+
+class TypeChangeRow(NamedTuple):
+    """A row of the table `changes` about an integration type."""
+
+    kind: str
+    integration_type: str
+    version: int
+    saved_by: int
+    saved_at: int
+    note: str | None
+
+
+READ = f"/* types.read */ SELECT {columns(TypeRow)} FROM types WHERE name = $1 ORDER BY version DESC LIMIT 1"
 ALL = f"""/* types.all */
-    SELECT {COLUMNS} FROM types t
+    SELECT {columns(TypeRow)} FROM types t
     WHERE version = (SELECT max(n.version) FROM types n WHERE n.name = t.name) AND kind = 'saved' ORDER BY name
 """
 APPEND = f"""/* types.append */
-    INSERT INTO types ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-    ON CONFLICT (name, version) DO NOTHING RETURNING version
+    {insert_into("types", TypeRow)} ON CONFLICT (name, version) DO NOTHING RETURNING version
 """
-LOG = """/* types.log */
-    INSERT INTO changes (kind, integration_type, version, saved_by, saved_at, note)
-    VALUES ('type-changed', $1, $2, $3, $4, $5) RETURNING id
-"""
+APPEND_CHANGE = f"/* types.log */ {insert_into('changes', TypeChangeRow)} RETURNING id"
 
 
 class IntegrationTypeStore:
-    """Types of the store."""
+    """Versions of integration types, of which the highest is active."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def read(self, name: str) -> TypeVersion | None:
-        rows = await self._engine.rows(READ, name)
-        return _type_of(rows[0]) if rows else None
+        """Read the active version, even if the type was removed."""
+        rows = await self._engine.query(READ, name)
+        return _read_type(rows[0]) if rows else None
 
     async def all(self) -> list[TypeVersion]:
-        return [_type_of(row) for row in await self._engine.rows(ALL)]
+        """List the active versions of all types that were not removed, by name."""
+        return [_read_type(row) for row in await self._engine.query(ALL)]
 
-    async def append(self, new: TypeVersion, *, entry: AuditEntry, mac: bytes) -> bool:
-        return await self._engine.transact(_append(new, entry, mac))
-
-
-def _type_of(row: Row) -> TypeVersion:
-    name, version, kind, schema, mode, keep, saved_by, saved_at, note = row
-    read = None if schema is None else json.loads(schema)
-    return TypeVersion(name, version, TypeKind(kind), read, Mode(mode), keep, saved_by, saved_at, note)
+    async def append(self, new: TypeVersion, *, audit: SignedEntry) -> bool:
+        """Append a version with its change and audit entry. False if that version exists already."""
+        return await self._engine.transact(_append(new, audit))
 
 
-def _append(new: TypeVersion, entry: AuditEntry, mac: bytes) -> Transaction[bool]:
-    schema = None if new.schema is None else strict_json.write(new.schema).decode()
-    kept = (new.name, new.version, str(new.kind), schema, str(new.mode), new.keep)
-    appended = yield statement(APPEND, *kept, new.saved_by, new.saved_at, new.note)
-    if not appended:
+def _read_type(row: Row) -> TypeVersion:
+    found = TypeRow(*row)
+    schema = None if found.schema is None else json.loads(found.schema)
+    return TypeVersion(
+        found.name,
+        found.version,
+        TypeKind(found.kind),
+        schema,
+        Mode(found.mode),
+        found.keep,
+        found.saved_by,
+        found.saved_at,
+        found.note,
+    )
+
+
+def _append(new: TypeVersion, audit: SignedEntry) -> Transaction[bool]:
+    if not (yield statement(APPEND, *TypeRow.of(new))):
         return False
-    ((change_id,),) = yield statement(LOG, new.name, new.version, new.saved_by, new.saved_at, new.note)
-    yield Statement(AUDIT, (*audit_values(entry, mac=mac), change_id))
+    change = TypeChangeRow("type-changed", new.name, new.version, new.saved_by, new.saved_at, new.note)
+    ((change_id,),) = yield statement(APPEND_CHANGE, *change)
+    yield insert_audit(audit, change_id=change_id)
     return True

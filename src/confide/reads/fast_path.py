@@ -43,7 +43,7 @@ class ReadingProtocol(GuardedProtocol):
         super().connection_made(transport)
         app: Any = self.app
         self._is_behind_proxy = app is not self._application
-        self._heads, self._answers = self._application.services.heads, self._application.services.reading
+        self._heads, self._answers = self._application.process.caching.heads, self._application.process.reads.reader
 
     def data_received(self, data: bytes) -> None:
         if self._reading is not None:
@@ -109,7 +109,7 @@ class ReadingProtocol(GuardedProtocol):
                 self.transport.write(self._found + prepared.raw)
             server.total_requests += 1
         except Exception as error:  # noqa: BLE001 - a bug, of which the caller is told that it is one
-            self._application.services.traffic.note(CACHED_ROUTE, HTTPStatus.INTERNAL_SERVER_ERROR)
+            self._application.process.observation.traffic.note(CACHED_ROUTE, HTTPStatus.INTERNAL_SERVER_ERROR)
             self.transport.write(bug(error).as_bytes([(b"connection", b"close")]))
             self.transport.close()
             return True

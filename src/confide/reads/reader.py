@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from confide.caching.lease import Lease
 from confide.caching.memory import ORDER_SECONDS
 from confide.caching.single_flight import SingleFlight
 from confide.clock import boottime
-from confide.configs.decryption import ConfigDecrypter, Superseded
-from confide.configs.model import Kind
+from confide.configs.decryption import ConfigDecrypter
+from confide.configs.model import Kind, Superseded
 from confide.errors import Busy, DatabaseUnavailable, NotFound
 from confide.identity.access import Access
 from confide.identity.authenticator import AuthenticatedToken, Authenticator
@@ -21,8 +21,10 @@ from confide.names import Key
 from confide.reads.cache import Cache, Current, Entry, Rendering
 from confide.reads.counters import ReadCounter, ReadCounts
 from confide.reads.request import FROM_THE_STORE, ReadRequest
-from confide.server.stores import Store
 from confide.telemetry.operations import SILENT, IoLog
+
+if TYPE_CHECKING:
+    from confide.configs.store import ConfigStore
 
 T = TypeVar("T")
 
@@ -43,7 +45,7 @@ class ConfigReader:
 
     def __init__(
         self,
-        store: Store,
+        configs: ConfigStore,
         cache: Cache,
         authenticator: Authenticator,
         *,
@@ -59,7 +61,7 @@ class ConfigReader:
         # Reads answered at once until one of them is noted; where none shall be, it is never zero.
         self.until_sample = sample or -1
         self._types = types
-        self._store = store
+        self._configs = configs
         self._cache = cache
         self._principals = authenticator
         self._lease = lease
@@ -236,7 +238,7 @@ class ConfigReader:
 
     async def _current(self, key: Key) -> Current | None:
         """What the store holds now; None if it was replaced while it was opened."""
-        stored, tenant_key = await self._store.configs.read_with_key(key)
+        stored, tenant_key = await self._configs.read_with_key(key)
         if stored is None:
             return Current(0, None)
         if stored.kind is Kind.DELETED:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from confide.clock import Clock
 from confide.errors import Busy, DatabaseUnavailable, NotFound
@@ -13,7 +14,10 @@ from confide.identity.access import Access
 from confide.identity.model import Principal, Role
 from confide.names import Key
 from confide.reads.model import AccessSummary, ReadCount
-from confide.server.stores import Store
+
+if TYPE_CHECKING:
+    from confide.configs.store import ConfigStore
+    from confide.reads.statistics_store import AccessStatisticsStore
 
 FLUSH_SECONDS = 10.0
 FLUSHED_AT_ONCE = 500
@@ -27,8 +31,11 @@ _log = logging.getLogger("confide")
 class AccessStatistics:
     """Adds up reads in memory and writes them in batches; a crash loses those of the last ten seconds at most."""
 
-    def __init__(self, store: Store, *, access: Access, clock: Clock) -> None:
-        self._store = store
+    def __init__(
+        self, configs: ConfigStore, statistics: AccessStatisticsStore, *, access: Access, clock: Clock
+    ) -> None:
+        self._configs = configs
+        self._statistics = statistics
         self._access = access
         self._clock = clock
         self._waiting: dict[tuple[int, Key], ReadCount] = {}
@@ -56,7 +63,7 @@ class AccessStatistics:
         while self._waiting:
             portion = [self._waiting.pop(who) for who in list(islice(self._waiting, FLUSHED_AT_ONCE))]
             try:
-                await self._store.usage.add(portion)
+                await self._statistics.add(portion)
             except (DatabaseUnavailable, Busy) as error:
                 # Perhaps it was written all the same: a count may then be too high, never too low.
                 self._put_back(portion)
@@ -72,9 +79,9 @@ class AccessStatistics:
     async def of(self, key: Key, *, principal: Principal) -> list[AccessSummary]:
         """Who read a config, the latest first; for those who may save it. Raises `NotFound`."""
         await self._access.require_role(Role.EDITOR, key, principal=principal, action="read usage")
-        if await self._store.configs.read(key) is None:
+        if await self._configs.read(key) is None:
             raise NotFound
-        return await self._store.usage.of(key, limit=MAX_SHOWN)
+        return await self._statistics.of(key, limit=MAX_SHOWN)
 
     def _put_back(self, portion: list[ReadCount]) -> None:
         for one in portion:

@@ -1,4 +1,4 @@
-"""Who read what, when last and how often, in the same words on both engines."""
+"""Stored access statistics."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ ADD = """/* usage.add */
         last_read_at = CASE WHEN excluded.last_read_at > usage.last_read_at
                             THEN excluded.last_read_at ELSE usage.last_read_at END
 """
-OF = """/* usage.of */
+LIST = """/* usage.of */
     SELECT n.token_id, u.login, n.label, n.last_read_at, n.reads FROM usage n LEFT JOIN users u ON u.id = n.user_id
     WHERE n.tenant = $1 AND n.integration_type = $2 ORDER BY n.last_read_at DESC, n.token_id LIMIT $3
 """
 
 
 class AccessStatisticsStore:
-    """The usage ledger."""
+    """Which token read which config, when last and how often."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def add(self, reads: Sequence[ReadCount]) -> None:
-        await self._engine.transact(_add(reads))
+    async def add(self, counts: Sequence[ReadCount]) -> None:
+        await self._engine.transact(_add(counts))
 
     async def of(self, key: Key, *, limit: int) -> list[AccessSummary]:
-        return [AccessSummary(*row) for row in await self._engine.rows(OF, *key, limit)]
+        """List the readers of a config, the latest first."""
+        return [AccessSummary(*row) for row in await self._engine.query(LIST, *key, limit)]
 
 
-def _add(reads: Sequence[ReadCount]) -> Transaction[None]:
-    # In one order, whoever adds: two that add the same would wait for each other otherwise.
-    yield Many(ADD, sorted((*one.key, one.token_id, one.last_read_at, one.reads) for one in reads))
+def _add(counts: Sequence[ReadCount]) -> Transaction[None]:
+    # Always in the same order, so that two processes that add the same counts do not deadlock.
+    yield Many(ADD, sorted((*one.key, one.token_id, one.last_read_at, one.reads) for one in counts))

@@ -19,7 +19,7 @@ from confide.web.route import Route
 from confide.web.router import Router, bind
 
 if TYPE_CHECKING:
-    from confide.server.services import Services
+    from confide.server.wiring import Process
 
 # Each route names the class of its handlers, so the table as a whole is a mix.
 ROUTES: tuple[Route[Any], ...] = (
@@ -39,51 +39,53 @@ def build_document(*, version: str) -> Json:
     return openapi.build_document(ROUTES, version=version)
 
 
-def build_router(services: Services, *, build_document: Callable[[], Json]) -> Router:
-    """Bind all routes to the use cases of this process."""
-    authenticate = services.tokens.principal
+def build_router(process: Process, *, build_document: Callable[[], Json]) -> Router:
+    """Bind all routes to the use cases of a process."""
+    settings, positions = process.settings, process.positions
+    authenticate = process.identity.tokens.principal
     state = health.Health(
-        store=services.store,
-        change_feed=services.store.news,
-        lease=services.lease,
-        reader=services.reading,
-        decrypter=services.opener,
-        is_draining=lambda: services.is_draining,
-        is_unsafe=services.is_unsafe,
+        database=process.stores.database,
+        change_feed=process.stores.change_feed,
+        lease=process.caching.lease,
+        reader=process.reads.reader,
+        decrypter=process.configs.decrypter,
+        is_draining=lambda: process.draining.is_draining,
+        is_unsafe=process.database.is_unsafe,
     )
     handlers = chain(
-        bind(reads.ROUTES, reads.ReadRoutes(services.reading, services.usage)),
+        bind(reads.ROUTES, reads.ReadRoutes(process.reads.reader, process.reads.statistics)),
         bind(
             configs.ROUTES,
             configs.ConfigRoutes(
-                services.configs,
-                services.history,
-                services.exporting,
-                services.tenants,
-                format_position=services.position,
+                process.configs.writer,
+                process.configs.history,
+                process.configs.exporter,
+                process.configs.tenants,
+                format_position=positions.format,
             ),
         ),
         bind(
             changes.ROUTES,
-            changes.WatchRoutes(
-                services.watching, format_position=services.position, parse_position=services.position_of
-            ),
+            changes.WatchRoutes(process.changes.hub, format_position=positions.format, parse_position=positions.parse),
         ),
-        bind(integration_types.ROUTES, integration_types.TypeRoutes(services.types, services.conformance)),
+        bind(
+            integration_types.ROUTES,
+            integration_types.TypeRoutes(process.types.manager, process.types.conformance),
+        ),
         bind(
             identity.ROUTES,
             identity.IdentityRoutes(
-                services.accounts,
-                services.tokens,
-                setup_token=services.setup_token,
-                is_loopback=services.is_loopback,
+                process.identity.users,
+                process.identity.tokens,
+                setup_token=process.setup_token,
+                is_loopback=settings.is_for_this_machine,
             ),
         ),
-        bind(audit.ROUTES, audit.AuditRoutes(services.audit, format_position=services.position)),
+        bind(audit.ROUTES, audit.AuditRoutes(process.audit.log, format_position=positions.format)),
         bind(
             health.ROUTES,
             health.HealthRoutes(
-                state, services.metrics, has_open_metrics=services.has_open_metrics, authenticate=authenticate
+                state, process.metrics, has_open_metrics=settings.metrics == "open", authenticate=authenticate
             ),
         ),
         bind(docs_page.ROUTES, docs_page.DocsRoutes(build_document)),

@@ -8,22 +8,25 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from time import monotonic_ns
+from typing import TYPE_CHECKING
 
 from confide.clock import boottime
-from confide.context import current_request, set_principal
+from confide.context import caller
 from confide.reads import request as plain_reads
 from confide.reads.fast_path import CACHED_ROUTE
 from confide.reads.request import ReadRequest
 from confide.reads.response import ConfigResponse, PreparedResponse, answer_of
 from confide.server import api, legacy
-from confide.server.services import Services
 from confide.strict_json import Json
 from confide.web.asgi import Message, Receive, Scope, Send
 from confide.web.problems import answer_for, bug
 from confide.web.request import Disconnected, Request
-from confide.web.request_scope import OTHER, RequestScope
+from confide.web.request_scope import OTHER, RequestScope, is_asked_by
 from confide.web.response import Response
 from confide.web.router import Router
+
+if TYPE_CHECKING:
+    from confide.server.wiring import Process
 
 CACHED = f"cached {CACHED_ROUTE}"
 
@@ -38,29 +41,29 @@ async def _no_lifespan() -> AsyncIterator[None]:
 class Application:
     """The outermost ASGI application. Handlers see only well-framed requests.
 
-    `services` is called per request, because the parts of a process exist only within its lifespan.
+    `process` is called per request, because the parts of a process exist only within its lifespan.
     """
 
-    def __init__(self, services: Callable[[], Services], *, version: str, lifespan: Lifespan = _no_lifespan) -> None:
-        self._services = services
+    def __init__(self, process: Callable[[], Process], *, version: str, lifespan: Lifespan = _no_lifespan) -> None:
+        self._process = process
         self._version = version
         self._lifespan = lifespan
-        self._routed: tuple[Services, Router] | None = None
+        self._routed: tuple[Process, Router] | None = None
 
     def document(self) -> Json:
         """Build the OpenAPI document."""
         return api.build_document(version=self._version)
 
     @property
-    def services(self) -> Services:
-        return self._services()
+    def process(self) -> Process:
+        return self._process()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
         if scope["method"] == "GET" and scope["raw_path"] == plain_reads.PATH:
-            wanted = self._services().heads.wanted_by(scope["query_string"], scope["headers"])
+            wanted = self._process().caching.heads.wanted_by(scope["query_string"], scope["headers"])
             if wanted is not None:
                 await self._read_plainly(wanted, scope, send)
                 return
@@ -73,14 +76,14 @@ class Application:
 
         Only errors are logged: there are thousands of reads a second.
         """
-        reading = self._services().reading
+        reading = self._process().reads.reader
         answer: Response | ConfigResponse
         with self._under_way("GET", "/config", address=address, traceparent=traceparent) as request:
             request.route, request.is_logged = "/config", False
             try:
-                principal, is_away = await reading.who(wanted.token_hash)
-                set_principal(principal)
-                found = await reading.read(wanted.key, principal=principal, floor=wanted.floor, is_away=is_away)
+                request.who, is_away = await reading.who(wanted.token_hash)
+                is_asked_by(request.who)
+                found = await reading.read(wanted.key, principal=request.who, floor=wanted.floor, is_away=is_away)
                 answer = answer_of(found, wanted.known)
             except Exception as error:  # noqa: BLE001 - last resort: every error has a response
                 answer = answer_for(error, request_id=request.request_id)
@@ -89,26 +92,31 @@ class Application:
 
     def note_sample(self, wanted: ReadRequest, *, began: float, status: int) -> None:
         """Record one sampled read that was answered from memory; `began` is `boottime`."""
-        services = self._services()
-        services.reading.begin_sample()
-        sample = services.io.begin(None)
+        process = self._process()
+        process.reads.reader.begin_sample()
+        sample = process.observation.io.begin(None)
         sample.user_id = None if wanted.checked is None else wanted.checked.principal.user_id
         took = int((boottime() - began) * 1e9)
         amount = wanted.length if status == HTTPStatus.OK else 0
-        services.io.end(sample, CACHED, monotonic_ns() - took, outcome=str(status), amount=amount)
+        process.observation.io.end(sample, CACHED, monotonic_ns() - took, outcome=str(status), amount=amount)
 
     def _under_way(self, method: str, path: str, *, address: str | None, traceparent: str | None) -> RequestScope:
-        services = self._services()
+        process = self._process()
         return RequestScope(
-            method, path, io=services.io, traffic=services.traffic, address=address, traceparent=traceparent
+            method,
+            path,
+            io=process.observation.io,
+            traffic=process.observation.traffic,
+            address=address,
+            traceparent=traceparent,
         )
 
     async def _read_plainly(self, wanted: ReadRequest, scope: Scope, send: Send) -> None:
-        now, reading = boottime(), self._services().reading
+        now, reading = boottime(), self._process().reads.reader
         try:
             prepared: PreparedResponse | None = reading.at_once(wanted, now=now)
         except Exception as error:  # noqa: BLE001 - as in `read`
-            self._services().traffic.note(CACHED_ROUTE, HTTPStatus.INTERNAL_SERVER_ERROR)
+            self._process().observation.traffic.note(CACHED_ROUTE, HTTPStatus.INTERNAL_SERVER_ERROR)
             await bug(error).send(send)
             return
         if prepared is None:
@@ -139,26 +147,26 @@ class Application:
                 return
             finally:
                 current.status, current.sent_bytes, current.ended = sender.status, sender.sent_bytes, sender.ended
-                current.is_stream = request.is_stream
+                current.who, current.is_stream = request.known_principal, request.is_stream
                 current.route = request.route_path or OTHER
 
     async def _respond(self, request: Request, sender: _Sender) -> None:
         try:
             request.require_valid_framing()
-            if self._services().is_old_contract_on and await legacy.translate(request):
+            if self._process().settings.old_contract and await legacy.translate(request):
                 sender.extra.append(legacy.DEPRECATION)
             reply = await self._router.dispatch(request)
             await reply.send(sender)
         except Disconnected:
             raise
         except Exception as error:  # noqa: BLE001 - last resort: every error has a response
-            await sender.send_error(answer_for(error, request_id=current_request.get().id))
+            await sender.send_error(answer_for(error, request_id=caller.get().request_id))
 
     @property
     def _router(self) -> Router:
-        services = self._services()
-        if self._routed is None or self._routed[0] is not services:
-            self._routed = services, api.build_router(services, build_document=self.document)
+        process = self._process()
+        if self._routed is None or self._routed[0] is not process:
+            self._routed = process, api.build_router(process, build_document=self.document)
         return self._routed[1]
 
     async def _live(self, receive: Receive, send: Send) -> None:

@@ -17,10 +17,11 @@ from confide.web.route import PUBLIC, Returns, Route, RouteAccess, Target
 
 if TYPE_CHECKING:
     from confide.caching.lease import Lease
+    from confide.changes.feed import ChangeFeed
     from confide.configs.decryption import ConfigDecrypter
+    from confide.database.database import Database
     from confide.reads.reader import ConfigReader
     from confide.server.metrics import WorkerMetrics
-    from confide.server.stores import ChangeFeed, Store
 
 ANSWER_SECONDS = 1.0
 # Watchers and the audit chain wait for a running transaction. Longer than this, the service is degraded.
@@ -40,7 +41,7 @@ class Health:
     def __init__(
         self,
         *,
-        store: Store,
+        database: Database,
         change_feed: ChangeFeed,
         lease: Lease,
         reader: ConfigReader,
@@ -48,7 +49,7 @@ class Health:
         is_draining: Callable[[], bool],
         is_unsafe: bool,
     ) -> None:
-        self._store = store
+        self._database = database
         self._change_feed = change_feed
         self._lease = lease
         self._reader = reader
@@ -65,7 +66,7 @@ class Health:
             (blocking if self._reader.is_past_stale() else degrading).append("store-unavailable")
         elif not self._lease.holds():
             degrading.append("news-unavailable")
-        elif self._change_feed.horizon_age() > HORIZON_SECONDS:
+        elif self._change_feed.watermark_age() > HORIZON_SECONDS:
             degrading.append("watch-delayed")
         status: Literal["ok", "degraded", "unavailable"] = "ok"
         if blocking or degrading:
@@ -75,7 +76,7 @@ class Health:
     async def _is_database_available(self) -> bool:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await self._store.ping()
+                await self._database.ping()
         except (DatabaseUnavailable, Busy, TimeoutError):
             return False
         return True

@@ -14,9 +14,8 @@ from confide.crypto.errors import MasterKeyMissing
 from confide.crypto.master_keys import DESTROYED_NAME, FILE_NAME, DestroyedKeys, MasterKeys, make_file, new_master_key
 from confide.database.model import DatabaseIdentity
 from confide.names import Key
-from confide.server.engines import open_store
 from confide.server.settings import Settings
-from confide.server.stores import Store
+from confide.server.stores import Stores, open_stores
 from confide.telemetry.operations import SILENT, IoLog
 
 _log = logging.getLogger("confide")
@@ -32,13 +31,13 @@ class Started:
     made_master_keys: Path | None
 
 
-def store_of(settings: Settings, *, accepts_unsafe: bool = False, io: IoLog = SILENT) -> Store:
+def stores_of(settings: Settings, *, accepts_unsafe: bool = False, io: IoLog = SILENT) -> Stores:
     """Make the store, not yet connected; a new data folder is for its owner only.
 
     With `accepts_unsafe`, for commands on the host, a store is taken as it is; it is never made less safe.
     """
     make_data_folder(settings.data)
-    return open_store(
+    return open_stores(
         settings.database_url,
         is_unsafe=settings.unsafe_durability,
         accepts_unsafe=accepts_unsafe,
@@ -62,9 +61,9 @@ def ring_of(settings: Settings) -> MasterKeys:
         raise MasterKeyMissing(f"There is no {FILE_NAME} in {settings.data}.") from None
 
 
-def keys_of(settings: Settings, store: Store) -> EnvelopeEncryption:
+def encryption_of(settings: Settings, stores: Stores) -> EnvelopeEncryption:
     destroyed = DestroyedKeys(settings.data / DESTROYED_NAME)
-    return EnvelopeEncryption(store.keys, ring=lambda: ring_of(settings), destroyed=destroyed, clock=now)
+    return EnvelopeEncryption(stores.data_keys, ring=lambda: ring_of(settings), destroyed=destroyed, clock=now)
 
 
 async def prepare(settings: Settings, *, accepts_unsafe: bool = False) -> Started:
@@ -73,33 +72,33 @@ async def prepare(settings: Settings, *, accepts_unsafe: bool = False) -> Starte
     Raises `DatabaseUnavailable`, `NewerSchema`, `UnsafeDurability` or `MasterKeyMissing`; master keys are made only
     where the store holds nothing yet.
     """
-    store = store_of(settings, accepts_unsafe=accepts_unsafe)
-    await store.connect()
+    stores = stores_of(settings, accepts_unsafe=accepts_unsafe)
+    await stores.database.connect()
     try:
-        applied = await store.migrate()
-        home = await store.open()
-        made = await _made_master_keys(settings, store)
-        keys = keys_of(settings, store)
+        applied = await stores.database.migrate()
+        home = await stores.database.open()
+        made = await _create_master_keys(settings, stores)
+        keys = encryption_of(settings, stores)
         await keys.check_all()
         await keys.start()
-        await _finish_destructions(store, keys)
-        return Started(home, applied, await store.accounts.has_had_user(), made)
+        await _finish_destructions(stores, keys)
+        return Started(home, applied, await stores.users.has_had_user(), made)
     finally:
-        await store.close()
+        await stores.close()
 
 
-async def _finish_destructions(store: Store, keys: EnvelopeEncryption) -> None:
+async def _finish_destructions(stores: Stores, keys: EnvelopeEncryption) -> None:
     """A backup brought a destroyed tenant back: end it again, before anybody meets what does not open."""
-    auditor = AuditRecorder(store, keys, now)
+    auditor = AuditRecorder(stores.audit, keys, now)
     for tenant in await keys.undead_tenants():
-        entry, mac = auditor.entry("destroy tenant", "destroyed again", principal=None, key=Key(tenant, "*"))
-        await store.keys.destroy_tenant(tenant, user_id=None, at=now(), entry=entry, mac=mac)
+        audit = auditor.sign("destroy tenant", "destroyed again", principal=None, key=Key(tenant, "*"))
+        await stores.data_keys.destroy_tenant(tenant, user_id=None, at=now(), audit=audit)
         _log.warning("tenant %s was destroyed before this backup was restored: destroyed again", tenant)
 
 
-async def _made_master_keys(settings: Settings, store: Store) -> Path | None:
+async def _create_master_keys(settings: Settings, stores: Stores) -> Path | None:
     path = settings.data / FILE_NAME
-    if settings.master_keys is not None or path.exists() or await store.keys.all():
+    if settings.master_keys is not None or path.exists() or await stores.data_keys.all():
         return None
     make_file(path, [new_master_key()])
     return path

@@ -27,7 +27,7 @@ from confide.reads.fast_path import ReadingProtocol
 from confide.server.metrics import FOLDER_VARIABLE
 from confide.server.preparation import Started, prepare
 from confide.server.settings import Settings
-from confide.server.worker import app_of
+from confide.server.worker import build_application
 from confide.telemetry import logs
 
 KEEP_ALIVE_SECONDS = 75
@@ -81,7 +81,7 @@ def _counting(folder: Path) -> Iterator[None]:
 def worker_app(settings: Settings, setup_token: str) -> object:
     """The application of a worker process, as the server asks for it."""
     logs.configure()
-    app = app_of(settings, setup_token)
+    app = build_application(settings, setup_token)
     if not settings.trusted_proxies:
         return app
     return ProxyHeadersMiddleware(app, trusted_hosts=list(settings.trusted_proxies))  # type: ignore[arg-type]

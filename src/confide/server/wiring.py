@@ -1,4 +1,4 @@
-"""Puts the parts together: the only place that knows every one of them."""
+"""Wiring: builds the parts of one process, feature by feature, from explicit arguments."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 from confide.audit.checkpoint_file import CheckpointFile
 from confide.audit.linker import ChainLinker
 from confide.audit.recorder import AuditRecorder
 from confide.audit.verification import AuditLog
 from confide.caching.lease import Lease
-from confide.caching.memory import BoundedMemory
+from confide.caching.memory import BoundedMemory, MemoryEntry
 from confide.changes import positions
 from confide.changes.model import Position
 from confide.changes.routes import format_change
 from confide.changes.subscriber import ChangeSubscriber
 from confide.changes.watch import WatchHub
-from confide.clock import now
+from confide.clock import Clock, now
 from confide.configs.decryption import ConfigDecrypter
 from confide.configs.export import ConfigExporter
 from confide.configs.history import History
@@ -48,10 +49,9 @@ from confide.reads.reader import ConfigReader
 from confide.reads.response import PreparedResponse
 from confide.reads.statistics import AccessStatistics
 from confide.server.metrics import Counting, WorkerMetrics
-from confide.server.preparation import keys_of, store_of
-from confide.server.services import Services
+from confide.server.preparation import encryption_of, stores_of
 from confide.server.settings import MIB, Settings
-from confide.server.stores import Store
+from confide.server.stores import Stores
 from confide.telemetry.events import Recorder
 from confide.telemetry.histograms import Histograms
 from confide.telemetry.operations import SILENT, IoLog
@@ -59,23 +59,135 @@ from confide.telemetry.sink_workers import Dispatcher, outlets_of
 from confide.telemetry.sinks import sinks_of
 from confide.web.request_scope import RequestCounter
 
+# The share of the cache that remembered request heads may use.
 HEADS_PART = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """The living parts of one process."""
+class Observation:
+    """What records the work of a process."""
 
-    store: Store
-    keys: EnvelopeEncryption
+    io: IoLog
+    traffic: RequestCounter
+    # None if I/O events are off.
+    dispatcher: Dispatcher | None
+
+
+@dataclass(frozen=True, slots=True)
+class Caching:
+    """Memory that several features share, and the lease that proves it fresh."""
+
+    lease: Lease
+    # Configs, tokens and integration types together, so that the least recently used one is evicted first.
+    memory: BoundedMemory[MemoryEntry]
+    # Request heads have a limit of their own: heads that never repeat would evict everything else.
+    heads: RequestHeadCache
+    ttl_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Users, tokens and roles."""
+
+    access: Access
+    authenticator: Authenticator
+    users: Users
+    tokens: Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """The audit log and its hash chain."""
+
+    recorder: AuditRecorder
+    linker: ChainLinker
+    log: AuditLog
+
+
+@dataclass(frozen=True, slots=True)
+class Types:
+    """Integration types."""
+
+    active: ActiveIntegrationTypes
+    manager: IntegrationTypes
+    conformance: ConformanceCheck
+
+
+@dataclass(frozen=True, slots=True)
+class Configs:
+    """Writing, listing and keeping configs."""
+
+    decrypter: ConfigDecrypter
+    writer: ConfigWriter
+    history: History
+    exporter: ConfigExporter
+    tenants: Tenants
+    retention: Retention
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """Reading current configs."""
+
+    cache: Cache
+    reader: ConfigReader
+    statistics: AccessStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The change feed and watchers."""
+
+    hub: WatchHub
+    subscriber: ChangeSubscriber
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """Positions of the change log as clients see them, in the current epoch."""
+
+    format: Callable[[Position], str]
+    parse: Callable[[str], Position]
+
+
+class Draining:
+    """Whether this process is about to end. Health reports it, and watchers reconnect elsewhere."""
+
+    def __init__(self, hub: WatchHub) -> None:
+        self._hub = hub
+        self.is_draining = False
+
+    def begin(self) -> None:
+        self.is_draining = True
+        self._hub.drain()
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The parts of one process."""
+
+    settings: Settings
+    setup_token: str
+    stores: Stores
+    database: DatabaseIdentity
+    encryption: EnvelopeEncryption
     hasher: Argon2Hasher
-    home: DatabaseIdentity
-    services: Services
+    observation: Observation
+    caching: Caching
+    audit: Audit
+    identity: Identity
+    types: Types
+    configs: Configs
+    reads: Reads
+    changes: Changes
+    metrics: WorkerMetrics
+    positions: Positions
+    draining: Draining
 
 
 @asynccontextmanager
-async def noting_io(settings: Settings) -> AsyncIterator[Dispatcher | None]:
-    """Note I/O events for as long as this lasts, and give the sinks a moment at the end; None where it is off."""
+async def record_io(settings: Settings) -> AsyncIterator[Dispatcher | None]:
+    """Record I/O events, and give the sinks a moment to finish at the end. Yields None if they are off."""
     if settings.is_io_off:
         yield None
         return
@@ -86,174 +198,362 @@ async def noting_io(settings: Settings) -> AsyncIterator[Dispatcher | None]:
         days=settings.io_days,
     )
     recorder = Recorder(worker=f"{socket.gethostname()}-{os.getpid()}", most_events=settings.io_queue)
-    pump = Dispatcher(recorder, Histograms(), outlets_of(sinks, most_events=settings.io_queue))
+    dispatcher = Dispatcher(recorder, Histograms(), outlets_of(sinks, most_events=settings.io_queue))
     try:
-        yield pump
+        yield dispatcher
     finally:
-        await asyncio.to_thread(pump.close)
+        await asyncio.to_thread(dispatcher.close)
 
 
 @asynccontextmanager
-async def parts_of(
-    settings: Settings, *, setup_token: str = "", accepts_unsafe: bool = False, pump: Dispatcher | None = None
-) -> AsyncIterator[Parts]:
-    """Bring the parts of one process to life, on a store that `prepare` has seen."""
-    io: IoLog = SILENT if pump is None else pump.recorder
-    store = store_of(settings, accepts_unsafe=accepts_unsafe, io=io)
+async def open_process(
+    settings: Settings, *, setup_token: str = "", accepts_unsafe: bool = False, dispatcher: Dispatcher | None = None
+) -> AsyncIterator[Process]:
+    """Open the parts of one process on a database that `prepare` has set up."""
+    io: IoLog = SILENT if dispatcher is None else dispatcher.recorder
+    stores = stores_of(settings, accepts_unsafe=accepts_unsafe, io=io)
     hasher = Argon2Hasher(io=io)
     try:
-        home = await store.open()
-        keys = keys_of(settings, store)
-        await keys.start()
-        observing = _Observing(io, RequestCounter(), pump, hash_queue=lambda: hasher.waiting)
-        services = _services(settings, store, keys, hasher=hasher, home=home, observing=observing)
-        services.setup_token = setup_token
-        yield Parts(store, keys, hasher, home, services)
+        database = await stores.database.open()
+        encryption = encryption_of(settings, stores)
+        await encryption.start()
+        yield build_process(
+            settings,
+            stores,
+            encryption,
+            hasher,
+            database=database,
+            observation=Observation(io, RequestCounter(), dispatcher),
+            setup_token=setup_token,
+            clock=now,
+        )
     finally:
         hasher.close()
-        await store.close()
+        await stores.close()
 
 
-class _Observing(NamedTuple):
-    """What takes note of what a process does."""
-
-    io: IoLog
-    traffic: RequestCounter
-    pump: Dispatcher | None
-    hash_queue: Callable[[], int]
-
-
-class _Remembering(NamedTuple):
-    """What a process remembers, and what keeps that true."""
-
-    lease: Lease
-    memory: BoundedMemory[Any]
-    heads: RequestHeadCache
-    cache: Cache
-    authenticator: Authenticator
-    types_in_force: ActiveIntegrationTypes
-    watching: WatchHub
-    listener: ChangeSubscriber
-
-
-def _remembering(settings: Settings, store: Store, home: DatabaseIdentity, *, io: IoLog) -> _Remembering:
-    # Heads have a part of their own: where each is unlike all before, they would push out all else.
-    for_heads = settings.cache_bytes // HEADS_PART
-    lease, heads = Lease(), RequestHeadCache(for_heads)
-    memory = BoundedMemory[Any](settings.cache_bytes - for_heads)
-    ttl_seconds = settings.cache_ttl_seconds
-    cache = Cache(memory, lease, prepare=PreparedResponse, ttl_seconds=ttl_seconds)
-    authenticator = Authenticator(store, memory, lease, clock=now, ttl_seconds=ttl_seconds, io=io)
-    types = ActiveIntegrationTypes(store, memory, lease, io=io)
-    watching = WatchHub(store, authenticator, write=partial(format_change, format_position=_positions(home)))
-    told: dict[str, Any] = {"cache": cache, "authenticator": authenticator, "types": types, "watching": watching}
-    listener = ChangeSubscriber(store.news, lease=lease, memory=memory, **told)
-    return _Remembering(lease, memory, heads, cache, authenticator, types, watching, listener)
-
-
-def _positions(home: DatabaseIdentity) -> Callable[[Position], str]:
-    """Writes a position as callers see it, in this epoch."""
-    return partial(positions.write, home.epoch, has_xid=home.has_xid)
-
-
-def _services(
+def build_process(
     settings: Settings,
-    store: Store,
-    keys: EnvelopeEncryption,
-    *,
+    stores: Stores,
+    encryption: EnvelopeEncryption,
     hasher: Argon2Hasher,
-    home: DatabaseIdentity,
-    observing: _Observing,
-) -> Services:
-    auditor = AuditRecorder(store, keys, now)
-    access = Access(auditor)
-    kept = _remembering(settings, store, home, io=observing.io)
-    # What several acts are given alike; each names what it takes, so a wrong name ends the start.
-    judging: dict[str, Any] = {"guesses": LoginThrottle(store, keys, now), "access": access, "auditor": auditor}
-    telling: dict[str, Any] = {"authenticator": kept.authenticator, "news": store.news}
-    acting: dict[str, Any] = {"access": access, "auditor": auditor, "news": store.news, "clock": now}
-    showing: dict[str, Any] = {"opener": ConfigDecrypter(store, keys, auditor), "types": kept.types_in_force}
-    walker = ConfigScanner(store, showing["opener"])
-    reading = _reading(settings, store, kept, io=observing.io, access=access, **showing)
-    usage = AccessStatistics(store, access=access, clock=now)
-    checkpoint_file = CheckpointFile(settings.checkpoints_file)
-    chain = ChainLinker(store, keys, clock=now, checkpoint_file=checkpoint_file)
-    least = settings.min_password_characters
-    return Services(
-        **kept._asdict(),
-        store=store,
-        opener=showing["opener"],
-        reading=reading,
-        usage=usage,
-        io=observing.io,
-        traffic=observing.traffic,
-        metrics=_metrics(store, reading, kept, usage, observing),
-        history=History(store, access=access, auditor=auditor, **showing),
-        configs=ConfigWriter(store, keys, cache=kept.cache, **showing, **acting),
-        types=IntegrationTypes(store, keys, heard=kept.listener.apply_type_change, **acting),
-        chain=chain,
-        audit=AuditLog(store, keys, chain=chain, checkpoint_file=checkpoint_file, access=access, clock=now),
-        exporting=ConfigExporter(walker, kept.types_in_force, auditor=auditor),
-        retention=Retention(store, kept.types_in_force, clock=now, log_days=settings.log_days),
-        conformance=ConformanceCheck(walker, kept.types_in_force, access=access),
-        accounts=Users(store, hasher, **judging, **telling, min_password_characters=least),
-        tokens=Tokens(store, hasher, **judging, **telling, clock=now),
-        tenants=Tenants(store, keys, listener=kept.listener, **acting),
-        **_ways(settings, home),
+    *,
+    database: DatabaseIdentity,
+    observation: Observation,
+    setup_token: str,
+    clock: Clock,
+) -> Process:
+    """Build all features in the order of their dependencies."""
+    io = observation.io
+    caching = build_caching(settings)
+    formats = build_positions(database)
+    recorder = AuditRecorder(stores.audit, encryption, clock)
+    access = Access(recorder)
+    identity = build_identity(
+        settings, stores, encryption, hasher, caching=caching, access=access, recorder=recorder, clock=clock, io=io
+    )
+    audit = build_audit(
+        stores, encryption, recorder=recorder, access=access, checkpoints=settings.checkpoints_file, clock=clock
+    )
+    active = ActiveIntegrationTypes(stores.types, caching.memory, caching.lease, io=io)
+    cache = Cache(caching.memory, caching.lease, prepare=PreparedResponse, ttl_seconds=caching.ttl_seconds)
+    changes = build_changes(
+        stores, caching, cache=cache, authenticator=identity.authenticator, active=active, positions=formats
+    )
+    decrypter = ConfigDecrypter(stores.configs, encryption, recorder)
+    scanner = ConfigScanner(stores.configs, decrypter)
+    types = build_types(
+        stores,
+        encryption,
+        active=active,
+        access=access,
+        recorder=recorder,
+        subscriber=changes.subscriber,
+        scanner=scanner,
+        clock=clock,
+    )
+    configs = build_configs(
+        settings,
+        stores,
+        encryption,
+        cache=cache,
+        decrypter=decrypter,
+        scanner=scanner,
+        access=access,
+        recorder=recorder,
+        active=active,
+        subscriber=changes.subscriber,
+        clock=clock,
+    )
+    reads = build_reads(
+        settings,
+        stores,
+        caching,
+        cache=cache,
+        authenticator=identity.authenticator,
+        decrypter=decrypter,
+        access=access,
+        active=active,
+        clock=clock,
+        io=io,
+    )
+    metrics = build_metrics(stores, hasher, observation, caching=caching, reads=reads, changes=changes)
+    return Process(
+        settings=settings,
+        setup_token=setup_token,
+        stores=stores,
+        database=database,
+        encryption=encryption,
+        hasher=hasher,
+        observation=observation,
+        caching=caching,
+        audit=audit,
+        identity=identity,
+        types=types,
+        configs=configs,
+        reads=reads,
+        changes=changes,
+        metrics=metrics,
+        positions=formats,
+        draining=Draining(changes.hub),
     )
 
 
-def _reading(settings: Settings, store: Store, kept: _Remembering, **given: Any) -> ConfigReader:
-    sample = 0 if settings.is_io_off else settings.io_sample
-    stale_seconds = settings.stale_reads_seconds
-    return ConfigReader(
-        store, kept.cache, kept.authenticator, lease=kept.lease, stale_seconds=stale_seconds, sample=sample, **given
+def build_caching(settings: Settings) -> Caching:
+    heads_bytes = settings.cache_bytes // HEADS_PART
+    return Caching(
+        lease=Lease(),
+        memory=BoundedMemory(settings.cache_bytes - heads_bytes),
+        heads=RequestHeadCache(heads_bytes),
+        ttl_seconds=settings.cache_ttl_seconds,
     )
 
 
-def _metrics(
-    store: Store, reading: ConfigReader, kept: _Remembering, usage: AccessStatistics, observing: _Observing
+def build_positions(database: DatabaseIdentity) -> Positions:
+    return Positions(
+        format=partial(positions.write, database.epoch, has_xid=database.has_xid),
+        parse=partial(positions.read, epoch=database.epoch, has_xid=database.has_xid),
+    )
+
+
+def build_identity(
+    settings: Settings,
+    stores: Stores,
+    encryption: EnvelopeEncryption,
+    hasher: Argon2Hasher,
+    *,
+    caching: Caching,
+    access: Access,
+    recorder: AuditRecorder,
+    clock: Clock,
+    io: IoLog,
+) -> Identity:
+    authenticator = Authenticator(
+        stores.tokens, caching.memory, caching.lease, clock=clock, ttl_seconds=caching.ttl_seconds, io=io
+    )
+    throttle = LoginThrottle(stores.users, encryption, clock)
+    users = Users(
+        stores.users,
+        hasher,
+        guesses=throttle,
+        access=access,
+        auditor=recorder,
+        authenticator=authenticator,
+        change_feed=stores.change_feed,
+        min_password_characters=settings.min_password_characters,
+    )
+    tokens = Tokens(
+        stores.users,
+        stores.tokens,
+        hasher,
+        guesses=throttle,
+        access=access,
+        auditor=recorder,
+        authenticator=authenticator,
+        change_feed=stores.change_feed,
+        clock=clock,
+    )
+    return Identity(access, authenticator, users, tokens)
+
+
+def build_audit(
+    stores: Stores,
+    encryption: EnvelopeEncryption,
+    *,
+    recorder: AuditRecorder,
+    access: Access,
+    checkpoints: Path,
+    clock: Clock,
+) -> Audit:
+    checkpoint_file = CheckpointFile(checkpoints)
+    linker = ChainLinker(stores.audit, encryption, clock=clock, checkpoint_file=checkpoint_file)
+    log = AuditLog(
+        stores.users,
+        stores.audit,
+        encryption,
+        chain=linker,
+        checkpoint_file=checkpoint_file,
+        access=access,
+        clock=clock,
+    )
+    return Audit(recorder, linker, log)
+
+
+def build_changes(
+    stores: Stores,
+    caching: Caching,
+    *,
+    cache: Cache,
+    authenticator: Authenticator,
+    active: ActiveIntegrationTypes,
+    positions: Positions,
+) -> Changes:
+    hub = WatchHub(stores.configs, authenticator, write=partial(format_change, format_position=positions.format))
+    subscriber = ChangeSubscriber(
+        stores.change_feed,
+        lease=caching.lease,
+        memory=caching.memory,
+        cache=cache,
+        authenticator=authenticator,
+        types=active,
+        watching=hub,
+    )
+    return Changes(hub, subscriber)
+
+
+def build_types(
+    stores: Stores,
+    encryption: EnvelopeEncryption,
+    *,
+    active: ActiveIntegrationTypes,
+    access: Access,
+    recorder: AuditRecorder,
+    subscriber: ChangeSubscriber,
+    scanner: ConfigScanner,
+    clock: Clock,
+) -> Types:
+    manager = IntegrationTypes(
+        stores.types,
+        encryption,
+        access=access,
+        auditor=recorder,
+        change_feed=stores.change_feed,
+        clock=clock,
+        heard=subscriber.apply_type_change,
+    )
+    return Types(active, manager, ConformanceCheck(scanner, active, access=access))
+
+
+def build_configs(
+    settings: Settings,
+    stores: Stores,
+    encryption: EnvelopeEncryption,
+    *,
+    cache: Cache,
+    decrypter: ConfigDecrypter,
+    scanner: ConfigScanner,
+    access: Access,
+    recorder: AuditRecorder,
+    active: ActiveIntegrationTypes,
+    subscriber: ChangeSubscriber,
+    clock: Clock,
+) -> Configs:
+    writer = ConfigWriter(
+        stores.configs,
+        encryption,
+        access=access,
+        auditor=recorder,
+        opener=decrypter,
+        cache=cache,
+        types=active,
+        change_feed=stores.change_feed,
+        clock=clock,
+    )
+    tenants = Tenants(
+        stores.data_keys,
+        encryption,
+        access=access,
+        auditor=recorder,
+        listener=subscriber,
+        change_feed=stores.change_feed,
+        clock=clock,
+    )
+    return Configs(
+        decrypter=decrypter,
+        writer=writer,
+        history=History(stores.configs, opener=decrypter, access=access, auditor=recorder, types=active),
+        exporter=ConfigExporter(scanner, active, auditor=recorder),
+        tenants=tenants,
+        retention=Retention(stores.retention, active, clock=clock, log_days=settings.log_days),
+    )
+
+
+def build_reads(
+    settings: Settings,
+    stores: Stores,
+    caching: Caching,
+    *,
+    cache: Cache,
+    authenticator: Authenticator,
+    decrypter: ConfigDecrypter,
+    access: Access,
+    active: ActiveIntegrationTypes,
+    clock: Clock,
+    io: IoLog,
+) -> Reads:
+    reader = ConfigReader(
+        stores.configs,
+        cache,
+        authenticator,
+        lease=caching.lease,
+        opener=decrypter,
+        access=access,
+        types=active,
+        stale_seconds=settings.stale_reads_seconds,
+        sample=0 if settings.is_io_off else settings.io_sample,
+        io=io,
+    )
+    return Reads(cache, reader, AccessStatistics(stores.configs, stores.statistics, access=access, clock=clock))
+
+
+def build_metrics(
+    stores: Stores,
+    hasher: Argon2Hasher,
+    observation: Observation,
+    *,
+    caching: Caching,
+    reads: Reads,
+    changes: Changes,
 ) -> WorkerMetrics:
     return WorkerMetrics(
         Counting(
-            reading,
-            kept.listener,
-            kept.lease,
-            usage,
-            observing.traffic,
-            observing.pump,
-            memories={"configs": kept.memory, "heads": kept.heads},
+            reads.reader,
+            changes.subscriber,
+            caching.lease,
+            reads.statistics,
+            observation.traffic,
+            observation.dispatcher,
+            memories={"configs": caching.memory, "heads": caching.heads},
             depths={
-                "hashes": observing.hash_queue,
-                "streams": kept.watching.__len__,
-                "horizon": store.news.horizon_age,
+                "hashes": lambda: hasher.waiting,
+                "streams": changes.hub.__len__,
+                "horizon": stores.change_feed.watermark_age,
             },
         )
     )
 
 
-def _ways(settings: Settings, home: DatabaseIdentity) -> dict[str, Any]:
-    """How this service is set up, as far as routes must know."""
-    return {
-        "is_loopback": settings.is_for_this_machine,
-        "is_old_contract_on": settings.old_contract,
-        "is_unsafe": home.is_unsafe,
-        "has_open_metrics": settings.metrics == "open",
-        "position": _positions(home),
-        "position_of": lambda text: positions.read(text, home.epoch, has_xid=home.has_xid),
-    }
-
-
 @asynccontextmanager
-async def listening(services: Services) -> AsyncIterator[None]:
-    """Hear what other processes change for as long as this lasts; the first of it is heard before it begins."""
-    await services.listener.read_changes()
-    async with alongside(services.listener.run()), alongside(services.watching.run()):
+async def subscribe(process: Process) -> AsyncIterator[None]:
+    """Follow the changes of other processes. The first read of the change feed is done before it begins."""
+    await process.changes.subscriber.read_changes()
+    async with run_alongside(process.changes.subscriber.run()), run_alongside(process.changes.hub.run()):
         yield
 
 
 @asynccontextmanager
-async def alongside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def run_alongside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run a task in the background and cancel it at the end."""
     task = asyncio.create_task(work)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The life of one worker: its parts come alive, hear the news, do the chores, and end with the server."""
+"""The life of one worker: opens its parts, follows changes, runs background jobs, and ends with the server."""
 
 from __future__ import annotations
 
@@ -12,76 +12,77 @@ from contextlib import asynccontextmanager
 from confide import __version__
 from confide.errors import Busy, DatabaseUnavailable
 from confide.server.application import Application
-from confide.server.services import Services
 from confide.server.settings import Settings
-from confide.server.wiring import alongside, listening, noting_io, parts_of
+from confide.server.wiring import Process, open_process, record_io, run_alongside, subscribe
 
-CHORE_SECONDS = 600
-# What is remembered lives long and holds no circles: the collector need not look at it thousands of times a second.
+JOB_SECONDS = 600
+# Cached objects live long and form no cycles, so frequent collections find nothing.
 GARBAGE_THRESHOLDS = (20_000, 50, 100)
 
 _log = logging.getLogger("confide")
 
 
-def app_of(settings: Settings, setup_token: str) -> Application:
-    """Make the application of one worker; its parts come alive and end with the server's lifespan."""
-    alive: list[Services] = []
+def build_application(settings: Settings, setup_token: str) -> Application:
+    """Build the application of one worker. Its parts are opened and closed by the server's lifespan."""
+    opened: list[Process] = []
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
-        async with noting_io(settings) as pump, parts_of(settings, setup_token=setup_token, pump=pump) as parts:
-            services = parts.services
-            alive[:] = [services]
-            _say_when_draining(services)
+        async with (
+            record_io(settings) as dispatcher,
+            open_process(settings, setup_token=setup_token, dispatcher=dispatcher) as process,
+        ):
+            opened[:] = [process]
+            _drain_on_sigterm(process)
             async with (
-                listening(services),
-                alongside(_chores(services)),
-                alongside(services.metrics.run()),
-                alongside(services.chain.run()),
-                alongside(services.usage.run()),
+                subscribe(process),
+                run_alongside(_run_jobs(process)),
+                run_alongside(process.metrics.run()),
+                run_alongside(process.audit.linker.run()),
+                run_alongside(process.reads.statistics.run()),
             ):
                 gc.collect()
                 gc.freeze()
                 gc.set_threshold(*GARBAGE_THRESHOLDS)
                 yield
-            await _say_goodbye(services)
+            await _flush(process)
 
-    return Application(lambda: alive[0], version=__version__, lifespan=lifespan)
+    return Application(lambda: opened[0], version=__version__, lifespan=lifespan)
 
 
-def _say_when_draining(services: Services) -> None:
-    """Chain to the server's own handler, so that health says it before the last answer is given."""
+def _drain_on_sigterm(process: Process) -> None:
+    """Run before the server's own signal handler, so that health reports draining before the last response."""
     previous = signal.getsignal(signal.SIGTERM)
     if not callable(previous):
         return
     loop = asyncio.get_running_loop()
 
     def drain(number: int, frame: object) -> None:
-        loop.call_soon_threadsafe(services.begin_draining)
+        loop.call_soon_threadsafe(process.draining.begin)
         previous(number, frame)  # type: ignore[arg-type]
 
     signal.signal(signal.SIGTERM, drain)
 
 
-async def _say_goodbye(services: Services) -> None:
-    """Write down what waits to be: reads that were counted, and the audit's last checkpoint."""
-    services.metrics.take_over()
-    await services.usage.flush()
+async def _flush(process: Process) -> None:
+    """Store the access statistics, and link and sign the end of the audit chain."""
+    process.metrics.take_over()
+    await process.reads.statistics.flush()
     try:
-        await services.chain.link()
-        await services.chain.sign()
+        await process.audit.linker.link()
+        await process.audit.linker.sign()
     except (DatabaseUnavailable, Busy) as error:
-        _log.warning("the audit's end is linked and signed by the next process: %s", error or "no answer in time")
+        _log.warning("audit_chain_unsigned reason=%s", error or "timeout")
 
 
-async def _chores(services: Services) -> None:
+async def _run_jobs(process: Process) -> None:
     while True:
         try:
-            await services.tokens.forget_expired()
-            await services.configs.forget_old_replays()
-            await services.retention.work()
+            await process.identity.tokens.forget_expired()
+            await process.configs.writer.forget_old_replays()
+            await process.configs.retention.work()
         except (DatabaseUnavailable, Busy) as error:
-            _log.warning("chores wait for the store: %s", error)
-        except Exception:  # noqa: BLE001 - the chores must go on
-            _log.exception("a bug, met by the chores")
-        await asyncio.sleep(CHORE_SECONDS)
+            _log.warning("background_jobs_postponed reason=%s", error or "timeout")
+        except Exception:  # noqa: BLE001 - later runs must go on
+            _log.exception("background_job_failed")
+        await asyncio.sleep(JOB_SECONDS)

@@ -98,7 +98,7 @@ class GuardedProtocol(HttpToolsProtocol):
             answer = problem(refusal).with_header(b"request-id", request_id.encode())
             self.transport.write(answer.as_bytes([(b"connection", b"close")]))
             # Nobody knows what it would have asked for.
-            self._application.services.traffic.note(OTHER, answer.status)
+            self._application.process.observation.traffic.note(OTHER, answer.status)
             request_log.note(
                 "-", "-", answer.status, began=monotonic_ns(), request_id=request_id, trace_id=None, who=None
             )

@@ -37,7 +37,7 @@ _REFUSED_FOR_NOW = (
 )
 
 
-class PostgresEngine:
+class PostgresqlEngine:
     """A stack of connections; the one used last is used next."""
 
     name = "postgres"
@@ -149,7 +149,7 @@ class PostgresEngine:
             self._away_until = time.monotonic() + AWAY_SECONDS
             raise
 
-    async def rows(self, sql: str, *args: Any) -> Rows:
+    async def query(self, sql: str, *args: Any) -> Rows:
         """As the contract says, on the shortest way: every read and every save comes through here."""
         left = await self._place(remaining_seconds())
         try:
@@ -173,8 +173,11 @@ class PostgresEngine:
         finally:
             self._places.release()
 
-    async def searched(self, sql: str, *args: Any) -> Rows:
-        return await self.rows(sql, *args)
+    async def search(self, sql: str, *args: Any) -> Rows:
+        return await self.query(sql, *args)
+
+    async def execute(self, sql: str, *args: Any) -> Rows:
+        return await self.query(sql, *args)
 
     def _take_back(self, connection: Connection) -> None:
         if connection.is_closed() or self._is_closed:

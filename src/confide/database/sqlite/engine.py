@@ -14,7 +14,7 @@ from typing import Any
 import apsw
 
 from confide.context import remaining_seconds
-from confide.database.engine import T, Transaction, operation_of
+from confide.database.engine import T, Transaction, operation_of, run_one
 from confide.database.model import Row, Rows
 from confide.database.sqlite.writer import WRITER, Writer, bindings
 from confide.errors import DatabaseUnavailable
@@ -78,10 +78,10 @@ class SqliteEngine:
             raise DatabaseUnavailable
         return self._reader
 
-    async def rows(self, sql: str, *args: Any) -> Rows:
+    async def query(self, sql: str, *args: Any) -> Rows:
         return self._found(sql, args)
 
-    async def searched(self, sql: str, *args: Any) -> Rows:
+    async def search(self, sql: str, *args: Any) -> Rows:
         # Nearly always it is little. On a thread each row would let go of the interpreter and wait for it again.
         reader = self.reader
         reader.set_progress_handler(lambda: True, STEPS_IN_PLACE)
@@ -122,6 +122,9 @@ class SqliteEngine:
             search.is_over = True
         self.io.note(operation_of(sql), began, amount=len(rows))
         return rows
+
+    async def execute(self, sql: str, *args: Any) -> Rows:
+        return await self.transact(run_one(sql, args))
 
     async def transact(self, work: Transaction[T]) -> T:
         if self._writer is None:

@@ -1,0 +1,91 @@
+"""A PostgreSQL database: for many processes on many machines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import asyncpg
+
+from confide.clock import Clock, now
+from confide.database.database import NO_STORE, Database
+from confide.database.engine import Transaction
+from confide.database.errors import UnsafeDurability
+from confide.database.model import DatabaseIdentity
+from confide.database.postgresql.engine import PostgresqlEngine
+from confide.database.postgresql.transaction import Connection
+from confide.errors import DatabaseUnavailable
+from confide.telemetry.operations import SILENT, IoLog
+
+GREETING = """/* store.greeting */
+    SELECT (SELECT system_identifier FROM pg_control_system())::text
+           || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())::text,
+           current_setting('fsync'), current_setting('synchronous_commit'), current_setting('full_page_writes'),
+           current_setting('data_sync_retry'), current_setting('server_version_num')::int
+"""
+MIN_VERSION = 150_000
+
+
+class PostgresqlDatabase(Database):
+    """A database of a cluster. Each new connection is checked: where it leads, and how durable commits are."""
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        accepts_unsafe: bool,
+        pool_size: int,
+        seal_log: Callable[[], Transaction[None]],
+        clock: Clock = now,
+        io: IoLog = SILENT,
+    ) -> None:
+        self.engine = PostgresqlEngine(dsn, size=pool_size, greet=self._greet, io=io)
+        super().__init__(self.engine, seal_log=seal_log, clock=clock)
+        self._accepts_unsafe = accepts_unsafe
+        self._location = ""
+        self._settled_location: str | None = None
+        self._unsafe: tuple[str, ...] = ()
+
+    async def connect(self) -> None:
+        await self.ping()
+
+    async def open(self) -> DatabaseIdentity:
+        await self.connect()
+        try:
+            settled = await self.engine.transact_long(self._settle())
+        except asyncpg.UndefinedTableError as error:
+            raise DatabaseUnavailable(NO_STORE) from error
+        self._settled_location = self.locate()
+        durability = f"PostgreSQL, {', '.join(self._unsafe) if self._unsafe else 'fsync and synchronous commit'}"
+        return DatabaseIdentity(
+            settled.epoch,
+            durability,
+            is_unsafe=bool(self._unsafe),
+            has_begun_anew=settled.has_begun_anew,
+            has_xid=True,
+        )
+
+    async def close(self) -> None:
+        await self.engine.close()
+
+    def locate(self) -> str:
+        return self._location
+
+    async def _greet(self, connection: Connection) -> None:
+        row = await connection.fetchrow(GREETING)
+        location, fsync, commit, pages, retry, version = row or ("", "", "", "", "", 0)
+        if version < MIN_VERSION:
+            raise UnsafeDurability("Use PostgreSQL 15 or newer.")
+        settings = {"fsync": fsync, "full_page_writes": pages, "synchronous_commit": commit}
+        unsafe = [f"{name}=off" for name, value in settings.items() if value == "off"]
+        unsafe += ["data_sync_retry=on"] if retry == "on" else []
+        if unsafe and not self._accepts_unsafe:
+            raise self._rejection(f"PostgreSQL may lose acknowledged saves: {', '.join(unsafe)}.")
+        self._unsafe, self._location = tuple(unsafe), location
+        if self._settled_location not in (None, location):
+            raise self._rejection("The connection now leads to another database. Restart to begin a new epoch.")
+
+    def _rejection(self, sentence: str) -> Exception:
+        # During the start it ends the start. Later the database is unavailable.
+        if self._settled_location is None:
+            return UnsafeDurability(sentence)
+        return DatabaseUnavailable(sentence)

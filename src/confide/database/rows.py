@@ -1,0 +1,34 @@
+"""Columns and placeholders of a table, from the one definition of its rows."""
+
+from __future__ import annotations
+
+import types
+from typing import Any, get_args, get_type_hints
+
+_SQL_TYPES = {int: "bigint", str: "text", bytes: "bytea"}
+
+
+def columns(row: Any) -> str:
+    """List the columns: `id, login, password`."""
+    return ", ".join(row._fields)
+
+
+def placeholders(row: Any, *, start: int = 1) -> str:
+    """List a placeholder for each column: `$1, $2, $3`."""
+    return ", ".join(f"${number}" for number in range(start, start + len(row._fields)))
+
+
+def array_placeholders(row: Any, *, start: int = 1) -> str:
+    """List a placeholder for an array of each column, with its PostgreSQL type: `$1::text[], $2::bigint[]`."""
+    hints = get_type_hints(row)
+    return ", ".join(f"${number}::{_sql_type(hints[column])}[]" for number, column in enumerate(row._fields, start))
+
+
+def insert_into(table: str, row: Any) -> str:
+    """Write the statement that inserts one row."""
+    return f"INSERT INTO {table} ({columns(row)}) VALUES ({placeholders(row)})"
+
+
+def _sql_type(hint: Any) -> str:
+    inner = [one for one in get_args(hint) if one is not types.NoneType] or [hint]
+    return _SQL_TYPES[inner[0]]

@@ -1,0 +1,90 @@
+"""A database in one SQLite file: nothing to install, for many processes of one machine."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import apsw
+
+from confide.clock import Clock, now
+from confide.database.database import NO_STORE, Database
+from confide.database.engine import Transaction
+from confide.database.errors import UnsafeDurability
+from confide.database.model import DatabaseIdentity
+from confide.database.sqlite.engine import SqliteEngine
+from confide.errors import DatabaseUnavailable
+
+MARK = "user.confide.home"
+# SQLite's number of `PRAGMA synchronous = FULL`.
+FULL = 2
+
+
+class Durability(NamedTuple):
+    """How durable commits are, in words, and whether an acknowledged save can be lost."""
+
+    description: str
+    is_unsafe: bool
+
+
+class SqliteDatabase(Database):
+    """A database in one file."""
+
+    def __init__(self, engine: SqliteEngine, *, seal_log: Callable[[], Transaction[None]], clock: Clock = now) -> None:
+        super().__init__(engine, seal_log=seal_log, clock=clock)
+        self.engine = engine
+
+    async def connect(self) -> None:
+        await self.engine.open()
+
+    async def open(self) -> DatabaseIdentity:
+        await self.connect()
+        durability = self._check_durability()
+        try:
+            settled = await self.engine.transact(self._settle())
+        except apsw.SQLError as error:
+            raise DatabaseUnavailable(NO_STORE) from error
+        return DatabaseIdentity(
+            settled.epoch,
+            durability.description,
+            is_unsafe=durability.is_unsafe,
+            has_begun_anew=settled.has_begun_anew,
+        )
+
+    async def close(self) -> None:
+        await self.engine.close()
+
+    def locate(self) -> str:
+        # A file that replaces another has another inode. Inodes are reused, so the file also has a mark as an extended
+        # attribute, which plain copies do not keep.
+        return f"inode {self.engine.path.stat().st_ino} {_read_mark(self.engine.path)}".rstrip()
+
+    def _check_durability(self) -> Durability:
+        reader = self.engine.reader
+        synchronous = reader.pragma("synchronous")
+        journal = reader.pragma("journal_mode")
+        is_unsafe = synchronous < FULL or journal != "wal"
+        if is_unsafe and not self.engine.is_unsafe:
+            raise UnsafeDurability(f"SQLite runs with synchronous={synchronous}, journal_mode={journal}.")
+        return Durability(f"SQLite {journal}, synchronous={'OFF' if is_unsafe else 'FULL'}", is_unsafe)
+
+
+def _read_mark(path: Path) -> str:
+    """Return the file's mark and create it if needed. Empty if the file system has no extended attributes."""
+    try:
+        return os.getxattr(path, MARK).decode()
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            return ""
+    mark = secrets.token_hex(8)
+    try:
+        os.setxattr(path, MARK, mark.encode(), os.XATTR_CREATE)
+    except FileExistsError:
+        return os.getxattr(path, MARK).decode()
+    except OSError:
+        return ""
+    return mark

@@ -1,0 +1,117 @@
+"""A furnished house: the real parts on a real store, with users of every role."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from confide.clock import now
+from confide.identity import model
+from confide.identity.hasher import Argon2Hasher
+from confide.identity.model import Grant, NewUser, Principal
+from confide.names import Key
+from confide.server.application import Application
+from confide.server.preparation import prepare
+from confide.server.settings import Settings
+from confide.server.wiring import Process, open_process, subscribe
+from support.canaries import canary
+
+ADMIN = (("admin", "*", "*"),)
+TYPE = "flight-information-system"
+PASSWORD = canary("password")
+
+
+@cache
+def password_hash() -> str:
+    hasher = Argon2Hasher()
+    try:
+        return hasher._compute_hash(PASSWORD)
+    finally:
+        hasher.close()
+
+
+def grants_of(*triples: tuple[str, str, str]) -> tuple[Grant, ...]:
+    return tuple(model.grant(*triple) for triple in triples)
+
+
+@dataclass
+class House:
+    """One process's parts, a client that speaks to its application, and users as they are needed."""
+
+    settings: Settings
+    process: Process
+    http: httpx2.AsyncClient
+
+    async def user(self, login: str, *triples: tuple[str, str, str], password: str | None = None) -> int:
+        """Add a user with a password (the same for all) without paying for its hash."""
+        audit = self.process.configs.writer._auditor.sign("add user", "added", principal=None)
+        new = NewUser(login, grants_of(*triples), password or password_hash())
+        return await self.process.stores.users.add(new, audit=audit)
+
+    async def principal(self, login: str, *triples: tuple[str, str, str]) -> Principal:
+        return await self.process.identity.tokens.principal(await self.token(login, *triples))
+
+    async def token(
+        self, login: str, *triples: tuple[str, str, str], narrowed: Sequence[tuple[str, str, str]] | None = None
+    ) -> str:
+        """Return a token of a user, who is added if there is none of that login."""
+        if await self.process.stores.users.read(login) is None:
+            await self.user(login, *triples)
+        user = await self.process.stores.users.read(login)
+        assert user is not None
+        added = await self.process.identity.tokens._added(
+            user,
+            label="test",
+            grants=None if narrowed is None else grants_of(*narrowed),
+            expires_at=now() + 10**12,
+            principal=None,
+            begun_with=user.password if narrowed is None else None,
+        )
+        assert added is not None
+        return added[0]
+
+    async def configuration(self, key: Key, *, principal: Principal) -> Any:
+        """The configuration that the service shows to somebody."""
+        found = await self.process.reads.reader.read(key, principal=principal)
+        return json.loads(found.answer.body)["configuration"]
+
+    async def ask(
+        self, method: str, path: str, *, token: str | None = None, json: Any = None, **more: Any
+    ) -> httpx2.Response:
+        headers = dict(more.pop("headers", {}))
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        return await self.http.request(method, path, json=json, headers=headers, **more)
+
+    async def save(
+        self, token: str, configuration: Any, *, tenant: str = "acme", type_: str = TYPE, **more: Any
+    ) -> Any:
+        document = {"tenant": tenant, "integration_type": type_, "configuration": configuration}
+        return await self.ask("POST", "/config", token=token, json=document, **more)
+
+    async def read(self, token: str, *, tenant: str = "acme", type_: str = TYPE, **more: Any) -> Any:
+        return await self.ask(
+            "GET", "/config", token=token, params={"tenant": tenant, "integration_type": type_}, **more
+        )
+
+
+def settings_for(data: Path, database: str | None, **more: Any) -> Settings:
+    return Settings(data=data, database=database, unsafe_durability=True, **more)
+
+
+@asynccontextmanager
+async def house_at(settings: Settings, *, setup_token: str = "") -> AsyncIterator[House]:
+    await prepare(settings)
+    async with open_process(settings, setup_token=setup_token) as process:
+        app = Application(lambda: process, version="test")
+        transport = httpx2.ASGITransport(app=app)
+        client = httpx2.AsyncClient(transport=transport, base_url="http://localhost")
+        async with client as http, subscribe(process):
+            yield House(settings, process, http)
