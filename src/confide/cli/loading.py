@@ -202,14 +202,14 @@ def _tell(result: Result, before: Result | None, *, json_file: Path | None, page
 def _tell_differences(before: Result, after: Result, compared: Sequence[Difference]) -> None:
     click.echo()
     if names := unlike(before, after):
-        click.echo(f"The two plans are not alike in {', '.join(names)}: by that alone the runs may differ.")
+        click.echo(f"The plans differ in {', '.join(names)}. The runs are shown side by side, but not judged.")
     for one in compared:
         click.echo(one.sentence())
     if not compared:
-        click.echo("Too little was answered to compare the two.")
+        click.echo("Too few responses to compare the runs.")
     if has_more_errors(before, after):
         click.echo(
-            f"errors {before.error_share:.2%} → {after.error_share:.2%}: more, and none of them is in the latencies."
+            f"More requests failed: {before.error_share:.2%} → {after.error_share:.2%}. The latencies exclude them."
         )
 
 

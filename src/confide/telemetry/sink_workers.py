@@ -81,7 +81,7 @@ class SinkWorker:
         """Wait, on the monotonic clock, until it has ended or the time is over."""
         self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive() and self._held:
-            _log.warning("the I/O sink %s did not take the last %d events", self.name, self._held)
+            _log.warning("io_events_lost_at_shutdown sink=%s events=%d", self.name, self._held)
 
     def _run(self) -> None:
         while (batch := self._next()) is not None:
@@ -118,10 +118,10 @@ class SinkWorker:
             return
         self._said = why
         if why:
-            _log.warning("the I/O sink %s does not take what it is given: %s", self.name, why)
+            _log.warning("io_sink_failed sink=%s reason=%s", self.name, why)
         else:
             lost = self.dropped + self.rejected
-            _log.warning("the I/O sink %s takes events again; %d were lost so far", self.name, lost)
+            _log.warning("io_sink_recovered sink=%s lost_events=%d", self.name, lost)
 
     def _tried(self, batch: Batch) -> tuple[list[Event], str]:
         """What must be tried again, and what was wrong."""
