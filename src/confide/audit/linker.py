@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from confide.audit.chain import Checkpoint, signed_bytes
 from confide.audit.checkpoint_file import CheckpointFile
 from confide.clock import Clock
-from confide.crypto.envelope import EnvelopeEncryption
 from confide.errors import Busy, DatabaseUnavailable
 
 if TYPE_CHECKING:
     from confide.audit.store import AuditStore
+    from confide.crypto.envelope import EnvelopeEncryption
 
 LINK_SECONDS = 0.4
 CHECKPOINT_SECONDS = 60.0

@@ -13,13 +13,13 @@ from confide.audit.checkpoint_file import CheckpointFile
 from confide.audit.linker import ChainLinker
 from confide.audit.model import AuditFilter, ListedEntry
 from confide.clock import SECOND, Clock
-from confide.crypto.envelope import EnvelopeEncryption
 from confide.errors import InvalidCursor
-from confide.identity.access import Access
 from confide.identity.model import Principal
 
 if TYPE_CHECKING:
     from confide.audit.store import AuditStore
+    from confide.crypto.envelope import EnvelopeEncryption
+    from confide.identity.access import Access
     from confide.identity.store import UserStore
 
 PORTION = 1_000

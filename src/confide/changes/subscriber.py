@@ -13,12 +13,12 @@ from confide.changes.watch import WatchHub
 from confide.clock import boottime
 from confide.configs.model import Kind
 from confide.errors import DatabaseUnavailable
-from confide.identity.authenticator import Authenticator
-from confide.integration_types.active import ActiveIntegrationTypes
-from confide.reads.cache import Cache
 
 if TYPE_CHECKING:
     from confide.changes.feed import ChangeFeed
+    from confide.identity.authenticator import Authenticator
+    from confide.integration_types.active import ActiveIntegrationTypes
+    from confide.reads.cache import Cache
 
 # The pause before the next attempt after a failed read.
 RETRY_SECONDS = 0.1

@@ -16,12 +16,12 @@ from confide.changes.watchers import Watcher, WatcherIndex, WatchEvent
 from confide.clock import boottime
 from confide.configs.model import Kind
 from confide.errors import Busy, DatabaseUnavailable, NotFound
-from confide.identity.authenticator import Authenticator
 from confide.identity.errors import InvalidToken
 from confide.identity.model import Grant, Principal, Scope
 
 if TYPE_CHECKING:
     from confide.configs.store import ConfigStore
+    from confide.identity.authenticator import Authenticator
 
 WATCHED_KINDS = frozenset({Kind.SAVED, Kind.DELETED, "type-changed"})
 # Events that all watchers of a process share; a watcher further behind reads the database.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from confide.changes.model import Change, Position
 from confide.clock import boottime
-from confide.identity.authenticator import AuthenticatedToken
 from confide.identity.model import Scope
+
+if TYPE_CHECKING:
+    from confide.identity.authenticator import AuthenticatedToken
 
 # Without changes, a watcher gets a heartbeat with its position at this interval.
 HEARTBEAT_SECONDS = 15.0

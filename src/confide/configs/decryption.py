@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from confide.audit.recorder import AuditRecorder
 from confide.configs.errors import VersionPruned
 from confide.configs.model import StoredVersion, Superseded
-from confide.crypto.envelope import EnvelopeEncryption
 from confide.crypto.errors import DecryptionFailed, IntegrityBroken
 from confide.crypto.model import EncryptionContext, WrappedKey
 from confide.names import Key
 
 if TYPE_CHECKING:
+    from confide.audit.recorder import AuditRecorder
     from confide.configs.store import ConfigStore
+    from confide.crypto.envelope import EnvelopeEncryption
 
 _log = logging.getLogger("confide")
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from confide.audit.recorder import AuditRecorder
 from confide.configs.model import ConfigFilter
 from confide.configs.scan import ConfigScanner, scopes_of
 from confide.errors import Violation
 from confide.identity.model import Principal, Role, Scope
-from confide.integration_types.active import ActiveIntegrationTypes
 from confide.integration_types.conformance import find_violations
 from confide.names import Key
 from confide.strict_json import Json
+
+if TYPE_CHECKING:
+    from confide.audit.recorder import AuditRecorder
+    from confide.integration_types.active import ActiveIntegrationTypes
 
 # How long one page may take; what is left comes with the next one.
 PAGE_SECONDS = 1.0

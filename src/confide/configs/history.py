@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from confide import strict_json
-from confide.audit.recorder import AuditRecorder
 from confide.configs import diff as diffs
 from confide.configs.decryption import ConfigDecrypter
 from confide.configs.model import Kind, VersionSummary
 from confide.errors import NotFound
-from confide.identity.access import Access
 from confide.identity.model import Principal, Role
-from confide.integration_types.active import ActiveIntegrationTypes
 from confide.names import Key
 from confide.strict_json import Json
 
 if TYPE_CHECKING:
+    from confide.audit.recorder import AuditRecorder
     from confide.configs.store import ConfigStore
+    from confide.identity.access import Access
+    from confide.integration_types.active import ActiveIntegrationTypes
 
 # Before the first version there was nothing: a diff may begin there.
 NOTHING = 0

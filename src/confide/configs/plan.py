@@ -13,17 +13,17 @@ from confide.crypto.errors import IntegrityBroken
 from confide.crypto.model import WrappedKey
 from confide.errors import NotFound, Violation
 from confide.integration_types import masking
-from confide.integration_types.active import ActiveIntegrationTypes
 from confide.integration_types.errors import SchemaBroken
 from confide.integration_types.model import IntegrationType
-from confide.integration_types.schema import SchemaViolation
 from confide.names import Key
 from confide.preconditions import Condition
-from confide.reads.cache import Cache
 from confide.strict_json import Json
 
 if TYPE_CHECKING:
     from confide.configs.store import ConfigStore
+    from confide.integration_types.active import ActiveIntegrationTypes
+    from confide.integration_types.schema import SchemaViolation
+    from confide.reads.cache import Cache
 
 # Faults that an answer tells of; all of them are judged.
 MAX_REPORTED = 1_000

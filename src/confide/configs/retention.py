@@ -6,11 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from confide.clock import SECOND, Clock
-from confide.integration_types.active import ActiveIntegrationTypes
 from confide.names import Key
 
 if TYPE_CHECKING:
     from confide.configs.retention_store import RetentionStore
+    from confide.integration_types.active import ActiveIntegrationTypes
 
 PRUNE_SECONDS = 600
 TRIM_SECONDS = 6 * 60 * 60

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from confide import strict_json
-from confide.audit.recorder import AuditRecorder
 from confide.clock import SECOND, Clock
 from confide.configs import diff
 from confide.configs.decryption import ConfigDecrypter
@@ -32,12 +31,9 @@ from confide.configs.model import (
 )
 from confide.configs.plan import SavePlan, SavePlanner, require_savable
 from confide.configs.scan import scopes_of
-from confide.crypto.envelope import EnvelopeEncryption
 from confide.crypto.errors import DecryptionFailed
 from confide.crypto.model import EncryptionContext, WrappedKey
-from confide.identity.access import Access
 from confide.identity.model import Principal, Role, Scope
-from confide.integration_types.active import ActiveIntegrationTypes
 from confide.integration_types.model import UNTYPED
 from confide.keyed_lock import KeyedLock
 from confide.names import Key
@@ -45,8 +41,12 @@ from confide.preconditions import Condition
 from confide.reads.cache import Cache, Current, Flight, Rendering
 
 if TYPE_CHECKING:
+    from confide.audit.recorder import AuditRecorder
     from confide.changes.feed import ChangeFeed
     from confide.configs.store import ConfigStore
+    from confide.crypto.envelope import EnvelopeEncryption
+    from confide.identity.access import Access
+    from confide.integration_types.active import ActiveIntegrationTypes
 
 MAX_RACES = 64
 MAX_QUEUED = 1_000

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from confide.audit.recorder import AuditRecorder
-from confide.changes.subscriber import ChangeSubscriber
 from confide.clock import Clock
-from confide.crypto.envelope import EnvelopeEncryption
 from confide.errors import NotFound
-from confide.identity.access import Access
 from confide.identity.model import Principal
 from confide.names import Key
 
 if TYPE_CHECKING:
+    from confide.audit.recorder import AuditRecorder
     from confide.changes.feed import ChangeFeed
+    from confide.changes.subscriber import ChangeSubscriber
+    from confide.crypto.envelope import EnvelopeEncryption
     from confide.crypto.store import DataKeyStore
+    from confide.identity.access import Access
 
 
 class Tenants:

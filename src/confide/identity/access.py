@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from confide.audit.recorder import AuditRecorder
+from typing import TYPE_CHECKING
+
 from confide.errors import NotAllowed, NotFound
 from confide.identity.model import Principal, Role
 from confide.names import Key
+
+if TYPE_CHECKING:
+    from confide.audit.recorder import AuditRecorder
 
 
 class Access:

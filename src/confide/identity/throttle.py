@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from confide.clock import Clock
 from confide.context import caller
-from confide.crypto.envelope import EnvelopeEncryption
 from confide.errors import Busy
 from confide.identity import logins
 from confide.identity.errors import RateLimited
 from confide.keyed_lock import KeyedLock
 
 if TYPE_CHECKING:
+    from confide.crypto.envelope import EnvelopeEncryption
     from confide.identity.store import UserStore
 
 MAX_QUEUED = 64

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from confide.audit.recorder import AuditRecorder
 from confide.clock import SECOND, Clock
 from confide.errors import NotFound
 from confide.identity import logins, password_rules, token_format
@@ -17,6 +16,7 @@ from confide.identity.model import Grant, NewToken, Principal, Token, User
 from confide.identity.throttle import LoginThrottle
 
 if TYPE_CHECKING:
+    from confide.audit.recorder import AuditRecorder
     from confide.changes.feed import ChangeFeed
     from confide.identity.store import TokenStore, UserStore
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from confide.audit.recorder import AuditRecorder
 from confide.errors import NotAllowed, NotFound
 from confide.identity import password_rules
 from confide.identity.access import Access
@@ -17,6 +16,7 @@ from confide.identity.model import Grant, NewUser, Principal, Role, Scope, User,
 from confide.identity.throttle import LoginThrottle
 
 if TYPE_CHECKING:
+    from confide.audit.recorder import AuditRecorder
     from confide.changes.feed import ChangeFeed
     from confide.identity.store import UserStore
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from confide.configs.scan import ConfigScanner, ScannedConfig
 from confide.errors import NotFound, Violation
-from confide.identity.access import Access
 from confide.identity.model import Principal, Scope
 from confide.integration_types.active import ActiveIntegrationTypes
 from confide.integration_types.model import IntegrationType, TypeDraft
 from confide.integration_types.schema import Schema
 from confide.names import Key
+
+if TYPE_CHECKING:
+    from confide.configs.scan import ConfigScanner, ScannedConfig
+    from confide.identity.access import Access
 
 # The time limit of a page, and the maximum number of configs that it lists.
 PAGE_SECONDS = 1.0

@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from confide import strict_json
-from confide.audit.recorder import AuditRecorder
 from confide.clock import Clock
 from confide.configs.errors import TooManyRaces
 from confide.configs.model import Outcome
-from confide.crypto.envelope import EnvelopeEncryption
 from confide.errors import NotFound
-from confide.identity.access import Access
 from confide.identity.model import Principal
 from confide.integration_types.model import TypeDraft, TypeKind, TypeVersion
 from confide.integration_types.schema import Schema
 from confide.preconditions import Condition
 
 if TYPE_CHECKING:
+    from confide.audit.recorder import AuditRecorder
     from confide.changes.feed import ChangeFeed
+    from confide.crypto.envelope import EnvelopeEncryption
+    from confide.identity.access import Access
     from confide.integration_types.store import IntegrationTypeStore
 
 MAX_RACES = 64

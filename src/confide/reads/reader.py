@@ -10,13 +10,9 @@ from confide.caching.lease import Lease
 from confide.caching.memory import ORDER_SECONDS
 from confide.caching.single_flight import SingleFlight
 from confide.clock import boottime
-from confide.configs.decryption import ConfigDecrypter
 from confide.configs.model import Kind, Superseded
 from confide.errors import Busy, DatabaseUnavailable, NotFound
-from confide.identity.access import Access
-from confide.identity.authenticator import AuthenticatedToken, Authenticator
 from confide.identity.model import Principal, Role
-from confide.integration_types.active import ActiveIntegrationTypes
 from confide.names import Key
 from confide.reads.cache import Cache, Current, Entry, Rendering
 from confide.reads.counters import ReadCounter, ReadCounts
@@ -24,7 +20,11 @@ from confide.reads.request import FROM_THE_STORE, ReadRequest
 from confide.telemetry.operations import SILENT, IoLog
 
 if TYPE_CHECKING:
+    from confide.configs.decryption import ConfigDecrypter
     from confide.configs.store import ConfigStore
+    from confide.identity.access import Access
+    from confide.identity.authenticator import AuthenticatedToken, Authenticator
+    from confide.integration_types.active import ActiveIntegrationTypes
 
 T = TypeVar("T")
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from confide import preconditions
 from confide.caching.memory import MemoryEntry
 from confide.errors import ServiceError
 from confide.identity import token_format
-from confide.identity.authenticator import AuthenticatedToken
 from confide.names import Key
 from confide.web.errors import MalformedRequest
+
+if TYPE_CHECKING:
+    from confide.identity.authenticator import AuthenticatedToken
 
 PATH = b"/config"
 # A plain request has few headers and short ones; what has more is for the application to judge.

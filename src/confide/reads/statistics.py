@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from confide.clock import Clock
 from confide.errors import Busy, DatabaseUnavailable, NotFound
-from confide.identity.access import Access
 from confide.identity.model import Principal, Role
 from confide.names import Key
 from confide.reads.model import AccessSummary, ReadCount
 
 if TYPE_CHECKING:
     from confide.configs.store import ConfigStore
+    from confide.identity.access import Access
     from confide.reads.statistics_store import AccessStatisticsStore
 
 FLUSH_SECONDS = 10.0
