@@ -14,10 +14,10 @@ from confide.changes import positions
 from confide.changes.model import Position
 from confide.configs.errors import MaskSentBack
 from confide.errors import InvalidCursor, InvalidName, PreconditionInvalid, VersionConflict
-from confide.identity import logins, password_rules, token_format
 from confide.identity import model as grants
+from confide.identity import password_rules, token_format
 from confide.identity.errors import InvalidGrant, InvalidLogin, PasswordCommon, PasswordTooLong, PasswordTooShort
-from confide.identity.model import Principal, Role, Scope
+from confide.identity.model import Principal, Role, Scope, normalize_attempted_login, parse_login
 from confide.integration_types import masking
 from confide.names import Key
 from confide.preconditions import Condition
@@ -41,15 +41,15 @@ def test_anything_else_is_no_name(value: Any) -> None:
 
 
 def test_logins_are_one_whatever_their_case() -> None:
-    assert logins.login("Ada.L") == "ada.l"
+    assert parse_login("Ada.L") == "ada.l"
     for value in ("", "a b", "x" * 65, "Ada\n", 5, "ſ", "\u212a"):
         with pytest.raises(InvalidLogin):
-            logins.login(value)
+            parse_login(value)
 
 
 def test_variants_of_a_login_are_counted_as_one() -> None:
     variants = ("alice", "Alice", "ALICE", "alice ", " alice", "al\u200dice")
-    assert {logins.guessed_login(text) for text in variants} == {"alice"}
+    assert {normalize_attempted_login(text) for text in variants} == {"alice"}
 
 
 @pytest.mark.parametrize(

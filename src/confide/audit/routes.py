@@ -12,8 +12,7 @@ from confide.audit import chain
 from confide.audit.model import AuditFilter, ListedEntry
 from confide.changes.model import Position
 from confide.identity.errors import InvalidLogin
-from confide.identity.logins import login as read_login
-from confide.identity.model import scope
+from confide.identity.model import parse_login, scope
 from confide.strict_json import Json
 from confide.web.errors import MalformedParameter
 from confide.web.parameters import (
@@ -184,7 +183,7 @@ def _parse_action(value: str) -> str | None:
 
 def _parse_actor(value: str) -> str | None:
     try:
-        return read_login(value)
+        return parse_login(value)
     except InvalidLogin:
         raise MalformedParameter("The parameter actor must be a login.") from None
 

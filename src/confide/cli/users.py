@@ -20,7 +20,7 @@ from confide.cli.options import (
 )
 from confide.cli.session import connected, found, url_option
 from confide.client.calls import request
-from confide.identity import logins
+from confide.identity.model import parse_login
 
 if TYPE_CHECKING:
     from confide.server.settings import Settings
@@ -111,7 +111,7 @@ async def _add_admin(settings: Settings, login: str, password: str | None) -> in
 
     await prepare(settings, accepts_unsafe=True)
     async with open_process(settings, accepts_unsafe=True) as process:
-        return await process.identity.users.add_on_host(UserDraft(logins.login(login), password, ADMIN))
+        return await process.identity.users.add_on_host(UserDraft(parse_login(login), password, ADMIN))
 
 
 async def _set_password(settings: Settings, login: str, password: str) -> None:
@@ -120,7 +120,7 @@ async def _set_password(settings: Settings, login: str, password: str) -> None:
 
     await prepare(settings, accepts_unsafe=True)
     async with open_process(settings, accepts_unsafe=True) as process:
-        await process.identity.users.set_password_on_host(logins.login(login), password)
+        await process.identity.users.set_password_on_host(parse_login(login), password)
 
 
 def _state(one: dict[str, Any]) -> str:

@@ -9,7 +9,6 @@ from confide.configs.model import ConfigFilter
 from confide.configs.scan import ConfigScanner, scopes_of
 from confide.errors import Violation
 from confide.identity.model import Principal, Role, Scope
-from confide.integration_types.conformance import find_violations
 from confide.names import Key
 from confide.strict_json import Json
 
@@ -84,7 +83,8 @@ class ConfigExporter:
         async for config in self._walker.walk(scopes_of(wanted, principal), after=after, more=more):
             role = principal.role_on(config.key)
             is_masked = role is None or role < Role.READER
-            violations = find_violations(config, await self._types.of(config.key.integration_type), is_masked=is_masked)
+            type_ = await self._types.of(config.key.integration_type)
+            violations = type_.report(config.configuration, hides_secrets=is_masked)
             if violations:
                 found.append(BrokenLine(config.key, config.version, config.saved_at, violations))
             if len(found) >= limit or time.monotonic() >= until:

@@ -12,9 +12,8 @@ from confide.configs.model import ConfigDraft, Kind, Outcome, Rollback, StoredVe
 from confide.crypto.errors import IntegrityBroken
 from confide.crypto.model import WrappedKey
 from confide.errors import NotFound, Violation
-from confide.integration_types import masking
 from confide.integration_types.errors import SchemaBroken
-from confide.integration_types.model import IntegrationType
+from confide.integration_types.model import IntegrationType, require_no_mask
 from confide.names import Key
 from confide.preconditions import Condition
 from confide.strict_json import Json
@@ -125,4 +124,4 @@ def require_savable(draft: ConfigDraft) -> None:
     if not isinstance(draft.configuration, dict):
         at = Violation("/configuration", ConfigurationInvalid.code, ConfigurationInvalid.sentence)
         raise ConfigurationInvalid(violations=(at,))
-    masking.require_no_mask(draft.configuration)
+    require_no_mask(draft.configuration)

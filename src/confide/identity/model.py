@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from confide.errors import InvalidName, Violation
-from confide.identity.errors import InvalidGrant
+from confide.identity.errors import InvalidGrant, InvalidLogin
 from confide.names import Key
 
 
@@ -75,6 +75,8 @@ class NewToken:
     begun_with: str | None = field(default=None, repr=False)
 
 
+_LOGIN = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
+_NOT_IN_LOGINS = re.compile(r"[^a-z0-9._-]")
 _PATTERN = re.compile(r"\*|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9]|[A-Za-z0-9._-]{0,126}\*)?")
 # Sorts after every name with that prefix: names are ASCII below it.
 _AFTER_NAMES = "\x7f"
@@ -206,3 +208,15 @@ class TokenWithUser(NamedTuple):
 
     token: Token
     user: User
+
+
+def parse_login(value: Any) -> str:
+    """Return a login in lower case, or raise `InvalidLogin`."""
+    if isinstance(value, str) and value.isascii() and _LOGIN.fullmatch(lowered := value.lower()):
+        return lowered
+    raise InvalidLogin
+
+
+def normalize_attempted_login(value: str) -> str:
+    """Reduce any typed login to the form that the login throttle counts."""
+    return _NOT_IN_LOGINS.sub("", value.lower())[:64]

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, Field
 
 from confide.errors import NotFound
-from confide.identity import logins
 from confide.identity.errors import InvalidLogin, NoToken
-from confide.identity.model import Grant, Role, Token, User, grant
+from confide.identity.model import Grant, Role, Token, User, grant, parse_login
 from confide.identity.users import UserDraft
 from confide.web.parameters import format_time, parse_number
 from confide.web.request import Request
@@ -149,7 +148,7 @@ class IdentityRoutes:
 
     async def add_user(self, request: Request) -> Response:
         body = request.body_as(UserCreate)
-        draft = UserDraft(logins.login(body.login), body.password, read_grants(body.grants) or ())
+        draft = UserDraft(parse_login(body.login), body.password, read_grants(body.grants) or ())
         if await self._is_first_user(request):
             user_id = await self._users.add_first(draft)
         else:
@@ -204,7 +203,7 @@ class IdentityRoutes:
         secret, token = await self._tokens.add(
             body.label,
             principal=request.principal,
-            login=None if body.login is None else logins.login(body.login),
+            login=None if body.login is None else parse_login(body.login),
             ttl_seconds=body.ttl_seconds,
             grants=read_grants(body.grants),
         )
@@ -244,7 +243,7 @@ def read_grants(shapes: list[GrantShape] | None) -> tuple[Grant, ...] | None:
 
 def _path_login(request: Request) -> str:
     try:
-        return logins.login(request.path_values["login"])
+        return parse_login(request.path_values["login"])
     except InvalidLogin:
         raise NotFound from None
 

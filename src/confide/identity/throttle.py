@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from confide.clock import Clock
 from confide.context import caller
 from confide.errors import Busy
-from confide.identity import logins
 from confide.identity.errors import RateLimited
+from confide.identity.model import normalize_attempted_login
 from confide.keyed_lock import KeyedLock
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class LoginThrottle:
     async def of(self, login: str) -> AsyncIterator[LoginAttempt]:
         """Raises `RateLimited` if too many tries for this login failed; the same for logins of nobody."""
         # Only a MAC is kept: people type passwords where a login belongs.
-        counted = self._sealer.mac("audit", b"login " + logins.guessed_login(login).encode())
+        counted = self._sealer.mac("audit", b"login " + normalize_attempted_login(login).encode())
         address = _network(caller.get().address)
         async with self._locks.of(counted):
             wait = await self._users.begin_attempt(counted, address, now=self._clock())

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from confide.clock import SECOND, Clock
 from confide.errors import NotFound
-from confide.identity import logins, password_rules, token_format
+from confide.identity import password_rules, token_format
 from confide.identity.access import Access
 from confide.identity.authenticator import Authenticator
 from confide.identity.errors import InvalidLogin, InvalidToken, LoginFailed
 from confide.identity.hasher import Argon2Hasher
-from confide.identity.model import Grant, NewToken, Principal, Token, User
+from confide.identity.model import Grant, NewToken, Principal, Token, User, parse_login
 from confide.identity.throttle import LoginThrottle
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Tokens:
 
     async def _user_of(self, login: str) -> User | None:
         try:
-            return await self._users.read(logins.login(login))
+            return await self._users.read(parse_login(login))
         except InvalidLogin:
             # Nobody can have it, and nobody shall be told: it costs what any login costs.
             return await self._users.read("")

@@ -23,7 +23,6 @@ PAGE_SECONDS = 1.0
 MAX_BROKEN = 1_000
 # The interval between two progress reports.
 PROGRESS_SECONDS = 0.5
-UNOPENED = Violation("", "integrity-error", "The stored config cannot be decrypted.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,19 +89,9 @@ class ConformanceCheck:
         yield found
 
 
-def find_violations(config: ScannedConfig, type_: IntegrationType, *, is_masked: bool = False) -> tuple[Violation, ...]:
-    """List up to a thousand violations of a config; empty if it conforms."""
-    if config.configuration is None:
-        return (UNOPENED,)
-    violations = type_.violations(config.configuration, most=MAX_BROKEN)
-    return tuple(
-        (violation.hide_secrets(type_.place) if is_masked else violation).as_violation() for violation in violations
-    )
-
-
 def _check(config: ScannedConfig, type_: IntegrationType, found: ConformanceReport) -> None:
     found.checked += 1
-    violations = find_violations(config, type_)
+    violations = type_.report(config.configuration)
     if violations:
         found.broken += 1
         if len(found.configs) < MAX_BROKEN:

@@ -6,13 +6,27 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from confide.errors import InvalidBody
-from confide.integration_types.masking import ANYWHERE, SecretPlace, mask
+from confide.errors import InvalidBody, Violation
+from confide.integration_types.masking import ANYWHERE, SecretPlace, mask, require_no_mask
 from confide.integration_types.schema import Schema, SchemaViolation
 from confide.strict_json import Json, are_equal
 
+# Other features check a document for masks through this module.
+__all__ = [
+    "IntegrationType",
+    "Mode",
+    "TypeDraft",
+    "TypeKind",
+    "TypeVersion",
+    "compile_type",
+    "parse_keep",
+    "require_no_mask",
+]
+
 KEEP = 100
 MAX_KEPT = 100_000
+MAX_REPORTED = 1_000
+UNREADABLE = Violation("", "integrity-error", "The stored config cannot be decrypted.")
 
 
 class Mode(enum.StrEnum):
@@ -100,6 +114,13 @@ class IntegrationType:
 
     def violations(self, configuration: Json, *, most: int | None = None) -> list[SchemaViolation]:
         return [] if self.schema is None else self.schema.violations(configuration, most=most)
+
+    def report(self, configuration: Json | None, *, hides_secrets: bool = False) -> tuple[Violation, ...]:
+        """List up to a thousand violations; empty if the configuration conforms. None is one that is unreadable."""
+        if configuration is None:
+            return (UNREADABLE,)
+        found = self.violations(configuration, most=MAX_REPORTED)
+        return tuple((one.hide_secrets(self.place) if hides_secrets else one).as_violation() for one in found)
 
     def check_save(self, before: Json | None, after: Json) -> SaveCheck:
         """Check a save; under `enforce`, older violations that the save does not touch are only warnings."""
