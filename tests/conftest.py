@@ -11,7 +11,7 @@ import pytest
 
 from confide.server.settings import Settings
 from support import canaries
-from support.house import House, house_at, settings_for
+from support.app import RunningApp, settings_for, start_app
 from support.postgres import PostgresServer
 
 # An example may take as long as a busy machine makes it. What chance finds is for whoever runs the tests by hand: in CI
@@ -87,15 +87,15 @@ def settings(tmp_path: Path, database: str | None) -> Settings:
 
 
 @pytest.fixture
-async def house(settings: Settings) -> AsyncIterator[House]:
+async def app(settings: Settings) -> AsyncIterator[RunningApp]:
     """The real parts on both engines, in this process."""
-    async with house_at(settings) as built:
+    async with start_app(settings) as built:
         yield built
 
 
 @pytest.fixture
-async def sqlite_house(tmp_path: Path) -> AsyncIterator[House]:
-    async with house_at(settings_for(tmp_path / "data", None)) as built:
+async def sqlite_app(tmp_path: Path) -> AsyncIterator[RunningApp]:
+    async with start_app(settings_for(tmp_path / "data", None)) as built:
         yield built
 
 

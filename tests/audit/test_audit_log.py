@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from confide.audit.chain import BEGINNING, ChainCheck, compute_link, read_checkpoint, read_line
+from support.app import ADMIN, TYPE, RunningApp
 from support.canaries import canary
-from support.house import ADMIN, TYPE, House
 
 SECRET = canary("audited")
 
@@ -18,19 +18,19 @@ SECRET = canary("audited")
 class Desk:
     """An admin, an editor, and the engine that a thief of the database would have."""
 
-    def __init__(self, house: House, admin: str, editor: str) -> None:
-        self.house, self.admin, self.editor = house, admin, editor
+    def __init__(self, app: RunningApp, admin: str, editor: str) -> None:
+        self.app, self.admin, self.editor = app, admin, editor
 
     async def get(self, path: str = "/audit", *, token: str | None = None, headers: Any = None, **params: str) -> Any:
-        await self.house.process.audit.linker.link()
-        return await self.house.ask("GET", path, token=token or self.admin, params=params, headers=headers or {})
+        await self.app.process.audit.linker.link()
+        return await self.app.ask("GET", path, token=token or self.admin, params=params, headers=headers or {})
 
     async def entries(self, **params: str) -> list[Any]:
         found: list[Any] = (await self.get(**params)).json()["entries"]
         return found
 
     async def sql(self, text: str, *args: Any) -> Any:
-        engine: Any = self.house.process.stores.database._host_engine  # type: ignore[attr-defined]
+        engine: Any = self.app.process.stores.database._host_engine  # type: ignore[attr-defined]
 
         def work() -> Any:
             from confide.database.engine import statement  # noqa: PLC0415 - a thief's own tools
@@ -41,15 +41,15 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(house: House) -> Desk:
-    admin = await house.token("root", *ADMIN)
-    return Desk(house, admin, await house.token("ed", ("editor", "acme", "*")))
+async def desk(app: RunningApp) -> Desk:
+    admin = await app.token("root", *ADMIN)
+    return Desk(app, admin, await app.token("ed", ("editor", "acme", "*")))
 
 
 async def test_who_did_what_to_what_when_from_where_with_which_result(desk: Desk) -> None:
-    await desk.house.save(desk.editor, {"password": SECRET})
-    await desk.house.save(desk.editor, {"n": 1}, tenant="globex")
-    await desk.house.ask("PUT", f"/integration-types/{TYPE}", token=desk.admin, json={"schema": {}})
+    await desk.app.save(desk.editor, {"password": SECRET})
+    await desk.app.save(desk.editor, {"n": 1}, tenant="globex")
+    await desk.app.ask("PUT", f"/integration-types/{TYPE}", token=desk.admin, json={"schema": {}})
     reply = await desk.get()
     assert SECRET not in reply.text
     changed, denied, saved = reply.json()["entries"][:3]
@@ -69,8 +69,8 @@ async def test_who_did_what_to_what_when_from_where_with_which_result(desk: Desk
 
 async def test_entries_are_found_by_what_they_are_about(desk: Desk) -> None:
     for tenant in ("acme", "acme2", "globex"):
-        await desk.house.save(desk.admin, {"n": 1}, tenant=tenant)
-    await desk.house.save(desk.editor, {"n": 2})
+        await desk.app.save(desk.admin, {"n": 1}, tenant=tenant)
+    await desk.app.save(desk.editor, {"n": 2})
     assert len(await desk.entries(tenant="acme*", action="save")) == 3
     assert len(await desk.entries(tenant="acme", integration_type="fl*")) == 2
     assert len(await desk.entries(actor="ed", action="save")) == 1
@@ -90,16 +90,16 @@ async def test_only_admins_see_it(desk: Desk, path: str) -> None:
 
 async def test_a_whole_chain_is_proven_online_and_offline_and_signed_in_a_second_place(desk: Desk) -> None:
     for n in range(5):
-        await desk.house.save(desk.editor, {"n": n})
-    await desk.house.process.audit.linker.link()
-    signed = await desk.house.process.audit.linker.sign()
+        await desk.app.save(desk.editor, {"n": n})
+    await desk.app.process.audit.linker.link()
+    signed = await desk.app.process.audit.linker.sign()
     assert signed is not None
-    assert await desk.house.process.audit.linker.sign() is None, "nothing new"
+    assert await desk.app.process.audit.linker.sign() is None, "nothing new"
     proof = (await desk.get("/audit/verify")).json()
     assert (proof["ok"], proof["first_bad"], proof["next"]) == (True, None, None)
     stream = await desk.get("/audit/verify", headers={"Accept": "text/event-stream"})
     assert json.loads(stream.text.strip().rsplit("data: ", 1)[1])["ok"]
-    written = desk.house.settings.checkpoints_file.read_bytes().splitlines()
+    written = desk.app.settings.checkpoints_file.read_bytes().splitlines()
     assert read_checkpoint(written[-1]) == signed
     told = (await desk.get("/audit/checkpoints")).json()
     assert told["public_key"] == signed.public_key.hex()
@@ -135,8 +135,8 @@ TAMPERINGS: dict[str, list[tuple[str, tuple[Any, ...]]]] = {
 @pytest.mark.parametrize("name", TAMPERINGS)
 async def test_whatever_a_thief_does_in_the_database_is_found_where_it_was_done(desk: Desk, name: str) -> None:
     for n in range(8):
-        await desk.house.save(desk.editor, {"n": n})
-    await desk.house.process.audit.linker.link()
+        await desk.app.save(desk.editor, {"n": n})
+    await desk.app.process.audit.linker.link()
     for text, args in TAMPERINGS[name]:
         await desk.sql(text, *args)
     proof = (await desk.get("/audit/verify")).json()
@@ -157,8 +157,8 @@ async def test_an_entry_that_can_no_longer_be_told_is_named_and_hides_no_other(
     if "CAST" in altered and engine == "postgres":
         altered = "subject = 'other'"  # PostgreSQL keeps no text that is none
     for n in range(8):
-        await desk.house.save(desk.editor, {"n": n})
-    await desk.house.process.audit.linker.link()
+        await desk.app.save(desk.editor, {"n": n})
+    await desk.app.process.audit.linker.link()
     await desk.sql(f"UPDATE audit SET {altered} WHERE {ENTRY}", 3)
     proof = (await desk.get("/audit/verify")).json()
     assert (proof["ok"], proof["first_bad"]["number"]) == (False, 3)
@@ -170,7 +170,7 @@ async def test_an_entry_that_can_no_longer_be_told_is_named_and_hides_no_other(
 
 
 async def test_what_was_revealed_by_a_pattern_is_found_under_each_name_that_it_covers(desk: Desk) -> None:
-    await desk.house.save(desk.editor, {"password": SECRET})
+    await desk.app.save(desk.editor, {"password": SECRET})
     for tenant in ("ac*", "*", "acme"):
         shown = await desk.get("/configs/export", secrets="opened", tenant=tenant, integration_type=f"{TYPE[:3]}*")
         assert SECRET in shown.text
@@ -182,9 +182,9 @@ async def test_what_was_revealed_by_a_pattern_is_found_under_each_name_that_it_c
 
 
 async def test_an_entry_that_was_altered_before_it_was_linked_stops_no_other(desk: Desk, engine: str) -> None:
-    await desk.house.process.audit.linker.link()
+    await desk.app.process.audit.linker.link()
     for n in range(3):
-        await desk.house.save(desk.editor, {"n": n})
+        await desk.app.save(desk.editor, {"n": n})
     altered = "'other'" if engine == "postgres" else "CAST(x'ff00' AS TEXT)"
     ((last,),) = await desk.sql("SELECT max(id) FROM audit")
     await desk.sql(f"UPDATE audit SET subject = {altered} WHERE id = $1", last - 1)
@@ -197,23 +197,23 @@ async def test_who_nobody_can_be_and_what_nobody_does_is_no_filter(desk: Desk) -
     for params in ({"actor": "\0"}, {"actor": "a b"}, {"action": "\0"}, {"action": "Save"}):
         reply = await desk.get(**params)
         assert (reply.status_code, reply.json()["code"]) == (400, "malformed-parameter")
-    await desk.house.save(desk.editor, {"n": 1})
+    await desk.app.save(desk.editor, {"n": 1})
     assert len(await desk.entries(actor="ED", action="save")) == 1
 
 
 async def test_what_the_second_place_does_not_take_is_written_there_later(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = desk.house.settings.checkpoints_file
-    chain = desk.house.process.audit.linker
+    path = desk.app.settings.checkpoints_file
+    chain = desk.app.process.audit.linker
     monkeypatch.setattr(chain._checkpoint_file, "_path", path.parent / "nowhere" / "x.jsonl")
     for n in range(2):
-        await desk.house.save(desk.editor, {"n": n})
+        await desk.app.save(desk.editor, {"n": n})
         assert (await desk.get("/audit/checkpoints")).status_code == 200
     monkeypatch.setattr(chain._checkpoint_file, "_path", path)
     await chain.sign()
     written = [read_checkpoint(line) for line in path.read_bytes().splitlines()]
-    assert written == await desk.house.process.stores.audit.checkpoints()
+    assert written == await desk.app.process.stores.audit.checkpoints()
     assert len(written) >= 2
     pages, after = [], "0"
     while after is not None:
@@ -225,25 +225,25 @@ async def test_what_the_second_place_does_not_take_is_written_there_later(
 
 async def test_a_cut_off_end_and_an_entry_out_of_the_chain_are_found(desk: Desk) -> None:
     for n in range(8):
-        await desk.house.save(desk.editor, {"n": n})
-    await desk.house.process.audit.linker.link()
-    signed = await desk.house.process.audit.linker.sign()
+        await desk.app.save(desk.editor, {"n": n})
+    await desk.app.process.audit.linker.link()
+    signed = await desk.app.process.audit.linker.sign()
     assert signed is not None
     await desk.sql(
         "DELETE FROM audit WHERE id IN (SELECT audit_id FROM audit_links WHERE number > $1)", signed.number - 2
     )
     await desk.sql("DELETE FROM audit_links WHERE number > $1", signed.number - 2)
-    proof = (await desk.house.ask("GET", "/audit/verify", token=desk.admin)).json()
+    proof = (await desk.app.ask("GET", "/audit/verify", token=desk.admin)).json()
     assert proof["first_bad"]["number"] == signed.number - 1
     assert "signed" in proof["first_bad"]["why"]
     await desk.sql("INSERT INTO audit (id, at, action, outcome, mac) VALUES (-1, 1, 'save', 'created', $1)", b"m" * 32)
-    assert (await desk.house.ask("GET", "/audit/verify", token=desk.admin)).json()["unlinked"] == 1
+    assert (await desk.app.ask("GET", "/audit/verify", token=desk.admin)).json()["unlinked"] == 1
 
 
 async def relinked(desk: Desk) -> None:
     """Make the chain anew over what is left, as anybody can who has the database."""
     before = BEGINNING
-    found = [one for one in await desk.house.process.stores.audit.linked(after=0, limit=1_000) if one.entry is not None]
+    found = [one for one in await desk.app.process.stores.audit.linked(after=0, limit=1_000) if one.entry is not None]
     ids = await desk.sql("SELECT l.audit_id FROM audit_links l JOIN audit a ON a.id = l.audit_id ORDER BY l.number")
     await desk.sql("DELETE FROM audit_links")
     for number, (one, (audit_id,)) in enumerate(zip(found, ids, strict=True), 1):
@@ -256,19 +256,19 @@ async def test_an_entry_that_was_taken_out_and_linked_over_is_found_by_what_was_
     desk: Desk, *, has_second_place: bool
 ) -> None:
     for n in range(8):
-        await desk.house.save(desk.editor, {"n": n})
-    await desk.house.process.audit.linker.link()
-    signed = await desk.house.process.audit.linker.sign()
+        await desk.app.save(desk.editor, {"n": n})
+    await desk.app.process.audit.linker.link()
+    signed = await desk.app.process.audit.linker.sign()
     assert signed is not None
     await desk.sql("DELETE FROM audit WHERE " + ENTRY, 3)
     await relinked(desk)
     if has_second_place:
         await desk.sql("DELETE FROM checkpoints")
     else:
-        desk.house.settings.checkpoints_file.unlink()
-        forged = (await desk.house.process.stores.audit.link_of(signed.number - 1)) or b""
+        desk.app.settings.checkpoints_file.unlink()
+        forged = (await desk.app.process.stores.audit.link_of(signed.number - 1)) or b""
         await desk.sql("UPDATE checkpoints SET number = number - 1, link = $1", forged)
-    proof = (await desk.house.ask("GET", "/audit/verify", token=desk.admin)).json()
+    proof = (await desk.app.ask("GET", "/audit/verify", token=desk.admin)).json()
     assert not proof["ok"]
     assert "signed" in proof["first_bad"]["why"]
 
@@ -278,14 +278,14 @@ async def test_a_proof_begins_where_there_is_an_entry(desk: Desk) -> None:
 
 
 async def test_entries_are_linked_within_a_second_and_each_once_whoever_links(desk: Desk) -> None:
-    chain = desk.house.process.audit.linker
+    chain = desk.app.process.audit.linker
     running = [asyncio.create_task(chain.run()) for _ in range(3)]
-    await asyncio.gather(*(desk.house.save(desk.editor, {"n": n}, type_=f"t{n % 7}") for n in range(100)))
+    await asyncio.gather(*(desk.app.save(desk.editor, {"n": n}, type_=f"t{n % 7}") for n in range(100)))
     await asyncio.sleep(1.0)
     for task in running:
         task.cancel()
     await asyncio.wait(running)
-    proof = (await desk.house.ask("GET", "/audit/verify", token=desk.admin)).json()
+    proof = (await desk.app.ask("GET", "/audit/verify", token=desk.admin)).json()
     assert proof["ok"]
     assert proof["checked"] >= 100
     ((entries,),) = await desk.sql("SELECT count(*) FROM audit")

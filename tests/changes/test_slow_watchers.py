@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from confide.database.engine import Many, Transaction
-from support.house import House
+from support.app import RunningApp
 from support.served import served
 from support.streams import Stream
 
@@ -32,14 +32,14 @@ def saved(first: int, last: int) -> Transaction[None]:
 
 
 async def test_a_reader_that_never_reads_is_let_go_and_resumes_without_loss(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    app: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("confide.changes.routes.SLOW_SECONDS", 1.0)
-    token = await house.token("vi", ("viewer", "acme", "*"))
-    engine: Any = house.process.stores.database._host_engine  # type: ignore[attr-defined]
-    watching = house.process.changes.hub
+    token = await app.token("vi", ("viewer", "acme", "*"))
+    engine: Any = app.process.stores.database._host_engine  # type: ignore[attr-defined]
+    watching = app.process.changes.hub
     heard: list[int] = []
-    async with served(house) as port:
+    async with served(app) as port:
         async with Stream(port, token, is_slow=True, tenant="acme") as stream:
             blocks = stream.blocks()
             assert (await anext(blocks)).event == "ready"

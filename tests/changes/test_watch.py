@@ -14,7 +14,7 @@ import pytest_asyncio
 from confide.identity import token_format
 from confide.identity.model import Scope
 from confide.names import Key
-from support.house import ADMIN, TYPE, House
+from support.app import ADMIN, TYPE, RunningApp
 from support.served import served
 from support.streams import Stream
 
@@ -23,15 +23,15 @@ OTHER = "crm"
 
 @dataclass
 class Desk:
-    """A served house with an editor of everything and a viewer of one tenant."""
+    """A served app with an editor of everything and a viewer of one tenant."""
 
-    house: House
+    app: RunningApp
     port: int
     editor: str
     viewer: str
 
     async def save(self, n: int, *, tenant: str = "acme", type_: str = TYPE) -> Any:
-        saved = await self.house.save(self.editor, {"n": n}, tenant=tenant, type_=type_)
+        saved = await self.app.save(self.editor, {"n": n}, tenant=tenant, type_=type_)
         assert saved.status_code == 200
         return saved.json()["version"]
 
@@ -39,15 +39,15 @@ class Desk:
         return Stream(self.port, token or self.viewer, last_id=last_id, **params)
 
     async def ask(self, *, token: str | None = None, **params: str) -> Any:
-        return await self.house.ask("GET", "/watch", token=token or self.viewer, params=params)
+        return await self.app.ask("GET", "/watch", token=token or self.viewer, params=params)
 
 
 @pytest_asyncio.fixture
-async def desk(house: House) -> AsyncIterator[Desk]:
-    editor = await house.token("ed", ("editor", "*", "*"))
-    viewer = await house.token("vi", ("viewer", "acme", "*"))
-    async with served(house) as port:
-        yield Desk(house, port, editor, viewer)
+async def desk(app: RunningApp) -> AsyncIterator[Desk]:
+    editor = await app.token("ed", ("editor", "*", "*"))
+    viewer = await app.token("vi", ("viewer", "acme", "*"))
+    async with served(app) as port:
+        yield Desk(app, port, editor, viewer)
 
 
 async def test_each_change_is_told_once_in_order_and_without_its_body(desk: Desk) -> None:
@@ -56,16 +56,14 @@ async def test_each_change_is_told_once_in_order_and_without_its_body(desk: Desk
         assert (stream.status, (await stream.next()).event) == (200, "ready")
         for n in range(1, 4):
             await desk.save(n)
-        await desk.house.ask(
-            "DELETE", "/config", token=desk.editor, params={"tenant": "acme", "integration_type": TYPE}
-        )
+        await desk.app.ask("DELETE", "/config", token=desk.editor, params={"tenant": "acme", "integration_type": TYPE})
         told = [await stream.next() for _ in range(4)]
     assert [(one.event, one.data["version"]) for one in told] == [
         ("saved", 2), ("saved", 3), ("saved", 4), ("retired", 5),
     ]  # fmt: skip
     assert all(one.data.keys() == {"tenant", "integration_type", "version", "position"} for one in told)
     assert all(one.data["position"] == one.id for one in told)
-    listed = (await desk.house.ask(
+    listed = (await desk.app.ask(
         "GET", "/config/versions", token=desk.editor, params={"tenant": "acme", "integration_type": TYPE}
     )).json()["versions"]  # fmt: skip
     assert [one["position"] for one in listed][:4] == [one.id for one in reversed(told)]
@@ -113,10 +111,10 @@ async def test_from_the_beginning_everything_is_told(desk: Desk) -> None:
 
 
 async def test_a_changed_type_is_told_to_those_with_a_grant_on_it(desk: Desk) -> None:
-    admin = await desk.house.token("root", *ADMIN)
+    admin = await desk.app.token("root", *ADMIN)
     async with desk.stream() as stream:
         await stream.next()
-        await desk.house.ask("PUT", f"/integration-types/{TYPE}", token=admin, json={"schema": {}})
+        await desk.app.ask("PUT", f"/integration-types/{TYPE}", token=admin, json={"schema": {}})
         told = await stream.next()
     assert (told.event, told.data["tenant"], told.data["integration_type"]) == ("type-changed", None, TYPE)
 
@@ -158,24 +156,24 @@ async def ended_within_a_second(stream: Stream, act: Any) -> str:
 
 
 async def test_a_stream_ends_within_a_second_when_the_token_or_its_grants_do(desk: Desk) -> None:
-    admin = await desk.house.token("root", *ADMIN)
+    admin = await desk.app.token("root", *ADMIN)
     async with desk.stream() as stream:
         await stream.next()
-        act = desk.house.ask("POST", "/logout", token=desk.viewer)
+        act = desk.app.ask("POST", "/logout", token=desk.viewer)
         assert await ended_within_a_second(stream, act) == "invalid-token"
-    other = await desk.house.token("vi")
+    other = await desk.app.token("vi")
     async with desk.stream(other) as stream:
         await stream.next()
-        act = desk.house.ask("PATCH", "/users/vi", token=admin, json={"grants": []})
+        act = desk.app.ask("PATCH", "/users/vi", token=admin, json={"grants": []})
         assert await ended_within_a_second(stream, act) == "not-found"
 
 
 async def test_a_narrower_grant_narrows_the_stream_that_goes_on(desk: Desk) -> None:
-    admin = await desk.house.token("root", *ADMIN)
+    admin = await desk.app.token("root", *ADMIN)
     async with desk.stream() as stream:
         await stream.next()
         grants = [{"role": "viewer", "tenant": "acme", "integration_type": OTHER}]
-        await desk.house.ask("PATCH", "/users/vi", token=admin, json={"grants": grants})
+        await desk.app.ask("PATCH", "/users/vi", token=admin, json={"grants": grants})
         await asyncio.sleep(1.0)
         await desk.save(1)
         await desk.save(1, type_=OTHER)
@@ -189,7 +187,7 @@ async def test_a_draining_process_says_where_to_go_on(desk: Desk) -> None:
         told = await stream.next()
         await desk.save(1, tenant="globex")
         await asyncio.sleep(0.5)
-        desk.house.process.draining.begin()
+        desk.app.process.draining.begin()
         bye = await stream.next()
         assert (bye.event, bye.data) == ("bye", {"position": bye.id})
         assert bye.id != told.id, "what is not for this watcher need not be looked at again"
@@ -201,20 +199,20 @@ async def test_who_was_not_woken_yet_when_a_process_drains_is_not_sent_past_an_e
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("confide.changes.watch.WOKEN_AT_ONCE", 1)
-    watching, authenticator = desk.house.process.changes.hub, desk.house.process.identity.authenticator
+    watching, authenticator = desk.app.process.changes.hub, desk.app.process.identity.authenticator
     hashed = token_format.token_hash(desk.viewer) or b""
     assert await authenticator.checked(hashed)
     begun = [await watching.join(hashed, Scope("*", "*"), after=None) for _ in range(20)]
     for watcher in begun:
         watcher.is_caught_up = True
         watcher.wake = lambda **_: watching.drain() if not any(one.ended_by for one in begun) else None
-    saved = await desk.house.save(desk.editor, {"n": 1})
+    saved = await desk.app.save(desk.editor, {"n": 1})
     assert saved.status_code == 200
     for _ in range(100):
         if all(watcher.ended_by for watcher in begun):
             break
         await asyncio.sleep(0.02)
-    (line,) = await desk.house.process.stores.configs.versions(Key("acme", TYPE), before=None, limit=1)
+    (line,) = await desk.app.process.stores.configs.versions(Key("acme", TYPE), before=None, limit=1)
     assert all(watcher.position < line.position for watcher in begun)
 
 
@@ -255,16 +253,16 @@ async def test_without_streams_one_asks_and_waits(desk: Desk) -> None:
 async def test_who_waits_with_a_token_that_ends_is_refused(desk: Desk) -> None:
     asked = asyncio.create_task(desk.ask(wait="30"))
     await asyncio.sleep(0.3)
-    await desk.house.ask("POST", "/logout", token=desk.viewer)
+    await desk.app.ask("POST", "/logout", token=desk.viewer)
     assert (await asyncio.wait_for(asked, 2)).status_code == 401
 
 
 async def test_nobody_watches_once_everybody_has_left(desk: Desk) -> None:
     async with desk.stream() as stream:
         await stream.next()
-        assert len(desk.house.process.changes.hub) == 1
+        assert len(desk.app.process.changes.hub) == 1
     for _ in range(100):
         await asyncio.sleep(0.02)
-        if not len(desk.house.process.changes.hub):
+        if not len(desk.app.process.changes.hub):
             break
-    assert len(desk.house.process.changes.hub) == 0
+    assert len(desk.app.process.changes.hub) == 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.house import House, house_at, settings_for
+from support.app import RunningApp, settings_for, start_app
 from support.processes import confide
 
 BEFORE = Path(__file__).with_name("store_before")
@@ -40,56 +40,56 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def house(data: Path) -> AsyncIterator[House]:
-    async with house_at(settings_for(data, None)) as built:
+async def app(data: Path) -> AsyncIterator[RunningApp]:
+    async with start_app(settings_for(data, None)) as built:
         yield built
 
 
-async def login(house: House, name: str, password: str) -> str:
-    reply = await house.ask("POST", "/login", json={"login": name, "password": password})
+async def login(app: RunningApp, name: str, password: str) -> str:
+    reply = await app.ask("POST", "/login", json={"login": name, "password": password})
     assert reply.status_code == 200, reply.text
     return str(reply.json()["token"])
 
 
-async def test_configs_and_their_history_read_as_before(house: House, expected: Json) -> None:
-    admin = await login(house, "root", "correct horse battery")
+async def test_configs_and_their_history_read_as_before(app: RunningApp, expected: Json) -> None:
+    admin = await login(app, "root", "correct horse battery")
     for place, config in expected["configs"].items():
         tenant, type_ = place.split("/")
-        reply = await house.read(admin, tenant=tenant, type_=type_)
+        reply = await app.read(admin, tenant=tenant, type_=type_)
         assert reply.json() == config
     params = {"tenant": "acme", "integration_type": "crm"}
-    first = await house.ask("GET", "/config/versions/1", token=admin, params=params)
+    first = await app.ask("GET", "/config/versions/1", token=admin, params=params)
     assert first.json()["configuration"] == {"host": "crm.acme.example", "password": "before-the-move"}
-    deleted = await house.read(admin, tenant="globex", type_="billing")
+    deleted = await app.read(admin, tenant="globex", type_="billing")
     assert deleted.status_code == 404
 
 
-async def test_users_grants_and_schemas_work_as_before(house: House, expected: Json) -> None:
-    viewer = await login(house, "vera", "vera's long password")
-    shown = await house.read(viewer, type_="crm")
+async def test_users_grants_and_schemas_work_as_before(app: RunningApp, expected: Json) -> None:
+    viewer = await login(app, "vera", "vera's long password")
+    shown = await app.read(viewer, type_="crm")
     assert shown.json()["configuration"] == {"host": "crm.acme.example", "password": "********", "port": 8443}
-    assert (await house.read(viewer, tenant="globex", type_="crm")).status_code in {403, 404}
-    admin = await login(house, "root", "correct horse battery")
-    wrong = await house.save(admin, {"port": "not a number"}, type_="crm")
+    assert (await app.read(viewer, tenant="globex", type_="crm")).status_code in {403, 404}
+    admin = await login(app, "root", "correct horse battery")
+    wrong = await app.save(admin, {"port": "not a number"}, type_="crm")
     assert wrong.json()["version"] == 3
     assert [warning["pointer"] for warning in wrong.json()["warnings"]] == ["/configuration/port"]
 
 
-async def test_the_audit_hash_chain_verifies_and_goes_on(house: House, expected: Json) -> None:
-    admin = await login(house, "root", "correct horse battery")
+async def test_the_audit_hash_chain_verifies_and_goes_on(app: RunningApp, expected: Json) -> None:
+    admin = await login(app, "root", "correct horse battery")
     assert expected["verify"]["checked"] > 10
-    verified = (await house.ask("GET", "/audit/verify", token=admin)).json()
+    verified = (await app.ask("GET", "/audit/verify", token=admin)).json()
     assert verified["ok"]
     assert verified["first_bad"] is None
     assert verified["checked"] >= expected["verify"]["checked"]
     numbers = {entry["number"]: entry for entry in expected["audit"]["entries"]}
-    listed = (await house.ask("GET", "/audit", token=admin, params={"limit": "100"})).json()["entries"]
+    listed = (await app.ask("GET", "/audit", token=admin, params={"limit": "100"})).json()["entries"]
     kept = {entry["number"]: entry for entry in listed if entry["number"] in numbers}
     assert {number: entry["action"] for number, entry in kept.items()} == {
         number: entry["action"] for number, entry in numbers.items()
     }
 
 
-async def test_service_tokens_work_as_before(house: House, expected: Json) -> None:
-    reply = await house.read(expected["robot_token"], type_="crm")
+async def test_service_tokens_work_as_before(app: RunningApp, expected: Json) -> None:
+    reply = await app.read(expected["robot_token"], type_="crm")
     assert reply.status_code == 200

@@ -12,8 +12,8 @@ from confide.crypto.errors import DecryptionFailed
 from confide.crypto.model import EncryptionContext
 from confide.names import Key
 from confide.server.settings import Settings
+from support.app import ADMIN, TYPE, RunningApp, start_app
 from support.canaries import canary
-from support.house import ADMIN, TYPE, House, house_at
 
 FIS = {
     "username": "acme_user",
@@ -25,34 +25,34 @@ FIS = {
 class Desk:
     """An editor at work on one config."""
 
-    def __init__(self, house: House, token: str) -> None:
-        self.house = house
+    def __init__(self, app: RunningApp, token: str) -> None:
+        self.app = app
         self.token = token
 
     async def save(self, configuration: Any, **headers: str) -> Any:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await self.house.save(self.token, configuration, headers=named)
+        return await self.app.save(self.token, configuration, headers=named)
 
     async def replace(self, configuration: Any) -> Any:
         document = {"tenant": "acme", "integration_type": TYPE, "configuration": configuration}
-        return await self.house.ask("PUT", "/config", token=self.token, json=document)
+        return await self.app.ask("PUT", "/config", token=self.token, json=document)
 
     async def retire(self, **headers: str) -> Any:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         params = {"tenant": "acme", "integration_type": TYPE}
-        return await self.house.ask("DELETE", "/config", token=self.token, params=params, headers=named)
+        return await self.app.ask("DELETE", "/config", token=self.token, params=params, headers=named)
 
     async def read(self, **headers: str) -> Any:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await self.house.read(self.token, headers=named)
+        return await self.app.read(self.token, headers=named)
 
     async def configuration(self) -> Any:
         return (await self.read()).json()["configuration"]
 
 
 @pytest.fixture
-async def desk(house: House) -> Desk:
-    return Desk(house, await house.token("ed", ("editor", "acme", "*")))
+async def desk(app: RunningApp) -> Desk:
+    return Desk(app, await app.token("ed", ("editor", "acme", "*")))
 
 
 async def test_a_config_is_created_updated_and_read_back_as_the_old_contract_says(desk: Desk) -> None:
@@ -216,21 +216,21 @@ async def test_a_refusal_is_not_recorded_and_a_retired_config_may_be_retried(des
 
 async def test_the_same_key_of_another_principal_is_another_key(desk: Desk) -> None:
     await desk.save({"a": 1}, Idempotency_Key="k")
-    other = Desk(desk.house, await desk.house.token("bob", ("editor", "acme", "*")))
+    other = Desk(desk.app, await desk.app.token("bob", ("editor", "acme", "*")))
     reply = await other.save({"b": 1}, Idempotency_Key="k")
     assert (reply.status_code, reply.json()["version"]) == (200, 2)
 
 
 async def test_a_viewer_sees_masks_and_other_tags_and_sends_none_back(desk: Desk) -> None:
     await desk.save(FIS | {"tokens": [1], "nested": [{"api_key": 5}]})
-    viewer = await desk.house.token("vic", ("viewer", "acme", "*"))
-    reply = await desk.house.read(viewer)
+    viewer = await desk.app.token("vic", ("viewer", "acme", "*"))
+    reply = await desk.app.read(viewer)
     seen = reply.json()["configuration"]
     assert (seen["password"], seen["tokens"], seen["nested"]) == ("********", "********", [{"api_key": "********"}])
     assert seen["username"] == "acme_user"
     assert reply.headers["etag"] == '"1m"'
-    assert (await desk.house.read(viewer, headers={"If-None-Match": '"1"'})).status_code == 200
-    assert (await desk.house.read(viewer, headers={"If-None-Match": '"1m"'})).status_code == 304
+    assert (await desk.app.read(viewer, headers={"If-None-Match": '"1"'})).status_code == 200
+    assert (await desk.app.read(viewer, headers={"If-None-Match": '"1m"'})).status_code == 304
     back = await desk.save(seen)
     assert (back.status_code, back.json()["code"]) == (422, "mask-sent-back")
     assert [violation["pointer"] for violation in back.json()["errors"]] == [
@@ -242,10 +242,10 @@ async def test_a_viewer_sees_masks_and_other_tags_and_sends_none_back(desk: Desk
 
 
 async def test_a_list_shows_keys_versions_and_times_and_no_bodies(desk: Desk) -> None:
-    admin = await desk.house.token("root", *ADMIN)
+    admin = await desk.app.token("root", *ADMIN)
     for tenant, type_ in (("acme", "a"), ("acme", "b"), ("globex", "a"), ("acme-2", "c")):
-        await desk.house.save(admin, FIS, tenant=tenant, type_=type_)
-    mine = (await desk.house.ask("GET", "/configs", token=desk.token)).json()
+        await desk.app.save(admin, FIS, tenant=tenant, type_=type_)
+    mine = (await desk.app.ask("GET", "/configs", token=desk.token)).json()
     assert [(c["tenant"], c["integration_type"], c["version"]) for c in mine["configs"]] == [
         ("acme", "a", 1),
         ("acme", "b", 1),
@@ -255,7 +255,7 @@ async def test_a_list_shows_keys_versions_and_times_and_no_bodies(desk: Desk) ->
     seen: list[str] = []
     params: dict[str, Any] = {"limit": 1, "tenant": "acme*"}
     while True:
-        page = (await desk.house.ask("GET", "/configs", token=admin, params=params)).json()
+        page = (await desk.app.ask("GET", "/configs", token=admin, params=params)).json()
         seen += [f"{c['tenant']}:{c['integration_type']}" for c in page["configs"]]
         if page["next"] is None:
             break
@@ -277,48 +277,48 @@ async def test_a_list_shows_keys_versions_and_times_and_no_bodies(desk: Desk) ->
     ],
 )
 async def test_a_wrong_question_for_a_list_is_refused(desk: Desk, query: str, status: int, code: str) -> None:
-    reply = await desk.house.ask("GET", f"/configs?{query}", token=desk.token)
+    reply = await desk.app.ask("GET", f"/configs?{query}", token=desk.token)
     assert (reply.status_code, reply.json()["code"]) == (status, code)
 
 
 @pytest.fixture
-async def two_houses(settings: Settings) -> AsyncIterator[tuple[House, House]]:
+async def two_apps(settings: Settings) -> AsyncIterator[tuple[RunningApp, RunningApp]]:
     """Two processes' worth of parts on one store."""
-    async with house_at(settings) as one, house_at(settings) as other:
+    async with start_app(settings) as one, start_app(settings) as other:
         yield one, other
 
 
-async def test_merges_of_two_processes_into_one_config_are_all_there(two_houses: tuple[House, House]) -> None:
-    token = await two_houses[0].token("ed", ("editor", "acme", "*"))
-    saves = [house.save(token, {f"{number}-{n}": n}) for n in range(40) for number, house in enumerate(two_houses)]
+async def test_merges_of_two_processes_into_one_config_are_all_there(two_apps: tuple[RunningApp, RunningApp]) -> None:
+    token = await two_apps[0].token("ed", ("editor", "acme", "*"))
+    saves = [app.save(token, {f"{number}-{n}": n}) for n in range(40) for number, app in enumerate(two_apps)]
     replies = await asyncio.gather(*saves)
     assert [reply.status_code for reply in replies] == [200] * 80
     assert sorted(reply.json()["version"] for reply in replies) == list(range(1, 81))
-    whole = await two_houses[0].read(token, headers={"Config-Min-Version": "80"})
+    whole = await two_apps[0].read(token, headers={"Config-Min-Version": "80"})
     assert len(whole.json()["configuration"]) == 80
 
 
 async def test_a_destroyed_tenant_is_gone_and_may_begin_again(desk: Desk) -> None:
-    admin = await desk.house.token("root", *ADMIN)
+    admin = await desk.app.token("root", *ADMIN)
     await desk.save(FIS)
-    await desk.house.save(admin, FIS, tenant="globex")
-    wrong = await desk.house.ask("DELETE", "/tenants/acme", token=admin, params={"confirm": "globex"})
+    await desk.app.save(admin, FIS, tenant="globex")
+    wrong = await desk.app.ask("DELETE", "/tenants/acme", token=admin, params={"confirm": "globex"})
     assert (wrong.status_code, wrong.json()["code"]) == (422, "confirm-wrong")
-    done = await desk.house.ask("DELETE", "/tenants/acme", token=admin, params={"confirm": "acme"})
+    done = await desk.app.ask("DELETE", "/tenants/acme", token=admin, params={"confirm": "acme"})
     assert done.json() == {"tenant": "acme", "retired": 1}
     assert (await desk.read()).status_code == 404
-    assert (await desk.house.read(admin, tenant="globex")).status_code == 200
+    assert (await desk.app.read(admin, tenant="globex")).status_code == 200
     assert (
-        await desk.house.ask("DELETE", "/tenants/nobody", token=admin, params={"confirm": "nobody"})
+        await desk.app.ask("DELETE", "/tenants/nobody", token=admin, params={"confirm": "nobody"})
     ).status_code == 404
     again = await desk.save({"a": 1})
     assert (again.json()["version"], await desk.configuration()) == (3, {"a": 1})
-    destroyed = (desk.house.settings.data / "destroyed.keys").read_text().split()
+    destroyed = (desk.app.settings.data / "destroyed.keys").read_text().split()
     assert len(destroyed) == 1
 
 
 async def test_a_key_of_yesterday_is_a_new_key_today(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    configs = desk.house.process.configs.writer
+    configs = desk.app.process.configs.writer
     assert (await desk.save({"a": 1}, Idempotency_Key="k")).json()["version"] == 1
     clock = configs._clock
     monkeypatch.setattr(configs, "_clock", lambda: clock() + 86_401 * 1_000_000)
@@ -327,15 +327,15 @@ async def test_a_key_of_yesterday_is_a_new_key_today(desk: Desk, monkeypatch: py
     assert (await desk.save({"a": 2}, Idempotency_Key="k")).headers["idempotency-replayed"] == "true"
 
 
-async def test_a_destroyed_key_opens_nothing_in_another_process_either(two_houses: tuple[House, House]) -> None:
-    one, other = two_houses
+async def test_a_destroyed_key_opens_nothing_in_another_process_either(two_apps: tuple[RunningApp, RunningApp]) -> None:
+    one, other = two_apps
     token = await one.token("root", *ADMIN)
     await one.save(token, {"a": 1})
     assert (await other.read(token)).status_code == 200
     stored = await other.process.stores.configs.read(Key("acme", TYPE))
     assert stored is not None
     await one.ask("DELETE", "/tenants/acme", token=token, params={"confirm": "acme"})
-    # Two houses of a test have one folder, as workers of one machine have, and look at it ten times a second.
+    # Two apps of a test have one folder, as workers of one machine have, and look at it ten times a second.
     await asyncio.sleep(0.11)
     with pytest.raises(DecryptionFailed):
         await other.process.encryption.open(stored.body or b"", EncryptionContext(stored.key, 1, "saved"))
@@ -355,6 +355,6 @@ async def test_a_destroyed_key_opens_nothing_in_another_process_either(two_house
     ],
 )
 async def test_a_refusal_says_where(desk: Desk, document: dict[str, Any], code: str, place: str) -> None:
-    reply = await desk.house.ask("POST", "/config", token=desk.token, json=document)
+    reply = await desk.app.ask("POST", "/config", token=desk.token, json=document)
     assert (reply.status_code, reply.json()["code"]) == (422, code)
     assert [violation["pointer"] for violation in reply.json()["errors"]] == [place]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from confide.integration_types.masking import MASK
 from confide.names import Key
+from support.app import TYPE, RunningApp
 from support.canaries import canary
-from support.house import TYPE, House
 from support.json_values import OBJECTS
 
 ADDRESS = {"tenant": "acme", "integration_type": TYPE}
@@ -23,36 +23,36 @@ SECRET, OTHER = canary("first"), canary("second")
 class Desk:
     """An editor and a viewer of one config."""
 
-    def __init__(self, house: House, editor: str, viewer: str) -> None:
-        self.house, self.editor, self.viewer = house, editor, viewer
+    def __init__(self, app: RunningApp, editor: str, viewer: str) -> None:
+        self.app, self.editor, self.viewer = app, editor, viewer
 
     async def save(self, configuration: Any, *, params: Any = None, method: str = "POST", **more: Any) -> Any:
         document = {**ADDRESS, "configuration": configuration, **more}
-        return await self.house.ask(method, "/config", token=self.editor, json=document, params=params)
+        return await self.app.ask(method, "/config", token=self.editor, json=document, params=params)
 
     async def get(self, path: str, *, token: str | None = None, **params: Any) -> Any:
-        return await self.house.ask("GET", path, token=token or self.editor, params={**ADDRESS, **params})
+        return await self.app.ask("GET", path, token=token or self.editor, params={**ADDRESS, **params})
 
     async def roll_back(self, version: Any, *, params: Any = None, **more: Any) -> Any:
         document = {**ADDRESS, "version": version, **more}
-        return await self.house.ask("POST", "/config/rollback", token=self.editor, json=document, params=params)
+        return await self.app.ask("POST", "/config/rollback", token=self.editor, json=document, params=params)
 
     async def retire(self, **params: str) -> Any:
-        return await self.house.ask("DELETE", "/config", token=self.editor, params={**ADDRESS, **params})
+        return await self.app.ask("DELETE", "/config", token=self.editor, params={**ADDRESS, **params})
 
     async def configuration(self) -> Any:
         return (await self.get("/config")).json()["configuration"]
 
     async def audited(self, action: str) -> list[tuple[Any, ...]]:
         """Outcome, version and subject of each entry of an action."""
-        rows = [row async for table, row in self.house.process.stores.database.dump() if table == "audit"]
+        rows = [row async for table, row in self.app.process.stores.database.dump() if table == "audit"]
         return [(row[3], row[10], row[11]) for row in rows if row[2] == action]
 
 
 @pytest.fixture
-async def desk(house: House) -> Desk:
-    editor = await house.token("ed", ("editor", "acme", "*"))
-    return Desk(house, editor, await house.token("vi", ("viewer", "acme", "*")))
+async def desk(app: RunningApp) -> Desk:
+    editor = await app.token("ed", ("editor", "acme", "*"))
+    return Desk(app, editor, await app.token("vi", ("viewer", "acme", "*")))
 
 
 async def test_every_version_is_listed_the_newest_first_with_who_when_and_why(desk: Desk) -> None:
@@ -204,7 +204,7 @@ async def test_a_rollback_obeys_conditions_and_is_answered_once_under_an_idempot
     async def roll_back(**headers: str) -> Any:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         document = {**ADDRESS, "version": 1}
-        return await desk.house.ask("POST", "/config/rollback", token=desk.editor, json=document, headers=named)
+        return await desk.app.ask("POST", "/config/rollback", token=desk.editor, json=document, headers=named)
 
     assert (await roll_back(If_Match='"1"')).status_code == 412
     first = await roll_back(If_Match='"2"', Idempotency_Key="once")
@@ -216,8 +216,8 @@ async def test_a_rollback_obeys_conditions_and_is_answered_once_under_an_idempot
 
 async def test_what_was_before_a_tenant_was_destroyed_is_gone_and_says_so(desk: Desk) -> None:
     await desk.save({"password": SECRET})
-    admin = await desk.house.token("root", ("admin", "*", "*"))
-    await desk.house.ask("DELETE", "/tenants/acme", token=admin, params={"confirm": "acme"})
+    admin = await desk.app.token("root", ("admin", "*", "*"))
+    await desk.app.ask("DELETE", "/tenants/acme", token=admin, params={"confirm": "acme"})
     reply = await desk.get("/config/versions/1")
     assert (reply.status_code, reply.json()["code"]) == (410, "version-pruned")
     assert (await desk.roll_back(1)).status_code == 410
@@ -235,7 +235,7 @@ async def test_a_note_is_one_line_of_text(desk: Desk, note: Any) -> None:
 
 async def test_a_dry_run_says_what_a_save_would_come_to_and_stores_nothing(desk: Desk) -> None:
     await desk.save({"a": 1, "password": SECRET})
-    before = await desk.house.process.stores.configs.read(KEY)
+    before = await desk.app.process.stores.configs.read(KEY)
     reply = await desk.save({"a": 2, "b": 3}, params={"dry_run": "true"})
     assert reply.json() == {
         "diff": {"added": {"/b": 3}, "changed": {"/a": {"from": 1, "to": 2}}, "removed": {}},
@@ -246,7 +246,7 @@ async def test_a_dry_run_says_what_a_save_would_come_to_and_stores_nothing(desk:
     assert (same.json()["outcome"], same.json()["version"]) == ("unchanged", 1)
     put = await desk.save({}, method="PUT", params={"dry_run": "true"})
     assert put.json()["diff"]["removed"] == {"/a": 1, "/password": SECRET}
-    assert await desk.house.process.stores.configs.read(KEY) == before
+    assert await desk.app.process.stores.configs.read(KEY) == before
     assert await desk.audited("reveal") == [("dry run", 1, None)] * 3
     back = await desk.roll_back(1, params={"dry_run": "true"})
     assert (back.json()["outcome"], back.json()["diff"]["changed"]) == ("unchanged", {})
@@ -261,9 +261,9 @@ async def test_a_dry_run_is_judged_like_the_save(desk: Desk) -> None:
     created = await desk.save({"a": 1}, params=dry)
     assert (created.json()["outcome"], created.json()["version"]) == ("created", 1)
     document = {**ADDRESS, "configuration": {"a": 1}}
-    refused = await desk.house.ask("POST", "/config", token=desk.viewer, json=document, params=dry)
+    refused = await desk.app.ask("POST", "/config", token=desk.viewer, json=document, params=dry)
     assert refused.status_code == 403
-    stale = await desk.house.ask(
+    stale = await desk.app.ask(
         "POST", "/config", token=desk.editor, json=document, params=dry, headers={"If-Match": '"4"'}
     )
     assert stale.status_code == 412

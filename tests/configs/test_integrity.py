@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from confide.database.engine import Statement
+from support.app import ADMIN, RunningApp
 from support.canaries import canary
-from support.house import ADMIN, House
 
 FROM_THE_STORE = {"Cache-Control": "no-cache"}
 TAMPERED = {
@@ -22,101 +22,101 @@ TAMPERED = {
 }
 
 
-async def execute(house: House, sql: str, *args: Any) -> list[Any]:
+async def execute(app: RunningApp, sql: str, *args: Any) -> list[Any]:
     def work() -> Any:
         return (yield Statement(sql, args))
 
-    engine: Any = house.process.stores.database._host_engine  # type: ignore[attr-defined]
+    engine: Any = app.process.stores.database._host_engine  # type: ignore[attr-defined]
     return list(await engine.transact(work()))
 
 
-async def body_of(house: House, tenant: str, type_: str, version: int = 1) -> bytes:
+async def body_of(app: RunningApp, tenant: str, type_: str, version: int = 1) -> bytes:
     sql = "SELECT body FROM changes WHERE tenant = $1 AND integration_type = $2 AND version = $3"
-    return bytes((await execute(house, sql, tenant, type_, version))[0][0])
+    return bytes((await execute(app, sql, tenant, type_, version))[0][0])
 
 
-async def put_body(house: House, body: bytes, tenant: str, type_: str, version: int = 1) -> None:
+async def put_body(app: RunningApp, body: bytes, tenant: str, type_: str, version: int = 1) -> None:
     sql = "UPDATE changes SET body = $1 WHERE tenant = $2 AND integration_type = $3 AND version = $4"
-    await execute(house, sql, body, tenant, type_, version)
+    await execute(app, sql, body, tenant, type_, version)
 
 
 @pytest.mark.parametrize("how", TAMPERED)
 async def test_an_altered_row_does_not_open_and_harms_nothing_else(
-    house: House, how: str, caplog: pytest.LogCaptureFixture
+    app: RunningApp, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    token = await house.token("root", *ADMIN)
+    token = await app.token("root", *ADMIN)
     secret = canary("value")
     for type_ in ("a", "b"):
-        await house.save(token, {"password": secret, "type": type_}, type_=type_)
+        await app.save(token, {"password": secret, "type": type_}, type_=type_)
     tenant, type_, change = TAMPERED[how]
-    body = change(await body_of(house, "acme", "a"), await body_of(house, "acme", "b"))
-    await put_body(house, body, tenant, type_)
+    body = change(await body_of(app, "acme", "a"), await body_of(app, "acme", "b"))
+    await put_body(app, body, tenant, type_)
     with caplog.at_level(logging.ERROR):
         for _ in range(2):
-            reply = await house.read(token, type_="a", headers=FROM_THE_STORE)
+            reply = await app.read(token, type_="a", headers=FROM_THE_STORE)
             assert (reply.status_code, reply.json()["code"]) == (503, "integrity-error")
             assert reply.headers["retry-after"]
-    assert (await house.read(token, type_="b")).json()["configuration"]["type"] == "b"
-    listed = (await house.ask("GET", "/configs", token=token)).json()["configs"]
+    assert (await app.read(token, type_="b")).json()["configuration"]["type"] == "b"
+    listed = (await app.ask("GET", "/configs", token=token)).json()["configs"]
     assert [line["integration_type"] for line in listed] == ["a", "b"]
     # Reported: in the log, in the audit, in health; once, not at every read.
     assert [record.message for record in caplog.records if "does not open" in record.message] == [
         "config does not open: tenant acme, integration type a, version 1"
     ]
-    rows = [row async for table, row in house.process.stores.database.dump() if table == "audit"]
+    rows = [row async for table, row in app.process.stores.database.dump() if table == "audit"]
     assert [(row[2], row[3]) for row in rows].count(("open", "integrity-error")) == 1
-    health = (await house.ask("GET", "/health/ready")).json()
+    health = (await app.ask("GET", "/health/ready")).json()
     assert health == {"status": "degraded", "reasons": ["unsafe-durability", "integrity-error"]}
     # It cannot be merged into, but it can be put right.
-    assert (await house.save(token, {"x": 1}, type_="a")).status_code == 503
+    assert (await app.save(token, {"x": 1}, type_="a")).status_code == 503
     document = {"tenant": "acme", "integration_type": "a", "configuration": {"x": 1}}
-    assert (await house.ask("PUT", "/config", token=token, json=document)).json()["version"] == 2
-    assert (await house.read(token, type_="a")).json()["configuration"] == {"x": 1}
-    health = (await house.ask("GET", "/health/ready")).json()
+    assert (await app.ask("PUT", "/config", token=token, json=document)).json()["version"] == 2
+    assert (await app.read(token, type_="a")).json()["configuration"] == {"x": 1}
+    health = (await app.ask("GET", "/health/ready")).json()
     assert health["reasons"] == ["unsafe-durability"]
 
 
 @pytest.mark.parametrize("how", TAMPERED)
-async def test_an_altered_older_version_is_reported_too(house: House, how: str) -> None:
-    token = await house.token("root", *ADMIN)
+async def test_an_altered_older_version_is_reported_too(app: RunningApp, how: str) -> None:
+    token = await app.token("root", *ADMIN)
     for number in range(2):
-        await house.save(token, {"number": number}, type_="a")
-        await house.save(token, {"number": number}, type_="b")
+        await app.save(token, {"number": number}, type_="a")
+        await app.save(token, {"number": number}, type_="b")
     change = TAMPERED[how][2]
-    await put_body(house, change(await body_of(house, "acme", "a"), await body_of(house, "acme", "b")), "acme", "a")
+    await put_body(app, change(await body_of(app, "acme", "a"), await body_of(app, "acme", "b")), "acme", "a")
     params = {"tenant": "acme", "integration_type": "a"}
-    version = await house.ask("GET", "/config/versions/1", token=token, params=params)
-    diff = await house.ask("GET", "/config/diff", token=token, params={**params, "from": "1", "to": "2"})
-    back = await house.ask("POST", "/config/rollback", token=token, json={**params, "version": 1})
+    version = await app.ask("GET", "/config/versions/1", token=token, params=params)
+    diff = await app.ask("GET", "/config/diff", token=token, params={**params, "from": "1", "to": "2"})
+    back = await app.ask("POST", "/config/rollback", token=token, json={**params, "version": 1})
     for reply in (version, diff, back):
         assert (reply.status_code, reply.json()["code"]) == (503, "integrity-error")
-    rows = [row async for table, row in house.process.stores.database.dump() if table == "audit"]
+    rows = [row async for table, row in app.process.stores.database.dump() if table == "audit"]
     assert [(row[2], row[3]) for row in rows].count(("open", "integrity-error")) == 3
-    assert (await house.read(token, type_="a", headers=FROM_THE_STORE)).json()["configuration"] == {"number": 1}
+    assert (await app.read(token, type_="a", headers=FROM_THE_STORE)).json()["configuration"] == {"number": 1}
 
 
 @pytest.mark.parametrize("place", ["tenant", "integration_type", "version"])
-async def test_a_row_moved_to_another_address_does_not_open(house: House, place: str) -> None:
-    token = await house.token("root", *ADMIN)
-    await house.save(token, {"v": 1}, type_="a")
-    await house.save(token, {"v": 2}, type_="a")
-    old, new = await body_of(house, "acme", "a"), await body_of(house, "acme", "a", 2)
+async def test_a_row_moved_to_another_address_does_not_open(app: RunningApp, place: str) -> None:
+    token = await app.token("root", *ADMIN)
+    await app.save(token, {"v": 1}, type_="a")
+    await app.save(token, {"v": 2}, type_="a")
+    old, new = await body_of(app, "acme", "a"), await body_of(app, "acme", "a", 2)
     if place == "version":  # an old body in the place of the current one
-        await put_body(house, old, "acme", "a", 2)
-        assert (await house.read(token, type_="a", headers=FROM_THE_STORE)).json()["code"] == "integrity-error"
+        await put_body(app, old, "acme", "a", 2)
+        assert (await app.read(token, type_="a", headers=FROM_THE_STORE)).json()["code"] == "integrity-error"
         return
     tenant, type_ = ("globex", "a") if place == "tenant" else ("acme", "c")
-    await house.save(token, {"v": 3}, tenant=tenant, type_=type_)
-    await put_body(house, new, tenant, type_)
-    moved = await house.read(token, tenant=tenant, type_=type_, headers=FROM_THE_STORE)
+    await app.save(token, {"v": 3}, tenant=tenant, type_=type_)
+    await put_body(app, new, tenant, type_)
+    moved = await app.read(token, tenant=tenant, type_=type_, headers=FROM_THE_STORE)
     assert moved.json()["code"] == "integrity-error"
-    assert (await house.read(token, type_="a")).json()["configuration"] == {"v": 2}
+    assert (await app.read(token, type_="a")).json()["configuration"] == {"v": 2}
 
 
-async def test_nothing_that_was_saved_lies_readable_in_the_store(house: House) -> None:
-    token = await house.token("root", *ADMIN)
+async def test_nothing_that_was_saved_lies_readable_in_the_store(app: RunningApp) -> None:
+    token = await app.token("root", *ADMIN)
     secret = canary("value")
-    await house.save(token, {"password": secret, secret: 1})
-    async for _, row in house.process.stores.database.dump():
+    await app.save(token, {"password": secret, secret: 1})
+    async for _, row in app.process.stores.database.dump():
         for value in row:
             assert secret not in (value.decode("latin-1") if isinstance(value, bytes) else str(value))

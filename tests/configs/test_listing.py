@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from confide.integration_types.masking import MASK
+from support.app import ADMIN, TYPE, RunningApp
 from support.canaries import canary
-from support.house import ADMIN, TYPE, House
 
 SECRET = canary("exported")
 
@@ -20,34 +20,34 @@ SECRET = canary("exported")
 class Desk:
     """An admin, an editor and a viewer of one tenant."""
 
-    house: House
+    app: RunningApp
     admin: str
     editor: str
     viewer: str
 
     async def list(self, **params: str) -> list[str]:
-        reply = await self.house.ask("GET", "/configs", token=self.admin, params=params)
+        reply = await self.app.ask("GET", "/configs", token=self.admin, params=params)
         assert reply.status_code == 200, reply.text
         return [one["tenant"] for one in reply.json()["configs"]]
 
     async def export(self, *, token: str | None = None, **params: str) -> Any:
-        return await self.house.ask("GET", "/configs/export", token=token or self.admin, params=params)
+        return await self.app.ask("GET", "/configs/export", token=token or self.admin, params=params)
 
     async def flush(self) -> None:
         """Take over and write down what was read, as a worker does now and then."""
-        self.house.process.metrics.take_over()
-        await self.house.process.reads.statistics.flush()
+        self.app.process.metrics.take_over()
+        await self.app.process.reads.statistics.flush()
 
     async def audited(self) -> list[tuple[str, str]]:
-        rows = [row async for table, row in self.house.process.stores.database.dump() if table == "audit"]
+        rows = [row async for table, row in self.app.process.stores.database.dump() if table == "audit"]
         return [(row[3], row[11]) for row in rows if row[2] == "reveal"]
 
 
 @pytest.fixture
-async def desk(house: House) -> Desk:
-    admin = await house.token("root", *ADMIN)
-    editor = await house.token("ed", ("editor", "acme", "*"))
-    return Desk(house, admin, editor, await house.token("vi", ("viewer", "acme", "*")))
+async def desk(app: RunningApp) -> Desk:
+    admin = await app.token("root", *ADMIN)
+    editor = await app.token("ed", ("editor", "acme", "*"))
+    return Desk(app, admin, editor, await app.token("vi", ("viewer", "acme", "*")))
 
 
 def moment(**ago: float) -> str:
@@ -55,9 +55,9 @@ def moment(**ago: float) -> str:
 
 
 async def test_configs_are_found_by_when_they_were_saved(desk: Desk) -> None:
-    await desk.house.save(desk.admin, {"n": 1}, tenant="old")
+    await desk.app.save(desk.admin, {"n": 1}, tenant="old")
     between = moment()
-    await desk.house.save(desk.admin, {"n": 1}, tenant="new")
+    await desk.app.save(desk.admin, {"n": 1}, tenant="new")
     assert await desk.list() == ["new", "old"]
     assert await desk.list(changed_since=between) == ["new"]
     assert await desk.list(changed_since=moment(hours=-1)) == []
@@ -65,71 +65,71 @@ async def test_configs_are_found_by_when_they_were_saved(desk: Desk) -> None:
 
 async def test_what_nobody_reads_is_found_and_each_read_counts_whatever_answered_it(desk: Desk) -> None:
     for tenant in ("acme", "globex"):
-        await desk.house.save(desk.admin, {"n": 1}, tenant=tenant)
+        await desk.app.save(desk.admin, {"n": 1}, tenant=tenant)
     await asyncio.sleep(0.01)
     since = moment()
     await asyncio.sleep(0.01)
     for _ in range(3):
-        await desk.house.read(desk.viewer)
-    tag = (await desk.house.read(desk.editor)).headers["etag"]
-    await desk.house.read(desk.editor, headers={"If-None-Match": tag})
-    await desk.house.read(desk.editor, headers={"Cache-Control": "no-cache"})
+        await desk.app.read(desk.viewer)
+    tag = (await desk.app.read(desk.editor)).headers["etag"]
+    await desk.app.read(desk.editor, headers={"If-None-Match": tag})
+    await desk.app.read(desk.editor, headers={"Cache-Control": "no-cache"})
     await desk.flush()
     assert await desk.list(unread_since=since) == ["globex"]
     assert await desk.list(unread_since=moment(days=90)) == [], "it was saved since"
-    lines = (await desk.house.ask("GET", "/configs", token=desk.admin)).json()["configs"]
+    lines = (await desk.app.ask("GET", "/configs", token=desk.admin)).json()["configs"]
     assert [one["last_read_at"] is None for one in lines] == [False, True]
     address = {"tenant": "acme", "integration_type": TYPE}
-    usage = (await desk.house.ask("GET", "/config/usage", token=desk.editor, params=address)).json()["usage"]
+    usage = (await desk.app.ask("GET", "/config/usage", token=desk.editor, params=address)).json()["usage"]
     assert sorted((one["login"], one["label"], one["reads"]) for one in usage) == [("ed", "test", 3), ("vi", "test", 3)]
-    await desk.house.read(desk.viewer)
+    await desk.app.read(desk.viewer)
     await desk.flush()
-    usage = (await desk.house.ask("GET", "/config/usage", token=desk.editor, params=address)).json()["usage"]
+    usage = (await desk.app.ask("GET", "/config/usage", token=desk.editor, params=address)).json()["usage"]
     assert (usage[0]["login"], usage[0]["reads"]) == ("vi", 4)
     # Who read it is known when the token is long gone.
-    assert (await desk.house.ask("POST", "/logout", token=desk.viewer)).status_code == 200
-    usage = (await desk.house.ask("GET", "/config/usage", token=desk.editor, params=address)).json()["usage"]
+    assert (await desk.app.ask("POST", "/logout", token=desk.viewer)).status_code == 200
+    usage = (await desk.app.ask("GET", "/config/usage", token=desk.editor, params=address)).json()["usage"]
     assert (usage[0]["login"], usage[0]["label"], usage[0]["reads"]) == ("vi", "test", 4)
 
 
 async def test_a_ledger_that_is_full_counts_what_it_loses(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("confide.reads.statistics.MAX_WAITING", 1)
     for tenant in ("acme", "globex"):
-        await desk.house.save(desk.admin, {"n": 1}, tenant=tenant)
-        await desk.house.read(desk.admin, tenant=tenant)
-        await desk.house.read(desk.admin, tenant=tenant)
-    desk.house.process.metrics.take_over()
-    assert desk.house.process.reads.statistics.lost == 2
-    await desk.house.process.reads.statistics.flush()
-    page = await desk.house.ask("GET", "/metrics", token=desk.admin)
+        await desk.app.save(desk.admin, {"n": 1}, tenant=tenant)
+        await desk.app.read(desk.admin, tenant=tenant)
+        await desk.app.read(desk.admin, tenant=tenant)
+    desk.app.process.metrics.take_over()
+    assert desk.app.process.reads.statistics.lost == 2
+    await desk.app.process.reads.statistics.flush()
+    page = await desk.app.ask("GET", "/metrics", token=desk.admin)
     assert "confide_usage_lost_total 2.0" in page.text
 
 
 async def test_those_that_break_their_type_are_found_with_where(desk: Desk) -> None:
     schema = {"properties": {"host": {"type": "string"}}}
-    await desk.house.ask("PUT", f"/integration-types/{TYPE}", token=desk.admin, json={"schema": schema})
+    await desk.app.ask("PUT", f"/integration-types/{TYPE}", token=desk.admin, json={"schema": schema})
     for n in range(6):
-        await desk.house.save(desk.admin, {"host": "h" if n % 2 else 5}, tenant=f"acme{n}")
-    reply = await desk.house.ask("GET", "/configs", token=desk.admin, params={"conforms": "false", "limit": "2"})
+        await desk.app.save(desk.admin, {"host": "h" if n % 2 else 5}, tenant=f"acme{n}")
+    reply = await desk.app.ask("GET", "/configs", token=desk.admin, params={"conforms": "false", "limit": "2"})
     page = reply.json()
     assert [one["tenant"] for one in page["configs"]] == ["acme0", "acme2"]
     assert page["configs"][0]["errors"][0]["pointer"] == "/host"
     rest = {"conforms": "false", "after": page["next"]}
     assert (await desk.list(**rest)) == ["acme4"]
-    reply = await desk.house.ask("GET", "/configs", token=desk.admin, params={"conforms": "true"})
+    reply = await desk.app.ask("GET", "/configs", token=desk.admin, params={"conforms": "true"})
     assert reply.json()["code"] == "malformed-parameter"
 
 
 @pytest.mark.parametrize("text", ["2026-11-24", "2026-11-24T09:15:00", "yesterday", "+010000-01-01T00:00:00Z", ""])
 async def test_a_time_without_its_zone_is_none(desk: Desk, text: str) -> None:
     for name in ("changed_since", "unread_since"):
-        reply = await desk.house.ask("GET", "/configs", token=desk.admin, params={name: text})
+        reply = await desk.app.ask("GET", "/configs", token=desk.admin, params={name: text})
         assert (reply.status_code, reply.json()["code"]) == (400, "malformed-parameter")
 
 
 async def test_an_export_is_masked_or_opened_by_choice_and_a_reveal_is_audited_first(desk: Desk) -> None:
     for tenant in ("acme", "acme2", "globex"):
-        await desk.house.save(desk.admin, {"host": "h", "password": SECRET}, tenant=tenant)
+        await desk.app.save(desk.admin, {"host": "h", "password": SECRET}, tenant=tenant)
     masked = await desk.export()
     assert SECRET not in masked.text
     assert masked.json()["configs"][0]["configuration"] == {"host": "h", "password": MASK}
@@ -146,8 +146,8 @@ async def test_an_export_is_masked_or_opened_by_choice_and_a_reveal_is_audited_f
 
 async def test_an_export_shows_what_is_stored_and_not_the_defaults(desk: Desk) -> None:
     schema = {"properties": {"port": {"default": 1}}}
-    await desk.house.ask("PUT", f"/integration-types/{TYPE}", token=desk.admin, json={"schema": schema})
-    await desk.house.save(desk.editor, {"host": "h"})
+    await desk.app.ask("PUT", f"/integration-types/{TYPE}", token=desk.admin, json={"schema": schema})
+    await desk.app.save(desk.editor, {"host": "h"})
     assert (await desk.export()).json()["configs"][0]["configuration"] == {"host": "h"}
 
 
@@ -156,7 +156,7 @@ async def test_pages_of_an_export_make_the_whole_and_each_is_within_its_time(
 ) -> None:
     monkeypatch.setattr("confide.configs.export.PAGE_SECONDS", 0.0)
     for n in range(5):
-        await desk.house.save(desk.admin, {"n": n}, tenant=f"t{n}")
+        await desk.app.save(desk.admin, {"n": n}, tenant=f"t{n}")
     heard, after = [], {}
     for _ in range(10):
         page = (await desk.export(**after)).json()
@@ -169,7 +169,7 @@ async def test_pages_of_an_export_make_the_whole_and_each_is_within_its_time(
 
 async def test_a_page_of_an_export_ends_where_it_would_grow_too_large(desk: Desk) -> None:
     for number in range(12):
-        saved = await desk.house.save(desk.admin, {"text": ["x" * 60_000] * 4}, tenant=f"t{number:02}")
+        saved = await desk.app.save(desk.admin, {"text": ["x" * 60_000] * 4}, tenant=f"t{number:02}")
         assert saved.status_code == 200
     pages: list[list[str]] = []
     after: str | None = None

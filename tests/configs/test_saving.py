@@ -14,7 +14,7 @@ from confide.identity.model import Principal
 from confide.keyed_lock import KeyedLock
 from confide.names import Key
 from confide.preconditions import Condition
-from support.house import ADMIN, House
+from support.app import ADMIN, RunningApp
 
 KEY = Key("acme", "crm")
 NO_CONDITION = Condition()
@@ -25,8 +25,8 @@ def draft(configuration: Any, key: Key = KEY) -> ConfigDraft:
 
 
 @pytest.fixture
-async def root(sqlite_house: House) -> Principal:
-    return await sqlite_house.principal("root", *ADMIN)
+async def root(sqlite_app: RunningApp) -> Principal:
+    return await sqlite_app.principal("root", *ADMIN)
 
 
 async def test_acts_on_one_thing_go_one_after_the_other_and_on_others_at_once() -> None:
@@ -96,9 +96,9 @@ async def test_only_who_has_met_a_rival_yields(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_after_64_lost_races_a_save_is_refused_and_nothing_is_stored(
-    sqlite_house: House, root: Principal, monkeypatch: pytest.MonkeyPatch
+    sqlite_app: RunningApp, root: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    configs, store = sqlite_house.process.configs.writer, sqlite_house.process.stores.configs
+    configs, store = sqlite_app.process.configs.writer, sqlite_app.process.stores.configs
     tries = 0
 
     async def lost(*_: Any, **__: Any) -> None:
@@ -112,15 +112,15 @@ async def test_after_64_lost_races_a_save_is_refused_and_nothing_is_stored(
             await configs.save(draft({"a": 1}), principal=root, condition=NO_CONDITION)
     assert tries == 64
     with pytest.raises(NotFound):
-        await sqlite_house.configuration(KEY, principal=root)
+        await sqlite_app.configuration(KEY, principal=root)
     saved = await configs.save(draft({"a": 1}), principal=root, condition=NO_CONDITION)
     assert (saved.version, saved.outcome) == (1, Outcome.CREATED)
 
 
 async def test_a_save_that_loses_a_race_merges_again_into_what_won(
-    sqlite_house: House, root: Principal, monkeypatch: pytest.MonkeyPatch
+    sqlite_app: RunningApp, root: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    configs, store = sqlite_house.process.configs.writer, sqlite_house.process.stores.configs
+    configs, store = sqlite_app.process.configs.writer, sqlite_app.process.stores.configs
     read = store.read_with_key
     rivals = [draft({"rival": 1})]
 
@@ -133,7 +133,7 @@ async def test_a_save_that_loses_a_race_merges_again_into_what_won(
 
     other = type(configs)(
         store,
-        sqlite_house.process.encryption,
+        sqlite_app.process.encryption,
         access=configs._access,
         auditor=configs._auditor,
         opener=configs._opener,
@@ -145,13 +145,13 @@ async def test_a_save_that_loses_a_race_merges_again_into_what_won(
     monkeypatch.setattr(store, "read_with_key", overtaken)
     saved = await configs.save(draft({"mine": 1}), principal=root, condition=NO_CONDITION)
     assert saved.version == 2
-    assert await sqlite_house.configuration(KEY, principal=root) == {"rival": 1, "mine": 1}
+    assert await sqlite_app.configuration(KEY, principal=root) == {"rival": 1, "mine": 1}
 
 
 async def test_a_save_whose_key_was_destroyed_meanwhile_begins_again_under_a_new_one(
-    sqlite_house: House, root: Principal, monkeypatch: pytest.MonkeyPatch
+    sqlite_app: RunningApp, root: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    configs, store = sqlite_house.process.configs.writer, sqlite_house.process.stores.configs
+    configs, store = sqlite_app.process.configs.writer, sqlite_app.process.stores.configs
     await configs.save(draft({"a": 1}), principal=root, condition=NO_CONDITION)
     read = store.read_with_key
     ends = [True]
@@ -159,22 +159,22 @@ async def test_a_save_whose_key_was_destroyed_meanwhile_begins_again_under_a_new
     async def ended(key: Key) -> Any:
         found = await read(key)
         if ends.pop() if ends else False:
-            await sqlite_house.process.configs.tenants.destroy("acme", principal=root)
+            await sqlite_app.process.configs.tenants.destroy("acme", principal=root)
         return found
 
     monkeypatch.setattr(store, "read_with_key", ended)
     saved = await configs.save(draft({"b": 1}), principal=root, condition=NO_CONDITION)
     assert (saved.version, saved.outcome) == (3, Outcome.CREATED)
-    assert await sqlite_house.configuration(KEY, principal=root) == {"b": 1}
+    assert await sqlite_app.configuration(KEY, principal=root) == {"b": 1}
 
 
 async def test_every_version_has_its_audit_entry_with_a_mac_and_a_digest_of_what_was_opened(
-    sqlite_house: House, root: Principal
+    sqlite_app: RunningApp, root: Principal
 ) -> None:
-    configs, keys = sqlite_house.process.configs.writer, sqlite_house.process.encryption
+    configs, keys = sqlite_app.process.configs.writer, sqlite_app.process.encryption
     await configs.save(draft({"a": 1}), principal=root, condition=NO_CONDITION)
     await configs.delete(Deletion(KEY), principal=root, condition=NO_CONDITION)
-    rows = [row async for table, row in sqlite_house.process.stores.database.dump() if table == "audit"]
+    rows = [row async for table, row in sqlite_app.process.stores.database.dump() if table == "audit"]
     saved, retired = [row for row in rows if row[2] in ("save", "retire")]
     assert (saved[2], saved[3], saved[4], saved[10]) == ("save", "created", root.user_id, 1)
     assert saved[12] == keys.mac("audit", b'{"a":1}')

@@ -20,7 +20,7 @@ from confide.identity.model import NewToken, NewUser, Scope, UserChange
 from confide.names import Key
 from confide.server.settings import Settings
 from confide.server.stores import Stores, open_stores
-from support.house import ADMIN, grants_of
+from support.app import ADMIN, grants_of
 from support.rows import AUDIT, ENTRY, KEY, append, version
 
 EVERYTHING = [[Scope("*", "*")]]

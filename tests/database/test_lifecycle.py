@@ -26,7 +26,7 @@ from confide.identity.model import NewToken, NewUser, Scope
 from confide.names import Key
 from confide.server.settings import Settings
 from confide.server.stores import Stores, open_stores
-from support.house import ADMIN, grants_of, settings_for
+from support.app import ADMIN, grants_of, settings_for
 from support.postgres import PostgresServer
 from support.rows import AUDIT, KEY, append, opened, version
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from confide.clock import SECOND
 from confide.names import Key
 from confide.server.wiring import open_process
+from support.app import TYPE, settings_for
 from support.histories import versions_in
-from support.house import TYPE, settings_for
 from support.postgres import PostgresServer
 from support.processes import Service, confide, running
 from support.writers import merges

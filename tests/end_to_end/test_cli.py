@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from support.app import PASSWORD
 from support.canaries import canary
-from support.house import PASSWORD
 from support.processes import Service, confide, running
 
 NEW = canary("password")

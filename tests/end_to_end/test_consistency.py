@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from confide.names import Key
+from support.app import TYPE
 from support.fleet import Caller, fleet, merges, reads
 from support.histories import versions_in
-from support.house import TYPE
 from support.linearity import Op, faults_of, session_faults, staleness
 from support.observer import observed
 from support.postgres import PostgresServer

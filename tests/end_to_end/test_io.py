@@ -22,9 +22,9 @@ import pytest
 
 from confide.names import Key
 from support import canaries
+from support.app import TYPE
 from support.canaries import canary
 from support.collectors import bulk_answer, collector, silent_server
-from support.house import TYPE
 from support.postgres import PostgresServer
 from support.processes import Service, confide, environment, running
 from support.proxy import Proxy

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx2
 
-from support.house import TYPE
+from support.app import TYPE
 from support.processes import confide, running
 
 

@@ -16,8 +16,8 @@ import httpx2
 from confide.caching.lease import LEASE_SECONDS
 from confide.database.postgresql.engine import AWAY_SECONDS
 from confide.names import Key
+from support.app import PASSWORD, TYPE
 from support.histories import versions_in, violations
-from support.house import PASSWORD, TYPE
 from support.postgres import PostgresServer
 from support.processes import running
 from support.writers import merges

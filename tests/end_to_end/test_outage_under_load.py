@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from confide.names import Key
+from support.app import TYPE
 from support.fleet import Caller, fleet, merges
-from support.house import TYPE
 from support.linearity import Op, staleness
 from support.postgres import PostgresServer
 from support.processes import Service

@@ -11,8 +11,8 @@ import httpx2
 import pytest
 
 from confide.names import Key
+from support.app import TYPE
 from support.fleet import Caller, fleet
-from support.house import TYPE
 from support.processes import Service
 
 KEY = Key("acme", TYPE)

@@ -6,8 +6,8 @@ import asyncio
 from pathlib import Path
 
 from confide.names import Key
+from support.app import TYPE
 from support.histories import folds, versions_in, violations
-from support.house import TYPE
 from support.processes import running
 from support.writers import merge, merges
 

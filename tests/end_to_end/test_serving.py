@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from support import wire
+from support.app import PASSWORD, TYPE
 from support.canaries import canary
-from support.house import PASSWORD, TYPE
 from support.ports import free_port
 from support.postgres import PostgresServer
 from support.processes import Service, confide, environment, running

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 
 from confide.names import Key
-from support.house import TYPE
+from support.app import TYPE
 from support.processes import Service, running
 from support.writers import merge
 

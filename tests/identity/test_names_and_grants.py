@@ -21,7 +21,7 @@ from confide.identity.model import Principal, Role, Scope, normalize_attempted_l
 from confide.integration_types import masking
 from confide.names import Key
 from confide.preconditions import Condition
-from support.house import grants_of
+from support.app import grants_of
 from support.json_values import OBJECTS
 
 

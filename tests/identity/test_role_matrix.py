@@ -13,8 +13,8 @@ import pytest
 from confide.server.api import ROUTES
 from confide.web.route import Target
 from support import canaries
+from support.app import ADMIN, TYPE, RunningApp
 from support.canaries import canary
-from support.house import ADMIN, TYPE, House
 
 ROLES: dict[str, list[tuple[str, str, str]]] = {
     "nobody": [],
@@ -64,33 +64,33 @@ MAKES = {
 
 
 class Estate:
-    """A house with two tenants whose every value is a canary of its own, and one user of each role."""
+    """An app with two tenants whose every value is a canary of its own, and one user of each role."""
 
-    def __init__(self, house: House) -> None:
-        self.house = house
+    def __init__(self, app: RunningApp) -> None:
+        self.app = app
         self.secrets = {tenant: canary(tenant) for tenant in ("acme", "globex")}
         self._numbers = itertools.count()
 
     async def furnish(self) -> None:
         for role, grants in ROLES.items():
-            await self.house.user(role, *grants)
-        await self.house.user("victim", ("editor", "globex", "*"))
+            await self.app.user(role, *grants)
+        await self.app.user("victim", ("editor", "globex", "*"))
 
     async def reset(self) -> None:
-        admin = await self.house.token("admin")
+        admin = await self.app.token("admin")
         for tenant, secret in self.secrets.items():
-            await self.house.save(admin, {"host": secret, "password": secret}, tenant=tenant)
+            await self.app.save(admin, {"host": secret, "password": secret}, tenant=tenant)
             put = {"schema": {"type": "object"}}
-            await self.house.ask("PUT", f"/integration-types/{tenant}", token=admin, json=put)
-        await self.house.ask("DELETE", "/tenants/initech", token=admin, params={"confirm": "initech"})
-        await self.house.ask("DELETE", "/integration-types/initech", token=admin)
+            await self.app.ask("PUT", f"/integration-types/{tenant}", token=admin, json=put)
+        await self.app.ask("DELETE", "/tenants/initech", token=admin, params={"confirm": "initech"})
+        await self.app.ask("DELETE", "/integration-types/initech", token=admin)
         for login in TARGETS.values():
-            if login != "initech" and await self.house.process.stores.users.read(login) is None:
-                await self.house.user(login)
+            if login != "initech" and await self.app.process.stores.users.read(login) is None:
+                await self.app.user(login)
 
     async def ask(self, route: tuple[str, str], role: str | None, target: str) -> httpx2.Response:
         method, path = route
-        token = None if role is None else await self.house.token(role)
+        token = None if role is None else await self.app.token(role)
         name, more = TARGETS[target], {}
         if path.startswith("/config/") and target == "missing":
             name = "hooli"  # what once was has a history
@@ -123,13 +123,13 @@ class Estate:
             number = await self._token_id(role or "nobody" if target == "own" else token_ids.get(target))
             path = path.replace("{token_id}", str(number))
         path = path.replace("{login}", name).replace("{tenant}", name).replace("{name}", name)
-        return await self.house.ask(method, path, token=token, **more)
+        return await self.app.ask(method, path, token=token, **more)
 
     async def _token_id(self, login: str | None) -> int:
         if login is None:
             return 999_999_999
-        token = await self.house.token(login)
-        return (await self.house.process.identity.tokens.principal(token)).token_id
+        token = await self.app.token(login)
+        return (await self.app.process.identity.tokens.principal(token)).token_id
 
 
 def routes(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -163,14 +163,14 @@ def expected(route: tuple[str, str], role: str, target: str) -> set[int]:
 
 
 @pytest.fixture
-async def estate(house: House) -> Estate:
-    built = Estate(house)
+async def estate(app: RunningApp) -> Estate:
+    built = Estate(app)
     await built.furnish()
     return built
 
 
-async def test_a_route_without_a_row_fails_the_build(house: House) -> None:
-    document = (await house.ask("GET", "/openapi.json")).json()
+async def test_a_route_without_a_row_fails_the_build(app: RunningApp) -> None:
+    document = (await app.ask("GET", "/openapi.json")).json()
     assert set(routes(document)) == set(ROWS)
 
 
@@ -215,26 +215,26 @@ async def test_without_a_token_only_the_open_routes_answer(estate: Estate) -> No
 
 async def test_a_narrowed_token_is_never_more_than_its_grants_and_cannot_widen_itself(estate: Estate) -> None:
     await estate.reset()
-    narrow = await estate.house.token("admin", narrowed=[("viewer", "acme", "*")])
-    assert (await estate.house.read(narrow)).json()["configuration"]["password"] == "********"
-    assert (await estate.house.read(narrow, tenant="globex")).status_code == 404
-    assert (await estate.house.save(narrow, {"a": 1})).status_code == 403
+    narrow = await estate.app.token("admin", narrowed=[("viewer", "acme", "*")])
+    assert (await estate.app.read(narrow)).json()["configuration"]["password"] == "********"
+    assert (await estate.app.read(narrow, tenant="globex")).status_code == 404
+    assert (await estate.app.save(narrow, {"a": 1})).status_code == 403
     for method, path, body in (
         ("POST", "/tokens", {"label": "wider"}),
         ("POST", "/user", {"login": "evil"}),
         ("PUT", "/users/me/password", {"old": "x", "new": "violet kettle on the moon"}),
         ("GET", "/users", None),
     ):
-        reply = await estate.house.ask(method, path, token=narrow, json=body)
+        reply = await estate.app.ask(method, path, token=narrow, json=body)
         assert reply.status_code == 403, path
-    tokens = (await estate.house.ask("GET", "/tokens", token=narrow)).json()["tokens"]
+    tokens = (await estate.app.ask("GET", "/tokens", token=narrow)).json()["tokens"]
     assert {token["login"] for token in tokens} == {"admin"}
 
 
 async def test_denials_are_audited_and_say_who_and_what(estate: Estate) -> None:
     await estate.reset()
     await estate.ask(("POST", "/config"), "viewer", "foreign")
-    rows = [row async for table, row in estate.house.process.stores.database.dump() if table == "audit"]
-    principal = await estate.house.process.identity.tokens.principal(await estate.house.token("viewer"))
+    rows = [row async for table, row in estate.app.process.stores.database.dump() if table == "audit"]
+    principal = await estate.app.process.identity.tokens.principal(await estate.app.token("viewer"))
     denied = [row for row in rows if row[2:5] == ("save", "denied", principal.user_id)]
     assert [(row[8], row[9]) for row in denied] == [("globex", TYPE)]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from support import canaries
+from support.app import ADMIN, RunningApp
 from support.canaries import canary
-from support.house import ADMIN, House
 
 EXAMPLES = {
     path.stem: json.loads(path.read_text()) for path in (Path(__file__).parents[2] / "docs" / "types").glob("*.json")
@@ -37,19 +37,19 @@ def secrets_in(schema: Any, root: Any, name: str, found: list[str]) -> Any:
 
 
 @pytest.fixture
-async def tokens(house: House) -> dict[str, str]:
-    admin = await house.token("root", *ADMIN)
-    return {"admin": admin, "viewer": await house.token("vi", ("viewer", "*", "*"))}
+async def tokens(app: RunningApp) -> dict[str, str]:
+    admin = await app.token("root", *ADMIN)
+    return {"admin": admin, "viewer": await app.token("vi", ("viewer", "*", "*"))}
 
 
-async def furnished(house: House, admin: str) -> list[str]:
+async def furnished(app: RunningApp, admin: str) -> list[str]:
     """Save each example twice, with other secrets, and return all of them."""
     found: list[str] = []
     for name, schema in EXAMPLES.items():
-        reply = await house.ask("PUT", f"/integration-types/{name}", token=admin, json={"schema": schema})
+        reply = await app.ask("PUT", f"/integration-types/{name}", token=admin, json={"schema": schema})
         assert reply.status_code == 200, reply.text
         for tenant in ("acme", "acme", "globex"):
-            saved = await house.save(admin, secrets_in(schema, schema, "", found), tenant=tenant, type_=name)
+            saved = await app.save(admin, secrets_in(schema, schema, "", found), tenant=tenant, type_=name)
             assert saved.status_code == 200, saved.text
     assert len(found) >= 3 * 2 * len(EXAMPLES)
     return found
@@ -87,12 +87,12 @@ def routes(name: str) -> list[tuple[str, str, dict[str, str], Any]]:
     ]
 
 
-async def test_no_route_gives_a_viewer_any_secret_of_any_example_type(house: House, tokens: dict[str, str]) -> None:
-    secrets = await furnished(house, tokens["admin"])
+async def test_no_route_gives_a_viewer_any_secret_of_any_example_type(app: RunningApp, tokens: dict[str, str]) -> None:
+    secrets = await furnished(app, tokens["admin"])
     asked = shown = 0
     for name in EXAMPLES:
         for method, path, params, body in routes(name):
-            reply = await house.ask(method, path, token=tokens["viewer"], params=params, json=body)
+            reply = await app.ask(method, path, token=tokens["viewer"], params=params, json=body)
             assert reply.status_code < 500
             told = reply.text + str(reply.headers)
             assert not [secret for secret in secrets if secret in told], (method, path, params)
@@ -101,25 +101,25 @@ async def test_no_route_gives_a_viewer_any_secret_of_any_example_type(house: Hou
     assert shown > 100, "what is not shown is masked, not left out"
 
 
-async def test_a_refused_save_and_a_warning_tell_no_secret_to_anybody(house: House, tokens: dict[str, str]) -> None:
-    await furnished(house, tokens["admin"])
+async def test_a_refused_save_and_a_warning_tell_no_secret_to_anybody(app: RunningApp, tokens: dict[str, str]) -> None:
+    await furnished(app, tokens["admin"])
     for name, schema in EXAMPLES.items():
         for mode in ("warn", "enforce"):
             broken = secrets_in(schema, schema, "", []) | {"base_url": canary("wrong"), "username": [canary("wrong")]}
             put = {"schema": schema, "mode": mode}
-            await house.ask("PUT", f"/integration-types/{name}", token=tokens["admin"], json=put)
-            reply = await house.save(tokens["admin"], broken, tenant="acme", type_=name)
+            await app.ask("PUT", f"/integration-types/{name}", token=tokens["admin"], json=put)
+            reply = await app.save(tokens["admin"], broken, tenant="acme", type_=name)
             assert reply.status_code == (200 if mode == "warn" else 422)
             assert reply.json()["warnings" if mode == "warn" else "errors"]
             assert canaries.found_in(reply.content) is None, reply.text
-        reply = await house.ask("GET", f"/integration-types/{name}/conformance", token=tokens["admin"])
+        reply = await app.ask("GET", f"/integration-types/{name}/conformance", token=tokens["admin"])
         assert reply.json()["broken"] >= 1
         assert canaries.found_in(reply.content) is None
 
 
-async def test_the_doors_are_those_that_there_are(house: House, tokens: dict[str, str]) -> None:
+async def test_the_doors_are_those_that_there_are(app: RunningApp, tokens: dict[str, str]) -> None:
     """A new route that may show a configuration must be asked here too."""
-    document = (await house.ask("GET", "/openapi.json")).json()
+    document = (await app.ask("GET", "/openapi.json")).json()
     ours = {path.replace("crm", "{name}").replace("/1", "/{version}").replace("/2", "/{version}")
             for _, path, _, _ in routes("crm")}  # fmt: skip
     others = {"/user", "/users", "/users/{login}", "/users/me/password", "/login", "/logout", "/tokens",

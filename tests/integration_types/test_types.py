@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from confide.integration_types.masking import MASK
+from support.app import ADMIN, RunningApp
 from support.canaries import canary
-from support.house import ADMIN, House
 
 TYPE = "crm"
 PATH = f"/integration-types/{TYPE}"
@@ -33,29 +33,29 @@ SECRET = canary("typed")
 class Desk:
     """An admin, an editor and a viewer, and one type."""
 
-    def __init__(self, house: House, tokens: dict[str, str]) -> None:
-        self.house, self.tokens = house, tokens
+    def __init__(self, app: RunningApp, tokens: dict[str, str]) -> None:
+        self.app, self.tokens = app, tokens
 
     async def put(self, schema: Any, *, params: Any = None, headers: Any = None, **more: Any) -> Any:
         body = {"schema": schema, **more}
         token = self.tokens["admin"]
-        return await self.house.ask("PUT", PATH, token=token, json=body, params=params, headers=headers or {})
+        return await self.app.ask("PUT", PATH, token=token, json=body, params=params, headers=headers or {})
 
     async def save(self, configuration: Any, *, method: str = "POST", tenant: str = "acme", params: Any = None) -> Any:
         body = {"tenant": tenant, "integration_type": TYPE, "configuration": configuration}
-        return await self.house.ask(method, "/config", token=self.tokens["editor"], json=body, params=params)
+        return await self.app.ask(method, "/config", token=self.tokens["editor"], json=body, params=params)
 
     async def get(self, path: str = "/config", *, by: str = "editor", headers: Any = None, **params: str) -> Any:
         params = {**ADDRESS, **params} if path.startswith("/config") else params
-        return await self.house.ask("GET", path, token=self.tokens[by], params=params, headers=headers or {})
+        return await self.app.ask("GET", path, token=self.tokens[by], params=params, headers=headers or {})
 
 
 @pytest.fixture
-async def desk(house: House) -> Desk:
-    tokens = {"admin": await house.token("root", *ADMIN)}
+async def desk(app: RunningApp) -> Desk:
+    tokens = {"admin": await app.token("root", *ADMIN)}
     for role in ("editor", "viewer"):
-        tokens[role] = await house.token(role, (role, "*", "*"))
-    return Desk(house, tokens)
+        tokens[role] = await app.token(role, (role, "*", "*"))
+    return Desk(app, tokens)
 
 
 async def test_a_type_is_registered_read_listed_and_removed(desk: Desk) -> None:
@@ -71,7 +71,7 @@ async def test_a_type_is_registered_read_listed_and_removed(desk: Desk) -> None:
         "message": "Integration type 'crm' is updated", "name": TYPE, "version": 2,
     }  # fmt: skip
     assert [one["name"] for one in (await desk.get("/integration-types")).json()["types"]] == [TYPE]
-    removed = await desk.house.ask("DELETE", PATH, token=desk.tokens["admin"])
+    removed = await desk.app.ask("DELETE", PATH, token=desk.tokens["admin"])
     assert removed.json()["version"] == 3
     assert (await desk.get(PATH)).status_code == 404
     assert (await desk.put(SCHEMA)).json()["version"] == 4, "numbers go on"
@@ -92,17 +92,17 @@ async def test_a_type_is_registered_read_listed_and_removed(desk: Desk) -> None:
     ],
 )
 async def test_a_bad_type_is_refused_and_nothing_is_stored(desk: Desk, body: Any, status: int, code: str) -> None:
-    reply = await desk.house.ask("PUT", PATH, token=desk.tokens["admin"], json=body)
+    reply = await desk.app.ask("PUT", PATH, token=desk.tokens["admin"], json=body)
     assert (reply.status_code, reply.json()["code"]) == (status, code)
     assert (await desk.get(PATH)).status_code == 404
 
 
 async def test_only_admins_change_a_type_and_who_has_no_grant_on_it_sees_nothing(desk: Desk) -> None:
-    assert (await desk.house.ask("PUT", PATH, token=desk.tokens["editor"], json={"schema": {}})).status_code == 403
+    assert (await desk.app.ask("PUT", PATH, token=desk.tokens["editor"], json={"schema": {}})).status_code == 403
     await desk.put(SCHEMA)
-    stranger = await desk.house.token("stranger", ("editor", "acme", "billing"))
-    assert (await desk.house.ask("GET", PATH, token=stranger)).status_code == 404
-    assert (await desk.house.ask("GET", "/integration-types", token=stranger)).json() == {"types": []}
+    stranger = await desk.app.token("stranger", ("editor", "acme", "billing"))
+    assert (await desk.app.ask("GET", PATH, token=stranger)).status_code == 404
+    assert (await desk.app.ask("GET", "/integration-types", token=stranger)).json() == {"types": []}
 
 
 async def test_defaults_fill_what_is_read_and_the_tag_names_the_type(desk: Desk) -> None:
@@ -138,10 +138,10 @@ async def test_what_becomes_a_secret_is_masked_at_once_whatever_was_read_before(
 
 
 async def test_another_process_hears_of_a_type_within_a_second(desk: Desk) -> None:
-    from support.house import house_at  # noqa: PLC0415 - a second house beside the first
+    from support.app import start_app  # noqa: PLC0415 - a second app beside the first
 
     await desk.save({"host": "h"})
-    async with house_at(desk.house.settings) as other:
+    async with start_app(desk.app.settings) as other:
         read: Any = {"token": desk.tokens["viewer"], "params": ADDRESS}
         assert (await other.ask("GET", "/config", **read)).json()["configuration"] == {"host": "h"}
         await desk.put({"properties": {"host": {"writeOnly": True}}})
@@ -175,9 +175,7 @@ async def test_enforced_what_is_brought_or_touched_is_refused_and_older_faults_a
     ]
     tried = await desk.save({"host": 7}, params={"dry_run": "true"})
     assert tried.status_code == 422
-    rolled = await desk.house.ask(
-        "POST", "/config/rollback", token=desk.tokens["editor"], json={**ADDRESS, "version": 1}
-    )
+    rolled = await desk.app.ask("POST", "/config/rollback", token=desk.tokens["editor"], json={**ADDRESS, "version": 1})
     assert rolled.status_code == 200, "its faults are as old as those of what is there"
     assert (await desk.save({"host": "h"}, method="PUT")).status_code == 200
     assert (await desk.save({"port": 1}, tenant="new")).status_code == 422
@@ -214,7 +212,7 @@ async def test_a_retry_under_a_schema_has_the_tag_of_what_was_saved(desk: Desk) 
     await desk.put({"properties": {"host": {"type": "string"}}})
     body = {**ADDRESS, "configuration": {"host": "h"}}
     asked = {"token": desk.tokens["editor"], "json": body, "headers": {"Idempotency-Key": "k"}}
-    first, again = [await desk.house.ask("POST", "/config", **asked) for _ in range(2)]
+    first, again = [await desk.app.ask("POST", "/config", **asked) for _ in range(2)]
     assert again.headers["idempotency-replayed"] == "true"
     assert first.headers["etag"] == again.headers["etag"] == '"1.1"'
 

@@ -1,4 +1,4 @@
-"""The shape of the house, and that each of its checkers catches a planted fault."""
+"""Check the rules of style.md on the sources, and that each checker catches a deliberate fault."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _faults_of_tree(tree: ast.Module, path: Path) -> Iterator[str]:
             yield f"{node.name} does not say what it is"
 
 
-def test_the_house_has_its_shape() -> None:
+def test_source_files_follow_the_style() -> None:
     assert faults_of_shape(SOURCE) == []
     assert len(list(SOURCE.rglob("*.py"))) > 50
 
@@ -90,7 +90,7 @@ def contracts(cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def copy_of_house(folder: Path) -> Path:
+def copy_of_source(folder: Path) -> Path:
     """The sources and settings, to plant a fault in."""
     for path in SOURCE.rglob("*.py"):
         target = folder / path.relative_to(ROOT)
@@ -122,10 +122,10 @@ def test_arrows_point_down_only() -> None:
     ],
 )
 def test_a_forbidden_import_breaks_its_contract(tmp_path: Path, file: str, line: str, contract: str) -> None:
-    house = copy_of_house(tmp_path)
-    path = house / "src" / "confide" / file
+    app = copy_of_source(tmp_path)
+    path = app / "src" / "confide" / file
     path.write_text(path.read_text() + f"\n{line}\n")
-    done = contracts(house)
+    done = contracts(app)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"{contract} BROKEN" in done.stdout
 

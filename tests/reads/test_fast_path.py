@@ -16,7 +16,7 @@ import pytest
 from confide.reads.fast_path import ReadingProtocol
 from confide.web.http_protocol import GuardedProtocol
 from support import wire
-from support.house import TYPE, House, house_at, settings_for
+from support.app import TYPE, RunningApp, settings_for, start_app
 from support.served import served
 from support.wire import Reply
 
@@ -26,9 +26,9 @@ PATH = f"/config?tenant=acme&integration_type={TYPE}"
 
 @dataclass
 class Room:
-    """A served house with one config, and a reader's token."""
+    """A served app with one config, and a reader's token."""
 
-    house: House
+    app: RunningApp
     port: int
     token: str
     editor: str
@@ -44,19 +44,19 @@ class Room:
         return await wire.exchange(self.port, data, seconds=seconds, **more)
 
     def hits(self) -> int:
-        return self.house.process.reads.reader.take().hits
+        return self.app.process.reads.reader.take().hits
 
 
 @asynccontextmanager
 async def room_at(tmp_path: Path, frame: str, **more: Any) -> AsyncIterator[Room]:
     async with (
-        house_at(settings_for(tmp_path / "data", None)) as house,
-        served(house, http=FRAMES[frame], **more) as port,
+        start_app(settings_for(tmp_path / "data", None)) as app,
+        served(app, http=FRAMES[frame], **more) as port,
     ):
-        token = await house.token("reader", ("reader", "acme", "*"))
-        editor = await house.token("editor", ("editor", "*", "*"))
-        await house.save(editor, {"number": 1, "password": "cfd-not-a-canary"})
-        room = Room(house, port, token, editor)
+        token = await app.token("reader", ("reader", "acme", "*"))
+        editor = await app.token("editor", ("editor", "*", "*"))
+        await app.save(editor, {"number": 1, "password": "cfd-not-a-canary"})
+        room = Room(app, port, token, editor)
         await room.ask()  # the first one is answered from the store, the others from memory
         room.hits()
         yield room
@@ -85,8 +85,8 @@ async def test_a_read_from_memory_is_the_answer_that_the_store_gives_but_for_the
 async def test_who_has_it_already_is_told_so_from_memory(room: Room) -> None:
     reply = await room.ask(("If-None-Match", '"7", "1"'))
     assert (reply.status, reply.body, reply.header("etag")) == (304, b"", '"1"')
-    assert room.house.process.reads.reader.take().not_modified == 1
-    await room.house.save(room.editor, {"number": 2})
+    assert room.app.process.reads.reader.take().not_modified == 1
+    await room.app.save(room.editor, {"number": 2})
     assert (await room.ask(("If-None-Match", '"1"'))).status == 200
 
 
@@ -106,8 +106,8 @@ async def test_a_head_that_was_seen_before_is_decided_anew_each_time(room: Room)
     for _ in range(3):
         assert (await room.ask()).status == 200
     assert room.hits() == 3
-    await room.house.process.identity.users.change(
-        "reader", principal=await room.house.principal("root", ("admin", "*", "*")), grants=()
+    await room.app.process.identity.users.change(
+        "reader", principal=await room.app.principal("root", ("admin", "*", "*")), grants=()
     )
     assert (await room.ask()).status == 404
     assert room.hits() == 0
@@ -175,13 +175,13 @@ async def test_pipelined_requests_are_answered_in_their_order(room: Room) -> Non
 async def test_requests_that_come_while_one_is_read_from_the_store_wait_for_it(room: Room) -> None:
     slow = room.head(("Cache-Control", "no-cache"))
     reader, writer = await asyncio.open_connection("127.0.0.1", room.port)
-    read = room.house.process.stores.configs.read_with_key
+    read = room.app.process.stores.configs.read_with_key
 
     async def slowly(key: Any) -> Any:
         await asyncio.sleep(0.1)
         return await read(key)
 
-    room.house.process.stores.configs.read_with_key = slowly  # type: ignore[method-assign]
+    room.app.process.stores.configs.read_with_key = slowly  # type: ignore[method-assign]
     writer.write(slow)
     await asyncio.sleep(0.02)
     writer.write(room.head(("If-None-Match", '"1"')))
@@ -190,7 +190,7 @@ async def test_requests_that_come_while_one_is_read_from_the_store_wait_for_it(r
     data = b""
     while len(wire.replies(data)) < 3:
         data += await reader.read(65_536)
-    room.house.process.stores.configs.read_with_key = read  # type: ignore[method-assign]
+    room.app.process.stores.configs.read_with_key = read  # type: ignore[method-assign]
     writer.close()
     assert [reply.status for reply in wire.replies(data)] == [200, 304, 404]
 
@@ -244,7 +244,7 @@ async def test_a_request_that_comes_in_pieces_is_one_request(room: Room) -> None
 
 
 async def test_one_who_does_not_read_does_not_fill_the_memory(room: Room) -> None:
-    await room.house.save(room.editor, {"large": ["x" * 60_000] * 3})
+    await room.app.save(room.editor, {"large": ["x" * 60_000] * 3})
     _, writer = await asyncio.open_connection("127.0.0.1", room.port, limit=1_000)
     writer.transport.pause_reading()
     head = room.head()
@@ -278,17 +278,17 @@ async def test_an_idle_connection_is_closed_in_time_and_one_that_is_used_is_not(
 
 async def test_a_read_under_way_is_answered_when_the_server_ends(tmp_path: Path) -> None:
     for frame, http in FRAMES.items():
-        async with house_at(settings_for(tmp_path / frame, None)) as house:
-            token = await house.token("editor", ("editor", "*", "*"))
-            await house.save(token, {"number": 1})
-            read = house.process.stores.configs.read_with_key
+        async with start_app(settings_for(tmp_path / frame, None)) as app:
+            token = await app.token("editor", ("editor", "*", "*"))
+            await app.save(token, {"number": 1})
+            read = app.process.stores.configs.read_with_key
 
             async def slowly(key: Any, read: Any = read) -> Any:
                 await asyncio.sleep(0.3)
                 return await read(key)
 
-            async with served(house, http=http) as port:
-                house.process.stores.configs.read_with_key = slowly  # type: ignore[method-assign]
+            async with served(app, http=http) as port:
+                app.process.stores.configs.read_with_key = slowly  # type: ignore[method-assign]
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 headers = [("Authorization", f"Bearer {token}"), ("Cache-Control", "no-cache")]
                 writer.write(wire.request("GET", PATH, headers, closes=False))
@@ -304,7 +304,7 @@ async def test_a_bug_is_told_as_one(room: Room, monkeypatch: pytest.MonkeyPatch)
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(room.house.process.reads.reader, "at_once", fails)
+    monkeypatch.setattr(room.app.process.reads.reader, "at_once", fails)
     reply = await room.ask()
     assert (reply.status, reply.json()["code"]) == (500, "internal-error")
     assert b"secret" not in reply.body
@@ -314,8 +314,8 @@ async def test_reads_are_counted_by_token_and_key(room: Room) -> None:
     for _ in range(3):
         await room.ask()
     await room.ask(("If-None-Match", '"1"'))
-    taken = room.house.process.reads.reader.take()
+    taken = room.app.process.reads.reader.take()
     assert (taken.hits, taken.not_modified) == (4, 1)
     assert list(taken.reads.values()) == [4]
     assert [key for _, key in taken.reads] == [("acme", TYPE)]
-    assert room.house.process.reads.reader.take().reads == {}
+    assert room.app.process.reads.reader.take().reads == {}

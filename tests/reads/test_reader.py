@@ -15,36 +15,36 @@ from confide.names import Key
 from confide.reads import reader as reading_module
 from confide.reads.reader import ConfigReader
 from confide.reads.request import FROM_THE_STORE
-from support.house import ADMIN, House
+from support.app import ADMIN, RunningApp
 
 KEY = Key("acme", "crm")
 
 
 class Desk:
-    """A house whose store can be counted, slowed down and taken away."""
+    """An app whose store can be counted, slowed down and taken away."""
 
-    def __init__(self, house: House, root: Principal, token: str) -> None:
-        self.house = house
+    def __init__(self, app: RunningApp, root: Principal, token: str) -> None:
+        self.app = app
         self.root = root
         self.token = token
         self.asked = 0
         self.is_away = False
         self.slow_seconds = 0.0
-        store: Any = house.process.stores
+        store: Any = app.process.stores
         self._reads = store.configs.read_with_key, store.tokens.read
         store.configs.read_with_key = lambda key: self._answer(self._reads[0], key)
         store.tokens.read = lambda hashed: self._answer(self._reads[1], hashed)
 
     @property
     def reading(self) -> ConfigReader:
-        return self.house.process.reads.reader
+        return self.app.process.reads.reader
 
     async def read(self, key: Key = KEY, **more: Any) -> Any:
         return await self.reading.read(key, principal=self.root, **more)
 
     def end_lease(self) -> None:
         """Nothing is heard any more, and what was heard is a while ago."""
-        self.house.process.caching.lease.renew(boottime() - 5)
+        self.app.process.caching.lease.renew(boottime() - 5)
 
     async def _answer(self, ask: Any, about: Any) -> Any:
         self.asked += 1
@@ -55,21 +55,21 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(sqlite_house: House, monkeypatch: pytest.MonkeyPatch) -> Desk:
+async def desk(sqlite_app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.setattr(reading_module, "PATIENCE_SECONDS", 0.1)
-    token = await sqlite_house.token("root", *ADMIN)
-    root = await sqlite_house.process.identity.tokens.principal(token)
-    await sqlite_house.save(token, {"a": 1}, type_="crm")
+    token = await sqlite_app.token("root", *ADMIN)
+    root = await sqlite_app.process.identity.tokens.principal(token)
+    await sqlite_app.save(token, {"a": 1}, type_="crm")
     # No listening beside the test: each test says itself what is heard.
-    read_changes = sqlite_house.process.changes.subscriber.read_changes
+    read_changes = sqlite_app.process.changes.subscriber.read_changes
     await read_changes()
 
     async def read_nothing() -> bool:
         return True
 
-    monkeypatch.setattr(sqlite_house.process.changes.subscriber, "read_changes", read_nothing)
-    sqlite_house.process.caching.lease.renew(boottime() + 3_600)
-    return Desk(sqlite_house, root, token)
+    monkeypatch.setattr(sqlite_app.process.changes.subscriber, "read_changes", read_nothing)
+    sqlite_app.process.caching.lease.renew(boottime() + 3_600)
+    return Desk(sqlite_app, root, token)
 
 
 async def test_what_was_saved_here_is_read_from_memory_at_once(desk: Desk) -> None:
@@ -78,7 +78,7 @@ async def test_what_was_saved_here_is_read_from_memory_at_once(desk: Desk) -> No
 
 
 async def test_many_callers_of_one_missing_key_share_one_question(desk: Desk) -> None:
-    desk.house.process.changes.subscriber.forget_all()
+    desk.app.process.changes.subscriber.forget_all()
     desk.slow_seconds = 0.05
     found = await asyncio.gather(*(desk.read() for _ in range(50)))
     assert {one.answer.version for one in found} == {1}
@@ -86,7 +86,7 @@ async def test_many_callers_of_one_missing_key_share_one_question(desk: Desk) ->
 
 
 async def test_a_caller_who_goes_away_takes_nobody_elses_answer_along(desk: Desk) -> None:
-    desk.house.process.changes.subscriber.forget_all()
+    desk.app.process.changes.subscriber.forget_all()
     desk.slow_seconds = 0.05
     first, second = (asyncio.create_task(desk.read()) for _ in range(2))
     await asyncio.sleep(0.01)
@@ -96,7 +96,7 @@ async def test_a_caller_who_goes_away_takes_nobody_elses_answer_along(desk: Desk
 
 
 async def test_who_demands_the_store_shares_no_question_that_was_sent_before(desk: Desk) -> None:
-    desk.house.process.changes.subscriber.forget_all()
+    desk.app.process.changes.subscriber.forget_all()
     desk.slow_seconds = 0.05
     await asyncio.gather(desk.read(), desk.read(floor=FROM_THE_STORE), desk.read(floor=FROM_THE_STORE))
     assert desk.asked == 3
@@ -115,7 +115,7 @@ async def test_a_missing_key_is_asked_for_once_and_found_when_it_is_saved(desk: 
         with pytest.raises(NotFound):
             await desk.read(nothing)
     assert desk.asked == 1
-    await desk.house.save(desk.token, {"b": 1}, type_="nothing")
+    await desk.app.save(desk.token, {"b": 1}, type_="nothing")
     assert (await desk.read(nothing)).answer.version == 1
 
 
@@ -145,20 +145,20 @@ async def test_what_may_not_be_given_unproven_is_refused(desk: Desk) -> None:
         await desk.read(floor=FROM_THE_STORE)
     with pytest.raises(DatabaseUnavailable):
         await desk.read(floor=2)
-    desk.house.process.reads.cache.hear(KEY, 2, is_retired=True)
+    desk.app.process.reads.cache.hear(KEY, 2, is_retired=True)
     with pytest.raises(DatabaseUnavailable):  # it is known to be gone
         await desk.read()
 
 
 async def test_what_is_known_to_be_overtaken_stands_in_only_while_the_store_is_away(desk: Desk) -> None:
-    desk.house.process.reads.cache.hear(KEY, 2)
+    desk.app.process.reads.cache.hear(KEY, 2)
     desk.is_away = True
     found = await desk.read()
     assert (found.answer.version, found.stale_seconds) == (1, 1)
     with pytest.raises(DatabaseUnavailable):
         await desk.read(floor=2)
     # It counts from when it was last proven, not from the lease, which may hold all the time.
-    entry = desk.house.process.reads.cache.unproven(KEY, now=boottime())
+    entry = desk.app.process.reads.cache.unproven(KEY, now=boottime())
     assert entry is not None
     entry.superseded_at = boottime() - 7
     assert (await desk.read()).stale_seconds == 7
@@ -177,11 +177,11 @@ async def test_after_the_stale_window_nothing_is_given(desk: Desk) -> None:
     with pytest.raises(DatabaseUnavailable):
         await desk.read()
     with pytest.raises(DatabaseUnavailable):
-        await desk.reading.who(desk.house.process.identity.authenticator._of_token[desk.root.token_id].token_hash)
+        await desk.reading.who(desk.app.process.identity.authenticator._of_token[desk.root.token_id].token_hash)
 
 
 async def test_a_token_that_was_known_goes_on_reading_while_the_store_is_away(desk: Desk) -> None:
-    checked = desk.house.process.identity.authenticator._of_token[desk.root.token_id]
+    checked = desk.app.process.identity.authenticator._of_token[desk.root.token_id]
     desk.end_lease()
     desk.is_away = True
     assert await desk.reading.who(checked.token_hash) == (checked.principal, True)
@@ -191,7 +191,7 @@ async def test_a_token_that_was_known_goes_on_reading_while_the_store_is_away(de
 
 
 async def test_time_ends_an_entry_only_while_the_store_answers(desk: Desk) -> None:
-    entry = desk.house.process.reads.cache.proven(KEY, now=boottime())
+    entry = desk.app.process.reads.cache.proven(KEY, now=boottime())
     assert entry is not None
     entry.fresh_until = boottime()
     desk.is_away = True
@@ -203,9 +203,9 @@ async def test_time_ends_an_entry_only_while_the_store_answers(desk: Desk) -> No
 
 
 async def test_a_token_looked_up_while_something_was_heard_of_it_is_looked_up_again(desk: Desk) -> None:
-    authenticator = desk.house.process.identity.authenticator
+    authenticator = desk.app.process.identity.authenticator
     token_hash = authenticator._of_token[desk.root.token_id].token_hash
-    desk.house.process.changes.subscriber.forget_all()
+    desk.app.process.changes.subscriber.forget_all()
     desk.slow_seconds = 0.05
     looking = asyncio.create_task(authenticator.checked(token_hash))
     await asyncio.sleep(0.01)
@@ -217,7 +217,7 @@ async def test_a_token_looked_up_while_something_was_heard_of_it_is_looked_up_ag
 async def test_a_token_of_nobody_is_remembered_by_nobody(desk: Desk) -> None:
     for _ in range(2):
         with pytest.raises(InvalidToken):
-            await desk.house.process.identity.authenticator.checked(b"x" * 32)
+            await desk.app.process.identity.authenticator.checked(b"x" * 32)
     assert desk.asked == 2
 
 
@@ -226,13 +226,13 @@ async def test_what_is_heard_while_the_store_is_asked_in_vain_counts(desk: Desk)
     desk.slow_seconds = 1.0
     reading = asyncio.create_task(desk.read())
     asking = asyncio.create_task(
-        desk.reading.who(desk.house.process.identity.authenticator._of_token[desk.root.token_id].token_hash)
+        desk.reading.who(desk.app.process.identity.authenticator._of_token[desk.root.token_id].token_hash)
     )
     await asyncio.sleep(0.02)
     # The news is back before the answer: the config and the token are gone.
-    desk.house.process.reads.cache.hear(KEY, 2, is_retired=True)
-    desk.house.process.identity.authenticator.forget_token(desk.root.token_id)
-    desk.house.process.caching.lease.renew(boottime())
+    desk.app.process.reads.cache.hear(KEY, 2, is_retired=True)
+    desk.app.process.identity.authenticator.forget_token(desk.root.token_id)
+    desk.app.process.caching.lease.renew(boottime())
     with pytest.raises(DatabaseUnavailable):
         await reading
     with pytest.raises(DatabaseUnavailable):
@@ -243,16 +243,16 @@ async def test_a_floor_is_read_through_to_even_if_a_shared_question_found_nothin
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = Key("acme", "late")
-    store: Any = desk.house.process.stores.configs
+    store: Any = desk.app.process.stores.configs
     answers: list[Any] = [None]
     read = store.read
     store.read = lambda key: asyncio.sleep(0.1, answers.pop()) if answers else read(key)
     first = asyncio.create_task(desk.read(late))
     await asyncio.sleep(0.01)
     # As if another process had saved it, of which nothing was heard yet.
-    monkeypatch.setattr(desk.house.process.reads.cache, "hear", lambda *_: None)
-    await desk.house.save(desk.token, {"c": 1}, type_="late")
-    desk.house.process.caching.memory.drop(late)
+    monkeypatch.setattr(desk.app.process.reads.cache, "hear", lambda *_: None)
+    await desk.app.save(desk.token, {"c": 1}, type_="late")
+    desk.app.process.caching.memory.drop(late)
     assert (await desk.read(late, floor=1)).answer.version == 1
     with pytest.raises(NotFound):
         await first
@@ -261,22 +261,22 @@ async def test_a_floor_is_read_through_to_even_if_a_shared_question_found_nothin
 async def test_what_a_save_learns_of_the_version_a_read_knows(desk: Desk) -> None:
     """A retry that is answered with version 2 is not followed by a read of version 1."""
     headers = {"Idempotency-Key": "k"}
-    saved = await desk.house.save(desk.token, {"a": 2}, type_="crm", headers=headers)
-    cache = desk.house.process.reads.cache
+    saved = await desk.app.save(desk.token, {"a": 2}, type_="crm", headers=headers)
+    cache = desk.app.process.reads.cache
     # As if another process had saved it: memory holds the version before.
-    desk.house.process.caching.memory.drop(KEY)
+    desk.app.process.caching.memory.drop(KEY)
     entry = cache.proven(KEY, now=boottime())
     assert entry is None
     with cache.flight(KEY) as flight:
         cache.land(flight, KEY, reading_module.Current(1, b'{"a":1}'), rendering=reading_module.Rendering.OPENED)
-    replayed = await desk.house.save(desk.token, {"a": 2}, type_="crm", headers=headers)
+    replayed = await desk.app.save(desk.token, {"a": 2}, type_="crm", headers=headers)
     assert (saved.json()["version"], replayed.json()["version"]) == (2, 2)
     assert replayed.headers["idempotency-replayed"] == "true"
     assert (await desk.read()).answer.version == 2
 
 
 async def test_what_was_kept_hold_of_is_let_go_when_the_next_second_begins(desk: Desk) -> None:
-    checked = desk.house.process.identity.authenticator._of_token[desk.root.token_id]
+    checked = desk.app.process.identity.authenticator._of_token[desk.root.token_id]
     wanted = reading_module.ReadRequest(checked.token_hash, KEY)
     answer = desk.reading.at_once(wanted, now=boottime())
     assert answer is not None
@@ -289,22 +289,22 @@ async def test_what_was_kept_hold_of_is_let_go_when_the_next_second_begins(desk:
 
 
 async def test_what_was_remembered_before_the_first_news_is_forgotten(desk: Desk) -> None:
-    listener = desk.house.process.changes.subscriber
+    listener = desk.app.process.changes.subscriber
     listener._has_begun = False
-    assert len(desk.house.process.caching.memory) > 0
+    assert len(desk.app.process.caching.memory) > 0
     await type(listener).read_changes(listener)
-    assert len(desk.house.process.caching.memory) == 0
+    assert len(desk.app.process.caching.memory) == 0
 
 
 async def test_a_bug_while_hearing_forgets_what_may_not_have_been_heard(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listener = desk.house.process.changes.subscriber
-    await desk.house.save(desk.token, {"a": 3}, type_="crm")
+    listener = desk.app.process.changes.subscriber
+    await desk.app.save(desk.token, {"a": 3}, type_="crm")
 
     def fails(*_: Any) -> None:
         raise RuntimeError
 
     monkeypatch.setattr(listener, "_apply", fails)
     assert not await type(listener).read_changes(listener)
-    assert len(desk.house.process.caching.memory) == 0
+    assert len(desk.app.process.caching.memory) == 0

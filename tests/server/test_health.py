@@ -10,35 +10,35 @@ import pytest
 from confide.changes.sqlite_feed import SqliteChangeFeed
 from confide.clock import boottime
 from confide.errors import DatabaseUnavailable
-from support.house import ADMIN, House, house_at, settings_for
+from support.app import ADMIN, RunningApp, settings_for, start_app
 
 
-async def ready(house: House) -> tuple[int, list[str]]:
-    reply = await house.ask("GET", "/health/ready")
+async def ready(app: RunningApp) -> tuple[int, list[str]]:
+    reply = await app.ask("GET", "/health/ready")
     reasons = [reason for reason in reply.json()["reasons"] if reason != "unsafe-durability"]
     return reply.status_code, reasons
 
 
 @pytest.fixture
-def deaf(sqlite_house: House, monkeypatch: pytest.MonkeyPatch) -> House:
-    """A house that hears nothing any more, and has not for two seconds."""
+def deaf(sqlite_app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> RunningApp:
+    """An app that hears nothing any more, and has not for two seconds."""
 
     async def hear() -> bool:
         return True
 
-    monkeypatch.setattr(sqlite_house.process.changes.subscriber, "read_changes", hear)
-    sqlite_house.process.caching.lease.renew(boottime() - 2)
-    return sqlite_house
+    monkeypatch.setattr(sqlite_app.process.changes.subscriber, "read_changes", hear)
+    sqlite_app.process.caching.lease.renew(boottime() - 2)
+    return sqlite_app
 
 
-async def test_without_news_reads_are_right_and_health_says_so(deaf: House) -> None:
+async def test_without_news_reads_are_right_and_health_says_so(deaf: RunningApp) -> None:
     assert await ready(deaf) == (200, ["news-unavailable"])
     deaf.process.caching.lease.renew(boottime())
     assert await ready(deaf) == (200, [])
 
 
 async def test_without_the_store_it_is_degraded_until_nothing_may_be_answered(
-    deaf: House, monkeypatch: pytest.MonkeyPatch
+    deaf: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*_: Any) -> None:
         raise DatabaseUnavailable
@@ -52,10 +52,10 @@ async def test_without_the_store_it_is_degraded_until_nothing_may_be_answered(
 async def test_what_watchers_wait_for_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ages = [4.9]
     monkeypatch.setattr(SqliteChangeFeed, "watermark_age", lambda _: ages[0])
-    async with house_at(settings_for(tmp_path / "data", None)) as house:
-        token = await house.token("root", *ADMIN)
-        assert await ready(house) == (200, [])
+    async with start_app(settings_for(tmp_path / "data", None)) as app:
+        token = await app.token("root", *ADMIN)
+        assert await ready(app) == (200, [])
         ages[0] = 5.1
-        assert await ready(house) == (200, ["watch-delayed"])
-        page = (await house.ask("GET", "/metrics", token=token)).text
+        assert await ready(app) == (200, ["watch-delayed"])
+        page = (await app.ask("GET", "/metrics", token=token)).text
         assert "confide_horizon_age_seconds 5.1" in page

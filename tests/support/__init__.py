@@ -1,1 +1,1 @@
-"""What the tests stand on: a real PostgreSQL, a furnished house, real processes, and the search for canaries."""
+"""Support for tests: a real PostgreSQL, the app with users, real processes, and the search for test secrets."""

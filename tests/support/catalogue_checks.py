@@ -51,7 +51,7 @@ async def same_as(site: Site, entry: Any, replies: list[Reply], *rest: Any) -> N
 
 async def one_hash(site: Site, entry: Any, *_: Any) -> None:
     """As much hashing for a login of nobody as for a known one, counted and not timed."""
-    hasher, asked = site.house.process.hasher, []
+    hasher, asked = site.app.process.hasher, []
     original = hasher._run
 
     async def counting(work: Any, *args: str) -> Any:
@@ -67,7 +67,7 @@ async def one_hash(site: Site, entry: Any, *_: Any) -> None:
 
 
 async def audited(site: Site, _e: Any, _r: Any, *_: Any) -> None:
-    rows = [row async for table, row in site.house.process.stores.database.dump() if table == "audit"]
+    rows = [row async for table, row in site.app.process.stores.database.dump() if table == "audit"]
     assert rows[-1][3] == "denied"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from confide.crypto.model import EncryptionContext
 from confide.names import Key
 from confide.server.wiring import open_process
-from support.house import settings_for
+from support.app import settings_for
 
 
 @dataclass(frozen=True)

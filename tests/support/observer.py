@@ -9,8 +9,8 @@ from confide.changes.feed import ChangeFeed
 from confide.errors import DatabaseUnavailable
 from confide.names import Key
 from confide.server.stores import open_stores
+from support.app import settings_for
 from support.fleet import Caller, merges
-from support.house import settings_for
 from support.processes import Service
 
 BOUND_SECONDS = 1.0

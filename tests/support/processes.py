@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx2
 
-from support.house import PASSWORD
+from support.app import PASSWORD
 from support.ports import free_port
 
 START_SECONDS = 30.0

@@ -12,14 +12,14 @@ import uvicorn
 
 from confide.reads.fast_path import ReadingProtocol
 from confide.server.application import Application
-from support.house import House
+from support.app import RunningApp
 
 
 @asynccontextmanager
-async def served(house: House, *, http: Any = ReadingProtocol, keep_alive: int = 75) -> AsyncIterator[int]:
-    """Serve a house on a free port of loopback, with our protocol class or another; yields the port."""
+async def served(app: RunningApp, *, http: Any = ReadingProtocol, keep_alive: int = 75) -> AsyncIterator[int]:
+    """Serve an app on a free port of loopback, with our protocol class or another; yields the port."""
     config = uvicorn.Config(
-        Application(lambda: house.process, version="test"),
+        Application(lambda: app.process, version="test"),
         host="127.0.0.1",
         port=0,
         http=http,

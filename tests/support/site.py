@@ -1,4 +1,4 @@
-"""A served house furnished as the catalogue of bad inputs says."""
+"""A served app populated as the catalogue of bad inputs says."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 from confide.names import Key
 from support import catalogue, wire
+from support.app import ADMIN, RunningApp, settings_for, start_app
 from support.canaries import canary
-from support.house import ADMIN, House, house_at, settings_for
 from support.served import served
 from support.wire import Reply
 
@@ -23,9 +23,9 @@ TYPE = catalogue.TYPE
 
 @dataclass
 class Site:
-    """A served house furnished as the catalogue says."""
+    """A served app populated as the catalogue says."""
 
-    house: House
+    app: RunningApp
     port: int
     values: dict[str, str]
     log: list[str] = field(default_factory=list)
@@ -41,16 +41,16 @@ class Site:
 
     async def counts(self) -> dict[str, int]:
         found: dict[str, int] = {}
-        async for table, _ in self.house.process.stores.database.dump():
+        async for table, _ in self.app.process.stores.database.dump():
             found[table] = found.get(table, 0) + 1
         return {table: found.get(table, 0) for table in ("changes", "users", "tokens", "replays", "keys")}
 
     async def forget_failures(self) -> None:
-        engine: Any = self.house.process.stores.database._host_engine  # type: ignore[attr-defined]
+        engine: Any = self.app.process.stores.database._host_engine  # type: ignore[attr-defined]
         await engine.query("SELECT 1")
         for login in ("alice", "bob", "nobody-here", "nobody-here-2", "disabled", "nfc-user"):
-            counted = self.house.process.encryption.mac("audit", b"login " + login.encode())
-            await self.house.process.stores.users.clear_attempts(counted, "127.0.0.1")
+            counted = self.app.process.encryption.mac("audit", b"login " + login.encode())
+            await self.app.process.stores.users.clear_attempts(counted, "127.0.0.1")
 
 
 class Lines(logging.Handler):
@@ -62,39 +62,37 @@ class Lines(logging.Handler):
         self._lines.append(self.format(record))
 
 
-async def furnish(house: House) -> dict[str, str]:
+async def furnish(app: RunningApp) -> dict[str, str]:
     logins = {
         "reader": [("viewer", "acme", "*")],
         "editor": [("editor", "acme", "*")],
         "other": [("editor", "globex", "*")],
         "admin": list(ADMIN),
     }
-    values = {f"tok_{role}": await house.token(f"role-{role}", *grants) for role, grants in logins.items()}
-    hashed = await house.process.hasher.hash("pass-\u00e9-long-enough")
-    await house.user("nfc-user", password=hashed)
+    values = {f"tok_{role}": await app.token(f"role-{role}", *grants) for role, grants in logins.items()}
+    hashed = await app.process.hasher.hash("pass-\u00e9-long-enough")
+    await app.user("nfc-user", password=hashed)
     for login in ("alice", "bob", "disabled"):
-        await house.user(login)
-    await house.process.identity.users.change(
-        "disabled", principal=await house.principal("role-admin"), is_disabled=True
-    )
-    revoked = await house.token("role-reader")
-    principal = await house.process.identity.tokens.principal(revoked)
-    await house.process.identity.tokens.logout(principal=principal)
+        await app.user(login)
+    await app.process.identity.users.change("disabled", principal=await app.principal("role-admin"), is_disabled=True)
+    revoked = await app.token("role-reader")
+    principal = await app.process.identity.tokens.principal(revoked)
+    await app.process.identity.tokens.logout(principal=principal)
     sha256 = hashlib.sha256(values["tok_reader"].encode()).hexdigest()
     configuration = {"username": "u", "password": SECRET, "wsdl_urls": {"session_url": "a", "booking_url": "b"}}
     for role, tenant in (("editor", "acme"), ("other", "globex")):
         # The second version: entries call the first one stale.
         for document in ({"username": "first"}, configuration):
-            saved = await house.save(values[f"tok_{role}"], document, tenant=tenant)
+            saved = await app.save(values[f"tok_{role}"], document, tenant=tenant)
             assert saved.status_code == 200
-    await house.process.stores.retention.prune(Key("acme", TYPE), after=0, until=1, limit=1)
-    return values | {"tok_revoked": revoked, "tok_reader_sha256": sha256, **await _cursors(house, values["tok_admin"])}
+    await app.process.stores.retention.prune(Key("acme", TYPE), after=0, until=1, limit=1)
+    return values | {"tok_revoked": revoked, "tok_reader_sha256": sha256, **await _cursors(app, values["tok_admin"])}
 
 
-async def _cursors(house: House, admin: str) -> dict[str, str]:
+async def _cursors(app: RunningApp, admin: str) -> dict[str, str]:
     """Positions: of globex's last change, of a log that is no more, and of one that never was."""
     params = {"tenant": "globex", "integration_type": TYPE}
-    listed = await house.ask("GET", "/config/versions", token=admin, params=params)
+    listed = await app.ask("GET", "/config/versions", token=admin, params=params)
     position = listed.json()["versions"][0]["position"]
     epoch, *numbers = position.split(".")
     ahead = ".".join([epoch, *(str(int(number) + 10**12) for number in numbers)])
@@ -103,10 +101,10 @@ async def _cursors(house: House, admin: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def site_at(folder: Path, database: str | None) -> AsyncIterator[Site]:
-    async with house_at(settings_for(folder / "data", database)) as house:
-        values = await furnish(house)
-        async with served(house) as port:
-            built = Site(house, port, values)
+    async with start_app(settings_for(folder / "data", database)) as app:
+        values = await furnish(app)
+        async with served(app) as port:
+            built = Site(app, port, values)
             handler = Lines(built.log)
             logging.getLogger().addHandler(handler)
             yield built

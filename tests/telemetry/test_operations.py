@@ -22,7 +22,7 @@ from confide.server.settings import Settings
 from confide.telemetry.events import Recorder, documents
 from confide.telemetry.operations import Origin, origin
 from confide.web.request_scope import RequestCounter
-from support.house import House
+from support.app import RunningApp
 
 
 class Watched(NamedTuple):
@@ -182,9 +182,9 @@ def test_traffic_is_counted_by_route_and_status() -> None:
     assert traffic.requests == {("GET /config", "200"): 2, ("GET /config", "404"): 1}
 
 
-async def test_whoever_searches_much_keeps_nobody_from_reading_and_is_not_waited_for_long(sqlite_house: House) -> None:
+async def test_a_long_search_neither_blocks_reads_nor_delays_shutdown(sqlite_app: RunningApp) -> None:
     """PostgreSQL's reads wait on no loop anyway."""
-    engine: Any = sqlite_house.process.stores.database._host_engine  # type: ignore[attr-defined]
+    engine: Any = sqlite_app.process.stores.database._host_engine  # type: ignore[attr-defined]
     endless = "/* test.endless */ WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
     deadline.set(time.monotonic() + 1.0)
     searching = [asyncio.create_task(engine.search(endless)) for _ in range(2)]

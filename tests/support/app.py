@@ -1,4 +1,4 @@
-"""A furnished house: the real parts on a real store, with users of every role."""
+"""The app under test: the real parts on a real store, with users of every role."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def grants_of(*triples: tuple[str, str, str]) -> tuple[Grant, ...]:
 
 
 @dataclass
-class House:
+class RunningApp:
     """One process's parts, a client that speaks to its application, and users as they are needed."""
 
     settings: Settings
@@ -107,11 +107,11 @@ def settings_for(data: Path, database: str | None, **more: Any) -> Settings:
 
 
 @asynccontextmanager
-async def house_at(settings: Settings, *, setup_token: str = "") -> AsyncIterator[House]:
+async def start_app(settings: Settings, *, setup_token: str = "") -> AsyncIterator[RunningApp]:
     await prepare(settings)
     async with open_process(settings, setup_token=setup_token) as process:
-        app = Application(lambda: process, version="test")
-        transport = httpx2.ASGITransport(app=app)
+        application = Application(lambda: process, version="test")
+        transport = httpx2.ASGITransport(app=application)
         client = httpx2.AsyncClient(transport=transport, base_url="http://localhost")
         async with client as http, subscribe(process):
-            yield House(settings, process, http)
+            yield RunningApp(settings, process, http)
