@@ -61,9 +61,9 @@ def test_a_type_is_checked_before_it_is_put(desk: Desk) -> None:
     assert "enforce" in desk.run("type", "list")
     assert "globex" in desk.run("config", "list", "--broken")
     (desk.folder / "bad.json").write_text('{"type": "nothing"}')
-    assert "no valid JSON Schema" in desk.run("type", "put", "crm", "bad.json", code=1)
+    assert "not a valid JSON Schema" in desk.run("type", "put", "crm", "bad.json", code=1)
     (desk.folder / "bad.json").write_text("{")
-    assert "is not valid JSON" in desk.run("type", "put", "crm", "bad.json", code=1)
+    assert "is not valid JSON at line 1, column 2" in desk.run("type", "put", "crm", "bad.json", code=1)
 
 
 def test_configs_are_moved_from_one_service_to_another(desk: Desk, tmp_path: Path) -> None:
@@ -90,7 +90,8 @@ def test_configs_are_moved_from_one_service_to_another(desk: Desk, tmp_path: Pat
         more = opened.read_text() + '{"tenant": "t0"}\nnonsense\n' + opened.read_text().splitlines()[0] + "\n"
         told = there.run("import", stdin=more, code=1)
         assert "5 created, 2 refused, 1 unchanged." in told
-        assert "line 6: it is no object" in told
+        assert "line 6: it must be an object" in told
+        assert "line 7: it is not valid JSON at line 7, column 1" in told
         odd = b'{"tenant": "t", "integration_type": "crm", "configuration": {"a": "\\ud800"}}\n\xff\n' + b"[" * 9_000
         (desk.folder / "odd.jsonl").write_bytes(odd)
         assert "3 refused." in there.run("import", "odd.jsonl", code=1)
@@ -158,4 +159,4 @@ def test_an_export_of_the_audit_is_proven_offline_and_a_change_in_it_is_named(de
     path.write_text("\n".join(lines) + "\n")
     assert f"BAD: entry {number + 1}:" in desk.run("audit", "verify", "audit.jsonl", code=10)
     path.write_text("nonsense\n")
-    assert "BAD: entry 1: its line is no entry" in desk.run("audit", "verify", "audit.jsonl", code=10)
+    assert "BAD: entry 1: its line is not an entry" in desk.run("audit", "verify", "audit.jsonl", code=10)

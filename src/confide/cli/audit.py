@@ -22,21 +22,21 @@ PAGE = "1000"
 
 @click.group()
 def audit() -> None:
-    """Who did what, and proof that nothing of it was altered."""
+    """List, export and verify audit entries."""
 
 
 @audit.command("list")
-@click.option("--tenant", help="A name, prefix* or *.")
-@click.option("--integration-type", help="A name, prefix* or *.")
-@click.option("--actor", help="A login.")
-@click.option("--action", help="An exact action, such as save, login or reveal.")
+@click.option("--tenant", help="Name, prefix* or *.")
+@click.option("--integration-type", help="Name, prefix* or *.")
+@click.option("--actor", help="Login of the user.")
+@click.option("--action", help="Exact action, such as save, login or reveal.")
 @click.option("--from", "since", help="RFC 3339, such as 2026-11-24T09:15:00Z.")
 @click.option("--to", "until", help="RFC 3339, exclusive.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1_000))
 @as_json
 @url_option
 def list_entries(*, limit: int, is_json: bool, url: str | None, since: str, until: str, **wanted: str | None) -> None:
-    """List entries, the newest first."""
+    """List audit entries, newest first."""
     params = {name: value for name, value in {**wanted, "from": since, "to": until}.items() if value is not None}
     with connected(url) as client:
         lines = client.ask(request("GET", "/audit", params={**params, "limit": str(limit)}))["entries"]
@@ -47,7 +47,7 @@ def list_entries(*, limit: int, is_json: bool, url: str | None, since: str, unti
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @url_option
 def export(file: Path, *, url: str | None) -> None:
-    """Write the whole chain with its checkpoints to FILE, as JSON lines; `confide audit verify FILE` proves it."""
+    """Write the audit hash chain and its checkpoints to FILE as JSON lines, for `confide audit verify`."""
     count = 0
     with connected(url) as client, file.open("xb") as out, progress("Exporting", "entries") as tell:
         # Before the entries: what is signed must be among them.
@@ -59,20 +59,20 @@ def export(file: Path, *, url: str | None) -> None:
         for checkpoint in signed:
             out.write(_line(checkpoint))
     click.echo(f"{count:,} entries and {len(signed):,} checkpoints in {file}.")
-    click.echo(f"public key {public_key}: keep it elsewhere, verify asks for it.")
+    click.echo(f"public key {public_key}: store it elsewhere and pass it to `confide audit verify --key`.")
 
 
 @audit.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--key", help="The public key that checkpoints must be signed with, hexadecimal.")
+@click.option("--key", help="Public key that must have signed the checkpoints, in hexadecimal.")
 @click.option(
     "--checkpoints",
     "kept",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Checkpoints that were kept elsewhere: what they signed must be in FILE.",
+    help="Checkpoints from another place. FILE must contain every entry that they sign.",
 )
 def verify(file: Path, *, key: str | None, kept: Path | None) -> int:
-    """Prove that an export is whole and in order, offline; names the first bad entry and ends with 10."""
+    """Verify offline that an export is complete and in order. Name the first bad entry and exit with 10."""
     try:
         from confide.audit import chain  # noqa: PLC0415 - as above
         from confide.audit.checkpoint_file import is_signed  # noqa: PLC0415 - a client alone has no crypto
@@ -82,7 +82,7 @@ def verify(file: Path, *, key: str | None, kept: Path | None) -> int:
     signed: dict[int, Any] = {}
     for checkpoint in _checkpoints(file, kept, chain.read_checkpoint):
         if checkpoint is None:
-            click.echo("BAD: a checkpoint is no longer what was written.")
+            click.echo("BAD: a checkpoint was altered.")
             return FOUND_FAULTS
         trusted = checkpoint.public_key if key is None else _key(key)
         if not is_signed(checkpoint, trusted):
@@ -97,16 +97,20 @@ def verify(file: Path, *, key: str | None, kept: Path | None) -> int:
         click.echo(f"BAD: entry {bad.number:,}: {bad.reason}.")
         return FOUND_FAULTS
     if key is not None and not signed:
-        click.echo("BAD: nothing is signed by that key.")
+        click.echo("BAD: no checkpoint is signed by that key.")
         return FOUND_FAULTS
-    whose = "" if key is not None else "; the key is the export's own, give --key to trust it"
-    proven = f"the first {max(signed):,} are signed{whose}" if signed else "none is signed: the end may be missing"
+    whose = "" if key is not None else "; the key comes from the export itself, pass --key to use one you trust"
+    proven = (
+        f"the first {max(signed):,} are signed{whose}"
+        if signed
+        else "none is signed, so entries may be missing at the end"
+    )
     click.echo(f"{check.number:,} entries are in order and unaltered; {proven}.")
     return 0
 
 
 def _signed(client: Client) -> tuple[str, list[dict[str, Any]]]:
-    """The public key, and all checkpoints."""
+    """Return the public key and all checkpoints."""
     found: list[dict[str, Any]] = []
     after: str | None = "0"
     while after is not None:
@@ -135,7 +139,7 @@ def _checkpoints(file: Path, kept: Path | None, read: Any) -> Iterator[Any]:
                     continue
                 found = read(line)
                 if found is None and path == kept:
-                    click.echo(f"A line of {kept} is no whole checkpoint, and is left out.", err=True)
+                    click.echo(f"Skipped a damaged checkpoint in {kept}.", err=True)
                 else:
                     yield found
 
@@ -153,4 +157,4 @@ def _key(text: str) -> bytes:
     try:
         return bytes.fromhex(text)
     except ValueError:
-        raise click.BadParameter("--key is hexadecimal.") from None
+        raise click.BadParameter("--key must be hexadecimal.") from None

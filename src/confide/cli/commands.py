@@ -1,4 +1,4 @@
-"""All commands under one roof, and what they exit with."""
+"""The command tree and its exit codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from confide.cli import audit, configs, host, io, keys, load, moving, session, t
 from confide.cli.serving import serve
 from confide.client import ConfideError
 
-# How each expected failure ends; 2 is click's own for a wrong command line.
+# Click itself exits with 2 for a wrong command line.
 EXIT_CODES = {
     "confide.server.supervisor:PortTaken": 3,
     "confide.server.supervisor:StartFailed": 9,
@@ -28,7 +28,7 @@ REFUSED = 1
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def confide() -> None:
-    """Keep and serve every tenant's integration configuration."""
+    """Store and serve integration configs of tenants."""
 
 
 for command in (
@@ -74,7 +74,7 @@ def run() -> int:
 def _exit_code(error: Exception) -> int | None:
     if isinstance(error, ConfideError):
         return REFUSED
-    # A refusal of the service, met on the host instead of over the API.
+    # Commands on the host call the use cases directly, not over the API.
     names = {f"{kind.__module__}:{kind.__qualname__}" for kind in type(error).__mro__}
     if "confide.errors:ServiceError" in names:
         return REFUSED

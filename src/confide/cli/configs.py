@@ -15,16 +15,18 @@ from confide.client.calls import request
 
 @click.group()
 def config() -> None:
-    """What is stored for one tenant and one integration type."""
+    """Read and change configs."""
 
 
 @config.command()
 @click.argument("tenant")
 @click.argument("integration_type")
-@click.option("--no-defaults", "is_bare", is_flag=True, help="As it is stored, without the defaults of its type.")
+@click.option(
+    "--no-defaults", "is_bare", is_flag=True, help="Print the stored config, without the defaults of its type."
+)
 @url_option
 def get(tenant: str, integration_type: str, *, is_bare: bool, url: str | None) -> None:
-    """Print a configuration as JSON; secrets are masked if you are a viewer."""
+    """Print a config as JSON. Viewers see masked secrets."""
     with connected(url) as client:
         params = {"tenant": tenant, "integration_type": integration_type, **({"defaults": "off"} if is_bare else {})}
         asked = request("GET", "/config", params=params)
@@ -35,7 +37,7 @@ def get(tenant: str, integration_type: str, *, is_bare: bool, url: str | None) -
 @click.argument("tenant")
 @click.argument("integration_type")
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--replace", is_flag=True, help="Put it in the place of what is there instead of merging it in.")
+@click.option("--replace", is_flag=True, help="Replace the stored config instead of merging into it.")
 @note_option
 @dry_run_option
 @url_option
@@ -49,12 +51,12 @@ def set_config(
     is_dry: bool,
     url: str | None,
 ) -> None:
-    """Merge the JSON object in FILE, or of standard input, into a config; creates it if it is missing."""
+    """Merge the JSON object in FILE, or from standard input, into a config. Create the config if it is missing."""
     text = file.read()
     if not text.strip():
-        raise click.ClickException(f"{file.name} is empty.")
+        raise click.ClickException(f"{file.name} is empty. Provide a JSON object.")
     with connected(url) as client:
-        # As it stands: the service has the one strict reader.
+        # Sent unparsed: the service is stricter than `json`, and its errors name line and column.
         saved = client.save(tenant, integration_type, text, replace=replace, note=note, dry_run=is_dry)
     say_saved(saved, is_dry=is_dry)
 
@@ -62,9 +64,11 @@ def set_config(
 @config.command("list")
 @click.argument("tenant", default="*")
 @click.argument("integration_type", default="*")
-@click.option("--changed-since", help="Saved at that time or later; RFC 3339, such as 2026-11-24T09:15:00Z.")
-@click.option("--unread-since", help="Read by nobody since, and not saved since either.")
-@click.option("--broken", is_flag=True, help="Only those that break the schema of their type.")
+@click.option(
+    "--changed-since", help="Only configs saved at this time or later. RFC 3339, such as 2026-11-24T09:15:00Z."
+)
+@click.option("--unread-since", help="Only configs neither read nor saved since this time.")
+@click.option("--broken", is_flag=True, help="Only configs that violate the schema of their type.")
 @as_json
 @url_option
 def list_configs(
@@ -77,7 +81,7 @@ def list_configs(
     is_json: bool,
     url: str | None,
 ) -> None:
-    """List configs; both arguments may be a name, a prefix* or *."""
+    """List configs. Each argument is a name, a prefix* or *."""
     wanted: dict[str, Any] = {"changed_since": changed_since, "unread_since": unread_since}
     if broken:
         wanted["conforms"] = "false"
@@ -96,7 +100,7 @@ def list_configs(
 @as_json
 @url_option
 def usage(tenant: str, integration_type: str, *, is_json: bool, url: str | None) -> None:
-    """List who reads a config: each token, when last and how often."""
+    """List the tokens that read a config, with last use and count."""
     with connected(url) as client, naming(f"no config '{tenant} : {integration_type}'"):
         lines = client.usage(tenant, integration_type)["usage"]
     columns = ("token_id", "login", "label", "last_read_at", "reads")
@@ -109,7 +113,7 @@ def usage(tenant: str, integration_type: str, *, is_json: bool, url: str | None)
 @note_option
 @url_option
 def delete(tenant: str, integration_type: str, *, note: str | None, url: str | None) -> None:
-    """Retire a config: it reads as missing and keeps its history."""
+    """Delete a config. Its history stays."""
     with connected(url) as client:
         click.echo(client.retire(tenant, integration_type, note=note)["message"] + ".")
 

@@ -12,8 +12,10 @@ from confide.cli.session import connected, url_option
 
 COLUMNS = ("version", "kind", "saved_by", "saved_at", "note")
 
-note_option = click.option("--note", help="Why, in one line, for the history; no place for secrets.")
-dry_run_option = click.option("--dry-run", "is_dry", is_flag=True, help="Say what would change and store nothing.")
+_WOULD = {"created": "Would create", "updated": "Would update to", "unchanged": "Would not change"}
+
+note_option = click.option("--note", help="Reason for the history, in one line. Must not contain secrets.")
+dry_run_option = click.option("--dry-run", "is_dry", is_flag=True, help="Preview the change without storing it.")
 
 
 @click.command()
@@ -22,7 +24,7 @@ dry_run_option = click.option("--dry-run", "is_dry", is_flag=True, help="Say wha
 @as_json
 @url_option
 def history(tenant: str, integration_type: str, *, is_json: bool, url: str | None) -> None:
-    """List every version of a config, the newest first."""
+    """List every version of a config, newest first."""
     with connected(url) as client:
         lines = all_pages("versions", lambda after: client.versions(tenant, integration_type, after=after))
     show_lines(lines, COLUMNS, is_json=is_json)
@@ -34,7 +36,7 @@ def history(tenant: str, integration_type: str, *, is_json: bool, url: str | Non
 @click.argument("number", type=click.IntRange(min=1))
 @url_option
 def version(tenant: str, integration_type: str, number: int, *, url: str | None) -> None:
-    """Print what one version held as JSON; secrets are masked if you are a viewer."""
+    """Print one version as JSON. Viewers see masked secrets."""
     with connected(url) as client:
         show(client.version(tenant, integration_type, number)["configuration"])
 
@@ -47,7 +49,7 @@ def version(tenant: str, integration_type: str, number: int, *, url: str | None)
 @as_json
 @url_option
 def diff(tenant: str, integration_type: str, since: int, until: int, *, is_json: bool, url: str | None) -> None:
-    """Show what changed from version SINCE to version UNTIL; 0 is before the first one."""
+    """Show the changes from version SINCE to version UNTIL. 0 is the state before the first version."""
     with connected(url) as client:
         found = client.diff(tenant, integration_type, since=since, until=until)
     if is_json:
@@ -66,31 +68,31 @@ def diff(tenant: str, integration_type: str, since: int, until: int, *, is_json:
 def rollback(
     tenant: str, integration_type: str, number: int, *, note: str | None, is_dry: bool, url: str | None
 ) -> None:
-    """Bring version NUMBER back, as a new version; a retired config comes back that way."""
+    """Save version NUMBER again as a new version. This also restores a deleted config."""
     with connected(url) as client:
         saved = client.roll_back(tenant, integration_type, number, note=note, dry_run=is_dry)
     say_saved(saved, is_dry=is_dry)
 
 
 def say_saved(saved: dict[str, Any], *, is_dry: bool) -> None:
-    """What a save came to, or would."""
+    """Print the result of a save or its preview."""
     for violation in saved.get("warnings", []):
         click.echo(f"warning: {violation['pointer']}  {violation['code']}: {violation['detail']}", err=True)
     if not is_dry:
         click.echo(f"{saved['message']}, version {saved['version']}.")
         return
     show_diff(saved["diff"])
-    click.echo(f"It would be {saved['outcome']}, version {saved['version']}. Nothing was stored.")
+    click.echo(f"{_WOULD[saved['outcome']]} version {saved['version']}. Nothing was stored.")
 
 
 def show_diff(found: dict[str, Any]) -> None:
-    """One line for each place: + added, - removed, ~ changed."""
+    """Print one line per pointer: + added, - removed, ~ changed."""
     lines = [("+", place, json.dumps(value, ensure_ascii=False)) for place, value in found["added"].items()]
     lines += [("-", place, json.dumps(value, ensure_ascii=False)) for place, value in found["removed"].items()]
     for place, change in found["changed"].items():
         was, now = (json.dumps(change[side], ensure_ascii=False) for side in ("from", "to"))
         lines.append(("~", place, f"{was} → {now}"))
     if not lines:
-        click.echo("Nothing differs.")
+        click.echo("No differences.")
     for sign, place, text in sorted(lines, key=lambda line: line[1]):
         click.echo(f"{sign} {place}  {text}")

@@ -1,4 +1,4 @@
-"""Acts on the host that open the store themselves: `migrate`, `backup`, `restore`."""
+"""Commands that open the store on the host: `migrate`, `backup`, `restore`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from confide.cli.options import progress, require_store, settings_of, store_opti
 if TYPE_CHECKING:
     from confide.server.settings import Settings
 
-NO_KEYS = "The master keys are not in it: without them nothing in it can be read. Keep them elsewhere."
+NO_KEYS = "The master keys are not in it. Without them no config can be decrypted: back them up separately."
 
 
 @click.command()
 @store_options
 def migrate(**given: str | None) -> None:
-    """Bring the schema of the store up to date."""
+    """Migrate the database schema to the newest version."""
     settings = settings_of(**given)
     applied = asyncio.run(_migrate(settings))
     click.echo(f"Applied {', '.join(applied)}." if applied else "The schema is up to date.")
@@ -29,12 +29,12 @@ def migrate(**given: str | None) -> None:
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @store_options
 def backup(file: Path, **given: str | None) -> None:
-    """Write the whole store to FILE, as of one moment, while it is served."""
+    """Write a consistent backup to FILE while the service runs."""
     settings = require_store(settings_of(**given))
     if file.exists():
-        raise click.ClickException(f"{file} exists already; a backup never overwrites.")
+        raise click.ClickException(f"{file} already exists and a backup never overwrites. Choose another name.")
     if not file.absolute().parent.is_dir():
-        raise click.ClickException(f"There is no folder {file.absolute().parent}.")
+        raise click.ClickException(f"Folder {file.absolute().parent} does not exist. Create it first.")
     count = asyncio.run(_backup(settings, file))
     click.echo(f"{count:,} rows in {file}. {NO_KEYS}")
 
@@ -43,13 +43,13 @@ def backup(file: Path, **given: str | None) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @store_options
 def restore(file: Path, **given: str | None) -> None:
-    """Fill an empty store from FILE and begin a new epoch; all sessions end, service tokens stay."""
+    """Restore a backup into an empty store and begin a new epoch. All sessions end, service tokens stay."""
     settings = settings_of(**given)
     count = asyncio.run(_restore(settings, file))
     click.echo(
         f"{count:,} rows restored; a new epoch begins and all sessions have ended. Service tokens that were revoked"
-        f" after the backup are valid again: look at confide token list. The master keys of that store must lie in"
-        f" {settings.data} before it is served."
+        f" after the backup are valid again: check `confide token list`. Copy the master keys of that store to"
+        f" {settings.data} before you start the service."
     )
 
 
@@ -92,7 +92,7 @@ async def _restore(settings: Settings, file: Path) -> int:
     try:
         await stores.database.migrate()
         if not await stores.database.is_empty():
-            raise click.ClickException("The store is not empty; restore into a new data folder or database.")
+            raise click.ClickException("The store is not empty. Restore into a new data folder or database.")
         with progress("Restoring", "rows"):
             await stores.database.load(archives.read(file))
         try:

@@ -18,7 +18,7 @@ SETTLE_SECONDS = 2.5
 
 @click.group()
 def keys() -> None:
-    """Master keys, which wrap the keys of tenants."""
+    """Rotate master keys."""
 
 
 @keys.command()
@@ -26,12 +26,12 @@ def keys() -> None:
 @click.option(
     "--prepare",
     is_flag=True,
-    help="Only put a new key in master.keys, to be copied to the other machines before they wrap anything under it.",
+    help="Only add a new key to master.keys, so that you can copy the file to every machine before the rotation.",
 )
 def rotate(*, prepare: bool, **given: str | None) -> None:
-    """Wrap every tenant's key under a new master key, while reads and saves go on.
+    """Re-encrypt every data key with a new master key while the service runs.
 
-    With CONFIDE_MASTER_KEYS set, put the new key last there first, on every machine; then this re-wraps.
+    With CONFIDE_MASTER_KEYS, first append the new key to it on every machine.
     """
     settings = require_store(settings_of(**given))
     click.echo(asyncio.run(_rotate(settings, prepare=prepare)))
@@ -50,7 +50,9 @@ async def _rotate(settings: Settings, *, prepare: bool) -> str:
     )
 
     if prepare and settings.master_keys is not None:
-        raise click.UsageError("With CONFIDE_MASTER_KEYS there is no file to prepare: put the new key last there.")
+        raise click.UsageError(
+            "--prepare needs a key file. With CONFIDE_MASTER_KEYS, append the new key to it instead."
+        )
     path = settings.data / FILE_NAME
     stores = stores_of(settings, accepts_unsafe=True)
     with rotating(settings.data):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from confide.client import Client
 
 AT_ONCE = 8
-# Not now: the service is busy, or its store is away.
+# Worth a retry: the service is busy, or its database is unavailable.
 NOT_NOW = (429, 503)
 TRIES = 5
 AGAIN_SECONDS = 1.0
@@ -34,12 +34,13 @@ MEMBERS = ("tenant", "integration_type", "configuration")
 
 
 class ImportLine(NamedTuple):
-    """One line of an import, as it was written."""
+    """One unparsed line of an import. `fault` is why it cannot be imported."""
 
     number: int
     tenant: Any
     integration_type: Any
     configuration: bytes
+    fault: str = ""
 
 
 @click.command("export")
@@ -49,35 +50,35 @@ class ImportLine(NamedTuple):
 @click.option("--secrets", type=click.Choice(["masked", "opened"]), default="masked", show_default=True)
 @url_option
 def export_configs(file: str, tenant: str, integration_type: str, *, secrets: str, url: str | None) -> None:
-    """Write configs to FILE, or - for standard output, one JSON object a line, as they are stored.
+    """Export configs to FILE, or to standard output with -, one JSON object per line.
 
-    Opened, each page is in the audit as a reveal; FILE then holds secrets in the clear: it is made for its owner only.
+    With --secrets opened, FILE contains plaintext secrets and is readable by its owner only. Each page is audited.
     """
     is_opened = secrets == "opened"
     count = masked = 0
     with connected(url) as client, _written(file) as out, progress("Exporting", "configs") as tell:
         for line in _exported(client, tenant, integration_type, is_opened=is_opened):
             if line["configuration"] is None:
-                click.echo(f"{line['tenant']} : {line['integration_type']} does not open and is left out.", err=True)
+                click.echo(f"{line['tenant']} : {line['integration_type']} cannot be decrypted. Skipped.", err=True)
                 continue
             out.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n")
             count, masked = count + 1, masked + line["masked"]
             tell(count)
-    of_which = f"; {masked:,} of them masked, for you may not read their secrets" if is_opened and masked else ""
+    of_which = f"; {masked:,} of them masked because you may not read their secrets" if is_opened and masked else ""
     click.echo(f"{count:,} configs exported, secrets {secrets}{of_which}.", err=True)
 
 
 @click.command("import")
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--merge", is_flag=True, help="Merge into what is there instead of putting it in its place.")
-@click.option("--dry-run", "is_dry", is_flag=True, help="Say what would be saved and store nothing.")
-@click.option("--note", help="Why, in one line, for the history.")
+@click.option("--merge", is_flag=True, help="Merge into stored configs instead of replacing them.")
+@click.option("--dry-run", "is_dry", is_flag=True, help="Preview the import without storing it.")
+@click.option("--note", help="Reason for the history, in one line.")
 @url_option
 def import_configs(file: BinaryIO, *, merge: bool, is_dry: bool, note: str | None, url: str | None) -> int:
-    """Save each config of FILE, one JSON object a line: {"tenant", "integration_type", "configuration"}.
+    """Import configs from FILE, one JSON object per line: {"tenant", "integration_type", "configuration"}.
 
-    What is refused is told with its line and the rest goes on; what is there already is unchanged, so an import may be
-    repeated. Ends with 1 if any line was refused.
+    Print each refused line with its number and continue. You can repeat an import: equal configs stay unchanged.
+    Exit with 1 if any line was refused.
     """
     outcomes: Counter[str] = Counter()
     with connected(url) as client, progress("Importing", "configs") as tell, ThreadPoolExecutor(AT_ONCE) as pool:
@@ -98,7 +99,7 @@ def import_configs(file: BinaryIO, *, merge: bool, is_dry: bool, note: str | Non
 
 @contextmanager
 def _written(file: str) -> Iterator[TextIO]:
-    """Standard output, or a new file that nobody else may read."""
+    """Open standard output, or a new file that only its owner can read."""
     if file == "-":
         yield sys.stdout
         return
@@ -125,13 +126,23 @@ def _lines(file: BinaryIO) -> Iterator[ImportLine]:
                 tenant, integration_type, configuration = (found[name] for name in MEMBERS)
                 yield ImportLine(number, json.loads(tenant), json.loads(integration_type), configuration.encode())
             except (ValueError, KeyError, RecursionError):
-                yield ImportLine(number, None, None, b"")
+                yield ImportLine(number, None, None, b"", _find_fault(number, text))
+
+
+def _find_fault(number: int, line: bytes) -> str:
+    try:
+        json.loads(line.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        return f"it is not valid JSON at line {number}, column {error.colno}: {error.msg}."
+    except (ValueError, RecursionError):
+        pass
+    return ""
 
 
 def _members(text: str) -> dict[str, str]:
-    """The members of an object, each as it was written: what is saved is judged by the service, not by what reads it.
+    """Return the members of an object, each as its unparsed text, because the service parses more strictly.
 
-    Raises `ValueError` for what is no object, or names a member twice.
+    Raises `ValueError` if the text is not an object or repeats a member.
     """
     found: dict[str, str] = {}
     at, sign = _after(text, 0), "{"
@@ -150,13 +161,13 @@ def _members(text: str) -> dict[str, str]:
 
 
 def _after(text: str, at: int) -> int:
-    """The place after white space."""
+    """Return the next position that is not white space."""
     found = _SPACE.match(text, at)
     return found.end() if found else at
 
 
 def _portions(lines: Iterator[ImportLine]) -> Iterator[list[ImportLine]]:
-    """Lines that may be saved in any order: no config twice."""
+    """Group lines into batches that can be saved in any order: no config occurs twice."""
     portion: dict[tuple[str, str], ImportLine] = {}
     for line in lines:
         key = (repr(line.tenant), repr(line.integration_type))
@@ -168,10 +179,10 @@ def _portions(lines: Iterator[ImportLine]) -> Iterator[list[ImportLine]]:
 
 
 def _saved(client: Client, line: ImportLine, *, replace: bool, is_dry: bool, note: str | None) -> tuple[int, str, str]:
-    """The number of the line, what became of it, and why it was refused."""
-    number, tenant, integration_type, configuration = line
+    """Save one line. Return its number, its outcome, and why it was refused."""
+    number, tenant, integration_type, configuration, fault = line
     if not (isinstance(tenant, str) and isinstance(integration_type, str) and configuration.startswith(b"{")):
-        return number, "refused", f"it is no object with the members {', '.join(MEMBERS)}."
+        return number, "refused", fault or f"it must be an object with the members {', '.join(MEMBERS)}."
     for left in range(TRIES - 1, -1, -1):
         try:
             answer = client.save(tenant, integration_type, configuration, replace=replace, note=note, dry_run=is_dry)

@@ -1,4 +1,4 @@
-"""`confide login`, and the token file that every other command shows."""
+"""`confide login` and the token file that the other commands use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ url_option = click.option(
     "--url",
     envvar="CONFIDE_URL",
     show_envvar=True,
-    help=f"Where the service is; where you logged in last, or {DEFAULT_URL}, if left out.",
+    help=f"Address of the service. Defaults to the service of your last login, or {DEFAULT_URL}.",
 )
 
 
@@ -31,7 +31,7 @@ url_option = click.option(
 @click.argument("name", metavar="[LOGIN]", required=False)
 @url_option
 def login(name: str | None, url: str | None) -> None:
-    """Log in and keep the session's token in a file of your own, mode 0600."""
+    """Log in and store the session token in a file with mode 0600."""
     name = name or click.prompt("Login")
     where = url or DEFAULT_URL
     with _client(where) as client:
@@ -42,15 +42,15 @@ def login(name: str | None, url: str | None) -> None:
 
 
 def connected(url: str | None) -> Client:
-    """A client with the token of `CONFIDE_TOKEN`, or of the token file where that is for this very service."""
+    """Return a client with the token from `CONFIDE_TOKEN`, or from the token file if it is for this service."""
     token = os.environ.get("CONFIDE_TOKEN")
     if token:
         return _client(url or DEFAULT_URL, token=token)
     kept = _kept()
     where = url or kept.get("url") or DEFAULT_URL
     if kept.get("url") != where:
-        # A token is shown to nobody but the service that gave it.
-        raise click.ClickException(f"Not logged in at {where}: confide login --url {where}, or set CONFIDE_TOKEN.")
+        # Never send a token to another service than its issuer.
+        raise click.ClickException(f"Not logged in at {where}. Run `confide login --url {where}` or set CONFIDE_TOKEN.")
     return _client(where, token=kept["token"])
 
 

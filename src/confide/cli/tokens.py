@@ -15,18 +15,20 @@ DAY_SECONDS = 24 * 60 * 60
 
 @click.group()
 def token() -> None:
-    """What workers show instead of a password."""
+    """Manage tokens."""
 
 
 @token.command()
 @click.argument("label")
-@click.option("--login", help="For whom, if not for yourself; admins only.")
-@click.option("--days", default=90, show_default=True, type=click.IntRange(1, 3_650), help="How long it is valid.")
-@click.option("--grant", "grants", multiple=True, metavar="ROLE:TENANT:TYPE", help="Narrower than the user's own.")
+@click.option("--login", help="Owner of the token, yourself by default. Admins only.")
+@click.option("--days", default=90, show_default=True, type=click.IntRange(1, 3_650), help="Lifetime in days.")
+@click.option(
+    "--grant", "grants", multiple=True, metavar="ROLE:TENANT:TYPE", help="Limit the token to these grants. Repeatable."
+)
 @as_json
 @url_option
 def add(label: str, *, login: str | None, days: int, grants: tuple[str, ...], is_json: bool, url: str | None) -> None:
-    """Make a service token and print it; it is told only now."""
+    """Create a service token and print it. It cannot be shown again."""
     document: dict[str, object] = {"label": label, "ttl_seconds": days * DAY_SECONDS}
     if login:
         document["login"] = login
@@ -45,7 +47,7 @@ def add(label: str, *, login: str | None, days: int, grants: tuple[str, ...], is
 @as_json
 @url_option
 def list_tokens(*, is_json: bool, url: str | None) -> None:
-    """List your tokens, or everybody's if you are an admin."""
+    """List your tokens. Admins see the tokens of all users."""
     with connected(url) as client:
         tokens = client.ask(request("GET", "/tokens"))["tokens"]
     if is_json:
@@ -64,7 +66,7 @@ def list_tokens(*, is_json: bool, url: str | None) -> None:
 @click.argument("token_id", type=click.IntRange(min=1))
 @url_option
 def revoke(token_id: int, *, url: str | None) -> None:
-    """End a token."""
+    """Revoke a token."""
     with connected(url) as client:
         revoked = found(client, request("DELETE", f"/tokens/{token_id}"), f"no token {token_id} of yours")
         click.echo(revoked["message"] + ".")

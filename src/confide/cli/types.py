@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 @click.group("type")
 def type_group() -> None:
-    """Kinds of external systems, with a JSON Schema each."""
+    """Manage integration types and their JSON Schemas."""
 
 
 @type_group.command()
 @click.argument("name")
 @click.argument("file", type=click.File("r", encoding="utf-8"), required=False)
 @click.option("--mode", type=click.Choice(["warn", "enforce"]), default="warn", show_default=True)
-@click.option("--keep", type=int, default=100, show_default=True, help="Versions of each config that are kept.")
-@click.option("--note", help="Why, in one line.")
+@click.option("--keep", type=int, default=100, show_default=True, help="Versions to keep of each config.")
+@click.option("--note", help="Reason, in one line.")
 @url_option
 def put(name: str, file: TextIO | None, *, mode: str, keep: int, note: str | None, url: str | None) -> None:
-    """Put the JSON Schema in FILE in force for a type; without FILE only how many versions are kept."""
+    """Activate the JSON Schema in FILE for a type. Without FILE, only change how many versions to keep."""
     with connected(url) as client:
         saved = client.put_type(name, _schema(file), mode=mode, keep=keep, note=note)
     click.echo(f"{saved['message']}, version {saved['version']}.")
@@ -42,7 +42,7 @@ def put(name: str, file: TextIO | None, *, mode: str, keep: int, note: str | Non
 @as_json
 @url_option
 def check(name: str, file: TextIO | None, *, is_json: bool, url: str | None) -> int:
-    """Say which configs break the schema in force, or would break the one in FILE. Ends with 10 if any does."""
+    """List configs that violate the active schema or the schema in FILE. Exit with 10 if any does."""
     with connected(url) as client, naming(f"no integration type '{name}' with a schema"):
         result = _checked(client.check_type(name, _schema(file)))
     if is_json:
@@ -58,7 +58,7 @@ def check(name: str, file: TextIO | None, *, is_json: bool, url: str | None) -> 
 @as_json
 @url_option
 def list_types(*, is_json: bool, url: str | None) -> None:
-    """List types."""
+    """List integration types."""
     with connected(url) as client:
         lines = client.ask(request("GET", "/integration-types"))["types"]
     columns = ("name", "version", "mode", "keep", "saved_at", "note")
@@ -79,8 +79,12 @@ def _schema(file: TextIO | None) -> dict[str, Any] | None:
         return None
     try:
         schema: dict[str, Any] = json.load(file)
-    except ValueError as error:
-        raise click.ClickException(f"{file.name} is not valid JSON: {error}.") from None
+    except UnicodeDecodeError:
+        raise click.ClickException(f"{file.name} is not valid UTF-8.") from None
+    except json.JSONDecodeError as error:
+        raise click.ClickException(
+            f"{file.name} is not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}."
+        ) from None
     return schema
 
 
@@ -90,4 +94,4 @@ def _checked(events: Iterator[Event]) -> dict[str, Any]:
             tell(event.data["checked"])
             if event.name == "result":
                 return event.data
-    raise click.ClickException("The service ended before all was checked.")
+    raise click.ClickException("The service stopped before the check was complete. Try again.")

@@ -28,14 +28,16 @@ if TYPE_CHECKING:
 
 @click.group()
 def user() -> None:
-    """Who may ask."""
+    """Manage users."""
 
 
 @user.command()
 @click.argument("login")
-@click.option("--admin", is_flag=True, help="Make an admin by opening the store on this host; no token is needed.")
-@click.option("--grant", "grants", multiple=True, metavar="ROLE:TENANT:TYPE", help="Such as editor:acme:*; repeatable.")
-@click.option("--service", is_flag=True, help="A service account: no password, tokens only.")
+@click.option("--admin", is_flag=True, help="Create an admin directly in the store of this host. Needs no token.")
+@click.option(
+    "--grant", "grants", multiple=True, metavar="ROLE:TENANT:TYPE", help="Grant, such as editor:acme:*. Repeatable."
+)
+@click.option("--service", is_flag=True, help="Create a service account, which has tokens and no password.")
 @store_options
 @url_option
 def add(
@@ -48,9 +50,11 @@ def add(
     data: str,
     database: str | None,
 ) -> None:
-    """Add a user. The password is asked for, or read from standard input."""
+    """Add a user. Prompt for the password, or read it from standard input."""
     if admin and (grants or service):
-        raise click.UsageError("--admin goes with neither --grant nor --service: an admin logs in and may do all.")
+        raise click.UsageError(
+            "--admin excludes --grant and --service. An admin has all permissions and logs in with a password."
+        )
     if admin:
         settings = require_store(settings_of(data=data, database=database))
         user_id = asyncio.run(_add_admin(settings, login, new_password(login)))
@@ -60,7 +64,7 @@ def add(
             if not service:
                 document["password"] = new_password(login)
             user_id = client.ask(request("POST", "/user", document=document))["user_id"]
-    note = "" if admin or grants else " It may see nothing yet: give it grants with PATCH /users/{login}."
+    note = "" if admin or grants else " It has no grants yet. Add them with PATCH /users/{login}."
     click.echo(f"User {login.lower()} has id {user_id}.{note}")
 
 
@@ -68,7 +72,7 @@ def add(
 @as_json
 @url_option
 def list_users(*, is_json: bool, url: str | None) -> None:
-    """List users and what they are granted."""
+    """List users and their grants."""
     with connected(url) as client:
         users = client.ask(request("GET", "/users"))["users"]
     if is_json:
@@ -84,7 +88,7 @@ def list_users(*, is_json: bool, url: str | None) -> None:
 @click.argument("login")
 @store_options
 def password(login: str, **given: str | None) -> None:
-    """Set a user's password by opening the store on this host; ends all its sessions."""
+    """Set a user's password directly in the store of this host. All its sessions end."""
     settings = require_store(settings_of(**given))
     asyncio.run(_set_password(settings, login, new_password(login)))
     click.echo(f"The password of {login} is changed; all its sessions have ended.")
@@ -92,10 +96,10 @@ def password(login: str, **given: str | None) -> None:
 
 @user.command()
 @click.argument("login")
-@click.option("--enable", is_flag=True, help="The other way round.")
+@click.option("--enable", is_flag=True, help="Re-enable the user instead.")
 @url_option
 def disable(login: str, *, enable: bool, url: str | None) -> None:
-    """Disable a user: its sessions end, its tokens stop working."""
+    """Disable a user. Its sessions end and its tokens stop working."""
     with connected(url) as client:
         found(client, request("PATCH", f"/users/{login}", document={"disabled": not enable}), f"no user {login}")
     click.echo(f"User {login} is {'enabled' if enable else 'disabled'}.")

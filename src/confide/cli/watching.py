@@ -18,11 +18,11 @@ AGAIN_SECONDS = 1.0
 @click.command()
 @click.argument("tenant", default="*")
 @click.argument("integration_type", default="*")
-@click.option("--after", help="A position to go on from; 0 is the beginning of the log. From now on if left out.")
-@click.option("--json", "is_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--after", help="Position to resume after. 0 is the start of the change log. Defaults to now.")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object per line.")
 @url_option
 def watch(tenant: str, integration_type: str, *, after: str | None, is_json: bool, url: str | None) -> None:
-    """Print each change as it happens, once and in order; goes on where it was after any interruption."""
+    """Print each change once and in order. Resume after interruptions."""
     with connected(url) as client:
         has_begun = is_lost = False
         while True:
@@ -36,11 +36,11 @@ def watch(tenant: str, integration_type: str, *, after: str | None, is_json: boo
                     if event.name not in ("ready", "bye", "heartbeat"):
                         click.echo(_line(event, is_json=is_json))
             except ConfideError as error:
-                # Before it has begun, whoever called is told; then it waits until the service is back.
+                # Fail if the watch never began. Later, wait until the service is back.
                 if not has_begun or 0 < error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise
                 if not is_lost:
-                    click.echo("The service does not answer; waiting for it.", err=True)
+                    click.echo("The service does not respond. Waiting for it.", err=True)
                 is_lost = True
             time.sleep(AGAIN_SECONDS)
 
