@@ -60,8 +60,8 @@ async def test_an_altered_row_does_not_open_and_harms_nothing_else(
     listed = (await app.ask("GET", "/configs", token=token)).json()["configs"]
     assert [line["integration_type"] for line in listed] == ["a", "b"]
     # Reported: in the log, in the audit, in health; once, not at every read.
-    assert [record.message for record in caplog.records if "does not open" in record.message] == [
-        "config does not open: tenant acme, integration type a, version 1"
+    assert [record.message for record in caplog.records if "config_undecryptable" in record.message] == [
+        "config_undecryptable tenant=acme integration_type=a version=1"
     ]
     rows = [row async for table, row in app.process.stores.database.dump() if table == "audit"]
     assert [(row[2], row[3]) for row in rows].count(("open", "integrity-error")) == 1

@@ -51,7 +51,7 @@ class RunningApp:
 
     async def user(self, login: str, *triples: tuple[str, str, str], password: str | None = None) -> int:
         """Add a user with a password (the same for all) without paying for its hash."""
-        audit = self.process.configs.writer._auditor.sign("add user", "added", principal=None)
+        audit = self.process.configs.writer._recorder.sign("add user", "added", principal=None)
         new = NewUser(login, grants_of(*triples), password or password_hash())
         return await self.process.stores.users.add(new, audit=audit)
 
@@ -66,7 +66,7 @@ class RunningApp:
             await self.user(login, *triples)
         user = await self.process.stores.users.read(login)
         assert user is not None
-        added = await self.process.identity.tokens._added(
+        added = await self.process.identity.tokens._create(
             user,
             label="test",
             grants=None if narrowed is None else grants_of(*narrowed),

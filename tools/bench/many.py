@@ -131,7 +131,9 @@ async def _proven(seeded: Seeded) -> tuple[float, float]:
     async with open_process(seeded.settings, accepts_unsafe=True) as process:
         rows = []
         for version in range(ENTRIES):
-            audit = process.configs.writer._auditor.sign("save", "updated", principal=None, key=key(0), version=version)
+            audit = process.configs.writer._recorder.sign(
+                "save", "updated", principal=None, key=key(0), version=version
+            )
             rows.append((*entry_row(audit), version))
 
         def inserted() -> Transaction[None]:

@@ -83,10 +83,10 @@ def _append(rows: list[tuple[Any, ...]], engine: str) -> Transaction[None]:
 
 async def _token(process: Process, login: str, *given: Any, password: str) -> str:
     hashed = await process.hasher.hash(password)
-    audit = process.configs.writer._auditor.sign("add user", "added", principal=None)
+    audit = process.configs.writer._recorder.sign("add user", "added", principal=None)
     await process.stores.users.add(NewUser(login, given, hashed), audit=audit)
     user = await process.stores.users.read(login)
-    added = await process.identity.tokens._added(
+    added = await process.identity.tokens._create(
         user, label="bench", grants=None, expires_at=now() + 10**12, principal=None, begun_with=user.password
     )
     return added[0]

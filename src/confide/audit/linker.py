@@ -26,10 +26,10 @@ class ChainLinker:
     """Links new audit entries within a second; one process at a time does."""
 
     def __init__(
-        self, audit: AuditStore, sealer: EnvelopeEncryption, *, clock: Clock, checkpoint_file: CheckpointFile
+        self, audit: AuditStore, encryption: EnvelopeEncryption, *, clock: Clock, checkpoint_file: CheckpointFile
     ) -> None:
         self._audit = audit
-        self._sealer = sealer
+        self._encryption = encryption
         self._clock = clock
         self._checkpoint_file = checkpoint_file
         self._unwritten: list[Checkpoint] = []
@@ -73,8 +73,8 @@ class ChainLinker:
         if link is None:
             return None
         at = self._clock()
-        signature = self._sealer.sign(signed_bytes(number, link, at))
-        checkpoint = Checkpoint(number, link, at, self._sealer.public_key, signature)
+        signature = self._encryption.sign(signed_bytes(number, link, at))
+        checkpoint = Checkpoint(number, link, at, self._encryption.public_key, signature)
         is_kept = await self._audit.keep_checkpoint(checkpoint)
         self._signed_number = number
         if not is_kept:

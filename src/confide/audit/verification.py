@@ -45,7 +45,7 @@ class AuditLog:
         self,
         users: UserStore,
         audit: AuditStore,
-        sealer: EnvelopeEncryption,
+        encryption: EnvelopeEncryption,
         *,
         chain: ChainLinker,
         checkpoint_file: CheckpointFile,
@@ -56,7 +56,7 @@ class AuditLog:
         self._audit = audit
         self._checkpoint_file = checkpoint_file
         self._chain = chain
-        self._sealer = sealer
+        self._encryption = encryption
         self._access = access
         self._clock = clock
 
@@ -83,7 +83,7 @@ class AuditLog:
 
     @property
     def public_key(self) -> bytes:
-        return self._sealer.public_key
+        return self._encryption.public_key
 
     async def verify(self, *, principal: Principal, after: int) -> Proof:
         """Verify entries for up to a second, after a number that is trusted."""
@@ -122,10 +122,10 @@ class AuditLog:
         yield Proof(check.number - after, bad, None, late)
 
     def _is_signed(self, checkpoint: Checkpoint) -> bool:
-        return self._sealer.has_signed(checkpoint.signed_bytes(), checkpoint.signature)
+        return self._encryption.has_signed(checkpoint.signed_bytes(), checkpoint.signature)
 
     def _read_checkpoint_file(self, after: int) -> list[Checkpoint]:
         return [one for one in self._checkpoint_file.read() if one.number > after and self._is_signed(one)]
 
     def _mac(self, entry: bytes) -> bytes:
-        return self._sealer.mac("audit", entry)
+        return self._encryption.mac("audit", entry)

@@ -1,4 +1,4 @@
-"""Opening what is stored, and remembering what no longer opens."""
+"""Decrypt stored versions and remember those that fail."""
 
 from __future__ import annotations
 
@@ -20,56 +20,56 @@ _log = logging.getLogger("confide")
 
 
 class ConfigDecrypter:
-    """Opens stored versions; `broken` are those that did not, for health to tell."""
+    """Decrypts stored versions. `broken` lists current versions that failed, for the health check."""
 
-    def __init__(self, configs: ConfigStore, sealer: EnvelopeEncryption, auditor: AuditRecorder) -> None:
+    def __init__(self, configs: ConfigStore, encryption: EnvelopeEncryption, recorder: AuditRecorder) -> None:
         self._configs = configs
-        self._sealer = sealer
-        self._auditor = auditor
+        self._encryption = encryption
+        self._recorder = recorder
         self.broken: set[tuple[Key, int]] = set()
 
-    async def opened(self, stored: StoredVersion, key: WrappedKey | None) -> bytes:
-        """Open a version, with its tenant's key if that is at hand.
+    async def decrypt(self, stored: StoredVersion, key: WrappedKey | None) -> bytes:
+        """Decrypt the current version of a config, with its tenant's data key if the caller has read it.
 
-        Raises `IntegrityBroken`, or `Superseded` if it was replaced since it was read.
+        Raises `IntegrityBroken`, or `Superseded` if another version replaced it since it was read.
         """
         context = EncryptionContext(stored.key, stored.version, stored.kind)
         try:
-            plain = await self._sealer.open(stored.body or b"", context, key=key)
+            plain = await self._encryption.open(stored.body or b"", context, key=key)
         except DecryptionFailed:
             if await self._configs.read(stored.key) != stored:
-                # Its tenant was destroyed since it was read: nothing is broken.
+                # Its tenant was destroyed since the version was read: nothing is broken.
                 raise Superseded from None
-            await self._report(stored)
+            await self._report_broken(stored)
             raise IntegrityBroken(retry_after_seconds=60) from None
-        self.note_whole(stored.key)
+        self.mark_intact(stored.key)
         return plain
 
-    async def opened_version(self, stored: StoredVersion) -> bytes:
-        """Open a version that is perhaps not the current one; raises `VersionPruned` or `IntegrityBroken`."""
+    async def decrypt_version(self, stored: StoredVersion) -> bytes:
+        """Decrypt any version of a config; raises `VersionPruned` or `IntegrityBroken`."""
         if stored.body is None:
             raise VersionPruned
         try:
-            return await self._sealer.open(stored.body, EncryptionContext(stored.key, stored.version, stored.kind))
+            return await self._encryption.open(stored.body, EncryptionContext(stored.key, stored.version, stored.kind))
         except DecryptionFailed:
-            if await self._sealer.is_erased(stored.body):
+            if await self._encryption.is_erased(stored.body):
                 raise VersionPruned(
                     "The data key of this version was destroyed with its tenant. It cannot be decrypted again."
                 ) from None
-            _log.error("version does not open: tenant %s, integration type %s, version %d", *stored.key, stored.version)
-            await self._auditor.record(
+            _log.error("version_undecryptable tenant=%s integration_type=%s version=%d", *stored.key, stored.version)
+            await self._recorder.record(
                 "open", "integrity-error", principal=None, key=stored.key, version=stored.version
             )
             raise IntegrityBroken(retry_after_seconds=60) from None
 
-    def note_whole(self, key: Key) -> None:
-        """What is current under a key opens, whatever did not before."""
+    def mark_intact(self, key: Key) -> None:
+        """Note that the current version of a config can be decrypted."""
         if self.broken:
-            self.broken = {place for place in self.broken if place[0] != key}
+            self.broken = {version for version in self.broken if version[0] != key}
 
-    async def _report(self, stored: StoredVersion) -> None:
+    async def _report_broken(self, stored: StoredVersion) -> None:
         if (stored.key, stored.version) in self.broken:
             return
         self.broken.add((stored.key, stored.version))
-        _log.error("config does not open: tenant %s, integration type %s, version %d", *stored.key, stored.version)
-        await self._auditor.record("open", "integrity-error", principal=None, key=stored.key)
+        _log.error("config_undecryptable tenant=%s integration_type=%s version=%d", *stored.key, stored.version)
+        await self._recorder.record("open", "integrity-error", principal=None, key=stored.key)

@@ -1,4 +1,4 @@
-"""Configs with what they hold, many at a time: to move them elsewhere, and to find those that break their type."""
+"""Export configs in pages, and list configs that violate the schema of their integration type."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from confide.audit.recorder import AuditRecorder
     from confide.integration_types.active import ActiveIntegrationTypes
 
-# How long one page may take; what is left comes with the next one.
+# A page ends after this time; the next page continues.
 PAGE_SECONDS = 1.0
-# Written at once: a page of more would hold up everybody else.
+# A larger page would block the event loop while it is serialized.
 PAGE_BYTES = 2 * 2**20
 
 
 class ExportedConfig(NamedTuple):
-    """One config as it is stored, without defaults; None if what is stored does not open."""
+    """One config as stored, without defaults. The configuration is None if it cannot be decrypted."""
 
     key: Key
     version: int
@@ -32,8 +32,8 @@ class ExportedConfig(NamedTuple):
     is_masked: bool
 
 
-class BrokenLine(NamedTuple):
-    """One config that breaks the schema of its type, and where."""
+class NonconformingConfig(NamedTuple):
+    """One config with its violations of the schema of its integration type."""
 
     key: Key
     version: int
@@ -42,51 +42,51 @@ class BrokenLine(NamedTuple):
 
 
 class ConfigExporter:
-    """Pages of configs that the caller may see, in order of key; each says where the next one begins."""
+    """Reads pages of configs that the caller can see, in order of their keys, with the cursor of the next page."""
 
-    def __init__(self, walker: ConfigScanner, types: ActiveIntegrationTypes, *, auditor: AuditRecorder) -> None:
-        self._walker = walker
+    def __init__(self, scanner: ConfigScanner, types: ActiveIntegrationTypes, *, recorder: AuditRecorder) -> None:
+        self._scanner = scanner
         self._types = types
-        self._auditor = auditor
+        self._recorder = recorder
 
-    async def page(
-        self, wanted: Scope, *, principal: Principal, after: Key | None, limit: int, is_opened: bool
+    async def read_page(
+        self, scope: Scope, *, principal: Principal, after: Key | None, limit: int, is_decrypted: bool
     ) -> tuple[list[ExportedConfig], Key | None]:
-        """Export a page; opened, secrets are shown where the caller may read them, and that is audited before."""
+        """Export a page. With `is_decrypted`, show secrets that the caller may read, audited first."""
         until = time.monotonic() + PAGE_SECONDS
         found: list[ExportedConfig] = []
         more: Key | None = None
         size_bytes = 0
-        async for config in self._walker.walk(scopes_of(wanted, principal), after=after):
+        async for config in self._scanner.scan(scopes_of(scope, principal), after=after):
             size_bytes += config.size_bytes
             if len(found) >= limit or (found and (time.monotonic() >= until or size_bytes > PAGE_BYTES)):
                 more = found[-1].key
                 break
-            shown, role = config.configuration, principal.role_on(config.key)
-            is_masked = not is_opened or role is None or role < Role.READER
-            if shown is not None and is_masked:
-                shown = (await self._types.of(config.key.integration_type)).mask(shown)
-            found.append(ExportedConfig(config.key, config.version, config.saved_at, shown, is_masked))
-        opened = [one.key for one in found if not one.is_masked]
-        if opened:
-            subject = f"{len(opened)} configs from {':'.join(opened[0])} to {':'.join(opened[-1])}"
-            about = Key(wanted.tenant, wanted.integration_type)
-            await self._auditor.record("reveal", "export", principal=principal, key=about, subject=subject)
+            configuration, role = config.configuration, principal.role_on(config.key)
+            is_masked = not is_decrypted or role is None or role < Role.READER
+            if configuration is not None and is_masked:
+                configuration = (await self._types.of(config.key.integration_type)).mask(configuration)
+            found.append(ExportedConfig(config.key, config.version, config.saved_at, configuration, is_masked))
+        revealed = [one.key for one in found if not one.is_masked]
+        if revealed:
+            subject = f"{len(revealed)} configs from {':'.join(revealed[0])} to {':'.join(revealed[-1])}"
+            about = Key(scope.tenant, scope.integration_type)
+            await self._recorder.record("reveal", "export", principal=principal, key=about, subject=subject)
         return found, more
 
-    async def broken(
-        self, wanted: Scope, *, principal: Principal, after: Key | None, limit: int, more: ConfigFilter
-    ) -> tuple[list[BrokenLine], Key | None]:
-        """Those that break the schema of their type, as many as are found in a second."""
+    async def list_nonconforming(
+        self, scope: Scope, *, principal: Principal, after: Key | None, limit: int, more: ConfigFilter
+    ) -> tuple[list[NonconformingConfig], Key | None]:
+        """List configs that violate their schema, as many as one second of scanning finds."""
         until = time.monotonic() + PAGE_SECONDS
-        found: list[BrokenLine] = []
-        async for config in self._walker.walk(scopes_of(wanted, principal), after=after, more=more):
+        found: list[NonconformingConfig] = []
+        async for config in self._scanner.scan(scopes_of(scope, principal), after=after, more=more):
             role = principal.role_on(config.key)
             is_masked = role is None or role < Role.READER
             type_ = await self._types.of(config.key.integration_type)
             violations = type_.report(config.configuration, hides_secrets=is_masked)
             if violations:
-                found.append(BrokenLine(config.key, config.version, config.saved_at, violations))
+                found.append(NonconformingConfig(config.key, config.version, config.saved_at, violations))
             if len(found) >= limit or time.monotonic() >= until:
                 return found, config.key
         return found, None

@@ -1,4 +1,4 @@
-"""What a config was: its versions and what changed between them, for any caller that has a principal."""
+"""Read the history of a config: its versions and the differences between them."""
 
 from __future__ import annotations
 
@@ -19,75 +19,77 @@ if TYPE_CHECKING:
     from confide.identity.access import Access
     from confide.integration_types.active import ActiveIntegrationTypes
 
-# Before the first version there was nothing: a diff may begin there.
-NOTHING = 0
+# A diff may start before the first version.
+BEFORE_FIRST_VERSION = 0
 
 
 class DecryptedVersion(NamedTuple):
-    """One version with its line in the history; a tombstone has no configuration."""
+    """One version with its summary. A tombstone has no configuration."""
 
-    line: VersionSummary
+    summary: VersionSummary
     configuration: Json | None
 
 
 class History:
-    """Reads what was kept. What opens secrets of a version is a reveal, audited before the answer leaves."""
+    """Reads past versions. Access to their secrets is audited before the response is sent."""
 
     def __init__(
         self,
         configs: ConfigStore,
         *,
-        opener: ConfigDecrypter,
+        decrypter: ConfigDecrypter,
         access: Access,
-        auditor: AuditRecorder,
+        recorder: AuditRecorder,
         types: ActiveIntegrationTypes,
     ) -> None:
         self._types = types
         self._configs = configs
-        self._opener = opener
+        self._decrypter = decrypter
         self._access = access
-        self._auditor = auditor
+        self._recorder = recorder
 
-    async def versions(self, key: Key, *, principal: Principal, before: int | None, limit: int) -> list[VersionSummary]:
-        """List versions, the newest first, retired ones among them; raises `NotFound` if there never was any."""
+    async def list_versions(
+        self, key: Key, *, principal: Principal, before: int | None, limit: int
+    ) -> list[VersionSummary]:
+        """List versions and tombstones, newest first; raises `NotFound` if the config never existed."""
         await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
-        lines = await self._configs.versions(key, before=before, limit=limit)
-        if not lines and before is None:
+        versions = await self._configs.versions(key, before=before, limit=limit)
+        if not versions and before is None:
             raise NotFound
-        return lines
+        return versions
 
-    async def version(self, key: Key, number: int, *, principal: Principal) -> DecryptedVersion:
+    async def read_version(self, key: Key, number: int, *, principal: Principal) -> DecryptedVersion:
         """Read one version; raises `NotFound`, or `VersionPruned` if its body was erased."""
         role = await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
-        lines = await self._configs.versions(key, before=number + 1, limit=1)
-        if not lines or lines[0].version != number:
+        versions = await self._configs.versions(key, before=number + 1, limit=1)
+        if not versions or versions[0].version != number:
             raise NotFound
-        configuration = await self._opened(key, number)
+        configuration = await self._decrypt(key, number)
         if role >= Role.READER and configuration is not None:
-            await self._auditor.record("reveal", "version", principal=principal, key=key, version=number)
+            await self._recorder.record("reveal", "version", principal=principal, key=key, version=number)
         elif configuration is not None:
             configuration = (await self._types.of(key.integration_type)).mask(configuration)
-        return DecryptedVersion(lines[0], configuration)
+        return DecryptedVersion(versions[0], configuration)
 
     async def diff(self, key: Key, *, since: int, until: int, principal: Principal) -> Json:
-        """What changed from one version to another; a tombstone, and what was before the first one, is empty."""
+        """Compare two versions. A tombstone and the time before the first version count as empty."""
         role = await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
         if await self._configs.read(key) is None:
             raise NotFound
-        before, after = [await self._opened(key, number) or {} for number in (since, until)]
+        before, after = [await self._decrypt(key, number) or {} for number in (since, until)]
         if role < Role.READER:
             return diffs.diff(before, after, hidden=(await self._types.of(key.integration_type)).place)
-        await self._auditor.record(
+        await self._recorder.record(
             "reveal", "diff", principal=principal, key=key, version=until, subject=f"since version {since}"
         )
         return diffs.diff(before, after)
 
-    async def _opened(self, key: Key, number: int) -> Json | None:
-        if number == NOTHING:
+    async def _decrypt(self, key: Key, number: int) -> Json | None:
+        if number == BEFORE_FIRST_VERSION:
             return None
         stored = await self._configs.read_version(key, number)
         if stored is None:
             raise NotFound
         if stored.kind is Kind.DELETED:
             return None
-        return strict_json.read_stored(await self._opener.opened_version(stored))
+        return strict_json.read_stored(await self._decrypter.decrypt_version(stored))

@@ -1,4 +1,4 @@
-"""Configs, their versions, and the conditions under which they are read and saved."""
+"""Values of configs, their versions, and requests to save them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ MAX_NOTE_CHARACTERS = 500
 
 
 class Kind(enum.StrEnum):
-    """What a version of a config is: a saved configuration, or the tombstone of a retired one."""
+    """The kind of a version: a saved configuration or a tombstone."""
 
     SAVED = "saved"
-    DELETED = "retired"  # the stored and public word
+    DELETED = "retired"  # stored and public name
 
 
 class Outcome(enum.StrEnum):
-    """What an act on a config came to."""
+    """The outcome of a save, rollback or deletion."""
 
     CREATED = "created"
     UPDATED = "updated"
     UNCHANGED = "unchanged"
-    DELETED = "retired"  # the stored and public word
+    DELETED = "retired"  # stored and public name
 
 
 @dataclass(frozen=True, slots=True)
 class StoredVersion:
-    """One version as the store holds it: sealed, or without a body if it is a tombstone."""
+    """One version as stored: encrypted. A tombstone has no body."""
 
     key: Key
     version: int
@@ -44,13 +44,13 @@ class StoredVersion:
 
 @dataclass(frozen=True, slots=True)
 class DecryptedConfig:
-    """The current version of a config with its configuration as bytes of JSON, as it is shown to somebody."""
+    """The current version of a config as JSON bytes, masked if the caller may not read secrets."""
 
     key: Key
     version: int
     configuration: bytes = field(repr=False)
     is_masked: bool = False
-    # The version of its integration type, where that has a schema.
+    # The version of its integration type, if the type has a schema.
     type_version: int | None = None
     is_bare: bool = False
 
@@ -62,33 +62,33 @@ class DecryptedConfig:
 
 @dataclass(frozen=True, slots=True)
 class ConfigSummary:
-    """What a list tells of a config: never its body."""
+    """A config in a list, without its body."""
 
     key: Key
     version: int
     saved_at: int
-    # By whatever token; None if nobody has.
+    # With any token; None if it was never read.
     last_read_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class VersionSummary:
-    """What history tells of one version: never its body."""
+    """A version in the history, without its body."""
 
     version: int
     position: Position
     kind: Kind
-    # The login of whoever saved it, if that user is still there.
+    # None if the user was removed.
     saved_by: str | None
     saved_at: int
     note: str | None
-    # What it held was erased: by retention, or with the key of its tenant.
+    # Retention erased the body, or the data key was destroyed with its tenant.
     is_pruned: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigDraft:
-    """What a caller wants to be saved: merged into what is there, or put in its place."""
+    """A configuration to save: merge it into the current one, or replace that."""
 
     key: Key
     configuration: Any = field(repr=False)
@@ -98,7 +98,7 @@ class ConfigDraft:
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """What a caller wants to be brought back: an older version, appended as a new one."""
+    """A rollback: append an older version as a new one."""
 
     key: Key
     version: int
@@ -107,7 +107,7 @@ class Rollback:
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """What a caller wants to end: it then reads as missing and keeps its history."""
+    """A deletion: the config then reads as missing and keeps its history."""
 
     key: Key
     note: str | None = None
@@ -118,20 +118,20 @@ Act = ConfigDraft | Rollback | Deletion
 
 @dataclass(frozen=True, slots=True)
 class SavedVersion:
-    """What a save, replacement or retirement came to."""
+    """The result of a save, rollback or deletion."""
 
     key: Key
     version: int
     outcome: Outcome
     is_replayed: bool = False
     type_version: int | None = None
-    # What breaks the schema of its type and did not refuse the save.
+    # Schema violations that did not reject the save.
     warnings: tuple[Violation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SavePreview:
-    """What a save would come to: nothing of it was stored."""
+    """The preview of a save. Nothing was stored."""
 
     diff: Json = field(repr=False)
     outcome: Outcome
@@ -140,7 +140,7 @@ class SavePreview:
 
 
 def note(value: object) -> str | None:
-    """Read the note of a save: a line of text, or none; raises `InvalidNote`."""
+    """Parse the note of a save, one line of text; raises `InvalidNote`."""
     if value is None:
         return None
     if not isinstance(value, str) or len(value) > MAX_NOTE_CHARACTERS or not value.isprintable():
@@ -150,7 +150,7 @@ def note(value: object) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyRecord:
-    """The idempotency record of a request: under which name it came, and what it came to."""
+    """The idempotency key of a request and the outcome that a retry gets again."""
 
     user_id: int
     route: str
@@ -165,12 +165,12 @@ class Superseded(Exception):
 
 
 class IdempotencyKeyTaken(Superseded):
-    """Another request with the same Idempotency-Key was stored first; nothing of this one was."""
+    """Another request with the same Idempotency-Key was stored first; this one stored nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
-    """A version to be appended; without a body it is a tombstone."""
+    """A version to append. A tombstone has no body."""
 
     key: Key
     version: int
@@ -183,14 +183,14 @@ class NewVersion:
 
 
 class VersionWithDataKey(NamedTuple):
-    """The current version of a config with its tenant's active key, if that came along: most likely it opens it."""
+    """The current version of a config with the active data key of its tenant, which most likely decrypts it."""
 
     current: StoredVersion | None
     key: WrappedKey | None
 
 
 class EncryptedConfig(NamedTuple):
-    """A current config of a list with what it holds, sealed, and its tenant's active key."""
+    """A current config with its encrypted body and the active data key of its tenant."""
 
     saved_at: int
     current: StoredVersion
@@ -198,10 +198,10 @@ class EncryptedConfig(NamedTuple):
 
 
 class ConfigFilter(NamedTuple):
-    """Which configs of a list are wanted, beside their keys; in microseconds since 1970, None is any."""
+    """Filters of a list besides the key, in microseconds since 1970. None matches any config."""
 
     changed_since: int | None = None
-    # Nobody has read it since, and it was not saved since either.
+    # Neither read nor saved since then.
     unread_since: int | None = None
 
 
@@ -209,7 +209,7 @@ ANY_CONFIG = ConfigFilter()
 
 
 class DestroyedTenant(NamedTuple):
-    """What destroying a tenant came to."""
+    """The result of destroying a tenant."""
 
     retired: int
     key_ids: list[bytes]

@@ -1,4 +1,4 @@
-"""What an act on a config would come to, before anything of it is stored."""
+"""Plan a save or deletion before anything is stored."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from confide.integration_types.schema import SchemaViolation
     from confide.reads.cache import Cache
 
-# Faults that an answer tells of; all of them are judged.
+# All violations are checked; a response lists at most this many.
 MAX_REPORTED = 1_000
 
 
 class SavePlan(NamedTuple):
-    """What an act comes to: from the current number and bytes, to which configuration, under which number."""
+    """The current version and the version that a save would append."""
 
     number: int
     before: bytes | None
@@ -43,80 +43,85 @@ class SavePlan(NamedTuple):
 
 
 class SavePlanner:
-    """Reads what is current and works out the next version; a save and its dry run come to the same."""
+    """Plans the next version of a config, for saves and for their previews."""
 
     def __init__(
-        self, configs: ConfigStore, *, opener: ConfigDecrypter, cache: Cache, types: ActiveIntegrationTypes
+        self, configs: ConfigStore, *, decrypter: ConfigDecrypter, cache: Cache, types: ActiveIntegrationTypes
     ) -> None:
         self._types = types
         self._configs = configs
-        self._opener = opener
+        self._decrypter = decrypter
         self._cache = cache
 
-    async def planned(self, act: ConfigDraft | Rollback, *, condition: Condition) -> SavePlan:
-        """What an act comes to, from what is current now; raises `SchemaBroken` where its type refuses that."""
+    async def plan(self, act: ConfigDraft | Rollback, *, condition: Condition) -> SavePlan:
+        """Plan from the current version; raises `SchemaBroken` if the integration type rejects the configuration."""
         current, active = await self._configs.read_with_key(act.key)
-        self.hear(current)
+        self._update_cache(current)
         is_live = current is not None and current.kind is Kind.SAVED
         number = 0 if current is None else current.version
         condition.require(number if is_live else None)
         is_merge = isinstance(act, ConfigDraft) and act.how == "merge"
-        before = await self._kept(current, active, is_needed=is_merge) if current is not None and is_live else None
+        before = (
+            await self._decrypt_current(current, active, is_needed=is_merge)
+            if current is not None and is_live
+            else None
+        )
         known = None if before is None else strict_json.read_stored(before)
-        after = await self._wanted(act, known or {})
+        after = await self._next_configuration(act, known or {})
         plain = strict_json.check_merged(after)
         type_ = await self._types.of(act.key.integration_type)
-        # What is equal is as long, whatever the order of its members.
+        # Equal configurations have the same length, whatever the order of their members.
         if before is not None and len(before) == len(plain) and strict_json.are_equal(known, after):
             return SavePlan(number, before, after, plain, Outcome.UNCHANGED, number, active, type_)
-        warnings = _judged(type_, known, after)
+        warnings = _check_schema(type_, known, after)
         outcome = Outcome.UPDATED if is_live else Outcome.CREATED
         return SavePlan(number, before, after, plain, outcome, number + 1, active, type_, warnings)
 
-    async def _wanted(self, act: ConfigDraft | Rollback, before: Json) -> Json:
+    async def _next_configuration(self, act: ConfigDraft | Rollback, before: Json) -> Json:
         if isinstance(act, ConfigDraft):
-            wanted: Json = merge.merge(before, act.configuration) if act.how == "merge" else act.configuration
-            return wanted
+            merged: Json = merge.merge(before, act.configuration) if act.how == "merge" else act.configuration
+            return merged
         version = await self._configs.read_version(act.key, act.version)
         if version is None or version.kind is not Kind.SAVED:
             raise NotFound("This version does not exist or is a tombstone. Choose a saved version.")
-        return strict_json.read_stored(await self._opener.opened_version(version))
+        return strict_json.read_stored(await self._decrypter.decrypt_version(version))
 
-    async def current(self, key: Key, *, condition: Condition) -> StoredVersion:
-        """What may be retired; raises `NotFound` or, before that, what the condition says."""
+    async def read_deletable(self, key: Key, *, condition: Condition) -> StoredVersion:
+        """Read the version that a deletion would end; checks the condition first, then raises `NotFound`."""
         current = await self._configs.read(key)
-        self.hear(current)
+        self._update_cache(current)
         is_live = current is not None and current.kind is Kind.SAVED
         condition.require(current.version if current is not None and is_live else None)
         if current is None or not is_live:
             raise NotFound
         return current
 
-    def hear(self, current: StoredVersion | None) -> None:
-        """What a save learns of the current version, a read of this process knows from then on."""
+    def _update_cache(self, current: StoredVersion | None) -> None:
         if current is not None:
             self._cache.hear(current.key, current.version, is_retired=current.kind is Kind.DELETED)
 
-    async def _kept(self, current: StoredVersion, active: WrappedKey | None, *, is_needed: bool) -> bytes | None:
+    async def _decrypt_current(
+        self, current: StoredVersion, active: WrappedKey | None, *, is_needed: bool
+    ) -> bytes | None:
         try:
-            return await self._opener.opened(current, active)
+            return await self._decrypter.decrypt(current, active)
         except IntegrityBroken:
-            # What no longer opens cannot be merged into, but it can be replaced.
+            # A version that cannot be decrypted can be replaced, but not merged into.
             if is_needed:
                 raise
             return None
 
 
-def _judged(type_: IntegrationType, before: Json | None, after: Json) -> tuple[Violation, ...]:
+def _check_schema(type_: IntegrationType, before: Json | None, after: Json) -> tuple[Violation, ...]:
     if type_.schema is None:
         return ()
-    refusing, warned = type_.check_save(before, after)
-    if refusing:
-        raise SchemaBroken(violations=_told(refusing))
-    return _told(warned)
+    errors, warnings = type_.check_save(before, after)
+    if errors:
+        raise SchemaBroken(violations=_as_violations(errors))
+    return _as_violations(warnings)
 
 
-def _told(violations: list[SchemaViolation]) -> tuple[Violation, ...]:
+def _as_violations(violations: list[SchemaViolation]) -> tuple[Violation, ...]:
     return tuple(violation.as_violation(inside=("configuration",)) for violation in violations[:MAX_REPORTED])
 
 

@@ -1,4 +1,4 @@
-"""Erasing what is older than its time: versions by their type, and the log by its days."""
+"""Erase the bodies of old versions, and old rows of the change log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DAY_SECONDS = 24 * 60 * 60
 
 
 class Retention:
-    """Works in the background, in one process at a time, and never touches what is current."""
+    """Runs in the background, in one process at a time. Never erases a current version."""
 
     def __init__(
         self, retention: RetentionStore, types: ActiveIntegrationTypes, *, clock: Clock, log_days: int
@@ -30,7 +30,7 @@ class Retention:
         self._log_days = log_days
 
     async def work(self) -> None:
-        """Do what it is time for, if it is this process's turn."""
+        """Run the jobs that are due, unless another process has taken them."""
         now = self._clock()
         if await self._retention.take_turn("prune", now=now, until=now + PRUNE_SECONDS * SECOND):
             await self.prune()
@@ -38,7 +38,10 @@ class Retention:
             await self.trim()
 
     async def prune(self) -> int:
-        """Erase what versions held that are older than the newest ones their type keeps; their rows stay."""
+        """Erase the bodies of versions beyond the number that their integration type keeps; returns how many.
+
+        Their rows stay.
+        """
         count = 0
         after: Key | None = None
         while portion := await self._retention.depths(after=after, limit=PORTION):
@@ -46,11 +49,11 @@ class Retention:
                 after = key
                 keep = (await self._types.of(key.integration_type)).keep
                 if version > keep:
-                    count += await self._prune(key, until=version - keep)
+                    count += await self._prune_config(key, until=version - keep)
             await asyncio.sleep(0)
         return count
 
-    async def _prune(self, key: Key, *, until: int) -> int:
+    async def _prune_config(self, key: Key, *, until: int) -> int:
         count = after = 0
         while True:
             erased = await self._retention.prune(key, after=after, until=until, limit=PORTION)
@@ -61,7 +64,7 @@ class Retention:
             await asyncio.sleep(0)
 
     async def trim(self) -> None:
-        """Let rows of the log go that are older than its days and no config's latest."""
+        """Delete old rows of the change log, except the latest row of each config."""
         before = self._clock() - self._log_days * DAY_SECONDS * SECOND
         after: int | None = 0
         while after is not None:

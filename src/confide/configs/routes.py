@@ -10,8 +10,8 @@ from confide import names, preconditions
 from confide.changes.model import Position
 from confide.configs import model
 from confide.configs.errors import ConfirmWrong, IdempotencyKeyInvalid
-from confide.configs.export import BrokenLine, ExportedConfig
-from confide.configs.history import NOTHING
+from confide.configs.export import ExportedConfig, NonconformingConfig
+from confide.configs.history import BEFORE_FIRST_VERSION
 from confide.configs.model import (
     ConfigDraft,
     ConfigFilter,
@@ -126,7 +126,7 @@ class ConfigRoutes:
         pattern, limit, after = read_pattern(request), LIMIT.read(request), KEY_CURSOR.read(request)
         wanted = ConfigFilter(_CHANGED_SINCE.read(request), _UNREAD_SINCE.read(request))
         if _NONCONFORMING.read(request):
-            found, last = await self._exporter.broken(
+            found, last = await self._exporter.list_nonconforming(
                 pattern, principal=request.principal, after=after, limit=limit, more=wanted
             )
             broken = [
@@ -146,10 +146,10 @@ class ConfigRoutes:
         return json_response({"configs": listed, "next": following})
 
     async def export(self, request: Request) -> Response:
-        pattern, is_opened = read_pattern(request), _OPENED.read(request)
+        pattern, is_decrypted = read_pattern(request), _OPENED.read(request)
         limit, after = LIMIT.read(request), KEY_CURSOR.read(request)
-        found, last = await self._exporter.page(
-            pattern, principal=request.principal, after=after, limit=limit, is_opened=is_opened
+        found, last = await self._exporter.read_page(
+            pattern, principal=request.principal, after=after, limit=limit, is_decrypted=is_decrypted
         )
         exported = [
             {**_summary_json(one), "masked": one.is_masked, "configuration": one.configuration} for one in found
@@ -159,7 +159,7 @@ class ConfigRoutes:
     async def list_versions(self, request: Request) -> Response:
         key, limit = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request)), LIMIT.read(request)
         before = _BEFORE_VERSION.read(request)
-        found = await self._history.versions(key, principal=request.principal, before=before, limit=limit + 1)
+        found = await self._history.list_versions(key, principal=request.principal, before=before, limit=limit + 1)
         shown = found[:limit]
         following = str(shown[-1].version) if len(found) > limit else None
         return json_response({"versions": [self._version_json(one) for one in shown], "next": following})
@@ -169,8 +169,10 @@ class ConfigRoutes:
         number = parse_number(request.path_values["version"])
         if number is None:
             raise NotFound
-        found = await self._history.version(key, number, principal=request.principal)
-        return json_response({**key._asdict(), **self._version_json(found.line), "configuration": found.configuration})
+        found = await self._history.read_version(key, number, principal=request.principal)
+        return json_response(
+            {**key._asdict(), **self._version_json(found.summary), "configuration": found.configuration}
+        )
 
     async def diff(self, request: Request) -> Response:
         key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
@@ -243,7 +245,7 @@ def _warnings_json(warnings: Sequence[Violation]) -> Json:
     return {"warnings": [violation.as_json() for violation in warnings]} if warnings else {}
 
 
-def _summary_json(config: ConfigSummary | BrokenLine | ExportedConfig) -> Json:
+def _summary_json(config: ConfigSummary | NonconformingConfig | ExportedConfig) -> Json:
     return {**config.key._asdict(), "version": config.version, "saved_at": format_time(config.saved_at)}
 
 
@@ -264,7 +266,7 @@ def _parse_version_cursor(value: str) -> int | None:
 
 def _version_bound(name: str, description: str) -> Parameter[int]:
     def parse(value: str) -> int:
-        number = NOTHING if value == str(NOTHING) else parse_number(value)
+        number = BEFORE_FIRST_VERSION if value == str(BEFORE_FIRST_VERSION) else parse_number(value)
         if number is None:
             raise MalformedParameter(f"The parameter {name} must be the number of a version.")
         return number

@@ -68,33 +68,33 @@ class ConfigWriter:
     def __init__(
         self,
         configs: ConfigStore,
-        sealer: EnvelopeEncryption,
+        encryption: EnvelopeEncryption,
         *,
         access: Access,
-        auditor: AuditRecorder,
-        opener: ConfigDecrypter,
+        recorder: AuditRecorder,
+        decrypter: ConfigDecrypter,
         cache: Cache,
         types: ActiveIntegrationTypes,
         change_feed: ChangeFeed,
         clock: Clock,
     ) -> None:
         self._configs = configs
-        self._sealer = sealer
+        self._encryption = encryption
         self._access = access
-        self._auditor = auditor
-        self._opener = opener
+        self._recorder = recorder
+        self._decrypter = decrypter
         self._cache = cache
         self._types = types
-        self._planner = SavePlanner(configs, opener=opener, cache=cache, types=types)
+        self._planner = SavePlanner(configs, decrypter=decrypter, cache=cache, types=types)
         self._change_feed = change_feed
         self._clock = clock
         self._locks: KeyedLock[Key] = KeyedLock(max_queued=MAX_QUEUED)
 
     async def list(
-        self, wanted: Scope, *, principal: Principal, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
+        self, scope: Scope, *, principal: Principal, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
     ) -> Sequence[ConfigSummary]:
         """List the configs in a scope that the principal can see, ordered by key, without bodies."""
-        return await self._configs.page(scopes_of(wanted, principal), after=after, limit=limit, more=more)
+        return await self._configs.page(scopes_of(scope, principal), after=after, limit=limit, more=more)
 
     async def save(
         self, draft: ConfigDraft, *, principal: Principal, condition: Condition, retry: Retry | None = None
@@ -134,13 +134,13 @@ class ConfigWriter:
             require_savable(act)
         for _ in range(MAX_RACES):
             try:
-                planned = await self._planner.planned(act, condition=condition)
+                plan = await self._planner.plan(act, condition=condition)
             except Superseded:
                 continue
-            before = {} if planned.before is None else strict_json.read_stored(planned.before)
-            found = diff.diff(before, planned.after)
-            await self._auditor.record("reveal", "dry run", principal=principal, key=act.key, version=planned.number)
-            return SavePreview(found, planned.outcome, planned.version, planned.warnings)
+            before = {} if plan.before is None else strict_json.read_stored(plan.before)
+            changes = diff.diff(before, plan.after)
+            await self._recorder.record("reveal", "dry run", principal=principal, key=act.key, version=plan.number)
+            return SavePreview(changes, plan.outcome, plan.version, plan.warnings)
         raise TooManyRaces(retry_after_seconds=1)
 
     async def forget_old_replays(self) -> None:
@@ -151,8 +151,8 @@ class ConfigWriter:
     ) -> SavedVersion:
         key = act.key
         replay = None if retry is None else self._replay(retry, principal=principal)
-        async with self._locks.of(key) as line:
-            await line.yield_to_rivals()
+        async with self._locks.of(key) as queue:
+            await queue.yield_to_rivals()
             for races_lost in range(MAX_RACES):
                 began = time.monotonic()
                 if replay and (replayed := await self._find_replay(replay, key)):
@@ -169,7 +169,7 @@ class ConfigWriter:
                     continue
                 except Superseded:
                     continue
-                line.note(saved.version, seconds=time.monotonic() - began, races_lost=races_lost)
+                queue.note(saved.version, seconds=time.monotonic() - began, races_lost=races_lost)
                 return saved
         raise TooManyRaces(retry_after_seconds=1)
 
@@ -179,30 +179,30 @@ class ConfigWriter:
         """Plan and commit once; raises `Superseded` after a lost race with another process or a destroyed data key."""
         if isinstance(act, Deletion):
             return await self._try_delete(act, principal=principal, condition=condition, replay=replay, flight=flight)
-        planned = await self._planner.planned(act, condition=condition)
-        if planned.outcome is Outcome.UNCHANGED:
-            return await self._record_unchanged(act.key, planned, replay)
-        key_id = await self._key_for_saving(act.key.tenant, planned.active)
-        context = EncryptionContext(act.key, planned.version, Kind.SAVED)
-        sealed = self._sealer.seal(planned.plain, context, key_id=key_id)
+        plan = await self._planner.plan(act, condition=condition)
+        if plan.outcome is Outcome.UNCHANGED:
+            return await self._record_unchanged(act.key, plan, replay)
+        key_id = await self._key_for_saving(act.key.tenant, plan.active)
+        context = EncryptionContext(act.key, plan.version, Kind.SAVED)
+        body = self._encryption.seal(plan.plain, context, key_id=key_id)
         new = NewVersion(
             act.key,
-            planned.version,
+            plan.version,
             Kind.SAVED,
             key_id,
-            sealed,
+            body,
             saved_by=principal.user_id,
             saved_at=self._clock(),
             note=act.note,
         )
         action = "roll back" if isinstance(act, Rollback) else "save"
         return await self._append(
-            new, planned.outcome, action=action, principal=principal, replay=replay, flight=flight, planned=planned
+            new, plan.outcome, action=action, principal=principal, replay=replay, flight=flight, plan=plan
         )
 
     async def _key_for_saving(self, tenant: str, active: WrappedKey | None) -> bytes:
         try:
-            return await self._sealer.key_for_saving(tenant, active)
+            return await self._encryption.key_for_saving(tenant, active)
         except DecryptionFailed:
             # The data key was destroyed after it was read.
             raise Superseded from None
@@ -216,7 +216,7 @@ class ConfigWriter:
         replay: IdempotencyRecord | None,
         flight: Flight,
     ) -> SavedVersion:
-        current = await self._planner.current(deletion.key, condition=condition)
+        current = await self._planner.read_deletable(deletion.key, condition=condition)
         new = NewVersion(
             deletion.key,
             current.version + 1,
@@ -240,30 +240,30 @@ class ConfigWriter:
         principal: Principal,
         replay: IdempotencyRecord | None,
         flight: Flight,
-        planned: SavePlan | None = None,
+        plan: SavePlan | None = None,
     ) -> SavedVersion:
-        plain, type_ = (None, UNTYPED) if planned is None else (planned.plain, planned.type)
-        digest = None if plain is None else self._sealer.mac("audit", plain)
-        audit = self._auditor.sign(
+        plain, type_ = (None, UNTYPED) if plan is None else (plan.plain, plan.type)
+        digest = None if plain is None else self._encryption.mac("audit", plain)
+        audit = self._recorder.sign(
             action, outcome, principal=principal, key=new.key, version=new.version, digest=digest
         )
-        kept = replay and replace(replay, version=new.version, outcome=outcome)
-        await self._configs.append(new, audit=audit, idempotency=kept)
+        record = replay and replace(replay, version=new.version, outcome=outcome)
+        await self._configs.append(new, audit=audit, idempotency=record)
         self._cache.land(flight, new.key, Current(new.version, plain, type_), rendering=Rendering.OPENED)
         self._change_feed.notify()
-        self._opener.note_whole(new.key)
-        warnings = () if planned is None else planned.warnings
+        self._decrypter.mark_intact(new.key)
+        warnings = () if plan is None else plan.warnings
         return SavedVersion(new.key, new.version, outcome, type_version=type_.tag_part, warnings=warnings)
 
-    async def _record_unchanged(self, key: Key, planned: SavePlan, replay: IdempotencyRecord | None) -> SavedVersion:
+    async def _record_unchanged(self, key: Key, plan: SavePlan, replay: IdempotencyRecord | None) -> SavedVersion:
         if replay is not None:
-            kept = replace(replay, version=planned.version, outcome=Outcome.UNCHANGED)
-            await self._configs.keep_idempotency(kept, saved_at=self._clock())
-        return SavedVersion(key, planned.version, Outcome.UNCHANGED, type_version=planned.type.tag_part)
+            record = replace(replay, version=plan.version, outcome=Outcome.UNCHANGED)
+            await self._configs.keep_idempotency(record, saved_at=self._clock())
+        return SavedVersion(key, plan.version, Outcome.UNCHANGED, type_version=plan.type.tag_part)
 
     def _replay(self, retry: Retry, *, principal: Principal) -> IdempotencyRecord:
         return IdempotencyRecord(
-            principal.user_id, retry.route, retry.name, self._sealer.mac("idempotency", retry.content)
+            principal.user_id, retry.route, retry.name, self._encryption.mac("idempotency", retry.content)
         )
 
     async def _find_replay(self, replay: IdempotencyRecord, key: Key) -> SavedVersion | None:

@@ -1,4 +1,4 @@
-"""Walking through many current configs with what they hold, while others have their turn."""
+"""Scan and decrypt many current configs without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from confide.configs.store import ConfigStore
 
 PORTION = 50
-# How long a walk works before everybody else may, for as long.
+# A scan works this long, then yields to other tasks for as long.
 SLICE_SECONDS = 0.001
 
 
 class ScannedConfig(NamedTuple):
-    """One config on the way; without a configuration if what is stored does not open."""
+    """One scanned config. The configuration is None if it cannot be decrypted."""
 
     key: Key
     version: int
@@ -34,36 +34,36 @@ class ScannedConfig(NamedTuple):
 
 
 class ConfigScanner:
-    """Walks in order of key."""
+    """Scans configs in order of their keys."""
 
-    def __init__(self, configs: ConfigStore, opener: ConfigDecrypter) -> None:
+    def __init__(self, configs: ConfigStore, decrypter: ConfigDecrypter) -> None:
         self._configs = configs
-        self._opener = opener
+        self._decrypter = decrypter
 
-    async def walk(
+    async def scan(
         self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, more: ConfigFilter = ANY_CONFIG
     ) -> AsyncIterator[ScannedConfig]:
-        """Every current config that one scope of each group covers, after a key; raises `DatabaseUnavailable`."""
+        """Yield current configs after a key that one scope of each group covers; raises `DatabaseUnavailable`."""
         until = time.monotonic() + SLICE_SECONDS
         while portion := await self._configs.encrypted_page(scopes, after=after, limit=PORTION, more=more):
-            for sealed in portion:
-                after, size_bytes = sealed.current.key, 0
+            for encrypted in portion:
+                after, size_bytes = encrypted.current.key, 0
                 try:
-                    opened = await self._opener.opened(sealed.current, sealed.key)
-                    configuration, size_bytes = strict_json.read_stored(opened), len(opened)
+                    plain = await self._decrypter.decrypt(encrypted.current, encrypted.key)
+                    configuration, size_bytes = strict_json.read_stored(plain), len(plain)
                 except IntegrityBroken:
                     configuration = None
                 except Superseded:
-                    continue  # its tenant was destroyed meanwhile
-                yield ScannedConfig(after, sealed.current.version, sealed.saved_at, configuration, size_bytes)
+                    continue  # its tenant was destroyed in the meantime
+                yield ScannedConfig(after, encrypted.current.version, encrypted.saved_at, configuration, size_bytes)
                 if time.monotonic() >= until:
                     await asyncio.sleep(SLICE_SECONDS)
                     until = time.monotonic() + SLICE_SECONDS
 
 
-def scopes_of(wanted: Scope, principal: Principal) -> list[list[Scope]]:
-    """What somebody may see of what is wanted: one scope of each group must cover a key."""
+def scopes_of(requested: Scope, principal: Principal) -> list[list[Scope]]:
+    """Return the scope groups that limit a list; a key is visible if one scope of each group covers it."""
     groups: list[Sequence[Grant]] = (
         [principal.grants] if principal.narrowed is None else [principal.grants, principal.narrowed]
     )
-    return [[wanted], *([grant.scope for grant in group] for group in groups)]
+    return [[requested], *([grant.scope for grant in group] for group in groups)]

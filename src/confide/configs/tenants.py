@@ -1,4 +1,4 @@
-"""The end of a tenant: all its configs retired and its key destroyed."""
+"""Destroy tenants: delete all configs of a tenant and destroy its data key."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ if TYPE_CHECKING:
 
 
 class Tenants:
-    """Acts on whole tenants, for admins."""
+    """Destroys tenants, for admins."""
 
     def __init__(
         self,
         data_keys: DataKeyStore,
-        sealer: EnvelopeEncryption,
+        encryption: EnvelopeEncryption,
         *,
         access: Access,
-        auditor: AuditRecorder,
-        listener: ChangeSubscriber,
+        recorder: AuditRecorder,
+        subscriber: ChangeSubscriber,
         change_feed: ChangeFeed,
         clock: Clock,
     ) -> None:
-        self._listener = listener
+        self._subscriber = subscriber
         self._change_feed = change_feed
         self._data_keys = data_keys
-        self._sealer = sealer
+        self._encryption = encryption
         self._access = access
-        self._auditor = auditor
+        self._recorder = recorder
         self._clock = clock
 
     async def destroy(self, tenant: str, *, principal: Principal) -> int:
-        """Retire all configs of a tenant and destroy its key; returns how many were retired.
+        """Delete all configs of a tenant and destroy its data key; returns how many configs were deleted.
 
-        Nothing sealed under that key opens again, old versions included. A config saved for the tenant
-        afterwards gets a new key.
+        No version encrypted with that key can be decrypted again. A config saved for the tenant
+        afterwards gets a new data key.
         """
         await self._access.require_admin(principal, action="destroy tenant")
-        audit = self._auditor.sign("destroy tenant", "destroyed", principal=principal, key=Key(tenant, "*"))
+        audit = self._recorder.sign("destroy tenant", "destroyed", principal=principal, key=Key(tenant, "*"))
         destroyed = await self._data_keys.destroy_tenant(
             tenant, user_id=principal.user_id, at=self._clock(), audit=audit
         )
         if destroyed is None:
             raise NotFound
-        self._sealer.forget(destroyed.key_ids)
-        self._listener.forget_all()
+        self._encryption.forget(destroyed.key_ids)
+        self._subscriber.forget_all()
         self._change_feed.notify()
         return destroyed.retired

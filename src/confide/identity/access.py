@@ -1,4 +1,4 @@
-"""The one place where roles are checked; what is denied is audited before the answer."""
+"""Check roles. Denied access is audited before the response is sent."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ if TYPE_CHECKING:
 
 
 class Access:
-    """What a principal may do."""
+    """Checks what a principal may do."""
 
-    def __init__(self, auditor: AuditRecorder) -> None:
-        self._auditor = auditor
+    def __init__(self, recorder: AuditRecorder) -> None:
+        self._recorder = recorder
 
     async def require_role(self, role: Role, key: Key, *, principal: Principal, action: str) -> Role:
-        """Return the principal's role on a key if it is enough.
+        """Return the principal's role on a key if it is at least the required one.
 
-        Where no grant covers the key it is `NotFound`, as if there were nothing, before anything is looked up;
-        where the role is too low it is `NotAllowed`.
+        Raises `NotFound` if no grant covers the key, which hides whether the config exists,
+        or `NotAllowed` if the role is too low.
         """
         held = principal.role_on(key)
         if held is not None and held >= role:
             return held
-        await self._auditor.record(action, "denied", principal=principal, key=key)
+        await self._recorder.record(action, "denied", principal=principal, key=key)
         raise NotFound if held is None else NotAllowed
 
     async def require_admin(self, principal: Principal, *, action: str) -> None:
         if not principal.is_admin:
-            await self._auditor.record(action, "denied", principal=principal)
+            await self._recorder.record(action, "denied", principal=principal)
             raise NotAllowed
 
     async def require_unrestricted_token(self, principal: Principal, *, action: str) -> None:
-        """A token with narrower grants may not make itself wider ones."""
+        """Raise `NotAllowed` for a token with grants of its own, which could otherwise widen them."""
         if principal.narrowed is not None:
-            await self._auditor.record(action, "denied", principal=principal)
+            await self._recorder.record(action, "denied", principal=principal)
             raise NotAllowed("A token with grants of its own cannot do this. Log in or use an unrestricted token.")

@@ -1,4 +1,4 @@
-"""The limit on guessed passwords, kept in the store so that every worker knows it."""
+"""Rate limit on failed logins, stored in the database so that all workers share it."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ MAX_QUEUED = 64
 
 
 class LoginAttempt:
-    """One try at a password; counted as failed until it is said to be right."""
+    """One login attempt. It counts as failed until `record_success`."""
 
     def __init__(self, users: UserStore, counted: bytes, address: str) -> None:
         self._users = users
         self._counted = counted
         self._address = address
 
-    async def was_right(self) -> None:
+    async def record_success(self) -> None:
         await self._users.clear_attempts(self._counted, self._address)
 
 
 class LoginThrottle:
-    """Counts each try before the password is looked at, so that a burst cannot outrun the count."""
+    """Counts each attempt before the password is verified, so that a burst cannot exceed the limit."""
 
-    def __init__(self, users: UserStore, sealer: EnvelopeEncryption, clock: Clock) -> None:
+    def __init__(self, users: UserStore, encryption: EnvelopeEncryption, clock: Clock) -> None:
         self._users = users
-        self._sealer = sealer
+        self._encryption = encryption
         self._clock = clock
-        # In line, so that somebody who logs in many times at once is not taken for a guesser.
+        # Attempts for a login queue, so that concurrent correct logins do not count as failures.
         self._locks: KeyedLock[bytes] = KeyedLock(max_queued=MAX_QUEUED)
 
     @asynccontextmanager
-    async def of(self, login: str) -> AsyncIterator[LoginAttempt]:
-        """Raises `RateLimited` if too many tries for this login failed; the same for logins of nobody."""
-        # Only a MAC is kept: people type passwords where a login belongs.
-        counted = self._sealer.mac("audit", b"login " + normalize_attempted_login(login).encode())
-        address = _network(caller.get().address)
+    async def attempt(self, login: str) -> AsyncIterator[LoginAttempt]:
+        """Begin an attempt; raises `RateLimited` after too many failures, whether or not the login exists."""
+        # Only a MAC is stored, because users sometimes type their password into the login field.
+        counted = self._encryption.mac("audit", b"login " + normalize_attempted_login(login).encode())
+        address = _client_network(caller.get().address)
         async with self._locks.of(counted):
             wait = await self._users.begin_attempt(counted, address, now=self._clock())
             if wait is not None:
@@ -60,8 +60,8 @@ class LoginThrottle:
                 raise
 
 
-def _network(address: str | None) -> str:
-    """What counts as one address: an IPv4 address, or the /64 that a host with IPv6 has to itself."""
+def _client_network(address: str | None) -> str:
+    """Return the IPv4 address of a client, or its IPv6 /64 network, which one host usually owns."""
     try:
         parsed = ipaddress.ip_address(address or "")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Tokens: logging in, service tokens, and who a token stands for."""
+"""Log in and out, and manage service tokens."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SESSION_SECONDS = 12 * 60 * 60
 
 
 class Tokens:
-    """Every act on tokens."""
+    """Use cases of tokens."""
 
     def __init__(
         self,
@@ -32,51 +32,51 @@ class Tokens:
         tokens: TokenStore,
         hasher: Argon2Hasher,
         *,
-        guesses: LoginThrottle,
+        throttle: LoginThrottle,
         access: Access,
-        auditor: AuditRecorder,
+        recorder: AuditRecorder,
         authenticator: Authenticator,
         change_feed: ChangeFeed,
         clock: Clock,
     ) -> None:
-        self._principals = authenticator
+        self._authenticator = authenticator
         self._change_feed = change_feed
         self._users = users
         self._tokens = tokens
         self._hasher = hasher
-        self._guesses = guesses
+        self._throttle = throttle
         self._access = access
-        self._auditor = auditor
+        self._recorder = recorder
         self._clock = clock
 
     async def principal(self, token: str) -> Principal:
-        """Return who a token stands for now; raises `InvalidToken`, the same for every reason."""
+        """Return the principal of a token; raises the same `InvalidToken` for every reason."""
         hashed = token_format.token_hash(token)
         if hashed is None:
             raise InvalidToken
-        return (await self._principals.checked(hashed)).principal
+        return (await self._authenticator.checked(hashed)).principal
 
     async def login(self, login: str, password: str) -> tuple[str, int]:
-        """Begin a session; returns its token and when it ends, in microseconds.
+        """Begin a session; returns its token and its end in microseconds.
 
-        Raises `LoginFailed`, the same and after the same time whether there is such a user, or `RateLimited`
-        before anything is looked at.
+        Raises `LoginFailed`, with the same timing whether or not the user exists, or `RateLimited` before
+        the password is verified.
         """
         plain = password_rules.normal(password[: 4 * password_rules.MAX_CHARACTERS])
-        user, known = await self._user_with(login, plain)
+        user, known = await self._verify_password(login, plain)
         expires_at = self._clock() + SESSION_SECONDS * SECOND
-        added = await self._added(
+        created = await self._create(
             user, label="login", grants=None, expires_at=expires_at, principal=None, begun_with=known
         )
-        if added is None:
-            # Disabled, removed, or given another password while this one was looked at.
+        if created is None:
+            # The user was disabled, removed, or got another password during the verification.
             raise LoginFailed
         if self._hasher.is_outdated(known):
             await self._users.rehash(user.id, old=known, new=await self._hasher.hash(plain))
-        return added[0], expires_at
+        return created[0], expires_at
 
     async def logout(self, *, principal: Principal) -> None:
-        audit = self._auditor.sign("logout", "ended", principal=principal, subject=f"token {principal.token_id}")
+        audit = self._recorder.sign("logout", "ended", principal=principal, subject=f"token {principal.token_id}")
         await self._tokens.remove(principal.token_id, of=principal.user_id, audit=audit)
         self._forget(principal.token_id)
 
@@ -89,7 +89,7 @@ class Tokens:
         ttl_seconds: int,
         grants: tuple[Grant, ...] | None,
     ) -> tuple[str, Token]:
-        """Make a service token, for oneself or, as admin, for any user; its secret is told only now."""
+        """Create a service token for the caller or, as admin, for any user. Only this call returns its secret."""
         await self._access.require_unrestricted_token(principal, action="add token")
         if login not in (None, principal.login):
             await self._access.require_admin(principal, action="add token")
@@ -97,19 +97,19 @@ class Tokens:
         if user is None:
             raise NotFound
         expires_at = self._clock() + ttl_seconds * SECOND
-        added = await self._added(user, label=label, grants=grants, expires_at=expires_at, principal=principal)
-        if added is None:
+        created = await self._create(user, label=label, grants=grants, expires_at=expires_at, principal=principal)
+        if created is None:
             raise NotFound
-        return added
+        return created
 
     async def list(self, *, principal: Principal) -> Sequence[Token]:
-        """List the caller's tokens, or everybody's for an admin; never their secrets."""
+        """List the caller's tokens, or all tokens for an admin, without secrets."""
         return await self._tokens.all(None if principal.is_admin else principal.user_id)
 
     async def revoke(self, token_id: int, *, principal: Principal) -> None:
-        """End a token of one's own or, as admin, anybody's; foreign is as missing."""
+        """Revoke a token of the caller or, as admin, of any user; raises `NotFound` for a token of another user."""
         await self._access.require_unrestricted_token(principal, action="revoke token")
-        audit = self._auditor.sign("revoke token", "revoked", principal=principal, subject=f"token {token_id}")
+        audit = self._recorder.sign("revoke token", "revoked", principal=principal, subject=f"token {token_id}")
         of = None if principal.is_admin else principal.user_id
         if not await self._tokens.remove(token_id, of=of, audit=audit):
             raise NotFound
@@ -119,10 +119,10 @@ class Tokens:
         await self._tokens.forget_expired(before=self._clock())
 
     def _forget(self, token_id: int) -> None:
-        self._principals.forget_token(token_id)
+        self._authenticator.forget_token(token_id)
         self._change_feed.notify()
 
-    async def _added(
+    async def _create(
         self,
         user: User,
         *,
@@ -137,28 +137,28 @@ class Tokens:
         made_at, is_session = self._clock(), begun_with is not None
         new = NewToken(hashed, user.id, is_session, label, grants, expires_at, begun_with)
         action = "login" if is_session else "add token"
-        audit = self._auditor.sign(action, "added", principal=principal, subject=f"user {user.login}")
+        audit = self._recorder.sign(action, "added", principal=principal, subject=f"user {user.login}")
         token_id = await self._tokens.add(new, made_at=made_at, audit=audit)
         if token_id is None:
             return None
         return token, Token(token_id, user.id, user.login, is_session, label, grants, made_at, expires_at)
 
-    async def _user_with(self, login: str, plain: str) -> tuple[User, str]:
-        async with self._guesses.of(login) as guess:
-            user = await self._user_of(login)
+    async def _verify_password(self, login: str, plain: str) -> tuple[User, str]:
+        async with self._throttle.attempt(login) as attempt:
+            user = await self._find_user(login)
             known = user.password if user and not user.is_disabled else None
             is_right = await self._hasher.verify(plain, known)
             if not is_right or user is None or known is None:
-                await self._auditor.record(
+                await self._recorder.record(
                     "login", "failed", principal=None, subject=f"user {user.login}" if user else None
                 )
                 raise LoginFailed
-            await guess.was_right()
+            await attempt.record_success()
         return user, known
 
-    async def _user_of(self, login: str) -> User | None:
+    async def _find_user(self, login: str) -> User | None:
         try:
             return await self._users.read(parse_login(login))
         except InvalidLogin:
-            # Nobody can have it, and nobody shall be told: it costs what any login costs.
+            # No user has this login. The lookup keeps the timing of any other login.
             return await self._users.read("")

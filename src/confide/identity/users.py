@@ -1,4 +1,4 @@
-"""Users: who they are, what they are granted, and their passwords."""
+"""Manage users, their grants and their passwords."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ADMIN = (Grant(Role.ADMIN, Scope("*", "*")),)
 
 @dataclass(frozen=True, slots=True)
 class UserDraft:
-    """A user as somebody wants it added; without a password it is a service account."""
+    """A user to add. A service account has no password."""
 
     login: str
     password: str | None = field(repr=False)
@@ -33,27 +33,27 @@ class UserDraft:
 
 
 class Users:
-    """Every act on users, for admins, and a user's own password."""
+    """Use cases of users, for admins, and of a user's own password."""
 
     def __init__(
         self,
         users: UserStore,
         hasher: Argon2Hasher,
         *,
-        guesses: LoginThrottle,
+        throttle: LoginThrottle,
         access: Access,
-        auditor: AuditRecorder,
+        recorder: AuditRecorder,
         authenticator: Authenticator,
         change_feed: ChangeFeed,
         min_password_characters: int,
     ) -> None:
-        self._principals = authenticator
+        self._authenticator = authenticator
         self._change_feed = change_feed
         self._users = users
         self._hasher = hasher
-        self._guesses = guesses
+        self._throttle = throttle
         self._access = access
-        self._auditor = auditor
+        self._recorder = recorder
         self._min_characters = min_password_characters
 
     async def can_add_first_user(self) -> bool:
@@ -62,24 +62,24 @@ class Users:
     async def add(self, draft: UserDraft, *, principal: Principal) -> int:
         """Add a user; raises `UserExists`."""
         await self._access.require_admin(principal, action="add user")
-        return await self._added(draft, principal=principal)
+        return await self._add(draft, principal=principal)
 
     async def add_first(self, draft: UserDraft) -> int:
-        """Add the first user of a store that never had one, as admin; of several at once one wins."""
+        """Add the first user, as admin; raises `NoToken` if the database has ever had a user."""
         if not await self.can_add_first_user():
             raise NoToken
         if draft.password is None:
             raise PasswordMissing
-        user = NewUser(draft.login, ADMIN, await self._hashed(draft.password, login=draft.login))
-        audit = self._auditor.sign("add user", "first", principal=None, subject=f"user {draft.login}")
+        user = NewUser(draft.login, ADMIN, await self._hash_password(draft.password, login=draft.login))
+        audit = self._recorder.sign("add user", "first", principal=None, subject=f"user {draft.login}")
         user_id = await self._users.add_first(user, audit=audit)
         if user_id is None:
             raise NoToken
         return user_id
 
     async def add_on_host(self, draft: UserDraft) -> int:
-        """Add a user on behalf of somebody who can open the store anyway."""
-        return await self._added(draft, principal=None)
+        """Add a user for an operator with direct access to the database."""
+        return await self._add(draft, principal=None)
 
     async def list(self, *, principal: Principal) -> Sequence[User]:
         await self._access.require_admin(principal, action="list users")
@@ -101,10 +101,10 @@ class Users:
         is_disabled: bool | None = None,
         password: str | None = None,
     ) -> User:
-        """Change what is given; a new password or being disabled ends the user's sessions."""
+        """Change the given fields. A new password or `is_disabled` ends the user's sessions."""
         await self._access.require_admin(principal, action="change user")
-        hashed = None if password is None else await self._hashed(password, login=login)
-        return await self._changed(login, UserChange(grants, is_disabled, hashed), principal=principal)
+        hashed = None if password is None else await self._hash_password(password, login=login)
+        return await self._change(login, UserChange(grants, is_disabled, hashed), principal=principal)
 
     async def set_password_on_host(self, login: str, password: str) -> None:
         user = await self._users.read(login)
@@ -112,38 +112,40 @@ class Users:
             raise NotFound
         if user.password is None:
             raise NotAllowed("A service account has no password. Create a token for it.")
-        hashed = await self._hashed(password, login=login)
-        await self._changed(login, UserChange(password=hashed), principal=None)
+        hashed = await self._hash_password(password, login=login)
+        await self._change(login, UserChange(password=hashed), principal=None)
 
     async def remove(self, login: str, *, principal: Principal) -> None:
         await self._access.require_admin(principal, action="remove user")
-        audit = self._auditor.sign("remove user", "removed", principal=principal, subject=f"user {login}")
+        audit = self._recorder.sign("remove user", "removed", principal=principal, subject=f"user {login}")
         user = await self._users.read(login)
         if user is None or not await self._users.remove(login, audit=audit):
             raise NotFound
         self._forget(user.id)
 
     async def change_own_password(self, old: str, new: str, *, principal: Principal) -> None:
-        """Change the caller's own password, which must be known; ends all other sessions."""
+        """Change the caller's password after verifying the old one; ends all other sessions."""
         await self._access.require_unrestricted_token(principal, action="change password")
-        async with self._guesses.of(principal.login) as guess:
+        async with self._throttle.attempt(principal.login) as attempt:
             user = await self._users.read(principal.login)
             if not await self._hasher.verify(password_rules.normal(old), user.password if user else None):
-                await self._auditor.record("change password", "denied", principal=principal)
+                await self._recorder.record("change password", "denied", principal=principal)
                 raise NotAllowed("The old password is wrong. Check it and try again.")
-            await guess.was_right()
-        hashed = await self._hashed(new, login=principal.login)
-        audit = self._auditor.sign("change password", "changed", principal=principal, subject=f"user {principal.login}")
+            await attempt.record_success()
+        hashed = await self._hash_password(new, login=principal.login)
+        audit = self._recorder.sign(
+            "change password", "changed", principal=principal, subject=f"user {principal.login}"
+        )
         await self._users.set_password(principal.user_id, hashed, keep=principal.token_id, audit=audit)
         self._forget(principal.user_id)
 
-    async def _added(self, draft: UserDraft, *, principal: Principal | None) -> int:
-        hashed = None if draft.password is None else await self._hashed(draft.password, login=draft.login)
-        audit = self._auditor.sign("add user", "added", principal=principal, subject=f"user {draft.login}")
+    async def _add(self, draft: UserDraft, *, principal: Principal | None) -> int:
+        hashed = None if draft.password is None else await self._hash_password(draft.password, login=draft.login)
+        audit = self._recorder.sign("add user", "added", principal=principal, subject=f"user {draft.login}")
         return await self._users.add(NewUser(draft.login, draft.grants, hashed), audit=audit)
 
-    async def _changed(self, login: str, change: UserChange, *, principal: Principal | None) -> User:
-        audit = self._auditor.sign("change user", "changed", principal=principal, subject=f"user {login}")
+    async def _change(self, login: str, change: UserChange, *, principal: Principal | None) -> User:
+        audit = self._recorder.sign("change user", "changed", principal=principal, subject=f"user {login}")
         user = await self._users.change(login, change, audit=audit)
         if user is None:
             raise NotFound
@@ -151,8 +153,8 @@ class Users:
         return user
 
     def _forget(self, user_id: int) -> None:
-        self._principals.forget_user(user_id)
+        self._authenticator.forget_user(user_id)
         self._change_feed.notify()
 
-    async def _hashed(self, password: str, *, login: str) -> str:
+    async def _hash_password(self, password: str, *, login: str) -> str:
         return await self._hasher.hash(password_rules.check(password, login=login, min_characters=self._min_characters))

@@ -67,7 +67,7 @@ class ConformanceCheck:
         """Check the configs after a key for up to a second."""
         until = time.monotonic() + PAGE_SECONDS
         found = ConformanceReport(after=after)
-        async for config in self._scanner.walk([[Scope("*", name)]], after=after):
+        async for config in self._scanner.scan([[Scope("*", name)]], after=after):
             _check(config, type_, found)
             found.after = config.key
             if time.monotonic() >= until or len(found.configs) >= MAX_BROKEN:
@@ -79,7 +79,7 @@ class ConformanceCheck:
         """Check all configs; yields the result so far every half second and the final one at the end."""
         due = time.monotonic() + PROGRESS_SECONDS
         found = ConformanceReport()
-        async for config in self._scanner.walk([[Scope("*", name)]], after=None):
+        async for config in self._scanner.scan([[Scope("*", name)]], after=None):
             found.after = config.key
             _check(config, type_, found)
             if time.monotonic() >= due:

@@ -1,8 +1,8 @@
-"""Integration types: what is in force for a config, and every act on types, for admins."""
+"""Manage integration types."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from confide import strict_json
 from confide.clock import Clock
@@ -15,6 +15,8 @@ from confide.integration_types.schema import Schema
 from confide.preconditions import Condition
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from confide.audit.recorder import AuditRecorder
     from confide.changes.feed import ChangeFeed
     from confide.crypto.envelope import EnvelopeEncryption
@@ -25,27 +27,27 @@ MAX_RACES = 64
 
 
 class IntegrationTypes:
-    """Every act on types. Whoever has a grant that may cover a type sees it; only admins change it."""
+    """Use cases of integration types. A caller sees the types that its grants can cover; only admins change types."""
 
     def __init__(
         self,
         types: IntegrationTypeStore,
-        sealer: EnvelopeEncryption,
+        encryption: EnvelopeEncryption,
         *,
         access: Access,
-        auditor: AuditRecorder,
+        recorder: AuditRecorder,
         change_feed: ChangeFeed,
         clock: Clock,
-        heard: Any,
+        on_change: Callable[[str], None],
     ) -> None:
         self._types = types
-        self._sealer = sealer
+        self._encryption = encryption
         self._access = access
-        self._auditor = auditor
+        self._recorder = recorder
         self._change_feed = change_feed
         self._clock = clock
-        # Tells this process what it would otherwise hear from the log a moment later.
-        self._heard = heard
+        # Applies the change in this process before the change feed delivers it.
+        self._on_change = on_change
 
     async def list(self, *, principal: Principal) -> list[TypeVersion]:
         return [found for found in await self._types.all() if principal.can_see_type(found.name)]
@@ -57,42 +59,42 @@ class IntegrationTypes:
         return found
 
     async def require_condition(self, name: str, *, condition: Condition) -> None:
-        """Raises `VersionConflict` where a save under the condition would."""
-        await self._current(name, condition=condition)
+        """Raise `VersionConflict` if a save with this condition would."""
+        await self._read_current(name, condition=condition)
 
     async def put(self, draft: TypeDraft, *, principal: Principal, condition: Condition) -> tuple[Outcome, int]:
-        """Register a type or put another version of it in force; returns what it came to and its version."""
+        """Register a type or append a version of it; returns the outcome and the version."""
         await self._access.require_admin(principal, action="put type")
         if draft.schema is not None:
             Schema(draft.schema)
         for _ in range(MAX_RACES):
-            current = await self._current(draft.name, condition=condition)
+            current = await self._read_current(draft.name, condition=condition)
             if current is not None and current.is_same(draft):
                 return Outcome.UNCHANGED, current.version
             is_new = current is None or current.kind is TypeKind.REMOVED
-            version = self._next(draft, current, TypeKind.SAVED, principal=principal)
-            if await self._appended(version, action="put type", outcome="saved", principal=principal):
+            version = self._next_version(draft, current, TypeKind.SAVED, principal=principal)
+            if await self._append(version, action="put type", outcome="saved", principal=principal):
                 return Outcome.CREATED if is_new else Outcome.UPDATED, version.version
         raise TooManyRaces(retry_after_seconds=1)
 
     async def remove(self, name: str, *, principal: Principal, condition: Condition) -> int:
-        """Let a type be as if it had never been registered; returns the version that says so."""
+        """Remove a type; returns the version of its tombstone."""
         await self._access.require_admin(principal, action="remove type")
         for _ in range(MAX_RACES):
-            current = await self._current(name, condition=condition)
+            current = await self._read_current(name, condition=condition)
             if current is None or current.kind is TypeKind.REMOVED:
                 raise NotFound
-            version = self._next(TypeDraft(name, None), current, TypeKind.REMOVED, principal=principal)
-            if await self._appended(version, action="remove type", outcome="removed", principal=principal):
+            version = self._next_version(TypeDraft(name, None), current, TypeKind.REMOVED, principal=principal)
+            if await self._append(version, action="remove type", outcome="removed", principal=principal):
                 return version.version
         raise TooManyRaces(retry_after_seconds=1)
 
-    async def _current(self, name: str, *, condition: Condition) -> TypeVersion | None:
+    async def _read_current(self, name: str, *, condition: Condition) -> TypeVersion | None:
         current = await self._types.read(name)
         condition.require(current.version if current is not None and current.kind is TypeKind.SAVED else None)
         return current
 
-    def _next(
+    def _next_version(
         self, draft: TypeDraft, current: TypeVersion | None, kind: TypeKind, *, principal: Principal
     ) -> TypeVersion:
         number = 1 if current is None else current.version + 1
@@ -108,13 +110,13 @@ class IntegrationTypes:
             note=draft.note,
         )
 
-    async def _appended(self, new: TypeVersion, *, action: str, outcome: str, principal: Principal) -> bool:
-        written = b"" if new.schema is None else strict_json.write(new.schema)
-        digest = self._sealer.mac("audit", b"%b %d %b" % (str(new.mode).encode(), new.keep, written))
+    async def _append(self, new: TypeVersion, *, action: str, outcome: str, principal: Principal) -> bool:
+        schema_bytes = b"" if new.schema is None else strict_json.write(new.schema)
+        digest = self._encryption.mac("audit", b"%b %d %b" % (str(new.mode).encode(), new.keep, schema_bytes))
         subject = f"type {new.name} version {new.version}"
-        audit = self._auditor.sign(action, outcome, principal=principal, subject=subject, digest=digest)
+        audit = self._recorder.sign(action, outcome, principal=principal, subject=subject, digest=digest)
         if not await self._types.append(new, audit=audit):
             return False
-        self._heard(new.name)
+        self._on_change(new.name)
         self._change_feed.notify()
         return True

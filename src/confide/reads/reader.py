@@ -244,7 +244,7 @@ class ConfigReader:
         if stored.kind is Kind.DELETED:
             return Current(stored.version, None)
         try:
-            opened = await self._opener.opened(stored, tenant_key)
+            opened = await self._opener.decrypt(stored, tenant_key)
         except Superseded:
             return None
         return Current(stored.version, opened, await self._types.of(key.integration_type))
