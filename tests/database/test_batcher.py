@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from confide.context import ANSWER_SECONDS, deadline
+from confide.context import ANSWER_SECONDS, current_request, set_deadline
 from confide.database.batcher import LEAST_SECONDS, MAX_BATCH, Batcher
 from confide.errors import DatabaseUnavailable
 
@@ -24,7 +24,7 @@ class Desk:
 
     async def answer(self, questions: Sequence[int]) -> list[int]:
         self.asked.append(list(questions))
-        self.due.append(deadline.get())
+        self.due.append(current_request.get().deadline)
         await asyncio.sleep(self.seconds)
         if self.fails:
             raise DatabaseUnavailable
@@ -75,20 +75,20 @@ async def test_nobody_waits_longer_than_there_is_time(desk: Desk) -> None:
     together = Batcher(desk.answer, at_once=1)
     first = asyncio.create_task(together.get(1))
     await asyncio.sleep(0)
-    deadline.set(time.monotonic() + LEAST_SECONDS + 0.05)
+    set_deadline(time.monotonic() + LEAST_SECONDS + 0.05)
     began = time.monotonic()
     with pytest.raises(DatabaseUnavailable):
         await together.get(2)
     assert time.monotonic() - began < ANSWER_SECONDS
     # Who is in a hurry goes alone and does not hurry the others.
-    deadline.set(time.monotonic() + LEAST_SECONDS / 2)
+    set_deadline(time.monotonic() + LEAST_SECONDS / 2)
     desk.seconds = 0.0
     assert await together.get(3) == 6
     first.cancel()
 
 
 async def ask(together: Batcher[int, int], number: int, seconds: float) -> int:
-    deadline.set(time.monotonic() + seconds)
+    set_deadline(time.monotonic() + seconds)
     return await together.get(number)
 
 

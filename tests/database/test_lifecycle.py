@@ -16,7 +16,7 @@ import pytest
 
 from confide.changes.model import Position
 from confide.configs import store as configs
-from confide.context import deadline
+from confide.context import set_deadline
 from confide.database import backup, schema
 from confide.database.engine import Statement
 from confide.database.errors import NewerSchema, UnsafeDurability
@@ -295,10 +295,10 @@ async def test_a_request_that_comes_late_says_nothing_about_the_store(postgres: 
     store = open_stores(postgres.new_database(), is_unsafe=True, pool_size=2)
     await store.database.connect()
     for left in (0.05, 0.0, -1.0) * 4:
-        deadline.set(time.monotonic() + left)
+        set_deadline(time.monotonic() + left)
         with pytest.raises(DatabaseUnavailable):
             await store.database._host_engine.query("SELECT pg_sleep(0.3)")  # type: ignore[attr-defined]
-    deadline.set(None)
+    set_deadline(None)
     await store.database.ping()
     await store.close()
 

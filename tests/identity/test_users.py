@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from confide.context import Caller, caller
+from confide.context import NO_REQUEST, current_request
 from confide.identity import token_format
 from confide.server.settings import Settings
 from support.app import ADMIN, PASSWORD, RunningApp, settings_for, start_app
@@ -117,17 +118,17 @@ async def test_many_right_logins_at_once_are_all_let_in(app: RunningApp) -> None
 async def test_twenty_failures_from_anywhere_close_the_login(app: RunningApp) -> None:
     await app.user("ada", *ADMIN)
     for number in range(20):
-        caller.set(Caller(f"2001:db8:{number:x}::1", "-"))
+        current_request.set(replace(NO_REQUEST, address=f"2001:db8:{number:x}::1"))
         with pytest.raises(Exception, match="Wrong login or password"):
             await app.process.identity.tokens.login("ada", NEW)
-    caller.set(Caller("2001:db8:ffff::1", "-"))
+    current_request.set(replace(NO_REQUEST, address="2001:db8:ffff::1"))
     with pytest.raises(Exception, match="Too many failed logins"):
         await app.process.identity.tokens.login("ada", PASSWORD)
 
 
 async def test_one_network_of_ipv6_is_one_address(app: RunningApp) -> None:
     for number in range(6):
-        caller.set(Caller(f"2001:db8::{number:x}", "-"))
+        current_request.set(replace(NO_REQUEST, address=f"2001:db8::{number:x}"))
         with pytest.raises(Exception, match="Wrong" if number < 5 else "Too many"):
             await app.process.identity.tokens.login("nobody", NEW)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from dataclasses import replace
 from time import monotonic_ns
 
+from confide.context import NO_REQUEST, current_request
 from confide.telemetry import events
 from confide.telemetry.events import FIELDS, Recorder, documents
 from confide.telemetry.histograms import STEPS, Histograms, is_error
-from confide.telemetry.operations import IoLog, origin
+from confide.telemetry.operations import IoLog
 
 
 def test_what_is_noted_for_a_request_bears_its_id_and_its_own_event_as_parent() -> None:
@@ -19,7 +21,7 @@ def test_what_is_noted_for_a_request_bears_its_id_and_its_own_event_as_parent() 
     began = monotonic_ns()
 
     async def work() -> None:
-        origin.set(request)
+        current_request.set(replace(NO_REQUEST, trace=request))
         request.user_id = 7
         recorder.note("sql one", began, amount=3)
         # What is begun on its behalf in a task of its own is its as well.

@@ -7,11 +7,12 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from confide.context import NO_REQUEST, Trace, current_request
 from confide.telemetry import logs, request_log
-from confide.telemetry.operations import Origin, origin
 
 
 class Terminal(io.StringIO):
@@ -31,9 +32,9 @@ def said(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(sys, "stderr", stream)
     logs.configure()
     request_log.note("GET", "/\x1b]0;pwned\x07\x1b[2J", 404, began=0, request_id="aa", trace_id="f" * 32, who=None)
-    kept = origin.set(Origin(1, "bb", trace_id="e" * 32))
+    kept = current_request.set(replace(NO_REQUEST, trace=Trace(1, "bb", trace_id="e" * 32)))
     logging.getLogger("confide").warning("the path %s", "\x1b[31m")
-    origin.reset(kept)
+    current_request.reset(kept)
     logging.getLogger("confide").warning("on nobody's behalf")
     return stream.getvalue()
 

@@ -8,19 +8,19 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
 
 from confide.caching.single_flight import SingleFlight
-from confide.context import deadline
+from confide.context import NO_REQUEST, Trace, current_request, set_deadline
 from confide.database.engine import Many, Statement, Transaction, statement
 from confide.errors import Busy, DatabaseUnavailable
 from confide.identity.hasher import Argon2Hasher
 from confide.server.preparation import prepare, stores_of
 from confide.server.settings import Settings
 from confide.telemetry.events import Recorder, documents
-from confide.telemetry.operations import Origin, origin
 from confide.web.request_scope import RequestCounter
 from support.app import RunningApp
 
@@ -59,7 +59,7 @@ def erased(count: int, *, fails: bool = False) -> Transaction[int]:
 
 async def test_statements_and_transactions_are_noted_by_name_with_their_rows(watched: Watched, engine: str) -> None:
     request = watched.recorder.begin("abc")
-    origin.set(request)
+    current_request.set(replace(NO_REQUEST, trace=request))
     await watched.engine.query("/* test.two */ SELECT 1 UNION ALL SELECT 2")
     assert await watched.engine.transact(erased(3)) == 0
     events = watched.taken()
@@ -89,7 +89,7 @@ async def test_a_transaction_given_up_leaves_one_wait_and_nothing_after_it(watch
     held = watched.engine.connection() if engine == "postgres" else None
     if held is not None:
         await held.__aenter__()
-    deadline.set(time.monotonic() + 0.3)
+    set_deadline(time.monotonic() + 0.3)
     try:
         with pytest.raises((DatabaseUnavailable, Busy)):
             await watched.engine.transact(erased(1))
@@ -98,7 +98,7 @@ async def test_a_transaction_given_up_leaves_one_wait_and_nothing_after_it(watch
             await held.__aexit__(None, None, None)
         else:
             os.close(lock)
-    deadline.set(None)
+    set_deadline(None)
     await watched.engine.transact(erased(1))  # whose turn comes after all that was given up
     taken = watched.taken()
     waits = [one for one in taken if one["operation"] in ("wait connection", "wait writer") and one["outcome"] != "ok"]
@@ -153,7 +153,7 @@ async def test_of_a_question_that_several_share_each_notes_its_own_wait() -> Non
     shared = SingleFlight(ask, io=recorder)
 
     async def wanted(number: int) -> str:
-        origin.set(Origin(number, str(number)))
+        current_request.set(replace(NO_REQUEST, trace=Trace(number, str(number))))
         return await shared.get("one")
 
     asking = [asyncio.create_task(wanted(number)) for number in range(3)]
@@ -186,9 +186,9 @@ async def test_a_long_search_neither_blocks_reads_nor_delays_shutdown(sqlite_app
     """PostgreSQL's reads wait on no loop anyway."""
     engine: Any = sqlite_app.process.stores.database._host_engine  # type: ignore[attr-defined]
     endless = "/* test.endless */ WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
-    deadline.set(time.monotonic() + 1.0)
+    set_deadline(time.monotonic() + 1.0)
     searching = [asyncio.create_task(engine.search(endless)) for _ in range(2)]
-    deadline.set(None)
+    set_deadline(None)
     await asyncio.sleep(0.1)
     for _ in range(100):
         assert list(await engine.query("/* test.one */ SELECT 1")) == [(1,)]

@@ -8,6 +8,7 @@ import json
 import os
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic_ns
 from typing import Any
@@ -19,9 +20,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+from confide.context import NO_REQUEST, current_request
 from confide.telemetry import postgres_sink, sqlite_sink
 from confide.telemetry.events import Batch, Event, Recorder, documents
-from confide.telemetry.operations import origin
 from confide.telemetry.sink_workers import RetryLater, Sink
 from confide.telemetry.sinks import UnknownSink, require_known_sinks, sinks_of
 from support.collectors import bulk_answer, collector
@@ -38,11 +39,11 @@ def batch(count: int = 3, *, ended: int | None = None) -> Batch:
     recorder = Recorder(worker="host-1", most_events=100_000)
     request = recorder.begin("00112233aabbccdd", trace_id="1" * 32, parent_span="2" * 16)
     request.user_id = 42
-    kept = origin.set(request)
+    kept = current_request.set(replace(NO_REQUEST, trace=request))
     began = monotonic_ns() if ended is None else ended - 1_000
     for number in range(count - 2):
         recorder.note("sql configs.read", began, amount=number, ended=ended)
-    origin.reset(kept)
+    current_request.reset(kept)
     recorder.end(request, "request GET /config", began, outcome="200", amount=230)
     recorder.note("notify", began, outcome="TimeoutError")
     return recorder.take()

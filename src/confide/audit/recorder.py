@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from confide.audit.model import AuditEntry, SignedEntry
 from confide.clock import Clock
-from confide.context import caller
+from confide.context import current_request
 from confide.identity.model import Principal
 from confide.names import Key
 
@@ -35,15 +35,15 @@ class AuditRecorder:
         digest: bytes | None = None,
     ) -> SignedEntry:
         """Return a signed entry about the current request, to be stored in the transaction of its change."""
-        where = caller.get()
+        request = current_request.get()
         entry = AuditEntry(
             at=self._clock(),
             action=action,
             outcome=outcome,
             actor=principal.user_id if principal else None,
             token_id=principal.token_id if principal else None,
-            address=where.address,
-            request_id=where.request_id,
+            address=request.address,
+            request_id=request.id,
             key=key,
             version=version,
             subject=subject,

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from confide.clock import boottime
-from confide.context import ANSWER_SECONDS, deadline
+from confide.context import ANSWER_SECONDS, set_deadline
 from confide.telemetry.operations import SILENT, IoLog, measure
 
 K = TypeVar("K", bound=Hashable)
@@ -38,7 +38,7 @@ class SingleFlight(Generic[K, V]):
         return await measure(self._io, "wait shared", asyncio.shield(known[0]))
 
     async def _asked(self, name: K) -> V:
-        deadline.set(time.monotonic() + ANSWER_SECONDS)
+        set_deadline(time.monotonic() + ANSWER_SECONDS)
         return await self._ask(name)
 
     def _forget(self, name: K, done: asyncio.Task[V]) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic_ns
 from typing import Generic, TypeVar
 
-from confide.context import ANSWER_SECONDS, deadline, remaining_seconds
+from confide.context import ANSWER_SECONDS, current_request, remaining_seconds, set_deadline
 from confide.errors import DatabaseUnavailable
-from confide.telemetry.operations import SILENT, IoLog, note_failure, origin
+from confide.telemetry.operations import SILENT, IoLog, note_failure
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -79,7 +79,7 @@ class Batcher(Generic[A, R]):
 
     async def _answer_those_who_wait(self) -> None:
         # What is asked for several belongs to none of them: each notes how long it waited for it.
-        origin.set(None)
+        current_request.set(current_request.get().without_trace())
         try:
             while self._waiting:
                 taken, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
@@ -92,7 +92,7 @@ class Batcher(Generic[A, R]):
 
     async def _answer(self, asked: list[tuple[A, asyncio.Future[R], float]]) -> None:
         # Due when the last of them must have its answer: the others hear in their own time that there is none.
-        deadline.set(min(time.monotonic() + ANSWER_SECONDS, max(until for _, _, until in asked)))
+        set_deadline(min(time.monotonic() + ANSWER_SECONDS, max(until for _, _, until in asked)))
         try:
             answers = await self._ask([question for question, _, _ in asked])
             for (_, future, _), answer in zip(asked, answers, strict=True):

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from confide.clock import Clock
-from confide.context import caller
+from confide.context import current_request
 from confide.errors import Busy
 from confide.identity.errors import RateLimited
 from confide.identity.model import normalize_attempted_login
@@ -48,7 +48,7 @@ class LoginThrottle:
         """Begin an attempt; raises `RateLimited` after too many failures, whether or not the login exists."""
         # Only a MAC is stored, because users sometimes type their password into the login field.
         counted = self._encryption.mac("audit", b"login " + normalize_attempted_login(login).encode())
-        address = _client_network(caller.get().address)
+        address = _client_network(current_request.get().address)
         async with self._locks.of(counted):
             wait = await self._users.begin_attempt(counted, address, now=self._clock())
             if wait is not None:

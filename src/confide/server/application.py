@@ -11,7 +11,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING
 
 from confide.clock import boottime
-from confide.context import caller
+from confide.context import current_request, set_principal
 from confide.reads import request as plain_reads
 from confide.reads.fast_path import CACHED_ROUTE
 from confide.reads.request import ReadRequest
@@ -21,7 +21,7 @@ from confide.strict_json import Json
 from confide.web.asgi import Message, Receive, Scope, Send
 from confide.web.problems import answer_for, bug
 from confide.web.request import Disconnected, Request
-from confide.web.request_scope import OTHER, RequestScope, is_asked_by
+from confide.web.request_scope import OTHER, RequestScope
 from confide.web.response import Response
 from confide.web.router import Router
 
@@ -81,9 +81,9 @@ class Application:
         with self._under_way("GET", "/config", address=address, traceparent=traceparent) as request:
             request.route, request.is_logged = "/config", False
             try:
-                request.who, is_away = await reading.who(wanted.token_hash)
-                is_asked_by(request.who)
-                found = await reading.read(wanted.key, principal=request.who, floor=wanted.floor, is_away=is_away)
+                principal, is_away = await reading.who(wanted.token_hash)
+                set_principal(principal)
+                found = await reading.read(wanted.key, principal=principal, floor=wanted.floor, is_away=is_away)
                 answer = answer_of(found, wanted.known)
             except Exception as error:  # noqa: BLE001 - last resort: every error has a response
                 answer = answer_for(error, request_id=request.request_id)
@@ -147,7 +147,7 @@ class Application:
                 return
             finally:
                 current.status, current.sent_bytes, current.ended = sender.status, sender.sent_bytes, sender.ended
-                current.who, current.is_stream = request.known_principal, request.is_stream
+                current.is_stream = request.is_stream
                 current.route = request.route_path or OTHER
 
     async def _respond(self, request: Request, sender: _Sender) -> None:
@@ -160,7 +160,7 @@ class Application:
         except Disconnected:
             raise
         except Exception as error:  # noqa: BLE001 - last resort: every error has a response
-            await sender.send_error(answer_for(error, request_id=caller.get().request_id))
+            await sender.send_error(answer_for(error, request_id=current_request.get().id))
 
     @property
     def _router(self) -> Router:

@@ -10,7 +10,8 @@ from itertools import count as numbers
 from time import monotonic_ns
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from confide.telemetry.operations import OK, Origin, origin
+from confide.context import Trace, current_request
+from confide.telemetry.operations import OK
 
 # (id, parent, operation, began, ended, outcome, amount, request_id, trace_id, parent_span, user_id): a plain tuple,
 # for a named one takes longer to make than all else here. Times are `monotonic_ns`.
@@ -56,11 +57,11 @@ class Recorder:
     def waiting(self) -> int:
         return len(self._queue)
 
-    def begin(self, request_id: str | None, *, trace_id: str | None = None, parent_span: str | None = None) -> Origin:
-        return Origin(self._next_id(), request_id, trace_id=trace_id, parent_span=parent_span)
+    def begin(self, request_id: str | None, *, trace_id: str | None = None, parent_span: str | None = None) -> Trace:
+        return Trace(self._next_id(), request_id, trace_id=trace_id, parent_span=parent_span)
 
     def end(
-        self, request: Origin, operation: str, began: int, *, outcome: str, amount: int, ended: int | None = None
+        self, request: Trace, operation: str, began: int, *, outcome: str, amount: int, ended: int | None = None
     ) -> None:
         if ended is None:
             ended = monotonic_ns()
@@ -72,7 +73,7 @@ class Recorder:
     def note(self, operation: str, began: int, *, outcome: str = OK, amount: int = 0, ended: int | None = None) -> None:
         if ended is None:
             ended = monotonic_ns()
-        of = origin.get()
+        of = current_request.get().trace
         if of is None:
             self._put((self._next_id(), None, operation, began, ended, outcome, amount, None, None, None, None))
         else:

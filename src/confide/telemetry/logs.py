@@ -7,7 +7,7 @@ import sys
 
 import structlog
 
-from confide.telemetry.operations import origin
+from confide.context import current_request
 from confide.telemetry.request_log import RequestLogLine
 
 
@@ -49,7 +49,7 @@ def configure(*, level: int = logging.INFO) -> None:
 
 def _name_request(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Say for which request, and in which trace, something was said."""
-    of = origin.get()
+    of = current_request.get().trace
     if of is not None and of.request_id is not None:
         line["request_id"] = of.request_id
         if of.trace_id is not None:

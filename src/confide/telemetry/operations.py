@@ -1,46 +1,26 @@
-"""Operations that wait on something outside the process, and the request that each is done for."""
+"""Operations that wait on something outside the process, and the log that they are noted in."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from contextvars import ContextVar
 from time import monotonic_ns
 from typing import Protocol, TypeVar
+
+from confide.context import Trace
 
 R = TypeVar("R")
 
 OK = "ok"
 
 
-class Origin:
-    """What the events of one request have in common: its id, its own event, the trace it belongs to, who asks."""
-
-    __slots__ = ("event_id", "parent_span", "request_id", "trace_id", "user_id")
-
-    def __init__(
-        self, event_id: int, request_id: str | None, *, trace_id: str | None = None, parent_span: str | None = None
-    ) -> None:
-        self.event_id = event_id
-        self.request_id = request_id
-        # As the caller's `traceparent` says (W3C Trace Context), hexadecimal.
-        self.trace_id = trace_id
-        self.parent_span = parent_span
-        # Known once the token was looked up.
-        self.user_id: int | None = None
-
-
-# The request under way; None where something is done for nobody in particular.
-origin: ContextVar[Origin | None] = ContextVar("origin", default=None)
-
-
 class IoLog(Protocol):
     """Takes note of each operation that waited; it has no argument that could hold a body, a token or a parameter."""
 
-    def begin(self, request_id: str | None, *, trace_id: str | None = None, parent_span: str | None = None) -> Origin:
+    def begin(self, request_id: str | None, *, trace_id: str | None = None, parent_span: str | None = None) -> Trace:
         """Name a request that has just come; its event is noted when it ends."""
 
     def end(
-        self, request: Origin, operation: str, began: int, *, outcome: str, amount: int, ended: int | None = None
+        self, request: Trace, operation: str, began: int, *, outcome: str, amount: int, ended: int | None = None
     ) -> None:
         """Note a request that is answered, now or at `ended`, with the bytes of its answer.
 
@@ -57,11 +37,11 @@ class IoLog(Protocol):
 class NoIoLog:
     """For whom nothing is noted: commands on the host, and a service that was told so."""
 
-    def begin(self, request_id: str | None, *, trace_id: str | None = None, parent_span: str | None = None) -> Origin:
-        return Origin(0, request_id, trace_id=trace_id, parent_span=parent_span)
+    def begin(self, request_id: str | None, *, trace_id: str | None = None, parent_span: str | None = None) -> Trace:
+        return Trace(0, request_id, trace_id=trace_id, parent_span=parent_span)
 
     def end(
-        self, request: Origin, operation: str, began: int, *, outcome: str, amount: int, ended: int | None = None
+        self, request: Trace, operation: str, began: int, *, outcome: str, amount: int, ended: int | None = None
     ) -> None: ...
 
     def note(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from confide import strict_json
-from confide.context import ANSWER_SECONDS, deadline
+from confide.context import ANSWER_SECONDS, set_deadline, set_principal
 from confide.identity.errors import InvalidToken, NoToken, TwoCredentials
 from confide.identity.model import Principal
 from confide.strict_json import MAX_BODY_BYTES, Json
@@ -29,7 +29,6 @@ from confide.web.errors import (
     UnknownParameter,
     UriTooLong,
 )
-from confide.web.request_scope import is_asked_by
 
 if TYPE_CHECKING:
     from confide.web.route import Body
@@ -82,12 +81,7 @@ class Request:
     @principal.setter
     def principal(self, principal: Principal) -> None:
         self._principal = principal
-        is_asked_by(principal)
-
-    @property
-    def known_principal(self) -> Principal | None:
-        """The caller if authentication has succeeded."""
-        return self._principal
+        set_principal(principal)
 
     def body_as(self, shape: type[B]) -> B:
         """Return the body that the router has parsed as the shape that the route declares."""
@@ -195,7 +189,7 @@ class Request:
 
     def begin_stream(self) -> None:
         """Lift the deadline of the request: from now on each database query has a time limit of its own."""
-        deadline.set(None)
+        set_deadline(None)
         self.is_stream = True
 
     async def body(self) -> bytes:
@@ -210,7 +204,7 @@ class Request:
             except TimeoutError:
                 raise RequestTimeout from None
             # The time limit of the response starts when the body is complete.
-            deadline.set(time.monotonic() + ANSWER_SECONDS)
+            set_deadline(time.monotonic() + ANSWER_SECONDS)
         return self._body
 
     async def _receive_body(self) -> bytes:

@@ -10,10 +10,9 @@ from time import monotonic_ns
 from types import TracebackType
 from typing import Self
 
-from confide.context import ANSWER_SECONDS, Caller, caller, deadline
-from confide.identity.model import Principal
+from confide.context import ANSWER_SECONDS, RequestContext, current_request
 from confide.telemetry import request_log
-from confide.telemetry.operations import IoLog, origin
+from confide.telemetry.operations import IoLog
 
 # W3C Trace Context, 3.2: version, trace, the caller's span, flags; only a later version may say more after them.
 _TRACEPARENT = re.compile(
@@ -54,7 +53,6 @@ class RequestScope:
         self.sent_bytes = 0
         # When the last bytes of the answer were handed over: before that nobody can have seen them.
         self.ended: int | None = None
-        self.who: Principal | None = None
         self.is_stream = False
         self.is_logged = True
         self._method = method
@@ -63,25 +61,21 @@ class RequestScope:
         self._traffic = traffic
         trace = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
         trace_id, parent_span = trace.groups() if trace else (None, None)
-        self._origin = io.begin(self.request_id, trace_id=trace_id, parent_span=parent_span)
-        self._caller = Caller(address, self.request_id)
+        self._address = address
+        self._trace = io.begin(self.request_id, trace_id=trace_id, parent_span=parent_span)
 
     def __enter__(self) -> Self:
         self._began = monotonic_ns()
-        self._kept = (
-            caller.set(self._caller),
-            deadline.set(time.monotonic() + ANSWER_SECONDS),
-            origin.set(self._origin),
+        self._token = current_request.set(
+            RequestContext(self.request_id, self._address, time.monotonic() + ANSWER_SECONDS, None, self._trace)
         )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        was_caller, was_due, was_origin = self._kept
-        caller.reset(was_caller)
-        deadline.reset(was_due)
-        origin.reset(was_origin)
+        principal = current_request.get().principal
+        current_request.reset(self._token)
         method = self._method if self._method in _METHODS else OTHER
         route = f"{method} {self.route}"
         self._traffic.note(route, self.status)
@@ -89,7 +83,7 @@ class RequestScope:
         operation = f"stream {route}" if self.is_stream else f"request {route}"
         # A stream lasts until somebody ends it, however long nothing was sent.
         ended = None if self.is_stream else self.ended
-        self._io.end(self._origin, operation, self._began, outcome=outcome, amount=self.sent_bytes, ended=ended)
+        self._io.end(self._trace, operation, self._began, outcome=outcome, amount=self.sent_bytes, ended=ended)
         if self.is_logged or self.status >= HTTPStatus.BAD_REQUEST:
             request_log.note(
                 self._method,
@@ -97,13 +91,6 @@ class RequestScope:
                 self.status,
                 began=self._began,
                 request_id=self.request_id,
-                trace_id=self._origin.trace_id,
-                who=self.who,
+                trace_id=self._trace.trace_id,
+                who=principal,
             )
-
-
-def is_asked_by(who: Principal) -> None:
-    """What is done from now on for the request under way is done for that user."""
-    of = origin.get()
-    if of is not None:
-        of.user_id = who.user_id
