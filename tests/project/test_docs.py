@@ -16,6 +16,7 @@ from support.ports import free_port
 from support.processes import environment, running
 
 ROOT = Path(__file__).parents[2]
+MAX_GLOSSARY_WORDS = 15
 
 
 def texts() -> list[Path]:
@@ -26,6 +27,11 @@ def test_every_link_of_the_papers_leads_somewhere() -> None:
     for path in texts():
         for target in re.findall(r"\]\(([\w./-]+)(?:#[^)]*)?\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_the_glossary_has_at_most_fifteen_words() -> None:
+    table = (ROOT / "docs" / "glossary.md").read_text().split("| --- | --- |\n")[1]
+    assert 0 < len(re.findall(r"^\| ", table, re.MULTILINE)) <= MAX_GLOSSARY_WORDS
 
 
 def placeholders(text: str) -> list[str]:
