@@ -160,7 +160,7 @@ async def test_numbers_of_transactions_that_a_crash_gave_again_are_heard(
     ],
 )
 def test_a_snapshot_is_lowered_to_what_is_sure(snapshot: str, xid: int, lowered: str) -> None:
-    assert postgresql_feed._lowered(snapshot, xid) == lowered
+    assert postgresql_feed._lower_snapshot(snapshot, xid) == lowered
 
 
 @pytest.fixture
@@ -233,19 +233,19 @@ async def test_a_transaction_that_nothing_waits_for_makes_no_horizon_old(
 def test_a_horizon_held_for_hours_is_remembered_in_little_room() -> None:
     horizon = Watermark()
     for number in range(20_001):
-        horizon.hear(f"100:{101 + number}:100", at=number * 0.3)
+        horizon.observe(f"100:{101 + number}:100", at=number * 0.3)
     assert horizon.age() == 6_000
     assert len(horizon._seen) <= MAX_KEPT
-    horizon.hear("15000:30000:15000", at=6_000.0)
+    horizon.observe("15000:30000:15000", at=6_000.0)
     assert 1_500 - 32 * 0.3 < horizon.age() <= 6_000 - 14_900 * 0.3
-    horizon.hear("30000:30000:", at=6_003.0)
+    horizon.observe("30000:30000:", at=6_003.0)
     assert horizon.age() == 0
 
 
 def test_a_horizon_grows_no_older_while_nothing_is_read() -> None:
     horizon = Watermark()
-    horizon.hear("100:103:100", at=10)
-    horizon.hear("100:104:100", at=12)
+    horizon.observe("100:103:100", at=10)
+    horizon.observe("100:104:100", at=12)
     assert horizon.age() == 2, "however late it is by now"
 
 

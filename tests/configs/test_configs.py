@@ -338,7 +338,7 @@ async def test_a_destroyed_key_opens_nothing_in_another_process_either(two_apps:
     # Two apps of a test have one folder, as workers of one machine have, and look at it ten times a second.
     await asyncio.sleep(0.11)
     with pytest.raises(DecryptionFailed):
-        await other.process.encryption.open(stored.body or b"", EncryptionContext(stored.key, 1, "saved"))
+        await other.process.encryption.decrypt(stored.body or b"", EncryptionContext(stored.key, 1, "saved"))
 
 
 @pytest.mark.parametrize(

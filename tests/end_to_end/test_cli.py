@@ -133,7 +133,7 @@ def test_a_backup_is_restored_elsewhere_into_a_new_epoch(shell: Shell, tmp_path:
             assert client.get("/configs").status_code == 401
     broken = tmp_path / "broken"
     broken.write_bytes(file.read_bytes()[:-40])
-    assert "no whole backup" in run("restore", str(broken), code=8)
+    assert "not a complete Confide backup" in run("restore", str(broken), code=8)
 
 
 def test_migrate_is_done_once(tmp_path: Path, database: str | None) -> None:
@@ -170,7 +170,7 @@ def test_a_backup_into_a_missing_folder_and_a_flipped_byte_are_told(shell: Shell
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 0x55
     file.write_bytes(data)
-    assert "no whole backup" in shell.run("restore", str(file), "--data", str(tmp_path / "new"), code=8)
+    assert "not a complete Confide backup" in shell.run("restore", str(file), "--data", str(tmp_path / "new"), code=8)
     assert list(tmp_path.glob("*.partial")) == []
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 
 from confide.caching.lease import LEASE_SECONDS
-from confide.database.postgresql.engine import AWAY_SECONDS
+from confide.database.postgresql.engine import UNAVAILABLE_SECONDS
 from confide.names import Key
 from support.app import PASSWORD, TYPE
 from support.histories import versions_in, violations
@@ -87,7 +87,7 @@ async def refused(client: httpx2.AsyncClient) -> None:
             assert all(reply.json()["code"] in {"store-unavailable", "busy"} for reply in replies)
             assert all(reply.headers["retry-after"] for reply in replies)
         # Past the moment in which everything is refused at once: each kind of call meets the outage itself.
-        await asyncio.sleep(AWAY_SECONDS + 0.1)
+        await asyncio.sleep(UNAVAILABLE_SECONDS + 0.1)
     for headers in ({"Cache-Control": "no-cache"}, {"Config-Min-Version": "1000"}):
         reply = await asked(client, "GET", headers=headers)
         assert (reply.status_code, reply.json()["code"]) == (503, "store-unavailable")

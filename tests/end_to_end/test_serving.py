@@ -380,7 +380,7 @@ def test_behind_a_proxy_on_this_machine_the_first_user_needs_the_setup_token(tmp
     [
         ({"CONFIDE_DATABASE": "mysql://x"}, 2, "CONFIDE_DATABASE"),
         ({"CONFIDE_DATABASE": "postgresql://127.0.0.1:abc/x"}, 4, "cannot be reached"),
-        ({"CONFIDE_DATABASE": "sqlite:////nowhere/at/all.db"}, 4, "does not open"),
+        ({"CONFIDE_DATABASE": "sqlite:////nowhere/at/all.db"}, 4, "cannot be opened"),
         ({"CONFIDE_TRUSTED_PROXIES": "nobody"}, 2, "CONFIDE_TRUSTED_PROXIES"),
         ({"CONFIDE_OLD_CONTRACT": "maybe"}, 2, "on or off"),
         ({"CONFIDE_DATA": "/proc/nowhere"}, 1, "/proc"),

@@ -38,7 +38,7 @@ async def versions_in(data: Path, database: str | None) -> dict[Key, list[dict[s
             if body is None:
                 history.append(None)
                 continue
-            plain = await process.encryption.open(bytes(body), EncryptionContext(key, version, kind))
+            plain = await process.encryption.decrypt(bytes(body), EncryptionContext(key, version, kind))
             history.append(json.loads(plain))
     return found
 

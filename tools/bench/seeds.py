@@ -71,7 +71,7 @@ async def _row(process: Process, at: Key, keys: dict[str, bytes]) -> tuple[Any, 
         keys.clear()  # tenants come one after the other
         keys[at.tenant] = await process.encryption.key_for_saving(at.tenant, None)
     key_id = keys[at.tenant]
-    body = process.encryption.seal(CONFIGURATION, EncryptionContext(at, 1, Kind.SAVED), key_id=key_id)
+    body = process.encryption.encrypt(CONFIGURATION, EncryptionContext(at, 1, Kind.SAVED), key_id=key_id)
     new = NewVersion(at, 1, Kind.SAVED, key_id, body, saved_by=1, saved_at=now())
     return tuple(VersionRow.of(new))
 

@@ -1,4 +1,4 @@
-"""News on SQLite: the file says cheaply whether anybody has committed, so it is asked often."""
+"""Change feed of SQLite: poll `data_version`, a cheap check for commits of other connections."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from confide.changes.model import Change, ChangeFeedReset, Position
 from confide.database.sqlite.engine import SqliteEngine
 from confide.errors import DatabaseUnavailable
 
-ASK_SECONDS = 0.05
-# Who has missed more than that forgets everything: that is sooner done than hearing of it all.
+POLL_SECONDS = 0.05
+# Beyond this number, clearing the cache is faster than applying all changes.
 MAX_CHANGES = 20_000
 
 LAST = "/* news.last */ SELECT (SELECT epoch FROM store), (SELECT coalesce(max(id), 0) FROM changes)"
@@ -22,7 +22,7 @@ SINCE = """/* news.since */
 
 
 class SqliteChangeFeed:
-    """Commits are in order of id, one writer at a time: what is above the last id is what is new."""
+    """Reads changes above the last id. With one writer at a time, commits are in order of id."""
 
     def __init__(self, engine: SqliteEngine) -> None:
         self._engine = engine
@@ -31,8 +31,8 @@ class SqliteChangeFeed:
         self._last = 0
 
     async def read(self) -> list[Change]:
-        # Asked before the log is read: a commit in between is met again at the next read.
-        data_version = self._asked()
+        # Before the change log, so that the next read finds a commit in between.
+        data_version = self._read_data_version()
         if data_version == self._data_version:
             return []
         ((epoch, last),) = await self._engine.query(LAST)
@@ -53,19 +53,19 @@ class SqliteChangeFeed:
         return changes
 
     async def wait(self) -> None:
-        await asyncio.sleep(ASK_SECONDS)
+        await asyncio.sleep(POLL_SECONDS)
 
     def watermark_age(self) -> float:
-        """Nothing holds back what has one writer: commits are the order."""
+        """Return 0: with one writer, no transaction holds back another."""
         return 0.0
 
     def notify(self) -> None:
-        """Nothing to do: the file tells everybody who asks."""
+        """Do nothing: other processes poll the file."""
 
     async def close(self) -> None:
-        """Nothing to do: the engine owns the connection."""
+        """Do nothing: the engine owns the connection."""
 
-    def _asked(self) -> int:
+    def _read_data_version(self) -> int:
         try:
             return int(self._engine.reader.pragma("data_version"))
         except apsw.Error as error:

@@ -35,7 +35,7 @@ class ConfigDecrypter:
         """
         context = EncryptionContext(stored.key, stored.version, stored.kind)
         try:
-            plain = await self._encryption.open(stored.body or b"", context, key=key)
+            plain = await self._encryption.decrypt(stored.body or b"", context, key=key)
         except DecryptionFailed:
             if await self._configs.read(stored.key) != stored:
                 # Its tenant was destroyed since the version was read: nothing is broken.
@@ -50,7 +50,9 @@ class ConfigDecrypter:
         if stored.body is None:
             raise VersionPruned
         try:
-            return await self._encryption.open(stored.body, EncryptionContext(stored.key, stored.version, stored.kind))
+            return await self._encryption.decrypt(
+                stored.body, EncryptionContext(stored.key, stored.version, stored.kind)
+            )
         except DecryptionFailed:
             if await self._encryption.is_erased(stored.body):
                 raise VersionPruned(

@@ -184,7 +184,7 @@ class ConfigWriter:
             return await self._record_unchanged(act.key, plan, replay)
         key_id = await self._key_for_saving(act.key.tenant, plan.active)
         context = EncryptionContext(act.key, plan.version, Kind.SAVED)
-        body = self._encryption.seal(plan.plain, context, key_id=key_id)
+        body = self._encryption.encrypt(plan.plain, context, key_id=key_id)
         new = NewVersion(
             act.key,
             plan.version,

@@ -1,4 +1,4 @@
-"""The sealed format: AES-256-GCM, bound to where the bytes belong."""
+"""The ciphertext format: AES-256-GCM with the identity of the row as associated data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEY_BYTES = 32
 KEY_ID_BYTES = 16
 NONCE_BYTES = 12
 TAG_BYTES = 16
-# The format as a part: its length and itself.
+# The format as a length-prefixed part of the associated data.
 _FORMAT = b"\0\0\0\x01" + bytes((FORMAT,))
 _HEAD_BYTES = 1 + KEY_ID_BYTES + NONCE_BYTES
 
@@ -28,30 +28,30 @@ class Parts(NamedTuple):
     ciphertext: bytes
 
 
-def seal(plain: bytes, *, key: AESGCM, key_id: bytes, bound_to: tuple[str | bytes, ...]) -> bytes:
+def encrypt(plain: bytes, *, key: AESGCM, key_id: bytes, bound_to: tuple[str | bytes, ...]) -> bytes:
     nonce = secrets.token_bytes(NONCE_BYTES)
-    sealed = key.encrypt(nonce, plain, authenticated(key_id, bound_to))
-    return bytes((FORMAT,)) + key_id + nonce + sealed
+    ciphertext = key.encrypt(nonce, plain, authenticated(key_id, bound_to))
+    return bytes((FORMAT,)) + key_id + nonce + ciphertext
 
 
-def open_sealed(sealed: bytes, *, key: AESGCM, bound_to: tuple[str | bytes, ...]) -> bytes:
-    """Raises `DecryptionFailed`, the same for every reason."""
-    parts = split(sealed)
+def decrypt(encrypted: bytes, *, key: AESGCM, bound_to: tuple[str | bytes, ...]) -> bytes:
+    """Decrypt and verify; raises the same `DecryptionFailed` for every reason."""
+    parts = split(encrypted)
     try:
         return key.decrypt(parts.nonce, parts.ciphertext, authenticated(parts.key_id, bound_to))
     except InvalidTag:
         raise DecryptionFailed from None
 
 
-def split(sealed: bytes) -> Parts:
-    if len(sealed) < _HEAD_BYTES + TAG_BYTES or sealed[0] != FORMAT:
+def split(encrypted: bytes) -> Parts:
+    if len(encrypted) < _HEAD_BYTES + TAG_BYTES or encrypted[0] != FORMAT:
         raise DecryptionFailed
     at = 1 + KEY_ID_BYTES
-    return Parts(sealed[1:at], sealed[at:_HEAD_BYTES], sealed[_HEAD_BYTES:])
+    return Parts(encrypted[1:at], encrypted[at:_HEAD_BYTES], encrypted[_HEAD_BYTES:])
 
 
 def authenticated(key_id: bytes, bound_to: tuple[str | bytes, ...]) -> bytes:
-    """The additional data: format, key id and what the bytes are bound to, each with its length before it."""
+    """Return the associated data: format, key id and the bound values, each with its length as a prefix."""
     parts = [_FORMAT, len(key_id).to_bytes(4, "big"), key_id]
     for bound in bound_to:
         part = bound.encode() if isinstance(bound, str) else bound

@@ -1,4 +1,4 @@
-"""Master keys: the ring that stands outside the store, its file, and the list of destroyed keys beside it."""
+"""Master keys outside the database: the key ring, its file, and the list of destroyed data keys."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class MasterKey:
 
 
 class MasterKeys:
-    """The ring: all master keys that still open something, the last one active.
+    """The key ring: all master keys in use. The last one is active.
 
-    Raises `MasterKeyMissing` for a ring that is not written as `id base64`, one a line or comma-separated.
+    Raises `MasterKeyMissing` unless each line or comma-separated item is `id base64`.
     """
 
     def __init__(self, text: str) -> None:
-        keys = [_read(line) for line in text.replace(",", "\n").splitlines() if line.strip()]
+        keys = [_parse(line) for line in text.replace(",", "\n").splitlines() if line.strip()]
         if not keys:
-            raise MasterKeyMissing("The ring of master keys is empty.")
+            raise MasterKeyMissing("The key ring is empty. Restore master.keys from your backup.")
         self._keys = {key.id: key for key in keys}
         if len(self._keys) != len(keys):
-            raise MasterKeyMissing("The ring of master keys names one id twice.")
+            raise MasterKeyMissing("The key ring contains an id twice. Remove one of the two.")
         self._ciphers = {key.id: AESGCM(key.secret) for key in keys}
         self.active = keys[-1].id
 
@@ -54,7 +54,9 @@ class MasterKeys:
 
     def cipher(self, key_id: bytes) -> AESGCM:
         if key_id not in self._ciphers:
-            raise MasterKeyMissing(f"The ring lacks the master key {key_id.hex()}, which the store names.")
+            raise MasterKeyMissing(
+                f"The key ring lacks master key {key_id.hex()}, which the database uses. Add it to the ring."
+            )
         return self._ciphers[key_id]
 
 
@@ -63,7 +65,7 @@ def new_master_key() -> MasterKey:
 
 
 def make_file(path: Path, keys: Iterable[MasterKey]) -> None:
-    """Create the file of master keys, mode 0600, on the disk before this returns; never over another."""
+    """Create the master key file with mode 0600 and sync it to disk; raises `FileExistsError` if it exists."""
     make_text_file(path, "".join(f"{key.line()}\n" for key in keys))
     sync_folder(path.parent)
 
@@ -77,9 +79,9 @@ def make_text_file(path: Path, text: str) -> None:
 
 
 def add_to_file(path: Path, key: MasterKey) -> None:
-    """Put a new last line in the file: afterwards it is the old file or the new one, never half of it.
+    """Append a master key by atomic replacement of the file.
 
-    Only for who holds `rotating`. Raises `MasterKeyMissing`, and changes nothing, if what is there is no ring.
+    The caller must hold `rotating`. Raises `MasterKeyMissing` and changes nothing if the file is not a key ring.
     """
     known = path.read_text()
     MasterKeys(known)
@@ -91,7 +93,7 @@ def add_to_file(path: Path, key: MasterKey) -> None:
 
 @contextmanager
 def rotating(folder: Path) -> Iterator[None]:
-    """One rotation of a folder's master keys at a time."""
+    """Hold the lock that serializes rotations of a folder's master keys."""
     descriptor = os.open(folder / "rotation.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -108,47 +110,47 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-# How often the file is looked at while keys are used.
-ASK_SECONDS = 0.1
+# The file is checked for changes at most this often.
+CHECK_SECONDS = 0.1
 
 
 class DestroyedKeys:
-    """The list of keys that are never opened under again, restored backups included."""
+    """The list of destroyed data keys, which stay unusable even if a restored backup contains them."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: frozenset[bytes] = frozenset()
         self._known_state: tuple[int, int] | None = None
-        self._asked_at = 0.0
+        self._checked_at = 0.0
 
     def __contains__(self, key_id: bytes) -> bool:
-        """Whether a key is on the list, as it was a moment ago: what is destroyed is also erased in the store."""
+        """Return whether a key was on the list at the last check. The database erases destroyed keys as well."""
         now = time.monotonic()
-        if now - self._asked_at > ASK_SECONDS:
-            self._asked_at = now
+        if now - self._checked_at > CHECK_SECONDS:
+            self._checked_at = now
             return key_id in self.ids()
         return key_id in self._known
 
     def ids(self) -> frozenset[bytes]:
         """Read the list again if another process has added to it."""
         try:
-            found = self._path.stat()
+            stat = self._path.stat()
         except FileNotFoundError:
             return frozenset()
-        state = (found.st_mtime_ns, found.st_size)
+        state = (stat.st_mtime_ns, stat.st_size)
         if state != self._known_state:
             self._known = frozenset(bytes.fromhex(line) for line in self._path.read_text().split())
             self._known_state = state
         return self._known
 
     def add(self, key_ids: Iterable[bytes]) -> None:
-        """Append ids; on the disk before this returns."""
+        """Append ids and sync them to disk."""
         with self._locked() as descriptor:
             missing = sorted(set(key_ids) - self.ids())
             os.write(descriptor, b"".join(key_id.hex().encode() + b"\n" for key_id in missing))
             os.fsync(descriptor)
         sync_folder(self._path.parent)
-        self._asked_at = 0.0
+        self._checked_at = 0.0
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -160,12 +162,12 @@ class DestroyedKeys:
             os.close(descriptor)
 
 
-def _read(line: str) -> MasterKey:
+def _parse(line: str) -> MasterKey:
     key_id, _, secret = line.strip().partition(" ")
     try:
         key = MasterKey(bytes.fromhex(key_id), base64.b64decode(secret.strip(), validate=True))
     except (ValueError, binascii.Error):
-        raise MasterKeyMissing("A master key is not written as `id base64`.") from None
+        raise MasterKeyMissing("Invalid master key. Write it as `id base64`.") from None
     if len(key.id) != KEY_ID_BYTES or len(key.secret) != KEY_BYTES:
-        raise MasterKeyMissing("A master key is not 32 bytes with an id of 16.")
+        raise MasterKeyMissing("Invalid master key. A key has 32 bytes and its id 16.")
     return key

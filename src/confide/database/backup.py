@@ -1,4 +1,4 @@
-"""A backup as one file: every row of a dump, sealed as it was, with a count and a checksum at the end."""
+"""Back up to one file: all rows, still encrypted, with a row count and a checksum at the end."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FORMAT = 1
 
 
 class ArchiveBroken(Exception):
-    """The file is no whole backup of ours."""
+    """The file is not a complete Confide backup."""
 
 
 async def write(database: Database, path: Path, *, progress: Callable[[int], None]) -> int:
-    """Write all rows in one snapshot; the file appears under its name only when it is whole. Returns the rows."""
+    """Write all rows of one snapshot; returns how many. The file gets its name only once it is complete."""
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
@@ -54,7 +54,7 @@ async def _write_rows(database: Database, file: gzip.GzipFile, progress: Callabl
     count, digest = 0, hashlib.sha256()
     file.write(_line({"confide": "backup", "format": FORMAT, "schema": schema_number("sqlite")}))
     async for table, row in database.dump():
-        line = _line([table, *(_written(value) for value in row)])
+        line = _line([table, *(_encode(value) for value in row)])
         digest.update(line)
         file.write(line)
         count += 1
@@ -64,17 +64,17 @@ async def _write_rows(database: Database, file: gzip.GzipFile, progress: Callabl
 
 
 def check(path: Path) -> int:
-    """Read the whole file once; returns the rows, or raises `ArchiveBroken`. Nothing is stored."""
+    """Read the whole file once; returns the number of rows, or raises `ArchiveBroken`. Stores nothing."""
     return sum(1 for _ in read(path))
 
 
 def read(path: Path) -> Iterator[tuple[str, Row]]:
-    """Read the rows; raises `ArchiveBroken` at the latest after the last one if the file is not whole."""
+    """Read the rows; raises `ArchiveBroken`, at the latest after the last row, if the file is incomplete."""
     try:
         with gzip.open(path, "rb") as file:
             yield from _rows(iter(file))
     except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, KeyError, TypeError) as error:
-        raise ArchiveBroken(f"{path.name} is no whole backup of Confide.") from error
+        raise ArchiveBroken(f"{path.name} is not a complete Confide backup.") from error
 
 
 def _rows(lines: Iterator[bytes]) -> Iterator[tuple[str, Row]]:
@@ -91,21 +91,21 @@ def _rows(lines: Iterator[bytes]) -> Iterator[tuple[str, Row]]:
             break
         table, *row = value
         if len(row) != len(TABLES[table]):
-            raise ValueError("a row of another shape")
+            raise ValueError("wrong number of columns")
         digest.update(line)
         count += 1
-        yield table, tuple(_read(value) for value in row)
+        yield table, tuple(_decode(value) for value in row)
     if end != {"rows": count, "sha256": digest.hexdigest()}:
-        raise ValueError("cut short")
+        raise ValueError("wrong row count or checksum")
 
 
 def _line(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 
-def _written(value: Any) -> Any:
+def _encode(value: Any) -> Any:
     return {"b": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
 
 
-def _read(value: Any) -> Any:
+def _decode(value: Any) -> Any:
     return base64.b64decode(value["b"]) if isinstance(value, dict) else value

@@ -1,4 +1,4 @@
-"""Every row of every table, read in one snapshot and put back into an empty store."""
+"""Dump all tables in one snapshot, and load them into an empty database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from confide.database.engine import Engine, Many, Transaction, statement
 from confide.database.identity import begin_anew
 from confide.database.model import Row
 
-# In an order that foreign keys allow. Attempts to log in are no part of what must survive.
+# In the order of foreign keys. Login attempts are not backed up.
 TABLES = {
     "store": ("one", "epoch", "home", "began_at", "first_user_at", "begins_xid", "begins_id"),
     "keys": ("id", "purpose", "tenant", "master_key_id", "wrapped", "made_at"),
@@ -57,7 +57,7 @@ _PORTION = 500
 
 async def dump(engine: Engine) -> AsyncIterator[tuple[str, Row]]:
     tables = list(TABLES)
-    # By primary key: rows of the log come in the order of their ids.
+    # By primary key, so that the change log is in order of id.
     statements = [f"/* store.dump */ SELECT {', '.join(TABLES[table])} FROM {table} ORDER BY 1" for table in tables]
     async for number, rows in engine.stream(statements):
         for row in rows:
@@ -72,7 +72,7 @@ def load(
     engine: str,
     seal_log: Callable[[], Transaction[None]],
 ) -> Transaction[str]:
-    """Fill an empty store and begin a new epoch; returns it. Nothing is kept unless all is."""
+    """Load rows into an empty database in one transaction and begin a new epoch; returns the epoch."""
     yield statement("/* store.empty */ DELETE FROM store")
     for table, group in groupby(rows, key=lambda pair: pair[0]):
         columns = TABLES[table]

@@ -1,4 +1,4 @@
-"""How a transaction is written once for both engines: a generator that yields statements and is sent rows."""
+"""The database engine contract. A transaction is a generator that yields statements and receives their rows."""
 
 from __future__ import annotations
 
@@ -97,6 +97,6 @@ def statement(sql: str, *args: Any) -> Statement:
 
 @lru_cache(maxsize=1_024)
 def operation_of(sql: str) -> str:
-    """The name under which I/O events speak of a statement: each says its own in a comment at its beginning."""
+    """Return the operation name of a statement for I/O events, from its leading comment."""
     found = _NAME.match(sql)
     return f"sql {found[1]}" if found else UNNAMED

@@ -1,4 +1,4 @@
-"""Numbered, checksummed SQL files, applied once each, in order, under a lock."""
+"""Apply numbered SQL migrations in order, each once, under a lock."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TABLE = """
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step of the schema; its checksum tells whether the file is still what was applied."""
+    """One migration. Its checksum detects changes after it was applied."""
 
     number: int
     name: str
@@ -35,7 +35,7 @@ class Migration:
 
 
 class ChangedMigration(Exception):
-    """A migration file is no longer what was applied to this store."""
+    """A migration file differs from the one that was applied."""
 
 
 def known(engine: str) -> list[Migration]:
@@ -51,19 +51,21 @@ def schema_number(engine: str) -> int:
 
 
 def migrate(migrations: list[Migration], *, now: int) -> Transaction[list[str]]:
-    """Apply what is missing; raises `NewerSchema` or `ChangedMigration` and then changes nothing."""
+    """Apply missing migrations; raises `NewerSchema` or `ChangedMigration` before any change."""
     yield Lock("migrations")
     yield Script(_TABLE)
     rows = yield statement("SELECT number, checksum FROM schema_migrations ORDER BY number")
     applied: dict[int, str] = dict(rows)  # type: ignore[arg-type]
     newest = max(applied, default=0)
     if newest > migrations[-1].number:
-        raise NewerSchema(f"The store has schema {newest}; this Confide knows {migrations[-1].number}.")
+        raise NewerSchema(
+            f"The database has schema {newest}, but this Confide supports {migrations[-1].number}. Use a newer Confide."
+        )
     done = []
     for migration in migrations:
         if migration.number in applied:
             if applied[migration.number] != migration.checksum:
-                raise ChangedMigration(f"Migration {migration.number:04} is not the one that was applied.")
+                raise ChangedMigration(f"Migration {migration.number:04} differs from the one that was applied.")
             continue
         yield Script(migration.sql)
         yield statement(

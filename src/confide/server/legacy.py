@@ -1,6 +1,6 @@
-"""The old contract, and all that is known of it: turns an old request into a new one before anything looks.
+"""Translate requests of the old API into current ones before routing.
 
-To end it for good, delete this module and its one use in `door`.
+To end support for the old API, delete this module and its only use, in the HTTP application.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from confide.identity.errors import TwoCredentials
 from confide.web.errors import BodyTooLarge, DuplicateParameter, RequestTimeout
 from confide.web.request import Request
 
-# RFC 9745: since when it is deprecated, 2026-11-24.
+# RFC 9745: deprecated since 2026-11-24.
 DEPRECATION = (b"deprecation", b"@1795478400")
 _PATHS_WITH_TOKENS_IN_BODIES = frozenset({"/config", "/user"})
 
 
 async def translate(request: Request) -> bool:
-    """Change the request in place if it is an old one; returns whether it was."""
+    """Translate an old request in place; returns whether it was one."""
     if request.path == "/login" and request.method == "GET":
-        _login(request)
+        _translate_login(request)
         return True
-    return _token_of_query(request) or await _token_of_body(request)
+    return _move_query_token(request) or await _move_body_token(request)
 
 
-def _login(request: Request) -> None:
-    """`GET /login?login=&password=` becomes `POST /login` with a body."""
+def _translate_login(request: Request) -> None:
+    """Turn `GET /login?login=&password=` into `POST /login` with a body."""
     body = strict_json.write(request.parameters(required=("login", "password")))
     request.replace_body(body)
     request.method = request.scope["method"] = "POST"
     request.scope["query_string"] = b""
 
 
-def _token_of_query(request: Request) -> bool:
+def _move_query_token(request: Request) -> bool:
     if b"token=" not in request.scope["query_string"]:
         return False
     parts = [part for part in request.scope["query_string"].split(b"&") if part]
@@ -44,34 +44,34 @@ def _token_of_query(request: Request) -> bool:
     if len(tokens) > 1:
         raise DuplicateParameter("The parameter token is given more than once.")
     request.scope["query_string"] = b"&".join(part for part in parts if part is not tokens[0])
-    _show(request, unquote_plus(tokens[0].removeprefix(b"token=").decode("latin-1")))
+    _add_credentials(request, unquote_plus(tokens[0].removeprefix(b"token=").decode("latin-1")))
     return True
 
 
-async def _token_of_body(request: Request) -> bool:
-    if request.method == "GET" or request.path not in _PATHS_WITH_TOKENS_IN_BODIES or _is_shown(request):
+async def _move_body_token(request: Request) -> bool:
+    if request.method == "GET" or request.path not in _PATHS_WITH_TOKENS_IN_BODIES or _has_credentials(request):
         return False
     try:
         document = await request.document()
     except (BodyTooLarge, RequestTimeout):
         raise
     except ServiceError:
-        # Whatever is wrong with it is said in its turn: there is no token in it.
+        # The route reports the invalid body. It contains no token.
         return False
     token = document.pop("token", None)
     if not isinstance(token, str):
         return False
     request.replace_body(strict_json.write(document))
-    _show(request, token)
+    _add_credentials(request, token)
     return True
 
 
-def _show(request: Request, token: str) -> None:
-    if _is_shown(request):
+def _add_credentials(request: Request, token: str) -> None:
+    if _has_credentials(request):
         raise TwoCredentials
-    visible = token.encode("latin-1", "replace")
-    request.add_header(b"authorization", b"Bearer " + visible)
+    encoded = token.encode("latin-1", "replace")
+    request.add_header(b"authorization", b"Bearer " + encoded)
 
 
-def _is_shown(request: Request) -> bool:
+def _has_credentials(request: Request) -> bool:
     return request.has(b"authorization")

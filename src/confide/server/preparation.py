@@ -1,4 +1,4 @@
-"""What is done once before any process serves, and how a command on the host opens the store."""
+"""Prepare the database and the keys before workers start, and open the database for commands on the host."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _log = logging.getLogger("confide")
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """What the parent process found and did before anything is served."""
+class Preparation:
+    """What the parent process found and did before workers start."""
 
-    home: DatabaseIdentity
+    database: DatabaseIdentity
     applied: list[str]
     has_had_user: bool
-    made_master_keys: Path | None
+    created_master_keys: Path | None
 
 
 def stores_of(settings: Settings, *, accepts_unsafe: bool = False, io: IoLog = SILENT) -> Stores:
-    """Make the store, not yet connected; a new data folder is for its owner only.
+    """Build the stores without a connection. A new data folder is readable only by its owner.
 
-    With `accepts_unsafe`, for commands on the host, a store is taken as it is; it is never made less safe.
+    With `accepts_unsafe`, for commands on the host, any durability is accepted.
     """
     make_data_folder(settings.data)
     return open_stores(
@@ -58,7 +58,7 @@ def ring_of(settings: Settings) -> MasterKeys:
     try:
         return MasterKeys((settings.data / FILE_NAME).read_text())
     except FileNotFoundError:
-        raise MasterKeyMissing(f"There is no {FILE_NAME} in {settings.data}.") from None
+        raise MasterKeyMissing(f"There is no {FILE_NAME} in {settings.data}. Restore it from your backup.") from None
 
 
 def encryption_of(settings: Settings, stores: Stores) -> EnvelopeEncryption:
@@ -66,34 +66,34 @@ def encryption_of(settings: Settings, stores: Stores) -> EnvelopeEncryption:
     return EnvelopeEncryption(stores.data_keys, ring=lambda: ring_of(settings), destroyed=destroyed, clock=now)
 
 
-async def prepare(settings: Settings, *, accepts_unsafe: bool = False) -> Started:
-    """Migrate, settle the epoch and make the keys, once, before any worker starts.
+async def prepare(settings: Settings, *, accepts_unsafe: bool = False) -> Preparation:
+    """Migrate, determine the epoch and create the keys, once, before any worker starts.
 
-    Raises `DatabaseUnavailable`, `NewerSchema`, `UnsafeDurability` or `MasterKeyMissing`; master keys are made only
-    where the store holds nothing yet.
+    Raises `DatabaseUnavailable`, `NewerSchema`, `UnsafeDurability` or `MasterKeyMissing`; master keys are created
+    only for an empty database.
     """
     stores = stores_of(settings, accepts_unsafe=accepts_unsafe)
     await stores.database.connect()
     try:
         applied = await stores.database.migrate()
-        home = await stores.database.open()
-        made = await _create_master_keys(settings, stores)
+        database = await stores.database.open()
+        created = await _create_master_keys(settings, stores)
         keys = encryption_of(settings, stores)
         await keys.check_all()
         await keys.start()
         await _finish_destructions(stores, keys)
-        return Started(home, applied, await stores.users.has_had_user(), made)
+        return Preparation(database, applied, await stores.users.has_had_user(), created)
     finally:
         await stores.close()
 
 
 async def _finish_destructions(stores: Stores, keys: EnvelopeEncryption) -> None:
-    """A backup brought a destroyed tenant back: end it again, before anybody meets what does not open."""
-    auditor = AuditRecorder(stores.audit, keys, now)
-    for tenant in await keys.undead_tenants():
-        audit = auditor.sign("destroy tenant", "destroyed again", principal=None, key=Key(tenant, "*"))
+    """Destroy tenants again that a restored backup contains, before clients read their undecryptable configs."""
+    recorder = AuditRecorder(stores.audit, keys, now)
+    for tenant in await keys.find_restored_tenants():
+        audit = recorder.sign("destroy tenant", "destroyed again", principal=None, key=Key(tenant, "*"))
         await stores.data_keys.destroy_tenant(tenant, user_id=None, at=now(), audit=audit)
-        _log.warning("tenant %s was destroyed before this backup was restored: destroyed again", tenant)
+        _log.warning("destroyed_tenant_restored tenant=%s action=destroyed", tenant)
 
 
 async def _create_master_keys(settings: Settings, stores: Stores) -> Path | None:

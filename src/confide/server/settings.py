@@ -1,4 +1,4 @@
-"""How this service is set up: every setting, its variable and its default."""
+"""Settings of the service, with their variables and defaults."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ MIB = 1024 * 1024
 
 
 class Settings(BaseSettings):
-    """Read from `CONFIDE_*` variables; what the command line says comes before them."""
+    """Read from `CONFIDE_*` variables. Command-line options take precedence."""
 
-    # What is wrong with a setting is said without it: it may be a password.
+    # Errors never contain the value of a setting, because it may be a password.
     model_config = SettingsConfigDict(
         env_prefix="CONFIDE_", extra="ignore", populate_by_name=True, frozen=True, hide_input_in_errors=True
     )
@@ -51,19 +51,19 @@ class Settings(BaseSettings):
     io_queue: int = Field(default=20_000, ge=1, le=10_000_000)
     io_days: int = Field(default=7, ge=1, le=36_500)
     io_mib: int = Field(default=256, ge=1)
-    # Read and shown in the start line, nothing else.
+    # Only shown in the start message.
     app_env: str | None = Field(default=None, validation_alias="APP_ENV")
 
     @field_validator("checkpoints")
     @classmethod
-    def _writable(cls, value: Path | None) -> Path | None:
+    def _check_writable(cls, value: Path | None) -> Path | None:
         if value is not None and not os.access(value.absolute().parent, os.W_OK):
-            raise ValueError("a file in a folder that is there and may be written to")
+            raise ValueError("choose a file in an existing, writable folder")
         return value
 
     @field_validator("database")
     @classmethod
-    def _known_engine(cls, value: SecretStr | None) -> SecretStr | None:
+    def _check_database(cls, value: SecretStr | None) -> SecretStr | None:
         url = value.get_secret_value() if value else ""
         if value is not None and not re.match(r"sqlite:///.|postgres(?:ql)?://.", url):
             raise ValueError("a database URL begins with sqlite:/// or postgresql://")
@@ -71,28 +71,28 @@ class Settings(BaseSettings):
 
     @field_validator("io_sinks")
     @classmethod
-    def _known_sinks(cls, value: SecretStr) -> SecretStr:
+    def _check_sinks(cls, value: SecretStr) -> SecretStr:
         if value.get_secret_value() != "off":
             require_known_sinks(value.get_secret_value())
         return value
 
     @field_validator("trusted_proxies")
     @classmethod
-    def _are_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for proxy in value:
             ipaddress.ip_network(proxy)
         return value
 
     @field_validator("old_contract", mode="before")
     @classmethod
-    def _on_or_off(cls, value: object) -> object:
+    def _parse_switch(cls, value: object) -> object:
         if isinstance(value, str) and value not in ("on", "off"):
-            raise ValueError("on or off")
+            raise ValueError("use on or off")
         return {"on": True, "off": False}.get(value, value) if isinstance(value, str) else value
 
     @field_validator("trusted_proxies", mode="before")
     @classmethod
-    def _listed(cls, value: object) -> object:
+    def _split_list(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @property
@@ -111,7 +111,7 @@ class Settings(BaseSettings):
 
     @property
     def is_io_off(self) -> bool:
-        """Whether no I/O event is noted at all; without any sink they are still counted."""
+        """Return whether I/O events are off entirely. Without sinks they are still counted."""
         return self.io_sinks.get_secret_value() == "off"
 
     @property
@@ -120,7 +120,7 @@ class Settings(BaseSettings):
 
     @property
     def is_for_this_machine(self) -> bool:
-        """Whether whoever comes is on this machine: loopback, and no proxy said to be in front."""
+        """Return whether all clients are on this machine: loopback address and no configured proxy."""
         return self.is_loopback and not self.behind_tls_proxy and not self.trusted_proxies
 
     @property
@@ -129,5 +129,5 @@ class Settings(BaseSettings):
 
 
 def variable(name: str) -> str:
-    """The variable of a setting, as `--help` says it."""
+    """Return the environment variable of a setting, for `--help`."""
     return f"CONFIDE_{name.upper()}"

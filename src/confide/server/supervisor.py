@@ -1,4 +1,4 @@
-"""Starting and ending the processes that serve."""
+"""Start and stop the worker processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from confide import __version__
 from confide.crypto.master_keys import FILE_NAME
 from confide.reads.fast_path import ReadingProtocol
 from confide.server.metrics import FOLDER_VARIABLE
-from confide.server.preparation import Started, prepare
+from confide.server.preparation import Preparation, prepare
 from confide.server.settings import Settings
 from confide.server.worker import build_application
 from confide.telemetry import logs
@@ -33,14 +33,14 @@ from confide.telemetry import logs
 KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 5
 BACKLOG = 2_048
-EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - looked for, not bound
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
 _log = logging.getLogger("confide")
 
 
 class PortTaken(Exception):
-    """Somebody else listens there, or it may not be listened on."""
+    """The port is in use, or the process may not bind it."""
 
 
 class StartFailed(Exception):
@@ -48,25 +48,25 @@ class StartFailed(Exception):
 
 
 def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way are finished. Raises what `prepare` raises."""
+    """Serve until SIGTERM or SIGINT, then finish running requests. Raises the errors of `prepare`."""
     logs.configure()
-    # Told to end before anything is served: there is nothing to finish.
+    # Before the server runs there are no requests to finish.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    listener = _bound(settings)
+    listener = _bind_socket(settings)
     try:
-        started = asyncio.run(prepare(settings))
-        setup_token = "" if settings.is_for_this_machine or started.has_had_user else secrets.token_urlsafe(24)
-        for line in start_lines(settings, started, port=listener.getsockname()[1], setup_token=setup_token):
+        preparation = asyncio.run(prepare(settings))
+        setup_token = "" if settings.is_for_this_machine or preparation.has_had_user else secrets.token_urlsafe(24)
+        for line in format_start_lines(settings, preparation, port=listener.getsockname()[1], setup_token=setup_token):
             say(line)
-        with _counting(settings.data / "metrics" / str(listener.getsockname()[1])):
+        with _metrics_folder(settings.data / "metrics" / str(listener.getsockname()[1])):
             _run(_server_config(settings, setup_token), listener)
     finally:
         listener.close()
 
 
 @contextmanager
-def _counting(folder: Path) -> Iterator[None]:
-    """Give the workers a folder for what they count, empty at each start and gone at the end."""
+def _metrics_folder(folder: Path) -> Iterator[None]:
+    """Create an empty folder for the metrics of the workers, and remove it at the end."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     os.environ[FOLDER_VARIABLE] = str(folder)
@@ -74,12 +74,12 @@ def _counting(folder: Path) -> Iterator[None]:
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # another service of this data folder counts there
+        with suppress(OSError):  # another service of this data folder uses it
             folder.parent.rmdir()
 
 
 def worker_app(settings: Settings, setup_token: str) -> object:
-    """The application of a worker process, as the server asks for it."""
+    """Build the application of a worker process."""
     logs.configure()
     app = build_application(settings, setup_token)
     if not settings.trusted_proxies:
@@ -88,48 +88,52 @@ def worker_app(settings: Settings, setup_token: str) -> object:
 
 
 def application() -> object:
-    """The ASGI application for another server, set up by the variables alone: one process, with the lifespan on.
+    """Build the ASGI application for another server, from environment variables: one process, with lifespan.
 
-    Where it listens is not known here: so the first user needs the setup token that the log tells.
+    The address is unknown here, so adding the first user needs the setup token, which is logged.
     """
     logs.configure()
     settings = Settings(behind_tls_proxy=True)
-    with ThreadPoolExecutor(1) as outside:  # the server's loop is running already
-        started = outside.submit(asyncio.run, prepare(settings)).result()
-    setup_token = "" if started.has_had_user else secrets.token_urlsafe(24)
+    with ThreadPoolExecutor(1) as outside:  # the server's event loop already runs in this thread
+        preparation = outside.submit(asyncio.run, prepare(settings)).result()
+    setup_token = "" if preparation.has_had_user else secrets.token_urlsafe(24)
     _log.info(
-        "Confide %s: %s, epoch %s, %s", __version__, _store_name(settings), started.home.epoch, started.home.durability
+        "service_started version=%s database=%r epoch=%s durability=%r",
+        __version__,
+        _describe_database(settings),
+        preparation.database.epoch,
+        preparation.database.durability,
     )
     if setup_token:
-        _log.info("there is no user yet: POST /user, once, with Authorization: Bearer %s", setup_token)
+        _log.info("first_user_missing request='POST /user' setup_token=%s", setup_token)
     return worker_app(settings, setup_token)
 
 
-def start_lines(settings: Settings, started: Started, *, port: int, setup_token: str) -> list[str]:
-    """What a start says: address, store, durability, and what to do first."""
+def format_start_lines(settings: Settings, preparation: Preparation, *, port: int, setup_token: str) -> list[str]:
+    """Format the start message: address, database, durability, and first steps."""
     scheme = "https" if settings.has_tls else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"{scheme}://{host}:{port}"
-    reached = url if settings.host not in EVERYWHERE else f"{scheme}://localhost:{port}"
+    address = url if settings.host not in EVERYWHERE else f"{scheme}://localhost:{port}"
     env = f", APP_ENV={settings.app_env}" if settings.app_env else ""
-    unsafe = "UNSAFE, acknowledged saves can be lost: " if started.home.is_unsafe else ""
+    unsafe = "UNSAFE, acknowledged saves can be lost: " if preparation.database.is_unsafe else ""
     lines = [
         f"Confide {__version__} at {url} ({settings.workers} worker{'s' if settings.workers > 1 else ''}{env})",
-        f"  store       {_store_name(settings)}, epoch {started.home.epoch}",
-        f"  durability  {unsafe}{started.home.durability}",
+        f"  store       {_describe_database(settings)}, epoch {preparation.database.epoch}",
+        f"  durability  {unsafe}{preparation.database.durability}",
     ]
-    if started.made_master_keys is not None:
+    if preparation.created_master_keys is not None:
         lines.append(
-            f"  keys        made {started.made_master_keys}: copy it to a safe place now. Without it nothing here"
-            " can ever be read again, by anybody."
+            f"  keys        made {preparation.created_master_keys}: copy it to a safe place now. Without it no config"
+            " can be decrypted again."
         )
-    if started.home.has_begun_anew:
-        lines.append("  restored    this store lived elsewhere before: a new epoch begins, all sessions have ended")
-    return [*lines, *_readable(settings), *_first_steps(started, url=reached, setup_token=setup_token)]
+    if preparation.database.has_begun_anew:
+        lines.append("  restored    the database was moved or restored: a new epoch begins, all sessions have ended")
+    return [*lines, *_permission_warnings(settings), *_first_steps(preparation, url=address, setup_token=setup_token)]
 
 
-def _first_steps(started: Started, *, url: str, setup_token: str) -> list[str]:
-    if started.has_had_user:
+def _first_steps(preparation: Preparation, *, url: str, setup_token: str) -> list[str]:
+    if preparation.has_had_user:
         return [f"  first       log in: confide login --url {url}   (API: {url}/docs)"]
     bearer = f" -H 'Authorization: Bearer {setup_token}'" if setup_token else ""
     body = """'{"login": "admin", "password": "…"}'"""
@@ -139,22 +143,20 @@ def _first_steps(started: Started, *, url: str, setup_token: str) -> list[str]:
     ]
 
 
-def _readable(settings: Settings) -> list[str]:
-    """What others on this machine may read and should not; what we make ourselves they may not."""
-    watched = [path for path in (settings.data, settings.data / FILE_NAME) if path.exists()]
-    return [
-        f"  warning     others may read {path}: chmod go= {path}" for path in watched if path.stat().st_mode & 0o077
-    ]
+def _permission_warnings(settings: Settings) -> list[str]:
+    """Warn of existing files that other users of this machine can read."""
+    paths = [path for path in (settings.data, settings.data / FILE_NAME) if path.exists()]
+    return [f"  warning     others may read {path}: chmod go= {path}" for path in paths if path.stat().st_mode & 0o077]
 
 
-def _store_name(settings: Settings) -> str:
+def _describe_database(settings: Settings) -> str:
     parts = urlsplit(settings.database_url)
     if parts.scheme == "sqlite":
         return f"SQLite {settings.database_url.removeprefix('sqlite:///')}"
     return f"PostgreSQL {parts.path.lstrip('/')} on {parts.hostname or 'localhost'}"
 
 
-def _bound(settings: Settings) -> socket.socket:
+def _bind_socket(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -194,10 +196,10 @@ def _run(config: uvicorn.Config, listener: socket.socket) -> None:
         Multiprocess(config, sockets=[listener]).run()
         return
     server = uvicorn.Server(config)
-    # Until the server has handlers of its own a signal must not be lost; when it is done it raises the signal
-    # again, and that shall end nothing a second time.
+    # Keep signals that arrive before the server installs its handlers. The server raises the signal again when it
+    # is done; these handlers ignore it then.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     server.run(sockets=[listener])
     if not server.started:
-        raise StartFailed("The service could not start; the log says why.")
+        raise StartFailed("The service could not start. See the log for the reason.")

@@ -1,4 +1,4 @@
-"""A PostgreSQL database: for many processes on many machines."""
+"""A PostgreSQL database, for processes on many machines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MIN_VERSION = 150_000
 
 
 class PostgresqlDatabase(Database):
-    """A database of a cluster. Each new connection is checked: where it leads, and how durable commits are."""
+    """A database of a cluster. Each new connection is checked for its database and durability."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""PostgreSQL: connections of our own, each greeted once, and a short memory of the store being away."""
+"""PostgreSQL engine: a connection pool with a circuit breaker. Each new connection is checked once."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from confide.errors import Busy, DatabaseUnavailable
 from confide.telemetry.operations import SILENT, IoLog, measure, note_failure
 
 CONNECT_SECONDS = 1.5
-# How long calls are refused at once after the store did not answer.
-AWAY_SECONDS = 0.5
-# What a store that is well answers in.
-PATIENT_SECONDS = 0.5
+# Calls fail at once for this long after the database did not respond.
+UNAVAILABLE_SECONDS = 0.5
+# A healthy database responds within this time.
+HEALTHY_SECONDS = 0.5
 PORTION = 500
 
-# What the driver raises, whatever it means.
-_ANY = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-_AWAY = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
-_REFUSED_FOR_NOW = (
+# All errors of the driver.
+_DRIVER_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+_UNREACHABLE = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
+_TEMPORARY = (
     asyncpg.InsufficientResourcesError,  # disk full, too many connections, out of memory
     asyncpg.OperatorInterventionError,  # shutting down, starting up
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.PostgresSystemError,
-    asyncpg.TransactionRollbackError,  # a deadlock: whoever asks again has the other turn
+    asyncpg.TransactionRollbackError,  # a deadlock: a retry can succeed
 )
 
 
 class PostgresqlEngine:
-    """A stack of connections; the one used last is used next."""
+    """A pool of connections. The last used connection is reused first."""
 
     name = "postgres"
 
@@ -54,8 +54,8 @@ class PostgresqlEngine:
         self.io = io
         self._greet = greet
         self._idle: list[Connection] = []
-        self._places = asyncio.Semaphore(size)
-        self._away_until = 0.0
+        self._slots = asyncio.Semaphore(size)
+        self._unavailable_until = 0.0
         self._is_closed = False
 
     async def close(self) -> None:
@@ -64,44 +64,44 @@ class PostgresqlEngine:
             self._idle.pop().terminate()
 
     @asynccontextmanager
-    async def connection(self, *, is_hurried: bool = True) -> AsyncIterator[Connection]:
-        """Borrow a connection; raises `DatabaseUnavailable` or, where all stay lent, `Busy` in time."""
-        left = await self._place(remaining_seconds() if is_hurried else None)
+    async def connection(self, *, has_deadline: bool = True) -> AsyncIterator[Connection]:
+        """Borrow a connection; raises `DatabaseUnavailable`, or `Busy` if all stay in use until the deadline."""
+        left = await self._acquire_slot(remaining_seconds() if has_deadline else None)
         try:
-            async with asyncio.timeout(left), self._borrowed() as connection:
+            async with asyncio.timeout(left), self._borrow() as connection:
                 yield connection
-        except _ANY as error:
-            meaning = self._translated(error, left)
+        except _DRIVER_ERRORS as error:
+            meaning = self._translate_error(error, left)
             if meaning is error:
                 raise
             raise meaning from error
         finally:
-            self._places.release()
+            self._slots.release()
 
-    def _translated(self, error: Exception, left: float | None) -> Exception:
-        """What an error of the driver means to whoever asked, with the time that was left when they did."""
+    def _translate_error(self, error: Exception, left: float | None) -> Exception:
+        """Translate a driver error, given the seconds that were left when the call began."""
         if isinstance(error, asyncpg.UniqueViolationError):
             return UniqueTaken(str(error))
-        if isinstance(error, _REFUSED_FOR_NOW):
+        if isinstance(error, _TEMPORARY):
             return DatabaseUnavailable(str(error))
-        if isinstance(error, ValueError) or not isinstance(error, _AWAY):
-            return error  # an argument that the driver cannot encode: a bug of ours
-        # A request that came here with little time left says nothing about the store.
-        if not isinstance(error, TimeoutError) or left is None or left >= PATIENT_SECONDS:
-            self._away_until = time.monotonic() + AWAY_SECONDS
+        if isinstance(error, ValueError) or not isinstance(error, _UNREACHABLE):
+            return error  # an argument that the driver cannot encode: a bug in Confide
+        # A timeout with little time left does not mean that the database is unavailable.
+        if not isinstance(error, TimeoutError) or left is None or left >= HEALTHY_SECONDS:
+            self._unavailable_until = time.monotonic() + UNAVAILABLE_SECONDS
             self._drop_idle()
         return DatabaseUnavailable(str(error))
 
-    async def _place(self, left: float | None) -> float | None:
-        """Wait for a place among those who use the store; returns what is then left of the time."""
-        self._must_not_be_away()
-        if not self._places.locked():
-            await self._places.acquire()  # at once, without the price of a time limit
+    async def _acquire_slot(self, left: float | None) -> float | None:
+        """Wait for a free connection slot; returns the seconds left afterwards."""
+        self._require_available()
+        if not self._slots.locked():
+            await self._slots.acquire()  # without the cost of a timeout
             return left
         began = monotonic_ns()
         try:
             async with asyncio.timeout(left):
-                await self._places.acquire()
+                await self._slots.acquire()
         except BaseException as error:
             note_failure(self.io, "wait connection", began, error)
             if isinstance(error, TimeoutError):
@@ -109,53 +109,53 @@ class PostgresqlEngine:
             raise
         self.io.note("wait connection", began)
         try:
-            self._must_not_be_away()
+            self._require_available()
         except DatabaseUnavailable:
-            self._places.release()
+            self._slots.release()
             raise
         return None if left is None else max(0.0, left - (monotonic_ns() - began) / 1e9)
 
-    def _must_not_be_away(self) -> None:
-        if time.monotonic() < self._away_until:
+    def _require_available(self) -> None:
+        if time.monotonic() < self._unavailable_until:
             raise DatabaseUnavailable
 
     @asynccontextmanager
-    async def _borrowed(self) -> AsyncIterator[Connection]:
-        connection = self._sound_one() or await self._new_one()
-        is_sound = False
+    async def _borrow(self) -> AsyncIterator[Connection]:
+        connection = self._pop_idle() or await self._connect_new()
+        is_usable = False
         try:
             yield connection
-            is_sound = True
+            is_usable = True
         except Exception:
-            # A refusal inside a transaction leaves the connection whole once that is undone.
-            is_sound = not connection.is_in_transaction()
+            # After a rollback the connection is usable again.
+            is_usable = not connection.is_in_transaction()
             raise
         finally:
-            if not is_sound:
+            if not is_usable:
                 connection.terminate()
-            self._take_back(connection)
+            self._release(connection)
 
-    def _sound_one(self) -> Connection | None:
+    def _pop_idle(self) -> Connection | None:
         while self._idle:
-            # What a server that went away has closed says nothing about the one that is there now.
+            # A connection that the old server closed says nothing about the current server.
             if not (connection := self._idle.pop()).is_closed():
                 return connection
         return None
 
-    async def _new_one(self) -> Connection:
+    async def _connect_new(self) -> Connection:
         try:
             return await self.connect()
         except DatabaseUnavailable:
-            self._away_until = time.monotonic() + AWAY_SECONDS
+            self._unavailable_until = time.monotonic() + UNAVAILABLE_SECONDS
             raise
 
     async def query(self, sql: str, *args: Any) -> Rows:
-        """As the contract says, on the shortest way: every read and every save comes through here."""
-        left = await self._place(remaining_seconds())
+        """Run one statement without context managers, because every read and save uses this path."""
+        left = await self._acquire_slot(remaining_seconds())
         try:
-            connection = self._sound_one()
+            connection = self._pop_idle()
             if connection is None:
-                async with asyncio.timeout(left), self._borrowed() as new:
+                async with asyncio.timeout(left), self._borrow() as new:
                     return await fetch(self.io, new, sql, args)
             try:
                 return await fetch(self.io, connection, sql, args, seconds=left)
@@ -164,14 +164,14 @@ class PostgresqlEngine:
                     connection.terminate()
                 raise
             finally:
-                self._take_back(connection)
-        except _ANY as error:
-            meaning = self._translated(error, left)
+                self._release(connection)
+        except _DRIVER_ERRORS as error:
+            meaning = self._translate_error(error, left)
             if meaning is error:
                 raise
             raise meaning from error
         finally:
-            self._places.release()
+            self._slots.release()
 
     async def search(self, sql: str, *args: Any) -> Rows:
         return await self.query(sql, *args)
@@ -179,7 +179,7 @@ class PostgresqlEngine:
     async def execute(self, sql: str, *args: Any) -> Rows:
         return await self.query(sql, *args)
 
-    def _take_back(self, connection: Connection) -> None:
+    def _release(self, connection: Connection) -> None:
         if connection.is_closed() or self._is_closed:
             connection.terminate()
         else:
@@ -190,13 +190,13 @@ class PostgresqlEngine:
             return await run_transaction(self.io, connection, work)
 
     async def transact_long(self, work: Transaction[T]) -> T:
-        """As `transact`, for work on the host that may take its time: a migration, a restored backup."""
-        async with self.connection(is_hurried=False) as connection:
+        """Run a transaction without a time limit, for migrations and restores on the host."""
+        async with self.connection(has_deadline=False) as connection:
             return await run_transaction(self.io, connection, work)
 
     async def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, Rows]]:
         async with (
-            self.connection(is_hurried=False) as connection,
+            self.connection(has_deadline=False) as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             for number, sql in enumerate(statements):
@@ -205,7 +205,7 @@ class PostgresqlEngine:
                     yield number, cast("Rows", portion)
 
     async def connect(self) -> Connection:
-        """Make a connection and greet it; it is the caller's own. Raises `DatabaseUnavailable`."""
+        """Open and check a connection, which the caller owns. Raises `DatabaseUnavailable`."""
         try:
             connection = await measure(self.io, "connect", asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS))
         except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, OSError) as error:
@@ -219,10 +219,10 @@ class PostgresqlEngine:
         return connection
 
     def note_answer(self) -> None:
-        """The store has just answered somebody: it is there, whatever it was a moment ago."""
-        self._away_until = 0.0
+        """Note that the database responded, so that calls need not fail at once."""
+        self._unavailable_until = 0.0
 
     def _drop_idle(self) -> None:
-        # What broke one connection broke the others too; new ones are greeted again.
+        # The failure affects idle connections too. New ones are checked again.
         while self._idle:
             self._idle.pop().terminate()

@@ -1,4 +1,4 @@
-"""How a statement and a transaction are done on a connection of PostgreSQL, each step noted."""
+"""Run statements and transactions on a PostgreSQL connection, and note each step as an I/O event."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 async def fetch(
     io: IoLog, connection: Connection, sql: str, args: tuple[Any, ...], *, seconds: float | None = None
 ) -> Rows:
-    """The rows of one statement; a record is read by position like any row."""
+    """Run one statement and return its rows. A record can be read by position like any row."""
     began = monotonic_ns()
     try:
         records = await connection.fetch(sql, *args, timeout=seconds)
@@ -30,7 +30,7 @@ async def fetch(
 
 
 async def run_transaction(io: IoLog, connection: Connection, work: Transaction[T]) -> T:
-    """Run a transaction whole; where time is over in its middle the connection is gone as well."""
+    """Run a transaction. A timeout or cancellation terminates the connection."""
     transaction = connection.transaction()
     await measure(io, "begin", transaction.start())
     try:
@@ -39,7 +39,7 @@ async def run_transaction(io: IoLog, connection: Connection, work: Transaction[T
         await measure(io, "rollback", transaction.rollback())
         raise
     except BaseException:
-        # Out of time: nobody may wait for a server that hangs to undo it; it does when the connection is gone.
+        # Do not wait for a rollback of a hung server. The server rolls back when the connection is gone.
         connection.terminate()
         raise
     await measure(io, "commit", transaction.commit())

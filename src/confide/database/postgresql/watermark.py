@@ -1,43 +1,43 @@
-"""How far what has one order lags behind: the oldest transaction under way holds back what was committed after it."""
+"""Measure how long the oldest running transaction has held back later commits."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from math import inf
 
-# Closer together they would tell little more; the longer it waits, the further apart they may be.
+# Minimum distance of samples. It doubles when the list is full.
 APART_SECONDS = 0.25
 MAX_KEPT = 1_000
 
 
 class Watermark:
-    """Since when something waits for an older transaction, from the snapshots that a process reads anyway.
+    """Computes the age of the watermark from the snapshots that the change feed reads anyway.
 
-    A snapshot is written `xmin:xmax:those under way`. Below `xmin` all is over; `xmax` is above all that is over
-    (PostgreSQL, "Transaction ID and Snapshot Information Functions"). So something waits from the first snapshot on
-    whose `xmax` is above the `xmin` of now; when transactions began an ordinary role is not told.
+    A snapshot is `xmin:xmax:running`. All transactions below `xmin` have ended, and `xmax` is above all that have
+    ended (PostgreSQL, "Transaction ID and Snapshot Information Functions"). So commits have waited since the first
+    snapshot whose `xmax` is above the current `xmin`. Ordinary roles cannot read when a transaction began.
     """
 
     def __init__(self) -> None:
-        # (xmax, seconds), both ascending; the first is of the snapshot since which something waits.
+        # (xmax, seconds), both ascending. The first is the snapshot since which commits have waited.
         self._seen: list[tuple[int, float]] = []
-        self._apart = APART_SECONDS
-        self._heard_at = 0.0
+        self._min_distance = APART_SECONDS
+        self._observed_at = 0.0
 
-    def hear(self, snapshot: str, *, at: float) -> None:
-        """A snapshot was read at that moment, in seconds of any clock that nobody sets."""
+    def observe(self, snapshot: str, *, at: float) -> None:
+        """Note a snapshot and when it was read, in seconds of a monotonic clock."""
         xmin, xmax = map(int, snapshot.split(":")[:2])
-        self._heard_at = at
+        self._observed_at = at
         del self._seen[: bisect_right(self._seen, (xmin, inf))]
         if not self._seen:
-            self._apart = APART_SECONDS
+            self._min_distance = APART_SECONDS
         last_xmax, last_at = self._seen[-1] if self._seen else (xmin, -inf)
-        if xmax > last_xmax and at >= last_at + self._apart:
+        if xmax > last_xmax and at >= last_at + self._min_distance:
             self._seen.append((xmax, at))
         if len(self._seen) > MAX_KEPT:
             del self._seen[1::2]
-            self._apart *= 2
+            self._min_distance *= 2
 
     def age(self) -> float:
-        """Seconds for which something had been waiting, at least, when a snapshot was last read; 0 if nothing had."""
-        return self._heard_at - self._seen[0][1] if self._seen else 0.0
+        """Return the minimum seconds that a commit had waited at the last snapshot; 0 if none waited."""
+        return self._observed_at - self._seen[0][1] if self._seen else 0.0

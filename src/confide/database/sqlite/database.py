@@ -1,4 +1,4 @@
-"""A database in one SQLite file: nothing to install, for many processes of one machine."""
+"""A database in one SQLite file, for the processes of one machine."""
 
 from __future__ import annotations
 

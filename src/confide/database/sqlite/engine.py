@@ -1,4 +1,4 @@
-"""SQLite: reads in place on the event loop, long searches elsewhere, writes that wait together share one commit."""
+"""SQLite engine: reads on the event loop, long searches on a thread, and group commit of writes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from confide.telemetry.operations import SILENT, IoLog, note_failure
 
 SAFE_VERSION = 3_051_003
 PORTION = 500
-# Of SQLite's own machine: what a search may take of the loop, and how often one on a thread looks whether it is wanted.
-STEPS_IN_PLACE, STEPS_BETWEEN_LOOKS = 1_000_000, 20_000
+# Virtual machine steps: the limit of a search on the event loop, and the interval of cancellation checks on a thread.
+MAX_LOOP_STEPS, CHECK_STEPS = 1_000_000, 20_000
 
 
 class SqliteEngine:
@@ -41,12 +41,12 @@ class SqliteEngine:
         self._writer: Writer | None = None
 
     async def open(self) -> None:
-        """Connect, once; raises `DatabaseUnavailable` if the file cannot be a database of ours."""
+        """Connect, once; raises `DatabaseUnavailable` if the file cannot be opened."""
         if self._writer is not None:
             return
         if apsw.sqlitelibversion() and _version() < SAFE_VERSION:
             raise DatabaseUnavailable(
-                f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log; 3.51.3 is needed."
+                f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log. Use 3.51.3 or newer."
             )
         try:
             writing = connect(self.path, is_unsafe=self.is_unsafe)
@@ -56,15 +56,15 @@ class SqliteEngine:
             for connection in (self._reader, self.searcher):
                 connection.execute("PRAGMA query_only = ON")
         except (apsw.Error, OSError) as error:
-            raise DatabaseUnavailable(f"The database file does not open: {error}") from error
+            raise DatabaseUnavailable(f"The database file cannot be opened: {error}") from error
         self._writer = Writer(writing, self.path.with_name("confide.lock"), loop=asyncio.get_running_loop(), io=self.io)
 
     async def close(self) -> None:
-        # The writer last: with the last connection SQLite puts the write-ahead log into the file.
+        # The writer is last: closing the last connection checkpoints the write-ahead log.
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-        searcher, self.searcher = self.searcher, None  # which ends the search under way
+        searcher, self.searcher = self.searcher, None  # this interrupts the running search
         if searcher is not None and self._searches is not None:
             await asyncio.to_thread(self._searches.shutdown, cancel_futures=True)
             searcher.close()
@@ -79,21 +79,21 @@ class SqliteEngine:
         return self._reader
 
     async def query(self, sql: str, *args: Any) -> Rows:
-        return self._found(sql, args)
+        return self._fetch(sql, args)
 
     async def search(self, sql: str, *args: Any) -> Rows:
-        # Nearly always it is little. On a thread each row would let go of the interpreter and wait for it again.
+        # Most searches are short. On a thread each row would release and reacquire the GIL.
         reader = self.reader
-        reader.set_progress_handler(lambda: True, STEPS_IN_PLACE)
+        reader.set_progress_handler(lambda: True, MAX_LOOP_STEPS)
         try:
-            return self._found(sql, args)
+            return self._fetch(sql, args)
         except apsw.InterruptError:
             pass
         finally:
             reader.set_progress_handler(None)
-        return await self._found_elsewhere(sql, args)
+        return await self._search_on_thread(sql, args)
 
-    def _found(self, sql: str, args: Sequence[Any]) -> Rows:
+    def _fetch(self, sql: str, args: Sequence[Any]) -> Rows:
         began = monotonic_ns()
         try:
             rows = self.reader.execute(sql, bindings(args)).fetchall()
@@ -105,7 +105,7 @@ class SqliteEngine:
         self.io.note(operation_of(sql), began, amount=len(rows))
         return rows
 
-    async def _found_elsewhere(self, sql: str, args: Sequence[Any]) -> Rows:
+    async def _search_on_thread(self, sql: str, args: Sequence[Any]) -> Rows:
         if self._searches is None:
             raise DatabaseUnavailable
         began, left = monotonic_ns(), remaining_seconds()
@@ -134,7 +134,7 @@ class SqliteEngine:
             async with asyncio.timeout(remaining_seconds()):
                 result: T = await self._writer.submit(work)
         except (TimeoutError, asyncio.CancelledError) as error:
-            # What it had waited for until then only the writer knows.
+            # Only the writer knows the single steps, so the whole wait is noted.
             note_failure(self.io, WRITER, began, error)
             if isinstance(error, TimeoutError):
                 raise DatabaseUnavailable from error
@@ -142,7 +142,7 @@ class SqliteEngine:
         return result
 
     async def transact_long(self, work: Transaction[T]) -> T:
-        """As `transact`, for work on the host that may take its time: a migration, a restored backup."""
+        """Run a transaction without a time limit, for migrations and restores on the host."""
         if self._writer is None:
             raise DatabaseUnavailable
         result: T = await self._writer.submit(work)
@@ -162,7 +162,7 @@ class SqliteEngine:
 
 
 class _Search:
-    """One statement on the thread for searches: it looks again and again whether anybody still wants its rows."""
+    """One statement on the search thread. It stops when its caller has given up."""
 
     def __init__(self, engine: SqliteEngine, sql: str, args: Any, *, until: float) -> None:
         self.is_over = False
@@ -173,17 +173,17 @@ class _Search:
 
     def __call__(self) -> Rows:
         searcher = self._engine.searcher
-        if searcher is None or self._is_to_stop():
+        if searcher is None or self._must_stop():
             raise apsw.InterruptError
-        searcher.set_progress_handler(self._is_to_stop, STEPS_BETWEEN_LOOKS)
+        searcher.set_progress_handler(self._must_stop, CHECK_STEPS)
         return searcher.execute(self._sql, self._args).fetchall()
 
-    def _is_to_stop(self) -> bool:
+    def _must_stop(self) -> bool:
         return self.is_over or self._engine.searcher is None or time.monotonic() > self._until
 
 
 def connect(path: Path, *, is_unsafe: bool) -> apsw.Connection:
-    """Open a database file, WAL and durable; nobody else on the machine may read what it creates."""
+    """Open a database file with WAL and durable commits. A new file is readable only by its owner."""
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     connection = apsw.Connection(str(path))

@@ -1,4 +1,4 @@
-"""The one writer of a process: takes what waits, and commits it together, a savepoint each."""
+"""The writer thread of a process: group commit of waiting transactions, with a savepoint for each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from confide.database.model import Rows
 from confide.errors import Busy, DatabaseUnavailable
 from confide.telemetry.operations import OK, IoLog
 
-# Name, start, end, outcome and rows of what a job waited for.
+# Name, start, end, outcome and number of rows of one step of a job.
 _Operation: TypeAlias = tuple[str, int, int, str, int]
 
 WRITER = "wait writer"
@@ -47,16 +47,16 @@ _UNIQUE = frozenset({apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMA
 class _Job:
     work: Transaction[Any]
     answer: asyncio.Future[Any]
-    # For which request it is done; what it waited for is noted there once it has been answered.
+    # The request of the job, to which its operations are noted on delivery.
     context: contextvars.Context
-    asked: int
+    submitted_at: int
     operations: list[_Operation] = field(default_factory=list)
     result: Any = None
     error: BaseException | None = None
 
 
 class Writer:
-    """Runs transactions on a thread of its own, several to a commit; answers after the commit."""
+    """Runs transactions on a thread, several in one commit. Results are delivered after the commit."""
 
     def __init__(
         self, connection: apsw.Connection, lock_file: Path, *, loop: asyncio.AbstractEventLoop, io: IoLog
@@ -80,24 +80,24 @@ class Writer:
         self._waiting.put(None)
         await asyncio.to_thread(self._thread.join, CLOSE_SECONDS)
         if self._thread.is_alive():
-            return  # somebody holds the lock: the end of the process ends this as well
+            return  # another process holds the lock; the thread is a daemon and ends with this process
         self._connection.close()
         os.close(self._lock)
 
     def _run(self) -> None:
         while True:
-            jobs, goes_on = self._taken()
+            jobs, is_open = self._take_jobs()
             if jobs:
-                self._commit_together(jobs)
+                self._commit_batch(jobs)
                 self._loop.call_soon_threadsafe(self._deliver, jobs)
-            if not goes_on:
+            if not is_open:
                 return
 
-    def _taken(self) -> tuple[list[_Job], bool]:
+    def _take_jobs(self) -> tuple[list[_Job], bool]:
         jobs: list[_Job] = []
         job = self._waiting.get()
         while job is not None:
-            # A caller that has given up does not want it done any more.
+            # The caller has given up, so the job must not run.
             if not job.answer.cancelled():
                 jobs.append(job)
             if len(jobs) >= MAX_BATCH:
@@ -108,29 +108,29 @@ class Writer:
                 return jobs, True
         return jobs, False
 
-    def _commit_together(self, jobs: list[_Job]) -> None:
+    def _commit_batch(self, jobs: list[_Job]) -> None:
         try:
-            # SQLite's own busy handler is not fair between processes; this lock is.
+            # SQLite's busy handler is not fair between processes. This lock is.
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             self._connection.execute("BEGIN IMMEDIATE")
             begun = monotonic_ns()
             for job in jobs:
-                job.operations.append((WRITER, job.asked, begun, OK, 0))
+                job.operations.append((WRITER, job.submitted_at, begun, OK, 0))
                 self._run_one(job, is_alone=len(jobs) == 1)
-            # A job alone that failed has undone everything.
+            # A single job that failed has already rolled back.
             if self._connection.in_transaction:
                 self._commit(jobs)
-        except Exception as error:  # noqa: BLE001 - the thread must go on: nothing of these jobs was stored
+        except Exception as error:  # noqa: BLE001 - the thread must continue; the batch stored nothing
             self._undo()
             for job in jobs:
                 if not job.operations:
-                    job.operations.append((WRITER, job.asked, monotonic_ns(), type(error).__name__, 0))
+                    job.operations.append((WRITER, job.submitted_at, monotonic_ns(), type(error).__name__, 0))
                 job.error = job.error or DatabaseUnavailable(str(error))
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _commit(self, jobs: list[_Job]) -> None:
-        """All of them wait for one commit: to each it is its own."""
+        """Commit the batch and note the commit for each job."""
         began, outcome = monotonic_ns(), OK
         try:
             self._connection.execute("COMMIT")
@@ -149,26 +149,26 @@ class Writer:
         self._connection.execute("SAVEPOINT one")
         try:
             job.result = perform(job.work, partial(self._step, job))
-        except Exception as error:  # noqa: BLE001 - whatever it was, its caller gets it and the others go on
+        except Exception as error:  # noqa: BLE001 - delivered to its caller; other jobs continue
             self._connection.execute("ROLLBACK TO one")
-            job.error = _translated(error)
+            job.error = _translate_error(error)
         self._connection.execute("RELEASE one")
 
     def _run_alone(self, job: _Job) -> None:
         try:
             job.result = perform(job.work, partial(self._step, job))
-        except Exception as error:  # noqa: BLE001 - whatever it was, its caller gets it
-            job.error = _translated(error)
+        except Exception as error:  # noqa: BLE001 - delivered to its caller
+            job.error = _translate_error(error)
             self._undo()
 
     def _step(self, job: _Job, step: Step) -> Rows:
         if isinstance(step, Lock | TableLock):
-            return []  # one writer at a time anyway
+            return []  # there is only one writer at a time
         operation = SCRIPT if isinstance(step, Script) else operation_of(step.sql)
         began, outcome = monotonic_ns(), OK
         rows: Rows = []
         try:
-            rows = self._done(step)
+            rows = self._execute(step)
         except Exception as error:
             outcome = type(error).__name__
             raise
@@ -176,7 +176,7 @@ class Writer:
             job.operations.append((operation, began, monotonic_ns(), outcome, len(rows)))
         return rows
 
-    def _done(self, step: Statement | Script | Many) -> Rows:
+    def _execute(self, step: Statement | Script | Many) -> Rows:
         match step:
             case Statement(sql, args):
                 return self._connection.execute(sql, bindings(args)).fetchall()
@@ -189,7 +189,7 @@ class Writer:
     def _deliver(self, jobs: list[_Job]) -> None:
         for job in jobs:
             if job.answer.done():
-                continue  # given up, and noted as that
+                continue  # the caller gave up and noted that
             job.context.run(self._note, job)
             if job.error is not None:
                 job.answer.set_exception(job.error)
@@ -206,7 +206,7 @@ class Writer:
 
 
 def bindings(args: Iterable[Any]) -> dict[str, Any]:
-    # apsw binds a sequence by order of appearance, so `$2 … $1` would swap in silence.
+    # apsw binds a sequence by order of appearance, so `$2 … $1` would silently swap.
     return {str(number): value for number, value in enumerate(args, 1)}
 
 
@@ -222,7 +222,7 @@ def perform(work: Transaction[Any], step_by: Callable[[Step], Rows]) -> Any:
         work.close()
 
 
-def _translated(error: Exception) -> Exception:
+def _translate_error(error: Exception) -> Exception:
     if isinstance(error, apsw.ConstraintError) and getattr(error, "extendedresult", 0) in _UNIQUE:
         return UniqueTaken(str(error))
     if isinstance(error, apsw.SQLError | apsw.BindingsError | apsw.ConstraintError):
