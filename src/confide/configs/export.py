@@ -32,7 +32,7 @@ class ExportedConfig(NamedTuple):
     is_masked: bool
 
 
-class NonconformingConfig(NamedTuple):
+class ConfigWithViolations(NamedTuple):
     """One config with its violations of the schema of its integration type."""
 
     key: Key
@@ -76,17 +76,17 @@ class ConfigExporter:
 
     async def list_nonconforming(
         self, scope: Scope, *, principal: Principal, after: Key | None, limit: int, more: ConfigFilter
-    ) -> tuple[list[NonconformingConfig], Key | None]:
+    ) -> tuple[list[ConfigWithViolations], Key | None]:
         """List configs that violate their schema, as many as one second of scanning finds."""
         until = time.monotonic() + PAGE_SECONDS
-        found: list[NonconformingConfig] = []
+        found: list[ConfigWithViolations] = []
         async for config in self._scanner.scan(scopes_of(scope, principal), after=after, more=more):
             role = principal.role_on(config.key)
             is_masked = role is None or role < Role.READER
             type_ = await self._types.of(config.key.integration_type)
             violations = type_.report(config.configuration, hides_secrets=is_masked)
             if violations:
-                found.append(NonconformingConfig(config.key, config.version, config.saved_at, violations))
+                found.append(ConfigWithViolations(config.key, config.version, config.saved_at, violations))
             if len(found) >= limit or time.monotonic() >= until:
                 return found, config.key
         return found, None

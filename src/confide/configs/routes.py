@@ -10,7 +10,7 @@ from confide import names, preconditions
 from confide.changes.model import Position
 from confide.configs import model
 from confide.configs.errors import ConfirmWrong, IdempotencyKeyInvalid
-from confide.configs.export import ExportedConfig, NonconformingConfig
+from confide.configs.export import ConfigWithViolations, ExportedConfig
 from confide.configs.history import BEFORE_FIRST_VERSION
 from confide.configs.model import (
     ConfigDraft,
@@ -245,7 +245,7 @@ def _warnings_json(warnings: Sequence[Violation]) -> Json:
     return {"warnings": [violation.as_json() for violation in warnings]} if warnings else {}
 
 
-def _summary_json(config: ConfigSummary | NonconformingConfig | ExportedConfig) -> Json:
+def _summary_json(config: ConfigSummary | ConfigWithViolations | ExportedConfig) -> Json:
     return {**config.key._asdict(), "version": config.version, "saved_at": format_time(config.saved_at)}
 
 
