@@ -44,7 +44,7 @@ class Room:
         return await wire.exchange(self.port, data, seconds=seconds, **more)
 
     def hits(self) -> int:
-        return self.app.process.reads.reader.take().hits
+        return self.app.process.reads.reader.take_counts().hits
 
 
 @asynccontextmanager
@@ -85,7 +85,7 @@ async def test_a_read_from_memory_is_the_answer_that_the_store_gives_but_for_the
 async def test_who_has_it_already_is_told_so_from_memory(room: Room) -> None:
     reply = await room.ask(("If-None-Match", '"7", "1"'))
     assert (reply.status, reply.body, reply.header("etag")) == (304, b"", '"1"')
-    assert room.app.process.reads.reader.take().not_modified == 1
+    assert room.app.process.reads.reader.take_counts().not_modified == 1
     await room.app.save(room.editor, {"number": 2})
     assert (await room.ask(("If-None-Match", '"1"'))).status == 200
 
@@ -304,7 +304,7 @@ async def test_a_bug_is_told_as_one(room: Room, monkeypatch: pytest.MonkeyPatch)
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(room.app.process.reads.reader, "at_once", fails)
+    monkeypatch.setattr(room.app.process.reads.reader, "answer_at_once", fails)
     reply = await room.ask()
     assert (reply.status, reply.json()["code"]) == (500, "internal-error")
     assert b"secret" not in reply.body
@@ -314,8 +314,8 @@ async def test_reads_are_counted_by_token_and_key(room: Room) -> None:
     for _ in range(3):
         await room.ask()
     await room.ask(("If-None-Match", '"1"'))
-    taken = room.app.process.reads.reader.take()
+    taken = room.app.process.reads.reader.take_counts()
     assert (taken.hits, taken.not_modified) == (4, 1)
     assert list(taken.reads.values()) == [4]
     assert [key for _, key in taken.reads] == [("acme", TYPE)]
-    assert room.app.process.reads.reader.take().reads == {}
+    assert room.app.process.reads.reader.take_counts().reads == {}

@@ -13,8 +13,8 @@ from confide.identity.errors import InvalidToken
 from confide.identity.model import Principal
 from confide.names import Key
 from confide.reads import reader as reading_module
-from confide.reads.reader import ConfigReader
-from confide.reads.request import FROM_THE_STORE
+from confide.reads.reader import CachedRead, ConfigReader
+from confide.reads.request import FORCE_REVALIDATION, ReadRequest
 from support.app import ADMIN, RunningApp
 
 KEY = Key("acme", "crm")
@@ -74,14 +74,14 @@ async def desk(sqlite_app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 async def test_what_was_saved_here_is_read_from_memory_at_once(desk: Desk) -> None:
     found = await desk.read()
-    assert (found.answer.version, found.stale_seconds, desk.asked) == (1, None, 0)
+    assert (found.response.version, found.stale_seconds, desk.asked) == (1, None, 0)
 
 
 async def test_many_callers_of_one_missing_key_share_one_question(desk: Desk) -> None:
     desk.app.process.changes.subscriber.forget_all()
     desk.slow_seconds = 0.05
     found = await asyncio.gather(*(desk.read() for _ in range(50)))
-    assert {one.answer.version for one in found} == {1}
+    assert {one.response.version for one in found} == {1}
     assert desk.asked == 1
 
 
@@ -91,21 +91,21 @@ async def test_a_caller_who_goes_away_takes_nobody_elses_answer_along(desk: Desk
     first, second = (asyncio.create_task(desk.read()) for _ in range(2))
     await asyncio.sleep(0.01)
     first.cancel()
-    assert (await second).answer.version == 1
+    assert (await second).response.version == 1
     assert desk.asked == 1
 
 
 async def test_who_demands_the_store_shares_no_question_that_was_sent_before(desk: Desk) -> None:
     desk.app.process.changes.subscriber.forget_all()
     desk.slow_seconds = 0.05
-    await asyncio.gather(desk.read(), desk.read(floor=FROM_THE_STORE), desk.read(floor=FROM_THE_STORE))
+    await asyncio.gather(desk.read(), desk.read(floor=FORCE_REVALIDATION), desk.read(floor=FORCE_REVALIDATION))
     assert desk.asked == 3
 
 
 async def test_a_version_that_is_not_held_is_asked_for(desk: Desk) -> None:
-    assert (await desk.read(floor=1)).answer.version == 1
+    assert (await desk.read(floor=1)).response.version == 1
     assert desk.asked == 0
-    assert (await desk.read(floor=2)).answer.version == 1
+    assert (await desk.read(floor=2)).response.version == 1
     assert desk.asked > 0
 
 
@@ -116,7 +116,7 @@ async def test_a_missing_key_is_asked_for_once_and_found_when_it_is_saved(desk: 
             await desk.read(nothing)
     assert desk.asked == 1
     await desk.app.save(desk.token, {"b": 1}, type_="nothing")
-    assert (await desk.read(nothing)).answer.version == 1
+    assert (await desk.read(nothing)).response.version == 1
 
 
 async def test_when_the_lease_has_ended_each_read_goes_to_the_store(desk: Desk) -> None:
@@ -130,10 +130,10 @@ async def test_what_is_held_is_given_marked_if_the_store_does_not_answer(desk: D
     desk.end_lease()
     desk.is_away = True
     found = await desk.read()
-    assert (found.answer.version, found.stale_seconds) == (1, 5)
+    assert (found.response.version, found.stale_seconds) == (1, 5)
     desk.is_away, desk.slow_seconds = False, 60.0
     found = await asyncio.wait_for(desk.read(), 10)
-    assert (found.answer.version, found.stale_seconds) == (1, 5)
+    assert (found.response.version, found.stale_seconds) == (1, 5)
 
 
 async def test_what_may_not_be_given_unproven_is_refused(desk: Desk) -> None:
@@ -142,7 +142,7 @@ async def test_what_may_not_be_given_unproven_is_refused(desk: Desk) -> None:
     with pytest.raises(DatabaseUnavailable):
         await desk.read(Key("acme", "never-read"))
     with pytest.raises(DatabaseUnavailable):
-        await desk.read(floor=FROM_THE_STORE)
+        await desk.read(floor=FORCE_REVALIDATION)
     with pytest.raises(DatabaseUnavailable):
         await desk.read(floor=2)
     desk.app.process.reads.cache.hear(KEY, 2, is_retired=True)
@@ -154,7 +154,7 @@ async def test_what_is_known_to_be_overtaken_stands_in_only_while_the_store_is_a
     desk.app.process.reads.cache.hear(KEY, 2)
     desk.is_away = True
     found = await desk.read()
-    assert (found.answer.version, found.stale_seconds) == (1, 1)
+    assert (found.response.version, found.stale_seconds) == (1, 1)
     with pytest.raises(DatabaseUnavailable):
         await desk.read(floor=2)
     # It counts from when it was last proven, not from the lease, which may hold all the time.
@@ -196,7 +196,7 @@ async def test_time_ends_an_entry_only_while_the_store_answers(desk: Desk) -> No
     entry.fresh_until = boottime()
     desk.is_away = True
     found = await desk.read()  # proven by the lease: nothing newer was heard of
-    assert (found.answer.version, found.stale_seconds) == (1, None)
+    assert (found.response.version, found.stale_seconds) == (1, None)
     desk.is_away = False
     await desk.read()
     assert entry.fresh_until > boottime()
@@ -253,7 +253,7 @@ async def test_a_floor_is_read_through_to_even_if_a_shared_question_found_nothin
     monkeypatch.setattr(desk.app.process.reads.cache, "hear", lambda *_: None)
     await desk.app.save(desk.token, {"c": 1}, type_="late")
     desk.app.process.caching.memory.drop(late)
-    assert (await desk.read(late, floor=1)).answer.version == 1
+    assert (await desk.read(late, floor=1)).response.version == 1
     with pytest.raises(NotFound):
         await first
 
@@ -272,20 +272,44 @@ async def test_what_a_save_learns_of_the_version_a_read_knows(desk: Desk) -> Non
     replayed = await desk.app.save(desk.token, {"a": 2}, type_="crm", headers=headers)
     assert (saved.json()["version"], replayed.json()["version"]) == (2, 2)
     assert replayed.headers["idempotency-replayed"] == "true"
-    assert (await desk.read()).answer.version == 2
+    assert (await desk.read()).response.version == 2
 
 
-async def test_what_was_kept_hold_of_is_let_go_when_the_next_second_begins(desk: Desk) -> None:
+async def test_a_validated_response_is_released_when_the_next_period_starts(desk: Desk) -> None:
     checked = desk.app.process.identity.authenticator._of_token[desk.root.token_id]
-    wanted = reading_module.ReadRequest(checked.token_hash, KEY)
-    answer = desk.reading.at_once(wanted, now=boottime())
-    assert answer is not None
-    assert wanted.answer is answer
-    assert desk.reading.at_once(wanted, now=boottime()) is answer
-    taken = desk.reading.take()
-    assert (taken.hits, taken.sent_bytes) == (2, 2 * answer.length)
-    assert wanted.answer is None
-    assert desk.reading.at_once(wanted, now=boottime()) is answer
+    read = CachedRead(ReadRequest(checked.token_hash, KEY))
+    response = desk.reading.answer_at_once(read, now=boottime())
+    assert response is not None
+    assert read.response is response
+    assert desk.reading.answer_at_once(read, now=boottime()) is response
+    taken = desk.reading.take_counts()
+    assert (taken.hits, taken.sent_bytes) == (2, 2 * response.length)
+    assert read.response is None
+    assert desk.reading.answer_at_once(read, now=boottime()) is response
+
+
+async def test_a_cached_read_decides_not_modified_and_counts_it(desk: Desk) -> None:
+    checked = desk.app.process.identity.authenticator._of_token[desk.root.token_id]
+    read = CachedRead(ReadRequest(checked.token_hash, KEY, known_tags='"1"'))
+    for _ in range(2):
+        response = desk.reading.answer_at_once(read, now=boottime())
+        assert response is not None
+        assert (response.status, response.body) == (304, b"")
+    taken = desk.reading.take_counts()
+    assert (taken.hits, taken.not_modified, taken.sent_bytes) == (2, 2, 0)
+
+
+async def test_every_nth_cached_read_is_sampled_once(desk: Desk) -> None:
+    checked = desk.app.process.identity.authenticator._of_token[desk.root.token_id]
+    read = CachedRead(ReadRequest(checked.token_hash, KEY))
+    desk.reading._sample = desk.reading._until_sample = 2
+    samples = []
+    for _ in range(4):
+        desk.reading.answer_at_once(read, now=boottime())
+        samples.append(desk.reading.take_sample())
+    assert [sample is not None for sample in samples] == [False, True, False, True]
+    assert samples[1] is not None
+    assert (samples[1].user_id, samples[1].status) == (desk.root.user_id, 200)
 
 
 async def test_what_was_remembered_before_the_first_news_is_forgotten(desk: Desk) -> None:

@@ -80,7 +80,7 @@ class RunningApp:
     async def configuration(self, key: Key, *, principal: Principal) -> Any:
         """The configuration that the service shows to somebody."""
         found = await self.process.reads.reader.read(key, principal=principal)
-        return json.loads(found.answer.body)["configuration"]
+        return json.loads(found.response.body)["configuration"]
 
     async def ask(
         self, method: str, path: str, *, token: str | None = None, json: Any = None, **more: Any

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from confide import strict_json
 from confide.caching.lease import Lease
@@ -16,6 +16,7 @@ from confide.clock import boottime
 from confide.configs.model import DecryptedConfig
 from confide.integration_types.model import UNTYPED, IntegrationType
 from confide.names import Key
+from confide.reads.response import PreparedResponse
 
 MISSING_SECONDS = 5.0
 # An entry with its list and numbers, without what it names and answers.
@@ -39,17 +40,6 @@ class Rendering(enum.IntEnum):
         return self >= Rendering.OPENED_BARE
 
 
-class PreparedResponse(Protocol):
-    """An answer that only has to be sent. The door makes it; the service knows no more of it than this."""
-
-    version: int
-    size: int
-    # Bytes that are sent.
-    length: int
-    # Set once it may not be given any more from where somebody keeps hold of it.
-    is_over: bool
-
-
 class Current(NamedTuple):
     """What a key holds now, as bytes of JSON; None if it is missing, then with its tombstone's version or 0."""
 
@@ -68,7 +58,7 @@ class Entry(MemoryEntry):
         self.version = version
         # When it was last proven, once a newer one was heard of: then it is over and may only stand in.
         self.superseded_at = math.inf
-        self.answers: list[Any] = [None] * len(Rendering)
+        self.answers: list[PreparedResponse | None] = [None] * len(Rendering)
         self.is_missing = is_missing
         self.fresh_until = 0.0
 
@@ -171,7 +161,9 @@ class Cache:
             if not flights:
                 self._flights.pop(key, None)
 
-    def land(self, flight: Flight, key: Key, current: Current, *, rendering: Rendering) -> list[Any] | None:
+    def land(
+        self, flight: Flight, key: Key, current: Current, *, rendering: Rendering
+    ) -> list[PreparedResponse | None] | None:
         """Put what a flight brought in place and return its answers; None if it was overtaken on the way."""
         if current.version < flight.heard:
             return None

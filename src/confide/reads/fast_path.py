@@ -1,4 +1,4 @@
-"""The frame that makes a cached read cheap: plain reads are answered where their bytes arrive, without a task."""
+"""The fast path of cached reads: answer plain reads where their bytes arrive, without a task."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from time import CLOCK_BOOTTIME, clock_gettime
 from typing import Any
 
 from confide.clock import boottime
+from confide.reads.reader import CachedRead
 from confide.reads.request import ReadRequest
-from confide.reads.response import COMMON_LINES, DESCRIBED_LINES, FOUND, NOT_MODIFIED, PreparedResponse
+from confide.reads.response import COMMON_LINES, DESCRIBED_LINES, FOUND, NOT_MODIFIED
 from confide.web.http_protocol import GuardedProtocol
 from confide.web.problems import bug
 from confide.web.response import format_headers
 
-# A head that was seen before is known by its digest and not read again; what it may have is decided each time.
 MAX_PLAIN_HEAD_BYTES = 2_048
 CACHED_ROUTE = "GET /config"
 _BEGIN = b"GET /config?"
-# Looked for only where the store is asked.
+# Parsed only for reads from the database.
 _TRACEPARENT = re.compile(rb"\r\ntraceparent:[ \t]*([0-9a-f-]{55,100})[ \t]*\r\n", re.IGNORECASE)
 
 
 class ReadingProtocol(GuardedProtocol):
-    """Answers plain reads itself, and steps aside for what is not plain or not alone.
+    """Answers plain reads itself, and passes other data to the server's own protocol class.
 
-    It takes only a head that came whole and alone, between two requests of a connection that goes on, while
-    nothing is under way, nothing waits in the pipeline and the transport takes what is written: so answers keep
-    the order of their requests. All else the server's own class does, as if this one were not there.
+    It accepts only a complete, single request head on an idle keep-alive connection with an empty pipeline and a
+    writable transport. So responses keep the order of their requests.
     """
 
     _is_between = True
@@ -43,7 +42,7 @@ class ReadingProtocol(GuardedProtocol):
         super().connection_made(transport)
         app: Any = self.app
         self._is_behind_proxy = app is not self._application
-        self._heads, self._answers = self._application.process.caching.heads, self._application.process.reads.reader
+        self._heads, self._reader = self._application.process.caching.heads, self._application.process.reads.reader
 
     def data_received(self, data: bytes) -> None:
         if self._reading is not None:
@@ -86,50 +85,44 @@ class ReadingProtocol(GuardedProtocol):
     def _is_taken(self, head: bytes) -> bool:
         """Whether it is a plain read: then it is answered, from memory at once or from the store in a task."""
         try:
-            wanted = self._heads.wanted(head)
-            if wanted is None or self.transport.is_closing():
+            read = self._heads.find(head)
+            if read is None or self.transport.is_closing():
                 return False
             now = clock_gettime(CLOCK_BOOTTIME)  # as `boottime` does, without one more call
             self._used_at = now
             if self.timeout_keep_alive_task is None:
                 self._begin_keeping_alive()
-            prepared: PreparedResponse | None = self._answers.at_once(wanted, now=now)
-            if prepared is None:
+            response = self._reader.answer_at_once(read, now=now)
+            if response is None:
                 if self._is_behind_proxy:
                     return False  # the address of the caller is in a header, which the application reads
-                self._read(wanted, head)
+                self._read(read, head)
                 return True
             server = self.server_state
             if self._headers_of_now is not server.default_headers:
                 self._write_date(server.default_headers)
-            if wanted.known is not None and prepared.is_known(wanted.known):
-                wanted.not_modified += 1
-                self.transport.write(self._not_modified + prepared.kept_lines)
-            else:
-                self.transport.write(self._found + prepared.raw)
+            first_lines = self._found if response.status == HTTPStatus.OK else self._not_modified
+            self.transport.write(first_lines + response.raw)
             server.total_requests += 1
         except Exception as error:  # noqa: BLE001 - a bug, of which the caller is told that it is one
             self._application.process.observation.traffic.note(CACHED_ROUTE, HTTPStatus.INTERNAL_SERVER_ERROR)
             self.transport.write(bug(error).as_bytes([(b"connection", b"close")]))
             self.transport.close()
             return True
-        # As `is_sample` does, without the call.
-        self._answers.until_sample -= 1
-        if not self._answers.until_sample:
-            is_known = wanted.known is not None and prepared.is_known(wanted.known)
-            self._application.note_sample(wanted, began=now, status=304 if is_known else 200)
+        if self._reader.has_sample and (sample := self._reader.take_sample()) is not None:
+            self._application.record_sample(sample, began=now)
         return True
 
-    def _read(self, wanted: ReadRequest, head: bytes) -> None:
+    def _read(self, read: CachedRead, head: bytes) -> None:
         self.flow.pause_reading()  # nothing else is answered before this is
-        self._reading = self.loop.create_task(self._read_and_answer(wanted, head))
+        self._reading = self.loop.create_task(self._read_and_answer(read.request, head))
         self.tasks.add(self._reading)
         self._reading.add_done_callback(self.tasks.discard)
 
-    async def _read_and_answer(self, wanted: ReadRequest, head: bytes) -> None:
+    async def _read_and_answer(self, request: ReadRequest, head: bytes) -> None:
         trace = _TRACEPARENT.search(head)
         answer = await self._application.read(
-            wanted, address=self.client[0] if self.client else None, traceparent=trace and trace[1].decode()
+            request, address=self.client[0] if self.client else None, traceparent=trace and trace[1].decode()
         )
         self._reading = None
         self.server_state.total_requests += 1

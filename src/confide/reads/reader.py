@@ -1,13 +1,14 @@
-"""Reading current configs: from memory where it is proven, from the store otherwise, marked where neither can be."""
+"""Read current configs: from the cache while it is fresh, else from the database, else stale."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from confide.caching.lease import Lease
-from confide.caching.memory import ORDER_SECONDS
+from confide.caching.memory import ORDER_SECONDS, MemoryEntry
 from confide.caching.single_flight import SingleFlight
 from confide.clock import boottime
 from confide.configs.model import Kind, Superseded
@@ -15,8 +16,8 @@ from confide.errors import Busy, DatabaseUnavailable, NotFound
 from confide.identity.model import Principal, Role
 from confide.names import Key
 from confide.reads.cache import Cache, Current, Entry, Rendering
-from confide.reads.counters import ReadCounter, ReadCounts
-from confide.reads.request import FROM_THE_STORE, ReadRequest
+from confide.reads.request import FORCE_REVALIDATION, ReadRequest
+from confide.reads.response import CachedResponse, PreparedResponse, ReadResult
 from confide.telemetry.operations import SILENT, IoLog
 
 if TYPE_CHECKING:
@@ -33,15 +34,56 @@ PATIENCE_SECONDS = 0.5
 LONG_PATIENCE_SECONDS = 1.2
 
 
-class ReadResult(NamedTuple):
-    """An answer; if it is not proven to be the newest, with the seconds since it last was."""
+# Counts are kept on the records of cached reads and added up after this many records.
+MAX_UNCOUNTED = 512
+# Memory of a cached read and its request, with names, numbers and digest.
+CACHED_READ_BYTES = 720
 
-    answer: Any
-    stale_seconds: int | None = None
+
+@dataclass(slots=True)
+class ReadCounts:
+    """Reads counted by one process."""
+
+    hits: int = 0
+    not_modified: int = 0
+    sent_bytes: int = 0
+    # By token ID and key, for reads from the cache and from the database.
+    reads: dict[tuple[int, Key], int] = field(default_factory=dict)
+
+
+class SampledRead(NamedTuple):
+    """A cached read to record as an I/O event."""
+
+    user_id: int | None
+    status: int
+    sent_bytes: int
+
+
+class CachedRead(MemoryEntry):
+    """A request with its last response and its counts. Only the reader writes to it.
+
+    The response is valid until the reader's next period while neither the version nor the token is invalidated.
+    """
+
+    __slots__ = ("is_not_modified", "length", "period", "prepared", "reads", "request", "response", "token", "token_id")
+
+    def __init__(self, request: ReadRequest) -> None:
+        super().__init__(CACHED_READ_BYTES)
+        self.request = request
+        self.token: AuthenticatedToken | None = None
+        self.token_id = 0
+        self.prepared: PreparedResponse | None = None
+        # The prepared response itself, or its 304 if the client knows the version.
+        self.response: CachedResponse | None = None
+        self.period: object = None
+        # Reads since the counts were last added up; all of them had this response.
+        self.reads = 0
+        self.is_not_modified = False
+        self.length = 0
 
 
 class ConfigReader:
-    """Every read of a current config, for any caller that has a token."""
+    """Serve current configs and own all state of cached reads."""
 
     def __init__(
         self,
@@ -58,8 +100,11 @@ class ConfigReader:
         io: IoLog = SILENT,
     ) -> None:
         self._sample = sample
-        # Reads answered at once until one of them is noted; where none shall be, it is never zero.
-        self.until_sample = sample or -1
+        # Never reaches zero if sampling is off.
+        self._until_sample = sample or -1
+        # Set when a cached read is due to be recorded; `take_sample` clears it.
+        self.has_sample = False
+        self._sampled = SampledRead(None, 0, 0)
         self._types = types
         self._configs = configs
         self._cache = cache
@@ -69,45 +114,53 @@ class ConfigReader:
         self._access = access
         self._stale_seconds = stale_seconds
         self._fills: SingleFlight[tuple[Key, Rendering], Any] = SingleFlight(self._filled, io=io)
-        self._tally = ReadCounter()
-        # What is kept hold of is kept for one second, which an object of its own stands for.
-        self._second: object = None
-        self._kept: list[ReadRequest] = []
-        self._second_ends = 0.0
-        # Plain integers; whoever tells of them compares with what they were.
+        self._counts = ReadCounts()
+        self._uncounted: list[CachedRead] = []
+        # Validated responses are reused until the period ends. An object identifies the period.
+        self._period: object = None
+        self._period_ends = 0.0
+        self._validated: list[CachedRead] = []
+        # Totals since the start of the process.
         self.fills = 0
         self.from_memory = 0
         self.from_store = 0
         self.stale = 0
 
-    def at_once(self, wanted: ReadRequest, *, now: float) -> Any:
-        """The answer, if token, grant and config are held and proven at this moment, and counted; None otherwise."""
+    def answer_at_once(self, read: CachedRead, *, now: float) -> CachedResponse | None:
+        """Return the 200 or 304 response if token, grant and version are fresh in the cache, and count it.
+
+        Return None if the database must be asked. Check `has_sample` afterwards, before any await.
+        """
         if now >= self._lease.until:
             return None
-        if now >= self._second_ends:
-            self._let_go(now)
-        answer: Any = wanted.answer
-        if wanted.second is not self._second or answer.is_over or wanted.checked.is_over:  # type: ignore[union-attr]
-            answer = self._held(wanted, now)
-            if answer is None:
+        if now >= self._period_ends:
+            self._start_period(now)
+        response = read.response
+        if read.period is not self._period or read.prepared.is_over or read.token.is_over:  # type: ignore[union-attr]
+            response = self._validate(read, now)
+            if response is None:
                 return None
-        if not wanted.reads:
-            self._tally.note(wanted)
-        wanted.reads += 1
-        return answer
+        if not read.reads:
+            self._begin_counting(read)
+        read.reads += 1
+        self._until_sample -= 1
+        if not self._until_sample:
+            self._sample_read(read, response)
+        return response
 
-    def take(self) -> ReadCounts:
-        """Take over what was answered at once since this was last done, and let go of what was kept hold of."""
-        self._let_go(boottime())
-        return self._tally.take()
+    def take_counts(self) -> ReadCounts:
+        """Return the counts since the last call and reset them."""
+        self._start_period(boottime())
+        self._add_up()
+        taken, self._counts = self._counts, ReadCounts()
+        return taken
 
-    def is_sample(self) -> bool:
-        """Count a read that was answered at once; whether it is one of those that are noted."""
-        self.until_sample -= 1
-        return not self.until_sample
-
-    def begin_sample(self) -> None:
-        self.until_sample = self._sample
+    def take_sample(self) -> SampledRead | None:
+        """Return the cached read that is due to be recorded, if there is one."""
+        if not self.has_sample:
+            return None
+        self.has_sample = False
+        return self._sampled
 
     async def who(self, token_hash: bytes) -> tuple[Principal, bool]:
         """Who is asking, and whether the store could not be asked so that what was last known had to do.
@@ -136,7 +189,8 @@ class ConfigReader:
         is not asked again.
         """
         found = await self._found(key, principal=principal, floor=floor, is_bare=is_bare, is_away=is_away)
-        self._tally.note_one(principal.token_id, key)
+        counted = (principal.token_id, key)
+        self._counts.reads[counted] = self._counts.reads.get(counted, 0) + 1
         return found
 
     async def _found(self, key: Key, *, principal: Principal, floor: int, is_bare: bool, is_away: bool) -> ReadResult:
@@ -160,42 +214,72 @@ class ConfigReader:
                 return ReadResult(answer)
         # What is held now: something may have been heard of it while the store was asked.
         entry = self._stand_in(key, rendering, floor=floor)
-        if entry is None:
+        response = None if entry is None else entry.answers[rendering]
+        if entry is None or response is None:
             raise DatabaseUnavailable
         if self._lease.holds() and not is_away and not entry.is_over:
-            return ReadResult(entry.answers[rendering])  # only its time was over: nothing newer was heard of
+            return ReadResult(response)  # only its time was over: nothing newer was heard of
         self.stale += 1
-        return ReadResult(entry.answers[rendering], max(1, int(self._cache.age(entry))))
+        return ReadResult(response, max(1, int(self._cache.age(entry))))
 
     def is_past_stale(self) -> bool:
         """Whether nothing may be answered from memory any more."""
         return not self._lease.holds() and not self._may_be_stale()
 
-    def _held(self, wanted: ReadRequest, now: float) -> Any:
-        """Look up what is held, which also tells the memory that it is in use; keep hold of it for the second."""
-        wanted.second = None
-        if wanted.reads:
-            self._tally.add_up()  # what was answered until now had other bytes
-        checked = self._principals.proven(wanted.token_hash, now=now)
-        entry = self._cache.proven(wanted.key, now=now)
-        role = None if checked is None else checked.principal.role_on(wanted.key)
-        if checked is None or entry is None or role is None or entry.version < wanted.floor:
+    def _validate(self, read: CachedRead, now: float) -> CachedResponse | None:
+        """Look up token and version, and choose the response to reuse until the period ends."""
+        read.period = None
+        if read.reads:
+            self._add_up()  # the reads so far had another response
+        request = read.request
+        token = self._principals.proven(request.token_hash, now=now)
+        entry = self._cache.proven(request.key, now=now)
+        role = None if token is None else token.principal.role_on(request.key)
+        if token is None or entry is None or role is None or entry.version < request.min_version:
             return None
-        answer = entry.answers[rendering_for(role)]
-        if answer is None:
+        prepared = entry.answers[rendering_for(role)]
+        if prepared is None:
             return None
-        wanted.length, wanted.token_id = answer.length, checked.principal.token_id
-        if min(entry.fresh_until, checked.fresh_until) >= self._second_ends:
-            wanted.answer, wanted.checked, wanted.second = answer, checked, self._second
-            self._kept.append(wanted)
-        return answer
+        response = prepared.to_not_modified() if prepared.is_known(request.known_tags) else prepared
+        read.token_id, read.length = token.principal.token_id, response.length
+        read.is_not_modified = response is not prepared
+        if min(entry.fresh_until, token.fresh_until) >= self._period_ends:
+            read.prepared, read.response = prepared, response
+            read.token, read.period = token, self._period
+            self._validated.append(read)
+        return response
 
-    def _let_go(self, now: float) -> None:
-        """Begin another second: what was kept hold of may be forgotten, and is looked up again if it is wanted."""
-        for wanted in self._kept:
-            wanted.answer = wanted.checked = wanted.second = None
-        self._kept.clear()
-        self._second, self._second_ends = object(), now + ORDER_SECONDS
+    def _start_period(self, now: float) -> None:
+        """Release the validated responses: they may have been evicted from the cache meanwhile."""
+        for read in self._validated:
+            read.prepared = read.response = read.token = read.period = None
+        self._validated.clear()
+        self._period, self._period_ends = object(), now + ORDER_SECONDS
+
+    def _begin_counting(self, read: CachedRead) -> None:
+        if len(self._uncounted) >= MAX_UNCOUNTED:
+            self._add_up()
+        self._uncounted.append(read)
+
+    def _add_up(self) -> None:
+        counts = self._counts
+        for read in self._uncounted:
+            counted = (read.token_id, read.request.key)
+            counts.reads[counted] = counts.reads.get(counted, 0) + read.reads
+            counts.hits += read.reads
+            if read.is_not_modified:
+                counts.not_modified += read.reads
+            else:
+                counts.sent_bytes += read.reads * read.length
+            read.reads = 0
+        self._uncounted.clear()
+
+    def _sample_read(self, read: CachedRead, response: CachedResponse | None) -> None:
+        self._until_sample = self._sample
+        user_id = None if read.token is None else read.token.principal.user_id
+        if response is not None:
+            self._sampled = SampledRead(user_id, response.status, response.length)
+            self.has_sample = True
 
     def _stand_in(self, key: Key, rendering: Rendering, *, floor: int) -> Entry | None:
         """What may be given, marked, where the store cannot say what is newest."""
@@ -211,7 +295,7 @@ class ConfigReader:
         return self._lease.age() <= self._stale_seconds
 
     async def _asked(self, key: Key, rendering: Rendering, floor: int) -> Any:
-        if floor < FROM_THE_STORE:
+        if floor < FORCE_REVALIDATION:
             try:
                 answer = await self._fills.get((key, rendering))
             except NotFound:

@@ -1,13 +1,13 @@
-"""The answers of `GET /config` as bytes, prepared once for all who ask."""
+"""Responses to `GET /config` as bytes, prepared once per version and rendering."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from confide import preconditions
 from confide.configs.model import DecryptedConfig
-from confide.reads.reader import ReadResult
 from confide.web.asgi import Send
 from confide.web.response import JSON, POLICY, SAFE, Headers, Response, format_headers
 
@@ -15,17 +15,18 @@ COMMON: Headers = (*SAFE, POLICY)
 DESCRIBED: Headers = ((b"content-type", JSON), *COMMON)
 COMMON_LINES, DESCRIBED_LINES = format_headers(COMMON), format_headers(DESCRIBED)
 FOUND, NOT_MODIFIED = b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 304 Not Modified\r\n"
-# An answer with its five numbers, without its tag and its bytes.
+# Memory of a prepared response without its tag and its bytes.
 OBJECT_BYTES = 250
 
 
 class PreparedResponse:
-    """One rendering of one version: its own header lines and its body, ready to be written."""
+    """A 200 response with one rendering of one version: its own header lines and its body."""
 
-    __slots__ = ("body_at", "is_over", "kept_at", "length", "raw", "size", "tag", "version")
+    __slots__ = ("_body_at", "_tag_lines_at", "is_over", "length", "raw", "size", "tag", "version")
+    status = 200
 
     def __init__(self, config: DecryptedConfig) -> None:
-        # Names are ASCII without quotes, and the configuration is JSON as it was saved: no need to write it again.
+        # Names are ASCII without quotes and the configuration is JSON already, so nothing needs escaping.
         body = b'{"tenant":"%b","integration_type":"%b","configuration":%b}' % (
             config.key.tenant.encode(),
             config.key.integration_type.encode(),
@@ -35,9 +36,9 @@ class PreparedResponse:
         self.tag = config.tag
         self.version = config.version
         described = b"content-length: %d\r\n" % len(body)
-        kept = b"etag: %b\r\nconfig-version: %d\r\n\r\n" % (self.tag.encode(), self.version)
-        self.raw = described + kept + body
-        self.kept_at, self.body_at = len(described), len(described) + len(kept)
+        tag_lines = b"etag: %b\r\nconfig-version: %d\r\n\r\n" % (self.tag.encode(), self.version)
+        self.raw = described + tag_lines + body
+        self._tag_lines_at, self._body_at = len(described), len(described) + len(tag_lines)
         self.length = len(body)
         self.size = OBJECT_BYTES + sys.getsizeof(self.tag) + sys.getsizeof(self.raw)
 
@@ -46,16 +47,15 @@ class PreparedResponse:
 
     @property
     def body(self) -> bytes:
-        return self.raw[self.body_at :]
+        return self.raw[self._body_at :]
 
-    @property
-    def kept_lines(self) -> bytes:
-        """The lines that an answer without a body repeats, and the end of its head."""
-        return self.raw[self.kept_at : self.body_at]
+    def is_known(self, known_tags: str | None) -> bool:
+        """Return whether the tags of `If-None-Match` include this version."""
+        return known_tags is not None and (known_tags == self.tag or preconditions.is_tag_matched(self.tag, known_tags))
 
-    def is_known(self, known: str | None) -> bool:
-        """Whether the caller has it already, by the tags of `If-None-Match`."""
-        return known is not None and (known == self.tag or preconditions.is_tag_matched(self.tag, known))
+    def to_not_modified(self) -> NotModified:
+        """Return the 304 response for a client that knows this version."""
+        return NotModified(self.raw[self._tag_lines_at : self._body_at], (*COMMON, *self.own_headers()))
 
     def own_headers(self) -> Headers:
         return ((b"etag", self.tag.encode()), (b"config-version", b"%d" % self.version))
@@ -64,8 +64,34 @@ class PreparedResponse:
         return (*DESCRIBED, (b"content-length", b"%d" % self.length), *self.own_headers())
 
 
+class NotModified:
+    """A 304 response: the header lines that repeat the tag, without a body."""
+
+    __slots__ = ("_headers", "raw")
+    status = 304
+    length = 0
+    body = b""
+
+    def __init__(self, raw: bytes, headers: Headers) -> None:
+        self.raw = raw
+        self._headers = headers
+
+    def headers(self) -> Headers:
+        return self._headers
+
+
+CachedResponse = PreparedResponse | NotModified
+
+
+class ReadResult(NamedTuple):
+    """A response, with its age in seconds if it is stale."""
+
+    response: PreparedResponse
+    stale_seconds: int | None = None
+
+
 class ConfigResponse:
-    """A prepared answer with header lines that are this request's own; sent like any other answer."""
+    """A prepared response with extra headers of one request."""
 
     __slots__ = ("_more", "_prepared")
     status = 200
@@ -82,7 +108,7 @@ class ConfigResponse:
         return ConfigResponse(self._prepared, (*self._more, (name, value)))
 
     def as_bytes(self, more: Iterable[tuple[bytes, bytes]]) -> bytes:
-        """The answer as HTTP/1.1 writes it, with more headers."""
+        """Format the response, with extra headers, as HTTP/1.1 sends it."""
         return FOUND + format_headers((*more, *self._more)) + DESCRIBED_LINES + self._prepared.raw
 
     async def send(self, send: Send) -> None:
@@ -91,12 +117,12 @@ class ConfigResponse:
         await send({"type": "http.response.body", "body": self._prepared.body})
 
 
-def answer_of(found: ReadResult, known: str | None) -> Response | ConfigResponse:
-    """The answer to a read as the application sends it; `known` is what the caller has, of `If-None-Match`."""
-    prepared: PreparedResponse = found.answer
+def build_response(result: ReadResult, known_tags: str | None) -> Response | ConfigResponse:
+    """Build the response to a read; `known_tags` is the value of `If-None-Match`."""
+    prepared = result.response
     more: Headers = ()
-    if found.stale_seconds is not None:
-        more = ((b"config-freshness", b"stale; age=%d" % found.stale_seconds),)
-    if prepared.is_known(known):
+    if result.stale_seconds is not None:
+        more = ((b"config-freshness", b"stale; age=%d" % result.stale_seconds),)
+    if prepared.is_known(known_tags):
         return Response(b"", 304, (*prepared.own_headers(), *more))
     return ConfigResponse(prepared, more)

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 from confide import names, preconditions
 from confide.identity import token_format
 from confide.identity.errors import InvalidToken
-from confide.reads.request import floor_of
-from confide.reads.response import answer_of
+from confide.reads.request import parse_min_version
+from confide.reads.response import build_response
 from confide.web.parameters import INTEGRATION_TYPE, TENANT, format_time
 from confide.web.request import Request
 from confide.web.response import Reply, Response, json_response
@@ -75,12 +75,12 @@ class ReadRoutes:
         condition = preconditions.parse_condition(request.header_list(b"if-match"), None)
         if known is not None:
             preconditions.parse_tags(known)
-        floor = floor_of(request.header_list(b"cache-control"), request.header(b"config-min-version"))
+        floor = parse_min_version(request.header_list(b"cache-control"), request.header(b"config-min-version"))
         found = await self._reader.read(
             key, principal=request.principal, floor=floor, is_bare=is_bare, is_away=request.is_database_unavailable
         )
-        condition.require(found.answer.version)
-        return answer_of(found, known)
+        condition.require(found.response.version)
+        return build_response(found, known)
 
     async def usage(self, request: Request) -> Response:
         key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))

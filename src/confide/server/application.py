@@ -14,8 +14,9 @@ from confide.clock import boottime
 from confide.context import current_request, set_principal
 from confide.reads import request as plain_reads
 from confide.reads.fast_path import CACHED_ROUTE
+from confide.reads.reader import CachedRead, SampledRead
 from confide.reads.request import ReadRequest
-from confide.reads.response import ConfigResponse, PreparedResponse, answer_of
+from confide.reads.response import ConfigResponse, build_response
 from confide.server import api, legacy
 from confide.strict_json import Json
 from confide.web.asgi import Message, Receive, Scope, Send
@@ -63,14 +64,14 @@ class Application:
             await self._live(receive, send)
             return
         if scope["method"] == "GET" and scope["raw_path"] == plain_reads.PATH:
-            wanted = self._process().caching.heads.wanted_by(scope["query_string"], scope["headers"])
-            if wanted is not None:
-                await self._read_plainly(wanted, scope, send)
+            read = self._process().caching.heads.find_parsed(scope["query_string"], scope["headers"])
+            if read is not None:
+                await self._read_plainly(read, scope, send)
                 return
         await self._handle(scope, receive, send)
 
     async def read(
-        self, wanted: ReadRequest, *, address: str | None, traceparent: str | None
+        self, read: ReadRequest, *, address: str | None, traceparent: str | None
     ) -> Response | ConfigResponse:
         """Answer a plain read that needs the database. Always returns a response.
 
@@ -81,24 +82,22 @@ class Application:
         with self._under_way("GET", "/config", address=address, traceparent=traceparent) as request:
             request.route, request.is_logged = "/config", False
             try:
-                principal, is_away = await reading.who(wanted.token_hash)
+                principal, is_away = await reading.who(read.token_hash)
                 set_principal(principal)
-                found = await reading.read(wanted.key, principal=principal, floor=wanted.floor, is_away=is_away)
-                answer = answer_of(found, wanted.known)
+                found = await reading.read(read.key, principal=principal, floor=read.min_version, is_away=is_away)
+                answer = build_response(found, read.known_tags)
             except Exception as error:  # noqa: BLE001 - last resort: every error has a response
                 answer = answer_for(error, request_id=request.request_id)
             request.status, request.sent_bytes = answer.status, len(answer.body)
         return answer.with_header(b"request-id", request.request_id.encode())
 
-    def note_sample(self, wanted: ReadRequest, *, began: float, status: int) -> None:
-        """Record one sampled read that was answered from memory; `began` is `boottime`."""
-        process = self._process()
-        process.reads.reader.begin_sample()
-        sample = process.observation.io.begin(None)
-        sample.user_id = None if wanted.checked is None else wanted.checked.principal.user_id
+    def record_sample(self, sample: SampledRead, *, began: float) -> None:
+        """Record a sampled cached read as an I/O event; `began` is `boottime`."""
+        io = self._process().observation.io
+        event = io.begin(None)
+        event.user_id = sample.user_id
         took = int((boottime() - began) * 1e9)
-        amount = wanted.length if status == HTTPStatus.OK else 0
-        process.observation.io.end(sample, CACHED, monotonic_ns() - took, outcome=str(status), amount=amount)
+        io.end(event, CACHED, monotonic_ns() - took, outcome=str(sample.status), amount=sample.sent_bytes)
 
     def _under_way(self, method: str, path: str, *, address: str | None, traceparent: str | None) -> RequestScope:
         process = self._process()
@@ -111,28 +110,26 @@ class Application:
             traceparent=traceparent,
         )
 
-    async def _read_plainly(self, wanted: ReadRequest, scope: Scope, send: Send) -> None:
+    async def _read_plainly(self, read: CachedRead, scope: Scope, send: Send) -> None:
         now, reading = boottime(), self._process().reads.reader
         try:
-            prepared: PreparedResponse | None = reading.at_once(wanted, now=now)
+            response = reading.answer_at_once(read, now=now)
         except Exception as error:  # noqa: BLE001 - as in `read`
             self._process().observation.traffic.note(CACHED_ROUTE, HTTPStatus.INTERNAL_SERVER_ERROR)
             await bug(error).send(send)
             return
-        if prepared is None:
+        if response is None:
             client = scope.get("client")
             traceparent = traceparent_of(scope["headers"])
-            answer = await self.read(wanted, address=client[0] if client else None, traceparent=traceparent)
+            answer = await self.read(read.request, address=client[0] if client else None, traceparent=traceparent)
             await answer.send(send)
             return
-        if prepared.is_known(wanted.known):
-            wanted.not_modified += 1
-            await Response(b"", HTTPStatus.NOT_MODIFIED, prepared.own_headers()).send(send)
-        else:
-            await send({"type": "http.response.start", "status": 200, "headers": prepared.headers()})
-            await send({"type": "http.response.body", "body": prepared.body})
-        if reading.is_sample():
-            self.note_sample(wanted, began=now, status=304 if prepared.is_known(wanted.known) else 200)
+        # Taken before the first await: another read may be sampled meanwhile.
+        sample = reading.take_sample()
+        await send({"type": "http.response.start", "status": response.status, "headers": response.headers()})
+        await send({"type": "http.response.body", "body": response.body})
+        if sample is not None:
+            self.record_sample(sample, began=now)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request within its deadline, under a request ID, and log it."""

@@ -89,7 +89,7 @@ class WorkerMetrics:
 
     def _take_over_reads(self) -> None:
         reading = self._counting.reading
-        taken = reading.take()
+        taken = reading.take_counts()
         found = taken.hits - taken.not_modified
         self._increase("reads", found, answer="memory")
         self._increase("reads", taken.not_modified, answer="not-modified")
