@@ -101,7 +101,7 @@ class ReadingProtocol(GuardedProtocol):
             server = self.server_state
             if self._headers_of_now is not server.default_headers:
                 self._write_date(server.default_headers)
-            first_lines = self._found if response.status == HTTPStatus.OK else self._not_modified
+            first_lines = self._not_modified if response.is_not_modified else self._found
             self.transport.write(first_lines + response.raw)
             server.total_requests += 1
         except Exception as error:  # noqa: BLE001 - a bug, of which the caller is told that it is one

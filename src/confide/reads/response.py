@@ -24,6 +24,7 @@ class PreparedResponse:
 
     __slots__ = ("_body_at", "_tag_lines_at", "is_over", "length", "raw", "size", "tag", "version")
     status = 200
+    is_not_modified = False
 
     def __init__(self, config: DecryptedConfig) -> None:
         # Names are ASCII without quotes and the configuration is JSON already, so nothing needs escaping.
@@ -69,6 +70,7 @@ class NotModified:
 
     __slots__ = ("_headers", "raw")
     status = 304
+    is_not_modified = True
     length = 0
     body = b""
 
