@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from confide.identity import token_format
-from confide.identity.model import Scope
+from confide.identity.model import Scope, parse_credential
 from confide.names import Key
 from support.app import ADMIN, TYPE, RunningApp
 from support.served import served
@@ -200,7 +199,7 @@ async def test_who_was_not_woken_yet_when_a_process_drains_is_not_sent_past_an_e
 ) -> None:
     monkeypatch.setattr("confide.changes.watch.WOKEN_AT_ONCE", 1)
     watching, authenticator = desk.app.process.changes.hub, desk.app.process.identity.authenticator
-    hashed = token_format.token_hash(desk.viewer) or b""
+    hashed = parse_credential(desk.viewer)
     assert await authenticator.checked(hashed)
     begun = [await watching.join(hashed, Scope("*", "*"), after=None) for _ in range(20)]
     for watcher in begun:

@@ -9,7 +9,8 @@ import pytest
 from confide.caching.lease import Lease
 from confide.caching.memory import BoundedMemory
 from confide.names import Key
-from confide.reads.cache import MISSING_SECONDS, Cache, Current, Rendering
+from confide.reads.cache import MISSING_SECONDS, Cache
+from confide.reads.model import Current, Rendering
 from support.interleavings import Answer, DropOnNews, Process, WithoutLease
 
 KEY = Key("acme", "crm")

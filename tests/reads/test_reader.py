@@ -177,17 +177,17 @@ async def test_after_the_stale_window_nothing_is_given(desk: Desk) -> None:
     with pytest.raises(DatabaseUnavailable):
         await desk.read()
     with pytest.raises(DatabaseUnavailable):
-        await desk.reading.who(desk.app.process.identity.authenticator._of_token[desk.root.token_id].token_hash)
+        await desk.reading.who(desk.app.process.identity.authenticator._of_token[desk.root.token_id].credential)
 
 
 async def test_a_token_that_was_known_goes_on_reading_while_the_store_is_away(desk: Desk) -> None:
     checked = desk.app.process.identity.authenticator._of_token[desk.root.token_id]
     desk.end_lease()
     desk.is_away = True
-    assert await desk.reading.who(checked.token_hash) == (checked.principal, True)
+    assert await desk.reading.who(checked.credential) == (checked.principal, True)
     checked.expires = boottime()
     with pytest.raises(DatabaseUnavailable):
-        await desk.reading.who(checked.token_hash)
+        await desk.reading.who(checked.credential)
 
 
 async def test_time_ends_an_entry_only_while_the_store_answers(desk: Desk) -> None:
@@ -204,10 +204,10 @@ async def test_time_ends_an_entry_only_while_the_store_answers(desk: Desk) -> No
 
 async def test_a_token_looked_up_while_something_was_heard_of_it_is_looked_up_again(desk: Desk) -> None:
     authenticator = desk.app.process.identity.authenticator
-    token_hash = authenticator._of_token[desk.root.token_id].token_hash
+    credential = authenticator._of_token[desk.root.token_id].credential
     desk.app.process.changes.subscriber.forget_all()
     desk.slow_seconds = 0.05
-    looking = asyncio.create_task(authenticator.checked(token_hash))
+    looking = asyncio.create_task(authenticator.checked(credential))
     await asyncio.sleep(0.01)
     authenticator.forget_user(desk.root.user_id)
     assert (await looking).principal == desk.root
@@ -226,7 +226,7 @@ async def test_what_is_heard_while_the_store_is_asked_in_vain_counts(desk: Desk)
     desk.slow_seconds = 1.0
     reading = asyncio.create_task(desk.read())
     asking = asyncio.create_task(
-        desk.reading.who(desk.app.process.identity.authenticator._of_token[desk.root.token_id].token_hash)
+        desk.reading.who(desk.app.process.identity.authenticator._of_token[desk.root.token_id].credential)
     )
     await asyncio.sleep(0.02)
     # The news is back before the answer: the config and the token are gone.
@@ -277,7 +277,7 @@ async def test_what_a_save_learns_of_the_version_a_read_knows(desk: Desk) -> Non
 
 async def test_a_validated_response_is_released_when_the_next_period_starts(desk: Desk) -> None:
     checked = desk.app.process.identity.authenticator._of_token[desk.root.token_id]
-    read = CachedRead(ReadRequest(checked.token_hash, KEY))
+    read = CachedRead(ReadRequest(checked.credential, KEY))
     response = desk.reading.answer_at_once(read, now=boottime())
     assert response is not None
     assert read.response is response
@@ -290,7 +290,7 @@ async def test_a_validated_response_is_released_when_the_next_period_starts(desk
 
 async def test_a_cached_read_decides_not_modified_and_counts_it(desk: Desk) -> None:
     checked = desk.app.process.identity.authenticator._of_token[desk.root.token_id]
-    read = CachedRead(ReadRequest(checked.token_hash, KEY, known_tags='"1"'))
+    read = CachedRead(ReadRequest(checked.credential, KEY, known_tags='"1"'))
     for _ in range(2):
         response = desk.reading.answer_at_once(read, now=boottime())
         assert response is not None
@@ -301,7 +301,7 @@ async def test_a_cached_read_decides_not_modified_and_counts_it(desk: Desk) -> N
 
 async def test_every_nth_cached_read_is_sampled_once(desk: Desk) -> None:
     checked = desk.app.process.identity.authenticator._of_token[desk.root.token_id]
-    read = CachedRead(ReadRequest(checked.token_hash, KEY))
+    read = CachedRead(ReadRequest(checked.credential, KEY))
     desk.reading._sample = desk.reading._until_sample = 2
     samples = []
     for _ in range(4):

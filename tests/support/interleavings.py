@@ -17,7 +17,8 @@ from confide.errors import DatabaseUnavailable
 from confide.identity.authenticator import Authenticator
 from confide.integration_types.active import ActiveIntegrationTypes
 from confide.names import Key
-from confide.reads.cache import Cache, Current, Flight, Rendering
+from confide.reads.cache import Cache, Flight
+from confide.reads.model import Current, Rendering
 
 KEYS = [Key("acme", "a"), Key("acme", "b"), Key("globex", "a")]
 STALE_SECONDS = 1.0

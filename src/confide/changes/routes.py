@@ -14,9 +14,8 @@ from pydantic import BaseModel, Field
 from confide.changes.model import Change, Position
 from confide.clock import boottime
 from confide.errors import Busy, DatabaseUnavailable, ServiceError
-from confide.identity import token_format
 from confide.identity.errors import InvalidToken
-from confide.identity.model import scope
+from confide.identity.model import parse_credential, scope
 from confide.strict_json import Json
 from confide.web.asgi import Send
 from confide.web.errors import MalformedParameter
@@ -87,11 +86,11 @@ class WatchRoutes:
         wait = _WAIT_SECONDS.read(request)
         start = request.header(b"last-event-id") or _AFTER.read(request)
         after = None if start is None else self._parse_position(start)
-        token_hash = token_format.token_hash(request.token())
-        if token_hash is None:
+        credential = parse_credential(request.token())
+        if credential is None:
             raise InvalidToken
         request.begin_stream()
-        watcher = await self._hub.join(token_hash, pattern, after=after)
+        watcher = await self._hub.join(credential, pattern, after=after)
         if wait is None:
             return WatchStream(request, watcher, hub=self._hub, format_position=self._format_position)
         try:

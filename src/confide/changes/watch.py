@@ -17,7 +17,7 @@ from confide.clock import boottime
 from confide.configs.model import Kind
 from confide.errors import Busy, DatabaseUnavailable, NotFound
 from confide.identity.errors import InvalidToken
-from confide.identity.model import Grant, Principal, Scope
+from confide.identity.model import Credential, Grant, Principal, Scope
 
 if TYPE_CHECKING:
     from confide.configs.store import ConfigStore
@@ -72,19 +72,19 @@ class WatchHub:
         for watcher in self._watchers:
             self._disconnect(watcher, Draining())
 
-    async def join(self, token_hash: bytes, scope: Scope, *, after: Position | None) -> Watcher:
+    async def join(self, credential: Credential, scope: Scope, *, after: Position | None) -> Watcher:
         """Start to watch after a position, or from now on; `leave` stops it.
 
         Raises `InvalidToken`, `NotFound` if no grant overlaps the scope, `PositionGone`, or `Busy`.
         """
-        checked = await self._principals.checked(token_hash)
+        checked = await self._principals.checked(credential)
         _require_overlap(checked.principal, scope)
         bounds = await self._configs.bounds()
         if after is not None and not bounds.begins <= after <= bounds.ends:
             raise PositionGone
         if self._is_draining or len(self._watchers) >= MAX_WATCHERS:
             raise Busy(retry_after_seconds=1)
-        watcher = Watcher(token_hash, scope, checked, bounds.now if after is None else after)
+        watcher = Watcher(credential, scope, checked, bounds.now if after is None else after)
         if self._begin is None:
             self._begin = self._last = bounds.now
         self._watchers.add(watcher)
@@ -195,7 +195,7 @@ class WatchHub:
                 await asyncio.sleep(0)
         for watcher in [one for one in self._watchers if one.checked.is_over or now >= one.checked.expires]:
             try:
-                watcher.checked = await self._principals.checked(watcher.token_hash)
+                watcher.checked = await self._principals.checked(watcher.credential)
                 if watcher in self._watchers:  # it may have left during the check
                     self._watchers.add(watcher)
                 _require_overlap(watcher.checked.principal, watcher.scope)

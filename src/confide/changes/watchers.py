@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from confide.changes.model import Change, Position
 from confide.clock import boottime
-from confide.identity.model import Scope
+from confide.identity.model import Credential, Scope
 
 if TYPE_CHECKING:
     from confide.identity.authenticator import AuthenticatedToken
@@ -37,10 +37,10 @@ class WatchEvent(NamedTuple):
 class Watcher:
     """One watch stream; everything up to `position` was sent or is not visible to it."""
 
-    __slots__ = ("checked", "ended_by", "heartbeat_at", "is_caught_up", "position", "scope", "token_hash", "wake")
+    __slots__ = ("checked", "credential", "ended_by", "heartbeat_at", "is_caught_up", "position", "scope", "wake")
 
-    def __init__(self, token_hash: bytes, scope: Scope, checked: AuthenticatedToken, position: Position) -> None:
-        self.token_hash = token_hash
+    def __init__(self, credential: Credential, scope: Scope, checked: AuthenticatedToken, position: Position) -> None:
+        self.credential = credential
         self.scope = scope
         self.checked = checked
         self.position = position

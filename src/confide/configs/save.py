@@ -38,7 +38,7 @@ from confide.integration_types.model import UNTYPED
 from confide.keyed_lock import KeyedLock
 from confide.names import Key
 from confide.preconditions import Condition
-from confide.reads.cache import Cache, Current, Flight, Rendering
+from confide.reads.model import Current, Rendering
 
 if TYPE_CHECKING:
     from confide.audit.recorder import AuditRecorder
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from confide.crypto.envelope import EnvelopeEncryption
     from confide.identity.access import Access
     from confide.integration_types.active import ActiveIntegrationTypes
+    from confide.reads.cache import Cache, Flight
 
 MAX_RACES = 64
 MAX_QUEUED = 1_000

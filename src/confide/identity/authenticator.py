@@ -10,7 +10,7 @@ from confide.caching.memory import BoundedMemory, MemoryEntry
 from confide.caching.single_flight import SingleFlight
 from confide.clock import SECOND, Clock, boottime
 from confide.identity.errors import InvalidToken
-from confide.identity.model import Principal, Token, User
+from confide.identity.model import Credential, Principal, Token, User
 from confide.telemetry.operations import SILENT, IoLog
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ GRANT_BYTES = 400
 class AuthenticatedToken(MemoryEntry):
     """A token that was looked up: for whom it stands, and until when in running time that may be believed."""
 
-    __slots__ = ("__weakref__", "expires", "fresh_until", "principal", "token_hash")
+    __slots__ = ("__weakref__", "credential", "expires", "fresh_until", "principal")
 
-    def __init__(self, token_hash: bytes, principal: Principal, *, expires: float, fresh_until: float) -> None:
+    def __init__(self, credential: Credential, principal: Principal, *, expires: float, fresh_until: float) -> None:
         grants = len(principal.grants) + len(principal.narrowed or ())
         super().__init__(PRINCIPAL_BYTES + GRANT_BYTES * grants)
-        self.token_hash = token_hash
+        self.credential = credential
         self.principal = principal
         self.expires = expires
         self.fresh_until = fresh_until
@@ -56,49 +56,49 @@ class Authenticator:
         self._of_token: WeakValueDictionary[int, AuthenticatedToken] = WeakValueDictionary()
         self._of_user: dict[int, WeakSet[AuthenticatedToken]] = {}
         self._heard = 0
-        self._lookups: SingleFlight[bytes, AuthenticatedToken] = SingleFlight(self._looked_up, io=io)
+        self._lookups: SingleFlight[Credential, AuthenticatedToken] = SingleFlight(self._looked_up, io=io)
 
-    def proven(self, token_hash: bytes, *, now: float) -> AuthenticatedToken | None:
+    def proven(self, credential: Credential, *, now: float) -> AuthenticatedToken | None:
         """The token if memory may speak for it; None otherwise."""
-        checked: AuthenticatedToken | None = self._memory.get(token_hash, now=now)
+        checked: AuthenticatedToken | None = self._memory.get(credential, now=now)
         return None if checked is None or now >= self._lease.until or now >= checked.fresh_until else checked
 
-    def unproven(self, token_hash: bytes, *, now: float) -> AuthenticatedToken | None:
+    def unproven(self, credential: Credential, *, now: float) -> AuthenticatedToken | None:
         """The token whether or not it is proven to be good still; never one that has expired."""
-        checked: AuthenticatedToken | None = self._memory.get(token_hash, now=now)
+        checked: AuthenticatedToken | None = self._memory.get(credential, now=now)
         return None if checked is None or now >= checked.expires else checked
 
-    async def checked(self, token_hash: bytes) -> AuthenticatedToken:
+    async def checked(self, credential: Credential) -> AuthenticatedToken:
         """Look a token up, in memory where that is proven; raises `InvalidToken` or `DatabaseUnavailable`."""
-        return self.proven(token_hash, now=boottime()) or await self._lookups.get(token_hash)
+        return self.proven(credential, now=boottime()) or await self._lookups.get(credential)
 
     def forget_token(self, token_id: int) -> None:
         self._heard += 1
         if (checked := self._of_token.pop(token_id, None)) is not None:
-            self._memory.drop(checked.token_hash)
+            self._memory.drop(checked.credential)
 
     def forget_user(self, user_id: int) -> None:
         self._heard += 1
         for checked in self._of_user.pop(user_id, ()):
-            self._memory.drop(checked.token_hash)
+            self._memory.drop(checked.credential)
 
     def supersede_all(self) -> None:
         """Let nothing be believed that is being looked up now."""
         self._heard += 1
 
-    async def _looked_up(self, token_hash: bytes) -> AuthenticatedToken:
+    async def _looked_up(self, credential: Credential) -> AuthenticatedToken:
         while True:
             heard = self._heard
-            found = await self._tokens.read(token_hash)
+            found = await self._tokens.read(credential)
             if heard == self._heard:
                 break  # otherwise something was heard of some token meanwhile, perhaps of this one
-        checked = None if found is None else self._believed(token_hash, *found)
+        checked = None if found is None else self._believed(credential, *found)
         if checked is None:
-            self._memory.drop(token_hash)
+            self._memory.drop(credential)
             raise InvalidToken
         return checked
 
-    def _believed(self, token_hash: bytes, token: Token, user: User) -> AuthenticatedToken | None:
+    def _believed(self, credential: Credential, token: Token, user: User) -> AuthenticatedToken | None:
         left_seconds = (token.expires_at - self._clock()) / SECOND
         if left_seconds <= 0 or user.is_disabled:
             return None
@@ -113,8 +113,8 @@ class Authenticator:
         )
         now = boottime()
         fresh_until = now + min(left_seconds, self._ttl_seconds)
-        checked = AuthenticatedToken(token_hash, principal, expires=now + left_seconds, fresh_until=fresh_until)
-        self._memory.put(token_hash, checked)
+        checked = AuthenticatedToken(credential, principal, expires=now + left_seconds, fresh_until=fresh_until)
+        self._memory.put(credential, checked)
         self._of_token[token.id] = checked
         self._of_user.setdefault(user.id, WeakSet()).add(checked)
         return checked

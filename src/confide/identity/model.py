@@ -6,9 +6,10 @@ import enum
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NewType
 
 from confide.errors import InvalidName, Violation
+from confide.identity import token_format
 from confide.identity.errors import InvalidGrant, InvalidLogin
 from confide.names import Key
 
@@ -74,6 +75,9 @@ class NewToken:
     expires_at: int
     begun_with: str | None = field(default=None, repr=False)
 
+
+# Identifies a token in memory and in the database. Only this package knows that it is a hash.
+Credential = NewType("Credential", bytes)
 
 _LOGIN = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 _NOT_IN_LOGINS = re.compile(r"[^a-z0-9._-]")
@@ -220,3 +224,9 @@ def parse_login(value: Any) -> str:
 def normalize_attempted_login(value: str) -> str:
     """Reduce any typed login to the form that the login throttle counts."""
     return _NOT_IN_LOGINS.sub("", value.lower())[:64]
+
+
+def parse_credential(token: str) -> Credential | None:
+    """Return the credential of a token, or None if the token is malformed. The database is not asked."""
+    hashed = token_format.token_hash(token)
+    return None if hashed is None else Credential(hashed)

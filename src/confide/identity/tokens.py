@@ -12,7 +12,7 @@ from confide.identity.access import Access
 from confide.identity.authenticator import Authenticator
 from confide.identity.errors import InvalidLogin, InvalidToken, LoginFailed
 from confide.identity.hasher import Argon2Hasher
-from confide.identity.model import Grant, NewToken, Principal, Token, User, parse_login
+from confide.identity.model import Grant, NewToken, Principal, Token, User, parse_credential, parse_login
 from confide.identity.throttle import LoginThrottle
 
 if TYPE_CHECKING:
@@ -50,11 +50,11 @@ class Tokens:
         self._clock = clock
 
     async def principal(self, token: str) -> Principal:
-        """Return the principal of a token; raises the same `InvalidToken` for every reason."""
-        hashed = token_format.token_hash(token)
-        if hashed is None:
+        """Return who a token stands for now; raises `InvalidToken`, the same for every reason."""
+        credential = parse_credential(token)
+        if credential is None:
             raise InvalidToken
-        return (await self._authenticator.checked(hashed)).principal
+        return (await self._principals.checked(credential)).principal
 
     async def login(self, login: str, password: str) -> tuple[str, int]:
         """Begin a session; returns its token and its end in microseconds.

@@ -13,6 +13,7 @@ from confide.strict_json import Json, are_equal
 
 # Other features check a document for masks through this module.
 __all__ = [
+    "UNTYPED",
     "IntegrationType",
     "Mode",
     "TypeDraft",

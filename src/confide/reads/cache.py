@@ -2,50 +2,25 @@
 
 from __future__ import annotations
 
-import enum
 import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from confide import strict_json
 from confide.caching.lease import Lease
 from confide.caching.memory import BoundedMemory, MemoryEntry
 from confide.clock import boottime
 from confide.configs.model import DecryptedConfig
-from confide.integration_types.model import UNTYPED, IntegrationType
+from confide.integration_types.model import IntegrationType
 from confide.names import Key
+from confide.reads.model import Current, Rendering
 from confide.reads.response import PreparedResponse
 
 MISSING_SECONDS = 5.0
 # An entry with its list and numbers, without what it names and answers.
 ENTRY_BYTES = 240
-
-
-class Rendering(enum.IntEnum):
-    """How a config is shown: opened or with its secrets masked; with its type's defaults, or bare as it is stored."""
-
-    OPENED = 0
-    MASKED = 1
-    OPENED_BARE = 2
-    MASKED_BARE = 3
-
-    @property
-    def is_masked(self) -> bool:
-        return self in (Rendering.MASKED, Rendering.MASKED_BARE)
-
-    @property
-    def is_bare(self) -> bool:
-        return self >= Rendering.OPENED_BARE
-
-
-class Current(NamedTuple):
-    """What a key holds now, as bytes of JSON; None if it is missing, then with its tombstone's version or 0."""
-
-    version: int
-    configuration: bytes | None
-    type: IntegrationType = UNTYPED
 
 
 class Entry(MemoryEntry):

@@ -13,9 +13,10 @@ from confide.caching.single_flight import SingleFlight
 from confide.clock import boottime
 from confide.configs.model import Kind, Superseded
 from confide.errors import Busy, DatabaseUnavailable, NotFound
-from confide.identity.model import Principal, Role
+from confide.identity.model import Credential, Principal, Role
 from confide.names import Key
-from confide.reads.cache import Cache, Current, Entry, Rendering
+from confide.reads.cache import Cache, Entry
+from confide.reads.model import Current, Rendering
 from confide.reads.request import FORCE_REVALIDATION, ReadRequest
 from confide.reads.response import CachedResponse, PreparedResponse, ReadResult
 from confide.telemetry.operations import SILENT, IoLog
@@ -162,20 +163,20 @@ class ConfigReader:
         self.has_sample = False
         return self._sampled
 
-    async def who(self, token_hash: bytes) -> tuple[Principal, bool]:
+    async def who(self, credential: Credential) -> tuple[Principal, bool]:
         """Who is asking, and whether the store could not be asked so that what was last known had to do.
 
         Raises `InvalidToken`, or `DatabaseUnavailable` if nothing is known either.
         """
-        checked = self._principals.proven(token_hash, now=boottime())
+        checked = self._principals.proven(credential, now=boottime())
         if checked is not None:
             return checked.principal, False
-        can_stand_in = self._remembered(token_hash) is not None
-        checked = await _patiently(self._principals.checked(token_hash), PATIENCE_SECONDS if can_stand_in else None)
+        can_stand_in = self._remembered(credential) is not None
+        checked = await _patiently(self._principals.checked(credential), PATIENCE_SECONDS if can_stand_in else None)
         if checked is not None:
             return checked.principal, False
         # What is remembered now: something may have been heard of it while the store was asked.
-        checked = self._remembered(token_hash)
+        checked = self._remembered(credential)
         if checked is None:
             raise DatabaseUnavailable
         return checked.principal, True
@@ -232,7 +233,7 @@ class ConfigReader:
         if read.reads:
             self._add_up()  # the reads so far had another response
         request = read.request
-        token = self._principals.proven(request.token_hash, now=now)
+        token = self._principals.proven(request.credential, now=now)
         entry = self._cache.proven(request.key, now=now)
         role = None if token is None else token.principal.role_on(request.key)
         if token is None or entry is None or role is None or entry.version < request.min_version:
@@ -288,8 +289,8 @@ class ConfigReader:
             return None
         return entry if self._cache.age(entry) <= self._stale_seconds else None
 
-    def _remembered(self, token_hash: bytes) -> AuthenticatedToken | None:
-        return self._principals.unproven(token_hash, now=boottime()) if self._may_be_stale() else None
+    def _remembered(self, credential: Credential) -> AuthenticatedToken | None:
+        return self._principals.unproven(credential, now=boottime()) if self._may_be_stale() else None
 
     def _may_be_stale(self) -> bool:
         return self._lease.age() <= self._stale_seconds

@@ -5,16 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 from confide import preconditions
 from confide.errors import ServiceError
-from confide.identity import token_format
+from confide.identity.model import Credential, parse_credential
 from confide.names import Key
 from confide.web.errors import MalformedRequest
-
-if TYPE_CHECKING:
-    from confide.identity.authenticator import AuthenticatedToken
 
 PATH = b"/config"
 # Requests with more or longer headers take the general route.
@@ -49,7 +45,7 @@ FORCE_REVALIDATION = 2**63
 class ReadRequest:
     """A parsed read of the current config."""
 
-    token_hash: bytes = field(repr=False)
+    credential: Credential = field(repr=False)
     key: Key
     known_tags: str | None = None
     min_version: int = 0
@@ -62,8 +58,8 @@ def parse_plain_read(query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Re
     if query_match is None or relevant is None or not relevant.get(b"host"):
         return None
     bearer = _BEARER.fullmatch(relevant.get(b"authorization", b""))
-    token_hash = token_format.token_hash(bearer[1].decode()) if bearer else None
-    if token_hash is None or relevant.get(b"connection", b"keep-alive").lower() != b"keep-alive":
+    credential = parse_credential(bearer[1].decode()) if bearer else None
+    if credential is None or relevant.get(b"connection", b"keep-alive").lower() != b"keep-alive":
         return None
     try:
         known_tags = _text(relevant, b"if-none-match")
@@ -74,7 +70,7 @@ def parse_plain_read(query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Re
         return None
     tenant, type_, other_type, other_tenant = query_match.groups()
     key = Key((tenant or other_tenant).decode(), (type_ or other_type).decode())
-    return ReadRequest(token_hash, key, known_tags=known_tags, min_version=min_version)
+    return ReadRequest(credential, key, known_tags=known_tags, min_version=min_version)
 
 
 def _select_relevant(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes] | None:

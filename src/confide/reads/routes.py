@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field
 
 from confide import names, preconditions
-from confide.identity import token_format
 from confide.identity.errors import InvalidToken
+from confide.identity.model import parse_credential
 from confide.reads.request import parse_min_version
 from confide.reads.response import build_response
 from confide.web.parameters import INTEGRATION_TYPE, TENANT, format_time
@@ -63,10 +63,10 @@ class ReadRoutes:
 
     async def authenticate(self, request: Request) -> None:
         """Authenticate with a cached token if the database is unavailable."""
-        token_hash = token_format.token_hash(request.token())
-        if token_hash is None:
+        credential = parse_credential(request.token())
+        if credential is None:
             raise InvalidToken
-        request.principal, request.is_database_unavailable = await self._reader.who(token_hash)
+        request.principal, request.is_database_unavailable = await self._reader.who(credential)
 
     async def read(self, request: Request) -> Reply:
         key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))

@@ -82,9 +82,10 @@ class Application:
         with self._under_way("GET", "/config", address=address, traceparent=traceparent) as request:
             request.route, request.is_logged = "/config", False
             try:
-                principal, is_away = await reading.who(read.token_hash)
+                principal, is_away = await reading.who(read.credential)
                 set_principal(principal)
                 found = await reading.read(read.key, principal=principal, floor=read.min_version, is_away=is_away)
+                answer = build_response(found, read.known_tags)
                 answer = build_response(found, read.known_tags)
             except Exception as error:  # noqa: BLE001 - last resort: every error has a response
                 answer = answer_for(error, request_id=request.request_id)
