@@ -54,7 +54,7 @@ class Tokens:
         credential = parse_credential(token)
         if credential is None:
             raise InvalidToken
-        return (await self._principals.checked(credential)).principal
+        return (await self._authenticator.checked(credential)).principal
 
     async def login(self, login: str, password: str) -> tuple[str, int]:
         """Begin a session; returns its token and its end in microseconds.
