@@ -31,9 +31,6 @@ BANNED_CLASSES = re.compile(r"(Manager|Helper|Handler|Processor|Util|Utils|Base|
 # What still waits for its owner, and what is long for a reason.
 EXCEPTIONS = {
     "server/wiring.py: build_process has 85 lines",  # builds every feature once, in order
-    "reads/response.py: class PreparedResponse is also defined in reads/cache.py",  # to be renamed
-    "server/wiring.py: class Draining is also defined in changes/watch.py",  # to be renamed
-    "web/request.py: class Request is also defined in client/calls.py",  # to be renamed
 }
 
 
@@ -129,7 +126,9 @@ def test_arrows_point_down_only() -> None:
     [
         ("names.py", "import confide.configs.save", "Layers"),
         ("configs/save.py", "import confide.server.application", "Layers"),
-        ("client/calls.py", "import confide.names", "Layers"),
+        ("client/calls.py", "import confide.names", "The client stands alone"),
+        ("loadtest/plans.py", "import confide.telemetry.events", "The load tester is a client like any other"),
+        ("web/router.py", "import confide.identity.users", "Web and database know no feature"),
         ("database/log.py", "import confide.server.settings", "Layers"),
         ("configs/merge.py", "import pydantic", "Models and rules are pure"),
         ("identity/model.py", "import cryptography", "Models and rules are pure"),
@@ -185,6 +184,12 @@ def test_no_statement_holds_a_value() -> None:
     allowed = {"COLUMNS", "LIST", "ACTIVE_KEY", "table", "columns", "places", "engine", "at"}
     allowed |= {"_ENTRY", "_RAW_ENTRY", "_NOT_LINKED"}
     allowed |= {"len", "args"}  # how many arguments there are: the number of a place
+    # Columns and placeholders come from the definitions of rows.
+    rows = {
+        name for path in SOURCE.rglob("*.py") for name in re.findall(r"class (\w+Row)\(NamedTuple\)", path.read_text())
+    }
+    allowed |= rows | {"placeholders", "array_placeholders", "insert_into", "row", "ENTRY_AT", "IDEMPOTENCY_AT", "name"}
+    allowed |= {"_KEY", "_KEY_EXISTS", "_TOKEN", "_USER", "LIST_TOKENS"}
     found = set()
     for path in (path for path in SOURCE.rglob("*.py") if "telemetry" not in path.parts):
         for node in ast.walk(ast.parse(path.read_text())):

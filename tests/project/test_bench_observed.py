@@ -19,7 +19,16 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "confide"
 _STATEMENT = re.compile(r"\s*(?:/\*.*?\*/\s*)?(?:SELECT|INSERT|UPDATE|DELETE|WITH)\b(?! TIME)(?=\s)")
 # Modules whose statements are recorded under other names, and sinks, which record nothing.
-_OTHERS = {"engine.py", "transaction.py", "writer.py", "schema.py", "files.py", "postgres_sink.py", "sqlite_sink.py"}
+_OTHERS = {
+    "engine.py",
+    "transaction.py",
+    "writer.py",
+    "schema.py",
+    "files.py",
+    "rows.py",
+    "postgres_sink.py",
+    "sqlite_sink.py",
+}
 
 
 def statements(path: Path) -> Iterator[tuple[int, str]]:

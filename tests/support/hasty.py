@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from confide.configs.postgresql_store import PostgresqlConfigStore
-from confide.configs.sqlite_store import SqliteConfigStore
+from confide.configs.store import PostgresqlConfigStore, SqliteConfigStore
 
 LATE_SECONDS = 0.2
 _running: set[asyncio.Task[Any]] = set()
@@ -15,7 +14,7 @@ _running: set[asyncio.Task[Any]] = set()
 def make_hasty(kind: type[Any]) -> None:
     commit = kind.append
 
-    async def append(self: Any, new: Any, **more: Any) -> bool:
+    async def append(self: Any, new: Any, **more: Any) -> None:
         async def later() -> None:
             await asyncio.sleep(LATE_SECONDS)
             await commit(self, new, **more)
@@ -23,7 +22,6 @@ def make_hasty(kind: type[Any]) -> None:
         task = asyncio.create_task(later())
         _running.add(task)
         task.add_done_callback(_running.discard)
-        return True
 
     kind.append = append
 

@@ -16,7 +16,7 @@ from confide.client import ConfideError
 
 if TYPE_CHECKING:
     from confide.client import Client
-    from confide.client.calls import Request
+    from confide.client.calls import ApiRequest
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 url_option = click.option(
@@ -65,7 +65,7 @@ def naming(what: str) -> Iterator[None]:
         raise click.ClickException(f"There is {what}, or none that you may see.") from error
 
 
-def found(client: Client, call: Request, what: str) -> dict[str, Any]:
+def found(client: Client, call: ApiRequest, what: str) -> dict[str, Any]:
     with naming(what):
         return client.ask(call)
 

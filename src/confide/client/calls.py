@@ -23,7 +23,7 @@ class ConfideError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ApiRequest:
     """One call of the API."""
 
     method: str
@@ -40,15 +40,15 @@ def request(
     params: dict[str, str] | None = None,
     document: Any = None,
     headers: dict[str, str] | None = None,
-) -> Request:
+) -> ApiRequest:
     body = None if document is None else json.dumps(document, ensure_ascii=False).encode()
     described = {} if body is None else {"Content-Type": "application/json"}
-    return Request(method, path, params or {}, body, {**described, **(headers or {})})
+    return ApiRequest(method, path, params or {}, body, {**described, **(headers or {})})
 
 
 def saving(
     method: str, address: dict[str, str], configuration: dict[str, Any] | bytes, *, dry_run: bool = False
-) -> Request:
+) -> ApiRequest:
     """A save; the configuration's own text is put in as it stands, if it is one JSON value and nothing beside it."""
     text = configuration if isinstance(configuration, bytes) else json.dumps(configuration, ensure_ascii=False).encode()
     try:
@@ -58,7 +58,7 @@ def saving(
     except RecursionError:
         pass  # the service says how deep it may be
     body = json.dumps(address).encode().rstrip(b"}") + b', "configuration": ' + text + b"}"
-    return Request(
+    return ApiRequest(
         method, "/config", {"dry_run": "true"} if dry_run else {}, body, {"Content-Type": "application/json"}
     )
 

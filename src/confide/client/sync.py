@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import httpx2
 
-from confide.client.calls import ConfideError, Request, answer, request, saving
+from confide.client.calls import ApiRequest, ConfideError, answer, request, saving
 from confide.client.events import Event, EventReader
 
 TIMEOUT_SECONDS = 10.0
@@ -45,11 +45,11 @@ class Client:
     ) -> None:
         self._http.close()
 
-    def ask(self, call: Request) -> dict[str, Any]:
+    def ask(self, call: ApiRequest) -> dict[str, Any]:
         response = self._answered(call)
         return answer(response.status_code, response.content)
 
-    def _answered(self, call: Request) -> httpx2.Response:
+    def _answered(self, call: ApiRequest) -> httpx2.Response:
         try:
             response = self._http.request(
                 call.method, call.path, params=call.params, content=call.body, headers=call.headers
@@ -60,7 +60,7 @@ class Client:
             answer(response.status_code, response.content)
         return response
 
-    def fetch(self, call: Request) -> bytes:
+    def fetch(self, call: ApiRequest) -> bytes:
         """Return the bytes of an answer that is no JSON object."""
         return self._answered(call).content
 
@@ -171,7 +171,7 @@ class Client:
         """
         return self.events(request("GET", "/watch", params=_address(tenant, integration_type) | _given(after=after)))
 
-    def events(self, call: Request) -> Iterator[Event]:
+    def events(self, call: ApiRequest) -> Iterator[Event]:
         """Yield the events of a call that answers with a stream."""
         headers = {**call.headers, "Accept": "text/event-stream"}
         reader = EventReader()

@@ -150,7 +150,7 @@ class Positions:
     parse: Callable[[str], Position]
 
 
-class Draining:
+class DrainState:
     """Whether this process is about to end. Health reports it, and watchers reconnect elsewhere."""
 
     def __init__(self, hub: WatchHub) -> None:
@@ -182,7 +182,7 @@ class Process:
     changes: Changes
     metrics: WorkerMetrics
     positions: Positions
-    draining: Draining
+    draining: DrainState
 
 
 @asynccontextmanager
@@ -315,7 +315,7 @@ def build_process(
         changes=changes,
         metrics=metrics,
         positions=formats,
-        draining=Draining(changes.hub),
+        draining=DrainState(changes.hub),
     )
 
 
