@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMPS := .make
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-long test-versions check fix lock bench postman clean
+.PHONY: help serve test test-long test-versions check fix lock bench postman routes clean
 
 help: ## Show what can be made.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench: $(STAMPS)/test ## Race beside nginx, OpenBao, etcd, PostgreSQL and SQLite
 
 postman: $(STAMPS)/test ## Write the Postman collection from the OpenAPI document.
 	@$(BIN)/python tools/make_postman.py
+
+routes: $(STAMPS)/test ## Write the table of routes in the docs from their declarations.
+	@$(BIN)/python tools/make_route_table.py
 
 clean: ## Remove what was set up; data stays.
 	@rm -rf $(VENV) $(STAMPS)

@@ -173,3 +173,19 @@ def test_nothing_committed_names_a_machine_or_a_registry() -> None:
         if "vendor/" in name or name.endswith((".lock", "bad_inputs.yaml")) or name == "tests/shape/test_papers.py":
             continue
         assert not private.search((ROOT / name).read_text(errors="replace")), name
+
+
+def logged_events() -> set[str]:
+    """The names of all log events of the source."""
+    calls = re.compile(r'_log\.(?:debug|info|warning|error|exception)\(\s*"([^"]+)"')
+    return {
+        found[1].split(" ")[0] for path in (ROOT / "src").rglob("*.py") for found in calls.finditer(path.read_text())
+    }
+
+
+def test_every_log_event_has_a_stable_name_and_is_explained() -> None:
+    events = logged_events()
+    assert len(events) > 20
+    assert [event for event in events if not re.fullmatch(r"[a-z]+(?:_[a-z]+)+", event)] == []
+    explained = set(re.findall(r"^\| `([a-z_]+)` \|", (ROOT / "docs" / "log-events.md").read_text(), re.MULTILINE))
+    assert explained == events

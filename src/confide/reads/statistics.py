@@ -67,14 +67,14 @@ class AccessStatistics:
             except (DatabaseUnavailable, Busy) as error:
                 # Perhaps it was written all the same: a count may then be too high, never too low.
                 self._put_back(portion)
-                _log.warning("the usage ledger waits for the store: %s", error or "no answer in time")
+                _log.warning("access_statistics_postponed reason=%s", error or "timeout")
                 return
             except asyncio.CancelledError:
                 self._put_back(portion)
                 raise
             except Exception:  # noqa: BLE001 - reads go on
                 self.lost += sum(one.reads for one in portion)
-                _log.exception("a bug, met by the usage ledger")
+                _log.exception("access_statistics_failed")
 
     async def of(self, key: Key, *, principal: Principal) -> list[AccessSummary]:
         """Who read a config, the latest first; for those who may save it. Raises `NotFound`."""

@@ -1,0 +1,23 @@
+"""The table of routes in the docs is what the declarations say."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def write_table() -> str:
+    spec = importlib.util.spec_from_file_location("make_route_table", ROOT / "tools" / "make_route_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return str(module.write_table())
+
+
+def test_the_route_table_is_up_to_date() -> None:
+    table = write_table()
+    assert (ROOT / "docs" / "routes.md").read_text() == table, "run make routes"
+    assert table.count("\n| `") == 36

@@ -1,0 +1,49 @@
+"""Write `docs/routes.md`, the table of all routes, from their declarations."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from confide.server.api import ROUTES
+from confide.web.route import Route, Target
+
+FILE = Path(__file__).parents[1] / "docs" / "routes.md"
+HEAD = """# Routes
+
+Written by `make routes` from the route declarations. [api.md](api.md) explains them, and `/docs` shows their shapes.
+
+| route | does | needs |
+| --- | --- | --- |
+"""
+_NEEDS = {
+    Target.VISIBLE: "any token; shows what its grants cover",
+    Target.SELF: "any token",
+    Target.TOKEN: "the owner of the token, or admin",
+    Target.PUBLIC: "no token",
+}
+
+
+def describe_access(route: Route[Any]) -> str:
+    """Say who may call a route."""
+    access = route.access
+    if access.role is None:
+        return _NEEDS[access.target]
+    needs = f"{access.role.name.lower()} on the {access.target.value}"
+    return f"{needs}; see [api.md](api.md) for callers without a token" if access.is_token_optional else needs
+
+
+def write_table() -> str:
+    """Return the page."""
+    rows = [
+        f"| `{route.method} {route.path}` | {route.summary} | {describe_access(route)} |\n"
+        for route in sorted(ROUTES, key=lambda route: (route.path, route.method))
+        if route.is_documented
+    ]
+    return HEAD + "".join(rows)
+
+
+if __name__ == "__main__":
+    FILE.write_text(write_table())
+    sys.stdout.write(f"{FILE.name}\n")
