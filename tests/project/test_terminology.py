@@ -85,7 +85,7 @@ NAME_WORDS = {
     "asked": "a verb",
     "told": "a verb",
     "heard": "received",
-    "hear": "receive",
+    "observe_version": "receive",
     "shown": "a verb",
     "tried": "a verb",
     "nudge": "notify",

@@ -37,7 +37,7 @@ def cache(clock: list[float]) -> Cache:
 def land(cache: Cache, version: int, *, configuration: bytes | None = b'{"password":"x"}', heard: int = 0) -> bool:
     with cache.flight(KEY) as flight:
         if heard:
-            cache.hear(KEY, heard)
+            cache.observe_version(KEY, heard)
         answers = cache.land(flight, KEY, Current(version, configuration), rendering=Rendering.OPENED)
     return answers is not None
 
@@ -94,39 +94,39 @@ def test_news_of_what_is_held_ends_nothing_and_news_of_a_newer_version_does(cach
     land(cache, 2)
     entry = cache.proven(KEY, now=clock[0])
     assert entry is not None
-    cache.hear(KEY, 2)
+    cache.observe_version(KEY, 2)
     assert held(cache, clock) == 2
-    cache.hear(KEY, 3)
+    cache.observe_version(KEY, 3)
     assert held(cache, clock) is None
     # Whoever kept hold of it can tell.
     assert entry.is_over
     assert entry.answers[Rendering.OPENED].is_over
     # It may stand in while the store is away, until something takes its place or it is known to be retired.
-    assert cache.unproven(KEY, now=clock[0]) is entry
+    assert cache.find_any(KEY, now=clock[0]) is entry
     assert not land(cache, 2, heard=3)
     assert held(cache, clock) is None
     assert land(cache, 3)
     assert held(cache, clock) == 3
-    cache.hear(KEY, 4, is_retired=True)
-    assert cache.unproven(KEY, now=clock[0]) is None
+    cache.observe_version(KEY, 4, is_retired=True)
+    assert cache.find_any(KEY, now=clock[0]) is None
     # In whichever order it is heard.
     land(cache, 5)
-    cache.hear(KEY, 7)
-    assert cache.unproven(KEY, now=clock[0]) is not None
-    cache.hear(KEY, 6, is_retired=True)
-    assert cache.unproven(KEY, now=clock[0]) is None
+    cache.observe_version(KEY, 7)
+    assert cache.find_any(KEY, now=clock[0]) is not None
+    cache.observe_version(KEY, 6, is_retired=True)
+    assert cache.find_any(KEY, now=clock[0]) is None
 
 
 def test_the_age_of_what_was_overtaken_counts_from_when_it_was_last_proven(cache: Cache, clock: list[float]) -> None:
     land(cache, 1)
-    entry = cache.unproven(KEY, now=clock[0])
+    entry = cache.find_any(KEY, now=clock[0])
     assert entry is not None
     clock[0] += 250.0
-    cache.hear(KEY, 2)
+    cache.observe_version(KEY, 2)
     cache._lease.renew(clock[0])
     assert cache.age(entry) == 250.0
     clock[0] += 5.0
-    cache.hear(KEY, 3)
+    cache.observe_version(KEY, 3)
     assert cache.age(entry) == 255.0
 
 
@@ -137,7 +137,7 @@ def test_what_is_missing_is_remembered_briefly_and_forgotten_at_the_first_save(
     entry = cache.proven(KEY, now=clock[0])
     assert entry is not None
     assert entry.is_missing
-    cache.hear(KEY, 1)
+    cache.observe_version(KEY, 1)
     assert held(cache, clock) is None
     land(cache, 1, configuration=None)
     clock[0] += MISSING_SECONDS
@@ -151,9 +151,9 @@ def test_when_the_lease_has_ended_nothing_is_answered_and_nothing_is_forgotten(
     land(cache, 1)
     clock[0] += 1.0
     assert held(cache, clock) is None
-    unproven = cache.unproven(KEY, now=clock[0])
-    assert unproven is not None
-    assert unproven.version == 1
+    find_any = cache.find_any(KEY, now=clock[0])
+    assert find_any is not None
+    assert find_any.version == 1
     cache._lease.renew(clock[0])
     assert held(cache, clock) == 1
 

@@ -145,20 +145,20 @@ async def test_what_may_not_be_given_unproven_is_refused(desk: Desk) -> None:
         await desk.read(floor=FORCE_REVALIDATION)
     with pytest.raises(DatabaseUnavailable):
         await desk.read(floor=2)
-    desk.app.process.reads.cache.hear(KEY, 2, is_retired=True)
+    desk.app.process.reads.cache.observe_version(KEY, 2, is_retired=True)
     with pytest.raises(DatabaseUnavailable):  # it is known to be gone
         await desk.read()
 
 
 async def test_what_is_known_to_be_overtaken_stands_in_only_while_the_store_is_away(desk: Desk) -> None:
-    desk.app.process.reads.cache.hear(KEY, 2)
+    desk.app.process.reads.cache.observe_version(KEY, 2)
     desk.is_away = True
     found = await desk.read()
     assert (found.response.version, found.stale_seconds) == (1, 1)
     with pytest.raises(DatabaseUnavailable):
         await desk.read(floor=2)
     # It counts from when it was last proven, not from the lease, which may hold all the time.
-    entry = desk.app.process.reads.cache.unproven(KEY, now=boottime())
+    entry = desk.app.process.reads.cache.find_any(KEY, now=boottime())
     assert entry is not None
     entry.superseded_at = boottime() - 7
     assert (await desk.read()).stale_seconds == 7
@@ -230,7 +230,7 @@ async def test_what_is_heard_while_the_store_is_asked_in_vain_counts(desk: Desk)
     )
     await asyncio.sleep(0.02)
     # The news is back before the answer: the config and the token are gone.
-    desk.app.process.reads.cache.hear(KEY, 2, is_retired=True)
+    desk.app.process.reads.cache.observe_version(KEY, 2, is_retired=True)
     desk.app.process.identity.authenticator.forget_token(desk.root.token_id)
     desk.app.process.caching.lease.renew(boottime())
     with pytest.raises(DatabaseUnavailable):
@@ -250,7 +250,7 @@ async def test_a_floor_is_read_through_to_even_if_a_shared_question_found_nothin
     first = asyncio.create_task(desk.read(late))
     await asyncio.sleep(0.01)
     # As if another process had saved it, of which nothing was heard yet.
-    monkeypatch.setattr(desk.app.process.reads.cache, "hear", lambda *_: None)
+    monkeypatch.setattr(desk.app.process.reads.cache, "observe_version", lambda *_: None)
     await desk.app.save(desk.token, {"c": 1}, type_="late")
     desk.app.process.caching.memory.drop(late)
     assert (await desk.read(late, floor=1)).response.version == 1

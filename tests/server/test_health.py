@@ -23,10 +23,10 @@ async def ready(app: RunningApp) -> tuple[int, list[str]]:
 def deaf(sqlite_app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> RunningApp:
     """An app that hears nothing any more, and has not for two seconds."""
 
-    async def hear() -> bool:
+    async def observe_version() -> bool:
         return True
 
-    monkeypatch.setattr(sqlite_app.process.changes.subscriber, "read_changes", hear)
+    monkeypatch.setattr(sqlite_app.process.changes.subscriber, "read_changes", observe_version)
     sqlite_app.process.caching.lease.renew(boottime() - 2)
     return sqlite_app
 

@@ -109,7 +109,7 @@ class Process:
         return self.clock[0]
 
     def run(self, steps: int) -> list[str]:
-        acts = [self.rival, self.begin_fill, self.read_store, self.land, self.hear, self.cut, self.pass_time]
+        acts = [self.rival, self.begin_fill, self.read_store, self.land, self.observe_version, self.cut, self.pass_time]
         acts += [self.save, self.evict, self.read, self.read, self.read]
         for _ in range(steps):
             self.chance.choice(acts)()
@@ -147,7 +147,7 @@ class Process:
         if one.is_save:
             self.least[one.key] = max(self.least[one.key], version)
 
-    def hear(self) -> None:
+    def observe_version(self) -> None:
         finished(self.listener.read_changes())
 
     def cut(self) -> None:
@@ -193,4 +193,4 @@ class WithoutLease(Cache):
     """A planted fault: what is remembered is believed however long nothing was heard."""
 
     def proven(self, key: Key, *, now: float) -> Any:
-        return self.unproven(key, now=now)
+        return self.find_any(key, now=now)

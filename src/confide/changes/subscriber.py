@@ -90,12 +90,12 @@ class ChangeSubscriber:
     def apply_type_change(self, name: str) -> None:
         """Forget a type that this or another process changed."""
         self._types.forget(name)
-        self._cache.hear_of_type(name)
+        self._cache.invalidate_type(name)
 
     def _forget(self) -> None:
-        self._cache.supersede_all()
-        self._types.supersede_all()
-        self._principals.supersede_all()
+        self._cache.supersede_fills()
+        self._types.supersede_fills()
+        self._principals.supersede_fills()
         self._memory.clear()
 
     def _apply_all(self, changes: list[Change]) -> None:
@@ -111,7 +111,7 @@ class ChangeSubscriber:
 
     def _apply(self, change: Change) -> None:
         if change.key is not None:
-            self._cache.hear(change.key, change.version or 0, is_retired=change.kind == Kind.DELETED)
+            self._cache.observe_version(change.key, change.version or 0, is_retired=change.kind == Kind.DELETED)
         elif change.kind == "type-changed" and change.integration_type is not None:
             self.apply_type_change(change.integration_type)
         elif change.subject is None:

@@ -56,14 +56,14 @@ class Authenticator:
         self._of_token: WeakValueDictionary[int, AuthenticatedToken] = WeakValueDictionary()
         self._of_user: dict[int, WeakSet[AuthenticatedToken]] = {}
         self._heard = 0
-        self._lookups: SingleFlight[Credential, AuthenticatedToken] = SingleFlight(self._looked_up, io=io)
+        self._lookups: SingleFlight[Credential, AuthenticatedToken] = SingleFlight(self._look_up, io=io)
 
     def proven(self, credential: Credential, *, now: float) -> AuthenticatedToken | None:
         """The token if memory may speak for it; None otherwise."""
         checked: AuthenticatedToken | None = self._memory.get(credential, now=now)
         return None if checked is None or now >= self._lease.until or now >= checked.fresh_until else checked
 
-    def unproven(self, credential: Credential, *, now: float) -> AuthenticatedToken | None:
+    def find_any(self, credential: Credential, *, now: float) -> AuthenticatedToken | None:
         """The token whether or not it is proven to be good still; never one that has expired."""
         checked: AuthenticatedToken | None = self._memory.get(credential, now=now)
         return None if checked is None or now >= checked.expires else checked
@@ -82,23 +82,23 @@ class Authenticator:
         for checked in self._of_user.pop(user_id, ()):
             self._memory.drop(checked.credential)
 
-    def supersede_all(self) -> None:
+    def supersede_fills(self) -> None:
         """Let nothing be believed that is being looked up now."""
         self._heard += 1
 
-    async def _looked_up(self, credential: Credential) -> AuthenticatedToken:
+    async def _look_up(self, credential: Credential) -> AuthenticatedToken:
         while True:
             heard = self._heard
             found = await self._tokens.read(credential)
             if heard == self._heard:
                 break  # otherwise something was heard of some token meanwhile, perhaps of this one
-        checked = None if found is None else self._believed(credential, *found)
+        checked = None if found is None else self._remember(credential, *found)
         if checked is None:
             self._memory.drop(credential)
             raise InvalidToken
         return checked
 
-    def _believed(self, credential: Credential, token: Token, user: User) -> AuthenticatedToken | None:
+    def _remember(self, credential: Credential, token: Token, user: User) -> AuthenticatedToken | None:
         left_seconds = (token.expires_at - self._clock()) / SECOND
         if left_seconds <= 0 or user.is_disabled:
             return None

@@ -56,7 +56,7 @@ class ActiveIntegrationTypes:
         self._changes += 1
         self._memory.drop(name)
 
-    def supersede_all(self) -> None:
+    def supersede_fills(self) -> None:
         """Discard the result of every lookup that is in progress."""
         self._changes += 1
 

@@ -76,12 +76,12 @@ class Cache:
 
     def proven(self, key: Key, *, now: float) -> Entry | None:
         """What memory may speak for, be it that there is nothing."""
-        entry = self.unproven(key, now=now)
+        entry = self.find_any(key, now=now)
         if entry is None or now >= self._lease.until or now >= entry.fresh_until or entry.is_over:
             return None
         return entry
 
-    def unproven(self, key: Key, *, now: float) -> Entry | None:
+    def find_any(self, key: Key, *, now: float) -> Entry | None:
         """What is held, whether or not it is proven to be the newest."""
         entry: Entry | None = self._memory.get(key, now=now)
         return entry
@@ -90,11 +90,11 @@ class Cache:
         """Seconds since an entry was last known to be the newest."""
         return max(self._lease.age(), boottime() - entry.superseded_at)
 
-    def hear(self, key: Key, version: int, *, is_retired: bool = False) -> None:
+    def observe_version(self, key: Key, version: int, *, is_retired: bool = False) -> None:
         """Somebody saved this version: what is older is unproven from now on, or will not land; a retired one goes."""
         for flight in self._flights.get(key, ()):
             flight.heard = max(flight.heard, version)
-        entry = self.unproven(key, now=0)
+        entry = self.find_any(key, now=0)
         if entry is None or entry.version >= version:
             return
         if is_retired:
@@ -105,7 +105,7 @@ class Cache:
             entry.superseded_at = boottime() - self._lease.age()
             entry.end()
 
-    def hear_of_type(self, name: str) -> None:
+    def invalidate_type(self, name: str) -> None:
         """A type was changed: what is held of its configs goes, and nothing of them lands that is under way.
 
         It may not even stand in: perhaps it shows what is a secret from now on.
@@ -117,7 +117,7 @@ class Cache:
         for held in [held for held in self._memory.names() if isinstance(held, Key) and held.integration_type == name]:
             self._memory.drop(held)
 
-    def supersede_all(self) -> None:
+    def supersede_fills(self) -> None:
         """Let nothing land that is under way now."""
         for flights in self._flights.values():
             for flight in flights:
@@ -142,8 +142,8 @@ class Cache:
         """Put what a flight brought in place and return its answers; None if it was overtaken on the way."""
         if current.version < flight.heard:
             return None
-        self.hear(key, current.version)
-        entry = self.unproven(key, now=0)
+        self.observe_version(key, current.version)
+        entry = self.find_any(key, now=0)
         if entry is not None and entry.version > current.version:
             return None
         if entry is not None and entry.is_over:

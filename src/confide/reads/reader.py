@@ -93,7 +93,7 @@ class ConfigReader:
         authenticator: Authenticator,
         *,
         lease: Lease,
-        opener: ConfigDecrypter,
+        decrypter: ConfigDecrypter,
         access: Access,
         types: ActiveIntegrationTypes,
         stale_seconds: float,
@@ -111,10 +111,10 @@ class ConfigReader:
         self._cache = cache
         self._principals = authenticator
         self._lease = lease
-        self._opener = opener
+        self._decrypter = decrypter
         self._access = access
         self._stale_seconds = stale_seconds
-        self._fills: SingleFlight[tuple[Key, Rendering], Any] = SingleFlight(self._filled, io=io)
+        self._fills: SingleFlight[tuple[Key, Rendering], Any] = SingleFlight(self._fill, io=io)
         self._counts = ReadCounts()
         self._uncounted: list[CachedRead] = []
         # Validated responses are reused until the period ends. An object identifies the period.
@@ -172,7 +172,9 @@ class ConfigReader:
         if checked is not None:
             return checked.principal, False
         can_stand_in = self._remembered(credential) is not None
-        checked = await _patiently(self._principals.checked(credential), PATIENCE_SECONDS if can_stand_in else None)
+        checked = await _wait_patiently(
+            self._principals.checked(credential), PATIENCE_SECONDS if can_stand_in else None
+        )
         if checked is not None:
             return checked.principal, False
         # What is remembered now: something may have been heard of it while the store was asked.
@@ -209,7 +211,7 @@ class ConfigReader:
         if not is_away:
             # What is known to be overtaken is worth less: the store gets longer to say what is newest.
             seconds = PATIENCE_SECONDS if entry is None or not entry.is_over else LONG_PATIENCE_SECONDS
-            answer = await _patiently(self._asked(key, rendering, floor), seconds if entry else None)
+            answer = await _wait_patiently(self._asked(key, rendering, floor), seconds if entry else None)
             if answer is not None:
                 self.from_store += 1
                 return ReadResult(answer)
@@ -284,13 +286,13 @@ class ConfigReader:
 
     def _stand_in(self, key: Key, rendering: Rendering, *, floor: int) -> Entry | None:
         """What may be given, marked, where the store cannot say what is newest."""
-        entry = self._cache.unproven(key, now=boottime())
+        entry = self._cache.find_any(key, now=boottime())
         if entry is None or entry.version < floor or entry.answers[rendering] is None:
             return None
         return entry if self._cache.age(entry) <= self._stale_seconds else None
 
     def _remembered(self, credential: Credential) -> AuthenticatedToken | None:
-        return self._principals.unproven(credential, now=boottime()) if self._may_be_stale() else None
+        return self._principals.find_any(credential, now=boottime()) if self._may_be_stale() else None
 
     def _may_be_stale(self) -> bool:
         return self._lease.age() <= self._stale_seconds
@@ -306,9 +308,9 @@ class ConfigReader:
                 if answer.version >= floor:
                     return answer
         # Alone: a fill that others began may have been sent before this caller came.
-        return await self._filled((key, rendering))
+        return await self._fill((key, rendering))
 
-    async def _filled(self, asked: tuple[Key, Rendering]) -> Any:
+    async def _fill(self, asked: tuple[Key, Rendering]) -> Any:
         key, rendering = asked
         self.fills += 1
         while True:
@@ -329,7 +331,7 @@ class ConfigReader:
         if stored.kind is Kind.DELETED:
             return Current(stored.version, None)
         try:
-            opened = await self._opener.decrypt(stored, tenant_key)
+            opened = await self._decrypter.decrypt(stored, tenant_key)
         except Superseded:
             return None
         return Current(stored.version, opened, await self._types.of(key.integration_type))
@@ -341,7 +343,7 @@ def rendering_for(role: Role, *, is_bare: bool = False) -> Rendering:
     return Rendering.MASKED_BARE if is_bare else Rendering.MASKED
 
 
-async def _patiently(asking: Awaitable[T], seconds: float | None) -> T | None:
+async def _wait_patiently(asking: Awaitable[T], seconds: float | None) -> T | None:
     """What is asked for; None if the store does not say it in that time, where there is something else to say."""
     if seconds is None:
         return await asking

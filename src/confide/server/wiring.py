@@ -506,7 +506,7 @@ def build_reads(
         cache,
         authenticator,
         lease=caching.lease,
-        opener=decrypter,
+        decrypter=decrypter,
         access=access,
         types=active,
         stale_seconds=settings.stale_reads_seconds,
