@@ -107,13 +107,13 @@ def test_news_of_what_is_held_ends_nothing_and_news_of_a_newer_version_does(cach
     assert held(cache, clock) is None
     assert land(cache, 3)
     assert held(cache, clock) == 3
-    cache.observe_version(KEY, 4, is_retired=True)
+    cache.observe_version(KEY, 4, is_deleted=True)
     assert cache.find_any(KEY, now=clock[0]) is None
     # In whichever order it is heard.
     land(cache, 5)
     cache.observe_version(KEY, 7)
     assert cache.find_any(KEY, now=clock[0]) is not None
-    cache.observe_version(KEY, 6, is_retired=True)
+    cache.observe_version(KEY, 6, is_deleted=True)
     assert cache.find_any(KEY, now=clock[0]) is None
 
 

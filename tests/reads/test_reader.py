@@ -145,7 +145,7 @@ async def test_what_may_not_be_given_unproven_is_refused(desk: Desk) -> None:
         await desk.read(floor=FORCE_REVALIDATION)
     with pytest.raises(DatabaseUnavailable):
         await desk.read(floor=2)
-    desk.app.process.reads.cache.observe_version(KEY, 2, is_retired=True)
+    desk.app.process.reads.cache.observe_version(KEY, 2, is_deleted=True)
     with pytest.raises(DatabaseUnavailable):  # it is known to be gone
         await desk.read()
 
@@ -230,7 +230,7 @@ async def test_what_is_heard_while_the_store_is_asked_in_vain_counts(desk: Desk)
     )
     await asyncio.sleep(0.02)
     # The news is back before the answer: the config and the token are gone.
-    desk.app.process.reads.cache.observe_version(KEY, 2, is_retired=True)
+    desk.app.process.reads.cache.observe_version(KEY, 2, is_deleted=True)
     desk.app.process.identity.authenticator.forget_token(desk.root.token_id)
     desk.app.process.caching.lease.renew(boottime())
     with pytest.raises(DatabaseUnavailable):

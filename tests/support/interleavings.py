@@ -184,7 +184,7 @@ class DropOnNews(Cache):
     """A planted fault: the usual cache, which drops what it hears of and takes whatever a late fill brings."""
 
     def land(self, flight: Flight, key: Key, current: Current, *, rendering: Rendering) -> list[Any] | None:
-        flight.heard = 0
+        flight.newest_version = 0
         self._memory.drop(key)
         return super().land(flight, key, current, rendering=rendering)
 

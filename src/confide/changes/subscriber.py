@@ -111,7 +111,7 @@ class ChangeSubscriber:
 
     def _apply(self, change: Change) -> None:
         if change.key is not None:
-            self._cache.observe_version(change.key, change.version or 0, is_retired=change.kind == Kind.DELETED)
+            self._cache.observe_version(change.key, change.version or 0, is_deleted=change.kind == Kind.DELETED)
         elif change.kind == "type-changed" and change.integration_type is not None:
             self.apply_type_change(change.integration_type)
         elif change.subject is None:

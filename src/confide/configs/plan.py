@@ -98,7 +98,7 @@ class SavePlanner:
 
     def _update_cache(self, current: StoredVersion | None) -> None:
         if current is not None:
-            self._cache.observe_version(current.key, current.version, is_retired=current.kind is Kind.DELETED)
+            self._cache.observe_version(current.key, current.version, is_deleted=current.kind is Kind.DELETED)
 
     async def _decrypt_current(
         self, current: StoredVersion, active: WrappedKey | None, *, is_needed: bool

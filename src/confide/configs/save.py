@@ -274,6 +274,6 @@ class ConfigWriter:
             return None
         if known.mac != replay.mac:
             raise IdempotencyKeyReused
-        self._cache.observe_version(key, known.version, is_retired=known.outcome is Outcome.DELETED)
+        self._cache.observe_version(key, known.version, is_deleted=known.outcome is Outcome.DELETED)
         type_ = await self._types.of(key.integration_type)
         return SavedVersion(key, known.version, known.outcome, is_replayed=True, type_version=type_.tag_part)

@@ -19,19 +19,19 @@ from confide.reads.model import Current, Rendering
 from confide.reads.response import PreparedResponse
 
 MISSING_SECONDS = 5.0
-# An entry with its list and numbers, without what it names and answers.
+# The size of an entry without its key and responses.
 ENTRY_BYTES = 240
 
 
 class Entry(MemoryEntry):
-    """One version of one config, with an answer for each rendering asked for so far; none if it is missing."""
+    """One version of one config, with a response for each requested rendering. None if the config is missing."""
 
     __slots__ = ("answers", "fresh_until", "is_missing", "superseded_at", "version")
 
     def __init__(self, key: Key, version: int, *, is_missing: bool) -> None:
         super().__init__(ENTRY_BYTES + sum(map(sys.getsizeof, (key, *key, version))))
         self.version = version
-        # When it was last proven, once a newer one was heard of: then it is over and may only stand in.
+        # When the entry was last proven fresh, once a newer version is known. It may then only be served as stale.
         self.superseded_at = math.inf
         self.answers: list[PreparedResponse | None] = [None] * len(Rendering)
         self.is_missing = is_missing
@@ -45,19 +45,19 @@ class Entry(MemoryEntry):
 
 
 class Flight:
-    """Something under way that will know a version of a key: a fill or a save."""
+    """A fill or a save in progress that will bring a version of a key."""
 
-    __slots__ = ("heard",)
+    __slots__ = ("newest_version",)
 
     def __init__(self) -> None:
-        self.heard = 0
+        self.newest_version = 0
 
 
 class Cache:
-    """Answers for keys, given only while they are proven and at least the version that was heard of.
+    """Cached responses for keys, served as fresh only while the lease proves them.
 
-    News of a version newer than the one held leaves the entry unproven; news of one newer than what a flight
-    brings keeps that from landing. So nothing older ever takes the place of what is known to be newer.
+    A newer version in the change feed marks the entry as superseded. A version newer than the one that a flight brings
+    keeps that one out of the cache. So an older version never replaces a newer one.
     """
 
     def __init__(
@@ -75,57 +75,59 @@ class Cache:
         self._flights: dict[Key, list[Flight]] = {}
 
     def proven(self, key: Key, *, now: float) -> Entry | None:
-        """What memory may speak for, be it that there is nothing."""
+        """Return the entry if it is proven fresh, even if the config is missing."""
         entry = self.find_any(key, now=now)
         if entry is None or now >= self._lease.until or now >= entry.fresh_until or entry.is_over:
             return None
         return entry
 
     def find_any(self, key: Key, *, now: float) -> Entry | None:
-        """What is held, whether or not it is proven to be the newest."""
+        """Return the entry, whether or not it is fresh."""
         entry: Entry | None = self._memory.get(key, now=now)
         return entry
 
     def age(self, entry: Entry) -> float:
-        """Seconds since an entry was last known to be the newest."""
+        """Return the seconds since an entry was last proven fresh."""
         return max(self._lease.age(), boottime() - entry.superseded_at)
 
-    def observe_version(self, key: Key, version: int, *, is_retired: bool = False) -> None:
-        """Somebody saved this version: what is older is unproven from now on, or will not land; a retired one goes."""
+    def observe_version(self, key: Key, version: int, *, is_deleted: bool = False) -> None:
+        """Record that a version was saved. Older entries are superseded, and older flights do not land.
+
+        The entry of a deleted config is removed: deleted content is not served, not even as stale.
+        """
         for flight in self._flights.get(key, ()):
-            flight.heard = max(flight.heard, version)
+            flight.newest_version = max(flight.newest_version, version)
         entry = self.find_any(key, now=0)
         if entry is None or entry.version >= version:
             return
-        if is_retired:
-            # Whatever was heard of since: what somebody took away is not given again.
+        if is_deleted:
             self._memory.drop(key)
         elif not entry.is_over:
-            # It was last proven with the lease: the log was read before, and now it says more.
+            # The previous read of the change feed, which the lease dates, still proved it.
             entry.superseded_at = boottime() - self._lease.age()
             entry.end()
 
     def invalidate_type(self, name: str) -> None:
-        """A type was changed: what is held of its configs goes, and nothing of them lands that is under way.
+        """Remove all entries of a changed integration type, and keep flights of its configs out of the cache.
 
-        It may not even stand in: perhaps it shows what is a secret from now on.
+        They are not served as stale either: the new schema may mark a visible member as a secret.
         """
         for key, flights in self._flights.items():
             if key.integration_type == name:
                 for flight in flights:
-                    flight.heard = sys.maxsize
+                    flight.newest_version = sys.maxsize
         for held in [held for held in self._memory.names() if isinstance(held, Key) and held.integration_type == name]:
             self._memory.drop(held)
 
     def supersede_fills(self) -> None:
-        """Let nothing land that is under way now."""
+        """Keep all current flights out of the cache."""
         for flights in self._flights.values():
             for flight in flights:
-                flight.heard = sys.maxsize
+                flight.newest_version = sys.maxsize
 
     @contextmanager
     def flight(self, key: Key) -> Iterator[Flight]:
-        """Say that a version of a key will be known, before it is asked for or committed."""
+        """Register a fill before its query, or a save before its commit."""
         flight = Flight()
         flights = self._flights.setdefault(key, [])
         flights.append(flight)
@@ -139,8 +141,8 @@ class Cache:
     def land(
         self, flight: Flight, key: Key, current: Current, *, rendering: Rendering
     ) -> list[PreparedResponse | None] | None:
-        """Put what a flight brought in place and return its answers; None if it was overtaken on the way."""
-        if current.version < flight.heard:
+        """Store the version of a flight and return its responses. None if a newer version is known."""
+        if current.version < flight.newest_version:
             return None
         self.observe_version(key, current.version)
         entry = self.find_any(key, now=0)
@@ -150,7 +152,7 @@ class Cache:
             entry = None
         is_missing = current.configuration is None
         has_answer = is_missing or (entry is not None and entry.answers[rendering] is not None)
-        answer = None if has_answer else self._prepared(key, current, rendering)
+        answer = None if has_answer else self._prepare_response(key, current, rendering)
         if entry is None:
             entry = Entry(key, current.version, is_missing=is_missing)
             self._memory.put(key, entry)
@@ -160,13 +162,13 @@ class Cache:
             self._memory.grow(key, entry, answer.size)
         return entry.answers
 
-    def _prepared(self, key: Key, current: Current, rendering: Rendering) -> PreparedResponse:
-        shown = shown_as(current.configuration or b"", current.type, rendering)
+    def _prepare_response(self, key: Key, current: Current, rendering: Rendering) -> PreparedResponse:
+        document = render_configuration(current.configuration or b"", current.type, rendering)
         return self._prepare(
             DecryptedConfig(
                 key,
                 current.version,
-                shown,
+                document,
                 is_masked=rendering.is_masked,
                 type_version=current.type.tag_part,
                 is_bare=rendering.is_bare,
@@ -174,12 +176,12 @@ class Cache:
         )
 
 
-def shown_as(configuration: bytes, type_: IntegrationType, rendering: Rendering) -> bytes:
-    """The bytes of a configuration as somebody may see it."""
+def render_configuration(configuration: bytes, type_: IntegrationType, rendering: Rendering) -> bytes:
+    """Return a configuration in the form of a rendering."""
     is_filled = type_.has_defaults and not rendering.is_bare
     if not is_filled and not rendering.is_masked:
         return configuration
-    shown = strict_json.read_stored(configuration)
+    document = strict_json.read_stored(configuration)
     if is_filled:
-        shown = type_.fill_defaults(shown)
-    return strict_json.write(type_.mask(shown) if rendering.is_masked else shown)
+        document = type_.fill_defaults(document)
+    return strict_json.write(type_.mask(document) if rendering.is_masked else document)
