@@ -146,7 +146,7 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
         pytest.fail("no worker came back")
 
 
-def note_failure(tmp_path: Path, *args: str, **env: str) -> tuple[int, str]:
+def run_failing_start(tmp_path: Path, *args: str, **env: str) -> tuple[int, str]:
     done = confide("serve", "--port", str(free_port()), *args, cwd=tmp_path, env=env)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr.strip()
@@ -157,13 +157,15 @@ def test_a_taken_port_ends_the_start_with_3(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        code, said = note_failure(tmp_path, "--port", port)
+        code, said = run_failing_start(tmp_path, "--port", port)
     taken_port = f"confide: Cannot listen on 127.0.0.1:{port}: Address already in use."
     assert (code, said) == (3, f"{taken_port} Choose another with --port or CONFIDE_PORT.")
 
 
 def test_an_unreachable_database_ends_the_start_with_4(tmp_path: Path) -> None:
-    code, said = note_failure(tmp_path, CONFIDE_DATABASE="postgresql://confide:cnry-password-x@127.0.0.1:1/nothing")
+    code, said = run_failing_start(
+        tmp_path, CONFIDE_DATABASE="postgresql://confide:cnry-password-x@127.0.0.1:1/nothing"
+    )
     assert code == 4
     assert len(said.splitlines()) == 1
     assert "cnry-" not in said
@@ -185,7 +187,7 @@ def test_a_master_key_that_is_not_the_stores_ends_the_start_with_5(
     env = {"CONFIDE_UNSAFE_DURABILITY": "true"}
     if database is not None:
         env["CONFIDE_DATABASE"] = database
-    code, said = note_failure(tmp_path, **env)
+    code, said = run_failing_start(tmp_path, **env)
     assert code == 5, said
     assert len(said.splitlines()) == 1
     assert (path.exists(), "A" * 43 in said) == (what != "missing", False)
@@ -199,12 +201,15 @@ def test_a_newer_schema_ends_the_start_with_6(tmp_path: Path) -> None:
     database = apsw.Connection(str(service.data / "confide.db"))
     database.execute("INSERT INTO schema_migrations VALUES (9999, 'future', 'x', 1)")
     database.close()
-    code, said = note_failure(tmp_path, CONFIDE_UNSAFE_DURABILITY="true")
-    assert (code, said) == (6, "confide: The store has schema 9999; this Confide knows 2.")
+    code, said = run_failing_start(tmp_path, CONFIDE_UNSAFE_DURABILITY="true")
+    assert (code, said) == (
+        6,
+        "confide: The database has schema 9999, but this Confide supports 2. Use a newer Confide.",
+    )
 
 
 def test_a_database_that_may_lose_saves_ends_the_start_with_7(tmp_path: Path, postgres: PostgresServer) -> None:
-    code, said = note_failure(tmp_path, CONFIDE_DATABASE=postgres.new_database())
+    code, said = run_failing_start(tmp_path, CONFIDE_DATABASE=postgres.new_database())
     assert code == 7
     assert "fsync=off" in said
 
@@ -226,7 +231,7 @@ def test_a_wrong_command_line_ends_with_2(args: tuple[str, ...], said: str) -> N
 
 
 def test_a_wrong_setting_is_one_sentence(tmp_path: Path) -> None:
-    code, said = note_failure(tmp_path, CONFIDE_POOL_SIZE="many")
+    code, said = run_failing_start(tmp_path, CONFIDE_POOL_SIZE="many")
     assert code == 2
     assert "CONFIDE_POOL_SIZE" in said
 
@@ -388,7 +393,7 @@ def test_behind_a_proxy_on_this_machine_the_first_user_needs_the_setup_token(tmp
     ],
 )
 def test_what_cannot_be_set_up_is_one_sentence(tmp_path: Path, env: dict[str, str], code: int, said: str) -> None:
-    found, text = note_failure(tmp_path, **env)
+    found, text = run_failing_start(tmp_path, **env)
     assert (found, said in text) == (code, True), text
     assert not (tmp_path / "confide-data" / "master.keys").exists()
 
