@@ -85,7 +85,7 @@ NAME_WORDS = {
     "asked": "a verb",
     "told": "a verb",
     "heard": "received",
-    "observe_version": "receive",
+    "hear": "receive",
     "shown": "a verb",
     "tried": "a verb",
     "nudge": "notify",
