@@ -19,5 +19,5 @@ SECOND = 1_000_000
 
 
 def boottime() -> float:
-    """Seconds on a clock that nobody sets, and that goes on while the machine or the process sleeps."""
+    """Return seconds of the boot-time clock: never set, and running while the machine or the process sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

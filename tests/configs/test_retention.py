@@ -63,11 +63,11 @@ async def test_many_old_versions_are_erased_a_few_at_a_time(
     erased: list[list[int]] = []
     erase = app.process.stores.retention.prune
 
-    async def measure(key: Key, **bounds: int) -> list[int]:
+    async def prune_and_record(key: Key, **bounds: int) -> list[int]:
         erased.append(await erase(key, **bounds))
         return erased[-1]
 
-    monkeypatch.setattr(app.process.stores.retention, "prune", measure)
+    monkeypatch.setattr(app.process.stores.retention, "prune", prune_and_record)
     monkeypatch.setattr(retention, "PORTION", 3)
     assert await retention_of(app).prune() == 7
     assert erased == [[1, 2, 3], [4, 5, 6], [7]]

@@ -161,8 +161,8 @@ async def test_of_a_question_that_several_share_each_notes_its_own_wait() -> Non
     await asyncio.sleep(0)
     answering.set()
     assert await asyncio.gather(*asking) == ["one"] * 3
-    measure = sorted((one["operation"], one["request_id"]) for one in documents(recorder.take()))
-    assert measure == [("sql one", "0"), ("wait shared", "1"), ("wait shared", "2")]
+    events = sorted((one["operation"], one["request_id"]) for one in documents(recorder.take()))
+    assert events == [("sql one", "0"), ("wait shared", "1"), ("wait shared", "2")]
 
 
 async def test_a_hash_is_noted_apart_from_the_wait_for_its_turn() -> None:

@@ -73,11 +73,11 @@ def main() -> None:
     show(results)
     if chosen.json:
         results.write(chosen.json)
-    note_failure = [leg for leg in legs if leg in results.skipped]
+    skipped = [leg for leg in legs if leg in results.skipped]
     if chosen.picture and "reads" in legs:
         picture.draw(results, chosen.picture, date=json.loads(chosen.json.read_text())["date"] if chosen.json else "")
-    if note_failure:
-        sys.exit(f"Not measured to the end: {', '.join(note_failure)}.")
+    if skipped:
+        sys.exit(f"Not measured to the end: {', '.join(skipped)}.")
 
 
 def show(results: Results) -> None:
