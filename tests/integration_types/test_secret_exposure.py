@@ -13,7 +13,8 @@ from support.app import ADMIN, RunningApp
 from support.canaries import canary
 
 EXAMPLES = {
-    path.stem: json.loads(path.read_text()) for path in (Path(__file__).parents[2] / "docs" / "types").glob("*.json")
+    path.stem: json.loads(path.read_text())
+    for path in (Path(__file__).parents[2] / "docs" / "reference" / "types").glob("*.json")
 }
 # Two of each: a shape that the schema takes, and one that it does not.
 NUMBERS = {"timeout_seconds": 5, "requests_per_second": 5, "early_seconds": 5}

@@ -25,7 +25,8 @@ SCHEMA = {
     },
 }
 EXAMPLES = {
-    path.stem: json.loads(path.read_text()) for path in (Path(__file__).parents[2] / "docs" / "types").glob("*.json")
+    path.stem: json.loads(path.read_text())
+    for path in (Path(__file__).parents[2] / "docs" / "reference" / "types").glob("*.json")
 }
 SECRET = canary("typed")
 

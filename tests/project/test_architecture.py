@@ -218,15 +218,15 @@ def violations_of_errors(table: str) -> list[str]:
             found.append(f"{error.code} is used twice")
         codes.add(error.code)
         if f"| {status_of(error)} | `{error.code}` | {error.sentence} |" not in table:
-            found.append(f"{error.code} has no such line in docs/errors.md")
+            found.append(f"{error.code} has no such line in docs/reference/errors.md")
     if table.count("\n| ") != len(codes) + 2:  # and the two lines of the head
-        found.append("docs/errors.md has lines without an error")
+        found.append("docs/reference/errors.md has lines without an error")
     return found
 
 
 def test_every_error_has_a_kind_a_code_a_sentence_and_its_line_in_the_docs() -> None:
     assert set(STATUS) == set(ErrorKind)
-    assert violations_of_errors((ROOT / "docs" / "errors.md").read_text()) == []
+    assert violations_of_errors((ROOT / "docs" / "reference" / "errors.md").read_text()) == []
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_every_error_has_a_kind_a_code_a_sentence_and_its_line_in_the_docs() -> 
 )
 def test_a_deliberately_wrong_error_is_found(attributes: dict[str, object], violation: str) -> None:
     wrong = type("Planted", (ServiceError,), attributes)
-    found = violations_of_errors((ROOT / "docs" / "errors.md").read_text())
+    found = violations_of_errors((ROOT / "docs" / "reference" / "errors.md").read_text())
     del wrong
     gc.collect()  # a class stays among the subclasses of its base until its cycles are collected
     assert any(violation in each for each in found), found

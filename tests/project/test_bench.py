@@ -56,8 +56,8 @@ def test_what_wrk_says_is_understood_and_refused_where_it_is_not(monkeypatch: py
 
 
 def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
-    """Each row of the README's table is a row of the run that docs/performance.json holds."""
-    found = json.loads((ROOT / "docs" / "performance.json").read_text())
+    """Each row of the README's table is a row of the run that docs/reference/performance.json holds."""
+    found = json.loads((ROOT / "docs" / "reference" / "performance.json").read_text())
     rows = {row["name"]: row for row in found["rows"]}
     readme = (ROOT / "README.md").read_text()
     shown = [line for line in readme.splitlines() if line.startswith("| ") and line.split("|")[1].strip() in rows]

@@ -30,7 +30,7 @@ def test_every_link_of_the_papers_leads_somewhere() -> None:
 
 
 def test_the_glossary_has_at_most_fifteen_words() -> None:
-    table = (ROOT / "docs" / "glossary.md").read_text().split("| --- | --- |\n")[1]
+    table = (ROOT / "docs" / "reference" / "glossary.md").read_text().split("| --- | --- |\n")[1]
     assert 0 < len(re.findall(r"^\| ", table, re.MULTILINE)) <= MAX_GLOSSARY_WORDS
 
 
@@ -76,7 +76,7 @@ def test_the_first_session_of_the_readme_gives_what_the_readme_shows(tmp_path: P
 
 
 def test_every_setting_is_told_and_none_that_is_not() -> None:
-    told = set(re.findall(r"`CONFIDE_([A-Z_]+)`", (ROOT / "docs" / "settings.md").read_text()))
+    told = set(re.findall(r"`CONFIDE_([A-Z_]+)`", (ROOT / "docs" / "reference" / "settings.md").read_text()))
     known = {name.upper() for name in Settings.model_fields} - {"APP_ENV"}
     assert told - {"URL", "TOKEN"} == known
 
@@ -187,5 +187,7 @@ def test_every_log_event_has_a_stable_name_and_is_explained() -> None:
     events = logged_events()
     assert len(events) > 20
     assert [event for event in events if not re.fullmatch(r"[a-z]+(?:_[a-z]+)+", event)] == []
-    explained = set(re.findall(r"^\| `([a-z_]+)` \|", (ROOT / "docs" / "log-events.md").read_text(), re.MULTILINE))
+    explained = set(
+        re.findall(r"^\| `([a-z_]+)` \|", (ROOT / "docs" / "reference" / "log-events.md").read_text(), re.MULTILINE)
+    )
     assert explained == events

@@ -19,5 +19,5 @@ def write_table() -> str:
 
 def test_the_route_table_is_up_to_date() -> None:
     table = write_table()
-    assert (ROOT / "docs" / "routes.md").read_text() == table, "run make routes"
+    assert (ROOT / "docs" / "reference" / "routes.md").read_text() == table, "run make routes"
     assert table.count("\n| `") == 36

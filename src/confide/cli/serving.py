@@ -63,7 +63,7 @@ def serve(**given: Any) -> None:
     CONFIDE_MASTER_KEYS, CONFIDE_OLD_CONTRACT (on, off), CONFIDE_MIN_PASSWORD_CHARACTERS, CONFIDE_POOL_SIZE,
     CONFIDE_CACHE_BYTES, CONFIDE_CACHE_TTL_SECONDS, CONFIDE_STALE_READS_SECONDS, CONFIDE_LOG_DAYS,
     CONFIDE_CHECKPOINTS, CONFIDE_METRICS (closed, open), CONFIDE_IO_SINKS, CONFIDE_IO_SAMPLE, CONFIDE_IO_QUEUE,
-    CONFIDE_IO_DAYS, CONFIDE_IO_MIB; docs/settings.md tells of each.
+    CONFIDE_IO_DAYS, CONFIDE_IO_MIB; docs/reference/settings.md tells of each.
     """
     settings = settings_of(**given)
     if (settings.tls_cert is None) != (settings.tls_key is None):
@@ -74,7 +74,7 @@ def serve(**given: Any) -> None:
         )
     _must_speak_tls(settings)
     for name in sorted(unknown_variables()):
-        click.echo(f"confide: {name} is no setting; see docs/settings.md", err=True)
+        click.echo(f"confide: {name} is no setting; see docs/reference/settings.md", err=True)
     from confide.server.supervisor import serve as serve_until_told  # noqa: PLC0415 - help must not load a server
 
     serve_until_told(settings, say=click.echo)
