@@ -30,7 +30,7 @@ class Desk:
         return found
 
     async def sql(self, text: str, *args: Any) -> Any:
-        engine: Any = self.app.process.stores.database._host_engine  # type: ignore[attr-defined]
+        engine: Any = self.app.process.stores.database._host_engine
 
         def work() -> Any:
             from confide.database.engine import statement  # noqa: PLC0415 - a thief's own tools

@@ -14,6 +14,7 @@ import pytest
 from confide.changes import postgresql_feed, sqlite_feed
 from confide.changes.feed import ChangeFeed
 from confide.changes.model import Change, ChangeFeedReset
+from confide.database.engine import statement
 from confide.database.postgresql.watermark import MAX_KEPT, Watermark
 from confide.errors import DatabaseUnavailable
 from confide.names import Key
@@ -93,11 +94,9 @@ async def test_a_store_with_another_epoch_is_another_log(stores: tuple[Stores, S
     writer, listener = stores
     await append(writer, version(1))
     await listener.change_feed.read()
-    engine = writer.database._host_engine  # type: ignore[attr-defined]
+    engine = writer.database._host_engine
 
-    def begin_anew():  # type: ignore[no-untyped-def]  # noqa: ANN202 - a transaction
-        from confide.database.engine import statement  # noqa: PLC0415
-
+    def begin_anew() -> Any:
         yield statement("UPDATE store SET epoch = 'f00df00df00df00d'")
 
     await engine.transact(begin_anew())
@@ -259,10 +258,10 @@ async def test_a_plain_cursor_would_have_missed_it(
     await transaction.start()
     late = await slow.fetchval("INSERT INTO changes (kind, saved_at) VALUES ('user-changed', 0) RETURNING id")
     await append(writer, version(1))
-    ((last,),) = await writer.database._host_engine.query("SELECT max(id) FROM changes")  # type: ignore[attr-defined]
+    ((last,),) = await writer.database._host_engine.query("SELECT max(id) FROM changes")
     await transaction.commit()
     await slow.close()
-    rows = await writer.database._host_engine.query("SELECT id FROM changes WHERE id > $1", last)  # type: ignore[attr-defined]
+    rows = await writer.database._host_engine.query("SELECT id FROM changes WHERE id > $1", last)
     assert late < last
     assert late not in [row[0] for row in rows]
 

@@ -36,11 +36,11 @@ async def test_a_reader_that_never_reads_is_let_go_and_resumes_without_loss(
 ) -> None:
     monkeypatch.setattr("confide.changes.routes.SLOW_SECONDS", 1.0)
     token = await app.token("vi", ("viewer", "acme", "*"))
-    engine: Any = app.process.stores.database._host_engine  # type: ignore[attr-defined]
+    engine: Any = app.process.stores.database._host_engine
     watching = app.process.changes.hub
     heard: list[int] = []
     async with served(app) as port:
-        async with Stream(port, token, is_slow=True, tenant="acme") as stream:
+        async with Stream(port, token, {"tenant": "acme"}, is_slow=True) as stream:
             blocks = stream.blocks()
             assert (await anext(blocks)).event == "ready"
             before = memory_bytes()
@@ -62,7 +62,7 @@ async def test_a_reader_that_never_reads_is_let_go_and_resumes_without_loss(
             except ConnectionError:
                 pass
             assert len(heard) < EVENTS
-        async with Stream(port, token, tenant="acme", last_id=last_id) as stream:
+        async with Stream(port, token, {"tenant": "acme"}, last_id=last_id) as stream:
             await stream.next()
             while len(heard) < EVENTS:
                 heard.append((await stream.next()).data["version"])

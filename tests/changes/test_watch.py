@@ -35,7 +35,7 @@ class Desk:
         return saved.json()["version"]
 
     def stream(self, token: str | None = None, *, last_id: str | None = None, **params: str) -> Stream:
-        return Stream(self.port, token or self.viewer, last_id=last_id, **params)
+        return Stream(self.port, token or self.viewer, params, last_id=last_id)
 
     async def ask(self, *, token: str | None = None, **params: str) -> Any:
         return await self.app.ask("GET", "/watch", token=token or self.viewer, params=params)
@@ -200,6 +200,7 @@ async def test_who_was_not_woken_yet_when_a_process_drains_is_not_sent_past_an_e
     monkeypatch.setattr("confide.changes.watch.WOKEN_AT_ONCE", 1)
     watching, authenticator = desk.app.process.changes.hub, desk.app.process.identity.authenticator
     hashed = parse_credential(desk.viewer)
+    assert hashed is not None
     assert await authenticator.checked(hashed)
     begun = [await watching.join(hashed, Scope("*", "*"), after=None) for _ in range(20)]
     for watcher in begun:

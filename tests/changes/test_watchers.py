@@ -11,7 +11,7 @@ from confide.changes.model import Change, LogBounds, Position
 from confide.changes.watch import WatchHub
 from confide.changes.watchers import Watcher, WatcherIndex
 from confide.identity.authenticator import AuthenticatedToken
-from confide.identity.model import Grant, Principal, Role, Scope
+from confide.identity.model import Credential, Grant, Principal, Role, Scope
 
 EVERYTHING = Scope("*", "*")
 
@@ -19,8 +19,10 @@ EVERYTHING = Scope("*", "*")
 def watcher(scope: Scope, *granted: Scope, narrowed: tuple[Scope, ...] | None = None) -> Watcher:
     own = None if narrowed is None else tuple(Grant(Role.VIEWER, one) for one in narrowed)
     grants = tuple(Grant(Role.VIEWER, one) for one in granted or (EVERYTHING,))
-    checked = AuthenticatedToken(b"", Principal(1, "vi", grants, 1, narrowed=own), expires=1e9, fresh_until=1e9)
-    return Watcher(b"", scope, checked, Position(0, 0))
+    checked = AuthenticatedToken(
+        Credential(b""), Principal(1, "vi", grants, 1, narrowed=own), expires=1e9, fresh_until=1e9
+    )
+    return Watcher(Credential(b""), scope, checked, Position(0, 0))
 
 
 def change(tenant: str | None) -> Change:
@@ -84,7 +86,7 @@ async def test_who_was_let_go_is_moved_past_nothing_that_comes_after() -> None:
     store: Any = Configs()
     tokens: Any = Tokens()
     watching = WatchHub(store, tokens, write=lambda _: b"")
-    waiting = await watching.join(b"", EVERYTHING, after=None)
+    waiting = await watching.join(Credential(b""), EVERYTHING, after=None)
     waiting.is_caught_up = True
     watching.drain()
     watching._last = Position(0, 4)

@@ -76,7 +76,8 @@ async def test_every_version_is_listed_the_newest_first_with_who_when_and_why(de
 async def test_pages_of_versions_follow_each_other(desk: Desk) -> None:
     for number in range(5):
         await desk.save({"a": number})
-    found, after = [], {}
+    found: list[int] = []
+    after: dict[str, str] = {}
     while True:
         page = (await desk.get("/config/versions", limit="2", **after)).json()
         found += [line["version"] for line in page["versions"]]

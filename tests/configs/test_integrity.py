@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,11 +13,11 @@ from support.app import ADMIN, RunningApp
 from support.canaries import canary
 
 FROM_THE_STORE = {"Cache-Control": "no-cache"}
-TAMPERED = {
+TAMPERED: dict[str, tuple[str, str, Callable[[bytes, bytes], bytes]]] = {
     "a flipped bit": ("acme", "a", lambda body, _: body[:-1] + bytes([body[-1] ^ 1])),
     "another row's body": ("acme", "a", lambda _, other: other),
     "a cut body": ("acme", "a", lambda body, _: body[:20]),
-    "an empty body": ("acme", "a", lambda *_: b""),
+    "an empty body": ("acme", "a", lambda _, __: b""),
     "a key id of nobody": ("acme", "a", lambda body, _: body[:1] + b"\0" * 16 + body[17:]),
     "another format": ("acme", "a", lambda body, _: b"\x02" + body[1:]),
 }
@@ -26,7 +27,7 @@ async def execute(app: RunningApp, sql: str, *args: Any) -> list[Any]:
     def work() -> Any:
         return (yield Statement(sql, args))
 
-    engine: Any = app.process.stores.database._host_engine  # type: ignore[attr-defined]
+    engine: Any = app.process.stores.database._host_engine
     return list(await engine.transact(work()))
 
 

@@ -25,7 +25,7 @@ class Desk:
     editor: str
     viewer: str
 
-    async def list(self, **params: str) -> list[str]:
+    async def list_tenants(self, **params: str) -> list[str]:
         reply = await self.app.ask("GET", "/configs", token=self.admin, params=params)
         assert reply.status_code == 200, reply.text
         return [one["tenant"] for one in reply.json()["configs"]]
@@ -58,9 +58,9 @@ async def test_configs_are_found_by_when_they_were_saved(desk: Desk) -> None:
     await desk.app.save(desk.admin, {"n": 1}, tenant="old")
     between = moment()
     await desk.app.save(desk.admin, {"n": 1}, tenant="new")
-    assert await desk.list() == ["new", "old"]
-    assert await desk.list(changed_since=between) == ["new"]
-    assert await desk.list(changed_since=moment(hours=-1)) == []
+    assert await desk.list_tenants() == ["new", "old"]
+    assert await desk.list_tenants(changed_since=between) == ["new"]
+    assert await desk.list_tenants(changed_since=moment(hours=-1)) == []
 
 
 async def test_what_nobody_reads_is_found_and_each_read_counts_whatever_answered_it(desk: Desk) -> None:
@@ -75,8 +75,8 @@ async def test_what_nobody_reads_is_found_and_each_read_counts_whatever_answered
     await desk.app.read(desk.editor, headers={"If-None-Match": tag})
     await desk.app.read(desk.editor, headers={"Cache-Control": "no-cache"})
     await desk.flush()
-    assert await desk.list(unread_since=since) == ["globex"]
-    assert await desk.list(unread_since=moment(days=90)) == [], "it was saved since"
+    assert await desk.list_tenants(unread_since=since) == ["globex"]
+    assert await desk.list_tenants(unread_since=moment(days=90)) == [], "it was saved since"
     lines = (await desk.app.ask("GET", "/configs", token=desk.admin)).json()["configs"]
     assert [one["last_read_at"] is None for one in lines] == [False, True]
     address = {"tenant": "acme", "integration_type": TYPE}
@@ -115,7 +115,7 @@ async def test_those_that_break_their_type_are_found_with_where(desk: Desk) -> N
     assert [one["tenant"] for one in page["configs"]] == ["acme0", "acme2"]
     assert page["configs"][0]["errors"][0]["pointer"] == "/host"
     rest = {"conforms": "false", "after": page["next"]}
-    assert (await desk.list(**rest)) == ["acme4"]
+    assert (await desk.list_tenants(**rest)) == ["acme4"]
     reply = await desk.app.ask("GET", "/configs", token=desk.admin, params={"conforms": "true"})
     assert reply.json()["code"] == "malformed-parameter"
 
@@ -157,7 +157,8 @@ async def test_pages_of_an_export_make_the_whole_and_each_is_within_its_time(
     monkeypatch.setattr("confide.configs.export.PAGE_SECONDS", 0.0)
     for n in range(5):
         await desk.app.save(desk.admin, {"n": n}, tenant=f"t{n}")
-    heard, after = [], {}
+    heard: list[str] = []
+    after: dict[str, str] = {}
     for _ in range(10):
         page = (await desk.export(**after)).json()
         heard += [one["tenant"] for one in page["configs"]]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -241,7 +242,7 @@ async def test_the_last_admin_stays(store: Stores, how: str) -> None:
     await store.users.add(NewUser("ada", grants_of(*ADMIN), "hash"), audit=AUDIT)
     await store.users.add(NewUser("robot", grants_of(*ADMIN), None), audit=AUDIT)
     change = UserChange(grants=()) if how == "lower" else UserChange(is_disabled=True)
-    act = store.users.remove("ada", audit=AUDIT)
+    act: Coroutine[Any, Any, object] = store.users.remove("ada", audit=AUDIT)
     if how != "remove":
         act.close()
         act = store.users.change("ada", change, audit=AUDIT)
@@ -294,10 +295,12 @@ async def test_logins_and_changes_of_a_user_at_once_end_in_one_of_the_two_orders
 
 async def test_a_new_password_ends_all_other_sessions_and_no_service_token(store: Stores) -> None:
     user_id = await store.users.add(NewUser("ada", grants_of(*ADMIN), "hash"), audit=AUDIT)
-    ids = []
+    ids: list[int] = []
     for number, is_session in enumerate((True, True, False)):
         new = token_of(user_id, number, is_session=is_session)
-        ids.append(await store.tokens.add(new, made_at=1, audit=AUDIT))
+        added = await store.tokens.add(new, made_at=1, audit=AUDIT)
+        assert added is not None
+        ids.append(added)
     await store.users.set_password(user_id, "new", keep=ids[0], audit=AUDIT)
     assert [token.id for token in await store.tokens.all(user_id)] == [ids[0], ids[2]]
 

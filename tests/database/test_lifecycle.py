@@ -297,7 +297,7 @@ async def test_a_request_that_comes_late_says_nothing_about_the_store(postgres: 
     for left in (0.05, 0.0, -1.0) * 4:
         set_deadline(time.monotonic() + left)
         with pytest.raises(DatabaseUnavailable):
-            await store.database._host_engine.query("SELECT pg_sleep(0.3)")  # type: ignore[attr-defined]
+            await store.database._host_engine.query("SELECT pg_sleep(0.3)")
     set_deadline(None)
     await store.database.ping()
     await store.close()

@@ -168,7 +168,7 @@ async def history(services: list[Service], token: str, *, seconds: float, is_hid
         names = iter(f"{number}{letter}" for letter in "abcdef")
 
         def caller(service: Service = service, names: object = names) -> Caller:
-            return Caller(service, token, KEY, name=next(names))  # type: ignore[call-overload, no-any-return]
+            return Caller(service, token, KEY, name=next(names))  # type: ignore[call-overload]
 
         work.append(reads(caller(), until=until, pause_seconds=0.005))
         if is_hidden or number == 0:

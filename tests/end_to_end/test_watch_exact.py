@@ -7,6 +7,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,8 @@ async def run(folder: Path, database: str | None, *, events: int, planted: str =
         watchers = [
             Watcher(services, token, random.Random(n), scopes[n], RECONNECTS // WATCHERS) for n in range(WATCHERS)
         ]
-        is_over, total = False, {}
+        is_over = False
+        total: dict[Key, int] = {}
 
         async def have_heard(count: int) -> None:
             while max(len(watcher.told) for watcher in watchers) < count:  # noqa: ASYNC110 - other processes tell
@@ -43,7 +45,7 @@ async def run(folder: Path, database: str | None, *, events: int, planted: str =
             return is_over and bool(total) and mine.items() <= watcher.newest.items()
 
         watching = [asyncio.create_task(watcher.watch(begun["position"], is_done=is_done)) for watcher in watchers]
-        writing = [
+        writing: list[asyncio.Task[Any]] = [
             asyncio.create_task(write(services[n % 2], token, key, until=lambda: is_over)) for n, key in enumerate(keys)
         ]
         if database is not None:

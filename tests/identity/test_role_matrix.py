@@ -91,7 +91,8 @@ class Estate:
     async def ask(self, route: tuple[str, str], role: str | None, target: str) -> httpx2.Response:
         method, path = route
         token = None if role is None else await self.app.token(role)
-        name, more = TARGETS[target], {}
+        name = TARGETS[target]
+        more: dict[str, Any] = {}
         if path.startswith("/config/") and target == "missing":
             name = "hooli"  # what once was has a history
         if path.startswith("/config") and "export" not in path and method in ("GET", "DELETE"):

@@ -270,7 +270,8 @@ def test_a_reference_is_decoded_before_it_is_a_pointer() -> None:
 
 def test_defaults_that_would_make_too_much_of_little_are_left_out_and_said_to_be_a_fault() -> None:
     schema = Schema({"properties": {"l": {"items": {"properties": {"q": {"default": "x" * 200_000}}}}}})
-    few, many = {"l": [{}]}, {"l": [{}] * 3_000}
+    few: dict[str, Any] = {"l": [{}]}
+    many: dict[str, Any] = {"l": [{}] * 3_000}
     assert len(schema.fill_defaults(few)["l"][0]["q"]) == 200_000
     began = time.process_time()
     assert schema.fill_defaults(many) == many

@@ -212,7 +212,7 @@ async def test_conformance_names_each_config_that_breaks_it_and_a_dry_run_those_
 async def test_a_retry_under_a_schema_has_the_tag_of_what_was_saved(desk: Desk) -> None:
     await desk.put({"properties": {"host": {"type": "string"}}})
     body = {**ADDRESS, "configuration": {"host": "h"}}
-    asked = {"token": desk.tokens["editor"], "json": body, "headers": {"Idempotency-Key": "k"}}
+    asked: dict[str, Any] = {"token": desk.tokens["editor"], "json": body, "headers": {"Idempotency-Key": "k"}}
     first, again = [await desk.app.ask("POST", "/config", **asked) for _ in range(2)]
     assert again.headers["idempotency-replayed"] == "true"
     assert first.headers["etag"] == again.headers["etag"] == '"1.1"'

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from confide.loadtest.plans import Plan, Stage
-from confide.loadtest.recording import Seconds
+from confide.loadtest.recording import Seconds, new_histogram
 from confide.loadtest.result_page import result_page, summary, table_rows
 from confide.loadtest.results import BadResult, Result, differences, has_more_errors, read_result, result_of, unlike
 from confide.loadtest.searching import Bound, Trial, find_max, verdict
-from confide.loadtest.shooting import new_histogram
 
 SECONDS = 20
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import urllib.parse
+from collections.abc import Callable
 from pathlib import Path
 
 import asyncpg
@@ -17,7 +18,7 @@ from support.canaries import canary
 from support.postgres import PostgresServer, run_in
 from support.processes import running
 
-WRITTEN = {
+WRITTEN: dict[str, Callable[[str], bytes]] = {
     "plain": lambda text: text.encode(),
     "hex": lambda text: text.encode().hex().encode(),
     "HEX": lambda text: text.encode().hex().upper().encode(),

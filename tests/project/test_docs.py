@@ -123,8 +123,8 @@ def test_the_environment_of_the_compose_file_is_one_that_serves(tmp_path: Path) 
         stderr=subprocess.DEVNULL,
         text=True,
     )
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
         assert f"at http://0.0.0.0:{port} (2 workers, APP_ENV=production)" in process.stdout.readline()
         for _ in range(100):
             done = subprocess.run([sys.executable, "-c", check], env=environment(APP_PORT=str(port)), check=False)

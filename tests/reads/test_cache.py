@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def cache(clock: list[float]) -> Cache:
     lease = Lease()
     lease.renew(clock[0])
-    return Cache(BoundedMemory(100_000), lease, prepare=Answer, ttl_seconds=50)
+    return Cache(BoundedMemory(100_000), lease, prepare=Answer, ttl_seconds=50)  # type: ignore[arg-type]
 
 
 def land(cache: Cache, version: int, *, configuration: bytes | None = b'{"password":"x"}', heard: int = 0) -> bool:
@@ -100,7 +100,9 @@ def test_news_of_what_is_held_ends_nothing_and_news_of_a_newer_version_does(cach
     assert held(cache, clock) is None
     # Whoever kept hold of it can tell.
     assert entry.is_over
-    assert entry.answers[Rendering.OPENED].is_over
+    prepared = entry.answers[Rendering.OPENED]
+    assert prepared is not None
+    assert prepared.is_over
     # It may stand in while the store is away, until something takes its place or it is known to be retired.
     assert cache.find_any(KEY, now=clock[0]) is entry
     assert not land(cache, 2, heard=3)

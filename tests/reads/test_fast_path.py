@@ -246,7 +246,8 @@ async def test_a_request_that_comes_in_pieces_is_one_request(room: Room) -> None
 async def test_one_who_does_not_read_does_not_fill_the_memory(room: Room) -> None:
     await room.app.save(room.editor, {"large": ["x" * 60_000] * 3})
     _, writer = await asyncio.open_connection("127.0.0.1", room.port, limit=1_000)
-    writer.transport.pause_reading()
+    transport: Any = writer.transport
+    transport.pause_reading()
     head = room.head()
     sent = 0
     while sent < 400:

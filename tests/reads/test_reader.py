@@ -10,9 +10,10 @@ import pytest
 from confide.clock import boottime
 from confide.errors import DatabaseUnavailable, NotFound
 from confide.identity.errors import InvalidToken
-from confide.identity.model import Principal
+from confide.identity.model import Credential, Principal
 from confide.names import Key
 from confide.reads import reader as reading_module
+from confide.reads.model import Current, Rendering
 from confide.reads.reader import CachedRead, ConfigReader
 from confide.reads.request import FORCE_REVALIDATION, ReadRequest
 from support.app import ADMIN, RunningApp
@@ -217,7 +218,7 @@ async def test_a_token_looked_up_while_something_was_heard_of_it_is_looked_up_ag
 async def test_a_token_of_nobody_is_remembered_by_nobody(desk: Desk) -> None:
     for _ in range(2):
         with pytest.raises(InvalidToken):
-            await desk.app.process.identity.authenticator.checked(b"x" * 32)
+            await desk.app.process.identity.authenticator.checked(Credential(b"x" * 32))
     assert desk.asked == 2
 
 
@@ -268,7 +269,7 @@ async def test_what_a_save_learns_of_the_version_a_read_knows(desk: Desk) -> Non
     entry = cache.proven(KEY, now=boottime())
     assert entry is None
     with cache.flight(KEY) as flight:
-        cache.land(flight, KEY, reading_module.Current(1, b'{"a":1}'), rendering=reading_module.Rendering.OPENED)
+        cache.land(flight, KEY, Current(1, b'{"a":1}'), rendering=Rendering.OPENED)
     replayed = await desk.app.save(desk.token, {"a": 2}, type_="crm", headers=headers)
     assert (saved.json()["version"], replayed.json()["version"]) == (2, 2)
     assert replayed.headers["idempotency-replayed"] == "true"

@@ -65,14 +65,14 @@ def env(inner: str, type: str = TYPE) -> bytes:  # noqa: A002 - the catalogue's 
     return f'{{"tenant":"acme","integration_type":"{type}","configuration":{inner}}}'.encode()
 
 
-def pad_to(bytes: int, type: str) -> bytes:  # noqa: A002 - as above
+def pad_to(size: int, type: str) -> bytes:  # noqa: A002 - as above
     """Exactly that many bytes, in strings below their own limit."""
-    count = -(-bytes // 60_000)
+    count = -(-size // 60_000)
 
-    def body(sizes: list[int]) -> Any:
+    def body(sizes: list[int]) -> bytes:
         return env("{" + ",".join(f'"p{i:02}":"{"x" * size}"' for i, size in enumerate(sizes)) + "}", type)
 
-    free = bytes - len(body([0] * count))
+    free = size - len(body([0] * count))
     return body([free // count + (i < free % count) for i in range(count)])
 
 

@@ -56,10 +56,10 @@ class Log:
 
     async def wait(self) -> None: ...
 
-    def horizon_age(self) -> float:
+    def watermark_age(self) -> float:
         return 0.0
 
-    def tell(self) -> None: ...
+    def notify(self) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -89,7 +89,12 @@ class Process:
         self.log = Log()
         self.lease = Lease()
         self.memory: BoundedMemory[Any] = BoundedMemory(3_000)
-        self.cache = self.kind(self.memory, self.lease, prepare=Answer, ttl_seconds=50)
+        self.cache = self.kind(
+            self.memory,
+            self.lease,
+            prepare=Answer,  # type: ignore[arg-type]
+            ttl_seconds=50,
+        )
         authenticator = Authenticator(None, self.memory, self.lease, clock=lambda: 0, ttl_seconds=50)  # type: ignore[arg-type]
         types = ActiveIntegrationTypes(None, self.memory, self.lease)  # type: ignore[arg-type]
         self.listener = ChangeSubscriber(

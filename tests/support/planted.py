@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
 from confide.caching.lease import Lease
@@ -17,7 +16,7 @@ from confide.database.sqlite.engine import SqliteEngine
 
 def without_lease() -> None:
     """What is remembered is believed however long the log could not be read."""
-    Lease.renew = lambda self, _: setattr(self, "until", sys.float_info.max)  # type: ignore[method-assign]
+    Lease.renew = lambda self, sent_at: setattr(self, "until", sent_at + 1e9)  # type: ignore[method-assign]
 
 
 def without_news() -> None:
@@ -43,7 +42,7 @@ def by_id() -> None:
         return known._replace(now=Position(0, last))
 
     store.PostgresqlConfigStore.bounds = by_number  # type: ignore[method-assign]
-    Position.__gt__ = lambda self, other: self[1] > other[1]  # type: ignore[assignment, method-assign]
+    Position.__gt__ = lambda self, other: self[1] > other[1]  # type: ignore[method-assign]
 
 
 def position_first() -> None:

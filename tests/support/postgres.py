@@ -14,6 +14,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -143,7 +144,7 @@ class PostgresServer:
     def _run(self, program: str, *args: str) -> None:
         subprocess.run([self._bin / program, *args], check=True, capture_output=True, **self._as())
 
-    def _as(self) -> dict[str, object]:
+    def _as(self) -> dict[str, Any]:
         if self._user is None:
             return {}
         account = pwd.getpwnam(self._user)

@@ -46,7 +46,7 @@ class Site:
         return {table: found.get(table, 0) for table in ("changes", "users", "tokens", "replays", "keys")}
 
     async def forget_failures(self) -> None:
-        engine: Any = self.app.process.stores.database._host_engine  # type: ignore[attr-defined]
+        engine: Any = self.app.process.stores.database._host_engine
         await engine.query("SELECT 1")
         for login in ("alice", "bob", "nobody-here", "nobody-here-2", "disabled", "nfc-user"):
             counted = self.app.process.encryption.mac("audit", b"login " + login.encode())

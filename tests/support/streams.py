@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
 
@@ -27,7 +27,13 @@ class Stream:
     """One connection to `/watch`."""
 
     def __init__(
-        self, port: int, token: str, *, last_id: str | None = None, is_slow: bool = False, **params: str
+        self,
+        port: int,
+        token: str,
+        params: Mapping[str, str] = MappingProxyType({}),
+        *,
+        last_id: str | None = None,
+        is_slow: bool = False,
     ) -> None:
         self._is_slow = is_slow
         headers = [("Authorization", f"Bearer {token}"), ("Accept", "text/event-stream")]

@@ -58,7 +58,7 @@ class Watcher:
     async def _watch_once(self, is_done: Callable[[Watcher], bool]) -> None:
         service = self.chance.choice(self.services)
         left = self.chance.randrange(1, 400) if self.cuts > self.reconnects else 10**9
-        async with Stream(service.port, self.token, last_id=self.last_id, tenant=self.tenant) as stream:
+        async with Stream(service.port, self.token, last_id=self.last_id, params={"tenant": self.tenant}) as stream:
             if stream.status != 200:
                 raise ConnectionError(stream.status)
             blocks = stream.blocks()

@@ -184,7 +184,7 @@ def test_traffic_is_counted_by_route_and_status() -> None:
 
 async def test_a_long_search_neither_blocks_reads_nor_delays_shutdown(sqlite_app: RunningApp) -> None:
     """PostgreSQL's reads wait on no loop anyway."""
-    engine: Any = sqlite_app.process.stores.database._host_engine  # type: ignore[attr-defined]
+    engine: Any = sqlite_app.process.stores.database._host_engine
     endless = "/* test.endless */ WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
     set_deadline(time.monotonic() + 1.0)
     searching = [asyncio.create_task(engine.search(endless)) for _ in range(2)]

@@ -22,7 +22,7 @@ class Stub:
 
     name = "stub"
 
-    def __init__(self, *, taking: Callable[[Batch], None] = lambda _: None) -> None:
+    def __init__(self, *, taking: Callable[[Batch], object] = lambda _: None) -> None:
         self.taken: list[Event] = []
         self.is_closed = False
         self._taking = taking
@@ -67,7 +67,7 @@ def test_what_is_put_is_written_in_its_order_and_the_rest_at_the_end() -> None:
 
 def test_a_sink_that_hangs_holds_up_nobody_and_loses_the_oldest_of_what_waits() -> None:
     goes_on = threading.Event()
-    stub = Stub(taking=lambda _: goes_on.wait(SECONDS) and None)
+    stub = Stub(taking=lambda _: goes_on.wait(SECONDS))
     other = Stub()
     hanging, sound = SinkWorker(stub, most_events=10), SinkWorker(other, most_events=100)
     hanging.put(batch_of(0))
@@ -130,7 +130,7 @@ def test_of_a_batch_that_is_taken_in_part_only_the_rest_is_sent_again(monkeypatc
 
 def test_the_end_does_not_wait_for_a_sink_that_hangs() -> None:
     goes_on = threading.Event()
-    outlet = SinkWorker(Stub(taking=lambda _: goes_on.wait(SECONDS) and None), most_events=10)
+    outlet = SinkWorker(Stub(taking=lambda _: goes_on.wait(SECONDS)), most_events=10)
     outlet.put(batch_of(1))
     began = time.monotonic()
     close(outlet, seconds=0.2)
@@ -159,7 +159,7 @@ def test_at_the_end_a_sink_that_hangs_takes_nothing_from_the_others_and_one_that
         if not is_well.is_set():
             raise ConnectionError
 
-    stubs = [Stub(taking=lambda _: goes_on.wait(SECONDS) and None), Stub(taking=pausing), Stub()]
+    stubs = [Stub(taking=lambda _: goes_on.wait(SECONDS)), Stub(taking=pausing), Stub()]
     outlets_ = outlets_of(stubs, most_events=10)
     assert [outlet.name for outlet in outlets_] == ["stub", "stub-2", "stub-3"]
     for outlet in outlets_:

@@ -45,7 +45,7 @@ def filled(tree: Path, data: Path, database: str | None, count: int) -> Seeded:
     command = [sys.executable, "-c", SEED, str(tree), str(data), database or "", str(count)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     reader, admin, login, password = json.loads(said.splitlines()[-1])
-    settings = Settings(data=data, database=database, unsafe_durability=True)  # type: ignore[arg-type]
+    settings = Settings(data=data, database=database, unsafe_durability=True)
     return Seeded(settings, reader, admin, login, password)
 
 

@@ -139,7 +139,7 @@ async def _proven(seeded: Seeded) -> tuple[float, float]:
         def inserted() -> Transaction[None]:
             yield Many(INSERT_AUDIT, rows)
 
-        await process.stores.database._host_engine.transact_long(inserted())  # type: ignore[attr-defined]
+        await process.stores.database._host_engine.transact_long(inserted())
         began = time.monotonic()
         linked = await process.audit.linker.link() / (time.monotonic() - began)
         began = time.monotonic()

@@ -68,7 +68,7 @@ def bare_asgi(folder: Path, body: bytes) -> Iterator[Peer]:
     command = [sys.executable, *UVICORN, "--http", "httptools", "--port", str(port)]
     env = {"BENCH_BODY": body.decode()}
     with running(
-        [*command, "--app-dir", CONSTANT.parent, "constant:app"], port=port, log=folder / "asgi.log", env=env
+        [*command, "--app-dir", str(CONSTANT.parent), "constant:app"], port=port, log=folder / "asgi.log", env=env
     ) as pid:
         yield Peer([pid], port, [get("/")], [])
 
@@ -78,7 +78,15 @@ def etcd(folder: Path, body: bytes, count: int) -> Iterator[Peer]:
     """One member, read and written through its JSON gateway."""
     port, peer_port = free_port(), free_port()
     url, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer_port}"
-    command = ["etcd", "--data-dir", folder / "etcd", "--listen-client-urls", url, "--advertise-client-urls", url]
+    command: list[str | Path] = [
+        "etcd",
+        "--data-dir",
+        folder / "etcd",
+        "--listen-client-urls",
+        url,
+        "--advertise-client-urls",
+        url,
+    ]
     command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
     command += ["--initial-cluster", f"default={peer}", "--log-level", "error"]
     with running(command, port=port, log=folder / "etcd.log") as pid:

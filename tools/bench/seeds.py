@@ -57,7 +57,7 @@ async def seed(settings: Settings, count: int, *, progress: Callable[[int], None
     async with open_process(settings, accepts_unsafe=True) as process:
         admin = await _token(process, "bench-admin", model.grant("admin", "*", "*"), password=password)
         reader = await _token(process, "bench-reader", model.grant("reader", "*", "*"), password=password)
-        engine: Any = process.stores.database._host_engine  # type: ignore[attr-defined]
+        engine: Any = process.stores.database._host_engine
         keys: dict[str, bytes] = {}
         for begin in range(0, count, BATCH):
             rows = [await _row(process, key(number), keys) for number in range(begin, min(begin + BATCH, count))]
@@ -85,8 +85,8 @@ async def _token(process: Process, login: str, *given: Any, password: str) -> st
     hashed = await process.hasher.hash(password)
     audit = process.configs.writer._recorder.sign("add user", "added", principal=None)
     await process.stores.users.add(NewUser(login, given, hashed), audit=audit)
-    user = await process.stores.users.read(login)
-    added = await process.identity.tokens._create(
+    user: Any = await process.stores.users.read(login)
+    added: Any = await process.identity.tokens._create(
         user, label="bench", grants=None, expires_at=now() + 10**12, principal=None, begun_with=user.password
     )
-    return added[0]
+    return str(added[0])

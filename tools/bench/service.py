@@ -29,7 +29,17 @@ def confide(
 ) -> Iterator[tuple[int, int]]:
     """`confide serve`; yields its process id and port."""
     port = free_port()
-    command = [sys.executable, "-m", "confide", "serve", "--port", str(port), "--data", seeded.settings.data, *options]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "confide",
+        "serve",
+        "--port",
+        str(port),
+        "--data",
+        seeded.settings.data,
+        *options,
+    ]
     env = {"CONFIDE_DATABASE": seeded.settings.database_url, **(env or {})}
     if not durable:
         command.append("--unsafe-durability")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 from load import Figures
@@ -25,7 +26,7 @@ MAC = os.urandom(32)
 def sqlite_commits(path: Path, *, seconds: float) -> Figures:
     """A loop of single commits with the statements of a save, waiting for the disk each time."""
     connection = connect(path, is_unsafe=False)
-    ((last,),) = connection.execute("SELECT max(version) FROM changes").fetchall()
+    last: Any = connection.execute("SELECT max(version) FROM changes").fetchall()[0][0]
     took: list[float] = []
     began, cpu = time.monotonic(), time.process_time()
     while time.monotonic() - began < seconds:

@@ -69,7 +69,7 @@ class Track:
         settings = Settings(
             data=self.folder / f"store-{self._stores}",
             database=database,
-            unsafe_durability=True,  # type: ignore[arg-type]
+            unsafe_durability=True,
         )
         return asyncio.run(seed(settings, count))
 
