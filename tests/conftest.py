@@ -12,7 +12,7 @@ import pytest
 from confide.server.settings import Settings
 from support import canaries
 from support.app import RunningApp, settings_for, start_app
-from support.postgres import PostgresServer
+from support.postgres import RUNNING, PostgresServer, shared_server
 
 # An example may take as long as a busy machine makes it. What chance finds is for whoever runs the tests by hand: in CI
 # the same change is given the same examples.
@@ -37,6 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("APP_ENV", None)
 
 
+def pytest_report_header() -> str | None:
+    if RUNNING in os.environ:
+        return f"PostgreSQL: the server in {RUNNING}. Its files are not searched for secrets."
+    return None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("-m"):
         return
@@ -48,14 +54,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
     """One real server for all tests of this worker."""
-    server = PostgresServer()
-    server.start()
+    server = shared_server()
     request.session.stash[SHARED] = server
     yield server
     del request.session.stash[SHARED]
-    server.stop()
-    found = server.found + canaries.search(server.files())[1]
-    server.remove()
+    found = server.finish()
     assert not found, f"secrets in PostgreSQL's files: {found[:5]}"
 
 

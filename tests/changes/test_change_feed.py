@@ -286,10 +286,10 @@ async def test_after_a_lost_connection_the_log_is_read_on_from_where_it_stopped(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
     url = postgres.new_database()
-    proxy = Proxy(postgres.port)
+    proxy = Proxy(postgres.port, host=postgres.host)
     await proxy.start()
     writer = await opened(Settings(data=tmp_path / "data", database=url))
-    through = url.replace(f":{postgres.port}/", f":{proxy.port}/")
+    through = postgres.proxied(url, proxy.port)
     listener = await opened(Settings(data=tmp_path / "data", database=through))
     try:
         await listener.change_feed.read()

@@ -27,7 +27,7 @@ from confide.names import Key
 from confide.server.settings import Settings
 from confide.server.stores import Stores, open_stores
 from support.app import ADMIN, grants_of, settings_for
-from support.postgres import PostgresServer
+from support.postgres import LocalPostgresServer, PostgresServer
 from support.rows import AUDIT, KEY, append, opened, version
 
 
@@ -266,7 +266,7 @@ async def test_postgres_that_may_lose_saves_is_refused_and_on_reconnect_too(post
 
 
 async def test_durability_is_read_again_on_each_new_connection() -> None:
-    server = PostgresServer(options=())
+    server = LocalPostgresServer(options=())
     server.start()
     try:
         store = open_stores(server.new_database())
@@ -306,9 +306,9 @@ async def test_a_request_that_comes_late_says_nothing_about_the_store(postgres: 
 async def test_a_role_without_privileges_that_owns_its_database_is_enough(postgres: PostgresServer) -> None:
     url = postgres.new_database()
     name = url.rsplit("/", 1)[1]
-    postgres.execute(f"CREATE ROLE {name} LOGIN")
+    postgres.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{name}'")
     postgres.execute(f"ALTER DATABASE {name} OWNER TO {name}")
-    store = open_stores(url.replace("confide@", f"{name}@"), is_unsafe=True)
+    store = open_stores(postgres.url(name, role=f"{name}:{name}"), is_unsafe=True)
     await store.database.connect()
     await store.database.migrate()
     await store.database.open()

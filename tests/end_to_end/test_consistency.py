@@ -77,9 +77,9 @@ async def test_a_cache_that_only_counts_time_fails_the_same_test(tmp_path: Path,
 async def stalled(tmp_path: Path, postgres: PostgresServer, *, planted: str = "", stalls: int = 3) -> list[float]:
     """Only the link on which news comes is stalled; the reads go through another connection."""
     url = postgres.new_database()
-    proxy = Proxy(postgres.port, only=b"LISTEN")
+    proxy = Proxy(postgres.port, host=postgres.host, only=b"LISTEN")
     await proxy.start()
-    through = url.replace(f":{postgres.port}/", f":{proxy.port}/")
+    through = postgres.proxied(url, proxy.port)
     ages: list[float] = []
     try:
         async with fleet(tmp_path, 2, databases=[url, through], planted=planted) as services:

@@ -10,7 +10,7 @@ import pytest
 
 from confide.names import Key
 from support.histories import Acknowledged, folds, versions_in, violations
-from support.postgres import PostgresServer
+from support.postgres import LocalPostgresServer
 from support.processes import Service
 from support.writers import merges
 
@@ -19,7 +19,7 @@ HASTY = str(Path(__file__).parents[1] / "support" / "hasty.py")
 
 
 async def written_until_killed(
-    service: Service, token: str, *, cycle: int, seconds: float, server: PostgresServer | None
+    service: Service, token: str, *, cycle: int, seconds: float, server: LocalPostgresServer | None
 ) -> list[Acknowledged]:
     """Four writers on two configs, all killed in the middle of it, the database before them if it is given."""
     async with service.async_client(token) as client:
@@ -37,7 +37,7 @@ async def written_until_killed(
 
 
 async def crashes(
-    tmp_path: Path, database: str | None, server: PostgresServer | None, *, cycles: int, hasty: bool = False
+    tmp_path: Path, database: str | None, server: LocalPostgresServer | None, *, cycles: int, hasty: bool = False
 ) -> list[str]:
     """Run the cycles and return what the store fails to hold."""
     chance = random.Random(0)
@@ -68,7 +68,7 @@ async def test_on_sqlite_no_acknowledged_save_is_lost(tmp_path: Path, cycles: in
 @pytest.mark.timeout(3_000)
 @pytest.mark.parametrize("cycles", [20, pytest.param(200, marks=pytest.mark.long)])
 async def test_on_postgres_no_acknowledged_save_is_lost(tmp_path: Path, cycles: int) -> None:
-    server = PostgresServer(options=())
+    server = LocalPostgresServer(options=())
     server.start()
     try:
         assert await crashes(tmp_path, server.new_database(), server, cycles=cycles) == []

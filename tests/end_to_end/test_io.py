@@ -149,9 +149,9 @@ async def test_a_slow_database_is_found_by_the_report_which_names_the_operation(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
     url = postgres.new_database()
-    proxy = Proxy(postgres.port)
+    proxy = Proxy(postgres.port, host=postgres.host)
     await proxy.start()
-    behind = url.replace(f":{postgres.port}/", f":{proxy.port}/")
+    behind = postgres.proxied(url, proxy.port)
     assert behind != url
 
     def slow_down_and_save() -> Any:

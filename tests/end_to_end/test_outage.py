@@ -18,7 +18,7 @@ from confide.database.postgresql.engine import UNAVAILABLE_SECONDS
 from confide.names import Key
 from support.app import PASSWORD, TYPE
 from support.histories import versions_in, violations
-from support.postgres import PostgresServer
+from support.postgres import LocalPostgresServer
 from support.processes import running
 from support.writers import merges
 
@@ -42,7 +42,7 @@ async def asked(
 
 
 async def test_while_postgres_is_down_or_hangs_answers_are_503_and_all_is_well_after(tmp_path: Path) -> None:
-    server = PostgresServer(options=())
+    server = LocalPostgresServer(options=())
     server.start()
     try:
         with running(tmp_path, "--workers", "2", database=server.new_database(), unsafe=False) as service:

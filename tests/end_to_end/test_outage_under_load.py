@@ -16,7 +16,7 @@ from confide.names import Key
 from support.app import TYPE
 from support.fleet import Caller, fleet, merges
 from support.linearity import Op, staleness
-from support.postgres import PostgresServer
+from support.postgres import LocalPostgresServer
 from support.processes import Service
 
 KEY = Key("acme", TYPE)
@@ -50,7 +50,7 @@ async def readings(service: Service, token: str, *, until: Callable[[], bool]) -
 
 
 async def endured(tmp_path: Path, *, seconds: float, hangs: bool) -> None:
-    server = PostgresServer(options=())
+    server = LocalPostgresServer(options=())
     server.start()
     leaves: Any = (server.signal_all, signal.SIGSTOP) if hangs else (server.kill,)
     returns: Any = (server.signal_all, signal.SIGCONT) if hangs else (server.start,)

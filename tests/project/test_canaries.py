@@ -15,7 +15,7 @@ import pytest
 from confide.identity import token_format
 from support import canaries
 from support.canaries import canary
-from support.postgres import PostgresServer, run_in
+from support.postgres import LocalPostgresServer, run_in
 from support.processes import running
 
 WRITTEN: dict[str, Callable[[str], bytes]] = {
@@ -66,7 +66,7 @@ def test_a_service_that_logs_a_body_is_caught(tmp_path: Path) -> None:
 
 
 def test_a_secret_in_a_database_is_found_before_it_is_dropped() -> None:
-    server = PostgresServer()
+    server = LocalPostgresServer()
     server.start()
     try:
         for row in ("nothing to see", canaries.canary("planted")):

