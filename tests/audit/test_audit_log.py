@@ -1,4 +1,4 @@
-"""The audit over HTTP: who did what, in one chain that shows whatever is done to it."""
+"""The audit log over HTTP: its entries, and the hash chain that detects a change to them."""
 
 from __future__ import annotations
 
@@ -8,49 +8,48 @@ from typing import Any
 
 import pytest
 
-from confide.audit.chain import BEGINNING, ChainCheck, compute_link, read_checkpoint, read_line
+from confide.audit.chain import FIRST_LINK, ChainCheck, compute_link, parse_checkpoint, parse_line
+from confide.database.engine import statement
 from support.app import ADMIN, TYPE, RunningApp
 from support.canaries import canary
 
 SECRET = canary("audited")
 
 
-class Desk:
-    """An admin, an editor, and the engine that a thief of the database would have."""
+class AuditClient:
+    """Clients of an admin and an editor, and the database access of an attacker."""
 
     def __init__(self, app: RunningApp, admin: str, editor: str) -> None:
         self.app, self.admin, self.editor = app, admin, editor
 
     async def get(self, path: str = "/audit", *, token: str | None = None, headers: Any = None, **params: str) -> Any:
-        await self.app.process.audit.linker.link()
+        await self.app.process.audit.chain_writer.append_entries()
         return await self.app.ask("GET", path, token=token or self.admin, params=params, headers=headers or {})
 
-    async def entries(self, **params: str) -> list[Any]:
-        found: list[Any] = (await self.get(**params)).json()["entries"]
-        return found
+    async def list_entries(self, **params: str) -> list[Any]:
+        entries: list[Any] = (await self.get(**params)).json()["entries"]
+        return entries
 
-    async def sql(self, text: str, *args: Any) -> Any:
+    async def execute_sql(self, text: str, *args: Any) -> Any:
         engine: Any = self.app.process.stores.database._host_engine
 
-        def work() -> Any:
-            from confide.database.engine import statement  # noqa: PLC0415 - a thief's own tools
-
+        def run() -> Any:
             return (yield statement(text, *args))
 
-        return await engine.transact(work())
+        return await engine.transact(run())
 
 
 @pytest.fixture
-async def desk(app: RunningApp) -> Desk:
+async def client(app: RunningApp) -> AuditClient:
     admin = await app.token("root", *ADMIN)
-    return Desk(app, admin, await app.token("ed", ("editor", "acme", "*")))
+    return AuditClient(app, admin, await app.token("ed", ("editor", "acme", "*")))
 
 
-async def test_who_did_what_to_what_when_from_where_with_which_result(desk: Desk) -> None:
-    await desk.app.save(desk.editor, {"password": SECRET})
-    await desk.app.save(desk.editor, {"n": 1}, tenant="globex")
-    await desk.app.ask("PUT", f"/integration-types/{TYPE}", token=desk.admin, json={"schema": {}})
-    reply = await desk.get()
+async def test_an_entry_names_actor_action_object_time_origin_and_outcome(client: AuditClient) -> None:
+    await client.app.save(client.editor, {"password": SECRET})
+    await client.app.save(client.editor, {"n": 1}, tenant="globex")
+    await client.app.ask("PUT", f"/integration-types/{TYPE}", token=client.admin, json={"schema": {}})
+    reply = await client.get()
     assert SECRET not in reply.text
     changed, denied, saved = reply.json()["entries"][:3]
     known = {name: saved[name] for name in ("action", "outcome", "actor", "tenant", "integration_type", "version")}
@@ -67,54 +66,56 @@ async def test_who_did_what_to_what_when_from_where_with_which_result(desk: Desk
     )
 
 
-async def test_entries_are_found_by_what_they_are_about(desk: Desk) -> None:
+async def test_entries_are_filtered_by_object_actor_action_and_time(client: AuditClient) -> None:
     for tenant in ("acme", "acme2", "globex"):
-        await desk.app.save(desk.admin, {"n": 1}, tenant=tenant)
-    await desk.app.save(desk.editor, {"n": 2})
-    assert len(await desk.entries(tenant="acme*", action="save")) == 3
-    assert len(await desk.entries(tenant="acme", integration_type="fl*")) == 2
-    assert len(await desk.entries(actor="ed", action="save")) == 1
-    assert await desk.entries(actor="nobody") == []
-    assert await desk.entries(action="save", to="2020-01-01T00:00:00Z") == []
-    assert len(await desk.entries(action="save", **{"from": "2020-01-01T00:00:00+02:00"})) == 4
-    page = (await desk.get(action="save", limit="3")).json()
-    rest = (await desk.get(action="save", limit="3", after=page["next"])).json()
+        await client.app.save(client.admin, {"n": 1}, tenant=tenant)
+    await client.app.save(client.editor, {"n": 2})
+    assert len(await client.list_entries(tenant="acme*", action="save")) == 3
+    assert len(await client.list_entries(tenant="acme", integration_type="fl*")) == 2
+    assert len(await client.list_entries(actor="ed", action="save")) == 1
+    assert await client.list_entries(actor="nobody") == []
+    assert await client.list_entries(action="save", to="2020-01-01T00:00:00Z") == []
+    assert len(await client.list_entries(action="save", **{"from": "2020-01-01T00:00:00+02:00"})) == 4
+    page = (await client.get(action="save", limit="3")).json()
+    rest = (await client.get(action="save", limit="3", after=page["next"])).json()
     assert (len(page["entries"]), len(rest["entries"]), rest["next"]) == (3, 1, None)
 
 
 @pytest.mark.parametrize("path", ["/audit", "/audit/verify", "/audit/export", "/audit/checkpoints"])
-async def test_only_admins_see_it(desk: Desk, path: str) -> None:
+async def test_only_admins_can_read_the_audit_log(client: AuditClient, path: str) -> None:
     for headers in ({}, {"Accept": "text/event-stream"}):
-        assert (await desk.get(path, token=desk.editor, headers=headers)).status_code == 403
+        assert (await client.get(path, token=client.editor, headers=headers)).status_code == 403
 
 
-async def test_a_whole_chain_is_proven_online_and_offline_and_signed_in_a_second_place(desk: Desk) -> None:
+async def test_an_unaltered_chain_passes_online_and_offline_and_its_checkpoint_is_in_the_file(
+    client: AuditClient,
+) -> None:
     for n in range(5):
-        await desk.app.save(desk.editor, {"n": n})
-    await desk.app.process.audit.linker.link()
-    signed = await desk.app.process.audit.linker.sign()
+        await client.app.save(client.editor, {"n": n})
+    await client.app.process.audit.chain_writer.append_entries()
+    signed = await client.app.process.audit.chain_writer.sign_checkpoint()
     assert signed is not None
-    assert await desk.app.process.audit.linker.sign() is None, "nothing new"
-    proof = (await desk.get("/audit/verify")).json()
-    assert (proof["ok"], proof["first_bad"], proof["next"]) == (True, None, None)
-    stream = await desk.get("/audit/verify", headers={"Accept": "text/event-stream"})
+    assert await client.app.process.audit.chain_writer.sign_checkpoint() is None, "nothing new"
+    result = (await client.get("/audit/verify")).json()
+    assert (result["ok"], result["first_bad"], result["next"]) == (True, None, None)
+    stream = await client.get("/audit/verify", headers={"Accept": "text/event-stream"})
     assert json.loads(stream.text.strip().rsplit("data: ", 1)[1])["ok"]
-    written = desk.app.settings.checkpoints_file.read_bytes().splitlines()
-    assert read_checkpoint(written[-1]) == signed
-    told = (await desk.get("/audit/checkpoints")).json()
-    assert told["public_key"] == signed.public_key.hex()
-    lines = (await desk.get("/audit/export", limit="1000")).content.splitlines()
-    entries = [one for line in lines if (one := read_line(line)) is not None]
+    written = client.app.settings.checkpoints_file.read_bytes().splitlines()
+    assert parse_checkpoint(written[-1]) == signed
+    listed = (await client.get("/audit/checkpoints")).json()
+    assert listed["public_key"] == signed.public_key.hex()
+    lines = (await client.get("/audit/export", limit="1000")).content.splitlines()
+    entries = [one for line in lines if (one := parse_line(line)) is not None]
     check = ChainCheck({signed.number: signed})
-    assert check.follow(entries)
-    assert check.end() is None
+    assert check.verify_next(entries)
+    assert check.finish() is None
     assert check.number == len(lines) >= 6
 
 
 ENTRY = "id = (SELECT audit_id FROM audit_links WHERE number = $1)"
 TAMPERINGS: dict[str, list[tuple[str, tuple[Any, ...]]]] = {
     "altered": [("UPDATE audit SET outcome = 'denied' WHERE " + ENTRY, (3,))],
-    "altered in a field that is seldom": [
+    "altered in a rare field": [
         ("UPDATE audit SET address = '192.0.2.1' WHERE " + ENTRY, (3,))
     ],
     "deleted": [("DELETE FROM audit WHERE " + ENTRY, (3,))],
@@ -133,160 +134,168 @@ TAMPERINGS: dict[str, list[tuple[str, tuple[Any, ...]]]] = {
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
-async def test_whatever_a_thief_does_in_the_database_is_found_where_it_was_done(desk: Desk, name: str) -> None:
+async def test_tampering_with_the_database_is_detected_at_its_entry(client: AuditClient, name: str) -> None:
     for n in range(8):
-        await desk.app.save(desk.editor, {"n": n})
-    await desk.app.process.audit.linker.link()
+        await client.app.save(client.editor, {"n": n})
+    await client.app.process.audit.chain_writer.append_entries()
     for text, args in TAMPERINGS[name]:
-        await desk.sql(text, *args)
-    proof = (await desk.get("/audit/verify")).json()
-    assert (proof["ok"], proof["first_bad"]["number"]) == (False, 3)
+        await client.execute_sql(text, *args)
+    result = (await client.get("/audit/verify")).json()
+    assert (result["ok"], result["first_bad"]["number"]) == (False, 3)
 
 
 @pytest.mark.parametrize(
     "altered",
     [
-        pytest.param("subject = CAST(x'ff00' AS TEXT)", id="no text"),
-        pytest.param("at = 9223372036854775807", id="no time"),
-        pytest.param("at = -9223372036854775807", id="no time before"),
+        pytest.param("subject = CAST(x'ff00' AS TEXT)", id="invalid text"),
+        pytest.param("at = 9223372036854775807", id="time too large"),
+        pytest.param("at = -9223372036854775807", id="time too small"),
     ],
 )
-async def test_an_entry_that_can_no_longer_be_told_is_named_and_hides_no_other(
-    desk: Desk, engine: str, altered: str
+async def test_an_entry_with_invalid_values_is_named_and_hides_no_other(
+    client: AuditClient, engine: str, altered: str
 ) -> None:
     if "CAST" in altered and engine == "postgres":
-        altered = "subject = 'other'"  # PostgreSQL keeps no text that is none
+        altered = "subject = 'other'"  # PostgreSQL stores valid text only
     for n in range(8):
-        await desk.app.save(desk.editor, {"n": n})
-    await desk.app.process.audit.linker.link()
-    await desk.sql(f"UPDATE audit SET {altered} WHERE {ENTRY}", 3)
-    proof = (await desk.get("/audit/verify")).json()
-    assert (proof["ok"], proof["first_bad"]["number"]) == (False, 3)
-    assert 3 in [entry["number"] for entry in await desk.entries()]
-    lines = (await desk.get("/audit/export")).content.splitlines()
+        await client.app.save(client.editor, {"n": n})
+    await client.app.process.audit.chain_writer.append_entries()
+    await client.execute_sql(f"UPDATE audit SET {altered} WHERE {ENTRY}", 3)
+    result = (await client.get("/audit/verify")).json()
+    assert (result["ok"], result["first_bad"]["number"]) == (False, 3)
+    assert 3 in [entry["number"] for entry in await client.list_entries()]
+    lines = (await client.get("/audit/export")).content.splitlines()
     check = ChainCheck({})
-    assert not check.follow(map(read_line, lines))
+    assert not check.verify_next(map(parse_line, lines))
     assert (check.bad or (0,))[0] == 3
 
 
-async def test_what_was_revealed_by_a_pattern_is_found_under_each_name_that_it_covers(desk: Desk) -> None:
-    await desk.app.save(desk.editor, {"password": SECRET})
+async def test_an_export_by_pattern_is_found_under_each_name_that_the_pattern_covers(client: AuditClient) -> None:
+    await client.app.save(client.editor, {"password": SECRET})
     for tenant in ("ac*", "*", "acme"):
-        shown = await desk.get("/configs/export", secrets="opened", tenant=tenant, integration_type=f"{TYPE[:3]}*")
-        assert SECRET in shown.text
+        exported = await client.get("/configs/export", secrets="opened", tenant=tenant, integration_type=f"{TYPE[:3]}*")
+        assert SECRET in exported.text
     for params, count in (
         ({"tenant": "acme"}, 3), ({"tenant": "acme", "integration_type": TYPE}, 3), ({"tenant": "acm*"}, 3),
         ({"tenant": "acorn"}, 2), ({"tenant": "globex"}, 1), ({"tenant": "*", "integration_type": "zzz"}, 0),
     ):  # fmt: skip
-        assert len(await desk.entries(action="reveal", **params)) == count, params
+        assert len(await client.list_entries(action="reveal", **params)) == count, params
 
 
-async def test_an_entry_that_was_altered_before_it_was_linked_stops_no_other(desk: Desk, engine: str) -> None:
-    await desk.app.process.audit.linker.link()
+async def test_an_entry_altered_before_it_is_chained_does_not_stop_the_chain(client: AuditClient, engine: str) -> None:
+    await client.app.process.audit.chain_writer.append_entries()
     for n in range(3):
-        await desk.app.save(desk.editor, {"n": n})
+        await client.app.save(client.editor, {"n": n})
     altered = "'other'" if engine == "postgres" else "CAST(x'ff00' AS TEXT)"
-    ((last,),) = await desk.sql("SELECT max(id) FROM audit")
-    await desk.sql(f"UPDATE audit SET subject = {altered} WHERE id = $1", last - 1)
-    proof = (await desk.get("/audit/verify")).json()
-    assert (proof["ok"], proof["unlinked"], proof["first_bad"]["number"]) == (False, 0, proof["checked"] + 1)
-    assert len(await desk.entries(action="save")) == 3
+    ((last,),) = await client.execute_sql("SELECT max(id) FROM audit")
+    await client.execute_sql(f"UPDATE audit SET subject = {altered} WHERE id = $1", last - 1)
+    result = (await client.get("/audit/verify")).json()
+    assert (result["ok"], result["unlinked"], result["first_bad"]["number"]) == (False, 0, result["checked"] + 1)
+    assert len(await client.list_entries(action="save")) == 3
 
 
-async def test_who_nobody_can_be_and_what_nobody_does_is_no_filter(desk: Desk) -> None:
+async def test_an_invalid_login_or_action_is_rejected_as_a_filter(client: AuditClient) -> None:
     for params in ({"actor": "\0"}, {"actor": "a b"}, {"action": "\0"}, {"action": "Save"}):
-        reply = await desk.get(**params)
+        reply = await client.get(**params)
         assert (reply.status_code, reply.json()["code"]) == (400, "malformed-parameter")
-    await desk.app.save(desk.editor, {"n": 1})
-    assert len(await desk.entries(actor="ED", action="save")) == 1
+    await client.app.save(client.editor, {"n": 1})
+    assert len(await client.list_entries(actor="ED", action="save")) == 1
 
 
-async def test_what_the_second_place_does_not_take_is_written_there_later(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+async def test_checkpoints_are_written_later_if_their_file_is_unavailable(
+    client: AuditClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = desk.app.settings.checkpoints_file
-    chain = desk.app.process.audit.linker
-    monkeypatch.setattr(chain._checkpoint_file, "_path", path.parent / "nowhere" / "x.jsonl")
+    path = client.app.settings.checkpoints_file
+    writer = client.app.process.audit.chain_writer
+    monkeypatch.setattr(writer._checkpoint_file, "_path", path.parent / "missing" / "x.jsonl")
     for n in range(2):
-        await desk.app.save(desk.editor, {"n": n})
-        assert (await desk.get("/audit/checkpoints")).status_code == 200
-    monkeypatch.setattr(chain._checkpoint_file, "_path", path)
-    await chain.sign()
-    written = [read_checkpoint(line) for line in path.read_bytes().splitlines()]
-    assert written == await desk.app.process.stores.audit.checkpoints()
+        await client.app.save(client.editor, {"n": n})
+        assert (await client.get("/audit/checkpoints")).status_code == 200
+    monkeypatch.setattr(writer._checkpoint_file, "_path", path)
+    await writer.sign_checkpoint()
+    written = [parse_checkpoint(line) for line in path.read_bytes().splitlines()]
+    assert written == await client.app.process.stores.audit.list_checkpoints()
     assert len(written) >= 2
     pages, after = [], "0"
     while after is not None:
-        page = (await desk.get("/audit/checkpoints", limit="1", after=after)).json()
+        page = (await client.get("/audit/checkpoints", limit="1", after=after)).json()
         pages.append([one["checkpoint"] for one in page["checkpoints"]])
         after = page["next"]
     assert pages == [[one.number] for one in written if one is not None]
 
 
-async def test_a_cut_off_end_and_an_entry_out_of_the_chain_are_found(desk: Desk) -> None:
+async def test_a_truncated_chain_and_an_entry_outside_the_chain_are_detected(client: AuditClient) -> None:
     for n in range(8):
-        await desk.app.save(desk.editor, {"n": n})
-    await desk.app.process.audit.linker.link()
-    signed = await desk.app.process.audit.linker.sign()
+        await client.app.save(client.editor, {"n": n})
+    await client.app.process.audit.chain_writer.append_entries()
+    signed = await client.app.process.audit.chain_writer.sign_checkpoint()
     assert signed is not None
-    await desk.sql(
+    await client.execute_sql(
         "DELETE FROM audit WHERE id IN (SELECT audit_id FROM audit_links WHERE number > $1)", signed.number - 2
     )
-    await desk.sql("DELETE FROM audit_links WHERE number > $1", signed.number - 2)
-    proof = (await desk.app.ask("GET", "/audit/verify", token=desk.admin)).json()
-    assert proof["first_bad"]["number"] == signed.number - 1
-    assert "signed" in proof["first_bad"]["why"]
-    await desk.sql("INSERT INTO audit (id, at, action, outcome, mac) VALUES (-1, 1, 'save', 'created', $1)", b"m" * 32)
-    assert (await desk.app.ask("GET", "/audit/verify", token=desk.admin)).json()["unlinked"] == 1
+    await client.execute_sql("DELETE FROM audit_links WHERE number > $1", signed.number - 2)
+    result = (await client.app.ask("GET", "/audit/verify", token=client.admin)).json()
+    assert result["first_bad"]["number"] == signed.number - 1
+    assert "signed" in result["first_bad"]["why"]
+    await client.execute_sql(
+        "INSERT INTO audit (id, at, action, outcome, mac) VALUES (-1, 1, 'save', 'created', $1)", b"m" * 32
+    )
+    assert (await client.app.ask("GET", "/audit/verify", token=client.admin)).json()["unlinked"] == 1
 
 
-async def relinked(desk: Desk) -> None:
-    """Make the chain anew over what is left, as anybody can who has the database."""
-    before = BEGINNING
-    found = [one for one in await desk.app.process.stores.audit.linked(after=0, limit=1_000) if one.entry is not None]
-    ids = await desk.sql("SELECT l.audit_id FROM audit_links l JOIN audit a ON a.id = l.audit_id ORDER BY l.number")
-    await desk.sql("DELETE FROM audit_links")
-    for number, (one, (audit_id,)) in enumerate(zip(found, ids, strict=True), 1):
-        before = compute_link(before, number, one.entry or b"", one.mac)
-        await desk.sql("INSERT INTO audit_links (number, audit_id, link) VALUES ($1, $2, $3)", number, audit_id, before)
+async def recompute_chain(client: AuditClient) -> None:
+    """Recompute the chain over the remaining entries, as an attacker of the database can."""
+    link = FIRST_LINK
+    entries = [
+        one for one in await client.app.process.stores.audit.list_chained(after=0, limit=1_000) if one.entry is not None
+    ]
+    ids = await client.execute_sql(
+        "SELECT l.audit_id FROM audit_links l JOIN audit a ON a.id = l.audit_id ORDER BY l.number"
+    )
+    await client.execute_sql("DELETE FROM audit_links")
+    for number, (one, (audit_id,)) in enumerate(zip(entries, ids, strict=True), 1):
+        link = compute_link(link, number, one.entry or b"", one.mac)
+        await client.execute_sql(
+            "INSERT INTO audit_links (number, audit_id, link) VALUES ($1, $2, $3)", number, audit_id, link
+        )
 
 
-@pytest.mark.parametrize("has_second_place", [True, False])
-async def test_an_entry_that_was_taken_out_and_linked_over_is_found_by_what_was_signed(
-    desk: Desk, *, has_second_place: bool
+@pytest.mark.parametrize("has_checkpoint_file", [True, False])
+async def test_a_deleted_entry_is_detected_by_checkpoints_after_the_chain_is_recomputed(
+    client: AuditClient, *, has_checkpoint_file: bool
 ) -> None:
     for n in range(8):
-        await desk.app.save(desk.editor, {"n": n})
-    await desk.app.process.audit.linker.link()
-    signed = await desk.app.process.audit.linker.sign()
+        await client.app.save(client.editor, {"n": n})
+    await client.app.process.audit.chain_writer.append_entries()
+    signed = await client.app.process.audit.chain_writer.sign_checkpoint()
     assert signed is not None
-    await desk.sql("DELETE FROM audit WHERE " + ENTRY, 3)
-    await relinked(desk)
-    if has_second_place:
-        await desk.sql("DELETE FROM checkpoints")
+    await client.execute_sql("DELETE FROM audit WHERE " + ENTRY, 3)
+    await recompute_chain(client)
+    if has_checkpoint_file:
+        await client.execute_sql("DELETE FROM checkpoints")
     else:
-        desk.app.settings.checkpoints_file.unlink()
-        forged = (await desk.app.process.stores.audit.link_of(signed.number - 1)) or b""
-        await desk.sql("UPDATE checkpoints SET number = number - 1, link = $1", forged)
-    proof = (await desk.app.ask("GET", "/audit/verify", token=desk.admin)).json()
-    assert not proof["ok"]
-    assert "signed" in proof["first_bad"]["why"]
+        client.app.settings.checkpoints_file.unlink()
+        forged = (await client.app.process.stores.audit.read_link(signed.number - 1)) or b""
+        await client.execute_sql("UPDATE checkpoints SET number = number - 1, link = $1", forged)
+    result = (await client.app.ask("GET", "/audit/verify", token=client.admin)).json()
+    assert not result["ok"]
+    assert "signed" in result["first_bad"]["why"]
 
 
-async def test_a_proof_begins_where_there_is_an_entry(desk: Desk) -> None:
-    assert (await desk.get("/audit/verify", after="999999")).json()["code"] == "invalid-cursor"
+async def test_a_verification_cannot_start_after_the_end_of_the_chain(client: AuditClient) -> None:
+    assert (await client.get("/audit/verify", after="999999")).json()["code"] == "invalid-cursor"
 
 
-async def test_entries_are_linked_within_a_second_and_each_once_whoever_links(desk: Desk) -> None:
-    chain = desk.app.process.audit.linker
-    running = [asyncio.create_task(chain.run()) for _ in range(3)]
-    await asyncio.gather(*(desk.app.save(desk.editor, {"n": n}, type_=f"t{n % 7}") for n in range(100)))
+async def test_several_writers_chain_each_entry_once_within_a_second(client: AuditClient) -> None:
+    writer = client.app.process.audit.chain_writer
+    running = [asyncio.create_task(writer.run()) for _ in range(3)]
+    await asyncio.gather(*(client.app.save(client.editor, {"n": n}, type_=f"t{n % 7}") for n in range(100)))
     await asyncio.sleep(1.0)
     for task in running:
         task.cancel()
     await asyncio.wait(running)
-    proof = (await desk.app.ask("GET", "/audit/verify", token=desk.admin)).json()
-    assert proof["ok"]
-    assert proof["checked"] >= 100
-    ((entries,),) = await desk.sql("SELECT count(*) FROM audit")
-    assert entries == proof["checked"]
+    result = (await client.app.ask("GET", "/audit/verify", token=client.admin)).json()
+    assert result["ok"]
+    assert result["checked"] >= 100
+    ((entries,),) = await client.execute_sql("SELECT count(*) FROM audit")
+    assert entries == result["checked"]

@@ -135,7 +135,7 @@ def test_arrows_point_down_only() -> None:
         ("audit/chain.py", "import asyncpg", "Models and rules are pure"),
         ("integration_types/masking.py", "import apsw", "Models and rules are pure"),
         ("changes/positions.py", "import confide.configs.save", "Features are independent"),
-        ("integration_types/store.py", "import confide.audit.linker", "Features are independent"),
+        ("integration_types/store.py", "import confide.audit.chain_writer", "Features are independent"),
     ],
 )
 def test_a_forbidden_import_breaks_its_contract(tmp_path: Path, file: str, line: str, contract: str) -> None:
@@ -182,7 +182,7 @@ def test_every_rule_switched_off_has_its_reason() -> None:
 def test_no_statement_holds_a_value() -> None:
     """SQL is put together from our own constants only: what stands in braces is a name of ours, never an argument."""
     allowed = {"COLUMNS", "LIST", "ACTIVE_KEY", "table", "columns", "places", "engine", "at"}
-    allowed |= {"_ENTRY", "_RAW_ENTRY", "_NOT_LINKED"}
+    allowed |= {"_ENTRY", "_RAW_ENTRY", "_UNCHAINED"}
     allowed |= {"len", "args"}  # how many arguments there are: the number of a place
     # Columns and placeholders come from the definitions of rows.
     rows = {

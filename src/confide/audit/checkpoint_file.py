@@ -8,37 +8,39 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from confide.audit.chain import Checkpoint, read_checkpoint, write_checkpoint
+from confide.audit.chain import Checkpoint, format_checkpoint, parse_checkpoint
 
 
-def is_signed(checkpoint: Checkpoint, public_key: bytes) -> bool:
+def has_valid_signature(checkpoint: Checkpoint, public_key: bytes) -> bool:
     """Return whether a checkpoint's signature is valid for a public key (Ed25519, RFC 8032)."""
     try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(checkpoint.signature, checkpoint.signed_bytes())
+        Ed25519PublicKey.from_public_bytes(public_key).verify(checkpoint.signature, checkpoint.encode_signed_part())
     except (InvalidSignature, ValueError):
         return False
     return True
 
 
 class CheckpointFile:
-    """A file of checkpoints; people with access to the database should not be able to write it."""
+    """A file of checkpoints. Keep it out of reach of people who can write to the database."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def append(self, checkpoint: Checkpoint) -> None:
-        """Append a checkpoint and sync it to disk before returning; raises `OSError`."""
+        """Append a checkpoint and sync it to disk; raises `OSError`."""
         descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
         with open(descriptor, "r+b", buffering=0) as file:  # noqa: PTH123 - opened by descriptor, to set its mode
             # A crash may have left an incomplete last line.
-            is_torn = file.seek(0, os.SEEK_END) > 0 and os.pread(descriptor, 1, file.tell() - 1) != b"\n"
-            left = b"\n" * is_torn + write_checkpoint(checkpoint) + b"\n"
-            while left:
-                left = left[file.write(left) or 0 :]
+            is_incomplete = file.seek(0, os.SEEK_END) > 0 and os.pread(descriptor, 1, file.tell() - 1) != b"\n"
+            remaining = b"\n" * is_incomplete + format_checkpoint(checkpoint) + b"\n"
+            while remaining:
+                remaining = remaining[file.write(remaining) or 0 :]
             os.fsync(descriptor)
 
     def read(self) -> list[Checkpoint]:
-        """Read all checkpoints, skipping invalid lines."""
+        """Read all checkpoints. Skip invalid lines."""
         if not self._path.exists():
             return []
-        return [found for line in self._path.read_bytes().splitlines() if (found := read_checkpoint(line)) is not None]
+        return [
+            parsed for line in self._path.read_bytes().splitlines() if (parsed := parse_checkpoint(line)) is not None
+        ]

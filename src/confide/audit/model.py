@@ -15,7 +15,7 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One audit entry, without any field that could hold a value, a password or a token.
+    """One audit entry. No field can hold a value of a configuration, a password or a token.
 
     Its object is a config (key and version) or a `subject` such as `user ada` or `token 7`.
     """
@@ -32,29 +32,29 @@ class AuditEntry:
     subject: str | None = None
     digest: bytes | None = field(default=None, repr=False)
 
-    def authenticated_bytes(self) -> bytes:
-        """Return the bytes that the entry's MAC covers: every field; its number is assigned later."""
+    def encode(self) -> bytes:
+        """Encode every field for the MAC. The number of the entry is assigned later."""
         head = (self.at, self.action, self.outcome, self.actor, self.token_id, self.address, self.request_id)
-        return authenticated_bytes(head, self.key, self.version, self.subject, self.digest)
+        return encode_entry(head, self.key, self.version, self.subject, self.digest)
 
 
 class SignedEntry(NamedTuple):
-    """An entry with its MAC under the store's audit key. `AuditRecorder.sign` alone makes one."""
+    """An entry with its MAC under the audit key of the store. Only `AuditRecorder.sign` makes one."""
 
     entry: AuditEntry
     mac: bytes
 
 
-def authenticated_bytes(
+def encode_entry(
     head: tuple[Any, ...], key: tuple[str, str] | None, version: int | None, subject: str | None, digest: bytes | None
 ) -> bytes:
-    """Encode an entry as a JSON array of its fields in order; `head` holds the first seven."""
+    """Encode an entry as a JSON array of its fields in order. `head` holds the first seven."""
     parts = [*head, key, version, subject, digest.hex() if digest else None]
     return _ENCODER.encode(parts).encode()
 
 
 class AuditFilter(NamedTuple):
-    """Selects entries; None matches any. `since` and `until` are microseconds since 1970, `until` exclusive."""
+    """A selection of entries. None matches any; `until` is exclusive. Times are microseconds since 1970."""
 
     scope: Scope | None = None
     actor: int | None = None

@@ -1,4 +1,4 @@
-"""Signing audit entries, and recording those that belong to no change."""
+"""Sign audit entries, and record entries that belong to no change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class AuditRecorder:
-    """Make audit entries: who did what to what, when, from where, with which result. Never a value."""
+    """Makes audit entries: actor, action, object, time, origin and outcome, never a value."""
 
     def __init__(self, audit: AuditStore, encryption: EnvelopeEncryption, clock: Clock) -> None:
         self._audit = audit
@@ -34,7 +34,7 @@ class AuditRecorder:
         subject: str | None = None,
         digest: bytes | None = None,
     ) -> SignedEntry:
-        """Return a signed entry about the current request, to be stored in the transaction of its change."""
+        """Return a signed entry about the current request. The caller stores it in the transaction of its change."""
         request = current_request.get()
         entry = AuditEntry(
             at=self._clock(),
@@ -49,7 +49,7 @@ class AuditRecorder:
             subject=subject,
             digest=digest,
         )
-        return SignedEntry(entry, self._encryption.mac("audit", entry.authenticated_bytes()))
+        return SignedEntry(entry, self._encryption.mac("audit", entry.encode()))
 
     async def record(
         self,
@@ -61,7 +61,7 @@ class AuditRecorder:
         version: int | None = None,
         subject: str | None = None,
     ) -> None:
-        """Store an entry that belongs to no change: a denied request, a login, a secret access."""
-        await self._audit.record(
+        """Store an entry that belongs to no change, such as a denied request or a secret access."""
+        await self._audit.insert(
             self.sign(action, outcome, principal=principal, key=key, version=version, subject=subject)
         )

@@ -12,7 +12,7 @@ from confide.audit import chain
 from confide.audit.model import AuditFilter, ListedEntry
 from confide.changes.model import Position
 from confide.identity.errors import InvalidLogin
-from confide.identity.model import parse_login, scope
+from confide.identity.model import parse_login, parse_scope
 from confide.strict_json import Json
 from confide.web.errors import MalformedParameter
 from confide.web.parameters import (
@@ -30,7 +30,7 @@ from confide.web.route import ADMIN, Parameter, Returns, Route
 from confide.web.sse import EventStream, format_event
 
 if TYPE_CHECKING:
-    from confide.audit.verification import AuditLog, Proof
+    from confide.audit.verification import AuditLog, Verification
 
 JSON_LINES = "application/jsonl"
 _ACTION = re.compile(r"[a-z]+(?: [a-z]+){0,3}")
@@ -39,11 +39,11 @@ _ACTION = re.compile(r"[a-z]+(?: [a-z]+){0,3}")
 class AuditEntryShape(BaseModel):
     """One audit entry."""
 
-    number: int = Field(description="Its place in the hash chain.")
+    number: int = Field(description="The number of the entry in the hash chain.")
     at: str
     action: str = Field(examples=["save"])
     outcome: str = Field(examples=["updated"])
-    actor: str | None = Field(description="The login of the user, if the user still exists.")
+    actor: str | None = Field(description="The login of the user. Null if the user was removed.")
     actor_id: int | None
     token_id: int | None
     address: str | None
@@ -81,14 +81,14 @@ class CheckpointList(BaseModel):
 
 
 class ChainBreakShape(BaseModel):
-    """The first altered entry."""
+    """The first invalid entry."""
 
     number: int
     why: str
 
 
 class ProofShape(BaseModel):
-    """The result of verifying the hash chain, with the first altered entry."""
+    """The result of verifying the hash chain."""
 
     checked: int
     ok: bool
@@ -109,28 +109,28 @@ class AuditRoutes:
         tenant, integration_type = TENANT_PATTERN.read(request), TYPE_PATTERN.read(request)
         pattern = None
         if tenant is not None or integration_type is not None:
-            pattern = scope(tenant or "*", integration_type or "*")
-        wanted = AuditFilter(pattern, None, _ACTION_NAME.read(request), _FROM.read(request), _TO.read(request))
-        found = await self._audit_log.page(
-            wanted, login=_ACTOR.read(request), principal=request.principal, before=before, limit=limit + 1
+            pattern = parse_scope(tenant or "*", integration_type or "*")
+        selection = AuditFilter(pattern, None, _ACTION_NAME.read(request), _FROM.read(request), _TO.read(request))
+        found = await self._audit_log.list_entries(
+            selection, login=_ACTOR.read(request), principal=request.principal, before=before, limit=limit + 1
         )
-        shown = found[:limit]
-        following = str(shown[-1].number) if len(found) > limit else None
-        return json_response({"entries": [self._entry_json(entry) for entry in shown], "next": following})
+        entries = found[:limit]
+        following = str(entries[-1].number) if len(found) > limit else None
+        return json_response({"entries": [self._build_entry_json(entry) for entry in entries], "next": following})
 
     async def export(self, request: Request) -> Response:
         after, limit = NUMBER_CURSOR.read(request), LIMIT.read(request)
-        found = await self._audit_log.export(principal=request.principal, after=after, limit=limit)
-        lines = b"".join(chain.write_line(entry) + b"\n" for entry in found)
+        found = await self._audit_log.export_entries(principal=request.principal, after=after, limit=limit)
+        lines = b"".join(chain.format_line(entry) + b"\n" for entry in found)
         return Response(lines, content_type=JSON_LINES.encode())
 
     async def list_checkpoints(self, request: Request) -> Response:
         after, limit = NUMBER_CURSOR.read(request), LIMIT.read(request)
-        found = await self._audit_log.checkpoints(principal=request.principal, after=after, limit=limit + 1)
-        shown = found[:limit]
-        following = str(shown[-1].number) if len(found) > limit else None
+        found = await self._audit_log.list_checkpoints(principal=request.principal, after=after, limit=limit + 1)
+        page = found[:limit]
+        following = str(page[-1].number) if len(found) > limit else None
         key = self._audit_log.public_key.hex()
-        checkpoints = [chain.checkpoint_json(checkpoint) for checkpoint in shown]
+        checkpoints = [chain.build_checkpoint_json(checkpoint) for checkpoint in page]
         return json_response({"public_key": key, "checkpoints": checkpoints, "next": following})
 
     async def verify(self, request: Request) -> Reply:
@@ -138,14 +138,17 @@ class AuditRoutes:
             await self._audit_log.require_audit_reader(request.principal)
             return EventStream(request, self._verify_all(request))
         after = NUMBER_CURSOR.read(request)
-        return json_response(_proof_json(await self._audit_log.verify(principal=request.principal, after=after)))
+        return json_response(
+            _build_verification_json(await self._audit_log.verify(principal=request.principal, after=after))
+        )
 
     async def _verify_all(self, request: Request) -> AsyncIterator[bytes]:
         request.begin_stream()
-        async for proof in self._audit_log.verify_all():
-            yield format_event("progress" if proof.after is not None else "result", _proof_json(proof))
+        async for verification in self._audit_log.verify_all():
+            event = "progress" if verification.after is not None else "result"
+            yield format_event(event, _build_verification_json(verification))
 
-    def _entry_json(self, listed: ListedEntry) -> Json:
+    def _build_entry_json(self, listed: ListedEntry) -> Json:
         entry = listed.entry
         return {
             "number": listed.number,
@@ -165,13 +168,14 @@ class AuditRoutes:
         }
 
 
-def _proof_json(proof: Proof) -> Json:
+def _build_verification_json(verification: Verification) -> Json:
+    bad = verification.bad
     return {
-        "checked": proof.checked,
-        "ok": proof.bad is None and not proof.unlinked,
-        "first_bad": None if proof.bad is None else {"number": proof.bad.number, "why": proof.bad.reason},
-        "unlinked": proof.unlinked,
-        "next": None if proof.after is None else str(proof.after),
+        "checked": verification.checked,
+        "ok": verification.bad is None and not verification.unchained,
+        "first_bad": None if bad is None else {"number": bad.number, "why": bad.reason},
+        "unlinked": verification.unchained,
+        "next": None if verification.after is None else str(verification.after),
     }
 
 
@@ -215,8 +219,7 @@ ROUTES: tuple[Route[AuditRoutes], ...] = (
         tag=_TAG,
         summary="Export chained audit entries",
         description="Export entries as JSON lines, the oldest first, each with its link and MAC. The response is"
-        " empty at"
-        " the end of the chain.",
+        " empty at the end of the chain.",
         query=(NUMBER_CURSOR, LIMIT),
         returns=Returns(media_types=((JSON_LINES, None),)),
     ),
@@ -238,8 +241,8 @@ ROUTES: tuple[Route[AuditRoutes], ...] = (
         tag=_TAG,
         summary="Verify the audit chain",
         description="Check links, MACs and checkpoints of as many entries as one second allows; `next`"
-        " continues.\n\nWith"
-        " `Accept: text/event-stream`, check all entries: `progress` events, then one `result` event.",
+        " continues.\n\nWith `Accept: text/event-stream`, check all entries: `progress` events, then one `result`"
+        " event.",
         query=(NUMBER_CURSOR,),
         returns=Returns((ProofShape,)),
     ),

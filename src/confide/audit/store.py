@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from confide.audit.chain import BEGINNING, ChainedEntry, Checkpoint, compute_link
-from confide.audit.model import AuditEntry, AuditFilter, ListedEntry, SignedEntry, authenticated_bytes
+from confide.audit.chain import FIRST_LINK, ChainedEntry, Checkpoint, compute_link
+from confide.audit.model import AuditEntry, AuditFilter, ListedEntry, SignedEntry, encode_entry
 from confide.changes.model import Position
 from confide.database.engine import Engine, Lock, Many, Transaction, statement
 from confide.database.log import insert_audit
@@ -15,7 +15,8 @@ from confide.database.model import Row
 from confide.database.rows import array_placeholders, columns, insert_into
 from confide.names import Key
 
-LINKED_AT_ONCE = 500
+# The number of entries that one transaction appends to the chain.
+CHAIN_BATCH_SIZE = 500
 
 
 class LinkRow(NamedTuple):
@@ -39,7 +40,7 @@ class CheckpointRow(NamedTuple):
 _HEAD = "a.at, a.action, a.outcome, a.actor, a.token_id, a.address, a.request_id"
 _ENTRY = f"{_HEAD}, a.tenant, a.integration_type, a.version, a.subject, a.digest"
 _HEAD_COLUMNS = 7
-# The same with text as bytes, for rows that were altered to hold invalid UTF-8.
+# The same columns with text as bytes, for rows that were altered to hold invalid UTF-8.
 _TEXTS = ("action", "outcome", "address", "request_id", "tenant", "integration_type", "subject")
 _COLUMNS = _ENTRY.replace("a.", "").split(", ")
 _RAW_ENTRY = re.sub(rf"a\.({'|'.join(_TEXTS)})\b", r"CAST(a.\1 AS BLOB)", _ENTRY)
@@ -51,24 +52,22 @@ LAST = """/* audits.last */
     SELECT l.number, l.link, {xid}, a.id FROM audit_links l LEFT JOIN audit a ON a.id = l.audit_id
     ORDER BY l.number DESC LIMIT 1
 """
-_NOT_LINKED = "NOT EXISTS (SELECT 1 FROM audit_links l WHERE l.audit_id = a.id)"
-# In commit-safe order: only below the oldest running transaction, where no entry can be committed in between.
+_UNCHAINED = "NOT EXISTS (SELECT 1 FROM audit_links l WHERE l.audit_id = a.id)"
+# Only below the oldest running transaction: above it, an earlier entry may still be committed.
 NEXT = {
     "sqlite": f"""/* audits.next */
         SELECT a.id, a.mac, {_RAW_ENTRY} FROM audit a
-        WHERE $1 = 0 AND a.id > $2 AND {_NOT_LINKED} ORDER BY a.id LIMIT $3
+        WHERE $1 = 0 AND a.id > $2 AND {_UNCHAINED} ORDER BY a.id LIMIT $3
     """,
     "postgres": f"""/* audits.next */
         SELECT a.id, a.mac, {_ENTRY} FROM audit a
         WHERE (a.xid, a.id) > ($1::text::xid8, $2::bigint) AND a.xid < pg_snapshot_xmin(pg_current_snapshot())
-          AND {_NOT_LINKED}
+          AND {_UNCHAINED}
         ORDER BY a.xid, a.id LIMIT $3
     """,
 }
-# All unlinked entries, before a new epoch makes their positions meaningless.
-REST = (
-    f"/* audits.rest */ SELECT a.id, a.mac, {{entry}} FROM audit a WHERE {_NOT_LINKED} ORDER BY {{xid}} a.id LIMIT $1"
-)
+# All entries outside the chain. A new epoch makes their positions meaningless.
+REST = f"/* audits.rest */ SELECT a.id, a.mac, {{entry}} FROM audit a WHERE {_UNCHAINED} ORDER BY {{xid}} a.id LIMIT $1"
 LINK_MANY = f"""/* audits.link_many */
     INSERT INTO audit_links ({columns(LinkRow)}) SELECT * FROM unnest({array_placeholders(LinkRow)})
 """
@@ -81,12 +80,12 @@ PAGE = f"""/* audits.page */
     SELECT l.number, u.login, {{xid}}, c.id, {_ENTRY}
     FROM audit_links l JOIN audit a ON a.id = l.audit_id
     LEFT JOIN users u ON u.id = a.actor LEFT JOIN changes c ON c.id = a.change_id
-    WHERE l.number < $1{{wanted}} ORDER BY l.number DESC LIMIT $2
+    WHERE l.number < $1{{selection}} ORDER BY l.number DESC LIMIT $2
 """
 CHECKPOINTS = f"""/* audits.checkpoints */
     SELECT {columns(CheckpointRow)} FROM checkpoints WHERE number > $1 ORDER BY number LIMIT $2
 """
-KEEP = f"""/* audits.keep */
+INSERT_CHECKPOINT = f"""/* audits.keep */
     {insert_into("checkpoints", CheckpointRow)} ON CONFLICT (number) DO NOTHING RETURNING number
 """
 NEWER_THAN_ANY = 2**63 - 1
@@ -99,66 +98,67 @@ class AuditStore:
         self._engine = engine
         self._has_xid = engine.name == "postgres"
 
-    async def record(self, audit: SignedEntry) -> None:
+    async def insert(self, audit: SignedEntry) -> None:
         """Insert an entry that belongs to no change."""
-        insert = insert_audit(audit, change_id=None)
-        await self._engine.execute(insert.sql, *insert.args)
+        to_insert = insert_audit(audit, change_id=None)
+        await self._engine.execute(to_insert.sql, *to_insert.args)
 
-    async def is_behind(self) -> bool:
-        ((is_behind,),) = await self._engine.query(BEHIND)
-        return bool(is_behind)
+    async def has_unchained_entries(self) -> bool:
+        ((has_entries,),) = await self._engine.query(BEHIND)
+        return bool(has_entries)
 
-    async def link_next(self) -> int:
-        return await self._engine.transact(link_next(has_xid=self._has_xid))
+    async def chain_next_entries(self) -> int:
+        """Append the next entries to the chain in one transaction; return their number."""
+        return await self._engine.transact(chain_next_entries(has_xid=self._has_xid))
 
-    async def linked(self, *, after: int, limit: int) -> list[ChainedEntry]:
+    async def list_chained(self, *, after: int, limit: int) -> list[ChainedEntry]:
         rows = await self._read(CHAIN, after, limit)
         return [
-            ChainedEntry(row[0], bytes(row[1]), None if row[2] is None else _bytes_of(row[3:]), row[2] or b"")
+            ChainedEntry(row[0], bytes(row[1]), None if row[2] is None else _encode_row(row[3:]), row[2] or b"")
             for row in rows
         ]
 
-    async def last_number(self) -> int:
+    async def read_last_number(self) -> int:
         ((number,),) = await self._engine.query(
             "/* audits.last_number */ SELECT coalesce(max(number), 0) FROM audit_links"
         )
         return int(number)
 
-    async def link_of(self, number: int) -> bytes | None:
+    async def read_link(self, number: int) -> bytes | None:
         rows = await self._engine.query("/* audits.link_of */ SELECT link FROM audit_links WHERE number = $1", number)
         return bytes(rows[0][0]) if rows else None
 
-    async def unlinked(self, *, before: int) -> int:
-        sql = f"/* audits.unlinked */ SELECT count(*) FROM audit a WHERE a.at < $1 AND {_NOT_LINKED}"
+    async def count_unchained(self, *, before: int) -> int:
+        sql = f"/* audits.unlinked */ SELECT count(*) FROM audit a WHERE a.at < $1 AND {_UNCHAINED}"
         ((count,),) = await self._engine.search(sql, before)
         return int(count)
 
-    async def page(self, wanted: AuditFilter, *, before: int | None, limit: int) -> list[ListedEntry]:
+    async def list_entries(self, selection: AuditFilter, *, before: int | None, limit: int) -> list[ListedEntry]:
         args: list[Any] = [NEWER_THAN_ANY if before is None else before, limit]
         xid = "c.xid::text::bigint" if self._has_xid else "0"
-        rows = await self._read(PAGE.format(xid=xid, wanted=_condition(wanted, args)), *args)
-        return [_line_of(row) for row in rows]
+        rows = await self._read(PAGE.format(xid=xid, selection=_build_conditions(selection, args)), *args)
+        return [_read_entry(row) for row in rows]
 
     async def _read(self, sql: str, *args: Any) -> Sequence[Row]:
-        """Read rows that end with an entry. Invalid UTF-8 is replaced; the MAC of such an entry fails."""
+        """Read rows that end with an entry. Replace invalid UTF-8; the MAC of such an entry is invalid."""
         try:
             return await self._engine.search(sql, *args)
         except UnicodeDecodeError:
             rows = await self._engine.search(sql.replace(_ENTRY, _RAW_ENTRY), *args)
-        return [(*row[: -len(_COLUMNS)], *_decoded(row[-len(_COLUMNS) :])) for row in rows]
+        return [(*row[: -len(_COLUMNS)], *_decode_text(row[-len(_COLUMNS) :])) for row in rows]
 
-    async def checkpoints(self, *, after: int = 0, limit: int | None = None) -> list[Checkpoint]:
+    async def list_checkpoints(self, *, after: int = 0, limit: int | None = None) -> list[Checkpoint]:
         rows = await self._engine.search(CHECKPOINTS, after, NEWER_THAN_ANY if limit is None else limit)
         return [
             Checkpoint(row.number, bytes(row.link), row.at, bytes(row.public_key), bytes(row.signature))
             for row in (CheckpointRow(*found) for found in rows)
         ]
 
-    async def keep_checkpoint(self, checkpoint: Checkpoint) -> bool:
-        """Store a checkpoint. False if its number already has one."""
+    async def insert_checkpoint(self, checkpoint: Checkpoint) -> bool:
+        """Insert a checkpoint. Return False if its number already has one."""
         return bool(
             await self._engine.execute(
-                KEEP,
+                INSERT_CHECKPOINT,
                 *CheckpointRow(
                     checkpoint.number, checkpoint.link, checkpoint.at, checkpoint.public_key, checkpoint.signature
                 ),
@@ -166,23 +166,26 @@ class AuditStore:
         )
 
 
-def link_next(*, has_xid: bool, is_whole: bool = False) -> Transaction[int]:
-    """Link the next entries. `is_whole` includes entries above the oldest running transaction: only without writers."""
+def chain_next_entries(*, has_xid: bool, has_writers: bool = True) -> Transaction[int]:
+    """Append the next entries to the chain; return their number.
+
+    Without other writers, include entries above the oldest running transaction.
+    """
     yield Lock("audit chain")
     rows = yield statement(LAST.format(xid="a.xid::text" if has_xid else "0"))
-    number, before, xid, last = rows[0] if rows else (0, BEGINNING, None, None)
-    if is_whole:
+    number, link, xid, last = rows[0] if rows else (0, FIRST_LINK, None, None)
+    if not has_writers:
         entry, order = (_ENTRY, "a.xid,") if has_xid else (_RAW_ENTRY, "")
-        found = yield statement(REST.format(entry=entry, xid=order), LINKED_AT_ONCE)
+        unchained = yield statement(REST.format(entry=entry, xid=order), CHAIN_BATCH_SIZE)
     else:
         place = (xid or "0") if has_xid else 0
-        found = yield statement(NEXT["postgres" if has_xid else "sqlite"], place, last or 0, LINKED_AT_ONCE)
+        unchained = yield statement(NEXT["postgres" if has_xid else "sqlite"], place, last or 0, CHAIN_BATCH_SIZE)
     links: list[LinkRow] = []
-    before = bytes(before)
-    for row in found:
+    link = bytes(link)
+    for row in unchained:
         number += 1
-        before = compute_link(before, number, _bytes_of(row[2:] if has_xid else _decoded(row[2:])), bytes(row[1]))
-        links.append(LinkRow(number, row[0], before))
+        link = compute_link(link, number, _encode_row(row[2:] if has_xid else _decode_text(row[2:])), bytes(row[1]))
+        links.append(LinkRow(number, row[0], link))
     if links and has_xid:
         yield statement(LINK_MANY, *zip(*links, strict=True))
     elif links:
@@ -190,14 +193,14 @@ def link_next(*, has_xid: bool, is_whole: bool = False) -> Transaction[int]:
     return len(links)
 
 
-def _bytes_of(row: Sequence[Any]) -> bytes:
-    """Return the bytes that the MAC of an entry covers, from its columns."""
+def _encode_row(row: Sequence[Any]) -> bytes:
+    """Encode the columns of an entry as its MAC covers them."""
     tenant, integration_type, version, subject, digest = row[_HEAD_COLUMNS:]
     key = None if tenant is None else (tenant, integration_type)
-    return authenticated_bytes(tuple(row[:_HEAD_COLUMNS]), key, version, subject, digest)
+    return encode_entry(tuple(row[:_HEAD_COLUMNS]), key, version, subject, digest)
 
 
-def _decoded(entry: Row) -> list[Any]:
+def _decode_text(entry: Row) -> list[Any]:
     """Decode an entry whose text columns were read as bytes."""
     return [
         bytes(value).decode(errors="replace") if column in _TEXTS and value is not None else value
@@ -205,7 +208,7 @@ def _decoded(entry: Row) -> list[Any]:
     ]
 
 
-def _line_of(row: Row) -> ListedEntry:
+def _read_entry(row: Row) -> ListedEntry:
     number, login, xid, change_id = row[:4]
     at, action, outcome, actor, token_id, address, request_id, tenant, type_, version, subject, digest = row[4:]
     key = None if tenant is None else Key(tenant, type_)
@@ -216,20 +219,21 @@ def _line_of(row: Row) -> ListedEntry:
     return ListedEntry(number, entry, login, None if change_id is None else Position(xid, change_id))
 
 
-def _condition(wanted: AuditFilter, args: list[Any]) -> str:
+def _build_conditions(selection: AuditFilter, args: list[Any]) -> str:
+    """Build the SQL conditions of a selection. Append their values to the arguments."""
     parts = []
     for column, sign, value in (
-        ("a.actor", "=", wanted.actor),
-        ("a.action", "=", wanted.action),
-        ("a.at", ">=", wanted.since),
-        ("a.at", "<", wanted.until),
+        ("a.actor", "=", selection.actor),
+        ("a.action", "=", selection.action),
+        ("a.at", ">=", selection.since),
+        ("a.at", "<", selection.until),
     ):
         if value is not None:
             args.append(value)
             parts.append(f" AND {column} {sign} ${len(args)}")
-    if wanted.scope is not None:
+    if selection.scope is not None:
         at = len(args)
-        low, high, type_low, type_high = wanted.scope.bounds()
+        low, high, type_low, type_high = selection.scope.bounds()
         args.extend((low, high, type_low, type_high))
         for column, first in (("a.tenant", at + 1), ("a.integration_type", at + 3)):
             # An entry about a pattern concerns each name that the pattern covers.
@@ -238,7 +242,7 @@ def _condition(wanted: AuditFilter, args: list[Any]) -> str:
     return "".join(parts)
 
 
-def link_all(*, has_xid: bool) -> Transaction[None]:
-    """Link all entries in the transaction that begins a new epoch. No other process may write meanwhile."""
-    while (yield from link_next(has_xid=has_xid, is_whole=True)):
+def chain_all_entries(*, has_xid: bool) -> Transaction[None]:
+    """Append all entries to the chain, in the transaction that begins a new epoch. No other process may write."""
+    while (yield from chain_next_entries(has_xid=has_xid, has_writers=False)):
         pass

@@ -75,24 +75,24 @@ def verify(file: Path, *, key: str | None, kept: Path | None) -> int:
     """Verify offline that an export is complete and in order. Name the first bad entry and exit with 10."""
     try:
         from confide.audit import chain  # noqa: PLC0415 - as above
-        from confide.audit.checkpoint_file import is_signed  # noqa: PLC0415 - a client alone has no crypto
+        from confide.audit.checkpoint_file import has_valid_signature  # noqa: PLC0415 - a client alone has no crypto
     except ModuleNotFoundError as missing:
         raise click.ClickException(f"{missing.name} is missing; install confide[server].") from None
 
     signed: dict[int, Any] = {}
-    for checkpoint in _checkpoints(file, kept, chain.read_checkpoint):
+    for checkpoint in _checkpoints(file, kept, chain.parse_checkpoint):
         if checkpoint is None:
             click.echo("BAD: a checkpoint was altered.")
             return FOUND_FAULTS
         trusted = checkpoint.public_key if key is None else _key(key)
-        if not is_signed(checkpoint, trusted):
+        if not has_valid_signature(checkpoint, trusted):
             click.echo(f"BAD: the checkpoint of entry {checkpoint.number:,} is not signed by that key.")
             return FOUND_FAULTS
         signed[checkpoint.number] = checkpoint
     check = chain.ChainCheck(signed)
     with file.open("rb") as lines, progress("Verifying", "entries") as tell:
-        check.follow(_read(lines, chain.read_line, tell))
-    bad = check.end()
+        check.verify_next(_read(lines, chain.parse_line, tell))
+    bad = check.finish()
     if bad is not None:
         click.echo(f"BAD: entry {bad.number:,}: {bad.reason}.")
         return FOUND_FAULTS

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from confide.audit.store import AuditStore, link_all
+from confide.audit.store import AuditStore, chain_all_entries
 from confide.changes.feed import ChangeFeed
 from confide.changes.sqlite_feed import SqliteChangeFeed
 from confide.configs.retention_store import RetentionStore
@@ -69,7 +69,7 @@ def open_stores(
 
 def _open_sqlite(path: Path, *, is_unsafe: bool, io: IoLog) -> Stores:
     engine = SqliteEngine(path, is_unsafe=is_unsafe, io=io)
-    database = SqliteDatabase(engine, seal_log=lambda: link_all(has_xid=False))
+    database = SqliteDatabase(engine, seal_log=lambda: chain_all_entries(has_xid=False))
     return _build(database, engine, configs=SqliteConfigStore(engine), change_feed=SqliteChangeFeed(engine))
 
 
@@ -78,7 +78,7 @@ def _open_postgresql(url: str, *, accepts_unsafe: bool, pool_size: int, io: IoLo
     from confide.database.postgresql.database import PostgresqlDatabase  # noqa: PLC0415 - as above
 
     database = PostgresqlDatabase(
-        url, accepts_unsafe=accepts_unsafe, pool_size=pool_size, seal_log=lambda: link_all(has_xid=True), io=io
+        url, accepts_unsafe=accepts_unsafe, pool_size=pool_size, seal_log=lambda: chain_all_entries(has_xid=True), io=io
     )
     engine = database.engine
     configs = PostgresqlConfigStore(engine, io=io)

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from confide.audit.chain_writer import ChainWriter
 from confide.audit.checkpoint_file import CheckpointFile
-from confide.audit.linker import ChainLinker
 from confide.audit.recorder import AuditRecorder
 from confide.audit.verification import AuditLog
 from confide.caching.lease import Lease
@@ -100,7 +100,7 @@ class Audit:
     """The audit log and its hash chain."""
 
     recorder: AuditRecorder
-    linker: ChainLinker
+    chain_writer: ChainWriter
     log: AuditLog
 
 
@@ -331,8 +331,8 @@ def build_caching(settings: Settings) -> Caching:
 
 def build_positions(database: DatabaseIdentity) -> Positions:
     return Positions(
-        format=partial(positions.write, database.epoch, has_xid=database.has_xid),
-        parse=partial(positions.read, epoch=database.epoch, has_xid=database.has_xid),
+        format=partial(positions.format_position, database.epoch, has_xid=database.has_xid),
+        parse=partial(positions.parse_position, epoch=database.epoch, has_xid=database.has_xid),
     )
 
 
@@ -386,17 +386,17 @@ def build_audit(
     clock: Clock,
 ) -> Audit:
     checkpoint_file = CheckpointFile(checkpoints)
-    linker = ChainLinker(stores.audit, encryption, clock=clock, checkpoint_file=checkpoint_file)
+    chain_writer = ChainWriter(stores.audit, encryption, clock=clock, checkpoint_file=checkpoint_file)
     log = AuditLog(
         stores.users,
         stores.audit,
         encryption,
-        chain=linker,
+        chain_writer=chain_writer,
         checkpoint_file=checkpoint_file,
         access=access,
         clock=clock,
     )
-    return Audit(recorder, linker, log)
+    return Audit(recorder, chain_writer, log)
 
 
 def build_changes(

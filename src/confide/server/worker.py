@@ -38,7 +38,7 @@ def build_application(settings: Settings, setup_token: str) -> Application:
                 subscribe(process),
                 run_alongside(_run_jobs(process)),
                 run_alongside(process.metrics.run()),
-                run_alongside(process.audit.linker.run()),
+                run_alongside(process.audit.chain_writer.run()),
                 run_alongside(process.reads.statistics.run()),
             ):
                 gc.collect()
@@ -69,8 +69,8 @@ async def _flush(process: Process) -> None:
     process.metrics.take_over()
     await process.reads.statistics.flush()
     try:
-        await process.audit.linker.link()
-        await process.audit.linker.sign()
+        await process.audit.chain_writer.append_entries()
+        await process.audit.chain_writer.sign_checkpoint()
     except (DatabaseUnavailable, Busy) as error:
         _log.warning("audit_chain_unsigned reason=%s", error or "timeout")
 
@@ -79,7 +79,7 @@ async def _run_jobs(process: Process) -> None:
     while True:
         try:
             await process.identity.tokens.forget_expired()
-            await process.configs.writer.forget_old_replays()
+            await process.configs.writer.delete_expired_idempotency_records()
             await process.configs.retention.work()
         except (DatabaseUnavailable, Busy) as error:
             _log.warning("background_jobs_postponed reason=%s", error or "timeout")

@@ -1,4 +1,4 @@
-"""Link audit entries into the hash chain and sign checkpoints in the background."""
+"""Append audit entries to the hash chain, and sign checkpoints, in the background."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from confide.audit.chain import Checkpoint, signed_bytes
+from confide.audit.chain import Checkpoint, encode_signed_part
 from confide.audit.checkpoint_file import CheckpointFile
 from confide.clock import Clock
 from confide.errors import Busy, DatabaseUnavailable
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from confide.audit.store import AuditStore
     from confide.crypto.envelope import EnvelopeEncryption
 
-LINK_SECONDS = 0.4
+# The intervals of the two background tasks.
+APPEND_SECONDS = 0.4
 CHECKPOINT_SECONDS = 60.0
 
 _log = logging.getLogger("confide")
 
 
-class ChainLinker:
-    """Links new audit entries within a second; one process at a time does."""
+class ChainWriter:
+    """Appends new audit entries to the hash chain within a second. A lock lets one process at a time append."""
 
     def __init__(
         self, audit: AuditStore, encryption: EnvelopeEncryption, *, clock: Clock, checkpoint_file: CheckpointFile
@@ -35,56 +36,57 @@ class ChainLinker:
         self._unwritten: list[Checkpoint] = []
         self._has_unsigned = False
         self._signed_number = 0
-        self._signed_at = -CHECKPOINT_SECONDS  # entries that the previous process left unsigned are signed at once
+        # In the past, so that entries that an earlier process left unsigned are signed at once.
+        self._signed_at = -CHECKPOINT_SECONDS
 
     async def run(self) -> None:
-        """Link and sign until cancelled; failures are logged and retried."""
+        """Append and sign until cancelled. Log failures and try again."""
         while True:
             try:
-                await self.link()
+                await self.append_entries()
                 if (self._has_unsigned or self._unwritten) and time.monotonic() - self._signed_at > CHECKPOINT_SECONDS:
-                    await self.sign()
+                    await self.sign_checkpoint()
             except (DatabaseUnavailable, Busy) as error:
                 _log.warning("audit_chain_unavailable reason=%s", error or "timeout")
-            except Exception:  # noqa: BLE001 - linking must go on
+            except Exception:  # noqa: BLE001 - the next attempt may succeed
                 _log.exception("audit_chain_failed")
-            await asyncio.sleep(LINK_SECONDS)
+            await asyncio.sleep(APPEND_SECONDS)
 
-    async def link(self) -> int:
-        """Link all entries that can be linked now; returns their number."""
+    async def append_entries(self) -> int:
+        """Append every entry whose order is final; return their number."""
         count = 0
-        while await self._audit.is_behind():
-            linked = await self._audit.link_next()
-            if not linked:
-                break  # an older transaction may still commit before the rest
-            count += linked
+        while await self._audit.has_unchained_entries():
+            appended = await self._audit.chain_next_entries()
+            if not appended:
+                break  # a running transaction may still commit an earlier entry
+            count += appended
             await asyncio.sleep(0)
         self._has_unsigned = self._has_unsigned or count > 0
         return count
 
-    async def sign(self) -> Checkpoint | None:
-        """Sign the current end of the chain; returns None if there is no new entry."""
+    async def sign_checkpoint(self) -> Checkpoint | None:
+        """Sign the last link of the chain. Return None if there is no new entry or another process signed it."""
         self._has_unsigned, self._signed_at = False, time.monotonic()
-        number = await self._audit.last_number()
+        number = await self._audit.read_last_number()
         if number == self._signed_number:
             await self._write_checkpoints()
             return None
-        link = await self._audit.link_of(number)
+        link = await self._audit.read_link(number)
         if link is None:
             return None
         at = self._clock()
-        signature = self._encryption.sign(signed_bytes(number, link, at))
+        signature = self._encryption.sign(encode_signed_part(number, link, at))
         checkpoint = Checkpoint(number, link, at, self._encryption.public_key, signature)
-        is_kept = await self._audit.keep_checkpoint(checkpoint)
+        is_inserted = await self._audit.insert_checkpoint(checkpoint)
         self._signed_number = number
-        if not is_kept:
-            return None  # another process signed it first
+        if not is_inserted:
+            return None
         self._unwritten.append(checkpoint)
         await self._write_checkpoints()
         return checkpoint
 
     async def _write_checkpoints(self) -> None:
-        """Append signed checkpoints to the file; those that fail are kept for the next attempt."""
+        """Append signed checkpoints to the file. Keep those that fail for the next attempt."""
         pending, self._unwritten = self._unwritten, []
         for number, checkpoint in enumerate(pending):
             try:
