@@ -13,7 +13,7 @@ _OUR_TAG = re.compile(r'"([1-9][0-9]{0,18})(?:\.[1-9][0-9]{0,18})?m?d?"')
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class Precondition:
     """`If-Match` and `If-None-Match: *` of one request (RFC 9110, section 13.1)."""
 
     match: tuple[str, ...] | None = None
@@ -29,12 +29,12 @@ class Condition:
             raise VersionConflict(current_version=version)
 
 
-def parse_condition(if_match: str | None, if_none_match: str | None) -> Condition:
+def parse_precondition(if_match: str | None, if_none_match: str | None) -> Precondition:
     """Parse the precondition headers of a write, where `If-None-Match` can only be `*`."""
     if if_none_match is not None and if_none_match.strip() != "*":
         raise PreconditionInvalid("Invalid If-None-Match. A write accepts only *.")
     match = None if if_match is None else parse_tags(if_match)
-    return Condition(match, must_be_new=if_none_match is not None)
+    return Precondition(match, must_be_new=if_none_match is not None)
 
 
 def parse_tags(value: str) -> tuple[str, ...]:

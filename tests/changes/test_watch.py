@@ -201,7 +201,7 @@ async def test_who_was_not_woken_yet_when_a_process_drains_is_not_sent_past_an_e
     watching, authenticator = desk.app.process.changes.hub, desk.app.process.identity.authenticator
     hashed = parse_credential(desk.viewer)
     assert hashed is not None
-    assert await authenticator.checked(hashed)
+    assert await authenticator.authenticate(hashed)
     begun = [await watching.join(hashed, Scope("*", "*"), after=None) for _ in range(20)]
     for watcher in begun:
         watcher.is_caught_up = True
@@ -212,7 +212,7 @@ async def test_who_was_not_woken_yet_when_a_process_drains_is_not_sent_past_an_e
         if all(watcher.ended_by for watcher in begun):
             break
         await asyncio.sleep(0.02)
-    (line,) = await desk.app.process.stores.configs.versions(Key("acme", TYPE), before=None, limit=1)
+    (line,) = await desk.app.process.stores.configs.list_versions(Key("acme", TYPE), before=None, limit=1)
     assert all(watcher.position < line.position for watcher in begun)
 
 

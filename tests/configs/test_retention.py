@@ -113,7 +113,7 @@ async def test_a_chore_is_one_processs_turn(app: RunningApp, admin: str) -> None
     await app.save(admin, {"n": 1})
     await app.save(admin, {"n": 2})
     upkeep, at = app.process.stores.retention, now()
-    assert [await upkeep.take_turn("prune", now=at, until=at + 10) for _ in range(3)] == [True, False, False]
-    assert await upkeep.take_turn("prune", now=at + 10, until=at + 20)
+    assert [await upkeep.claim_job("prune", now=at, until=at + 10) for _ in range(3)] == [True, False, False]
+    assert await upkeep.claim_job("prune", now=at + 10, until=at + 20)
     await retention_of(app, later_days=1).work()
     assert [one["pruned"] for one in await history(app, admin)] == [False, True]

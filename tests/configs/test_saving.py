@@ -13,11 +13,11 @@ from confide.errors import Busy, NotFound
 from confide.identity.model import Principal
 from confide.keyed_lock import KeyedLock
 from confide.names import Key
-from confide.preconditions import Condition
+from confide.preconditions import Precondition
 from support.app import ADMIN, RunningApp
 
 KEY = Key("acme", "crm")
-NO_CONDITION = Condition()
+NO_PRECONDITION = Precondition()
 
 
 def draft(configuration: Any, key: Key = KEY) -> ConfigDraft:
@@ -109,11 +109,11 @@ async def test_after_64_lost_races_a_save_is_refused_and_nothing_is_stored(
     with monkeypatch.context() as patched:
         patched.setattr(store, "append", lost)
         with pytest.raises(TooManyRaces):
-            await configs.save(draft({"a": 1}), principal=root, condition=NO_CONDITION)
+            await configs.save(draft({"a": 1}), principal=root, precondition=NO_PRECONDITION)
     assert tries == 64
     with pytest.raises(NotFound):
         await sqlite_app.configuration(KEY, principal=root)
-    saved = await configs.save(draft({"a": 1}), principal=root, condition=NO_CONDITION)
+    saved = await configs.save(draft({"a": 1}), principal=root, precondition=NO_PRECONDITION)
     assert (saved.version, saved.outcome) == (1, Outcome.CREATED)
 
 
@@ -128,7 +128,7 @@ async def test_a_save_that_loses_a_race_merges_again_into_what_won(
         found = await read(key)
         if rivals:
             rival = rivals.pop()
-            await other.save(rival, principal=root, condition=NO_CONDITION)
+            await other.save(rival, principal=root, precondition=NO_PRECONDITION)
         return found
 
     other = type(configs)(
@@ -143,7 +143,7 @@ async def test_a_save_that_loses_a_race_merges_again_into_what_won(
         clock=configs._clock,
     )
     monkeypatch.setattr(store, "read_with_key", overtaken)
-    saved = await configs.save(draft({"mine": 1}), principal=root, condition=NO_CONDITION)
+    saved = await configs.save(draft({"mine": 1}), principal=root, precondition=NO_PRECONDITION)
     assert saved.version == 2
     assert await sqlite_app.configuration(KEY, principal=root) == {"rival": 1, "mine": 1}
 
@@ -152,7 +152,7 @@ async def test_a_save_whose_key_was_destroyed_meanwhile_begins_again_under_a_new
     sqlite_app: RunningApp, root: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configs, store = sqlite_app.process.configs.writer, sqlite_app.process.stores.configs
-    await configs.save(draft({"a": 1}), principal=root, condition=NO_CONDITION)
+    await configs.save(draft({"a": 1}), principal=root, precondition=NO_PRECONDITION)
     read = store.read_with_key
     ends = [True]
 
@@ -163,7 +163,7 @@ async def test_a_save_whose_key_was_destroyed_meanwhile_begins_again_under_a_new
         return found
 
     monkeypatch.setattr(store, "read_with_key", ended)
-    saved = await configs.save(draft({"b": 1}), principal=root, condition=NO_CONDITION)
+    saved = await configs.save(draft({"b": 1}), principal=root, precondition=NO_PRECONDITION)
     assert (saved.version, saved.outcome) == (3, Outcome.CREATED)
     assert await sqlite_app.configuration(KEY, principal=root) == {"b": 1}
 
@@ -172,8 +172,8 @@ async def test_every_version_has_its_audit_entry_with_a_mac_and_a_digest_of_what
     sqlite_app: RunningApp, root: Principal
 ) -> None:
     configs, keys = sqlite_app.process.configs.writer, sqlite_app.process.encryption
-    await configs.save(draft({"a": 1}), principal=root, condition=NO_CONDITION)
-    await configs.delete(Deletion(KEY), principal=root, condition=NO_CONDITION)
+    await configs.save(draft({"a": 1}), principal=root, precondition=NO_PRECONDITION)
+    await configs.delete(Deletion(KEY), principal=root, precondition=NO_PRECONDITION)
     rows = [row async for table, row in sqlite_app.process.stores.database.dump() if table == "audit"]
     saved, retired = [row for row in rows if row[2] in ("save", "retire")]
     assert (saved[2], saved[3], saved[4], saved[10]) == ("save", "created", root.user_id, 1)

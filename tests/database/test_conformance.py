@@ -62,7 +62,7 @@ async def test_the_same_version_is_appended_once_and_leaves_nothing_else_behind(
     assert found is not None
     assert found.body == b"first"
     assert len(await audits(store)) == 1
-    assert await store.configs.read_idempotency(replay, not_before=0) is None
+    assert await store.configs.read_idempotency_record(replay, not_before=0) is None
 
 
 async def test_of_many_appends_of_one_version_one_wins(store: Stores) -> None:
@@ -95,18 +95,18 @@ async def test_an_idempotency_record_taken_undoes_the_version(store: Stores) -> 
     found = await store.configs.read(KEY)
     assert found is not None
     assert found.version == 1
-    assert await store.configs.read_idempotency(replay, not_before=0) == replay
+    assert await store.configs.read_idempotency_record(replay, not_before=0) == replay
 
 
 async def test_an_idempotency_record_is_kept_for_a_request_that_changed_nothing(store: Stores) -> None:
     replay = IdempotencyRecord(1, "POST /config", "k", b"mac", 7, Outcome.UNCHANGED)
-    await store.configs.keep_idempotency(replay, saved_at=100)
+    await store.configs.insert_idempotency_record(replay, saved_at=100)
     with pytest.raises(IdempotencyKeyTaken):
-        await store.configs.keep_idempotency(replay, saved_at=100)
-    assert await store.configs.read_idempotency(replay, not_before=100) == replay
-    assert await store.configs.read_idempotency(replay, not_before=101) is None
-    await store.configs.forget_idempotency(before=101)
-    await store.configs.keep_idempotency(replace(replay, version=8), saved_at=200)
+        await store.configs.insert_idempotency_record(replay, saved_at=100)
+    assert await store.configs.read_idempotency_record(replay, not_before=100) == replay
+    assert await store.configs.read_idempotency_record(replay, not_before=101) is None
+    await store.configs.delete_idempotency_records(before=101)
+    await store.configs.insert_idempotency_record(replace(replay, version=8), saved_at=200)
 
 
 async def test_a_save_under_a_key_that_is_gone_is_not_appended(store: Stores) -> None:
@@ -150,13 +150,13 @@ async def test_a_list_goes_on_where_it_stopped_and_shows_no_retired_config(store
             await append(store, version(number, key=Key(tenant, "crm")))
         await append(store, version(1, key=Key(tenant, "fis")))
     await append(store, version(2, key=Key("acme", "fis"), body=None))
-    first = await store.configs.page(EVERYTHING, after=None, limit=3)
+    first = await store.configs.list_page(EVERYTHING, after=None, limit=3)
     assert [(*line.key, line.version) for line in first] == [
         ("acme", "crm", 2),
         ("acme-2", "crm", 2),
         ("acme-2", "fis", 1),
     ]
-    rest = await store.configs.page(EVERYTHING, after=first[-1].key, limit=10)
+    rest = await store.configs.list_page(EVERYTHING, after=first[-1].key, limit=10)
     assert [line.key for line in rest] == [("globex", "crm"), ("globex", "fis")]
 
 
@@ -175,14 +175,14 @@ async def test_a_list_holds_only_what_one_scope_of_each_group_covers(
 ) -> None:
     for tenant in ("acme", "acme-2", "globex"):
         await append(store, version(1, key=Key(tenant, "crm")))
-    lines = await store.configs.page(scopes, after=None, limit=10)
+    lines = await store.configs.list_page(scopes, after=None, limit=10)
     assert [":".join(line.key) for line in lines] == seen
 
 
 async def test_names_are_compared_exactly_and_listed_in_byte_order(store: Stores) -> None:
     for tenant in ("b", "A", "a", "B", "a.b", "a-b", "a_b"):
         await append(store, version(1, key=Key(tenant, "t")))
-    lines = await store.configs.page(EVERYTHING, after=None, limit=10)
+    lines = await store.configs.list_page(EVERYTHING, after=None, limit=10)
     assert [line.key.tenant for line in lines] == sorted(["b", "A", "a", "B", "a.b", "a-b", "a_b"])
 
 
@@ -191,7 +191,7 @@ async def test_the_log_tells_every_change_once_and_in_order(store: Stores) -> No
     for number in range(1, 6):
         await append(store, version(number))
     seen, position = [], Position(0, 0)
-    while changes := await store.configs.changes_after(position, limit=2):
+    while changes := await store.configs.read_changes_after(position, limit=2):
         seen += changes
         position = changes[-1].position
     assert [change.kind for change in seen] == ["user-added", *["saved"] * 5]
@@ -201,10 +201,10 @@ async def test_the_log_tells_every_change_once_and_in_order(store: Stores) -> No
 
 async def test_a_position_of_another_epoch_is_gone(opened: tuple[Stores, DatabaseIdentity], engine: str) -> None:
     home = opened[1]
-    text = positions.write(home.epoch, Position(5, 7), has_xid=engine == "postgres")
-    assert positions.read(text, home.epoch, has_xid=home.has_xid).id == 7
+    text = positions.format_position(home.epoch, Position(5, 7), has_xid=engine == "postgres")
+    assert positions.parse_position(text, home.epoch, has_xid=home.has_xid).id == 7
     with pytest.raises(PositionGone):
-        positions.read(text, "0" * 16, has_xid=home.has_xid)
+        positions.parse_position(text, "0" * 16, has_xid=home.has_xid)
 
 
 async def test_of_many_first_users_one_becomes_admin_and_nothing_reopens_that(store: Stores) -> None:
@@ -213,7 +213,7 @@ async def test_of_many_first_users_one_becomes_admin_and_nothing_reopens_that(st
 
     ids = await asyncio.gather(*(store.users.add_first(first(n), audit=AUDIT) for n in range(8)))
     assert sum(id_ is not None for id_ in ids) == 1
-    assert len(await store.users.all()) == 1
+    assert len(await store.users.list_all()) == 1
     assert await store.users.add_first(first(9), audit=AUDIT) is None
 
 
@@ -290,7 +290,7 @@ async def test_logins_and_changes_of_a_user_at_once_end_in_one_of_the_two_orders
             store.users.remove("ada", audit=AUDIT),
         ]
         await asyncio.gather(*acts[number % 3 :], *acts[: number % 3])
-        assert await store.tokens.all(user_id) == []
+        assert await store.tokens.list_all(user_id) == []
 
 
 async def test_a_new_password_ends_all_other_sessions_and_no_service_token(store: Stores) -> None:
@@ -302,7 +302,7 @@ async def test_a_new_password_ends_all_other_sessions_and_no_service_token(store
         assert added is not None
         ids.append(added)
     await store.users.set_password(user_id, "new", keep=ids[0], audit=AUDIT)
-    assert [token.id for token in await store.tokens.all(user_id)] == [ids[0], ids[2]]
+    assert [token.id for token in await store.tokens.list_all(user_id)] == [ids[0], ids[2]]
 
 
 async def test_a_burst_of_guesses_cannot_outrun_the_count(store: Stores) -> None:

@@ -139,7 +139,7 @@ async def test_the_same_home_keeps_its_epoch_and_its_sessions(settings: Settings
     first = await store.database.open()
     second = await store.database.open()
     assert (first.epoch, second.has_begun_anew) == (second.epoch, False)
-    assert len(await store.tokens.all(None)) == 2
+    assert len(await store.tokens.list_all(None)) == 2
     await store.close()
 
 
@@ -156,8 +156,8 @@ async def test_a_store_found_elsewhere_was_restored_and_begins_a_new_epoch(setti
     after = await store.database.open()
     assert after.has_begun_anew
     assert after.epoch != before.epoch
-    assert [token.is_session for token in await store.tokens.all(None)] == [False]
-    changes = await store.configs.changes_after(Position(0, 0), limit=10)
+    assert [token.is_session for token in await store.tokens.list_all(None)] == [False]
+    changes = await store.configs.read_changes_after(Position(0, 0), limit=10)
     assert len(changes) == 4
     assert {change.position.xid for change in changes} == {0}
     assert await append(store, version(2))
@@ -205,7 +205,7 @@ async def test_a_dump_fills_another_store_whatever_its_engine(
         found = await other.configs.read(KEY)
         assert found is not None
         assert found.body == b"sealed"
-        assert [token.is_session for token in await other.tokens.all(None)] == [False]
+        assert [token.is_session for token in await other.tokens.list_all(None)] == [False]
         # Numbers go on where they were.
         assert await append(other, version(2))
         assert await other.users.add(NewUser("bob", (), None), audit=AUDIT) > 1

@@ -20,7 +20,7 @@ from confide.identity.errors import InvalidGrant, InvalidLogin, PasswordCommon, 
 from confide.identity.model import Principal, Role, Scope, normalize_attempted_login, parse_login
 from confide.integration_types import masking
 from confide.names import Key
-from confide.preconditions import Condition
+from confide.preconditions import Precondition
 from support.app import grants_of
 from support.json_values import OBJECTS
 
@@ -80,19 +80,19 @@ def test_bounds_and_patterns_agree(prefix: str, rest: str, is_prefix: bool, othe
 )
 def test_what_is_no_grant_is_refused(triple: tuple[Any, Any, Any]) -> None:
     with pytest.raises(InvalidGrant):
-        grants.grant(*triple)
+        grants.parse_grant(*triple)
 
 
 def test_the_highest_covering_role_counts_and_a_token_may_not_exceed_its_own() -> None:
     held = grants_of(("viewer", "*", "*"), ("editor", "acme", "crm"), ("reader", "acme", "*"))
     whole = Principal(1, "ada", held, 1)
-    assert whole.role_on(Key("acme", "crm")) is Role.EDITOR
-    assert whole.role_on(Key("acme", "fis")) is Role.READER
-    assert whole.role_on(Key("globex", "fis")) is Role.VIEWER
+    assert whole.find_role(Key("acme", "crm")) is Role.EDITOR
+    assert whole.find_role(Key("acme", "fis")) is Role.READER
+    assert whole.find_role(Key("globex", "fis")) is Role.VIEWER
     narrow = Principal(1, "ada", held, 1, narrowed=grants_of(("editor", "acme", "*")))
-    assert narrow.role_on(Key("acme", "crm")) is Role.EDITOR
-    assert narrow.role_on(Key("acme", "fis")) is Role.READER
-    assert narrow.role_on(Key("globex", "fis")) is None
+    assert narrow.find_role(Key("acme", "crm")) is Role.EDITOR
+    assert narrow.find_role(Key("acme", "fis")) is Role.READER
+    assert narrow.find_role(Key("globex", "fis")) is None
     admin = grants_of(("admin", "*", "*"))
     assert Principal(1, "ada", admin, 1).is_admin
     assert not Principal(1, "ada", admin, 1, narrowed=grants_of(("editor", "*", "*"))).is_admin
@@ -151,45 +151,49 @@ def test_a_mask_sent_back_is_refused_and_its_places_are_named() -> None:
     ],
 )
 def test_if_match_compares_the_version_strongly(if_match: str, version: int | None, *, holds: bool) -> None:
-    condition = preconditions.parse_condition(if_match, None)
+    precondition = preconditions.parse_precondition(if_match, None)
     if holds:
-        condition.require(version)
+        precondition.require(version)
     else:
         with pytest.raises(VersionConflict):
-            condition.require(version)
+            precondition.require(version)
 
 
 @pytest.mark.parametrize("text", ["", "3", '"3', '"3" "4"', '"3",', '"\u00e9"', "W/3", ',"3"'])
 def test_what_is_no_condition_is_refused(text: str) -> None:
     with pytest.raises(PreconditionInvalid):
-        preconditions.parse_condition(text, None)
+        preconditions.parse_precondition(text, None)
 
 
 def test_on_a_save_if_none_match_is_a_star_or_refused() -> None:
-    Condition(None, must_be_new=True).require(None)
+    Precondition(None, must_be_new=True).require(None)
     with pytest.raises(VersionConflict):
-        preconditions.parse_condition(None, "*").require(1)
+        preconditions.parse_precondition(None, "*").require(1)
     with pytest.raises(PreconditionInvalid):
-        preconditions.parse_condition(None, '"1"')
+        preconditions.parse_precondition(None, '"1"')
 
 
 def test_positions_are_read_as_they_were_written_and_garbage_is_not() -> None:
     epoch = "0123456789abcdef"
-    assert positions.read(positions.write(epoch, Position(12, 5), has_xid=True), epoch, has_xid=True) == (12, 5)
-    assert positions.read(positions.write(epoch, Position(0, 5), has_xid=False), epoch, has_xid=False) == (0, 5)
-    assert positions.read("0", epoch, has_xid=True) == (0, 0)
+    assert positions.parse_position(
+        positions.format_position(epoch, Position(12, 5), has_xid=True), epoch, has_xid=True
+    ) == (12, 5)
+    assert positions.parse_position(
+        positions.format_position(epoch, Position(0, 5), has_xid=False), epoch, has_xid=False
+    ) == (0, 5)
+    assert positions.parse_position("0", epoch, has_xid=True) == (0, 0)
     for text in ("", "hello", "1", epoch, epoch + ".", epoch + ".-1", epoch + ".1.2.3", epoch + ".１"):
         with pytest.raises(InvalidCursor):
-            positions.read(text, epoch, has_xid=True)
+            positions.parse_position(text, epoch, has_xid=True)
 
 
 def test_tokens_are_never_alike_and_typos_are_told_without_a_store() -> None:
-    tokens = {token_format.new_token() for _ in range(1_000)}
+    tokens = {token_format.generate_token() for _ in range(1_000)}
     assert len(tokens) == 1_000
     token = tokens.pop()
-    assert token_format.token_hash(token) is not None
+    assert token_format.hash_token(token) is not None
     for other in (token[:-1] + ("0" if token[-1] != "0" else "1"), token.swapcase(), token + "0", "", token[4:]):
-        assert token_format.token_hash(other) is None
+        assert token_format.hash_token(other) is None
 
 
 @given(st.integers(4, 46), st.sampled_from(string.ascii_letters + string.digits + "-_"))
@@ -197,7 +201,7 @@ def test_a_changed_character_is_noticed(place: int, character: str) -> None:
     token = "cfd_" + "A" * 43
     whole = token + token_format._checksum("A" * 43)
     changed = whole[:place] + character + whole[place + 1 :]
-    assert (token_format.token_hash(changed) is None) == (changed != whole)
+    assert (token_format.hash_token(changed) is None) == (changed != whole)
 
 
 @pytest.mark.parametrize(

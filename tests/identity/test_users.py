@@ -272,7 +272,7 @@ async def test_health_says_when_the_store_is_away(sqlite_app: RunningApp) -> Non
     away = await sqlite_app.ask("GET", "/health/ready")
     assert (away.status_code, away.json()["status"]) == (503, "unavailable")
     assert (await sqlite_app.ask("GET", "/health/live")).status_code == 200
-    saved = await sqlite_app.ask("GET", "/tokens", token=token_format.new_token())
+    saved = await sqlite_app.ask("GET", "/tokens", token=token_format.generate_token())
     assert (saved.status_code, saved.json()["code"], saved.headers["retry-after"]) == (503, "store-unavailable", "1")
 
 

@@ -208,7 +208,7 @@ async def test_a_token_looked_up_while_something_was_heard_of_it_is_looked_up_ag
     credential = authenticator._of_token[desk.root.token_id].credential
     desk.app.process.changes.subscriber.forget_all()
     desk.slow_seconds = 0.05
-    looking = asyncio.create_task(authenticator.checked(credential))
+    looking = asyncio.create_task(authenticator.authenticate(credential))
     await asyncio.sleep(0.01)
     authenticator.forget_user(desk.root.user_id)
     assert (await looking).principal == desk.root
@@ -218,7 +218,7 @@ async def test_a_token_looked_up_while_something_was_heard_of_it_is_looked_up_ag
 async def test_a_token_of_nobody_is_remembered_by_nobody(desk: Desk) -> None:
     for _ in range(2):
         with pytest.raises(InvalidToken):
-            await desk.app.process.identity.authenticator.checked(Credential(b"x" * 32))
+            await desk.app.process.identity.authenticator.authenticate(Credential(b"x" * 32))
     assert desk.asked == 2
 
 

@@ -38,7 +38,7 @@ def password_hash() -> str:
 
 
 def grants_of(*triples: tuple[str, str, str]) -> tuple[Grant, ...]:
-    return tuple(model.grant(*triple) for triple in triples)
+    return tuple(model.parse_grant(*triple) for triple in triples)
 
 
 @dataclass

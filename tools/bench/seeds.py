@@ -55,8 +55,8 @@ async def seed(settings: Settings, count: int, *, progress: Callable[[int], None
     await prepare(settings, accepts_unsafe=True)
     password = "a password of the benchmark"  # noqa: S105 - of a store that is thrown away
     async with open_process(settings, accepts_unsafe=True) as process:
-        admin = await _token(process, "bench-admin", model.grant("admin", "*", "*"), password=password)
-        reader = await _token(process, "bench-reader", model.grant("reader", "*", "*"), password=password)
+        admin = await _token(process, "bench-admin", model.parse_grant("admin", "*", "*"), password=password)
+        reader = await _token(process, "bench-reader", model.parse_grant("reader", "*", "*"), password=password)
         engine: Any = process.stores.database._host_engine
         keys: dict[str, bytes] = {}
         for begin in range(0, count, BATCH):

@@ -13,12 +13,12 @@ BEGINNING = "0"
 HIGHEST = 2**63 - 1
 
 
-def write(epoch: str, position: Position, *, has_xid: bool) -> str:
+def format_position(epoch: str, position: Position, *, has_xid: bool) -> str:
     """Write a position for clients: `<epoch>.<xid>.<id>`, or `<epoch>.<id>` without transaction IDs."""
     return f"{epoch}.{position.xid}.{position.id}" if has_xid else f"{epoch}.{position.id}"
 
 
-def read(text: str, epoch: str, *, has_xid: bool) -> Position:
+def parse_position(text: str, epoch: str, *, has_xid: bool) -> Position:
     """Parse a position; raises `PositionGone` for another epoch and `InvalidCursor` for anything else."""
     if text == BEGINNING:
         return Position(0, 0)

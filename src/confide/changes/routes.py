@@ -15,7 +15,7 @@ from confide.changes.model import Change, Position
 from confide.clock import boottime
 from confide.errors import Busy, DatabaseUnavailable, ServiceError
 from confide.identity.errors import InvalidToken
-from confide.identity.model import parse_credential, scope
+from confide.identity.model import parse_credential, parse_scope
 from confide.strict_json import Json
 from confide.web.asgi import Send
 from confide.web.errors import MalformedParameter
@@ -82,7 +82,7 @@ class WatchRoutes:
 
     async def watch(self, request: Request) -> Reply:
         """Start a stream or, with `wait`, respond as soon as there are changes."""
-        pattern = scope(TENANT_PATTERN.read(request) or "*", TYPE_PATTERN.read(request) or "*")
+        pattern = parse_scope(TENANT_PATTERN.read(request) or "*", TYPE_PATTERN.read(request) or "*")
         wait = _WAIT_SECONDS.read(request)
         start = request.header(b"last-event-id") or _AFTER.read(request)
         after = None if start is None else self._parse_position(start)

@@ -77,9 +77,9 @@ class WatchHub:
 
         Raises `InvalidToken`, `NotFound` if no grant overlaps the scope, `PositionGone`, or `Busy`.
         """
-        checked = await self._principals.checked(credential)
+        checked = await self._principals.authenticate(credential)
         _require_overlap(checked.principal, scope)
-        bounds = await self._configs.bounds()
+        bounds = await self._configs.read_bounds()
         if after is not None and not bounds.begins <= after <= bounds.ends:
             raise PositionGone
         if self._is_draining or len(self._watchers) >= MAX_WATCHERS:
@@ -103,7 +103,7 @@ class WatchHub:
         """
         if self._begin is None or watcher.position < self._begin:
             begin = self._begin
-            changes = await self._configs.changes_after(watcher.position, limit=MAX_READ)
+            changes = await self._configs.read_changes_after(watcher.position, limit=MAX_READ)
             events = [self._to_event(one) for one in changes if one.kind in WATCHED_KINDS and watcher.can_see(one)]
             if changes:
                 return events, changes[-1].position
@@ -162,7 +162,7 @@ class WatchHub:
     async def _read_on(self) -> None:
         while self._begin is not None:
             was = self._last
-            changes = await self._configs.changes_after(was, limit=MAX_READ)
+            changes = await self._configs.read_changes_after(was, limit=MAX_READ)
             if self._begin is None or self._last != was or not changes:
                 return
             new = [self._to_event(change) for change in changes if change.kind in WATCHED_KINDS]
@@ -195,7 +195,7 @@ class WatchHub:
                 await asyncio.sleep(0)
         for watcher in [one for one in self._watchers if one.checked.is_over or now >= one.checked.expires]:
             try:
-                watcher.checked = await self._principals.checked(watcher.credential)
+                watcher.checked = await self._principals.authenticate(watcher.credential)
                 if watcher in self._watchers:  # it may have left during the check
                     self._watchers.add(watcher)
                 _require_overlap(watcher.checked.principal, watcher.scope)

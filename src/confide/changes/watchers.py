@@ -59,7 +59,7 @@ class Watcher:
         """Return whether the watcher asked for a change and a grant allows it."""
         principal = self.checked.principal
         if change.key is not None:
-            return self.scope.covers(change.key) and principal.role_on(change.key) is not None
+            return self.scope.covers(change.key) and principal.find_role(change.key) is not None
         name = change.integration_type or ""
         return self.scope.covers_type(name) and principal.can_see_type(name)
 

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from confide.configs.model import ConfigFilter
-from confide.configs.scan import ConfigScanner, scopes_of
+from confide.configs.scan import ConfigScanner, build_scope_groups
 from confide.errors import Violation
 from confide.identity.model import Principal, Role, Scope
 from confide.names import Key
@@ -57,15 +57,15 @@ class ConfigExporter:
         found: list[ExportedConfig] = []
         more: Key | None = None
         size_bytes = 0
-        async for config in self._scanner.scan(scopes_of(scope, principal), after=after):
+        async for config in self._scanner.scan(build_scope_groups(scope, principal), after=after):
             size_bytes += config.size_bytes
             if len(found) >= limit or (found and (time.monotonic() >= until or size_bytes > PAGE_BYTES)):
                 more = found[-1].key
                 break
-            configuration, role = config.configuration, principal.role_on(config.key)
+            configuration, role = config.configuration, principal.find_role(config.key)
             is_masked = not is_decrypted or role is None or role < Role.READER
             if configuration is not None and is_masked:
-                configuration = (await self._types.of(config.key.integration_type)).mask(configuration)
+                configuration = (await self._types.get(config.key.integration_type)).mask(configuration)
             found.append(ExportedConfig(config.key, config.version, config.saved_at, configuration, is_masked))
         revealed = [one.key for one in found if not one.is_masked]
         if revealed:
@@ -80,10 +80,10 @@ class ConfigExporter:
         """List configs that violate their schema, as many as one second of scanning finds."""
         until = time.monotonic() + PAGE_SECONDS
         found: list[ConfigWithViolations] = []
-        async for config in self._scanner.scan(scopes_of(scope, principal), after=after, more=more):
-            role = principal.role_on(config.key)
+        async for config in self._scanner.scan(build_scope_groups(scope, principal), after=after, more=more):
+            role = principal.find_role(config.key)
             is_masked = role is None or role < Role.READER
-            type_ = await self._types.of(config.key.integration_type)
+            type_ = await self._types.get(config.key.integration_type)
             violations = type_.report(config.configuration, hides_secrets=is_masked)
             if violations:
                 found.append(ConfigWithViolations(config.key, config.version, config.saved_at, violations))

@@ -53,7 +53,7 @@ class History:
     ) -> list[VersionSummary]:
         """List versions and tombstones, newest first; raises `NotFound` if the config never existed."""
         await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
-        versions = await self._configs.versions(key, before=before, limit=limit)
+        versions = await self._configs.list_versions(key, before=before, limit=limit)
         if not versions and before is None:
             raise NotFound
         return versions
@@ -61,14 +61,14 @@ class History:
     async def read_version(self, key: Key, number: int, *, principal: Principal) -> DecryptedVersion:
         """Read one version; raises `NotFound`, or `VersionPruned` if its body was erased."""
         role = await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
-        versions = await self._configs.versions(key, before=number + 1, limit=1)
+        versions = await self._configs.list_versions(key, before=number + 1, limit=1)
         if not versions or versions[0].version != number:
             raise NotFound
         configuration = await self._decrypt(key, number)
         if role >= Role.READER and configuration is not None:
             await self._recorder.record("reveal", "version", principal=principal, key=key, version=number)
         elif configuration is not None:
-            configuration = (await self._types.of(key.integration_type)).mask(configuration)
+            configuration = (await self._types.get(key.integration_type)).mask(configuration)
         return DecryptedVersion(versions[0], configuration)
 
     async def diff(self, key: Key, *, since: int, until: int, principal: Principal) -> Json:
@@ -78,7 +78,7 @@ class History:
             raise NotFound
         before, after = [await self._decrypt(key, number) or {} for number in (since, until)]
         if role < Role.READER:
-            return diffs.diff(before, after, hidden=(await self._types.of(key.integration_type)).place)
+            return diffs.diff(before, after, hidden=(await self._types.get(key.integration_type)).place)
         await self._recorder.record(
             "reveal", "diff", principal=principal, key=key, version=until, subject=f"since version {since}"
         )

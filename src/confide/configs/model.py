@@ -139,7 +139,7 @@ class SavePreview:
     warnings: tuple[Violation, ...] = ()
 
 
-def note(value: object) -> str | None:
+def parse_note(value: object) -> str | None:
     """Parse the note of a save, one line of text; raises `InvalidNote`."""
     if value is None:
         return None

@@ -15,7 +15,7 @@ from confide.errors import NotFound, Violation
 from confide.integration_types.errors import SchemaBroken
 from confide.integration_types.model import IntegrationType, require_no_mask
 from confide.names import Key
-from confide.preconditions import Condition
+from confide.preconditions import Precondition
 from confide.strict_json import Json
 
 if TYPE_CHECKING:
@@ -53,13 +53,13 @@ class SavePlanner:
         self._decrypter = decrypter
         self._cache = cache
 
-    async def plan(self, act: ConfigDraft | Rollback, *, condition: Condition) -> SavePlan:
+    async def plan(self, act: ConfigDraft | Rollback, *, precondition: Precondition) -> SavePlan:
         """Plan from the current version; raises `SchemaBroken` if the integration type rejects the configuration."""
         current, active = await self._configs.read_with_key(act.key)
         self._update_cache(current)
         is_live = current is not None and current.kind is Kind.SAVED
         number = 0 if current is None else current.version
-        condition.require(number if is_live else None)
+        precondition.require(number if is_live else None)
         is_merge = isinstance(act, ConfigDraft) and act.how == "merge"
         before = (
             await self._decrypt_current(current, active, is_needed=is_merge)
@@ -69,7 +69,7 @@ class SavePlanner:
         known = None if before is None else strict_json.read_stored(before)
         after = await self._next_configuration(act, known or {})
         plain = strict_json.check_merged(after)
-        type_ = await self._types.of(act.key.integration_type)
+        type_ = await self._types.get(act.key.integration_type)
         # Equal configurations have the same length, whatever the order of their members.
         if before is not None and len(before) == len(plain) and strict_json.are_equal(known, after):
             return SavePlan(number, before, after, plain, Outcome.UNCHANGED, number, active, type_)
@@ -86,12 +86,12 @@ class SavePlanner:
             raise NotFound("This version does not exist or is a tombstone. Choose a saved version.")
         return strict_json.read_stored(await self._decrypter.decrypt_version(version))
 
-    async def read_deletable(self, key: Key, *, condition: Condition) -> StoredVersion:
+    async def read_deletable(self, key: Key, *, precondition: Precondition) -> StoredVersion:
         """Read the version that a deletion would end; checks the condition first, then raises `NotFound`."""
         current = await self._configs.read(key)
         self._update_cache(current)
         is_live = current is not None and current.kind is Kind.SAVED
-        condition.require(current.version if current is not None and is_live else None)
+        precondition.require(current.version if current is not None and is_live else None)
         if current is None or not is_live:
             raise NotFound
         return current

@@ -32,9 +32,9 @@ class Retention:
     async def work(self) -> None:
         """Run the jobs that are due, unless another process has taken them."""
         now = self._clock()
-        if await self._retention.take_turn("prune", now=now, until=now + PRUNE_SECONDS * SECOND):
+        if await self._retention.claim_job("prune", now=now, until=now + PRUNE_SECONDS * SECOND):
             await self.prune()
-        if await self._retention.take_turn("trim", now=now, until=now + TRIM_SECONDS * SECOND):
+        if await self._retention.claim_job("trim", now=now, until=now + TRIM_SECONDS * SECOND):
             await self.trim()
 
     async def prune(self) -> int:
@@ -44,10 +44,10 @@ class Retention:
         """
         count = 0
         after: Key | None = None
-        while portion := await self._retention.depths(after=after, limit=PORTION):
+        while portion := await self._retention.list_highest_versions(after=after, limit=PORTION):
             for key, version in portion:
                 after = key
-                keep = (await self._types.of(key.integration_type)).keep
+                keep = (await self._types.get(key.integration_type)).keep
                 if version > keep:
                     count += await self._prune_config(key, until=version - keep)
             await asyncio.sleep(0)

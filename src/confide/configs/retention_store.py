@@ -9,7 +9,7 @@ from confide.database.engine import Engine, Transaction, statement
 from confide.names import Key
 
 
-class KeyDepth(NamedTuple):
+class HighestVersion(NamedTuple):
     """A config with the number of its highest version."""
 
     key: Key
@@ -55,14 +55,14 @@ class RetentionStore:
         self._engine = engine
         self._trim = TRIM.format(xid="xid::text::bigint" if engine.name == "postgres" else "0")
 
-    async def take_turn(self, name: str, *, now: int, until: int) -> bool:
+    async def claim_job(self, name: str, *, now: int, until: int) -> bool:
         """Claim a background job until a time. False if another process holds the claim."""
         return bool(await self._engine.execute(TAKE_TURN, name, until, now))
 
-    async def depths(self, *, after: Key | None, limit: int) -> list[KeyDepth]:
+    async def list_highest_versions(self, *, after: Key | None, limit: int) -> list[HighestVersion]:
         """List keys with their highest version, deleted ones included, in order of key."""
         rows = await self._engine.query(DEPTHS, *(after or ("", "")), limit)
-        return [KeyDepth(Key(tenant, type_), version) for tenant, type_, version in rows]
+        return [HighestVersion(Key(tenant, type_), version) for tenant, type_, version in rows]
 
     async def prune(self, key: Key, *, after: int, until: int, limit: int) -> list[int]:
         """Erase the bodies of up to `limit` versions above `after` up to `until`, the lowest first. Returns them."""

@@ -36,7 +36,7 @@ from confide.configs.shapes import (
     VersionShape,
 )
 from confide.errors import InvalidCursor, NotFound, Violation
-from confide.identity.model import Scope, scope
+from confide.identity.model import Scope, parse_scope
 from confide.strict_json import Json
 from confide.web.errors import MalformedParameter
 from confide.web.parameters import (
@@ -93,33 +93,37 @@ class ConfigRoutes:
         body = request.body_as(ConfigBody)
         is_dry_run = DRY_RUN.read(request)
         key = names.parse_key(body.tenant, body.integration_type)
-        condition = read_condition(request)
-        draft = ConfigDraft(key, body.configuration, how, model.note(body.note))
+        precondition = read_precondition(request)
+        draft = ConfigDraft(key, body.configuration, how, model.parse_note(body.note))
         if is_dry_run:
-            return preview_response(await self._writer.preview(draft, principal=request.principal, condition=condition))
+            return preview_response(
+                await self._writer.preview(draft, principal=request.principal, precondition=precondition)
+            )
         retry = read_retry(request, content=await request.body())
-        saved = await self._writer.save(draft, principal=request.principal, condition=condition, retry=retry)
+        saved = await self._writer.save(draft, principal=request.principal, precondition=precondition, retry=retry)
         return saved_response(saved)
 
     async def delete(self, request: Request) -> Response:
         key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
         deletion = Deletion(key, _NOTE.read(request))
-        condition = read_condition(request)
+        precondition = read_precondition(request)
         retry = read_retry(request, content=request.scope["query_string"])
-        saved = await self._writer.delete(deletion, principal=request.principal, condition=condition, retry=retry)
+        saved = await self._writer.delete(deletion, principal=request.principal, precondition=precondition, retry=retry)
         return saved_response(saved)
 
     async def roll_back(self, request: Request) -> Response:
         body = request.body_as(RollbackBody)
         key = names.parse_key(body.tenant, body.integration_type)
-        condition = read_condition(request)
-        rollback = Rollback(key, body.version, model.note(body.note))
+        precondition = read_precondition(request)
+        rollback = Rollback(key, body.version, model.parse_note(body.note))
         if DRY_RUN.read(request):
             return preview_response(
-                await self._writer.preview(rollback, principal=request.principal, condition=condition)
+                await self._writer.preview(rollback, principal=request.principal, precondition=precondition)
             )
         retry = read_retry(request, content=await request.body())
-        saved = await self._writer.roll_back(rollback, principal=request.principal, condition=condition, retry=retry)
+        saved = await self._writer.roll_back(
+            rollback, principal=request.principal, precondition=precondition, retry=retry
+        )
         return saved_response(saved)
 
     async def list_configs(self, request: Request) -> Response:
@@ -199,11 +203,11 @@ class ConfigRoutes:
 
 
 def read_pattern(request: Request) -> Scope:
-    return scope(TENANT_PATTERN.read(request) or "*", TYPE_PATTERN.read(request) or "*")
+    return parse_scope(TENANT_PATTERN.read(request) or "*", TYPE_PATTERN.read(request) or "*")
 
 
-def read_condition(request: Request) -> preconditions.Condition:
-    return preconditions.parse_condition(request.header_list(b"if-match"), request.header_list(b"if-none-match"))
+def read_precondition(request: Request) -> preconditions.Precondition:
+    return preconditions.parse_precondition(request.header_list(b"if-match"), request.header_list(b"if-none-match"))
 
 
 def read_retry(request: Request, *, content: bytes) -> Retry | None:
@@ -275,7 +279,7 @@ def _version_bound(name: str, description: str) -> Parameter[int]:
 
 
 _NOTE: Parameter[str | None] = Parameter(
-    "note", "A one-line reason for the history. Not for secrets.", model.note, None
+    "note", "A one-line reason for the history. Not for secrets.", model.parse_note, None
 )
 _CHANGED_SINCE = time("changed_since", "RFC 3339: saved at that time or later.")
 _UNREAD_SINCE = time("unread_since", "RFC 3339: neither read nor saved since that time.")

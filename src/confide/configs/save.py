@@ -30,14 +30,14 @@ from confide.configs.model import (
     Superseded,
 )
 from confide.configs.plan import SavePlan, SavePlanner, require_savable
-from confide.configs.scan import scopes_of
+from confide.configs.scan import build_scope_groups
 from confide.crypto.errors import DecryptionFailed
 from confide.crypto.model import EncryptionContext, WrappedKey
 from confide.identity.model import Principal, Role, Scope
 from confide.integration_types.model import UNTYPED
 from confide.keyed_lock import KeyedLock
 from confide.names import Key
-from confide.preconditions import Condition
+from confide.preconditions import Precondition
 from confide.reads.model import Current, Rendering
 
 if TYPE_CHECKING:
@@ -95,10 +95,10 @@ class ConfigWriter:
         self, scope: Scope, *, principal: Principal, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
     ) -> Sequence[ConfigSummary]:
         """List the configs in a scope that the principal can see, ordered by key, without bodies."""
-        return await self._configs.page(scopes_of(scope, principal), after=after, limit=limit, more=more)
+        return await self._configs.list_page(build_scope_groups(scope, principal), after=after, limit=limit, more=more)
 
     async def save(
-        self, draft: ConfigDraft, *, principal: Principal, condition: Condition, retry: Retry | None = None
+        self, draft: ConfigDraft, *, principal: Principal, precondition: Precondition, retry: Retry | None = None
     ) -> SavedVersion:
         """Save a draft as the next version, queued behind other saves of this config.
 
@@ -106,26 +106,28 @@ class ConfigWriter:
         """
         await self._access.require_role(Role.EDITOR, draft.key, principal=principal, action="save")
         require_savable(draft)
-        return await self._run_locked(draft, principal=principal, condition=condition, retry=retry)
+        return await self._run_locked(draft, principal=principal, precondition=precondition, retry=retry)
 
     async def roll_back(
-        self, rollback: Rollback, *, principal: Principal, condition: Condition, retry: Retry | None = None
+        self, rollback: Rollback, *, principal: Principal, precondition: Precondition, retry: Retry | None = None
     ) -> SavedVersion:
         """Append the configuration of an older version as the next one; this also restores a deleted config.
 
         Raises `NotFound` if there is no such version or it is a tombstone, `VersionPruned` if its body was erased.
         """
         await self._access.require_role(Role.EDITOR, rollback.key, principal=principal, action="roll back")
-        return await self._run_locked(rollback, principal=principal, condition=condition, retry=retry)
+        return await self._run_locked(rollback, principal=principal, precondition=precondition, retry=retry)
 
     async def delete(
-        self, deletion: Deletion, *, principal: Principal, condition: Condition, retry: Retry | None = None
+        self, deletion: Deletion, *, principal: Principal, precondition: Precondition, retry: Retry | None = None
     ) -> SavedVersion:
         """Delete a config: append a tombstone, which keeps its history."""
         await self._access.require_role(Role.EDITOR, deletion.key, principal=principal, action="retire")
-        return await self._run_locked(deletion, principal=principal, condition=condition, retry=retry)
+        return await self._run_locked(deletion, principal=principal, precondition=precondition, retry=retry)
 
-    async def preview(self, act: ConfigDraft | Rollback, *, principal: Principal, condition: Condition) -> SavePreview:
+    async def preview(
+        self, act: ConfigDraft | Rollback, *, principal: Principal, precondition: Precondition
+    ) -> SavePreview:
         """Preview a save or rollback without storing it; the preview itself is audited.
 
         An editor may read secrets, so the preview shows them, which counts as access to secrets.
@@ -135,7 +137,7 @@ class ConfigWriter:
             require_savable(act)
         for _ in range(MAX_RACES):
             try:
-                plan = await self._planner.plan(act, condition=condition)
+                plan = await self._planner.plan(act, precondition=precondition)
             except Superseded:
                 continue
             before = {} if plan.before is None else strict_json.read_stored(plan.before)
@@ -144,11 +146,11 @@ class ConfigWriter:
             return SavePreview(changes, plan.outcome, plan.version, plan.warnings)
         raise TooManyRaces(retry_after_seconds=1)
 
-    async def forget_old_replays(self) -> None:
-        await self._configs.forget_idempotency(before=self._clock() - REPLAY_SECONDS * SECOND)
+    async def delete_expired_idempotency_records(self) -> None:
+        await self._configs.delete_idempotency_records(before=self._clock() - REPLAY_SECONDS * SECOND)
 
     async def _run_locked(
-        self, act: Act, *, principal: Principal, condition: Condition, retry: Retry | None
+        self, act: Act, *, principal: Principal, precondition: Precondition, retry: Retry | None
     ) -> SavedVersion:
         key = act.key
         replay = None if retry is None else self._replay(retry, principal=principal)
@@ -162,11 +164,11 @@ class ConfigWriter:
                     # A change of the config or its type from here on keeps an older plan out of the cache.
                     with self._cache.flight(key) as flight:
                         saved = await self._try_once(
-                            act, principal=principal, condition=condition, replay=replay, flight=flight
+                            act, principal=principal, precondition=precondition, replay=replay, flight=flight
                         )
                 except IdempotencyKeyTaken:
                     # A concurrent retry stored it first, or an expired record blocks it.
-                    await self.forget_old_replays()
+                    await self.delete_expired_idempotency_records()
                     continue
                 except Superseded:
                     continue
@@ -175,12 +177,20 @@ class ConfigWriter:
         raise TooManyRaces(retry_after_seconds=1)
 
     async def _try_once(
-        self, act: Act, *, principal: Principal, condition: Condition, replay: IdempotencyRecord | None, flight: Flight
+        self,
+        act: Act,
+        *,
+        principal: Principal,
+        precondition: Precondition,
+        replay: IdempotencyRecord | None,
+        flight: Flight,
     ) -> SavedVersion:
         """Plan and commit once; raises `Superseded` after a lost race with another process or a destroyed data key."""
         if isinstance(act, Deletion):
-            return await self._try_delete(act, principal=principal, condition=condition, replay=replay, flight=flight)
-        plan = await self._planner.plan(act, condition=condition)
+            return await self._try_delete(
+                act, principal=principal, precondition=precondition, replay=replay, flight=flight
+            )
+        plan = await self._planner.plan(act, precondition=precondition)
         if plan.outcome is Outcome.UNCHANGED:
             return await self._record_unchanged(act.key, plan, replay)
         key_id = await self._key_for_saving(act.key.tenant, plan.active)
@@ -213,11 +223,11 @@ class ConfigWriter:
         deletion: Deletion,
         *,
         principal: Principal,
-        condition: Condition,
+        precondition: Precondition,
         replay: IdempotencyRecord | None,
         flight: Flight,
     ) -> SavedVersion:
-        current = await self._planner.read_deletable(deletion.key, condition=condition)
+        current = await self._planner.read_deletable(deletion.key, precondition=precondition)
         new = NewVersion(
             deletion.key,
             current.version + 1,
@@ -259,7 +269,7 @@ class ConfigWriter:
     async def _record_unchanged(self, key: Key, plan: SavePlan, replay: IdempotencyRecord | None) -> SavedVersion:
         if replay is not None:
             record = replace(replay, version=plan.version, outcome=Outcome.UNCHANGED)
-            await self._configs.keep_idempotency(record, saved_at=self._clock())
+            await self._configs.insert_idempotency_record(record, saved_at=self._clock())
         return SavedVersion(key, plan.version, Outcome.UNCHANGED, type_version=plan.type.tag_part)
 
     def _replay(self, retry: Retry, *, principal: Principal) -> IdempotencyRecord:
@@ -269,11 +279,11 @@ class ConfigWriter:
 
     async def _find_replay(self, replay: IdempotencyRecord, key: Key) -> SavedVersion | None:
         not_before = self._clock() - REPLAY_SECONDS * SECOND
-        known = await self._configs.read_idempotency(replay, not_before=not_before)
+        known = await self._configs.read_idempotency_record(replay, not_before=not_before)
         if known is None:
             return None
         if known.mac != replay.mac:
             raise IdempotencyKeyReused
         self._cache.observe_version(key, known.version, is_deleted=known.outcome is Outcome.DELETED)
-        type_ = await self._types.of(key.integration_type)
+        type_ = await self._types.get(key.integration_type)
         return SavedVersion(key, known.version, known.outcome, is_replayed=True, type_version=type_.tag_part)

@@ -45,7 +45,7 @@ class ConfigScanner:
     ) -> AsyncIterator[ScannedConfig]:
         """Yield current configs after a key that one scope of each group covers; raises `DatabaseUnavailable`."""
         until = time.monotonic() + SLICE_SECONDS
-        while portion := await self._configs.encrypted_page(scopes, after=after, limit=PORTION, more=more):
+        while portion := await self._configs.list_encrypted_page(scopes, after=after, limit=PORTION, more=more):
             for encrypted in portion:
                 after, size_bytes = encrypted.current.key, 0
                 try:
@@ -61,7 +61,7 @@ class ConfigScanner:
                     until = time.monotonic() + SLICE_SECONDS
 
 
-def scopes_of(requested: Scope, principal: Principal) -> list[list[Scope]]:
+def build_scope_groups(requested: Scope, principal: Principal) -> list[list[Scope]]:
     """Return the scope groups that limit a list; a key is visible if one scope of each group covers it."""
     groups: list[Sequence[Grant]] = (
         [principal.grants] if principal.narrowed is None else [principal.grants, principal.narrowed]

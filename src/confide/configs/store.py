@@ -208,11 +208,11 @@ class ConfigStore:
         """
         raise NotImplementedError
 
-    async def changes_after(self, position: Position, *, limit: int) -> list[Change]:
+    async def read_changes_after(self, position: Position, *, limit: int) -> list[Change]:
         """Read changes in log order, as far as no earlier change can still be committed."""
         raise NotImplementedError
 
-    async def bounds(self) -> LogBounds:
+    async def read_bounds(self) -> LogBounds:
         """Read the positions between which the log is complete."""
         raise NotImplementedError
 
@@ -224,7 +224,7 @@ class ConfigStore:
         rows = await self._engine.query(READ_VERSION, *key, version)
         return _read_version(key, rows[0]) if rows else None
 
-    async def versions(self, key: Key, *, before: int | None, limit: int) -> list[VersionSummary]:
+    async def list_versions(self, key: Key, *, before: int | None, limit: int) -> list[VersionSummary]:
         """List versions, the newest first, including tombstones and pruned versions; below `before` if given."""
         until = HIGHEST if before is None else before
         rows = await self._engine.query(VERSIONS.format(xid=self.xid), *key, until, limit)
@@ -233,7 +233,7 @@ class ConfigStore:
             for version, xid, id_, kind, login, at, note, is_pruned in rows
         ]
 
-    async def page(
+    async def list_page(
         self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
     ) -> list[ConfigSummary]:
         """List current configs that one scope of each group covers, in order of key. Deleted configs are left out."""
@@ -244,7 +244,7 @@ class ConfigStore:
         rows = await self._engine.search(LIST.format(columns=LAST_READ, joined="", **conditions), *args)
         return [ConfigSummary(Key(row[0], row[1]), *row[2:]) for row in rows]
 
-    async def encrypted_page(
+    async def list_encrypted_page(
         self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
     ) -> list[EncryptedConfig]:
         """List the same page with encrypted bodies."""
@@ -255,7 +255,7 @@ class ConfigStore:
         sql = LIST.format(columns=BODY, joined=WITH_KEY, **conditions)
         return [_read_encrypted(row) for row in await self._engine.search(sql, *args)]
 
-    async def read_idempotency(self, record: IdempotencyRecord, *, not_before: int) -> IdempotencyRecord | None:
+    async def read_idempotency_record(self, record: IdempotencyRecord, *, not_before: int) -> IdempotencyRecord | None:
         rows = await self._engine.query(
             "/* configs.read_replay */ SELECT mac, version, outcome FROM replays"
             " WHERE user_id = $1 AND route = $2 AND name = $3 AND saved_at >= $4",
@@ -269,14 +269,14 @@ class ConfigStore:
         mac, version, outcome = rows[0]
         return IdempotencyRecord(record.user_id, record.route, record.name, bytes(mac), version, Outcome(outcome))
 
-    async def keep_idempotency(self, record: IdempotencyRecord, *, saved_at: int) -> None:
+    async def insert_idempotency_record(self, record: IdempotencyRecord, *, saved_at: int) -> None:
         """Store the record of a request that changed nothing; raises `IdempotencyKeyTaken`."""
         try:
             await self._engine.execute(INSERT_IDEMPOTENCY, *IdempotencyRow.of(record, saved_at=saved_at))
         except UniqueTaken:
             raise IdempotencyKeyTaken from None
 
-    async def forget_idempotency(self, *, before: int) -> None:
+    async def delete_idempotency_records(self, *, before: int) -> None:
         await self._engine.execute("/* configs.forget_replays */ DELETE FROM replays WHERE saved_at < $1", before)
 
 
@@ -293,11 +293,11 @@ class SqliteConfigStore(ConfigStore):
         except UniqueTaken:
             raise IdempotencyKeyTaken from None
 
-    async def bounds(self) -> LogBounds:
+    async def read_bounds(self) -> LogBounds:
         ((begins, last),) = await self._engine.query(SQLITE_BOUNDS)
         return LogBounds(Position(0, begins), Position(0, last), Position(0, last))
 
-    async def changes_after(self, position: Position, *, limit: int) -> list[Change]:
+    async def read_changes_after(self, position: Position, *, limit: int) -> list[Change]:
         rows = await self._engine.query(SQLITE_CHANGES_AFTER, position.id, limit)
         return [Change(Position(0, row[0]), *row[1:]) for row in rows]
 
@@ -331,12 +331,12 @@ class PostgresqlConfigStore(ConfigStore):
         except UniqueTaken:
             raise IdempotencyKeyTaken from None
 
-    async def bounds(self) -> LogBounds:
+    async def read_bounds(self) -> LogBounds:
         ((begins_xid, begins_id, lowest, highest),) = await self._engine.query(POSTGRESQL_BOUNDS)
         begins = Position(begins_xid, begins_id)
         return LogBounds(begins, Position(lowest - 1, HIGHEST), Position(highest, HIGHEST))
 
-    async def changes_after(self, position: Position, *, limit: int) -> list[Change]:
+    async def read_changes_after(self, position: Position, *, limit: int) -> list[Change]:
         rows = await self._engine.query(POSTGRESQL_CHANGES_AFTER, str(position.xid), position.id, limit)
         return [Change(Position(*row[:2]), *row[2:]) for row in rows]
 

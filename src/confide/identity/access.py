@@ -24,7 +24,7 @@ class Access:
         Raises `NotFound` if no grant covers the key, which hides whether the config exists,
         or `NotAllowed` if the role is too low.
         """
-        held = principal.role_on(key)
+        held = principal.find_role(key)
         if held is not None and held >= role:
             return held
         await self._recorder.record(action, "denied", principal=principal, key=key)

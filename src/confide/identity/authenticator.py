@@ -58,7 +58,7 @@ class Authenticator:
         self._heard = 0
         self._lookups: SingleFlight[Credential, AuthenticatedToken] = SingleFlight(self._look_up, io=io)
 
-    def proven(self, credential: Credential, *, now: float) -> AuthenticatedToken | None:
+    def find_fresh(self, credential: Credential, *, now: float) -> AuthenticatedToken | None:
         """The token if memory may speak for it; None otherwise."""
         checked: AuthenticatedToken | None = self._memory.get(credential, now=now)
         return None if checked is None or now >= self._lease.until or now >= checked.fresh_until else checked
@@ -68,9 +68,9 @@ class Authenticator:
         checked: AuthenticatedToken | None = self._memory.get(credential, now=now)
         return None if checked is None or now >= checked.expires else checked
 
-    async def checked(self, credential: Credential) -> AuthenticatedToken:
+    async def authenticate(self, credential: Credential) -> AuthenticatedToken:
         """Look a token up, in memory where that is proven; raises `InvalidToken` or `DatabaseUnavailable`."""
-        return self.proven(credential, now=boottime()) or await self._lookups.get(credential)
+        return self.find_fresh(credential, now=boottime()) or await self._lookups.get(credential)
 
     def forget_token(self, token_id: int) -> None:
         self._heard += 1

@@ -148,12 +148,12 @@ class Principal:
     narrowed: tuple[Grant, ...] | None = None
     is_service_account: bool = False
 
-    def role_on(self, key: Key) -> Role | None:
+    def find_role(self, key: Key) -> Role | None:
         """Return the role on a key: the lower of the user's and the token's own."""
-        role = highest_role(self.grants, key)
+        role = find_highest_role(self.grants, key)
         if role is None or self.narrowed is None:
             return role
-        own = highest_role(self.narrowed, key)
+        own = find_highest_role(self.narrowed, key)
         return None if own is None else min(role, own)
 
     def can_see_type(self, name: str) -> bool:
@@ -166,7 +166,7 @@ class Principal:
         return has_admin(self.grants) and (self.narrowed is None or has_admin(self.narrowed))
 
 
-def highest_role(grants: Iterable[Grant], key: Key) -> Role | None:
+def find_highest_role(grants: Iterable[Grant], key: Key) -> Role | None:
     highest: Role | None = None
     for grant in grants:
         if (highest is None or grant.role > highest) and grant.scope.covers(key):
@@ -178,7 +178,7 @@ def has_admin(grants: Iterable[Grant]) -> bool:
     return any(grant.role is Role.ADMIN for grant in grants)
 
 
-def grant(role: Any, tenant: Any, integration_type: Any, *, place: str = "") -> Grant:
+def parse_grant(role: Any, tenant: Any, integration_type: Any, *, place: str = "") -> Grant:
     """Build a grant from a client's values, or raise `InvalidGrant` with the place."""
     patterns = (tenant, integration_type)
     known = isinstance(role, str) and role.isascii() and role == role.lower() and role.upper() in Role.__members__
@@ -188,7 +188,7 @@ def grant(role: Any, tenant: Any, integration_type: Any, *, place: str = "") -> 
     return Grant(Role[role.upper()], Scope(tenant, integration_type))
 
 
-def scope(tenant: str, integration_type: str) -> Scope:
+def parse_scope(tenant: str, integration_type: str) -> Scope:
     """Build a scope from a client's patterns, or raise `InvalidName`."""
     if not (_PATTERN.fullmatch(tenant) and _PATTERN.fullmatch(integration_type)):
         raise InvalidName("Invalid pattern. Use an exact name, a prefix followed by *, or *.")
@@ -228,5 +228,5 @@ def normalize_attempted_login(value: str) -> str:
 
 def parse_credential(token: str) -> Credential | None:
     """Return the credential of a token, or None if the token is malformed. The database is not asked."""
-    hashed = token_format.token_hash(token)
+    hashed = token_format.hash_token(token)
     return None if hashed is None else Credential(hashed)

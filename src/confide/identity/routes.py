@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from confide.errors import NotFound
 from confide.identity.errors import InvalidLogin, NoToken
-from confide.identity.model import Grant, Role, Token, User, grant, parse_login
+from confide.identity.model import Grant, Role, Token, User, parse_grant, parse_login
 from confide.identity.users import UserDraft
 from confide.web.parameters import format_time, parse_number
 from confide.web.request import Request
@@ -236,7 +236,7 @@ def read_grants(shapes: list[GrantShape] | None) -> tuple[Grant, ...] | None:
     if shapes is None:
         return None
     return tuple(
-        grant(shape.role, shape.tenant, shape.integration_type, place=f"/grants/{index}")
+        parse_grant(shape.role, shape.tenant, shape.integration_type, place=f"/grants/{index}")
         for index, shape in enumerate(shapes)
     )
 

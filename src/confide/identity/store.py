@@ -12,7 +12,17 @@ from confide.database.log import append_change
 from confide.database.model import Row
 from confide.database.rows import columns, insert_into
 from confide.identity.errors import LastAdmin, UserExists
-from confide.identity.model import Grant, NewToken, NewUser, Token, TokenWithUser, User, UserChange, grant, has_admin
+from confide.identity.model import (
+    Grant,
+    NewToken,
+    NewUser,
+    Token,
+    TokenWithUser,
+    User,
+    UserChange,
+    has_admin,
+    parse_grant,
+)
 
 WINDOW_SECONDS = 15 * 60
 MAX_FROM_ONE_ADDRESS = 5
@@ -88,7 +98,7 @@ class UserStore:
         rows = await self._engine.query(f"/* accounts.read */ SELECT {_USER} FROM users WHERE login = $1", login)
         return read_user(rows[0]) if rows else None
 
-    async def all(self) -> list[User]:
+    async def list_all(self) -> list[User]:
         rows = await self._engine.query(f"/* accounts.all */ SELECT {_USER} FROM users ORDER BY login")
         return [read_user(row) for row in rows]
 
@@ -148,7 +158,7 @@ class TokenStore:
         """
         return await self._engine.transact(_add_token(token, made_at, audit))
 
-    async def all(self, user_id: int | None) -> list[Token]:
+    async def list_all(self, user_id: int | None) -> list[Token]:
         """List the tokens of a user, or all tokens."""
         if user_id is None:
             rows = await self._engine.query(f"{LIST_TOKENS} ORDER BY t.id")
@@ -185,7 +195,7 @@ def read_token(row: Row) -> Token:
 
 
 def read_grants(text: str | None) -> tuple[Grant, ...] | None:
-    return None if text is None else tuple(grant(*fields) for fields in json.loads(text))
+    return None if text is None else tuple(parse_grant(*fields) for fields in json.loads(text))
 
 
 def write_grants(grants: tuple[Grant, ...] | None) -> str | None:

@@ -13,12 +13,12 @@ _BITS = 256
 _TOKEN = re.compile(r"cfd_([A-Za-z0-9_-]{43})([0-9a-f]{8})")
 
 
-def new_token() -> str:
+def generate_token() -> str:
     body = base64.urlsafe_b64encode(secrets.token_bytes(_BITS // 8)).rstrip(b"=").decode()
     return PREFIX + body + _checksum(body)
 
 
-def token_hash(token: str) -> bytes | None:
+def hash_token(token: str) -> bytes | None:
     """Return the stored hash of a token, or None if its format or checksum is invalid."""
     parts = _TOKEN.fullmatch(token)
     if parts is None or _checksum(parts[1]) != parts[2]:

@@ -54,7 +54,7 @@ class Tokens:
         credential = parse_credential(token)
         if credential is None:
             raise InvalidToken
-        return (await self._authenticator.checked(credential)).principal
+        return (await self._authenticator.authenticate(credential)).principal
 
     async def login(self, login: str, password: str) -> tuple[str, int]:
         """Begin a session; returns its token and its end in microseconds.
@@ -104,7 +104,7 @@ class Tokens:
 
     async def list(self, *, principal: Principal) -> Sequence[Token]:
         """List the caller's tokens, or all tokens for an admin, without secrets."""
-        return await self._tokens.all(None if principal.is_admin else principal.user_id)
+        return await self._tokens.list_all(None if principal.is_admin else principal.user_id)
 
     async def revoke(self, token_id: int, *, principal: Principal) -> None:
         """Revoke a token of the caller or, as admin, of any user; raises `NotFound` for a token of another user."""
@@ -132,8 +132,8 @@ class Tokens:
         principal: Principal | None,
         begun_with: str | None = None,
     ) -> tuple[str, Token] | None:
-        token = token_format.new_token()
-        hashed = token_format.token_hash(token) or b""
+        token = token_format.generate_token()
+        hashed = token_format.hash_token(token) or b""
         made_at, is_session = self._clock(), begun_with is not None
         new = NewToken(hashed, user.id, is_session, label, grants, expires_at, begun_with)
         action = "login" if is_session else "add token"

@@ -83,7 +83,7 @@ class Users:
 
     async def list(self, *, principal: Principal) -> Sequence[User]:
         await self._access.require_admin(principal, action="list users")
-        return await self._users.all()
+        return await self._users.list_all()
 
     async def read(self, login: str, *, principal: Principal) -> User:
         await self._access.require_admin(principal, action="read user")

@@ -45,7 +45,7 @@ class ActiveIntegrationTypes:
         self._changes = 0
         self._lookups: SingleFlight[str, IntegrationType] = SingleFlight(self._look_up, io=io)
 
-    async def of(self, name: str) -> IntegrationType:
+    async def get(self, name: str) -> IntegrationType:
         """Return the active version of a type; raises `DatabaseUnavailable` if it is not cached and cannot be read."""
         cached: CachedType | None = self._memory.get(name, now=(now := boottime()))
         if cached is not None and now < self._lease.until:

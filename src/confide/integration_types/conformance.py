@@ -58,7 +58,7 @@ class ConformanceCheck:
         if isinstance(type_, TypeDraft):
             schema = None if type_.schema is None else Schema(type_.schema)
             return IntegrationType(0, schema, mode=type_.mode, keep=type_.keep)
-        found = await self._types.of(type_)
+        found = await self._types.get(type_)
         if found.schema is None:
             raise NotFound
         return found

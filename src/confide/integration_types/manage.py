@@ -12,7 +12,7 @@ from confide.errors import NotFound
 from confide.identity.model import Principal
 from confide.integration_types.model import TypeDraft, TypeKind, TypeVersion
 from confide.integration_types.schema import Schema
-from confide.preconditions import Condition
+from confide.preconditions import Precondition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ class IntegrationTypes:
         self._on_change = on_change
 
     async def list(self, *, principal: Principal) -> list[TypeVersion]:
-        return [found for found in await self._types.all() if principal.can_see_type(found.name)]
+        return [found for found in await self._types.list_all() if principal.can_see_type(found.name)]
 
     async def read(self, name: str, *, principal: Principal) -> TypeVersion:
         found = await self._types.read(name) if principal.can_see_type(name) else None
@@ -58,17 +58,17 @@ class IntegrationTypes:
             raise NotFound
         return found
 
-    async def require_condition(self, name: str, *, condition: Condition) -> None:
+    async def require_precondition(self, name: str, *, precondition: Precondition) -> None:
         """Raise `VersionConflict` if a save with this condition would."""
-        await self._read_current(name, condition=condition)
+        await self._read_current(name, precondition=precondition)
 
-    async def put(self, draft: TypeDraft, *, principal: Principal, condition: Condition) -> tuple[Outcome, int]:
+    async def put(self, draft: TypeDraft, *, principal: Principal, precondition: Precondition) -> tuple[Outcome, int]:
         """Register a type or append a version of it; returns the outcome and the version."""
         await self._access.require_admin(principal, action="put type")
         if draft.schema is not None:
             Schema(draft.schema)
         for _ in range(MAX_RACES):
-            current = await self._read_current(draft.name, condition=condition)
+            current = await self._read_current(draft.name, precondition=precondition)
             if current is not None and current.is_same(draft):
                 return Outcome.UNCHANGED, current.version
             is_new = current is None or current.kind is TypeKind.REMOVED
@@ -77,11 +77,11 @@ class IntegrationTypes:
                 return Outcome.CREATED if is_new else Outcome.UPDATED, version.version
         raise TooManyRaces(retry_after_seconds=1)
 
-    async def remove(self, name: str, *, principal: Principal, condition: Condition) -> int:
+    async def remove(self, name: str, *, principal: Principal, precondition: Precondition) -> int:
         """Remove a type; returns the version of its tombstone."""
         await self._access.require_admin(principal, action="remove type")
         for _ in range(MAX_RACES):
-            current = await self._read_current(name, condition=condition)
+            current = await self._read_current(name, precondition=precondition)
             if current is None or current.kind is TypeKind.REMOVED:
                 raise NotFound
             version = self._next_version(TypeDraft(name, None), current, TypeKind.REMOVED, principal=principal)
@@ -89,9 +89,9 @@ class IntegrationTypes:
                 return version.version
         raise TooManyRaces(retry_after_seconds=1)
 
-    async def _read_current(self, name: str, *, condition: Condition) -> TypeVersion | None:
+    async def _read_current(self, name: str, *, precondition: Precondition) -> TypeVersion | None:
         current = await self._types.read(name)
-        condition.require(current.version if current is not None and current.kind is TypeKind.SAVED else None)
+        precondition.require(current.version if current is not None and current.kind is TypeKind.SAVED else None)
         return current
 
     def _next_version(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, Field
 
 from confide import names, preconditions
-from confide.configs.model import note
+from confide.configs.model import parse_note
 from confide.identity.model import Role
 from confide.integration_types.model import IntegrationType, Mode, TypeDraft, TypeVersion, parse_keep
 from confide.strict_json import Json
@@ -105,20 +105,20 @@ class TypeRoutes:
 
     async def put(self, request: Request) -> Reply:
         body = request.body_as(TypeBody)
-        kept, reason = parse_keep(body.keep), note(body.note)
+        kept, reason = parse_keep(body.keep), parse_note(body.note)
         draft = TypeDraft(_path_name(request), body.json_schema, Mode(body.mode), kept, reason)
-        condition = _read_condition(request)
+        precondition = read_precondition(request)
         if _DRY_RUN.read(request):
             type_ = await self._conformance.of(draft, principal=request.principal)
-            await self._types.require_condition(draft.name, condition=condition)
+            await self._types.require_precondition(draft.name, precondition=precondition)
             return await self._check(request, draft.name, type_)
-        outcome, version = await self._types.put(draft, principal=request.principal, condition=condition)
+        outcome, version = await self._types.put(draft, principal=request.principal, precondition=precondition)
         document = {"message": f"Integration type '{draft.name}' is {outcome}", "name": draft.name, "version": version}
         return json_response(document, headers=_etag(version))
 
     async def remove(self, request: Request) -> Response:
         name = _path_name(request)
-        version = await self._types.remove(name, principal=request.principal, condition=_read_condition(request))
+        version = await self._types.remove(name, principal=request.principal, precondition=read_precondition(request))
         return json_response({"message": f"Integration type '{name}' is removed", "name": name, "version": version})
 
     async def check_conformance(self, request: Request) -> Reply:
@@ -144,8 +144,8 @@ def _path_name(request: Request) -> str:
     return names.parse_name(request.path_values["name"])
 
 
-def _read_condition(request: Request) -> preconditions.Condition:
-    return preconditions.parse_condition(request.header_list(b"if-match"), request.header_list(b"if-none-match"))
+def read_precondition(request: Request) -> preconditions.Precondition:
+    return preconditions.parse_precondition(request.header_list(b"if-match"), request.header_list(b"if-none-match"))
 
 
 def _etag(version: int) -> Headers:

@@ -76,7 +76,7 @@ class IntegrationTypeStore:
         rows = await self._engine.query(READ, name)
         return _read_type(rows[0]) if rows else None
 
-    async def all(self) -> list[TypeVersion]:
+    async def list_all(self) -> list[TypeVersion]:
         """List the active versions of all types that were not removed, by name."""
         return [_read_type(row) for row in await self._engine.query(ALL)]
 

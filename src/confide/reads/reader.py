@@ -168,12 +168,12 @@ class ConfigReader:
 
         Raises `InvalidToken`, or `DatabaseUnavailable` if nothing is known either.
         """
-        checked = self._principals.proven(credential, now=boottime())
+        checked = self._principals.find_fresh(credential, now=boottime())
         if checked is not None:
             return checked.principal, False
         can_stand_in = self._remembered(credential) is not None
         checked = await _wait_patiently(
-            self._principals.checked(credential), PATIENCE_SECONDS if can_stand_in else None
+            self._principals.authenticate(credential), PATIENCE_SECONDS if can_stand_in else None
         )
         if checked is not None:
             return checked.principal, False
@@ -235,9 +235,9 @@ class ConfigReader:
         if read.reads:
             self._add_up()  # the reads so far had another response
         request = read.request
-        token = self._principals.proven(request.credential, now=now)
+        token = self._principals.find_fresh(request.credential, now=now)
         entry = self._cache.proven(request.key, now=now)
-        role = None if token is None else token.principal.role_on(request.key)
+        role = None if token is None else token.principal.find_role(request.key)
         if token is None or entry is None or role is None or entry.version < request.min_version:
             return None
         prepared = entry.answers[rendering_for(role)]
@@ -334,7 +334,7 @@ class ConfigReader:
             opened = await self._decrypter.decrypt(stored, tenant_key)
         except Superseded:
             return None
-        return Current(stored.version, opened, await self._types.of(key.integration_type))
+        return Current(stored.version, opened, await self._types.get(key.integration_type))
 
 
 def rendering_for(role: Role, *, is_bare: bool = False) -> Rendering:

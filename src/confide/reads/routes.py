@@ -72,14 +72,14 @@ class ReadRoutes:
         key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
         is_bare = _WITHOUT_DEFAULTS.read(request)
         known = request.header_list(b"if-none-match")
-        condition = preconditions.parse_condition(request.header_list(b"if-match"), None)
+        precondition = preconditions.parse_precondition(request.header_list(b"if-match"), None)
         if known is not None:
             preconditions.parse_tags(known)
         floor = parse_min_version(request.header_list(b"cache-control"), request.header(b"config-min-version"))
         found = await self._reader.read(
             key, principal=request.principal, floor=floor, is_bare=is_bare, is_away=request.is_database_unavailable
         )
-        condition.require(found.response.version)
+        precondition.require(found.response.version)
         return build_response(found, known)
 
     async def usage(self, request: Request) -> Response:
