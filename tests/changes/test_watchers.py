@@ -76,11 +76,11 @@ async def test_who_was_let_go_is_moved_past_nothing_that_comes_after() -> None:
     bounds = LogBounds(begins=Position(0, 0), now=Position(0, 3), ends=Position(0, 3))
 
     class Configs:
-        async def bounds(self) -> LogBounds:
+        async def read_bounds(self) -> LogBounds:
             return bounds
 
     class Tokens:
-        async def checked(self, _: bytes) -> AuthenticatedToken:
+        async def authenticate(self, _: bytes) -> AuthenticatedToken:
             return watcher(EVERYTHING).checked
 
     store: Any = Configs()

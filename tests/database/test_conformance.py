@@ -329,7 +329,7 @@ async def test_a_login_that_succeeds_clears_what_was_counted_from_its_address(st
 
 
 async def test_an_audit_entry_names_the_change_that_it_explains(store: Stores) -> None:
-    await store.audit.record(SignedEntry(replace(ENTRY, action="read", outcome="denied"), AUDIT.mac))
+    await store.audit.insert(SignedEntry(replace(ENTRY, action="read", outcome="denied"), AUDIT.mac))
     await append(store, version(1))
     denied, saved = await audits(store)
     assert denied[-1] is None

@@ -46,7 +46,7 @@ def test_a_secret_in_a_file_is_found(tmp_path: Path, how: str) -> None:
 def test_a_token_in_a_file_is_found_and_ordinary_bytes_are_not(tmp_path: Path) -> None:
     folder = tmp_path / "planted"
     folder.mkdir()
-    (folder / "one.log").write_text(f"token={token_format.new_token()}&x")
+    (folder / "one.log").write_text(f"token={token_format.generate_token()}&x")
     (folder / "two.log").write_text("nothing here but a config, a password and a token by name")
     assert len(canaries.search(folder.iterdir())[1]) == 1
 

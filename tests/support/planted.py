@@ -34,14 +34,14 @@ def by_id() -> None:
         SELECT xid::text::bigint, id, kind, tenant, integration_type, version, subject FROM changes
         WHERE $1::text <> '' AND id > $2::bigint ORDER BY id LIMIT $3
     """
-    bounds = store.PostgresqlConfigStore.bounds
+    bounds = store.PostgresqlConfigStore.read_bounds
 
     async def by_number(self: Any) -> Any:
         ((last,),) = await self._engine.query("SELECT coalesce(max(id), 0) FROM changes")
         known = await bounds(self)
         return known._replace(now=Position(0, last))
 
-    store.PostgresqlConfigStore.bounds = by_number  # type: ignore[method-assign]
+    store.PostgresqlConfigStore.read_bounds = by_number  # type: ignore[method-assign]
     Position.__gt__ = lambda self, other: self[1] > other[1]  # type: ignore[method-assign]
 
 
