@@ -99,10 +99,10 @@ def test_a_run_reports_its_result_and_its_pages_render_in_a_browser(service: Ser
 
 def test_a_page_that_asks_the_network_or_breaks_is_noticed(tmp_path: Path) -> None:
     """The planted faults of the search for what a browser complains of."""
-    from confide.reports.pages import page  # noqa: PLC0415 - only here
+    from confide.reports.pages import render_page  # noqa: PLC0415 - only here
 
-    broken = page("x", []).replace("</body>", "<script>missing()</script></body>")
-    asking = page("x", []).replace("</body>", '<img src="http://127.0.0.1:1/x.png"></body>')
+    broken = render_page("x", []).replace("</body>", "<script>missing()</script></body>")
+    asking = render_page("x", []).replace("</body>", '<img src="http://127.0.0.1:1/x.png"></body>')
     for number, text in enumerate((broken, asking)):
         path = tmp_path / f"{number}.html"
         path.write_text(text)

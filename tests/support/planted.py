@@ -64,7 +64,7 @@ def talkative_events() -> None:
     searched = SqliteEngine.search
 
     async def named(self: Any, sql: str, *args: Any) -> Any:
-        self.io.note(f"sql {args}", 0)
+        self.io.record(f"sql {args}", 0)
         return await searched(self, sql, *args)
 
     SqliteEngine.search = named  # type: ignore[method-assign]

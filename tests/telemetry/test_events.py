@@ -10,27 +10,27 @@ from time import monotonic_ns
 
 from confide.context import NO_REQUEST, current_request
 from confide.telemetry import events
-from confide.telemetry.events import FIELDS, Recorder, documents
-from confide.telemetry.histograms import STEPS, Histograms, is_error
-from confide.telemetry.operations import IoLog
+from confide.telemetry.events import FIELDS, EventRecorder, build_documents
+from confide.telemetry.histograms import BUCKET_BOUNDS_SECONDS, Histograms, is_error
+from confide.telemetry.io_log import IoLog
 
 
 def test_what_is_noted_for_a_request_bears_its_id_and_its_own_event_as_parent() -> None:
-    recorder = Recorder(worker="w", most_events=10)
-    request = recorder.begin("abc", trace_id="f" * 32, parent_span="e" * 16)
+    recorder = EventRecorder(worker="w", max_events=10)
+    request = recorder.begin_request("abc", trace_id="f" * 32, parent_span="e" * 16)
     began = monotonic_ns()
 
     async def work() -> None:
         current_request.set(replace(NO_REQUEST, trace=request))
         request.user_id = 7
-        recorder.note("sql one", began, amount=3)
+        recorder.record("sql one", began, amount=3)
         # What is begun on its behalf in a task of its own is its as well.
-        await asyncio.create_task(asyncio.to_thread(recorder.note, "sql two", began))
+        await asyncio.create_task(asyncio.to_thread(recorder.record, "sql two", began))
 
     asyncio.run(work())
-    recorder.end(request, "request GET /x", began, outcome="200", amount=99)
-    recorder.note("sql nobody's", began)
-    first, second, whole, lonely = documents(recorder.take())
+    recorder.end_request(request, "request GET /x", began, outcome="200", amount=99)
+    recorder.record("sql nobody's", began)
+    first, second, whole, lonely = build_documents(recorder.take())
     assert [first["parent"], second["parent"], whole["parent"], lonely["parent"]] == [
         whole["id"],
         whole["id"],
@@ -53,9 +53,9 @@ def test_what_is_noted_for_a_request_bears_its_id_and_its_own_event_as_parent() 
 
 
 def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
-    recorder = Recorder(worker="w", most_events=3)
+    recorder = EventRecorder(worker="w", max_events=3)
     for number in range(5):
-        recorder.note(f"sql {number}", monotonic_ns())
+        recorder.record(f"sql {number}", monotonic_ns())
     assert (recorder.waiting, recorder.dropped) == (3, 2)
     assert [event[events.OPERATION] for event in recorder.take().events] == ["sql 2", "sql 3", "sql 4"]
 
@@ -63,21 +63,21 @@ def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
 def test_ids_of_two_workers_do_not_meet() -> None:
     taken = []
     for _ in range(2):
-        recorder = Recorder(worker="w", most_events=1_000)
+        recorder = EventRecorder(worker="w", max_events=1_000)
         for _ in range(1_000):
-            recorder.note("sql", 0)
+            recorder.record("sql", 0)
         taken += [event[events.ID] for event in recorder.take().events]
     assert len(set(taken)) == 2_000
     assert all(0 <= number < 2**63 for number in taken)
 
 
 def test_events_may_be_noted_while_they_are_taken() -> None:
-    recorder = Recorder(worker="w", most_events=100_000)
+    recorder = EventRecorder(worker="w", max_events=100_000)
     taken = 0
 
     def note() -> None:
         for _ in range(20_000):
-            recorder.note("sql", 0)
+            recorder.record("sql", 0)
 
     noting = threading.Thread(target=note)
     noting.start()
@@ -95,24 +95,24 @@ def test_no_field_of_an_event_and_no_argument_of_a_note_could_hold_a_body_a_toke
         "parent_span", "user_id",
     )  # fmt: skip
     for name, arguments in {
-        "note": {"self", "operation", "began", "outcome", "amount", "ended"},
-        "end": {"self", "request", "operation", "began", "outcome", "amount", "ended"},
-        "begin": {"self", "request_id", "trace_id", "parent_span"},
+        "record": {"self", "operation", "began_ns", "outcome", "amount", "ended_ns"},
+        "end_request": {"self", "trace", "operation", "began_ns", "outcome", "amount", "ended_ns"},
+        "begin_request": {"self", "request_id", "trace_id", "parent_span"},
     }.items():
         assert set(inspect.signature(getattr(IoLog, name)).parameters) == arguments
 
 
 def test_tallies_add_up_by_operation_in_steps_of_time() -> None:
-    recorder = Recorder(worker="w", most_events=100)
+    recorder = EventRecorder(worker="w", max_events=100)
     tallies = Histograms()
     for micros, outcome in ((50, "ok"), (200, "ok"), (200, "TimeoutError"), (10_000_000, "503"), (200, "404")):
-        recorder.note("sql", 0, ended=micros * 1_000, outcome=outcome)
+        recorder.record("sql", 0, ended_ns=micros * 1_000, outcome=outcome)
     tallies.add(recorder.take().events)
     tally = tallies.take()["sql"]
     assert tally.counts[:2] == [1, 3]
     assert tally.counts[-1] == 1
-    assert len(tally.counts) == len(STEPS) + 1
-    assert (tally.errors, round(tally.seconds, 6)) == (2, 10.00065)
+    assert len(tally.counts) == len(BUCKET_BOUNDS_SECONDS) + 1
+    assert (tally.errors, round(tally.total_seconds, 6)) == (2, 10.00065)
     assert tallies.take() == {}
     assert [is_error(outcome) for outcome in ("ok", "200", "404", "500", "503", "Disconnected", "CancelledError")] == [
         False, False, False, True, True, True, True,

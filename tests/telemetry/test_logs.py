@@ -12,7 +12,8 @@ from dataclasses import replace
 import pytest
 
 from confide.context import NO_REQUEST, Trace, current_request
-from confide.telemetry import logs, request_log
+from confide.telemetry import logs
+from confide.telemetry.request_log import log_request
 
 
 class Terminal(io.StringIO):
@@ -31,7 +32,7 @@ def restored() -> Iterator[None]:
 def said(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(sys, "stderr", stream)
     logs.configure()
-    request_log.note("GET", "/\x1b]0;pwned\x07\x1b[2J", 404, began=0, request_id="aa", trace_id="f" * 32, who=None)
+    log_request("GET", "/\x1b]0;pwned\x07\x1b[2J", 404, began_ns=0, request_id="aa", trace_id="f" * 32, principal=None)
     kept = current_request.set(replace(NO_REQUEST, trace=Trace(1, "bb", trace_id="e" * 32)))
     logging.getLogger("confide").warning("the path %s", "\x1b[31m")
     current_request.reset(kept)

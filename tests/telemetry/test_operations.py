@@ -20,7 +20,7 @@ from confide.errors import Busy, DatabaseUnavailable
 from confide.identity.hasher import Argon2Hasher
 from confide.server.preparation import prepare, stores_of
 from confide.server.settings import Settings
-from confide.telemetry.events import Recorder, documents
+from confide.telemetry.events import EventRecorder, build_documents
 from confide.web.request_scope import RequestCounter
 from support.app import RunningApp
 
@@ -29,10 +29,10 @@ class Watched(NamedTuple):
     """An engine and what it noted."""
 
     engine: Any
-    recorder: Recorder
+    recorder: EventRecorder
 
     def taken(self) -> list[dict[str, Any]]:
-        return list(documents(self.recorder.take()))
+        return list(build_documents(self.recorder.take()))
 
     def ended(self) -> Counter[tuple[str, str]]:
         return Counter((one["operation"], one["outcome"]) for one in self.taken())
@@ -41,7 +41,7 @@ class Watched(NamedTuple):
 @pytest.fixture
 async def watched(settings: Settings) -> AsyncIterator[Watched]:
     await prepare(settings)
-    recorder = Recorder(worker="w", most_events=10_000)
+    recorder = EventRecorder(worker="w", max_events=10_000)
     store: Any = stores_of(settings.model_copy(update={"pool_size": 1}), io=recorder)
     await store.database.connect()
     recorder.take()
@@ -58,7 +58,7 @@ def erased(count: int, *, fails: bool = False) -> Transaction[int]:
 
 
 async def test_statements_and_transactions_are_noted_by_name_with_their_rows(watched: Watched, engine: str) -> None:
-    request = watched.recorder.begin("abc")
+    request = watched.recorder.begin_request("abc")
     current_request.set(replace(NO_REQUEST, trace=request))
     await watched.engine.query("/* test.two */ SELECT 1 UNION ALL SELECT 2")
     assert await watched.engine.transact(erased(3)) == 0
@@ -142,11 +142,11 @@ async def test_only_those_who_wait_for_a_connection_say_so(watched: Watched, eng
 
 
 async def test_of_a_question_that_several_share_each_notes_its_own_wait() -> None:
-    recorder = Recorder(worker="w", most_events=100)
+    recorder = EventRecorder(worker="w", max_events=100)
     answering = asyncio.Event()
 
     async def ask(name: str) -> str:
-        recorder.note(f"sql {name}", 0)
+        recorder.record(f"sql {name}", 0)
         await answering.wait()
         return name
 
@@ -161,17 +161,17 @@ async def test_of_a_question_that_several_share_each_notes_its_own_wait() -> Non
     await asyncio.sleep(0)
     answering.set()
     assert await asyncio.gather(*asking) == ["one"] * 3
-    events = sorted((one["operation"], one["request_id"]) for one in documents(recorder.take()))
+    events = sorted((one["operation"], one["request_id"]) for one in build_documents(recorder.take()))
     assert events == [("sql one", "0"), ("wait shared", "1"), ("wait shared", "2")]
 
 
 async def test_a_hash_is_noted_apart_from_the_wait_for_its_turn() -> None:
-    recorder = Recorder(worker="w", most_events=100)
+    recorder = EventRecorder(worker="w", max_events=100)
     hasher = Argon2Hasher(memory_kib=64, io=recorder)
     known = await hasher.hash("violet kettle")
     await asyncio.gather(*(hasher.verify("violet kettle", known) for _ in range(5)))
     hasher.close()
-    ended = Counter((one["operation"], one["outcome"]) for one in documents(recorder.take()))
+    ended = Counter((one["operation"], one["outcome"]) for one in build_documents(recorder.take()))
     assert ended == {("hash password", "ok"): 6, ("wait hash", "ok"): 6}
 
 

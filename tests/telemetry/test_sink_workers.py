@@ -9,10 +9,12 @@ from collections.abc import Callable
 
 import pytest
 
-from confide.telemetry import sink_workers
-from confide.telemetry.events import Batch, Event, Recorder
+from confide.telemetry.dispatcher import Dispatcher
+from confide.telemetry.events import Batch, Event, EventRecorder
 from confide.telemetry.histograms import Histograms
-from confide.telemetry.sink_workers import Dispatcher, RetryLater, SinkWorker, outlets_of
+from confide.telemetry.sinks import worker as worker_module
+from confide.telemetry.sinks.sink import IncompleteWrite
+from confide.telemetry.sinks.worker import SinkWorker, build_sink_workers
 
 SECONDS = 5.0
 
@@ -41,7 +43,7 @@ def batch_of(*numbers: int) -> Batch:
 
 def close(outlet: SinkWorker, *, seconds: float = SECONDS) -> None:
     outlet.begin_closing()
-    outlet.join(until=time.monotonic() + seconds)
+    outlet.join(deadline=time.monotonic() + seconds)
 
 
 def ids(stub: Stub) -> list[int]:
@@ -57,9 +59,9 @@ def until(is_true: Callable[[], bool]) -> None:
 
 def test_what_is_put_is_written_in_its_order_and_the_rest_at_the_end() -> None:
     stub = Stub()
-    outlet = SinkWorker(stub, most_events=100)
+    outlet = SinkWorker(stub, max_events=100)
     for number in range(20):
-        outlet.put(batch_of(number, number + 100))
+        outlet.enqueue(batch_of(number, number + 100))
     close(outlet)
     assert ids(stub) == [one for number in range(20) for one in (number, number + 100)]
     assert (outlet.written, outlet.dropped, outlet.waiting, stub.is_closed) == (40, 0, 0, True)
@@ -69,13 +71,13 @@ def test_a_sink_that_hangs_holds_up_nobody_and_loses_the_oldest_of_what_waits() 
     goes_on = threading.Event()
     stub = Stub(taking=lambda _: goes_on.wait(SECONDS))
     other = Stub()
-    hanging, sound = SinkWorker(stub, most_events=10), SinkWorker(other, most_events=100)
-    hanging.put(batch_of(0))
-    until(lambda: not hanging._waiting)  # it hangs on the first one
+    hanging, sound = SinkWorker(stub, max_events=10), SinkWorker(other, max_events=100)
+    hanging.enqueue(batch_of(0))
+    until(lambda: not hanging._queue)  # it hangs on the first one
     began = time.monotonic()
     for number in range(1, 30):
-        hanging.put(batch_of(number))
-        sound.put(batch_of(number))
+        hanging.enqueue(batch_of(number))
+        sound.enqueue(batch_of(number))
     assert time.monotonic() - began < 1
     until(lambda: len(other.taken) == 29)
     assert (hanging.waiting, hanging.dropped, sound.dropped) == (10, 20, 0)
@@ -88,7 +90,7 @@ def test_a_sink_that_hangs_holds_up_nobody_and_loses_the_oldest_of_what_waits() 
 def test_a_sink_that_fails_is_tried_again_and_loses_nothing_that_fits(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sink_workers, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(worker_module, "FIRST_PAUSE_SECONDS", 0.001)
     failures = [ConnectionError("http://user:secret@host"), ConnectionError(), TimeoutError()]
 
     def taking(_: Batch) -> None:
@@ -96,10 +98,10 @@ def test_a_sink_that_fails_is_tried_again_and_loses_nothing_that_fits(
             raise failures.pop(0)
 
     stub = Stub(taking=taking)
-    outlet = SinkWorker(stub, most_events=100)
+    outlet = SinkWorker(stub, max_events=100)
     with caplog.at_level(logging.WARNING):
         for number in range(3):
-            outlet.put(batch_of(number))
+            outlet.enqueue(batch_of(number))
         until(lambda: outlet.waiting == 0)
     assert ids(stub) == [0, 1, 2]
     assert (outlet.written, outlet.failures, outlet.dropped) == (3, 3, 0)
@@ -112,16 +114,16 @@ def test_a_sink_that_fails_is_tried_again_and_loses_nothing_that_fits(
 
 
 def test_of_a_batch_that_is_taken_in_part_only_the_rest_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sink_workers, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(worker_module, "FIRST_PAUSE_SECONDS", 0.001)
     seen: list[list[int]] = []
 
     def taking(batch: Batch) -> None:
         seen.append([event[0] for event in batch.events])
         if len(seen) == 1:
-            raise RetryLater(batch.events[2:], rejected=1, why="1 with 400")
+            raise IncompleteWrite(batch.events[2:], rejected=1, reason="1 with 400")
 
-    outlet = SinkWorker(Stub(taking=taking), most_events=100)
-    outlet.put(batch_of(1, 2, 3, 4))
+    outlet = SinkWorker(Stub(taking=taking), max_events=100)
+    outlet.enqueue(batch_of(1, 2, 3, 4))
     until(lambda: outlet.waiting == 0)
     assert seen == [[1, 2, 3, 4], [3, 4]]
     assert (outlet.written, outlet.rejected, outlet.dropped) == (3, 1, 0)
@@ -130,8 +132,8 @@ def test_of_a_batch_that_is_taken_in_part_only_the_rest_is_sent_again(monkeypatc
 
 def test_the_end_does_not_wait_for_a_sink_that_hangs() -> None:
     goes_on = threading.Event()
-    outlet = SinkWorker(Stub(taking=lambda _: goes_on.wait(SECONDS)), most_events=10)
-    outlet.put(batch_of(1))
+    outlet = SinkWorker(Stub(taking=lambda _: goes_on.wait(SECONDS)), max_events=10)
+    outlet.enqueue(batch_of(1))
     began = time.monotonic()
     close(outlet, seconds=0.2)
     assert time.monotonic() - began < 1
@@ -140,12 +142,12 @@ def test_the_end_does_not_wait_for_a_sink_that_hangs() -> None:
 
 def test_what_a_sink_refuses_for_good_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     def taking(batch: Batch) -> None:
-        raise RetryLater([], rejected=len(batch.events), why="HTTP 401")
+        raise IncompleteWrite([], rejected=len(batch.events), reason="HTTP 401")
 
-    outlet = SinkWorker(Stub(taking=taking), most_events=100)
+    outlet = SinkWorker(Stub(taking=taking), max_events=100)
     with caplog.at_level(logging.WARNING):
         for number in range(30):
-            outlet.put(batch_of(number, number + 100))
+            outlet.enqueue(batch_of(number, number + 100))
         until(lambda: outlet.waiting == 0)
     assert (outlet.rejected, outlet.written, outlet.dropped) == (60, 0, 0)
     assert len(caplog.records) == 1
@@ -160,26 +162,26 @@ def test_at_the_end_a_sink_that_hangs_takes_nothing_from_the_others_and_one_that
             raise ConnectionError
 
     stubs = [Stub(taking=lambda _: goes_on.wait(SECONDS)), Stub(taking=pausing), Stub()]
-    outlets_ = outlets_of(stubs, most_events=10)
+    outlets_ = build_sink_workers(stubs, max_events=10)
     assert [outlet.name for outlet in outlets_] == ["stub", "stub-2", "stub-3"]
     for outlet in outlets_:
-        outlet.put(batch_of(1))
+        outlet.enqueue(batch_of(1))
     until(lambda: outlets_[1].failures > 0)
     is_well.set()
     for outlet in outlets_:
         outlet.begin_closing()
     for outlet in outlets_:
-        outlet.join(until=time.monotonic() + 0.3)
+        outlet.join(deadline=time.monotonic() + 0.3)
     assert [ids(stub) for stub in stubs] == [[], [1], [1]]
     goes_on.set()
 
 
 def test_the_pump_hands_everything_to_every_outlet_and_the_rest_at_the_end() -> None:
-    recorder, stubs = Recorder(worker="w", most_events=1_000), [Stub(), Stub()]
+    recorder, stubs = EventRecorder(worker="w", max_events=1_000), [Stub(), Stub()]
     tallies = Histograms()
-    pump = Dispatcher(recorder, tallies, [SinkWorker(stub, most_events=1_000) for stub in stubs])
+    pump = Dispatcher(recorder, tallies, [SinkWorker(stub, max_events=1_000) for stub in stubs])
     for number in range(100):
-        recorder.note(f"sql {number % 3}", 0)
+        recorder.record(f"sql {number % 3}", 0)
         if number == 50:
             until(lambda: bool(stubs[0].taken))
     pump.close()

@@ -21,31 +21,31 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 from confide.context import NO_REQUEST, current_request
-from confide.telemetry import postgres_sink, sqlite_sink
-from confide.telemetry.events import Batch, Event, Recorder, documents
-from confide.telemetry.sink_workers import RetryLater, Sink
-from confide.telemetry.sinks import UnknownSink, require_known_sinks, sinks_of
+from confide.telemetry.events import Batch, Event, EventRecorder, build_documents
+from confide.telemetry.sinks import postgresql, sqlite
+from confide.telemetry.sinks.registry import UnknownSink, build_sinks, require_known_sinks
+from confide.telemetry.sinks.sink import IncompleteWrite, Sink
 from support.collectors import bulk_answer, collector
 from support.postgres import PostgresServer
 
 
-def one(address: str, folder: Path, *, most_bytes: int = 10**9, days: int = 7) -> Sink:
-    (sink,) = sinks_of(address, folder=folder, most_bytes=most_bytes, days=days)
+def one(address: str, folder: Path, *, max_bytes: int = 10**9, days: int = 7) -> Sink:
+    (sink,) = build_sinks(address, folder=folder, max_bytes=max_bytes, max_age_days=days)
     return sink
 
 
 def batch(count: int = 3, *, ended: int | None = None) -> Batch:
     """A request of a caller's trace, with what was done for it, and something done for nobody."""
-    recorder = Recorder(worker="host-1", most_events=100_000)
-    request = recorder.begin("00112233aabbccdd", trace_id="1" * 32, parent_span="2" * 16)
+    recorder = EventRecorder(worker="host-1", max_events=100_000)
+    request = recorder.begin_request("00112233aabbccdd", trace_id="1" * 32, parent_span="2" * 16)
     request.user_id = 42
     kept = current_request.set(replace(NO_REQUEST, trace=request))
     began = monotonic_ns() if ended is None else ended - 1_000
     for number in range(count - 2):
-        recorder.note("sql configs.read", began, amount=number, ended=ended)
+        recorder.record("sql configs.read", began, amount=number, ended_ns=ended)
     current_request.reset(kept)
-    recorder.end(request, "request GET /config", began, outcome="200", amount=230)
-    recorder.note("notify", began, outcome="TimeoutError")
+    recorder.end_request(request, "request GET /config", began, outcome="200", amount=230)
+    recorder.record("notify", began, outcome="TimeoutError")
     return recorder.take()
 
 
@@ -58,7 +58,7 @@ def test_sqlite_keeps_every_field_in_a_file_of_the_worker(tmp_path: Path) -> Non
         connection.row_factory = sqlite3.Row
         rows = [dict(row) for row in connection.execute("SELECT * FROM events ORDER BY ended_ns")]
     connection.close()
-    assert rows == list(documents(written))
+    assert rows == list(build_documents(written))
     assert (tmp_path / "io").stat().st_mode & 0o077 == 0
     assert (tmp_path / "io" / "0.db").stat().st_mode & 0o077 == 0
 
@@ -95,7 +95,7 @@ def count(path: Path) -> int:
 
 
 def test_sqlite_keeps_to_its_size_and_drops_the_oldest(tmp_path: Path) -> None:
-    sink = one("sqlite", tmp_path, most_bytes=400_000)
+    sink = one("sqlite", tmp_path, max_bytes=400_000)
     last = batch()
     for _ in range(40):
         last = batch(500)
@@ -149,7 +149,7 @@ def test_what_nobody_writes_any_more_is_removed_when_it_is_too_old(tmp_path: Pat
 
 
 def test_all_names_taken_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_sink, "MAX_WORKERS", 1)
+    monkeypatch.setattr(sqlite, "MAX_WORKERS", 1)
     first, second = one("sqlite", tmp_path), one("sqlite", tmp_path)
     first.write(batch())
     with pytest.raises(OSError, match="1 processes"):
@@ -165,7 +165,7 @@ def test_json_lines_go_to_a_file_that_may_be_moved_away(tmp_path: Path) -> None:
     path.rename(path.with_suffix(".1"))
     sink.write(written)
     for file in (path, path.with_suffix(".1")):
-        assert [json.loads(line) for line in file.read_text().splitlines()] == list(documents(written))
+        assert [json.loads(line) for line in file.read_text().splitlines()] == list(build_documents(written))
     assert path.stat().st_mode & 0o077 == 0
     sink.close()
 
@@ -174,7 +174,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line_spoils_that_line_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written, sink, path = batch(4), one(f"file://{tmp_path / 'io'}", tmp_path), tmp_path / "io"
-    lines = [json.dumps(document) + "\n" for document in documents(written)]
+    lines = [json.dumps(document) + "\n" for document in build_documents(written)]
     room = [len(lines[0]) + len(lines[1]) + 10]
     write = os.write
 
@@ -187,11 +187,11 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line_spoils_that_line_only(
         return write(file, taken)
 
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(RetryLater) as partly:
+    with pytest.raises(IncompleteWrite) as partly:
         sink.write(written)
-    assert partly.value.events == written.events[2:]
+    assert partly.value.retryable == written.events[2:]
     room.clear()
-    sink.write(written._replace(events=partly.value.events))
+    sink.write(written._replace(events=partly.value.retryable))
     whole = path.read_text().splitlines(keepends=True)
     assert [line for line in whole if line in lines] == lines
     assert len(whole) == 5
@@ -200,16 +200,16 @@ def test_a_disk_that_is_full_in_the_middle_of_a_line_spoils_that_line_only(
 def test_json_lines_go_to_standard_output(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     written = batch()
     one("stdout", tmp_path).write(written)
-    assert [json.loads(line) for line in capfd.readouterr().out.splitlines()] == list(documents(written))
+    assert [json.loads(line) for line in capfd.readouterr().out.splitlines()] == list(build_documents(written))
 
 
 def test_postgresql_takes_every_field_and_forgets_what_is_old(tmp_path: Path, postgres: PostgresServer) -> None:
     url = postgres.new_database()
     sink = one(url, tmp_path, days=1)
-    assert isinstance(sink, postgres_sink.PostgresSink)
+    assert isinstance(sink, postgresql.PostgresqlSink)
     old = monotonic_ns() - 2 * 86_400 * 10**9
     sink.write(batch(100, ended=old))
-    sink._erased_at = -postgres_sink.ERASE_EVERY_SECONDS
+    sink._deleted_at = -postgresql.DELETE_EVERY_SECONDS
     written = batch()
     sink.write(written)
 
@@ -223,12 +223,14 @@ def test_postgresql_takes_every_field_and_forgets_what_is_old(tmp_path: Path, po
     found = asyncio.run(rows())
     sink.close()
     assert len(found) == 2 + 3
-    assert [row for row in found if row["id"] in {event[0] for event in written.events}] == list(documents(written))
+    assert [row for row in found if row["id"] in {event[0] for event in written.events}] == list(
+        build_documents(written)
+    )
 
 
 def test_postgresql_that_went_away_is_connected_to_anew(tmp_path: Path, postgres: PostgresServer) -> None:
     sink = one(postgres.new_database(), tmp_path)
-    assert isinstance(sink, postgres_sink.PostgresSink)
+    assert isinstance(sink, postgresql.PostgresqlSink)
     sink.write(batch())
     assert sink._connection is not None
     sink._connection.terminate()
@@ -248,7 +250,7 @@ def test_bulk_sends_each_event_under_an_id_of_its_own_and_reads_what_became_of_i
     with collector(answer) as port:
         sink = one(f"{name}+http://user:p%40ss@127.0.0.1:{port}/io-events", tmp_path)
         written = batch(6)
-        with pytest.raises(RetryLater) as partly:
+        with pytest.raises(IncompleteWrite) as partly:
             sink.write(written)
         sink.close()
     ((path, lines, headers),) = asked
@@ -256,14 +258,14 @@ def test_bulk_sends_each_event_under_an_id_of_its_own_and_reads_what_became_of_i
     assert headers["Authorization"] == "Basic " + base64.b64encode(b"user:p@ss").decode()
     assert headers["Content-Type"] == "application/x-ndjson"
     assert [line["create"]["_id"] for line in lines[::2]] == [f"{event[0]:x}" for event in written.events]
-    for line, document in zip(lines[1::2], documents(written), strict=True):
+    for line, document in zip(lines[1::2], build_documents(written), strict=True):
         assert line == {**document, "@timestamp": document["began_at"] // 1_000}
-    assert (partly.value.events, partly.value.rejected, str(partly.value)) == ([written.events[2]], 1, "1 with 400")
+    assert (partly.value.retryable, partly.value.rejected, str(partly.value)) == ([written.events[2]], 1, "1 with 400")
 
 
 @pytest.mark.parametrize(
     ("status", "error", "rejected"),
-    [(503, ConnectionError, None), (429, ConnectionError, None), (401, RetryLater, 3), (413, RetryLater, 3)],
+    [(503, ConnectionError, None), (429, ConnectionError, None), (401, IncompleteWrite, 3), (413, IncompleteWrite, 3)],
 )
 def test_http_refusals_are_tried_again_or_counted(
     tmp_path: Path, status: int, error: type[Exception], rejected: int | None
@@ -314,16 +316,16 @@ def test_otlp_reads_what_was_rejected(tmp_path: Path) -> None:
     said.partial_success.rejected_spans = 2
     with collector(lambda *_: (200, said.SerializeToString())) as port:
         sink = one(f"otlp+http://127.0.0.1:{port}", tmp_path)
-        with pytest.raises(RetryLater) as partly:
+        with pytest.raises(IncompleteWrite) as partly:
             sink.write(batch())
         sink.close()
-    assert (partly.value.events, partly.value.rejected) == ([], 2)
+    assert (partly.value.retryable, partly.value.rejected) == ([], 2)
 
 
 def test_several_sinks_at_once_are_made_in_their_order(tmp_path: Path) -> None:
-    sinks = sinks_of("sqlite, stdout,file:///tmp/x ,", folder=tmp_path, most_bytes=1, days=1)
+    sinks = build_sinks("sqlite, stdout,file:///tmp/x ,", folder=tmp_path, max_bytes=1, max_age_days=1)
     assert [sink.name for sink in sinks] == ["sqlite", "stdout", "file"]
-    assert sinks_of("", folder=tmp_path, most_bytes=1, days=1) == []
+    assert build_sinks("", folder=tmp_path, max_bytes=1, max_age_days=1) == []
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from confide.client import Client
 from confide.loadtest.plans import Plan, Stage
 from confide.loadtest.results import Result
 from confide.loadtest.running import missing_keys, run, save_missing
-from confide.telemetry.sqlite_sink import NEW_CLOCK, SCHEMA, insert
+from confide.telemetry.sinks.sqlite import NEW_CLOCK, SCHEMA, build_insert
 from support.collectors import silent_server
 
 EVENTS = 1_000_000
@@ -156,7 +156,7 @@ class Observer(Track):
         connection.execute(SCHEMA)
         connection.execute(NEW_CLOCK, ("made-up", time.time_ns()))
         with connection:
-            connection.executemany(insert(1), _made_up(EVENTS))
+            connection.executemany(build_insert(1), _made_up(EVENTS))
         connection.close()
         began = time.monotonic()
         command = [

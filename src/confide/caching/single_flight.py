@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from confide.clock import boottime
 from confide.context import ANSWER_SECONDS, set_deadline
-from confide.telemetry.operations import SILENT, IoLog, measure
+from confide.telemetry.io_log import NO_IO_LOG, IoLog, measure
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -21,7 +21,7 @@ JOIN_SECONDS = 0.25
 class SingleFlight(Generic[K, V]):
     """Callers who want one thing at nearly one time share the task that asks for it, which belongs to none of them."""
 
-    def __init__(self, ask: Callable[[K], Awaitable[V]], *, io: IoLog = SILENT) -> None:
+    def __init__(self, ask: Callable[[K], Awaitable[V]], *, io: IoLog = NO_IO_LOG) -> None:
         self._ask = ask
         self._io = io
         self._asking: dict[K, tuple[asyncio.Task[V], float]] = {}

@@ -15,7 +15,7 @@ from confide.database.postgresql.engine import CONNECT_SECONDS, PostgresqlEngine
 from confide.database.postgresql.transaction import Connection
 from confide.database.postgresql.watermark import Watermark
 from confide.errors import DatabaseUnavailable
-from confide.telemetry.operations import measure
+from confide.telemetry.io_log import measure
 
 CHANNEL = "confide"
 HEARTBEAT_SECONDS = 0.3

@@ -9,39 +9,39 @@ from rich.console import Console
 from rich.text import Text
 
 from confide.cli.options import progress, show, show_table
-from confide.telemetry.files import IoFileBroken, IoFiles
+from confide.telemetry.event_files import EventFiles, EventFileUnreadable
 from confide.telemetry.report import Report, read_report
-from confide.telemetry.report_page import COLUMNS, bars_of, report_page, table_rows, title_of
+from confide.telemetry.report_page import COLUMNS, build_bars, build_table_rows, format_title, render_report
 
 WIDTH = 40
 
 
 def report(data: Path, *, since: int | None, wanted: tuple[str, ...], page: Path | None, is_json: bool) -> None:
     """Read the events of a data folder and show them as was asked."""
-    files = IoFiles(data / "io")
+    files = EventFiles(data / "io")
     if not files.paths:
         if not data.is_dir():
             raise click.ClickException(f"There is no data folder {data}: name it with --data.")
         raise click.ClickException(f"There are no I/O events in {data / 'io'}: the sink sqlite writes them there.")
     try:
-        with progress("Reading", "events", total=files.count()) as tell:
-            found = read_report(files, since=since or 0, wanted=wanted, tell=tell)
-    except IoFileBroken as error:
+        with progress("Reading", "events", total=files.estimate_count()) as tell:
+            found = read_report(files, since_us=since or 0, patterns=wanted, on_progress=tell)
+    except EventFileUnreadable as error:
         raise click.ClickException(str(error)) from None
     if not found.times:
         raise click.ClickException("Nothing that was asked for is among the events.")
     if page is not None:
-        page.write_text(report_page(found, what=str(data)))
-        click.echo(f"{found.events:,} events in {page}.", err=is_json)
+        page.write_text(render_report(found, source=str(data)))
+        click.echo(f"{found.count_events():,} events in {page}.", err=is_json)
     if is_json:
-        show(found.document())
+        show(found.to_document())
     elif page is None:
         _show(found)
 
 
 def _show(found: Report) -> None:
-    for heading, whole in (("Requests", True), ("Operations", False)):
-        rows = table_rows(found, whole=whole)
+    for heading, of_requests in (("Requests", True), ("Operations", False)):
+        rows = build_table_rows(found, of_requests=of_requests)
         if rows:
             click.echo(f"{heading}\n")
             show_table(COLUMNS, rows)
@@ -50,11 +50,13 @@ def _show(found: Report) -> None:
         click.echo("Slowest requests\n")
     console = Console(highlight=False, soft_wrap=True)
     for slow in found.slowest:
-        console.print(Text(title_of(slow), style="bold"))
-        took = max(slow.request.took / 1e6, 1e-9)
-        for bar in bars_of(slow)[1:]:
-            begin = min(int(bar.begin / took * WIDTH), WIDTH - 1)
-            length = min(max(1, round(bar.length / took * WIDTH)), WIDTH - begin)
+        console.print(Text(format_title(slow), style="bold"))
+        took = max(slow.request.took_ns / 1e6, 1e-9)
+        for bar in build_bars(slow)[1:]:
+            begin = min(int(bar.begin_ms / took * WIDTH), WIDTH - 1)
+            length = min(max(1, round(bar.length_ms / took * WIDTH)), WIDTH - begin)
             drawn = f"|{' ' * begin}{'█' * length}{' ' * (WIDTH - begin - length)}|"
-            console.print(Text(f"  {bar.label:<32} {bar.length:>10,.2f} ms {drawn}", style="red" if bar.is_bad else ""))
-        console.print(Text(f"  {'in the process itself':<32} {slow.unexplained_ms():>10,.2f} ms\n"))
+            console.print(
+                Text(f"  {bar.label:<32} {bar.length_ms:>10,.2f} ms {drawn}", style="red" if bar.is_error else "")
+            )
+        console.print(Text(f"  {'in the process itself':<32} {slow.compute_own_ms():>10,.2f} ms\n"))

@@ -30,7 +30,7 @@ from confide.database.model import Row
 from confide.database.rows import array_placeholders, columns, insert_into, placeholders
 from confide.identity.model import Scope
 from confide.names import Key
-from confide.telemetry.operations import SILENT, IoLog
+from confide.telemetry.io_log import NO_IO_LOG, IoLog
 
 
 class VersionRow(NamedTuple):
@@ -307,7 +307,7 @@ class PostgresqlConfigStore(ConfigStore):
 
     xid = "c.xid::text::bigint"
 
-    def __init__(self, engine: Engine, *, io: IoLog = SILENT) -> None:
+    def __init__(self, engine: Engine, *, io: IoLog = NO_IO_LOG) -> None:
         super().__init__(engine)
         self._reads: Batcher[Key, VersionWithDataKey] = Batcher(
             self._read_batch, at_once=2, operation="wait read", io=io

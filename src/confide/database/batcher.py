@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from confide.context import ANSWER_SECONDS, current_request, remaining_seconds, set_deadline
 from confide.errors import DatabaseUnavailable
-from confide.telemetry.operations import SILENT, IoLog, note_failure
+from confide.telemetry.io_log import NO_IO_LOG, IoLog, record_failure
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -32,7 +32,7 @@ class Batcher(Generic[A, R]):
         *,
         at_once: int,
         operation: str = "wait together",
-        io: IoLog = SILENT,
+        io: IoLog = NO_IO_LOG,
     ) -> None:
         self._ask = ask
         self._operation = operation
@@ -57,11 +57,11 @@ class Batcher(Generic[A, R]):
             async with asyncio.timeout(left):
                 answer = await future
         except BaseException as error:
-            note_failure(self._io, self._operation, began, error)
+            record_failure(self._io, self._operation, began, error)
             if isinstance(error, TimeoutError):
                 raise DatabaseUnavailable from None
             raise
-        self._io.note(self._operation, began)
+        self._io.record(self._operation, began)
         return answer
 
     async def _first(self, question: A) -> R:

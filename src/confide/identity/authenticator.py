@@ -11,7 +11,7 @@ from confide.caching.single_flight import SingleFlight
 from confide.clock import SECOND, Clock, boottime
 from confide.identity.errors import InvalidToken
 from confide.identity.model import Credential, Principal, Token, User
-from confide.telemetry.operations import SILENT, IoLog
+from confide.telemetry.io_log import NO_IO_LOG, IoLog
 
 if TYPE_CHECKING:
     from confide.identity.store import TokenStore
@@ -46,7 +46,7 @@ class Authenticator:
         *,
         clock: Clock,
         ttl_seconds: float,
-        io: IoLog = SILENT,
+        io: IoLog = NO_IO_LOG,
     ) -> None:
         self._tokens = tokens
         self._memory = memory

@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from confide.errors import Busy
-from confide.telemetry.operations import SILENT, IoLog, note_failure
+from confide.telemetry.io_log import NO_IO_LOG, IoLog, record_failure
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Argon2Hasher:
     The parameters follow OWASP and NIST SP 800-63B: m = 46 MiB, t = 1 (RFC 9106 for the function itself).
     """
 
-    def __init__(self, *, memory_kib: int = MEMORY_KIB, io: IoLog = SILENT) -> None:
+    def __init__(self, *, memory_kib: int = MEMORY_KIB, io: IoLog = NO_IO_LOG) -> None:
         self._memory_kib = memory_kib
         self._io = io
         self._executor = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="password")
@@ -71,12 +71,12 @@ class Argon2Hasher:
         try:
             began, result = await asyncio.get_running_loop().run_in_executor(self._executor, _timed, work, *args)
         except BaseException as error:
-            note_failure(self._io, HASH, asked, error)
+            record_failure(self._io, HASH, asked, error)
             raise
         finally:
             self.waiting -= 1
-        self._io.note("wait hash", asked, ended=began)
-        self._io.note(HASH, began)
+        self._io.record("wait hash", asked, ended_ns=began)
+        self._io.record(HASH, began)
         return result
 
     def _compute_hash(self, password: str) -> str:

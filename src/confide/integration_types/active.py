@@ -11,7 +11,7 @@ from confide.caching.single_flight import SingleFlight
 from confide.clock import boottime
 from confide.integration_types import model
 from confide.integration_types.model import IntegrationType, TypeVersion
-from confide.telemetry.operations import SILENT, IoLog
+from confide.telemetry.io_log import NO_IO_LOG, IoLog
 
 if TYPE_CHECKING:
     from confide.integration_types.store import IntegrationTypeStore
@@ -37,7 +37,7 @@ class ActiveIntegrationTypes:
     """The active integration types: read once, compiled once, cached under the same lease as configs."""
 
     def __init__(
-        self, types: IntegrationTypeStore, memory: BoundedMemory[Any], lease: Lease, *, io: IoLog = SILENT
+        self, types: IntegrationTypeStore, memory: BoundedMemory[Any], lease: Lease, *, io: IoLog = NO_IO_LOG
     ) -> None:
         self._types = types
         self._memory = memory

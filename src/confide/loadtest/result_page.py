@@ -8,7 +8,7 @@ from typing import Any
 
 from confide.loadtest.recording import PERCENTILES
 from confide.loadtest.results import Difference, Result
-from confide.reports.pages import BarChart, Charts, LineChart, Part, Table, Text, page
+from confide.reports.pages import BarChart, Charts, LineChart, Part, Table, Text, render_page
 
 COLUMNS = ("call", "answered", "a second", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms")
 # Percentiles of the last chart: the nines, where stalls show.
@@ -18,7 +18,7 @@ SHOWN = (50, 75, 90, 95, 99, 99.5, 99.9, 99.99, 100)
 def result_page(result: Result, *, compared: Sequence[Difference] = ()) -> str:
     """Write the result as a page that stands alone."""
     when = datetime.fromtimestamp(result.document["began_at"], UTC).strftime("%Y-%m-%d %H:%M:%S")
-    return page(f"confide load, {when} UTC", _parts(result, compared))
+    return render_page(f"confide load, {when} UTC", _parts(result, compared))
 
 
 def table_rows(result: Result) -> list[list[Any]]:

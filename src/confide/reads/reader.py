@@ -19,7 +19,7 @@ from confide.reads.cache import Cache, Entry
 from confide.reads.model import Current, Rendering
 from confide.reads.request import FORCE_REVALIDATION, ReadRequest
 from confide.reads.response import CachedResponse, PreparedResponse, ReadResult
-from confide.telemetry.operations import SILENT, IoLog
+from confide.telemetry.io_log import NO_IO_LOG, IoLog
 
 if TYPE_CHECKING:
     from confide.configs.decryption import ConfigDecrypter
@@ -98,7 +98,7 @@ class ConfigReader:
         types: ActiveIntegrationTypes,
         stale_seconds: float,
         sample: int = 0,
-        io: IoLog = SILENT,
+        io: IoLog = NO_IO_LOG,
     ) -> None:
         self._sample = sample
         # Never reaches zero if sampling is off.

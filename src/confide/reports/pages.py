@@ -1,4 +1,4 @@
-"""One page in one file: tables, charts that can be zoomed, waterfalls; it may load nothing from anywhere."""
+"""A self-contained HTML page of tables, zoomable charts and waterfalls. It loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Protocol
 
-# What was said in the page itself is all it may use.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'"
+# The page may use only its own inline styles and scripts.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; base-uri 'none'"
+)
 
 
 class Part(Protocol):
     """A part of a page."""
 
-    def written(self) -> str:
-        """The part as HTML, with nothing in it that was not escaped."""
+    def render(self) -> str:
+        """Render HTML in which all text is escaped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,34 +29,34 @@ class Text:
     heading: str
     paragraph: str = ""
 
-    def written(self) -> str:
-        said = f"<p>{html.escape(self.paragraph)}</p>" if self.paragraph else ""
-        return f"<h2>{html.escape(self.heading)}</h2>{said}"
+    def render(self) -> str:
+        paragraph = f"<p>{html.escape(self.paragraph)}</p>" if self.paragraph else ""
+        return f"<h2>{html.escape(self.heading)}</h2>{paragraph}"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Columns and rows; numbers stand to the right."""
+    """A table. Numbers are aligned to the right."""
 
     columns: Sequence[str]
     rows: Iterable[Sequence[Any]]
 
-    def written(self) -> str:
+    def render(self) -> str:
         head = "".join(f"<th>{html.escape(column)}</th>" for column in self.columns)
-        body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in self.rows)
+        body = "".join(f"<tr>{''.join(map(_render_cell, row))}</tr>" for row in self.rows)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 @dataclass(frozen=True, slots=True)
 class LineChart:
-    """Values over time: `times` in seconds since 1970, a value or None for each of them in every series."""
+    """Values over time. `times` are seconds since 1970. Each series has a value or None for each time."""
 
     title: str
     times: Sequence[float]
     series: Mapping[str, Sequence[float | None]]
     unit: str
 
-    def described(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         return {
             "kind": "lines",
             "title": self.title,
@@ -66,14 +68,14 @@ class LineChart:
 
 @dataclass(frozen=True, slots=True)
 class BarChart:
-    """Counts by what each bar stands for."""
+    """A bar for each label."""
 
     title: str
     labels: Sequence[str]
     values: Sequence[float]
     unit: str
 
-    def described(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         return {
             "kind": "bars",
             "title": self.title,
@@ -85,66 +87,68 @@ class BarChart:
 
 @dataclass(frozen=True, slots=True)
 class Charts:
-    """Charts of several things, of which one is looked at at a time; the first one at first."""
+    """Groups of charts by name. The page shows one group at a time, the first one initially."""
 
-    choices: Mapping[str, Sequence[LineChart | BarChart]]
+    groups: Mapping[str, Sequence[LineChart | BarChart]]
 
-    def written(self) -> str:
-        described = {name: [chart.described() for chart in charts] for name, charts in self.choices.items()}
-        # What a browser would take for the end of the script must not stand in it.
-        data = json.dumps(described).replace("<", "\\u003c")
+    def render(self) -> str:
+        documents = {name: [chart.to_document() for chart in charts] for name, charts in self.groups.items()}
+        # A browser would end the script at a `</script>` within the data.
+        data = json.dumps(documents).replace("<", "\\u003c")
         return f'<div class="charts"><script type="application/json">{data}</script></div>'
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One line of a waterfall; begin and length in milliseconds from the beginning of it all."""
+    """A line of a waterfall. The times are milliseconds; `begin_ms` counts from the begin of the waterfall."""
 
     label: str
-    begin: float
-    length: float
+    begin_ms: float
+    length_ms: float
     depth: int = 0
-    is_bad: bool = False
+    is_error: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Waterfall:
-    """What happened when, one below the other."""
+    """Bars on one time axis, one below the other."""
 
     title: str
     bars: Sequence[Bar] = field(default_factory=list)
 
-    def written(self) -> str:
-        end = max((bar.begin + bar.length for bar in self.bars), default=0.0) or 1.0
-        lines = "".join(self._line(bar, end) for bar in self.bars)
+    def render(self) -> str:
+        end_ms = max((bar.begin_ms + bar.length_ms for bar in self.bars), default=0.0) or 1.0
+        lines = "".join(self._render_line(bar, end_ms) for bar in self.bars)
         return f'<h3>{html.escape(self.title)}</h3><div class="waterfall">{lines}</div>'
 
-    def _line(self, bar: Bar, end: float) -> str:
-        place = f"left:{bar.begin / end * 100:.3f}%;width:{max(bar.length / end * 100, 0.15):.3f}%"
-        kind = "bad" if bar.is_bad else "own" if bar.depth else "whole"
+    def _render_line(self, bar: Bar, end_ms: float) -> str:
+        left_percent = bar.begin_ms / end_ms * 100
+        width_percent = max(bar.length_ms / end_ms * 100, 0.15)
+        kind = "error" if bar.is_error else "operation" if bar.depth else "request"
         return (
             f'<div class="line"><span class="name" style="padding-left:{bar.depth}em">{html.escape(bar.label)}</span>'
-            f'<span class="took">{bar.length:,.2f} ms</span>'
-            f'<span class="track"><span class="{kind}" style="{place}"></span></span></div>'
+            f'<span class="duration">{bar.length_ms:,.2f} ms</span>'
+            f'<span class="track"><span class="{kind}" style="left:{left_percent:.3f}%;width:{width_percent:.3f}%">'
+            "</span></span></div>"
         )
 
 
-def page(title: str, parts: Iterable[Part]) -> str:
-    """Write a page that stands alone."""
-    room = files("confide.reports")
-    style = room.joinpath("vendor/uPlot.min.css").read_text() + room.joinpath("page.css").read_text()
-    script = room.joinpath("vendor/uPlot.iife.min.js").read_text() + room.joinpath("draw.js").read_text()
-    body = "".join(part.written() for part in parts)
-    name = html.escape(title)
+def render_page(title: str, parts: Iterable[Part]) -> str:
+    """Render parts as a self-contained page."""
+    package = files("confide.reports")
+    style = package.joinpath("vendor/uPlot.min.css").read_text() + package.joinpath("page.css").read_text()
+    script = package.joinpath("vendor/uPlot.iife.min.js").read_text() + package.joinpath("charts.js").read_text()
+    body = "".join(part.render() for part in parts)
+    escaped_title = html.escape(title)
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(POLICY)}">'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escaped_title}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(CONTENT_SECURITY_POLICY)}">'
         '<meta name="viewport" content="width=device-width">'
-        f"<style>{style}</style></head><body><h1>{name}</h1>{body}<script>{script}</script></body></html>\n"
+        f"<style>{style}</style></head><body><h1>{escaped_title}</h1>{body}<script>{script}</script></body></html>\n"
     )
 
 
-def _cell(value: Any) -> str:
+def _render_cell(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"<td>{html.escape('' if value is None else str(value))}</td>"
     return f'<td class="number">{value:,.2f}</td>' if isinstance(value, float) else f'<td class="number">{value:,}</td>'

@@ -95,10 +95,10 @@ class Application:
     def record_sample(self, sample: SampledRead, *, began: float) -> None:
         """Record a sampled cached read as an I/O event; `began` is `boottime`."""
         io = self._process().observation.io
-        event = io.begin(None)
+        event = io.begin_request(None)
         event.user_id = sample.user_id
         took = int((boottime() - began) * 1e9)
-        io.end(event, CACHED, monotonic_ns() - took, outcome=str(sample.status), amount=sample.sent_bytes)
+        io.end_request(event, CACHED, monotonic_ns() - took, outcome=str(sample.status), amount=sample.sent_bytes)
 
     def _under_way(self, method: str, path: str, *, address: str | None, traceparent: str | None) -> RequestScope:
         process = self._process()

@@ -15,9 +15,9 @@ from confide.changes.subscriber import ChangeSubscriber
 from confide.names import Key
 from confide.reads.reader import ConfigReader
 from confide.reads.statistics import AccessStatistics
-from confide.telemetry.histograms import STEPS
-from confide.telemetry.metrics_page import page_of
-from confide.telemetry.sink_workers import Dispatcher
+from confide.telemetry.dispatcher import Dispatcher
+from confide.telemetry.histograms import BUCKET_BOUNDS_SECONDS
+from confide.telemetry.metrics_page import render_metrics
 from confide.web.request_scope import RequestCounter
 
 # Variable of prometheus_client: the folder in which the workers of one service share their metrics.
@@ -85,7 +85,7 @@ class WorkerMetrics:
         """Return the metrics of all workers in the Prometheus text format."""
         self.take_over()
         folder = os.environ.get(FOLDER_VARIABLE)
-        return page_of(self._registry, folder=None if folder is None else Path(folder))
+        return render_metrics(self._registry, folder=None if folder is None else Path(folder))
 
     def _take_over_reads(self) -> None:
         reading = self._counting.reading
@@ -109,22 +109,22 @@ class WorkerMetrics:
         dispatcher = self._counting.dispatcher
         if dispatcher is None:
             return
-        for operation, tally in dispatcher.tallies.take().items():
-            for step, count in zip((*STEPS, float("inf")), tally.counts, strict=True):
+        for operation, histogram in dispatcher.histograms.take().items():
+            for bound, count in zip((*BUCKET_BOUNDS_SECONDS, float("inf")), histogram.counts, strict=True):
                 if count:
-                    self._increase("io_steps", count, operation=operation, le=repr(step))
-            self._increase("io_seconds", tally.seconds, operation=operation)
-            self._increase("io_errors", tally.errors, operation=operation)
+                    self._increase("io_steps", count, operation=operation, le=repr(bound))
+            self._increase("io_seconds", histogram.total_seconds, operation=operation)
+            self._increase("io_errors", histogram.errors, operation=operation)
             if operation == CONNECTION_WAIT:
-                self._increase("pool_waits", sum(tally.counts))
+                self._increase("pool_waits", sum(histogram.counts))
         self._known["io_waiting"].labels(queue="events").set(dispatcher.recorder.waiting)
         self._set_total("io_dropped", dispatcher.recorder.dropped, queue="events")
-        for outlet in dispatcher.outlets:
-            self._known["io_waiting"].labels(queue=outlet.name).set(outlet.waiting)
-            self._set_total("io_dropped", outlet.dropped, queue=outlet.name)
-            self._set_total("io_written", outlet.written, sink=outlet.name)
-            self._set_total("io_rejected", outlet.rejected, sink=outlet.name)
-            self._set_total("io_failures", outlet.failures, sink=outlet.name)
+        for worker in dispatcher.sink_workers:
+            self._known["io_waiting"].labels(queue=worker.name).set(worker.waiting)
+            self._set_total("io_dropped", worker.dropped, queue=worker.name)
+            self._set_total("io_written", worker.written, sink=worker.name)
+            self._set_total("io_rejected", worker.rejected, sink=worker.name)
+            self._set_total("io_failures", worker.failures, sink=worker.name)
 
     def _create_metrics(self) -> None:
         if self._known:

@@ -16,7 +16,7 @@ from confide.database.model import DatabaseIdentity
 from confide.names import Key
 from confide.server.settings import Settings
 from confide.server.stores import Stores, open_stores
-from confide.telemetry.operations import SILENT, IoLog
+from confide.telemetry.io_log import NO_IO_LOG, IoLog
 
 _log = logging.getLogger("confide")
 
@@ -31,7 +31,7 @@ class Preparation:
     created_master_keys: Path | None
 
 
-def stores_of(settings: Settings, *, accepts_unsafe: bool = False, io: IoLog = SILENT) -> Stores:
+def stores_of(settings: Settings, *, accepts_unsafe: bool = False, io: IoLog = NO_IO_LOG) -> Stores:
     """Build the stores without a connection. A new data folder is readable only by its owner.
 
     With `accepts_unsafe`, for commands on the host, any durability is accepted.

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from confide.telemetry.sinks import require_known_sinks
+from confide.telemetry.sinks.registry import require_known_sinks
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 MIN_PASSWORD_CHARACTERS = 8

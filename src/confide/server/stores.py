@@ -19,7 +19,7 @@ from confide.database.sqlite.engine import SqliteEngine
 from confide.identity.store import TokenStore, UserStore
 from confide.integration_types.store import IntegrationTypeStore
 from confide.reads.statistics_store import AccessStatisticsStore
-from confide.telemetry.operations import SILENT, IoLog
+from confide.telemetry.io_log import NO_IO_LOG, IoLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def open_stores(
     is_unsafe: bool = False,
     accepts_unsafe: bool = False,
     pool_size: int = 8,
-    io: IoLog = SILENT,
+    io: IoLog = NO_IO_LOG,
 ) -> Stores:
     """Create the stores of a database URL, not yet connected.
 

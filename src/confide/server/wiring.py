@@ -52,11 +52,12 @@ from confide.server.metrics import Counting, WorkerMetrics
 from confide.server.preparation import encryption_of, stores_of
 from confide.server.settings import MIB, Settings
 from confide.server.stores import Stores
-from confide.telemetry.events import Recorder
+from confide.telemetry.dispatcher import Dispatcher
+from confide.telemetry.events import EventRecorder
 from confide.telemetry.histograms import Histograms
-from confide.telemetry.operations import SILENT, IoLog
-from confide.telemetry.sink_workers import Dispatcher, outlets_of
-from confide.telemetry.sinks import sinks_of
+from confide.telemetry.io_log import NO_IO_LOG, IoLog
+from confide.telemetry.sinks.registry import build_sinks
+from confide.telemetry.sinks.worker import build_sink_workers
 from confide.web.request_scope import RequestCounter
 
 # The share of the cache that remembered request heads may use.
@@ -191,14 +192,14 @@ async def record_io(settings: Settings) -> AsyncIterator[Dispatcher | None]:
     if settings.is_io_off:
         yield None
         return
-    sinks = sinks_of(
+    sinks = build_sinks(
         settings.io_sinks.get_secret_value(),
         folder=settings.io_folder,
-        most_bytes=settings.io_mib * MIB,
-        days=settings.io_days,
+        max_bytes=settings.io_mib * MIB,
+        max_age_days=settings.io_days,
     )
-    recorder = Recorder(worker=f"{socket.gethostname()}-{os.getpid()}", most_events=settings.io_queue)
-    dispatcher = Dispatcher(recorder, Histograms(), outlets_of(sinks, most_events=settings.io_queue))
+    recorder = EventRecorder(worker=f"{socket.gethostname()}-{os.getpid()}", max_events=settings.io_queue)
+    dispatcher = Dispatcher(recorder, Histograms(), build_sink_workers(sinks, max_events=settings.io_queue))
     try:
         yield dispatcher
     finally:
@@ -210,7 +211,7 @@ async def open_process(
     settings: Settings, *, setup_token: str = "", accepts_unsafe: bool = False, dispatcher: Dispatcher | None = None
 ) -> AsyncIterator[Process]:
     """Open the parts of one process on a database that `prepare` has set up."""
-    io: IoLog = SILENT if dispatcher is None else dispatcher.recorder
+    io: IoLog = NO_IO_LOG if dispatcher is None else dispatcher.recorder
     stores = stores_of(settings, accepts_unsafe=accepts_unsafe, io=io)
     hasher = Argon2Hasher(io=io)
     try:

@@ -1,1 +1,1 @@
-"""I/O events, sinks, report, metrics and logs."""
+"""I/O events and their sinks, the I/O report, metrics and logs."""

@@ -1,4 +1,4 @@
-"""One event for each operation that waited: what it holds, and the queue in which it waits to be written."""
+"""I/O events, one for each recorded operation, and the queue that holds them until the dispatcher takes them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Iterator
-from itertools import count as numbers
+from itertools import count
 from time import monotonic_ns
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from confide.context import Trace, current_request
-from confide.telemetry.operations import OK
+from confide.telemetry.io_log import OK
 
-# (id, parent, operation, began, ended, outcome, amount, request_id, trace_id, parent_span, user_id): a plain tuple,
-# for a named one takes longer to make than all else here. Times are `monotonic_ns`.
+# The values of `FIELDS`. A plain tuple, because creating a named tuple takes longer than the rest of `record`.
+# Times are `time.monotonic_ns`.
 Event: TypeAlias = tuple[int, int | None, str, int, int, str, int, str | None, str | None, str | None, int | None]
 ID: Final = 0
 PARENT: Final = 1
 OPERATION: Final = 2
-BEGAN: Final = 3
-ENDED: Final = 4
+BEGAN_NS: Final = 3
+ENDED_NS: Final = 4
 OUTCOME: Final = 5
 AMOUNT: Final = 6
 REQUEST_ID: Final = 7
@@ -31,81 +31,87 @@ FIELDS = (
     "id", "parent", "operation", "began_ns", "ended_ns", "outcome", "amount", "request_id", "trace_id", "parent_span",
     "user_id",
 )  # fmt: skip
-# Of a row in a table.
-COLUMNS = ("worker", *FIELDS, "began_at", "ended_at")
+TABLE_COLUMNS = ("worker", *FIELDS, "began_at", "ended_at")
 
 
 class Batch(NamedTuple):
-    """Events of one worker, with what its monotonic clock must be given to tell the time, in nanoseconds."""
+    """Events of one worker. A monotonic time plus `clock_offset_ns` is the time since 1970 in nanoseconds."""
 
     worker: str
-    wall_ns: int
+    clock_offset_ns: int
     events: list[Event]
 
 
-class Recorder:
-    """Notes events in memory, never waiting: when the queue is full the oldest goes, and is counted."""
+class EventRecorder:
+    """Records events in a bounded queue in memory, without waiting. A full queue drops and counts its oldest event."""
 
-    def __init__(self, *, worker: str, most_events: int) -> None:
+    def __init__(self, *, worker: str, max_events: int) -> None:
         self._worker = worker
-        self._queue: deque[Event] = deque(maxlen=most_events)
-        # Ids are a run of numbers from a random one on: no two workers, today's or yesterday's, share one.
-        self._next_id = numbers(secrets.randbits(62)).__next__
+        self._queue: deque[Event] = deque(maxlen=max_events)
+        # IDs count up from a random number, so that two workers, or two runs of one worker, do not share an ID.
+        self._next_id = count(secrets.randbits(62)).__next__
         self.dropped = 0
 
     @property
     def waiting(self) -> int:
         return len(self._queue)
 
-    def begin(self, request_id: str | None, *, trace_id: str | None = None, parent_span: str | None = None) -> Trace:
+    def begin_request(
+        self, request_id: str | None, *, trace_id: str | None = None, parent_span: str | None = None
+    ) -> Trace:
         return Trace(self._next_id(), request_id, trace_id=trace_id, parent_span=parent_span)
 
-    def end(
-        self, request: Trace, operation: str, began: int, *, outcome: str, amount: int, ended: int | None = None
+    def end_request(
+        self, trace: Trace, operation: str, began_ns: int, *, outcome: str, amount: int, ended_ns: int | None = None
     ) -> None:
-        if ended is None:
-            ended = monotonic_ns()
-        self._put((
-            request.event_id, None, operation, began, ended, outcome, amount, request.request_id,
-            request.trace_id, request.parent_span, request.user_id,
+        if ended_ns is None:
+            ended_ns = monotonic_ns()
+        self._append((
+            trace.event_id, None, operation, began_ns, ended_ns, outcome, amount, trace.request_id,
+            trace.trace_id, trace.parent_span, trace.user_id,
         ))  # fmt: skip
 
-    def note(self, operation: str, began: int, *, outcome: str = OK, amount: int = 0, ended: int | None = None) -> None:
-        if ended is None:
-            ended = monotonic_ns()
-        of = current_request.get().trace
-        if of is None:
-            self._put((self._next_id(), None, operation, began, ended, outcome, amount, None, None, None, None))
+    def record(
+        self, operation: str, began_ns: int, *, outcome: str = OK, amount: int = 0, ended_ns: int | None = None
+    ) -> None:
+        if ended_ns is None:
+            ended_ns = monotonic_ns()
+        trace = current_request.get().trace
+        if trace is None:
+            self._append(
+                (self._next_id(), None, operation, began_ns, ended_ns, outcome, amount, None, None, None, None)
+            )
         else:
-            self._put((
-                self._next_id(), of.event_id, operation, began, ended, outcome, amount, of.request_id, of.trace_id,
-                None, of.user_id,
+            self._append((
+                self._next_id(), trace.event_id, operation, began_ns, ended_ns, outcome, amount, trace.request_id,
+                trace.trace_id, None, trace.user_id,
             ))  # fmt: skip
 
     def take(self) -> Batch:
-        """Take out what waits; called by one thread only, while others may note."""
-        taken = [self._queue.popleft() for _ in range(len(self._queue))]
-        return Batch(self._worker, time.time_ns() - monotonic_ns(), taken)
+        """Remove and return the queued events. Only one thread may call this; others may record meanwhile."""
+        events = [self._queue.popleft() for _ in range(len(self._queue))]
+        return Batch(self._worker, time.time_ns() - monotonic_ns(), events)
 
-    def _put(self, event: Event) -> None:
+    def _append(self, event: Event) -> None:
         queue = self._queue
         if len(queue) == queue.maxlen:
             self.dropped += 1
         queue.append(event)
 
 
-def documents(batch: Batch) -> Iterator[dict[str, Any]]:
-    """Each event as a document: its fields, with start and end on the wall clock in microseconds since 1970."""
+def build_documents(batch: Batch) -> Iterator[dict[str, Any]]:
+    """Build a JSON object for each event. `began_at` and `ended_at` are microseconds since 1970."""
     for event in batch.events:
         document: dict[str, Any] = {"worker": batch.worker, **dict(zip(FIELDS, event, strict=True))}
-        document["began_at"] = (event[BEGAN] + batch.wall_ns) // 1_000
-        document["ended_at"] = (event[ENDED] + batch.wall_ns) // 1_000
+        document["began_at"] = (event[BEGAN_NS] + batch.clock_offset_ns) // 1_000
+        document["ended_at"] = (event[ENDED_NS] + batch.clock_offset_ns) // 1_000
         yield document
 
 
-def rows(batch: Batch) -> list[tuple[Any, ...]]:
-    """Each event as a row of a table: the worker, its fields, and both times as in a document."""
-    worker, wall_ns = batch.worker, batch.wall_ns
+def build_rows(batch: Batch) -> list[tuple[Any, ...]]:
+    """Build a row of `TABLE_COLUMNS` for each event, with the same times as a document."""
+    worker, offset_ns = batch.worker, batch.clock_offset_ns
     return [
-        (worker, *event, (event[BEGAN] + wall_ns) // 1_000, (event[ENDED] + wall_ns) // 1_000) for event in batch.events
+        (worker, *event, (event[BEGAN_NS] + offset_ns) // 1_000, (event[ENDED_NS] + offset_ns) // 1_000)
+        for event in batch.events
     ]

@@ -1,4 +1,4 @@
-"""How long operations took, as counts in steps of time: for the metrics page, whatever the sinks do."""
+"""Latency histograms of operations for the metrics page. They do not depend on the sinks."""
 
 from __future__ import annotations
 
@@ -6,58 +6,58 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterable
 
-from confide.telemetry.events import BEGAN, ENDED, OPERATION, OUTCOME, Event
-from confide.telemetry.operations import OK
+from confide.telemetry.events import BEGAN_NS, ENDED_NS, OPERATION, OUTCOME, Event
+from confide.telemetry.io_log import OK
 
-# The upper ends of the steps in seconds; what took longer is in one more.
-STEPS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-WHOLE = ("request ", "stream ", "cached ")
-_STEPS_NS = tuple(int(step * 1e9) for step in STEPS)
+# Upper bounds. One more bucket counts longer operations.
+BUCKET_BOUNDS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+REQUEST_PREFIXES = ("request ", "stream ", "cached ")
+_BUCKET_BOUNDS_NS = tuple(int(bound * 1e9) for bound in BUCKET_BOUNDS_SECONDS)
 
 
 class Histogram:
-    """What one operation came to."""
+    """Durations and errors of one operation."""
 
-    __slots__ = ("counts", "errors", "seconds")
+    __slots__ = ("counts", "errors", "total_seconds")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(STEPS) + 1)
-        self.seconds = 0.0
+        self.counts = [0] * (len(BUCKET_BOUNDS_SECONDS) + 1)
+        self.total_seconds = 0.0
         self.errors = 0
 
 
 class Histograms:
-    """Adds up on one thread and is taken over on another."""
+    """Histograms by operation. One thread adds events, another takes the result."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._tallies: dict[str, Histogram] = {}
+        self._histograms: dict[str, Histogram] = {}
 
     def add(self, events: Iterable[Event]) -> None:
         with self._lock:
-            tallies = self._tallies
+            histograms = self._histograms
             for event in events:
-                tally = tallies.get(event[OPERATION])
-                if tally is None:
-                    tally = tallies[event[OPERATION]] = Histogram()
-                took = event[ENDED] - event[BEGAN]
-                tally.counts[bisect_left(_STEPS_NS, took)] += 1
-                tally.seconds += took / 1e9
+                histogram = histograms.get(event[OPERATION])
+                if histogram is None:
+                    histogram = histograms[event[OPERATION]] = Histogram()
+                took_ns = event[ENDED_NS] - event[BEGAN_NS]
+                histogram.counts[bisect_left(_BUCKET_BOUNDS_NS, took_ns)] += 1
+                histogram.total_seconds += took_ns / 1e9
                 if event[OUTCOME] != OK:
-                    tally.errors += is_error(event[OUTCOME])
+                    histogram.errors += is_error(event[OUTCOME])
 
     def take(self) -> dict[str, Histogram]:
-        """What was added since this was last called, by operation."""
+        """Remove and return what was added since the previous call."""
         with self._lock:
-            taken, self._tallies = self._tallies, {}
-        return taken
+            histograms, self._histograms = self._histograms, {}
+        return histograms
 
 
-def is_whole(operation: str) -> bool:
-    """Whether it is a request, whose time is made of other operations and of what the process does itself."""
-    return operation.startswith(WHOLE)
+def is_request(operation: str) -> bool:
+    """Return whether an event is of a whole request, not of an operation within one."""
+    return operation.startswith(REQUEST_PREFIXES)
 
 
 def is_error(outcome: str) -> bool:
-    """Whether something went wrong here: an error, or an answer of 500 and above. A refusal is none."""
+    """Return whether an outcome is a failure of the server: an error class, or a status of 500 and above."""
     return outcome != OK and not (outcome.isdigit() and outcome < "500")

@@ -1,4 +1,4 @@
-"""Logs: JSON lines, or coloured where a person looks on; never a query, a header or a body."""
+"""Logs: JSON lines, or colored lines at a terminal. They never hold a query, a header or a body."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from confide.telemetry.request_log import RequestLogLine
 
 
 def configure(*, level: int = logging.INFO) -> None:
-    """Send what we and the server say to standard error, in one form."""
+    """Send the log lines of Confide and of its libraries to standard error, in one format."""
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _name_request,
+        _add_request,
     ]
-    is_seen = sys.stderr.isatty()
-    last = structlog.dev.ConsoleRenderer() if is_seen else structlog.processors.JSONRenderer()
+    is_terminal = sys.stderr.isatty()
+    renderer = structlog.dev.ConsoleRenderer() if is_terminal else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    # No locals in traces: they hold what callers sent.
+    # Stack traces show no local variables, because those hold data of clients.
     formatter = _Formatter(
         foreign_pre_chain=shared,
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,
-            *([_make_printable] if is_seen else []),
-            last,
+            *([_escape_control_characters] if is_terminal else []),
+            renderer,
         ],
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
-    # No line of ours says them, and asking for them is a good part of what a line costs.
+    # No line shows these values, and their collection is a good part of the cost of a line.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -47,18 +47,20 @@ def configure(*, level: int = logging.INFO) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
-def _name_request(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Say for which request, and in which trace, something was said."""
-    of = current_request.get().trace
-    if of is not None and of.request_id is not None:
-        line["request_id"] = of.request_id
-        if of.trace_id is not None:
-            line["trace_id"] = of.trace_id
+def _add_request(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Add the IDs of the current request and of its trace."""
+    trace = current_request.get().trace
+    if trace is not None and trace.request_id is not None:
+        line["request_id"] = trace.request_id
+        if trace.trace_id is not None:
+            line["trace_id"] = trace.trace_id
     return line
 
 
-def _make_printable(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """What a caller sent must not move a cursor or change a colour; JSON escapes it anyway."""
+def _escape_control_characters(
+    _logger: object, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Escape what a client could send to move the cursor or change colors. JSON lines are escaped anyway."""
     for name, value in line.items():
         if isinstance(value, str) and name != "exception":
             line[name] = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in value)
@@ -66,11 +68,11 @@ def _make_printable(_logger: object, _method: str, line: structlog.typing.EventD
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """Writes a request's line as it stands, or for people as all others are written."""
+    """Formats the lines of the request log without the processors that other lines need."""
 
     def format(self, record: logging.LogRecord) -> str:
         if not isinstance(record.msg, RequestLogLine):
             return super().format(record)
         if isinstance(self.processors[-1], structlog.processors.JSONRenderer):
             return str(record.msg)
-        return str(self.processors[-1](None, "info", _make_printable(None, "info", dict(record.msg))))
+        return str(self.processors[-1](None, "info", _escape_control_characters(None, "info", dict(record.msg))))

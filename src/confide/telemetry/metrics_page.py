@@ -1,4 +1,4 @@
-"""The page of metrics: what all workers have counted, added up; histograms of I/O made of their steps."""
+"""The metrics page: the sum of the counters of all workers, with I/O durations as Prometheus histograms."""
 
 from __future__ import annotations
 
@@ -7,86 +7,90 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from confide.telemetry.histograms import STEPS
+from confide.telemetry.histograms import BUCKET_BOUNDS_SECONDS
 
-_LIVE_FILE = re.compile(r"gauge_live[a-z]*_(\d+)\.db")
-# Counted for each step apart, because only so can several be added at once.
-STEP_COUNTS = "confide_io_steps"
-STEP_SECONDS = "confide_io_took"
+_LIVE_GAUGE_FILE = re.compile(r"gauge_live[a-z]*_(\d+)\.db")
+# Workers keep each bucket in a counter of its own, because a counter can add several observations at once.
+BUCKET_COUNTER = "confide_io_steps"
+DURATION_COUNTER = "confide_io_took"
 HISTOGRAM = "confide_io_seconds"
 
 
-def page_of(registry: Any, *, folder: Path | None) -> bytes:
-    """Write the page, of one worker's registry or of the folder in which all workers count."""
-    from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415 - when first needed, as all of it
+def render_metrics(registry: Any, *, folder: Path | None) -> bytes:
+    """Render the metrics in the Prometheus text format.
 
-    together = CollectorRegistry()
-    together.register(_Together(registry if folder is None else _AllWorkers(folder)))
-    return generate_latest(together)
+    With `folder`, these are the metrics that all workers share there, else those of the registry of this worker.
+    """
+    from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415 - the import slows the start
+
+    source = registry if folder is None else _MultiWorkerCollector(folder)
+    page_registry = CollectorRegistry()
+    page_registry.register(_HistogramCollector(source))
+    return generate_latest(page_registry)
 
 
-class _Together:
-    """What another collector holds, with the counts of I/O shown as the histograms that they are."""
+class _HistogramCollector:
+    """Collects the metrics of another collector, and merges the bucket counters into a histogram."""
 
     def __init__(self, source: Any) -> None:
         self._source = source
 
     def collect(self) -> Iterable[Any]:
-        steps: dict[str, dict[float, float]] = {}
-        took: dict[str, float] = {}
+        counts: dict[str, dict[float, float]] = {}
+        seconds: dict[str, float] = {}
         for family in self._source.collect():
-            if family.name == STEP_COUNTS:
+            if family.name == BUCKET_COUNTER:
                 for sample in family.samples:
-                    of = steps.setdefault(sample.labels["operation"], {})
-                    of[float(sample.labels["le"])] = sample.value
-            elif family.name == STEP_SECONDS:
-                took.update({sample.labels["operation"]: sample.value for sample in family.samples})
+                    buckets = counts.setdefault(sample.labels["operation"], {})
+                    buckets[float(sample.labels["le"])] = sample.value
+            elif family.name == DURATION_COUNTER:
+                seconds.update({sample.labels["operation"]: sample.value for sample in family.samples})
             else:
                 yield family
-        yield _histogram(steps, took)
+        yield _build_histogram(counts, seconds)
 
 
-def _histogram(steps: dict[str, dict[float, float]], took: dict[str, float]) -> Any:
-    from prometheus_client.core import HistogramMetricFamily  # noqa: PLC0415 - as above
-    from prometheus_client.utils import floatToGoString  # noqa: PLC0415 - as above
+def _build_histogram(counts: dict[str, dict[float, float]], seconds: dict[str, float]) -> Any:
+    from prometheus_client.core import HistogramMetricFamily  # noqa: PLC0415 - the import slows the start
+    from prometheus_client.utils import floatToGoString  # noqa: PLC0415 - the import slows the start
 
-    family = HistogramMetricFamily(HISTOGRAM, "How long operations took", labels=["operation"])
-    for operation, counts in sorted(steps.items()):
-        below, buckets = 0.0, []
-        for end in (*STEPS, float("inf")):
-            below += counts.get(end, 0.0)
-            buckets.append((floatToGoString(end), below))  # type: ignore[no-untyped-call]
-        family.add_metric([operation], buckets, took.get(operation, 0.0))
+    family = HistogramMetricFamily(HISTOGRAM, "Duration of operations", labels=["operation"])
+    for operation, counts_by_bound in sorted(counts.items()):
+        cumulative, buckets = 0.0, []
+        for bound in (*BUCKET_BOUNDS_SECONDS, float("inf")):
+            cumulative += counts_by_bound.get(bound, 0.0)
+            buckets.append((floatToGoString(bound), cumulative))  # type: ignore[no-untyped-call]
+        family.add_metric([operation], buckets, seconds.get(operation, 0.0))
     return family
 
 
-class _AllWorkers:
-    """The library's collector of all workers, but for the file that another worker is making at this moment.
+class _MultiWorkerCollector:
+    """Collects the metrics of all workers, like `MultiProcessCollector`, but skips empty files.
 
-    Between the moment that file is opened and the moment it has its size it is empty, and the library fails on it.
+    A file is empty for a moment after another worker created it, and the library fails on it.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def collect(self) -> Iterable[Any]:
-        from prometheus_client import multiprocess  # noqa: PLC0415 - as above
+        from prometheus_client import multiprocess  # noqa: PLC0415 - the import slows the start
 
-        _forget_the_dead(self._folder)
-        files = [str(path) for path in self._folder.glob("*.db") if _has_begun(path)]
+        _delete_gauges_of_ended_workers(self._folder)
+        files = [str(path) for path in self._folder.glob("*.db") if _has_content(path)]
         return multiprocess.MultiProcessCollector.merge(files, accumulate=True)  # type: ignore[no-untyped-call, no-any-return]
 
 
-def _has_begun(path: Path) -> bool:
+def _has_content(path: Path) -> bool:
     try:
         return path.stat().st_size > 0
-    except FileNotFoundError:  # its worker is gone, and another worker was asked for the page at the same time
+    except FileNotFoundError:  # another worker rendered the page at the same time and deleted the file
         return False
 
 
-def _forget_the_dead(folder: Path) -> None:
-    """Take the gauges of workers that are gone off the page; what they counted stays."""
+def _delete_gauges_of_ended_workers(folder: Path) -> None:
+    """Delete the gauge files of workers that ended. Their counters stay."""
     for path in folder.iterdir():
-        found = _LIVE_FILE.fullmatch(path.name)
-        if found is not None and not Path(f"/proc/{found[1]}").exists():
+        match = _LIVE_GAUGE_FILE.fullmatch(path.name)
+        if match is not None and not Path(f"/proc/{match[1]}").exists():
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What the events say: how often each operation ran, how long it took, and why the slowest requests were slow."""
+"""The I/O report: how often each operation ran, how long it took, and why the slowest requests were slow."""
 
 from __future__ import annotations
 
@@ -11,112 +11,129 @@ from fnmatch import fnmatchcase
 from math import ceil
 from typing import Any
 
-from confide.telemetry.files import IoFiles, Read
-from confide.telemetry.histograms import is_error, is_whole
+from confide.telemetry.event_files import EventFiles, StoredEvent
+from confide.telemetry.histograms import is_error, is_request
+from confide.telemetry.io_log import OK
 
 PERCENTILES = (50.0, 90.0, 99.0)
-MAX_SLOW = 10
-MAX_TIME_STEPS = 120
-# Upper ends of the histogram's bars in milliseconds.
-ENDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
+MAX_SLOW_REQUESTS = 10
+MAX_INTERVALS = 120
+MIN_INTERVAL_US = 1_000_000
+# Upper bounds of the bars of the chart.
+BAR_BOUNDS_MS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000)
 
 
-class Times:
-    """When one operation began, in microseconds since 1970, and how long it took, in nanoseconds."""
+@dataclass(frozen=True, slots=True)
+class Intervals:
+    """Intervals of equal length that cover all events of a report. `begin_us` is microseconds since 1970."""
+
+    begin_us: int
+    length_us: int
+    count: int
+
+
+class OperationTimes:
+    """The times of all events of one operation."""
 
     def __init__(self, operation: str) -> None:
         self.operation = operation
-        self.began = array("q")
-        self.took = array("q")
+        # Microseconds since 1970.
+        self.began_us = array("q")
+        self.took_ns = array("q")
         self.errors = 0
 
     @property
-    def is_whole(self) -> bool:
-        return is_whole(self.operation)
+    def is_request(self) -> bool:
+        return is_request(self.operation)
 
-    def line(self, *, of_all: int) -> dict[str, Any]:
-        """Its line in the report; times in milliseconds, the share of all time that was waited or answered."""
-        took = sorted(self.took)
-        line: dict[str, Any] = {"operation": self.operation, "count": len(took), "errors": self.errors}
+    def summarize(self, *, all_ns: int) -> dict[str, Any]:
+        """Return one line of the report. `share` is the part of `all_ns` that this operation took."""
+        took_ns = sorted(self.took_ns)
+        line: dict[str, Any] = {"operation": self.operation, "count": len(took_ns), "errors": self.errors}
         for percent in PERCENTILES:
-            line[f"p{percent:g}_ms"] = percentile(took, percent) / 1e6
-        total = sum(took)
-        return {**line, "max_ms": took[-1] / 1e6, "total_ms": total / 1e6, "share": total / of_all if of_all else 0.0}
+            line[f"p{percent:g}_ms"] = find_percentile(took_ns, percent) / 1e6
+        total_ns = sum(took_ns)
+        return {
+            **line,
+            "max_ms": took_ns[-1] / 1e6,
+            "total_ms": total_ns / 1e6,
+            "share": total_ns / all_ns if all_ns else 0.0,
+        }
 
-    def histogram(self) -> list[int]:
-        """How many took up to each of `ENDS`, and more than all of them."""
-        counts = [0] * (len(ENDS) + 1)
-        for took in self.took:
-            counts[bisect_left(ENDS, took / 1e6)] += 1
+    def count_by_duration(self) -> list[int]:
+        """Count the events up to each of `BAR_BOUNDS_MS`, and the longer ones."""
+        counts = [0] * (len(BAR_BOUNDS_MS) + 1)
+        for took_ns in self.took_ns:
+            counts[bisect_left(BAR_BOUNDS_MS, took_ns / 1e6)] += 1
         return counts
 
-    def over_time(self, begin: int, step: int, steps: int) -> dict[str, list[float | None]]:
-        """Percentiles of what began in each step of time, in milliseconds."""
-        parts: list[list[int]] = [[] for _ in range(steps)]
-        for began, took in zip(self.began, self.took, strict=True):
-            parts[min(max((began - begin) // step, 0), steps - 1)].append(took)
+    def compute_percentiles(self, intervals: Intervals) -> dict[str, list[float | None]]:
+        """Compute the percentiles in milliseconds of the events that began in each interval."""
+        parts: list[list[int]] = [[] for _ in range(intervals.count)]
+        for began_us, took_ns in zip(self.began_us, self.took_ns, strict=True):
+            number = (began_us - intervals.begin_us) // intervals.length_us
+            parts[min(max(number, 0), intervals.count - 1)].append(took_ns)
         for part in parts:
             part.sort()
         return {
-            f"p{percent:g}": [percentile(part, percent) / 1e6 if part else None for part in parts]
+            f"p{percent:g}": [find_percentile(part, percent) / 1e6 if part else None for part in parts]
             for percent in PERCENTILES
         }
 
 
 @dataclass(frozen=True, slots=True)
 class SlowRequest:
-    """A request with everything that was done for it, in the order in which it began."""
+    """A request and its operations, in the order in which they began."""
 
-    request: Read
-    operations: list[Read]
+    request: StoredEvent
+    operations: list[StoredEvent]
 
-    def unexplained_ms(self) -> float:
-        """The part of its time in which nothing of it was waited for."""
+    def compute_own_ms(self) -> float:
+        """Compute the time in which the request waited for no operation. Overlapping operations count once."""
         request = self.request
-        # In microseconds from its beginning.
+        # Microseconds since the request began.
         waited, until = 0.0, 0.0
-        for one in sorted(self.operations, key=lambda one: one.began_at):
-            begin = one.began_at - request.began_at
-            end = begin + one.took / 1e3
+        for operation in sorted(self.operations, key=lambda operation: operation.began_us):
+            begin = operation.began_us - request.began_us
+            end = begin + operation.took_ns / 1e3
             waited += max(0.0, end - max(begin, until))
             until = max(until, end)
-        return max(0.0, request.took / 1e6 - waited / 1e3)
+        return max(0.0, request.took_ns / 1e6 - waited / 1e3)
 
 
 class Report:
-    """What was read of the events of a data folder."""
+    """The events of a data folder, by operation, and the slowest requests."""
 
-    def __init__(self, times: dict[str, Times], slowest: list[SlowRequest]) -> None:
+    def __init__(self, times: dict[str, OperationTimes], slowest: list[SlowRequest]) -> None:
         self.times = times
         self.slowest = slowest
 
-    @property
-    def events(self) -> int:
-        return sum(len(one.took) for one in self.times.values())
+    def count_events(self) -> int:
+        return sum(len(times.took_ns) for times in self.times.values())
 
-    def lines(self, *, whole: bool) -> list[dict[str, Any]]:
-        """A line for each kind of request, or for each other operation; what took most of their time is first."""
-        chosen = [one for one in self.times.values() if one.is_whole == whole]
-        of_all = sum(sum(one.took) for one in chosen)
-        return sorted((one.line(of_all=of_all) for one in chosen), key=lambda line: -line["total_ms"])
+    def summarize(self, *, of_requests: bool) -> list[dict[str, Any]]:
+        """Return a line for each kind of request, or for each other operation. The largest total is first."""
+        chosen = [times for times in self.times.values() if times.is_request == of_requests]
+        all_ns = sum(sum(times.took_ns) for times in chosen)
+        return sorted((times.summarize(all_ns=all_ns) for times in chosen), key=lambda line: -line["total_ms"])
 
-    def steps(self) -> tuple[int, int, int]:
-        """Begin, length and number of the steps of time in which everything lies, in microseconds."""
-        begin = min(min(one.began) for one in self.times.values())
-        end = max(max(one.began) for one in self.times.values())
-        step = max(1_000_000, ceil((end - begin + 1) / MAX_TIME_STEPS))
-        return begin, step, (end - begin) // step + 1
+    def choose_intervals(self) -> Intervals:
+        """Divide the time of all events into at most `MAX_INTERVALS` intervals."""
+        begin_us = min(min(times.began_us) for times in self.times.values())
+        end_us = max(max(times.began_us) for times in self.times.values())
+        length_us = max(MIN_INTERVAL_US, ceil((end_us - begin_us + 1) / MAX_INTERVALS))
+        return Intervals(begin_us, length_us, (end_us - begin_us) // length_us + 1)
 
-    def document(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         return {
-            "events": self.events,
-            "requests": self.lines(whole=True),
-            "operations": self.lines(whole=False),
+            "events": self.count_events(),
+            "requests": self.summarize(of_requests=True),
+            "operations": self.summarize(of_requests=False),
             "slowest": [
                 {
-                    **slow.request._asdict(),
-                    "unexplained_ms": slow.unexplained_ms(),
-                    "operations": [operation._asdict() for operation in slow.operations],
+                    **slow.request.to_document(),
+                    "unexplained_ms": slow.compute_own_ms(),
+                    "operations": [operation.to_document() for operation in slow.operations],
                 }
                 for slow in self.slowest
             ],
@@ -124,45 +141,53 @@ class Report:
 
 
 def read_report(
-    files: IoFiles, *, since: int = 0, wanted: Sequence[str] = (), tell: Callable[[int], None] = lambda _: None
+    files: EventFiles,
+    *,
+    since_us: int = 0,
+    patterns: Sequence[str] = (),
+    on_progress: Callable[[int], None] = lambda _: None,
 ) -> Report:
-    """Read all events that ended since then, of operations that one of the patterns fits: a name, or with `*`."""
-    times: dict[str, Times] = {}
-    left_out: set[str] = set()
+    """Read the events that ended at or after `since_us`, a time in microseconds since 1970.
+
+    With `patterns`, read only the operations that match one of them. A pattern is a name and may contain `*`.
+    """
+    times_by_operation: dict[str, OperationTimes] = {}
+    excluded: set[str] = set()
     slow: list[tuple[int, tuple[Any, ...]]] = []
-    least = 0
+    fastest_slow_ns = 0
     row: Any
-    for row in files.events(since=since, tell=tell):
-        _, parent, operation, began_at, took, outcome, _, request_id = row
-        of = times.get(operation)
-        if of is None:
-            if operation in left_out or not _is_wanted(operation, wanted):
-                left_out.add(operation)
+    for row in files.read_events(since_us=since_us, on_progress=on_progress):
+        # A plain tuple: a named one for each of millions of events takes too long.
+        _, parent, operation, began_us, took_ns, outcome, _, request_id = row
+        times = times_by_operation.get(operation)
+        if times is None:
+            if operation in excluded or not _matches(operation, patterns):
+                excluded.add(operation)
                 continue
-            of = times[operation] = Times(operation)
-        of.began.append(began_at)
-        of.took.append(took)
-        if outcome != "ok":
-            of.errors += is_error(outcome)
-        if parent is None and took > least and request_id is not None and operation.startswith("request "):
-            heapq.heappush(slow, (took, row))
-            if len(slow) > MAX_SLOW:
-                least = heapq.heappop(slow)[0]
-    requests = [Read(*row) for _, row in sorted(slow, reverse=True)]
-    done_for = files.of_requests([str(request.request_id) for request in requests]) if requests else {}
+            times = times_by_operation[operation] = OperationTimes(operation)
+        times.began_us.append(began_us)
+        times.took_ns.append(took_ns)
+        if outcome != OK:
+            times.errors += is_error(outcome)
+        if parent is None and took_ns > fastest_slow_ns and request_id is not None and operation.startswith("request "):
+            heapq.heappush(slow, (took_ns, row))
+            if len(slow) > MAX_SLOW_REQUESTS:
+                fastest_slow_ns = heapq.heappop(slow)[0]
+    requests = [StoredEvent(*row) for _, row in sorted(slow, reverse=True)]
+    events = files.read_requests([str(request.request_id) for request in requests]) if requests else {}
     return Report(
-        times,
+        times_by_operation,
         [
-            SlowRequest(request, [one for one in done_for[str(request.request_id)] if one.parent == request.id])
+            SlowRequest(request, [event for event in events[str(request.request_id)] if event.parent == request.id])
             for request in requests
         ],
     )
 
 
-def percentile(ordered: Sequence[int], percent: float) -> int:
-    """The nearest rank: the least value that so many percent of all do not exceed."""
+def find_percentile(ordered: Sequence[int], percent: float) -> int:
+    """Return the nearest-rank percentile of sorted values."""
     return ordered[max(0, ceil(len(ordered) * percent / 100) - 1)]
 
 
-def _is_wanted(operation: str, wanted: Sequence[str]) -> bool:
-    return not wanted or any(fnmatchcase(operation, pattern) for pattern in wanted)
+def _matches(operation: str, patterns: Sequence[str]) -> bool:
+    return not patterns or any(fnmatchcase(operation, pattern) for pattern in patterns)

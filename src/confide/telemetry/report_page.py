@@ -1,4 +1,4 @@
-"""The report as one page for a browser."""
+"""The I/O report as an HTML page."""
 
 from __future__ import annotations
 
@@ -6,36 +6,33 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from confide.reports.pages import Bar, BarChart, Charts, LineChart, Part, Table, Text, Waterfall, page
+from confide.reports.pages import Bar, BarChart, Charts, LineChart, Part, Table, Text, Waterfall, render_page
 from confide.telemetry.histograms import is_error
-from confide.telemetry.report import ENDS, Report, SlowRequest, Times
+from confide.telemetry.report import BAR_BOUNDS_MS, OperationTimes, Report, SlowRequest
 
 MAX_CHARTS = 30
 COLUMNS = ("operation", "count", "errors", "p50 ms", "p90 ms", "p99 ms", "max ms", "total ms", "share %")
 
 
-def report_page(report: Report, *, what: str) -> str:
-    """Write the report as a page that stands alone; `what` says of where and when it is."""
-    return page(f"Confide: I/O of {what}", _parts(report))
+def render_report(report: Report, *, source: str) -> str:
+    """Render the report as a self-contained page. `source` names the data folder in the title."""
+    return render_page(f"Confide: I/O of {source}", _build_parts(report))
 
 
-def _parts(report: Report) -> Iterator[Part]:
-    yield Text(
-        "Requests",
-        "How long requests took, from its head until its answer was handed over.",
-    )
-    yield Table(COLUMNS, table_rows(report, whole=True))
-    yield Text("Operations", "What was waited for outside the process; a share is of all such time.")
-    yield Table(COLUMNS, table_rows(report, whole=False))
-    yield Text("Over time", "Drag over a part of a chart to look closer, click twice to look at all of it again.")
-    yield Charts({line["operation"]: _charts(report, report.times[line["operation"]]) for line in _charted(report)})
-    yield Text("Slowest requests", "Each with what was waited for on its behalf.")
+def _build_parts(report: Report) -> Iterator[Part]:
+    yield Text("Requests", "Duration of each request, from its head until its response is handed to the connection.")
+    yield Table(COLUMNS, build_table_rows(report, of_requests=True))
+    yield Text("Operations", "Waits outside the process. The share is of the total time of all operations.")
+    yield Table(COLUMNS, build_table_rows(report, of_requests=False))
+    yield Text("Over time", "Drag across a chart to zoom in. Double-click to reset.")
+    yield Charts({operation: _build_charts(report, report.times[operation]) for operation in _choose_charted(report)})
+    yield Text("Slowest requests", "Each request with its operations.")
     for slow in report.slowest:
-        yield _waterfall(slow)
+        yield _build_waterfall(slow)
 
 
-def table_rows(report: Report, *, whole: bool) -> list[list[object]]:
-    """The lines of the report as rows under `COLUMNS`."""
+def build_table_rows(report: Report, *, of_requests: bool) -> list[list[object]]:
+    """Build the rows of a table with `COLUMNS`."""
     return [
         [
             line["operation"],
@@ -44,40 +41,49 @@ def table_rows(report: Report, *, whole: bool) -> list[list[object]]:
             *(round(line[name], 3) for name in ("p50_ms", "p90_ms", "p99_ms", "max_ms", "total_ms")),
             round(line["share"] * 100, 1),
         ]
-        for line in report.lines(whole=whole)
+        for line in report.summarize(of_requests=of_requests)
     ]
 
 
-def title_of(slow: SlowRequest) -> str:
+def format_title(slow: SlowRequest) -> str:
     request = slow.request
-    at = datetime.fromtimestamp(request.began_at / 1e6, UTC).isoformat(sep=" ", timespec="milliseconds")
-    return f"{request.operation}, {request.took / 1e6:,.2f} ms, {request.outcome}, {at[:-6]} UTC, {request.request_id}"
+    at = datetime.fromtimestamp(request.began_us / 1e6, UTC).isoformat(sep=" ", timespec="milliseconds")
+    return (
+        f"{request.operation}, {request.took_ns / 1e6:,.2f} ms, {request.outcome}, {at[:-6]} UTC, {request.request_id}"
+    )
 
 
-def bars_of(slow: SlowRequest) -> list[Bar]:
-    """The request and what was waited for, in milliseconds from its beginning."""
+def build_bars(slow: SlowRequest) -> list[Bar]:
+    """Build a bar for the request and one for each of its operations."""
     request = slow.request
-    bars = [Bar(request.operation, 0.0, request.took / 1e6, is_bad=is_error(request.outcome))]
+    bars = [Bar(request.operation, 0.0, request.took_ns / 1e6, is_error=is_error(request.outcome))]
     bars += [
-        Bar(one.operation, (one.began_at - request.began_at) / 1e3, one.took / 1e6, 1, is_bad=is_error(one.outcome))
-        for one in slow.operations
+        Bar(
+            operation.operation,
+            (operation.began_us - request.began_us) / 1e3,
+            operation.took_ns / 1e6,
+            depth=1,
+            is_error=is_error(operation.outcome),
+        )
+        for operation in slow.operations
     ]
     return bars
 
 
-def _charted(report: Report) -> list[dict[str, Any]]:
-    return [*report.lines(whole=True), *report.lines(whole=False)][:MAX_CHARTS]
+def _choose_charted(report: Report) -> list[str]:
+    lines: list[dict[str, Any]] = [*report.summarize(of_requests=True), *report.summarize(of_requests=False)]
+    return [line["operation"] for line in lines[:MAX_CHARTS]]
 
 
-def _charts(report: Report, times: Times) -> list[LineChart | BarChart]:
-    begin, step, steps = report.steps()
-    when = [(begin + step * number) / 1e6 for number in range(steps)]
-    labels = [*(f"{end:g}" for end in ENDS), "more"]
+def _build_charts(report: Report, times: OperationTimes) -> list[LineChart | BarChart]:
+    intervals = report.choose_intervals()
+    begins = [(intervals.begin_us + intervals.length_us * number) / 1e6 for number in range(intervals.count)]
+    labels = [*(f"{bound:g}" for bound in BAR_BOUNDS_MS), "more"]
     return [
-        LineChart(f"{times.operation}: how long it took", when, times.over_time(begin, step, steps), "ms"),
-        BarChart(f"{times.operation}: up to so many ms", labels, times.histogram(), "count"),
+        LineChart(f"{times.operation}: duration over time", begins, times.compute_percentiles(intervals), "ms"),
+        BarChart(f"{times.operation}: events by duration in ms", labels, times.count_by_duration(), "count"),
     ]
 
 
-def _waterfall(slow: SlowRequest) -> Waterfall:
-    return Waterfall(f"{title_of(slow)}; {slow.unexplained_ms():,.2f} ms in the process itself", bars_of(slow))
+def _build_waterfall(slow: SlowRequest) -> Waterfall:
+    return Waterfall(f"{format_title(slow)}; {slow.compute_own_ms():,.2f} ms in the process itself", build_bars(slow))

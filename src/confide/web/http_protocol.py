@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from confide.errors import ServiceError
-from confide.telemetry import request_log
+from confide.telemetry.request_log import log_request
 from confide.web.errors import HeadersTooLarge, MalformedRequest, RequestTimeout
 from confide.web.problems import problem
 from confide.web.request import MAX_HEADERS_BYTES, MAX_URI_BYTES
@@ -99,7 +99,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.write(answer.as_bytes([(b"connection", b"close")]))
             # Nobody knows what it would have asked for.
             self._application.process.observation.traffic.note(OTHER, answer.status)
-            request_log.note(
-                "-", "-", answer.status, began=monotonic_ns(), request_id=request_id, trace_id=None, who=None
+            log_request(
+                "-", "-", answer.status, began_ns=monotonic_ns(), request_id=request_id, trace_id=None, principal=None
             )
         self.transport.close()

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Self
 
 from confide.context import ANSWER_SECONDS, RequestContext, current_request
-from confide.telemetry import request_log
-from confide.telemetry.operations import IoLog
+from confide.telemetry.io_log import IoLog
+from confide.telemetry.request_log import log_request
 
 # W3C Trace Context, 3.2: version, trace, the caller's span, flags; only a later version may say more after them.
 _TRACEPARENT = re.compile(
@@ -62,7 +62,7 @@ class RequestScope:
         trace = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
         trace_id, parent_span = trace.groups() if trace else (None, None)
         self._address = address
-        self._trace = io.begin(self.request_id, trace_id=trace_id, parent_span=parent_span)
+        self._trace = io.begin_request(self.request_id, trace_id=trace_id, parent_span=parent_span)
 
     def __enter__(self) -> Self:
         self._began = monotonic_ns()
@@ -83,14 +83,16 @@ class RequestScope:
         operation = f"stream {route}" if self.is_stream else f"request {route}"
         # A stream lasts until somebody ends it, however long nothing was sent.
         ended = None if self.is_stream else self.ended
-        self._io.end(self._trace, operation, self._began, outcome=outcome, amount=self.sent_bytes, ended=ended)
+        self._io.end_request(
+            self._trace, operation, self._began, outcome=outcome, amount=self.sent_bytes, ended_ns=ended
+        )
         if self.is_logged or self.status >= HTTPStatus.BAD_REQUEST:
-            request_log.note(
+            log_request(
                 self._method,
                 self._path,
                 self.status,
-                began=self._began,
+                began_ns=self._began,
                 request_id=self.request_id,
                 trace_id=self._trace.trace_id,
-                who=principal,
+                principal=principal,
             )

@@ -14,7 +14,7 @@ from confide.database.model import DatabaseIdentity
 from confide.database.postgresql.engine import PostgresqlEngine
 from confide.database.postgresql.transaction import Connection
 from confide.errors import DatabaseUnavailable
-from confide.telemetry.operations import SILENT, IoLog
+from confide.telemetry.io_log import NO_IO_LOG, IoLog
 
 GREETING = """/* store.greeting */
     SELECT (SELECT system_identifier FROM pg_control_system())::text
@@ -36,7 +36,7 @@ class PostgresqlDatabase(Database):
         pool_size: int,
         seal_log: Callable[[], Transaction[None]],
         clock: Clock = now,
-        io: IoLog = SILENT,
+        io: IoLog = NO_IO_LOG,
     ) -> None:
         self.engine = PostgresqlEngine(dsn, size=pool_size, greet=self._greet, io=io)
         super().__init__(self.engine, seal_log=seal_log, clock=clock)

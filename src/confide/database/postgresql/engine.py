@@ -16,7 +16,7 @@ from confide.database.engine import T, Transaction, UniqueTaken
 from confide.database.model import Rows
 from confide.database.postgresql.transaction import Connection, fetch, run_transaction
 from confide.errors import Busy, DatabaseUnavailable
-from confide.telemetry.operations import SILENT, IoLog, measure, note_failure
+from confide.telemetry.io_log import NO_IO_LOG, IoLog, measure, record_failure
 
 CONNECT_SECONDS = 1.5
 # Calls fail at once for this long after the database did not respond.
@@ -48,7 +48,7 @@ class PostgresqlEngine:
         *,
         size: int = 8,
         greet: Callable[[Connection], Awaitable[None]] | None = None,
-        io: IoLog = SILENT,
+        io: IoLog = NO_IO_LOG,
     ) -> None:
         self._dsn = dsn
         self.io = io
@@ -103,11 +103,11 @@ class PostgresqlEngine:
             async with asyncio.timeout(left):
                 await self._slots.acquire()
         except BaseException as error:
-            note_failure(self.io, "wait connection", began, error)
+            record_failure(self.io, "wait connection", began, error)
             if isinstance(error, TimeoutError):
                 raise Busy(retry_after_seconds=1) from None
             raise
-        self.io.note("wait connection", began)
+        self.io.record("wait connection", began)
         try:
             self._require_available()
         except DatabaseUnavailable:

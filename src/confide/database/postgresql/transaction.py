@@ -9,7 +9,7 @@ import asyncpg
 
 from confide.database.engine import SCRIPT, Lock, Many, Script, Statement, Step, T, TableLock, Transaction, operation_of
 from confide.database.model import Rows
-from confide.telemetry.operations import IoLog, measure, note_failure
+from confide.telemetry.io_log import IoLog, measure, record_failure
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
@@ -23,9 +23,9 @@ async def fetch(
     try:
         records = await connection.fetch(sql, *args, timeout=seconds)
     except BaseException as error:
-        note_failure(io, operation_of(sql), began, error)
+        record_failure(io, operation_of(sql), began, error)
         raise
-    io.note(operation_of(sql), began, amount=len(records))
+    io.record(operation_of(sql), began, amount=len(records))
     return cast("Rows", records)
 
 

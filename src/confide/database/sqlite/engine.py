@@ -18,7 +18,7 @@ from confide.database.engine import T, Transaction, operation_of, run_one
 from confide.database.model import Row, Rows
 from confide.database.sqlite.writer import WRITER, Writer, bindings
 from confide.errors import DatabaseUnavailable
-from confide.telemetry.operations import SILENT, IoLog, note_failure
+from confide.telemetry.io_log import NO_IO_LOG, IoLog, record_failure
 
 SAFE_VERSION = 3_051_003
 PORTION = 500
@@ -31,7 +31,7 @@ class SqliteEngine:
 
     name = "sqlite"
 
-    def __init__(self, path: Path, *, is_unsafe: bool, io: IoLog = SILENT) -> None:
+    def __init__(self, path: Path, *, is_unsafe: bool, io: IoLog = NO_IO_LOG) -> None:
         self.path = path
         self.io = io
         self.is_unsafe = is_unsafe
@@ -100,9 +100,9 @@ class SqliteEngine:
         except (apsw.SQLError, apsw.BindingsError, apsw.InterruptError):
             raise
         except apsw.Error as error:
-            note_failure(self.io, operation_of(sql), began, error)
+            record_failure(self.io, operation_of(sql), began, error)
             raise DatabaseUnavailable from error
-        self.io.note(operation_of(sql), began, amount=len(rows))
+        self.io.record(operation_of(sql), began, amount=len(rows))
         return rows
 
     async def _search_on_thread(self, sql: str, args: Sequence[Any]) -> Rows:
@@ -116,11 +116,11 @@ class SqliteEngine:
         except (apsw.SQLError, apsw.BindingsError):
             raise
         except (TimeoutError, RuntimeError, apsw.Error) as error:
-            note_failure(self.io, operation_of(sql), began, error)
+            record_failure(self.io, operation_of(sql), began, error)
             raise DatabaseUnavailable from error
         finally:
             search.is_over = True
-        self.io.note(operation_of(sql), began, amount=len(rows))
+        self.io.record(operation_of(sql), began, amount=len(rows))
         return rows
 
     async def execute(self, sql: str, *args: Any) -> Rows:
@@ -135,7 +135,7 @@ class SqliteEngine:
                 result: T = await self._writer.submit(work)
         except (TimeoutError, asyncio.CancelledError) as error:
             # Only the writer knows the single steps, so the whole wait is noted.
-            note_failure(self.io, WRITER, began, error)
+            record_failure(self.io, WRITER, began, error)
             if isinstance(error, TimeoutError):
                 raise DatabaseUnavailable from error
             raise

@@ -31,7 +31,7 @@ from confide.database.engine import (
 )
 from confide.database.model import Rows
 from confide.errors import Busy, DatabaseUnavailable
-from confide.telemetry.operations import OK, IoLog
+from confide.telemetry.io_log import OK, IoLog
 
 # Name, start, end, outcome and number of rows of one step of a job.
 _Operation: TypeAlias = tuple[str, int, int, str, int]
@@ -198,7 +198,7 @@ class Writer:
 
     def _note(self, job: _Job) -> None:
         for operation, began, ended, outcome, amount in job.operations:
-            self._io.note(operation, began, outcome=outcome, amount=amount, ended=ended)
+            self._io.record(operation, began, outcome=outcome, amount=amount, ended_ns=ended)
 
     def _undo(self) -> None:
         if self._connection.in_transaction:
