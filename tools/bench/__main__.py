@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4, help="of each load")
     parser.add_argument("--rounds", type=int, default=5, help="of the cached reads")
     parser.add_argument("--configs", type=int, default=1_000_000, help="in the large stores")
-    parser.add_argument("--before", default="652fec9", help="the commit beside which the leg cost races")
+    parser.add_argument("--before", default="8fc2178", help="the commit beside which the leg cost races")
     parser.add_argument("--json", type=Path, help="where the numbers go")
     parser.add_argument("--picture", type=Path, help="where the picture goes")
     chosen = parser.parse_args()
@@ -104,8 +104,9 @@ def show(results: Results) -> None:
             if figure.least is not None
             else ""
         )
+        spread = "" if figure.spread is None else f" ({figure.spread[0]:.2f} to {figure.spread[1]:.2f})"
         verdict = "" if not bound else "yes" if figure.holds else "NO"
-        figures.add_row(figure.name, f"{figure.value:,.2f} {figure.unit}", bound, verdict)
+        figures.add_row(figure.name, f"{figure.value:,.2f} {figure.unit}{spread}", bound, verdict)
     console.print(figures)
 
 

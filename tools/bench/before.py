@@ -32,17 +32,36 @@ print(json.dumps([made.reader, made.admin, made.login, made.password]))
 
 
 def checked_out(commit: str, folder: Path) -> Path:
-    """The tree of a commit."""
+    """Return the tree of a commit, beside an environment with the requirements of that commit."""
     tree = folder / f"tree-{commit}"
     tree.mkdir()
     packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
     subprocess.run(["tar", "-x", "-C", str(tree)], input=packed, check=True)
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run([uv, "venv", "-q", "--python", sys.executable, tree / ".venv"], check=True)
+    install: list[str | Path] = [
+        uv,
+        "pip",
+        "install",
+        "-q",
+        "--python",
+        _python(tree),
+        "--no-deps",
+        "-r",
+        tree / "requirements.txt",
+    ]
+    subprocess.run(install, check=True)
     return tree
+
+
+def _python(tree: Path) -> str:
+    """Return the interpreter of a tree; that of this run is its own."""
+    return sys.executable if tree == ROOT else str(tree / ".venv" / "bin" / "python")
 
 
 def filled(tree: Path, data: Path, database: str | None, count: int) -> Seeded:
     """A store filled by the code of a tree."""
-    command = [sys.executable, "-c", SEED, str(tree), str(data), database or "", str(count)]
+    command = [_python(tree), "-c", SEED, str(tree), str(data), database or "", str(count)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     reader, admin, login, password = json.loads(said.splitlines()[-1])
     settings = Settings(data=data, database=database, unsafe_durability=True)
@@ -53,7 +72,7 @@ def filled(tree: Path, data: Path, database: str | None, count: int) -> Seeded:
 def serving(tree: Path, folder: Path, seeded: Seeded) -> Iterator[tuple[int, int]]:
     """The service of a tree on a store that it filled, waiting for the disk; yields process id and port."""
     port = free_port()
-    command = [sys.executable, "-m", "confide", "serve", "--port", str(port), "--data", str(seeded.settings.data)]
+    command = [_python(tree), "-m", "confide", "serve", "--port", str(port), "--data", str(seeded.settings.data)]
     env = {"PYTHONPATH": str(tree / "src")}
     if seeded.settings.database is not None:
         env["CONFIDE_DATABASE"] = seeded.settings.database.get_secret_value()

@@ -13,7 +13,7 @@ from typing import Any
 import before
 import service
 from load import Figures, get
-from results import ratios
+from results import ratios, spread
 from running import memory_bytes
 from seeds import Seeded, key
 from track import Track
@@ -108,14 +108,20 @@ class Crowd(Track):
                 "now": (*stack.enter_context(before.serving(before.ROOT, self.folder, now)), now),
             }
             for what, ask, rounds, connections, most in (
-                ("cached read", asked_reads, 2 * self.rounds, 32, 1.05),
-                ("save", asked_saves, self.rounds, 16, 1.25),
+                ("cached read", asked_reads, self.rounds, 32, 1.05),
+                ("save", asked_saves, self.rounds, 16, 1.05),
             ):
                 found = self.in_turn(f"{what}, {engine}", servers, ask, rounds=rounds, connections=connections)
                 for which in servers:
                     self.results.add("cost", f"{what}, {engine}, {which}", found[which])
                 ratio = ratios(found["now"], found["then"])
-                self.results.figure(f"{what}, {engine}, processor time / commit {self.before}", ratio, "x", most=most)
+                self.results.figure(
+                    f"{what}, {engine}, processor time / commit {self.before}",
+                    ratio,
+                    "x",
+                    most=most,
+                    spread=spread(found["now"], found["then"]),
+                )
 
 
 def asked_reads(seeded: Seeded) -> list[bytes]:

@@ -37,6 +37,7 @@ class Figure:
     unit: str
     most: float | None = None
     least: float | None = None
+    spread: tuple[float, float] | None = None  # the lowest and highest of several rounds
 
     @property
     def holds(self) -> bool:
@@ -68,9 +69,16 @@ class Results:
         return row
 
     def figure(
-        self, name: str, value: float, unit: str, *, most: float | None = None, least: float | None = None
+        self,
+        name: str,
+        value: float,
+        unit: str,
+        *,
+        most: float | None = None,
+        least: float | None = None,
+        spread: tuple[float, float] | None = None,
     ) -> None:
-        self.figures.append(Figure(name, value, unit, most, least))
+        self.figures.append(Figure(name, value, unit, most, least, spread))
 
     def write(self, path: Path) -> None:
         document: dict[str, Any] = {
@@ -97,6 +105,12 @@ def machine() -> dict[str, str]:
 def ratios(ours: Sequence[Figures], theirs: Sequence[Figures]) -> float:
     """The median of the ratios of processor time, round by round: a noisy neighbour disturbs both of a pair."""
     return statistics.median(a.cpu_us / b.cpu_us for a, b in zip(ours, theirs, strict=True))
+
+
+def spread(ours: Sequence[Figures], theirs: Sequence[Figures]) -> tuple[float, float]:
+    """The lowest and the highest of the ratios whose median `ratios` returns."""
+    pairs = [a.cpu_us / b.cpu_us for a, b in zip(ours, theirs, strict=True)]
+    return min(pairs), max(pairs)
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
