@@ -15,7 +15,7 @@ def now() -> int:
 Clock = Callable[[], int]
 
 
-SECOND = 1_000_000
+MICROSECONDS_PER_SECOND = 1_000_000
 
 
 def boottime() -> float:

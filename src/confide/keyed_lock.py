@@ -25,7 +25,7 @@ class LockQueue:
         self._last_version: int | None = None
         self._last_seconds = 0.0
 
-    async def yield_to_rivals(self) -> None:
+    async def back_off(self) -> None:
         """Let another process have its turn, if one was seen at the same thing.
 
         Who has just won begins again while the others still learn that they lost: without a pause of about
@@ -35,7 +35,7 @@ class LockQueue:
             pause = random.uniform(0, 2 * self._last_seconds)  # noqa: S311 - fairness, not secrecy
             await asyncio.sleep(min(pause, MAX_BACKOFF_SECONDS))
 
-    def note(self, version: int, *, seconds: float, races_lost: int) -> None:
+    def record_turn(self, version: int, *, seconds: float, races_lost: int) -> None:
         """Remember how a turn went; a version that is not the next one was made by a rival."""
         if races_lost or self._last_version not in (None, version, version - 1):
             self._has_rivals = True
@@ -50,7 +50,7 @@ class KeyedLock(Generic[K]):
         self._lines: dict[K, LockQueue] = {}
 
     @asynccontextmanager
-    async def of(self, key: K) -> AsyncIterator[LockQueue]:
+    async def acquire(self, key: K) -> AsyncIterator[LockQueue]:
         line = self._lines.setdefault(key, LockQueue())
         if line.waiting >= self._most:
             raise Busy(retry_after_seconds=1)

@@ -35,7 +35,7 @@ async def test_acts_on_one_thing_go_one_after_the_other_and_on_others_at_once() 
     most = {"a": 0, "b": 0}
 
     async def act(name: str) -> None:
-        async with lines.of(name):
+        async with lines.acquire(name):
             under_way[name] += 1
             most[name] = max(most[name], under_way[name])
             await asyncio.sleep(0.001)
@@ -51,7 +51,7 @@ async def test_a_line_that_is_too_long_is_refused_at_once_and_is_not_kept() -> N
     lines: KeyedLock[str] = KeyedLock(max_queued=2)
 
     async def act() -> None:
-        async with lines.of("a"):
+        async with lines.acquire("a"):
             await asyncio.sleep(0.01)
 
     results = await asyncio.gather(*(act() for _ in range(5)), return_exceptions=True)
@@ -63,7 +63,7 @@ async def test_somebody_who_gives_up_in_line_holds_up_nobody() -> None:
     lines: KeyedLock[str] = KeyedLock(max_queued=10)
 
     async def act() -> str:
-        async with lines.of("a"):
+        async with lines.acquire("a"):
             await asyncio.sleep(0.01)
             return "done"
 
@@ -84,13 +84,13 @@ async def test_only_who_has_met_a_rival_yields(monkeypatch: pytest.MonkeyPatch) 
         pauses.append(seconds)
 
     monkeypatch.setattr("confide.keyed_lock.asyncio.sleep", sleep)
-    async with lines.of("a") as line:
+    async with lines.acquire("a") as line:
         for version in (1, 2, 3):
-            await line.yield_to_rivals()
-            line.note(version, seconds=0.01, races_lost=0)
+            await line.back_off()
+            line.record_turn(version, seconds=0.01, races_lost=0)
         assert pauses == []
-        line.note(5, seconds=0.01, races_lost=0)  # somebody else made version 4
-        await line.yield_to_rivals()
+        line.record_turn(5, seconds=0.01, races_lost=0)  # somebody else made version 4
+        await line.back_off()
         assert len(pauses) == 1
         assert 0 <= pauses[0] <= 0.02
 
@@ -177,7 +177,7 @@ async def test_every_version_has_its_audit_entry_with_a_mac_and_a_digest_of_what
     rows = [row async for table, row in sqlite_app.process.stores.database.dump() if table == "audit"]
     saved, retired = [row for row in rows if row[2] in ("save", "retire")]
     assert (saved[2], saved[3], saved[4], saved[10]) == ("save", "created", root.user_id, 1)
-    assert saved[12] == keys.mac("audit", b'{"a":1}')
+    assert saved[12] == keys.compute_mac("audit", b'{"a":1}')
     assert (retired[3], retired[10], retired[12]) == ("retired", 2, None)
     assert len(saved[13]) == len(retired[13]) == 32
     assert saved[13] != retired[13]

@@ -17,7 +17,7 @@ from confide.crypto import master_keys
 from confide.crypto.ciphertext import authenticated, decrypt, encrypt, split
 from confide.crypto.envelope import EnvelopeEncryption
 from confide.crypto.errors import DecryptionFailed, MasterKeyMissing
-from confide.crypto.master_keys import DestroyedKeys, MasterKey, MasterKeys, new_master_key
+from confide.crypto.master_keys import DestroyedKeys, MasterKey, MasterKeys, create_master_key
 from confide.crypto.model import EncryptionContext
 from confide.errors import Busy
 from confide.identity import hasher as passwords
@@ -80,13 +80,13 @@ def test_nonces_are_never_alike() -> None:
 
 def test_the_file_of_master_keys_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "master.keys"
-    first = new_master_key()
-    master_keys.make_file(path, [first])
+    first = create_master_key()
+    master_keys.write_master_keys(path, [first])
     assert path.stat().st_mode & 0o777 == 0o600
     with pytest.raises(FileExistsError):
-        master_keys.make_file(path, [new_master_key()])
-    second = new_master_key()
-    master_keys.add_to_file(path, second)
+        master_keys.write_master_keys(path, [create_master_key()])
+    second = create_master_key()
+    master_keys.append_master_key(path, second)
     ring = MasterKeys(path.read_text())
     assert first.id in ring
     assert ring.active == second.id
@@ -100,7 +100,7 @@ def test_what_is_no_ring_is_refused(text: str) -> None:
 
 
 def test_one_id_twice_is_no_ring_and_a_key_never_shows_itself() -> None:
-    key = new_master_key()
+    key = create_master_key()
     with pytest.raises(MasterKeyMissing):
         MasterKeys(f"{key.line()},{key.line()}")
     assert key.secret.hex() not in repr(key)
@@ -112,7 +112,7 @@ class Rig:
 
     def __init__(self, store: Stores, folder: Path) -> None:
         self.store = store
-        self.ring = [new_master_key()]
+        self.ring = [create_master_key()]
         self.destroyed = DestroyedKeys(folder / "destroyed.keys")
 
     async def keys(self) -> EnvelopeEncryption:
@@ -140,14 +140,14 @@ CONTEXT = EncryptionContext(Key("acme", "crm"), 1, "saved")
 
 async def test_another_process_opens_what_one_sealed(rig: Rig) -> None:
     one, other = await rig.keys(), await rig.keys()
-    sealed = one.encrypt(b"plain", CONTEXT, key_id=await one.key_for_saving("acme", None))
+    sealed = one.encrypt(b"plain", CONTEXT, key_id=await one.load_data_key("acme", None))
     assert await other.decrypt(sealed, CONTEXT) == b"plain"
-    assert one.mac("audit", b"x") == other.mac("audit", b"x") != one.mac("idempotency", b"x")
+    assert one.compute_mac("audit", b"x") == other.compute_mac("audit", b"x") != one.compute_mac("idempotency", b"x")
 
 
 async def test_each_tenant_has_a_key_of_its_own(rig: Rig) -> None:
     keys = await rig.keys()
-    one, other = await keys.key_for_saving("acme", None), await keys.key_for_saving("globex", None)
+    one, other = await keys.load_data_key("acme", None), await keys.load_data_key("globex", None)
     assert one != other
     stolen = keys.encrypt(b"plain", CONTEXT, key_id=other)
     with pytest.raises(DecryptionFailed):
@@ -156,24 +156,24 @@ async def test_each_tenant_has_a_key_of_its_own(rig: Rig) -> None:
 
 async def test_a_new_master_key_rewraps_while_the_old_ring_still_runs(rig: Rig) -> None:
     running = await rig.keys()
-    sealed = running.encrypt(b"plain", CONTEXT, key_id=await running.key_for_saving("acme", None))
-    rig.ring.append(new_master_key())
-    rotating = await rig.keys()
-    assert await rotating.rewrap_all() == 4
-    assert await rotating.rewrap_all() == 0
-    assert {key.master_key_id for key in await rig.store.data_keys.all()} == {rig.ring[-1].id}
+    sealed = running.encrypt(b"plain", CONTEXT, key_id=await running.load_data_key("acme", None))
+    rig.ring.append(create_master_key())
+    lock_rotation = await rig.keys()
+    assert await lock_rotation.rewrap_all() == 4
+    assert await lock_rotation.rewrap_all() == 0
+    assert {key.master_key_id for key in await rig.store.data_keys.list_all()} == {rig.ring[-1].id}
     # One that has not opened the key yet meets the new master key and reads its ring again.
     assert await (await rig.keys()).decrypt(sealed, CONTEXT) == b"plain"
     assert await running.decrypt(sealed, CONTEXT) == b"plain"
-    await running.key_for_saving("globex", None)
+    await running.load_data_key("globex", None)
     del rig.ring[0]
-    await (await rig.keys()).check_all()
+    await (await rig.keys()).check_master_keys()
 
 
 async def test_a_ring_without_the_key_or_with_other_bytes_is_refused(rig: Rig) -> None:
     await rig.keys()
     known = rig.ring[0]
-    rig.ring = [new_master_key()]
+    rig.ring = [create_master_key()]
     with pytest.raises(MasterKeyMissing, match="lacks"):
         await rig.keys()
     rig.ring = [MasterKey(known.id, secrets.token_bytes(32))]
@@ -183,10 +183,10 @@ async def test_a_ring_without_the_key_or_with_other_bytes_is_refused(rig: Rig) -
 
 async def test_a_destroyed_key_never_opens_again_restored_or_not(rig: Rig) -> None:
     keys = await rig.keys()
-    key_id = await keys.key_for_saving("acme", None)
+    key_id = await keys.load_data_key("acme", None)
     sealed = keys.encrypt(b"plain", CONTEXT, key_id=key_id)
     kept = await rig.store.data_keys.read(key_id)
-    keys.forget([key_id])
+    keys.forget_keys([key_id])
     with pytest.raises(DecryptionFailed):
         await keys.decrypt(sealed, CONTEXT)
     assert kept is not None

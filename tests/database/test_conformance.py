@@ -132,7 +132,7 @@ async def test_a_tenant_has_one_active_key_however_many_ask(store: Stores) -> No
     news = [WrappedKey(bytes([n]) * 16, "config", "acme", b"m" * 16, b"%d" % n) for n in range(16)]
     made = await asyncio.gather(*(store.data_keys.add_if_none(new, made_at=1) for new in news))
     assert len({key.id for key in made}) == 1
-    assert len(await store.data_keys.all()) == 1
+    assert len(await store.data_keys.list_all()) == 1
 
 
 async def test_a_key_is_rewrapped_only_in_place_of_what_was_read(store: Stores) -> None:

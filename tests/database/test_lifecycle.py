@@ -138,7 +138,7 @@ async def test_the_same_home_keeps_its_epoch_and_its_sessions(settings: Settings
     await with_sessions(store)
     first = await store.database.open()
     second = await store.database.open()
-    assert (first.epoch, second.has_begun_anew) == (second.epoch, False)
+    assert (first.epoch, second.is_new_epoch) == (second.epoch, False)
     assert len(await store.tokens.list_all(None)) == 2
     await store.close()
 
@@ -154,7 +154,7 @@ async def test_a_store_found_elsewhere_was_restored_and_begins_a_new_epoch(setti
     else:
         await sql(store, "UPDATE store SET home = 'inode 1'")
     after = await store.database.open()
-    assert after.has_begun_anew
+    assert after.is_new_epoch
     assert after.epoch != before.epoch
     assert [token.is_session for token in await store.tokens.list_all(None)] == [False]
     changes = await store.configs.read_changes_after(Position(0, 0), limit=10)
@@ -183,7 +183,7 @@ async def test_a_copy_put_in_the_files_place_is_noticed_though_the_inode_is_used
     path.write_bytes(copy)
     again = open_stores(url, is_unsafe=True)
     home = await again.database.open()
-    assert (home.has_begun_anew, home.epoch != first.epoch) == (True, True)
+    assert (home.is_new_epoch, home.epoch != first.epoch) == (True, True)
     await again.close()
     third = open_stores(url, is_unsafe=True)
     assert (await third.database.open()).epoch == home.epoch

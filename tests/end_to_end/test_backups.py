@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from confide.clock import SECOND
+from confide.clock import MICROSECONDS_PER_SECOND
 from confide.names import Key
 from confide.server.wiring import open_process
 from support.app import TYPE, settings_for
@@ -34,7 +34,7 @@ async def is_prefix(data: Path, database: str | None, other: Path, other_databas
     """Whether no change is missing that was saved clearly before the last one that is there."""
     whole, part = await times_of(data, database), await times_of(other, other_database)
     # Times are the clients' order only as far as a save takes: 2 s is as long as any may.
-    last = max(part.values()) - 2 * SECOND
+    last = max(part.values()) - 2 * MICROSECONDS_PER_SECOND
     return part.keys() <= whole.keys() and all(key in part for key, saved_at in whole.items() if saved_at < last)
 
 

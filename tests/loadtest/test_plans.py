@@ -10,7 +10,7 @@ import pytest
 
 from confide.loadtest.calls import Calls, first_configuration
 from confide.loadtest.plans import BadPlan, Plan, Stage, read_mix, read_stages
-from confide.time_formats import read_span
+from confide.time_formats import parse_duration
 
 
 def plan(**more: object) -> Plan:
@@ -35,13 +35,13 @@ def test_arrivals_are_even_and_shared_by_the_processes(processes: int) -> None:
     ("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("2m", 120), ("1h", 3_600), ("1.5s", 1.5), ("7", 7)]
 )
 def test_spans_are_read(text: str, seconds: float) -> None:
-    assert read_span(text) == seconds
+    assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "s", "0s", "-1s", "1w", "1e3s", "nan", "1 s", "1s1", "9999999999s"])
 def test_a_span_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a span such as"):
-        read_span(text)
+        parse_duration(text)
 
 
 def test_a_plan_is_cut_where_it_was_stopped() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from confide.database.engine import UNNAMED, operation_of
+from confide.database.engine import UNNAMED, find_operation
 from confide.server.metrics import COUNTERS, GAUGES
 from confide.telemetry.metrics_page import BUCKET_COUNTER, DURATION_COUNTER, HISTOGRAM
 
@@ -51,12 +51,12 @@ def unnamed(folder: Path) -> list[str]:
         for path in sorted(folder.rglob("*.py"))
         if path.name not in _OTHERS
         for line, text in statements(path)
-        if operation_of(text) == UNNAMED
+        if find_operation(text) == UNNAMED
     ]
 
 
 def test_every_statement_says_its_name() -> None:
-    found = [operation_of(text) for path in SOURCE.rglob("*.py") for _, text in statements(path)]
+    found = [find_operation(text) for path in SOURCE.rglob("*.py") for _, text in statements(path)]
     assert len(found) > 90
     assert unnamed(SOURCE) == []
 

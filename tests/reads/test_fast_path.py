@@ -305,7 +305,7 @@ async def test_a_bug_is_told_as_one(room: Room, monkeypatch: pytest.MonkeyPatch)
     def fails(*_: Any, **__: Any) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(room.app.process.reads.reader, "answer_at_once", fails)
+    monkeypatch.setattr(room.app.process.reads.reader, "read_cached", fails)
     reply = await room.ask()
     assert (reply.status, reply.json()["code"]) == (500, "internal-error")
     assert b"secret" not in reply.body

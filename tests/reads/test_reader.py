@@ -13,7 +13,7 @@ from confide.identity.errors import InvalidToken
 from confide.identity.model import Credential, Principal
 from confide.names import Key
 from confide.reads import reader as reading_module
-from confide.reads.model import Current, Rendering
+from confide.reads.model import CurrentConfig, Rendering
 from confide.reads.reader import CachedRead, ConfigReader
 from confide.reads.request import FORCE_REVALIDATION, ReadRequest
 from support.app import ADMIN, RunningApp
@@ -29,7 +29,7 @@ class Desk:
         self.root = root
         self.token = token
         self.asked = 0
-        self.is_away = False
+        self.is_database_unavailable = False
         self.slow_seconds = 0.0
         store: Any = app.process.stores
         self._reads = store.configs.read_with_key, store.tokens.read
@@ -50,14 +50,14 @@ class Desk:
     async def _answer(self, ask: Any, about: Any) -> Any:
         self.asked += 1
         await asyncio.sleep(self.slow_seconds)
-        if self.is_away:
+        if self.is_database_unavailable:
             raise DatabaseUnavailable
         return await ask(about)
 
 
 @pytest.fixture
 async def desk(sqlite_app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    monkeypatch.setattr(reading_module, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(reading_module, "STALE_AFTER_SECONDS", 0.1)
     token = await sqlite_app.token("root", *ADMIN)
     root = await sqlite_app.process.identity.tokens.principal(token)
     await sqlite_app.save(token, {"a": 1}, type_="crm")
@@ -99,14 +99,16 @@ async def test_a_caller_who_goes_away_takes_nobody_elses_answer_along(desk: Desk
 async def test_who_demands_the_store_shares_no_question_that_was_sent_before(desk: Desk) -> None:
     desk.app.process.changes.subscriber.forget_all()
     desk.slow_seconds = 0.05
-    await asyncio.gather(desk.read(), desk.read(floor=FORCE_REVALIDATION), desk.read(floor=FORCE_REVALIDATION))
+    await asyncio.gather(
+        desk.read(), desk.read(min_version=FORCE_REVALIDATION), desk.read(min_version=FORCE_REVALIDATION)
+    )
     assert desk.asked == 3
 
 
 async def test_a_version_that_is_not_held_is_asked_for(desk: Desk) -> None:
-    assert (await desk.read(floor=1)).response.version == 1
+    assert (await desk.read(min_version=1)).response.version == 1
     assert desk.asked == 0
-    assert (await desk.read(floor=2)).response.version == 1
+    assert (await desk.read(min_version=2)).response.version == 1
     assert desk.asked > 0
 
 
@@ -129,23 +131,23 @@ async def test_when_the_lease_has_ended_each_read_goes_to_the_store(desk: Desk) 
 
 async def test_what_is_held_is_given_marked_if_the_store_does_not_answer(desk: Desk) -> None:
     desk.end_lease()
-    desk.is_away = True
+    desk.is_database_unavailable = True
     found = await desk.read()
     assert (found.response.version, found.stale_seconds) == (1, 5)
-    desk.is_away, desk.slow_seconds = False, 60.0
+    desk.is_database_unavailable, desk.slow_seconds = False, 60.0
     found = await asyncio.wait_for(desk.read(), 10)
     assert (found.response.version, found.stale_seconds) == (1, 5)
 
 
 async def test_what_may_not_be_given_unproven_is_refused(desk: Desk) -> None:
     desk.end_lease()
-    desk.is_away = True
+    desk.is_database_unavailable = True
     with pytest.raises(DatabaseUnavailable):
         await desk.read(Key("acme", "never-read"))
     with pytest.raises(DatabaseUnavailable):
-        await desk.read(floor=FORCE_REVALIDATION)
+        await desk.read(min_version=FORCE_REVALIDATION)
     with pytest.raises(DatabaseUnavailable):
-        await desk.read(floor=2)
+        await desk.read(min_version=2)
     desk.app.process.reads.cache.observe_version(KEY, 2, is_deleted=True)
     with pytest.raises(DatabaseUnavailable):  # it is known to be gone
         await desk.read()
@@ -153,52 +155,54 @@ async def test_what_may_not_be_given_unproven_is_refused(desk: Desk) -> None:
 
 async def test_what_is_known_to_be_overtaken_stands_in_only_while_the_store_is_away(desk: Desk) -> None:
     desk.app.process.reads.cache.observe_version(KEY, 2)
-    desk.is_away = True
+    desk.is_database_unavailable = True
     found = await desk.read()
     assert (found.response.version, found.stale_seconds) == (1, 1)
     with pytest.raises(DatabaseUnavailable):
-        await desk.read(floor=2)
+        await desk.read(min_version=2)
     # It counts from when it was last proven, not from the lease, which may hold all the time.
-    entry = desk.app.process.reads.cache.find_any(KEY, now=boottime())
+    entry = desk.app.process.reads.cache.find(KEY, now=boottime())
     assert entry is not None
     entry.superseded_at = boottime() - 7
     assert (await desk.read()).stale_seconds == 7
     desk.reading._stale_seconds = 4
     with pytest.raises(DatabaseUnavailable):
         await desk.read()
-    desk.is_away = False
+    desk.is_database_unavailable = False
     assert (await desk.read()).stale_seconds is None
 
 
 async def test_after_the_stale_window_nothing_is_given(desk: Desk) -> None:
     desk.reading._stale_seconds = 4
     desk.end_lease()
-    desk.is_away = True
-    assert desk.reading.is_past_stale()
+    desk.is_database_unavailable = True
+    assert desk.reading.is_past_stale_limit()
     with pytest.raises(DatabaseUnavailable):
         await desk.read()
     with pytest.raises(DatabaseUnavailable):
-        await desk.reading.who(desk.app.process.identity.authenticator._of_token[desk.root.token_id].credential)
+        await desk.reading.authenticate(
+            desk.app.process.identity.authenticator._of_token[desk.root.token_id].credential
+        )
 
 
 async def test_a_token_that_was_known_goes_on_reading_while_the_store_is_away(desk: Desk) -> None:
     checked = desk.app.process.identity.authenticator._of_token[desk.root.token_id]
     desk.end_lease()
-    desk.is_away = True
-    assert await desk.reading.who(checked.credential) == (checked.principal, True)
+    desk.is_database_unavailable = True
+    assert await desk.reading.authenticate(checked.credential) == (checked.principal, True)
     checked.expires = boottime()
     with pytest.raises(DatabaseUnavailable):
-        await desk.reading.who(checked.credential)
+        await desk.reading.authenticate(checked.credential)
 
 
 async def test_time_ends_an_entry_only_while_the_store_answers(desk: Desk) -> None:
-    entry = desk.app.process.reads.cache.proven(KEY, now=boottime())
+    entry = desk.app.process.reads.cache.find_fresh(KEY, now=boottime())
     assert entry is not None
     entry.fresh_until = boottime()
-    desk.is_away = True
+    desk.is_database_unavailable = True
     found = await desk.read()  # proven by the lease: nothing newer was heard of
     assert (found.response.version, found.stale_seconds) == (1, None)
-    desk.is_away = False
+    desk.is_database_unavailable = False
     await desk.read()
     assert entry.fresh_until > boottime()
 
@@ -227,7 +231,7 @@ async def test_what_is_heard_while_the_store_is_asked_in_vain_counts(desk: Desk)
     desk.slow_seconds = 1.0
     reading = asyncio.create_task(desk.read())
     asking = asyncio.create_task(
-        desk.reading.who(desk.app.process.identity.authenticator._of_token[desk.root.token_id].credential)
+        desk.reading.authenticate(desk.app.process.identity.authenticator._of_token[desk.root.token_id].credential)
     )
     await asyncio.sleep(0.02)
     # The news is back before the answer: the config and the token are gone.
@@ -254,7 +258,7 @@ async def test_a_floor_is_read_through_to_even_if_a_shared_question_found_nothin
     monkeypatch.setattr(desk.app.process.reads.cache, "observe_version", lambda *_: None)
     await desk.app.save(desk.token, {"c": 1}, type_="late")
     desk.app.process.caching.memory.drop(late)
-    assert (await desk.read(late, floor=1)).response.version == 1
+    assert (await desk.read(late, min_version=1)).response.version == 1
     with pytest.raises(NotFound):
         await first
 
@@ -266,10 +270,10 @@ async def test_what_a_save_learns_of_the_version_a_read_knows(desk: Desk) -> Non
     cache = desk.app.process.reads.cache
     # As if another process had saved it: memory holds the version before.
     desk.app.process.caching.memory.drop(KEY)
-    entry = cache.proven(KEY, now=boottime())
+    entry = cache.find_fresh(KEY, now=boottime())
     assert entry is None
-    with cache.flight(KEY) as flight:
-        cache.land(flight, KEY, Current(1, b'{"a":1}'), rendering=Rendering.OPENED)
+    with cache.begin_update(KEY) as update:
+        cache.complete_update(update, KEY, CurrentConfig(1, b'{"a":1}'), rendering=Rendering.READABLE)
     replayed = await desk.app.save(desk.token, {"a": 2}, type_="crm", headers=headers)
     assert (saved.json()["version"], replayed.json()["version"]) == (2, 2)
     assert replayed.headers["idempotency-replayed"] == "true"
@@ -279,21 +283,21 @@ async def test_what_a_save_learns_of_the_version_a_read_knows(desk: Desk) -> Non
 async def test_a_validated_response_is_released_when_the_next_period_starts(desk: Desk) -> None:
     checked = desk.app.process.identity.authenticator._of_token[desk.root.token_id]
     read = CachedRead(ReadRequest(checked.credential, KEY))
-    response = desk.reading.answer_at_once(read, now=boottime())
+    response = desk.reading.read_cached(read, now=boottime())
     assert response is not None
     assert read.response is response
-    assert desk.reading.answer_at_once(read, now=boottime()) is response
+    assert desk.reading.read_cached(read, now=boottime()) is response
     taken = desk.reading.take_counts()
     assert (taken.hits, taken.sent_bytes) == (2, 2 * response.length)
     assert read.response is None
-    assert desk.reading.answer_at_once(read, now=boottime()) is response
+    assert desk.reading.read_cached(read, now=boottime()) is response
 
 
 async def test_a_cached_read_decides_not_modified_and_counts_it(desk: Desk) -> None:
     checked = desk.app.process.identity.authenticator._of_token[desk.root.token_id]
     read = CachedRead(ReadRequest(checked.credential, KEY, known_tags='"1"'))
     for _ in range(2):
-        response = desk.reading.answer_at_once(read, now=boottime())
+        response = desk.reading.read_cached(read, now=boottime())
         assert response is not None
         assert (response.status, response.body) == (304, b"")
     taken = desk.reading.take_counts()
@@ -306,7 +310,7 @@ async def test_every_nth_cached_read_is_sampled_once(desk: Desk) -> None:
     desk.reading._sample = desk.reading._until_sample = 2
     samples = []
     for _ in range(4):
-        desk.reading.answer_at_once(read, now=boottime())
+        desk.reading.read_cached(read, now=boottime())
         samples.append(desk.reading.take_sample())
     assert [sample is not None for sample in samples] == [False, True, False, True]
     assert samples[1] is not None

@@ -14,7 +14,7 @@ from confide.cli.commands import confide as root
 from confide.server.api import build_document
 from confide.server.metrics import COUNTERS, GAUGES
 from confide.server.settings import Settings
-from confide.web.problems import all_errors, status_of
+from confide.web.problems import get_status, list_errors
 
 Json = Any
 WORDING = frozenset({"description", "title", "summary", "examples", "example", "operationId", "tags"})
@@ -23,7 +23,7 @@ WORDING = frozenset({"description", "title", "summary", "examples", "example", "
 def describe_contract() -> dict[str, Json]:
     """Return error codes, HTTP paths with their schemas, settings, commands, metrics and exit codes as JSON."""
     return {
-        "codes": {error.code: status_of(error) for error in all_errors()},
+        "codes": {error.code: get_status(error) for error in list_errors()},
         "paths": describe_paths(build_document(version="test")),
         "settings": {name: _describe_setting(field) for name, field in Settings.model_fields.items()},
         "commands": _describe_commands(root, ("confide",)),

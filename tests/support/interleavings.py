@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from confide.caching.lease import Lease
-from confide.caching.memory import BoundedMemory
+from confide.caching.lru_cache import LruCache
 from confide.changes.model import Change, Position
 from confide.changes.subscriber import ChangeSubscriber
 from confide.changes.watch import WatchHub
@@ -17,8 +17,8 @@ from confide.errors import DatabaseUnavailable
 from confide.identity.authenticator import Authenticator
 from confide.integration_types.active import ActiveIntegrationTypes
 from confide.names import Key
-from confide.reads.cache import Cache, Flight
-from confide.reads.model import Current, Rendering
+from confide.reads.cache import ConfigCache, PendingUpdate
+from confide.reads.model import CurrentConfig, Rendering
 
 KEYS = [Key("acme", "a"), Key("acme", "b"), Key("globex", "a")]
 STALE_SECONDS = 1.0
@@ -28,7 +28,7 @@ class Answer:
     """A prepared answer that says which version it is."""
 
     def __init__(self, config: DecryptedConfig) -> None:
-        self.version, self.size, self.is_over = config.version, 100, False
+        self.version, self.size_bytes, self.is_invalid = config.version, 100, False
 
 
 class Log:
@@ -69,7 +69,7 @@ class Fill:
     """A fill or a save on its way: opened, then it knows its version, then it lands."""
 
     key: Key
-    flight: Flight
+    update: PendingUpdate
     context: Any
     version: int | None = None
     is_save: bool = False
@@ -79,7 +79,7 @@ class Fill:
 class Process:
     """A process in simulated time."""
 
-    kind: type[Cache]
+    kind: type[ConfigCache]
     chance: random.Random
     clock: list[float]
     violations: list[str] = field(default_factory=list)
@@ -88,7 +88,7 @@ class Process:
     def __post_init__(self) -> None:
         self.log = Log()
         self.lease = Lease()
-        self.memory: BoundedMemory[Any] = BoundedMemory(3_000)
+        self.memory: LruCache[Any] = LruCache(3_000)
         self.cache = self.kind(
             self.memory,
             self.lease,
@@ -114,7 +114,15 @@ class Process:
         return self.clock[0]
 
     def run(self, steps: int) -> list[str]:
-        acts = [self.rival, self.begin_fill, self.read_store, self.land, self.observe_version, self.cut, self.pass_time]
+        acts = [
+            self.rival,
+            self.begin_fill,
+            self.read_store,
+            self.complete_update,
+            self.observe_version,
+            self.cut,
+            self.pass_time,
+        ]
         acts += [self.save, self.evict, self.read, self.read, self.read]
         for _ in range(steps):
             self.chance.choice(acts)()
@@ -125,7 +133,7 @@ class Process:
 
     def begin_fill(self) -> None:
         key = self.chance.choice(KEYS)
-        context = self.cache.flight(key)
+        context = self.cache.begin_update(key)
         self.flights.append(Fill(key, context.__enter__(), context))
 
     def read_store(self) -> None:
@@ -137,17 +145,19 @@ class Process:
     def save(self) -> None:
         """A save of this process: the commit is there before the process goes on to say so."""
         key = self.chance.choice(KEYS)
-        context = self.cache.flight(key)
+        context = self.cache.begin_update(key)
         self.flights.append(Fill(key, context.__enter__(), context, self.log.commit(key, self.now), is_save=True))
 
-    def land(self) -> None:
+    def complete_update(self) -> None:
         ready = [one for one in self.flights if one.version is not None]
         if not ready:
             return
         one = self.chance.choice(ready)
         self.flights.remove(one)
         version = one.version or 0
-        self.cache.land(one.flight, one.key, Current(version, b"{}" if version else None), rendering=Rendering.OPENED)
+        self.cache.complete_update(
+            one.update, one.key, CurrentConfig(version, b"{}" if version else None), rendering=Rendering.READABLE
+        )
         one.context.__exit__(None, None, None)
         if one.is_save:
             self.least[one.key] = max(self.least[one.key], version)
@@ -166,7 +176,7 @@ class Process:
 
     def read(self) -> None:
         key = self.chance.choice(KEYS)
-        entry = self.cache.proven(key, now=self.now)
+        entry = self.cache.find_fresh(key, now=self.now)
         if entry is None:
             return
         least = max(self.least[key], self.log.newest(key, before=self.now - STALE_SECONDS))
@@ -185,17 +195,19 @@ def finished(work: Coroutine[Any, Any, Any]) -> Any:
     raise AssertionError("it waits for something")
 
 
-class DropOnNews(Cache):
+class DropOnNews(ConfigCache):
     """A planted fault: the usual cache, which drops what it hears of and takes whatever a late fill brings."""
 
-    def land(self, flight: Flight, key: Key, current: Current, *, rendering: Rendering) -> list[Any] | None:
-        flight.newest_version = 0
+    def complete_update(
+        self, update: PendingUpdate, key: Key, current: CurrentConfig, *, rendering: Rendering
+    ) -> list[Any] | None:
+        update.newest_version = 0
         self._memory.drop(key)
-        return super().land(flight, key, current, rendering=rendering)
+        return super().complete_update(update, key, current, rendering=rendering)
 
 
-class WithoutLease(Cache):
+class WithoutLease(ConfigCache):
     """A planted fault: what is remembered is believed however long nothing was heard."""
 
-    def proven(self, key: Key, *, now: float) -> Any:
-        return self.find_any(key, now=now)
+    def find_fresh(self, key: Key, *, now: float) -> Any:
+        return self.find(key, now=now)

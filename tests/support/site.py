@@ -49,7 +49,7 @@ class Site:
         engine: Any = self.app.process.stores.database._host_engine
         await engine.query("SELECT 1")
         for login in ("alice", "bob", "nobody-here", "nobody-here-2", "disabled", "nfc-user"):
-            counted = self.app.process.encryption.mac("audit", b"login " + login.encode())
+            counted = self.app.process.encryption.compute_mac("audit", b"login " + login.encode())
             await self.app.process.stores.users.clear_attempts(counted, "127.0.0.1")
 
 

@@ -18,7 +18,7 @@ from confide.context import NO_REQUEST, Trace, current_request, set_deadline
 from confide.database.engine import Many, Statement, Transaction, statement
 from confide.errors import Busy, DatabaseUnavailable
 from confide.identity.hasher import Argon2Hasher
-from confide.server.preparation import prepare, stores_of
+from confide.server.preparation import build_stores, prepare
 from confide.server.settings import Settings
 from confide.telemetry.events import EventRecorder, build_documents
 from confide.web.request_scope import RequestCounter
@@ -42,7 +42,7 @@ class Watched(NamedTuple):
 async def watched(settings: Settings) -> AsyncIterator[Watched]:
     await prepare(settings)
     recorder = EventRecorder(worker="w", max_events=10_000)
-    store: Any = stores_of(settings.model_copy(update={"pool_size": 1}), io=recorder)
+    store: Any = build_stores(settings.model_copy(update={"pool_size": 1}), io=recorder)
     await store.database.connect()
     recorder.take()
     yield Watched(store.database._host_engine, recorder)
@@ -178,7 +178,7 @@ async def test_a_hash_is_noted_apart_from_the_wait_for_its_turn() -> None:
 def test_traffic_is_counted_by_route_and_status() -> None:
     traffic = RequestCounter()
     for status in (200, 200, 404):
-        traffic.note("GET /config", status)
+        traffic.count("GET /config", status)
     assert traffic.requests == {("GET /config", "200"): 2, ("GET /config", "404"): 1}
 
 

@@ -20,7 +20,7 @@ from confide.web.errors import (
 )
 from confide.web.request import Request
 from confide.web.response import Response
-from confide.web.route import PUBLIC, SELF, Body, Route, required, text
+from confide.web.route import PUBLIC, SELF, Body, Route, declare_required_text, declare_text
 from confide.web.router import BoundRoute, Router, bind
 
 PRINCIPAL = Principal(1, "ada", (), 7)
@@ -43,13 +43,21 @@ class Notes:
 
 
 SAMPLE = (
-    Route("GET", "/notes", Notes.read, access=PUBLIC, summary="List notes", tag="notes", query=(text("after", "…"),)),
+    Route(
+        "GET",
+        "/notes",
+        Notes.read,
+        access=PUBLIC,
+        summary="List notes",
+        tag="notes",
+        query=(declare_text("after", "…"),),
+    ),
     Route("POST", "/notes", Notes.save, access=SELF, summary="Add a note", tag="notes", body=Note),
     Route("GET", "/notes/latest", Notes.read, access=PUBLIC, summary="Read the latest note", tag="notes"),
     Route("GET", "/notes/{number}", Notes.read, access=PUBLIC, summary="Read a note", tag="notes"),
     Route(
         "DELETE", "/notes/{number}", Notes.read, access=SELF, summary="Delete a note", tag="notes",
-        query=(required("confirm", "…"),),
+        query=(declare_required_text("confirm", "…"),),
     ),
 )  # fmt: skip
 

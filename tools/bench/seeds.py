@@ -69,7 +69,7 @@ async def seed(settings: Settings, count: int, *, progress: Callable[[int], None
 async def _row(process: Process, at: Key, keys: dict[str, bytes]) -> tuple[Any, ...]:
     if at.tenant not in keys:
         keys.clear()  # tenants come one after the other
-        keys[at.tenant] = await process.encryption.key_for_saving(at.tenant, None)
+        keys[at.tenant] = await process.encryption.load_data_key(at.tenant, None)
     key_id = keys[at.tenant]
     body = process.encryption.encrypt(CONFIGURATION, EncryptionContext(at, 1, Kind.SAVED), key_id=key_id)
     new = NewVersion(at, 1, Kind.SAVED, key_id, body, saved_by=1, saved_at=now())

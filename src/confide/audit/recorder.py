@@ -49,7 +49,7 @@ class AuditRecorder:
             subject=subject,
             digest=digest,
         )
-        return SignedEntry(entry, self._encryption.mac("audit", entry.encode()))
+        return SignedEntry(entry, self._encryption.compute_mac("audit", entry.encode()))
 
     async def record(
         self,

@@ -12,7 +12,7 @@ from confide.changes.model import Position
 from confide.database.engine import Engine, Lock, Many, Transaction, statement
 from confide.database.log import insert_audit
 from confide.database.model import Row
-from confide.database.rows import array_placeholders, columns, insert_into
+from confide.database.rows import insert_into, list_array_placeholders, list_columns
 from confide.names import Key
 
 # The number of entries that one transaction appends to the chain.
@@ -69,7 +69,7 @@ NEXT = {
 # All entries outside the chain. A new epoch makes their positions meaningless.
 REST = f"/* audits.rest */ SELECT a.id, a.mac, {{entry}} FROM audit a WHERE {_UNCHAINED} ORDER BY {{xid}} a.id LIMIT $1"
 LINK_MANY = f"""/* audits.link_many */
-    INSERT INTO audit_links ({columns(LinkRow)}) SELECT * FROM unnest({array_placeholders(LinkRow)})
+    INSERT INTO audit_links ({list_columns(LinkRow)}) SELECT * FROM unnest({list_array_placeholders(LinkRow)})
 """
 LINK_ONE = f"/* audits.link_one */ {insert_into('audit_links', LinkRow)}"
 CHAIN = f"""/* audits.chain */
@@ -83,7 +83,7 @@ PAGE = f"""/* audits.page */
     WHERE l.number < $1{{selection}} ORDER BY l.number DESC LIMIT $2
 """
 CHECKPOINTS = f"""/* audits.checkpoints */
-    SELECT {columns(CheckpointRow)} FROM checkpoints WHERE number > $1 ORDER BY number LIMIT $2
+    SELECT {list_columns(CheckpointRow)} FROM checkpoints WHERE number > $1 ORDER BY number LIMIT $2
 """
 INSERT_CHECKPOINT = f"""/* audits.keep */
     {insert_into("checkpoints", CheckpointRow)} ON CONFLICT (number) DO NOTHING RETURNING number

@@ -12,7 +12,7 @@ from confide.audit.chain import FIRST_LINK, ChainBreak, ChainCheck, ChainedEntry
 from confide.audit.chain_writer import ChainWriter
 from confide.audit.checkpoint_file import CheckpointFile
 from confide.audit.model import AuditFilter, ListedEntry
-from confide.clock import SECOND, Clock
+from confide.clock import MICROSECONDS_PER_SECOND, Clock
 from confide.errors import InvalidCursor
 from confide.identity.model import Principal
 
@@ -119,14 +119,16 @@ class AuditLog:
             yield Verification(check.number - after, None, check.number)
             await asyncio.sleep(0)
         bad = check.bad or check.finish()
-        unchained = await self._audit.count_unchained(before=self._clock() - MAX_UNCHAINED_SECONDS * SECOND)
+        unchained = await self._audit.count_unchained(
+            before=self._clock() - MAX_UNCHAINED_SECONDS * MICROSECONDS_PER_SECOND
+        )
         yield Verification(check.number - after, bad, None, unchained)
 
     def _has_valid_signature(self, checkpoint: Checkpoint) -> bool:
-        return self._encryption.has_signed(checkpoint.encode_signed_part(), checkpoint.signature)
+        return self._encryption.is_signature_valid(checkpoint.encode_signed_part(), checkpoint.signature)
 
     def _read_checkpoint_file(self, after: int) -> list[Checkpoint]:
         return [one for one in self._checkpoint_file.read() if one.number > after and self._has_valid_signature(one)]
 
     def _mac(self, entry: bytes) -> bytes:
-        return self._encryption.mac("audit", entry)
+        return self._encryption.compute_mac("audit", entry)

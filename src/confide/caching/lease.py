@@ -11,15 +11,15 @@ class Lease:
     """Memory is proven while a read of the change log, sent within the last second, has come back."""
 
     def __init__(self) -> None:
-        self.until = 0.0
+        self.expires_at = 0.0
 
     def renew(self, sent_at: float) -> None:
         """A read of the log, sent at that moment, has come back and all it told was heard."""
-        self.until = sent_at + LEASE_SECONDS
+        self.expires_at = sent_at + LEASE_SECONDS
 
-    def holds(self) -> bool:
-        return boottime() < self.until
+    def is_valid(self) -> bool:
+        return boottime() < self.expires_at
 
-    def age(self) -> float:
+    def age_seconds(self) -> float:
         """Seconds since what is remembered was last known to be true."""
-        return boottime() - (self.until - LEASE_SECONDS)
+        return boottime() - (self.expires_at - LEASE_SECONDS)

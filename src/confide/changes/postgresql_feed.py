@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 
 from confide.changes.model import Change, ChangeFeedReset, Position
-from confide.database.engine import operation_of
+from confide.database.engine import find_operation
 from confide.database.postgresql.engine import CONNECT_SECONDS, PostgresqlEngine
 from confide.database.postgresql.transaction import Connection
 from confide.database.postgresql.watermark import Watermark
@@ -111,7 +111,7 @@ class PostgresqlChangeFeed:
             self._known_timeline = self._timeline
             return []
         rows = await self._fetch(connection, SINCE, self._snapshot, MAX_CHANGES + 1)
-        self._engine.note_answer()
+        self._engine.record_success()
         was = self._epoch, self._known_timeline
         self._snapshot, self._epoch = rows[0][:2]
         self._watermark.observe(rows[0][0], at=time.monotonic())
@@ -123,7 +123,7 @@ class PostgresqlChangeFeed:
         return changes
 
     async def _fetch(self, connection: Connection, sql: str, *args: Any) -> Any:
-        return await measure(self._engine.io, operation_of(sql), connection.fetch(sql, *args))
+        return await measure(self._engine.io, find_operation(sql), connection.fetch(sql, *args))
 
     async def _connect(self) -> Connection:
         connection = await self._engine.connect()

@@ -22,7 +22,7 @@ from confide.web.errors import MalformedParameter
 from confide.web.parameters import TENANT_PATTERN, TYPE_PATTERN
 from confide.web.request import Request
 from confide.web.response import Reply, Response, json_response
-from confide.web.route import VIEWER, Header, Parameter, Returns, Route, text
+from confide.web.route import VIEWER, Header, Parameter, Returns, Route, declare_text
 from confide.web.sse import EVENT_STREAM, HEADERS, format_event
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def _parse_wait(value: str) -> int | None:
     return int(value)
 
 
-_AFTER = text("after", "A position. `0` is the start of the log.")
+_AFTER = declare_text("after", "A position. `0` is the start of the log.")
 _WAIT_SECONDS = Parameter(
     "wait", "Seconds, 0 to 60: long polling. One response as soon as there are changes.", _parse_wait, None
 )

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from confide.caching.lease import Lease
-from confide.caching.memory import BoundedMemory
+from confide.caching.lru_cache import LruCache
 from confide.changes.model import Change, ChangeFeedReset
 from confide.changes.watch import WatchHub
 from confide.clock import boottime
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from confide.changes.feed import ChangeFeed
     from confide.identity.authenticator import Authenticator
     from confide.integration_types.active import ActiveIntegrationTypes
-    from confide.reads.cache import Cache
+    from confide.reads.cache import ConfigCache
 
 # The pause before the next attempt after a failed read.
 RETRY_SECONDS = 0.1
@@ -34,8 +34,8 @@ class ChangeSubscriber:
         change_feed: ChangeFeed,
         *,
         lease: Lease,
-        memory: BoundedMemory[Any],
-        cache: Cache,
+        memory: LruCache[Any],
+        cache: ConfigCache,
         authenticator: Authenticator,
         types: ActiveIntegrationTypes,
         watching: WatchHub,
@@ -93,9 +93,9 @@ class ChangeSubscriber:
         self._cache.invalidate_type(name)
 
     def _forget(self) -> None:
-        self._cache.supersede_fills()
-        self._types.supersede_fills()
-        self._principals.supersede_fills()
+        self._cache.discard_pending()
+        self._types.discard_pending()
+        self._principals.discard_pending()
         self._memory.clear()
 
     def _apply_all(self, changes: list[Change]) -> None:

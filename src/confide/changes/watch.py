@@ -193,7 +193,7 @@ class WatchHub:
             watcher.wake(is_beat=True)
             if number % WOKEN_AT_ONCE == WOKEN_AT_ONCE - 1:
                 await asyncio.sleep(0)
-        for watcher in [one for one in self._watchers if one.checked.is_over or now >= one.checked.expires]:
+        for watcher in [one for one in self._watchers if one.checked.is_invalid or now >= one.checked.expires]:
             try:
                 watcher.checked = await self._principals.authenticate(watcher.credential)
                 if watcher in self._watchers:  # it may have left during the check

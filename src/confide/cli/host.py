@@ -54,9 +54,9 @@ def restore(file: Path, **given: str | None) -> None:
 
 
 async def _migrate(settings: Settings) -> list[str]:
-    from confide.server.preparation import stores_of  # noqa: PLC0415 - help must not load a server
+    from confide.server.preparation import build_stores  # noqa: PLC0415 - help must not load a server
 
-    stores = stores_of(settings, accepts_unsafe=True)
+    stores = build_stores(settings, accepts_unsafe=True)
     await stores.database.connect()
     try:
         return await stores.database.migrate()
@@ -66,9 +66,9 @@ async def _migrate(settings: Settings) -> list[str]:
 
 async def _backup(settings: Settings, file: Path) -> int:
     from confide.database import backup as archives  # noqa: PLC0415 - as above
-    from confide.server.preparation import stores_of  # noqa: PLC0415 - as above
+    from confide.server.preparation import build_stores  # noqa: PLC0415 - as above
 
-    stores = stores_of(settings, accepts_unsafe=True)
+    stores = build_stores(settings, accepts_unsafe=True)
     await stores.database.open()
     try:
         with progress("Backing up", "rows") as tell:
@@ -81,13 +81,13 @@ async def _restore(settings: Settings, file: Path) -> int:
     from confide.crypto.errors import MasterKeyMissing  # noqa: PLC0415 - as above
     from confide.database import backup as archives  # noqa: PLC0415 - as above
     from confide.server.preparation import (  # noqa: PLC0415 - as above
-        encryption_of,
-        ring_of,
-        stores_of,
+        build_encryption,
+        build_stores,
+        read_master_keys,
     )
 
     count = await asyncio.to_thread(archives.check, file)
-    stores = stores_of(settings, accepts_unsafe=True)
+    stores = build_stores(settings, accepts_unsafe=True)
     await stores.database.connect()
     try:
         await stores.database.migrate()
@@ -96,8 +96,8 @@ async def _restore(settings: Settings, file: Path) -> int:
         with progress("Restoring", "rows"):
             await stores.database.load(archives.read(file))
         try:
-            ring_of(settings)
-            await encryption_of(settings, stores).check_all()
+            read_master_keys(settings)
+            await build_encryption(settings, stores).check_master_keys()
         except MasterKeyMissing as missing:
             click.echo(f"Note: {missing}", err=True)
         return count

@@ -40,13 +40,13 @@ def rotate(*, prepare: bool, **given: str | None) -> None:
 async def _rotate(settings: Settings, *, prepare: bool) -> str:
     from confide.crypto.master_keys import (  # noqa: PLC0415 - as above
         FILE_NAME,
-        add_to_file,
-        new_master_key,
-        rotating,
+        append_master_key,
+        create_master_key,
+        lock_rotation,
     )
     from confide.server.preparation import (  # noqa: PLC0415 - help must not load a server
-        encryption_of,
-        stores_of,
+        build_encryption,
+        build_stores,
     )
 
     if prepare and settings.master_keys is not None:
@@ -54,20 +54,20 @@ async def _rotate(settings: Settings, *, prepare: bool) -> str:
             "--prepare needs a key file. With CONFIDE_MASTER_KEYS, append the new key to it instead."
         )
     path = settings.data / FILE_NAME
-    stores = stores_of(settings, accepts_unsafe=True)
-    with rotating(settings.data):
+    stores = build_stores(settings, accepts_unsafe=True)
+    with lock_rotation(settings.data):
         await stores.database.open()
         try:
-            is_new = settings.master_keys is None and await encryption_of(settings, stores).is_all_under_last()
+            is_new = settings.master_keys is None and await build_encryption(settings, stores).is_rotated()
             if is_new:
-                add_to_file(path, new_master_key())
+                append_master_key(path, create_master_key())
             if prepare:
                 added = "ends with a new master key" if is_new else "has a prepared master key already"
                 return f"{path} {added}. Copy the file to every machine, then rotate without --prepare."
-            count = await encryption_of(settings, stores).rewrap_all()
+            count = await build_encryption(settings, stores).rewrap_all()
             # A worker that was just making a key may store it under the old one.
             await asyncio.sleep(SETTLE_SECONDS)
-            count += await encryption_of(settings, stores).rewrap_all()
+            count += await build_encryption(settings, stores).rewrap_all()
         finally:
             await stores.close()
     return f"{count} keys are now wrapped under the last master key. Keep the earlier ones for old backups."

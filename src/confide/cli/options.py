@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from confide.time_formats import MOMENT, SPANS, read_moment, read_span
+from confide.time_formats import DURATION_EXAMPLES, TIME_EXAMPLE, parse_duration, parse_time
 
 if TYPE_CHECKING:
     from confide.server.settings import Settings
@@ -43,7 +43,7 @@ class Span(click.ParamType[float]):
         if isinstance(value, int | float):
             return float(value)
         try:
-            return read_span(str(value), may_be_zero=self._may_be_zero)
+            return parse_duration(str(value), may_be_zero=self._may_be_zero)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -56,10 +56,10 @@ class Since(click.ParamType[int]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         text = str(value)
         try:
-            return read_moment(text) if "-" in text else max(0, round((time.time() - read_span(text)) * 1e6))
+            return parse_time(text) if "-" in text else max(0, round((time.time() - parse_duration(text)) * 1e6))
         except ValueError:
-            said = f"{text!r} is neither a span such as {SPANS} nor a time with its zone, such as {MOMENT}."
-            self.fail(said, param, ctx)
+            expected = f"a duration such as {DURATION_EXAMPLES} or a time with a zone such as {TIME_EXAMPLE}"
+            self.fail(f"{text!r} is invalid. Write {expected}.", param, ctx)
 
 
 def store_options(command: C) -> C:

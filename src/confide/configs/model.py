@@ -52,12 +52,12 @@ class DecryptedConfig:
     is_masked: bool = False
     # The version of its integration type, if the type has a schema.
     type_version: int | None = None
-    is_bare: bool = False
+    is_without_defaults: bool = False
 
     @property
     def tag(self) -> str:
         of_type = "" if self.type_version is None else f".{self.type_version}"
-        return f'"{self.version}{of_type}{"m" if self.is_masked else ""}{"d" if self.is_bare else ""}"'
+        return f'"{self.version}{of_type}{"m" if self.is_masked else ""}{"d" if self.is_without_defaults else ""}"'
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from confide.configs.store import ConfigStore
     from confide.integration_types.active import ActiveIntegrationTypes
     from confide.integration_types.schema import SchemaViolation
-    from confide.reads.cache import Cache
+    from confide.reads.cache import ConfigCache
 
 # All violations are checked; a response lists at most this many.
 MAX_REPORTED = 1_000
@@ -46,7 +46,7 @@ class SavePlanner:
     """Plans the next version of a config, for saves and for their previews."""
 
     def __init__(
-        self, configs: ConfigStore, *, decrypter: ConfigDecrypter, cache: Cache, types: ActiveIntegrationTypes
+        self, configs: ConfigStore, *, decrypter: ConfigDecrypter, cache: ConfigCache, types: ActiveIntegrationTypes
     ) -> None:
         self._types = types
         self._configs = configs

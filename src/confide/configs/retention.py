@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from confide.clock import SECOND, Clock
+from confide.clock import MICROSECONDS_PER_SECOND, Clock
 from confide.names import Key
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ class Retention:
     async def work(self) -> None:
         """Run the jobs that are due, unless another process has taken them."""
         now = self._clock()
-        if await self._retention.claim_job("prune", now=now, until=now + PRUNE_SECONDS * SECOND):
+        if await self._retention.claim_job("prune", now=now, until=now + PRUNE_SECONDS * MICROSECONDS_PER_SECOND):
             await self.prune()
-        if await self._retention.claim_job("trim", now=now, until=now + TRIM_SECONDS * SECOND):
+        if await self._retention.claim_job("trim", now=now, until=now + TRIM_SECONDS * MICROSECONDS_PER_SECOND):
             await self.trim()
 
     async def prune(self) -> int:
@@ -65,7 +65,7 @@ class Retention:
 
     async def trim(self) -> None:
         """Delete old rows of the change log, except the latest row of each config."""
-        before = self._clock() - self._log_days * DAY_SECONDS * SECOND
+        before = self._clock() - self._log_days * DAY_SECONDS * MICROSECONDS_PER_SECOND
         after: int | None = 0
         while after is not None:
             after = await self._retention.trim(before=before, after=after, limit=PORTION)

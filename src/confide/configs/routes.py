@@ -54,7 +54,18 @@ from confide.web.parameters import (
 )
 from confide.web.request import Request
 from confide.web.response import Response, json_response
-from confide.web.route import ADMIN, EDITOR, VIEWER, VISIBLE, Header, Parameter, Returns, Route, choice, required
+from confide.web.route import (
+    ADMIN,
+    EDITOR,
+    VIEWER,
+    VISIBLE,
+    Header,
+    Parameter,
+    Returns,
+    Route,
+    declare_required_text,
+    declare_switch,
+)
 
 if TYPE_CHECKING:
     from confide.configs.export import ConfigExporter
@@ -286,13 +297,13 @@ _UNREAD_SINCE = time("unread_since", "RFC 3339: neither read nor saved since tha
 _NONCONFORMING = Parameter(
     "conforms", "`false`: only configs that break the schema of their type.", _parse_false, False
 )
-_OPENED = choice("secrets", "`masked` or `opened`. Default: `masked`.", on="opened", off="masked")
+_OPENED = declare_switch("secrets", "`masked` or `opened`. Default: `masked`.", on="opened", off="masked")
 _BEFORE_VERSION: Parameter[int | None] = Parameter(
     "after", "The `next` value of the previous page.", _parse_version_cursor, None
 )
 _FROM_VERSION = _version_bound("from", "A version. 0 means before the first version.")
 _TO_VERSION = _version_bound("to", "A version.")
-_CONFIRM = required("confirm", "The tenant's name again.")
+_CONFIRM = declare_required_text("confirm", "The tenant's name again.")
 _IF_MATCH = Header("If-Match", "Only if this is the current tag of the config. Otherwise 412.")
 _IF_NONE_MATCH = Header("If-None-Match", "`*`: only if the config does not exist. Otherwise 412.")
 _IDEMPOTENCY = Header(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from confide import strict_json
-from confide.clock import SECOND, Clock
+from confide.clock import MICROSECONDS_PER_SECOND, Clock
 from confide.configs import diff
 from confide.configs.decryption import ConfigDecrypter
 from confide.configs.errors import IdempotencyKeyReused, TooManyRaces
@@ -38,7 +38,7 @@ from confide.integration_types.model import UNTYPED
 from confide.keyed_lock import KeyedLock
 from confide.names import Key
 from confide.preconditions import Precondition
-from confide.reads.model import Current, Rendering
+from confide.reads.model import CurrentConfig, Rendering
 
 if TYPE_CHECKING:
     from confide.audit.recorder import AuditRecorder
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from confide.crypto.envelope import EnvelopeEncryption
     from confide.identity.access import Access
     from confide.integration_types.active import ActiveIntegrationTypes
-    from confide.reads.cache import Cache, Flight
+    from confide.reads.cache import ConfigCache, PendingUpdate
 
 MAX_RACES = 64
 MAX_QUEUED = 1_000
@@ -74,7 +74,7 @@ class ConfigWriter:
         access: Access,
         recorder: AuditRecorder,
         decrypter: ConfigDecrypter,
-        cache: Cache,
+        cache: ConfigCache,
         types: ActiveIntegrationTypes,
         change_feed: ChangeFeed,
         clock: Clock,
@@ -147,24 +147,24 @@ class ConfigWriter:
         raise TooManyRaces(retry_after_seconds=1)
 
     async def delete_expired_idempotency_records(self) -> None:
-        await self._configs.delete_idempotency_records(before=self._clock() - REPLAY_SECONDS * SECOND)
+        await self._configs.delete_idempotency_records(before=self._clock() - REPLAY_SECONDS * MICROSECONDS_PER_SECOND)
 
     async def _run_locked(
         self, act: Act, *, principal: Principal, precondition: Precondition, retry: Retry | None
     ) -> SavedVersion:
         key = act.key
         replay = None if retry is None else self._replay(retry, principal=principal)
-        async with self._locks.of(key) as queue:
-            await queue.yield_to_rivals()
+        async with self._locks.acquire(key) as queue:
+            await queue.back_off()
             for races_lost in range(MAX_RACES):
                 began = time.monotonic()
                 if replay and (replayed := await self._find_replay(replay, key)):
                     return replayed
                 try:
                     # A change of the config or its type from here on keeps an older plan out of the cache.
-                    with self._cache.flight(key) as flight:
+                    with self._cache.begin_update(key) as update:
                         saved = await self._try_once(
-                            act, principal=principal, precondition=precondition, replay=replay, flight=flight
+                            act, principal=principal, precondition=precondition, replay=replay, update=update
                         )
                 except IdempotencyKeyTaken:
                     # A concurrent retry stored it first, or an expired record blocks it.
@@ -172,7 +172,7 @@ class ConfigWriter:
                     continue
                 except Superseded:
                     continue
-                queue.note(saved.version, seconds=time.monotonic() - began, races_lost=races_lost)
+                queue.record_turn(saved.version, seconds=time.monotonic() - began, races_lost=races_lost)
                 return saved
         raise TooManyRaces(retry_after_seconds=1)
 
@@ -183,12 +183,12 @@ class ConfigWriter:
         principal: Principal,
         precondition: Precondition,
         replay: IdempotencyRecord | None,
-        flight: Flight,
+        update: PendingUpdate,
     ) -> SavedVersion:
         """Plan and commit once; raises `Superseded` after a lost race with another process or a destroyed data key."""
         if isinstance(act, Deletion):
             return await self._try_delete(
-                act, principal=principal, precondition=precondition, replay=replay, flight=flight
+                act, principal=principal, precondition=precondition, replay=replay, update=update
             )
         plan = await self._planner.plan(act, precondition=precondition)
         if plan.outcome is Outcome.UNCHANGED:
@@ -208,12 +208,12 @@ class ConfigWriter:
         )
         action = "roll back" if isinstance(act, Rollback) else "save"
         return await self._append(
-            new, plan.outcome, action=action, principal=principal, replay=replay, flight=flight, plan=plan
+            new, plan.outcome, action=action, principal=principal, replay=replay, update=update, plan=plan
         )
 
     async def _key_for_saving(self, tenant: str, active: WrappedKey | None) -> bytes:
         try:
-            return await self._encryption.key_for_saving(tenant, active)
+            return await self._encryption.load_data_key(tenant, active)
         except DecryptionFailed:
             # The data key was destroyed after it was read.
             raise Superseded from None
@@ -225,7 +225,7 @@ class ConfigWriter:
         principal: Principal,
         precondition: Precondition,
         replay: IdempotencyRecord | None,
-        flight: Flight,
+        update: PendingUpdate,
     ) -> SavedVersion:
         current = await self._planner.read_deletable(deletion.key, precondition=precondition)
         new = NewVersion(
@@ -239,7 +239,7 @@ class ConfigWriter:
             note=deletion.note,
         )
         return await self._append(
-            new, Outcome.DELETED, action="retire", principal=principal, replay=replay, flight=flight
+            new, Outcome.DELETED, action="retire", principal=principal, replay=replay, update=update
         )
 
     async def _append(
@@ -250,17 +250,19 @@ class ConfigWriter:
         action: str,
         principal: Principal,
         replay: IdempotencyRecord | None,
-        flight: Flight,
+        update: PendingUpdate,
         plan: SavePlan | None = None,
     ) -> SavedVersion:
         plain, type_ = (None, UNTYPED) if plan is None else (plan.plain, plan.type)
-        digest = None if plain is None else self._encryption.mac("audit", plain)
+        digest = None if plain is None else self._encryption.compute_mac("audit", plain)
         audit = self._recorder.sign(
             action, outcome, principal=principal, key=new.key, version=new.version, digest=digest
         )
         record = replay and replace(replay, version=new.version, outcome=outcome)
         await self._configs.append(new, audit=audit, idempotency=record)
-        self._cache.land(flight, new.key, Current(new.version, plain, type_), rendering=Rendering.OPENED)
+        self._cache.complete_update(
+            update, new.key, CurrentConfig(new.version, plain, type_), rendering=Rendering.READABLE
+        )
         self._change_feed.notify()
         self._decrypter.mark_intact(new.key)
         warnings = () if plan is None else plan.warnings
@@ -274,11 +276,11 @@ class ConfigWriter:
 
     def _replay(self, retry: Retry, *, principal: Principal) -> IdempotencyRecord:
         return IdempotencyRecord(
-            principal.user_id, retry.route, retry.name, self._encryption.mac("idempotency", retry.content)
+            principal.user_id, retry.route, retry.name, self._encryption.compute_mac("idempotency", retry.content)
         )
 
     async def _find_replay(self, replay: IdempotencyRecord, key: Key) -> SavedVersion | None:
-        not_before = self._clock() - REPLAY_SECONDS * SECOND
+        not_before = self._clock() - REPLAY_SECONDS * MICROSECONDS_PER_SECOND
         known = await self._configs.read_idempotency_record(replay, not_before=not_before)
         if known is None:
             return None

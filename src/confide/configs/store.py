@@ -27,7 +27,7 @@ from confide.database.batcher import Batcher
 from confide.database.engine import Engine, Transaction, UniqueTaken, statement
 from confide.database.log import EntryRow, entry_row, insert_audit
 from confide.database.model import Row
-from confide.database.rows import array_placeholders, columns, insert_into, placeholders
+from confide.database.rows import insert_into, list_array_placeholders, list_columns, list_placeholders
 from confide.identity.model import Scope
 from confide.names import Key
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
@@ -100,7 +100,7 @@ SQLITE_READ = """/* configs.read */
     WHERE tenant = $1 AND integration_type = $2 ORDER BY version DESC LIMIT 1
 """
 SQLITE_APPEND = f"""/* configs.append */
-    INSERT INTO changes ({columns(VersionRow)}) SELECT {placeholders(VersionRow)}
+    INSERT INTO changes ({list_columns(VersionRow)}) SELECT {list_placeholders(VersionRow)}
     WHERE $5 IS NULL OR {_KEY_EXISTS}
     ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING id
 """
@@ -116,20 +116,20 @@ SQLITE_BOUNDS = """/* configs.bounds */
 # One statement is one round trip and one transaction: version, audit entry and idempotency record, or nothing.
 _APPEND = f"""/* configs.append */
     WITH appended AS (
-        INSERT INTO changes ({columns(VersionRow)}) SELECT {placeholders(VersionRow)}
+        INSERT INTO changes ({list_columns(VersionRow)}) SELECT {list_placeholders(VersionRow)}
         WHERE $5::bytea IS NULL OR {_KEY_EXISTS}
         ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING id
     ), audited AS (
-        INSERT INTO audit ({columns(EntryRow)}, change_id)
-        SELECT {placeholders(EntryRow, start=ENTRY_AT)}, id FROM appended
+        INSERT INTO audit ({list_columns(EntryRow)}, change_id)
+        SELECT {list_placeholders(EntryRow, start=ENTRY_AT)}, id FROM appended
     ){{idempotency}}
     SELECT id FROM appended
 """
 POSTGRESQL_APPEND = _APPEND.format(idempotency="")
 POSTGRESQL_APPEND_IDEMPOTENT = _APPEND.format(
     idempotency=f""", replayed AS (
-        INSERT INTO replays ({columns(IdempotencyRow)})
-        SELECT {placeholders(IdempotencyRow, start=IDEMPOTENCY_AT)} FROM appended
+        INSERT INTO replays ({list_columns(IdempotencyRow)})
+        SELECT {list_placeholders(IdempotencyRow, start=IDEMPOTENCY_AT)} FROM appended
     )"""
 )
 # The current version, if any, with the tenant's active data key, which most likely decrypts it.
@@ -156,17 +156,17 @@ POSTGRESQL_READ_MANY = """/* configs.read_many */
 # inserted in the same order, so that two such statements cannot deadlock.
 POSTGRESQL_APPEND_MANY = f"""/* configs.append_many */
     WITH asked AS (
-        SELECT * FROM unnest({array_placeholders(VersionRow)}, {array_placeholders(EntryRow, start=ENTRY_AT)})
-        AS a ({columns(VersionRow)}, {", ".join(f"entry_{name}" for name in EntryRow._fields)})
+        SELECT * FROM unnest({list_array_placeholders(VersionRow)}, {list_array_placeholders(EntryRow, start=ENTRY_AT)})
+        AS a ({list_columns(VersionRow)}, {", ".join(f"entry_{name}" for name in EntryRow._fields)})
     ), appended AS (
-        INSERT INTO changes ({columns(VersionRow)})
-        SELECT {columns(VersionRow)} FROM asked
+        INSERT INTO changes ({list_columns(VersionRow)})
+        SELECT {list_columns(VersionRow)} FROM asked
         WHERE key_id IS NULL OR EXISTS (SELECT 1 FROM keys WHERE id = asked.key_id AND wrapped IS NOT NULL)
         ORDER BY tenant, integration_type, version
         ON CONFLICT (tenant, integration_type, version) DO NOTHING
         RETURNING id, tenant, integration_type, version
     ), audited AS (
-        INSERT INTO audit ({columns(EntryRow)}, change_id)
+        INSERT INTO audit ({list_columns(EntryRow)}, change_id)
         SELECT {", ".join(f"entry_{name}" for name in EntryRow._fields)}, appended.id
         FROM asked JOIN appended USING (tenant, integration_type, version)
     )
@@ -310,17 +310,17 @@ class PostgresqlConfigStore(ConfigStore):
     def __init__(self, engine: Engine, *, io: IoLog = NO_IO_LOG) -> None:
         super().__init__(engine)
         self._reads: Batcher[Key, VersionWithDataKey] = Batcher(
-            self._read_batch, at_once=2, operation="wait read", io=io
+            self._read_batch, max_running=2, operation="wait read", io=io
         )
-        self._saves: Batcher[Row, bool] = Batcher(self._append_batch, at_once=1, operation="wait append", io=io)
+        self._saves: Batcher[Row, bool] = Batcher(self._append_batch, max_running=1, operation="wait append", io=io)
 
     async def read_with_key(self, key: Key) -> VersionWithDataKey:
-        return await self._reads.get(key)
+        return await self._reads.submit(key)
 
     async def append(self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None) -> None:
         row = (*VersionRow.of(new), *entry_row(audit))
         if idempotency is None:
-            if not await self._saves.get(row):
+            if not await self._saves.submit(row):
                 raise Superseded
             return
         # Not in a batch: an existing record undoes the whole statement.

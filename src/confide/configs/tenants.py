@@ -53,7 +53,7 @@ class Tenants:
         )
         if destroyed is None:
             raise NotFound
-        self._encryption.forget(destroyed.key_ids)
+        self._encryption.forget_keys(destroyed.key_ids)
         self._subscriber.forget_all()
         self._change_feed.notify()
         return destroyed.retired

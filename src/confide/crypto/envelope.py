@@ -54,16 +54,16 @@ class EnvelopeEncryption:
         self._signing_key = Ed25519PrivateKey.from_private_bytes(self._secrets[SIGNING_PURPOSE])
         self._verifying_key = self._signing_key.public_key()
 
-    async def check_all(self) -> None:
+    async def check_master_keys(self) -> None:
         """Unwrap one key of each master key that the database names; raises `MasterKeyMissing`."""
-        stored = await self._data_keys.all()
+        stored = await self._data_keys.list_all()
         for key in {key.master_key_id: key for key in stored if key.wrapped is not None}.values():
             self._unwrap(key)
         erased = [key.id for key in stored if key.wrapped is None]
         if set(erased) - self._destroyed.ids():
             self._destroyed.add(erased)
 
-    async def key_for_saving(self, tenant: str, active: WrappedKey | None) -> bytes:
+    async def load_data_key(self, tenant: str, active: WrappedKey | None) -> bytes:
         key = active or await self._find_or_create(TENANT_PURPOSE, tenant)
         if key.id not in self._ciphers:
             self._load_cipher(key)
@@ -95,13 +95,13 @@ class EnvelopeEncryption:
         key = await self._data_keys.read(key_id)
         return key is not None and key.wrapped is None
 
-    def mac(self, purpose: str, data: bytes) -> bytes:
+    def compute_mac(self, purpose: str, data: bytes) -> bytes:
         return hmac.digest(self._secrets[purpose], data, "sha256")
 
     def sign(self, data: bytes) -> bytes:
         return self._signing_key.sign(data)
 
-    def has_signed(self, data: bytes, signature: bytes) -> bool:
+    def is_signature_valid(self, data: bytes, signature: bytes) -> bool:
         try:
             self._verifying_key.verify(signature, data)
         except InvalidSignature:
@@ -112,19 +112,19 @@ class EnvelopeEncryption:
     def public_key(self) -> bytes:
         return self._verifying_key.public_bytes_raw()
 
-    def forget(self, key_ids: Sequence[bytes]) -> None:
+    def forget_keys(self, key_ids: Sequence[bytes]) -> None:
         for key_id in key_ids:
             self._ciphers.pop(key_id, None)
         self._destroyed.add(key_ids)
 
     async def find_restored_tenants(self) -> list[str]:
         """Find tenants whose destroyed data key a restored backup contains."""
-        stored = await self._data_keys.all()
+        stored = await self._data_keys.list_all()
         return sorted({key.tenant for key in stored if key.wrapped is not None and key.id in self._destroyed})
 
-    async def is_all_under_last(self) -> bool:
+    async def is_rotated(self) -> bool:
         """Return whether the last master key of the ring wraps every key, so that a rotation needs a new one."""
-        return all(key.master_key_id == self._ring.active for key in await self._data_keys.all() if key.wrapped)
+        return all(key.master_key_id == self._ring.active for key in await self._data_keys.list_all() if key.wrapped)
 
     async def rewrap_all(self) -> int:
         """Wrap every key with the last master key of the ring; returns how many changed. Idempotent.
@@ -132,7 +132,7 @@ class EnvelopeEncryption:
         The audit key is first, because the master key that wraps it also wraps new keys.
         """
         count = 0
-        for key in sorted(await self._data_keys.all(), key=lambda one: one.purpose != AUDIT_PURPOSE):
+        for key in sorted(await self._data_keys.list_all(), key=lambda one: one.purpose != AUDIT_PURPOSE):
             if key.wrapped is None or key.master_key_id == self._ring.active:
                 continue
             new = replace(key, master_key_id=self._ring.active)
@@ -143,7 +143,7 @@ class EnvelopeEncryption:
         return count
 
     async def _find_or_create(self, purpose: str, tenant: str) -> WrappedKey:
-        known = await self._data_keys.active(purpose, tenant)
+        known = await self._data_keys.find_active(purpose, tenant)
         if known is not None:
             return known
         master_key_id = await self._active_master_key_id()
@@ -153,7 +153,7 @@ class EnvelopeEncryption:
 
     async def _active_master_key_id(self) -> bytes:
         """Return the master key that wraps the audit key. A new master key wraps nothing before the rotation."""
-        audit_key = await self._data_keys.active(AUDIT_PURPOSE, "")
+        audit_key = await self._data_keys.find_active(AUDIT_PURPOSE, "")
         if audit_key is None:
             return self._ring.active
         self._read_ring_for(audit_key.master_key_id)

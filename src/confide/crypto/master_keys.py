@@ -60,11 +60,11 @@ class MasterKeys:
         return self._ciphers[key_id]
 
 
-def new_master_key() -> MasterKey:
+def create_master_key() -> MasterKey:
     return MasterKey(secrets.token_bytes(KEY_ID_BYTES), secrets.token_bytes(KEY_BYTES))
 
 
-def make_file(path: Path, keys: Iterable[MasterKey]) -> None:
+def write_master_keys(path: Path, keys: Iterable[MasterKey]) -> None:
     """Create the master key file with mode 0600 and sync it to disk; raises `FileExistsError` if it exists."""
     make_text_file(path, "".join(f"{key.line()}\n" for key in keys))
     sync_folder(path.parent)
@@ -78,7 +78,7 @@ def make_text_file(path: Path, text: str) -> None:
         os.fsync(descriptor)
 
 
-def add_to_file(path: Path, key: MasterKey) -> None:
+def append_master_key(path: Path, key: MasterKey) -> None:
     """Append a master key by atomic replacement of the file.
 
     The caller must hold `rotating`. Raises `MasterKeyMissing` and changes nothing if the file is not a key ring.
@@ -92,7 +92,7 @@ def add_to_file(path: Path, key: MasterKey) -> None:
 
 
 @contextmanager
-def rotating(folder: Path) -> Iterator[None]:
+def lock_rotation(folder: Path) -> Iterator[None]:
     """Hold the lock that serializes rotations of a folder's master keys."""
     descriptor = os.open(folder / "rotation.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:

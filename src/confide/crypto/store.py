@@ -10,7 +10,7 @@ from confide.crypto.model import WrappedKey
 from confide.database.engine import Engine, TableLock, Transaction, statement
 from confide.database.log import insert_audit
 from confide.database.model import Row
-from confide.database.rows import columns, insert_into
+from confide.database.rows import insert_into, list_columns
 
 
 class KeyRow(NamedTuple):
@@ -43,7 +43,7 @@ class TenantChangeRow(NamedTuple):
     saved_at: int
 
 
-_KEY = columns(KeyRow)
+_KEY = list_columns(KeyRow)
 INSERT_KEY = f"/* keys.add */ {insert_into('keys', NewKeyRow)} ON CONFLICT DO NOTHING"
 APPEND_CHANGE = f"/* keys.log_destroyed */ {insert_into('changes', TenantChangeRow)} RETURNING id"
 DELETE_ALL = """/* keys.retire_all */
@@ -69,9 +69,9 @@ class DataKeyStore:
             INSERT_KEY, *NewKeyRow(new.id, new.purpose, new.tenant, new.master_key_id, new.wrapped, made_at)
         )
         # If it was destroyed in between, the inserted key is a valid answer: nothing can be saved under it.
-        return await self.active(new.purpose, new.tenant) or new
+        return await self.find_active(new.purpose, new.tenant) or new
 
-    async def active(self, purpose: str, tenant: str) -> WrappedKey | None:
+    async def find_active(self, purpose: str, tenant: str) -> WrappedKey | None:
         rows = await self._engine.query(
             f"/* keys.active */ SELECT {_KEY} FROM keys WHERE purpose = $1 AND tenant = $2 AND wrapped IS NOT NULL",
             purpose,
@@ -83,7 +83,7 @@ class DataKeyStore:
         rows = await self._engine.query(f"/* keys.read */ SELECT {_KEY} FROM keys WHERE id = $1", key_id)
         return _read_key(rows[0]) if rows else None
 
-    async def all(self) -> list[WrappedKey]:
+    async def list_all(self) -> list[WrappedKey]:
         return [
             _read_key(row) for row in await self._engine.query(f"/* keys.all */ SELECT {_KEY} FROM keys ORDER BY id")
         ]

@@ -30,25 +30,25 @@ class Batcher(Generic[A, R]):
         self,
         ask: Callable[[Sequence[A]], Awaitable[Sequence[R]]],
         *,
-        at_once: int,
+        max_running: int,
         operation: str = "wait together",
         io: IoLog = NO_IO_LOG,
     ) -> None:
         self._ask = ask
         self._operation = operation
         self._io = io
-        self._at_once = at_once
+        self._max_running = max_running
         self._asking = 0
         self._waiting: list[tuple[A, asyncio.Future[R], float]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def get(self, question: A) -> R:
+    async def submit(self, question: A) -> R:
         """Raises `DatabaseUnavailable` in time, like the store."""
         left = remaining_seconds()
         if left < LEAST_SECONDS:
             (answer,) = await self._ask([question])
             return answer
-        if self._asking < self._at_once:
+        if self._asking < self._max_running:
             return await self._first(question)
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((question, future, time.monotonic() + left))
@@ -70,7 +70,7 @@ class Batcher(Generic[A, R]):
             (answer,) = await self._ask([question])
         finally:
             self._asking -= 1
-            if self._waiting and self._asking < self._at_once:
+            if self._waiting and self._asking < self._max_running:
                 self._asking += 1
                 task = asyncio.create_task(self._answer_those_who_wait())
                 self._tasks.add(task)

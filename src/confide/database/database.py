@@ -24,9 +24,11 @@ class HostEngine(Engine, Protocol):
 class Database:
     """One database. `seal_log` runs in the transaction that begins a new epoch, before positions lose their meaning."""
 
-    def __init__(self, engine: HostEngine, *, seal_log: Callable[[], Transaction[None]], clock: Clock) -> None:
+    def __init__(
+        self, engine: HostEngine, *, chain_audit_entries: Callable[[], Transaction[None]], clock: Clock
+    ) -> None:
         self._host_engine = engine
-        self._seal_log = seal_log
+        self._seal_log = chain_audit_entries
         self._clock = clock
 
     async def connect(self) -> None:
@@ -60,7 +62,7 @@ class Database:
         """Fill an empty database with the rows of a dump and begin a new epoch, in one transaction."""
         engine = self._host_engine
         await engine.transact_long(
-            dumps.load(rows, self.locate(), now=self._clock(), engine=engine.name, seal_log=self._seal_log)
+            dumps.load(rows, self.locate(), now=self._clock(), engine=engine.name, chain_audit_entries=self._seal_log)
         )
 
     async def is_empty(self) -> bool:
@@ -69,4 +71,4 @@ class Database:
 
     def _settle(self) -> Transaction[Settled]:
         has_xid = self._host_engine.name == "postgres"
-        return identity.settle(self.locate(), now=self._clock(), has_xid=has_xid, seal_log=self._seal_log)
+        return identity.settle(self.locate(), now=self._clock(), has_xid=has_xid, chain_audit_entries=self._seal_log)

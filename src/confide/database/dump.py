@@ -70,7 +70,7 @@ def load(
     *,
     now: int,
     engine: str,
-    seal_log: Callable[[], Transaction[None]],
+    chain_audit_entries: Callable[[], Transaction[None]],
 ) -> Transaction[str]:
     """Load rows into an empty database in one transaction and begin a new epoch; returns the epoch."""
     yield statement("/* store.empty */ DELETE FROM store")
@@ -86,7 +86,9 @@ def load(
                 "/* store.restart_ids */ "
                 f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), GREATEST((SELECT max(id) FROM {table}), 1))"
             )
-    return (yield from begin_anew(location, now=now, has_xid=engine == "postgres", seal_log=seal_log))
+    return (
+        yield from begin_anew(location, now=now, has_xid=engine == "postgres", chain_audit_entries=chain_audit_entries)
+    )
 
 
 IS_EMPTY = """/* store.is_empty */

@@ -96,7 +96,7 @@ def statement(sql: str, *args: Any) -> Statement:
 
 
 @lru_cache(maxsize=1_024)
-def operation_of(sql: str) -> str:
+def find_operation(sql: str) -> str:
     """Return the operation name of a statement for I/O events, from its leading comment."""
     found = _NAME.match(sql)
     return f"sql {found[1]}" if found else UNNAMED

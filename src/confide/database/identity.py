@@ -10,7 +10,7 @@ from confide.database.model import Settled
 
 
 def settle(
-    location: str, *, now: int, has_xid: bool, seal_log: Callable[[], Transaction[None]]
+    location: str, *, now: int, has_xid: bool, chain_audit_entries: Callable[[], Transaction[None]]
 ) -> Transaction[Settled]:
     """Return the epoch. A new one begins if the database is not where it was: then it was restored or copied.
 
@@ -27,19 +27,19 @@ def settle(
             location,
             now,
         )
-        return Settled(epoch, has_begun_anew=False)
+        return Settled(epoch, is_new_epoch=False)
     epoch, known_location = rows[0]
     if known_location == location:
-        return Settled(epoch, has_begun_anew=False)
-    epoch = yield from begin_anew(location, now=now, has_xid=has_xid, seal_log=seal_log)
-    return Settled(epoch, has_begun_anew=True)
+        return Settled(epoch, is_new_epoch=False)
+    epoch = yield from begin_anew(location, now=now, has_xid=has_xid, chain_audit_entries=chain_audit_entries)
+    return Settled(epoch, is_new_epoch=True)
 
 
 def begin_anew(
-    location: str, *, now: int, has_xid: bool, seal_log: Callable[[], Transaction[None]]
+    location: str, *, now: int, has_xid: bool, chain_audit_entries: Callable[[], Transaction[None]]
 ) -> Transaction[str]:
     """Begin a new epoch and return it."""
-    yield from seal_log()
+    yield from chain_audit_entries()
     if has_xid:
         yield statement("/* store.restart_changes */ UPDATE changes SET xid = '0'")
         yield statement("/* audits.restart */ UPDATE audit SET xid = '0'")

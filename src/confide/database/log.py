@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from confide.audit.model import SignedEntry
 from confide.database.engine import Statement, Transaction, statement
-from confide.database.rows import columns, insert_into, placeholders
+from confide.database.rows import insert_into, list_columns, list_placeholders
 
 
 class EntryRow(NamedTuple):
@@ -37,8 +37,8 @@ class ChangeRow(NamedTuple):
 
 
 INSERT_AUDIT = f"""/* audits.note */
-    INSERT INTO audit ({columns(EntryRow)}, change_id)
-    VALUES ({placeholders(EntryRow)}, ${len(EntryRow._fields) + 1})
+    INSERT INTO audit ({list_columns(EntryRow)}, change_id)
+    VALUES ({list_placeholders(EntryRow)}, ${len(EntryRow._fields) + 1})
 """
 _INSERT_CHANGE = f"/* changes.append */ {insert_into('changes', ChangeRow)} RETURNING id"
 

@@ -14,7 +14,7 @@ class DatabaseIdentity:
     epoch: str
     durability: str
     is_unsafe: bool
-    has_begun_anew: bool = False
+    is_new_epoch: bool = False
     # Whether positions contain a transaction ID.
     has_xid: bool = False
 
@@ -23,7 +23,7 @@ class Settled(NamedTuple):
     """The epoch, and whether it has just begun because the database was moved or restored."""
 
     epoch: str
-    has_begun_anew: bool
+    is_new_epoch: bool
 
 
 # Values of columns, as the drivers return them.

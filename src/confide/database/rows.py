@@ -8,17 +8,17 @@ from typing import Any, get_args, get_type_hints
 _SQL_TYPES = {int: "bigint", str: "text", bytes: "bytea"}
 
 
-def columns(row: Any) -> str:
+def list_columns(row: Any) -> str:
     """List the columns: `id, login, password`."""
     return ", ".join(row._fields)
 
 
-def placeholders(row: Any, *, start: int = 1) -> str:
+def list_placeholders(row: Any, *, start: int = 1) -> str:
     """List a placeholder for each column: `$1, $2, $3`."""
     return ", ".join(f"${number}" for number in range(start, start + len(row._fields)))
 
 
-def array_placeholders(row: Any, *, start: int = 1) -> str:
+def list_array_placeholders(row: Any, *, start: int = 1) -> str:
     """List a placeholder for an array of each column, with its PostgreSQL type: `$1::text[], $2::bigint[]`."""
     hints = get_type_hints(row)
     return ", ".join(f"${number}::{_sql_type(hints[column])}[]" for number, column in enumerate(row._fields, start))
@@ -26,7 +26,7 @@ def array_placeholders(row: Any, *, start: int = 1) -> str:
 
 def insert_into(table: str, row: Any) -> str:
     """Write the statement that inserts one row."""
-    return f"INSERT INTO {table} ({columns(row)}) VALUES ({placeholders(row)})"
+    return f"INSERT INTO {table} ({list_columns(row)}) VALUES ({list_placeholders(row)})"
 
 
 def _sql_type(hint: Any) -> str:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet, WeakValueDictionary
 
 from confide.caching.lease import Lease
-from confide.caching.memory import BoundedMemory, MemoryEntry
+from confide.caching.lru_cache import CacheEntry, LruCache
 from confide.caching.single_flight import SingleFlight
-from confide.clock import SECOND, Clock, boottime
+from confide.clock import MICROSECONDS_PER_SECOND, Clock, boottime
 from confide.identity.errors import InvalidToken
 from confide.identity.model import Credential, Principal, Token, User
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
@@ -21,7 +21,7 @@ PRINCIPAL_BYTES = 1_600
 GRANT_BYTES = 400
 
 
-class AuthenticatedToken(MemoryEntry):
+class AuthenticatedToken(CacheEntry):
     """A token that was looked up: for whom it stands, and until when in running time that may be believed."""
 
     __slots__ = ("__weakref__", "credential", "expires", "fresh_until", "principal")
@@ -41,7 +41,7 @@ class Authenticator:
     def __init__(
         self,
         tokens: TokenStore,
-        memory: BoundedMemory[Any],
+        memory: LruCache[Any],
         lease: Lease,
         *,
         clock: Clock,
@@ -61,9 +61,9 @@ class Authenticator:
     def find_fresh(self, credential: Credential, *, now: float) -> AuthenticatedToken | None:
         """The token if memory may speak for it; None otherwise."""
         checked: AuthenticatedToken | None = self._memory.get(credential, now=now)
-        return None if checked is None or now >= self._lease.until or now >= checked.fresh_until else checked
+        return None if checked is None or now >= self._lease.expires_at or now >= checked.fresh_until else checked
 
-    def find_any(self, credential: Credential, *, now: float) -> AuthenticatedToken | None:
+    def find_unexpired(self, credential: Credential, *, now: float) -> AuthenticatedToken | None:
         """The token whether or not it is proven to be good still; never one that has expired."""
         checked: AuthenticatedToken | None = self._memory.get(credential, now=now)
         return None if checked is None or now >= checked.expires else checked
@@ -82,7 +82,7 @@ class Authenticator:
         for checked in self._of_user.pop(user_id, ()):
             self._memory.drop(checked.credential)
 
-    def supersede_fills(self) -> None:
+    def discard_pending(self) -> None:
         """Let nothing be believed that is being looked up now."""
         self._heard += 1
 
@@ -99,7 +99,7 @@ class Authenticator:
         return checked
 
     def _remember(self, credential: Credential, token: Token, user: User) -> AuthenticatedToken | None:
-        left_seconds = (token.expires_at - self._clock()) / SECOND
+        left_seconds = (token.expires_at - self._clock()) / MICROSECONDS_PER_SECOND
         if left_seconds <= 0 or user.is_disabled:
             return None
         principal = Principal(

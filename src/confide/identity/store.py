@@ -6,11 +6,11 @@ import json
 from typing import NamedTuple
 
 from confide.audit.model import SignedEntry
-from confide.clock import SECOND
+from confide.clock import MICROSECONDS_PER_SECOND
 from confide.database.engine import Engine, Lock, Transaction, statement
 from confide.database.log import append_change
 from confide.database.model import Row
-from confide.database.rows import columns, insert_into
+from confide.database.rows import insert_into, list_columns
 from confide.identity.errors import LastAdmin, UserExists
 from confide.identity.model import (
     Grant,
@@ -64,7 +64,7 @@ class TokenRow(NamedTuple):
     expires_at: int
 
 
-_USER = columns(UserRow)
+_USER = list_columns(UserRow)
 INSERT_USER = f"""/* accounts.add */
     {insert_into("users", NewUserRow)} ON CONFLICT (login) DO NOTHING RETURNING id
 """
@@ -303,7 +303,7 @@ def _set_password(user_id: int, password: str, keep: int, audit: SignedEntry) ->
 
 def _begin_attempt(login: bytes, address: str, now: int) -> Transaction[int | None]:
     yield Lock("login " + login.hex())
-    since = now - WINDOW_SECONDS * SECOND
+    since = now - WINDOW_SECONDS * MICROSECONDS_PER_SECOND
     yield statement("/* attempts.forget_old */ DELETE FROM login_attempts WHERE at < $1", since)
     rows = yield statement(
         "/* attempts.read */ SELECT address, at FROM login_attempts WHERE login = $1 ORDER BY at DESC LIMIT $2",
@@ -312,12 +312,12 @@ def _begin_attempt(login: bytes, address: str, now: int) -> Transaction[int | No
     )
     from_address = [at for known, at in rows if known == address][:MAX_FROM_ONE_ADDRESS]
     allowed_at = [
-        times[-1] + WINDOW_SECONDS * SECOND
+        times[-1] + WINDOW_SECONDS * MICROSECONDS_PER_SECOND
         for times, limit in ((from_address, MAX_FROM_ONE_ADDRESS), ([at for _, at in rows], MAX_FROM_ANYWHERE))
         if len(times) >= limit
     ]
     if allowed_at:
-        return max(1, int((max(allowed_at) - now) // SECOND) + 1)
+        return max(1, int((max(allowed_at) - now) // MICROSECONDS_PER_SECOND) + 1)
     yield statement(
         "/* attempts.add */ INSERT INTO login_attempts (login, address, at) VALUES ($1, $2, $3)", login, address, now
     )

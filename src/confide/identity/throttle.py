@@ -47,9 +47,9 @@ class LoginThrottle:
     async def attempt(self, login: str) -> AsyncIterator[LoginAttempt]:
         """Begin an attempt; raises `RateLimited` after too many failures, whether or not the login exists."""
         # Only a MAC is stored, because users sometimes type their password into the login field.
-        counted = self._encryption.mac("audit", b"login " + normalize_attempted_login(login).encode())
+        counted = self._encryption.compute_mac("audit", b"login " + normalize_attempted_login(login).encode())
         address = _client_network(current_request.get().address)
-        async with self._locks.of(counted):
+        async with self._locks.acquire(counted):
             wait = await self._users.begin_attempt(counted, address, now=self._clock())
             if wait is not None:
                 raise RateLimited(retry_after_seconds=wait)

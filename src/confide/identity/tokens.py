@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from confide.clock import SECOND, Clock
+from confide.clock import MICROSECONDS_PER_SECOND, Clock
 from confide.errors import NotFound
 from confide.identity import password_rules, token_format
 from confide.identity.access import Access
@@ -64,7 +64,7 @@ class Tokens:
         """
         plain = password_rules.normal(password[: 4 * password_rules.MAX_CHARACTERS])
         user, known = await self._verify_password(login, plain)
-        expires_at = self._clock() + SESSION_SECONDS * SECOND
+        expires_at = self._clock() + SESSION_SECONDS * MICROSECONDS_PER_SECOND
         created = await self._create(
             user, label="login", grants=None, expires_at=expires_at, principal=None, begun_with=known
         )
@@ -96,7 +96,7 @@ class Tokens:
         user = await self._users.read(login or principal.login)
         if user is None:
             raise NotFound
-        expires_at = self._clock() + ttl_seconds * SECOND
+        expires_at = self._clock() + ttl_seconds * MICROSECONDS_PER_SECOND
         created = await self._create(user, label=label, grants=grants, expires_at=expires_at, principal=principal)
         if created is None:
             raise NotFound

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from confide import strict_json
 from confide.caching.lease import Lease
-from confide.caching.memory import BoundedMemory, MemoryEntry
+from confide.caching.lru_cache import CacheEntry, LruCache
 from confide.caching.single_flight import SingleFlight
 from confide.clock import boottime
 from confide.integration_types import model
@@ -21,7 +21,7 @@ TYPE_BYTES = 600
 COMPILED_TIMES = 20
 
 
-class CachedType(MemoryEntry):
+class CachedType(CacheEntry):
     """A compiled type in the cache."""
 
     __slots__ = ("type",)
@@ -37,7 +37,7 @@ class ActiveIntegrationTypes:
     """The active integration types: read once, compiled once, cached under the same lease as configs."""
 
     def __init__(
-        self, types: IntegrationTypeStore, memory: BoundedMemory[Any], lease: Lease, *, io: IoLog = NO_IO_LOG
+        self, types: IntegrationTypeStore, memory: LruCache[Any], lease: Lease, *, io: IoLog = NO_IO_LOG
     ) -> None:
         self._types = types
         self._memory = memory
@@ -48,7 +48,7 @@ class ActiveIntegrationTypes:
     async def get(self, name: str) -> IntegrationType:
         """Return the active version of a type; raises `DatabaseUnavailable` if it is not cached and cannot be read."""
         cached: CachedType | None = self._memory.get(name, now=(now := boottime()))
-        if cached is not None and now < self._lease.until:
+        if cached is not None and now < self._lease.expires_at:
             return cached.type
         return await self._lookups.get(name)
 
@@ -56,7 +56,7 @@ class ActiveIntegrationTypes:
         self._changes += 1
         self._memory.drop(name)
 
-    def supersede_fills(self) -> None:
+    def discard_pending(self) -> None:
         """Discard the result of every lookup that is in progress."""
         self._changes += 1
 

@@ -112,7 +112,7 @@ class IntegrationTypes:
 
     async def _append(self, new: TypeVersion, *, action: str, outcome: str, principal: Principal) -> bool:
         schema_bytes = b"" if new.schema is None else strict_json.write(new.schema)
-        digest = self._encryption.mac("audit", b"%b %d %b" % (str(new.mode).encode(), new.keep, schema_bytes))
+        digest = self._encryption.compute_mac("audit", b"%b %d %b" % (str(new.mode).encode(), new.keep, schema_bytes))
         subject = f"type {new.name} version {new.version}"
         audit = self._recorder.sign(action, outcome, principal=principal, subject=subject, digest=digest)
         if not await self._types.append(new, audit=audit):

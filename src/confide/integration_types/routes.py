@@ -15,7 +15,7 @@ from confide.strict_json import Json
 from confide.web.parameters import KEY_CURSOR, format_key_cursor, format_time
 from confide.web.request import Request
 from confide.web.response import Headers, Reply, Response, json_response
-from confide.web.route import ADMIN, Body, Returns, Route, RouteAccess, Target, choice
+from confide.web.route import ADMIN, Body, Returns, Route, RouteAccess, Target, declare_switch
 from confide.web.shapes import ViolationShape
 from confide.web.sse import EventStream, format_event
 
@@ -179,7 +179,7 @@ def _report_json(report: ConformanceReport) -> Json:
     }
 
 
-_DRY_RUN = choice("dry_run", "`true`: list the configs that would violate the schema and store nothing.")
+_DRY_RUN = declare_switch("dry_run", "`true`: list the configs that would violate the schema and store nothing.")
 _TAG = "integration types"
 
 ROUTES: tuple[Route[TypeRoutes], ...] = (

@@ -10,7 +10,7 @@ from confide.audit.model import SignedEntry
 from confide.database.engine import Engine, Transaction, statement
 from confide.database.log import insert_audit
 from confide.database.model import Row
-from confide.database.rows import columns, insert_into
+from confide.database.rows import insert_into, list_columns
 from confide.integration_types.model import Mode, TypeKind, TypeVersion
 
 
@@ -54,9 +54,9 @@ class TypeChangeRow(NamedTuple):
     note: str | None
 
 
-READ = f"/* types.read */ SELECT {columns(TypeRow)} FROM types WHERE name = $1 ORDER BY version DESC LIMIT 1"
+READ = f"/* types.read */ SELECT {list_columns(TypeRow)} FROM types WHERE name = $1 ORDER BY version DESC LIMIT 1"
 ALL = f"""/* types.all */
-    SELECT {columns(TypeRow)} FROM types t
+    SELECT {list_columns(TypeRow)} FROM types t
     WHERE version = (SELECT max(n.version) FROM types n WHERE n.name = t.name) AND kind = 'saved' ORDER BY name
 """
 APPEND = f"""/* types.append */

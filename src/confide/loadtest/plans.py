@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from math import floor
 from typing import Any
 
-from confide.time_formats import read_span
+from confide.time_formats import parse_duration
 
 CALLS = ("get", "merge", "put", "list", "versions")
 PREFIX = "load-"
@@ -118,7 +118,7 @@ def read_stages(text: str) -> tuple[Stage, ...]:
         if not 0 < found < float("inf"):
             raise BadPlan(f"{part!r} is not a stage such as 30s:2000, seconds and requests a second.")
         try:
-            stages.append(Stage(read_span(span), found))
+            stages.append(Stage(parse_duration(span), found))
         except ValueError as error:
             raise BadPlan(str(error)) from None
     return tuple(stages)

@@ -1,1 +1,1 @@
-"""Reading the current config fast."""
+"""Reading current configs fast, and access statistics."""

@@ -1,4 +1,4 @@
-"""The cache of configs, which never goes back a version."""
+"""The cache of current configs. An older version never replaces a newer one."""
 
 from __future__ import annotations
 
@@ -10,59 +10,63 @@ from typing import Any
 
 from confide import strict_json
 from confide.caching.lease import Lease
-from confide.caching.memory import BoundedMemory, MemoryEntry
+from confide.caching.lru_cache import CacheEntry, LruCache
 from confide.clock import boottime
 from confide.configs.model import DecryptedConfig
 from confide.integration_types.model import IntegrationType
 from confide.names import Key
-from confide.reads.model import Current, Rendering
+from confide.reads.model import CurrentConfig, Rendering
 from confide.reads.response import PreparedResponse
 
-MISSING_SECONDS = 5.0
+# How long the cache remembers that a config does not exist.
+MISSING_TTL_SECONDS = 5.0
 # The size of an entry without its key and responses.
-ENTRY_BYTES = 240
+CONFIG_BYTES = 240
 
 
-class Entry(MemoryEntry):
-    """One version of one config, with a response for each requested rendering. None if the config is missing."""
+class CachedConfig(CacheEntry):
+    """One version of one config, with a prepared response for each rendering that a client has requested."""
 
-    __slots__ = ("answers", "fresh_until", "is_missing", "superseded_at", "version")
+    __slots__ = ("fresh_until", "is_missing", "responses", "superseded_at", "version")
 
     def __init__(self, key: Key, version: int, *, is_missing: bool) -> None:
-        super().__init__(ENTRY_BYTES + sum(map(sys.getsizeof, (key, *key, version))))
+        super().__init__(CONFIG_BYTES + sum(map(sys.getsizeof, (key, *key, version))))
         self.version = version
-        # When the entry was last proven fresh, once a newer version is known. It may then only be served as stale.
-        self.superseded_at = math.inf
-        self.answers: list[PreparedResponse | None] = [None] * len(Rendering)
+        # The config does not exist, so there are no responses.
         self.is_missing = is_missing
+        # Indexed by `Rendering`.
+        self.responses: list[PreparedResponse | None] = [None] * len(Rendering)
         self.fresh_until = 0.0
+        # If a newer version is known: when this one was last known to be current. Only stale reads may use it then.
+        self.superseded_at = math.inf
 
-    def end(self) -> None:
-        super().end()
-        for answer in self.answers:
-            if answer is not None:
-                answer.is_over = True
+    def invalidate(self) -> None:
+        super().invalidate()
+        for response in self.responses:
+            if response is not None:
+                response.is_invalid = True
 
 
-class Flight:
-    """A fill or a save in progress that will bring a version of a key."""
+class PendingUpdate:
+    """A database read or a save in progress, whose version will be cached."""
 
     __slots__ = ("newest_version",)
 
     def __init__(self) -> None:
+        # The newest version that became known in the meantime. An older result must not be cached.
         self.newest_version = 0
 
 
-class Cache:
-    """Cached responses for keys, served as fresh only while the lease proves them.
+class ConfigCache:
+    """Current configs as prepared responses.
 
-    A newer version in the change feed marks the entry as superseded. A version newer than the one that a flight brings
-    keeps that one out of the cache. So an older version never replaces a newer one.
+    An entry is fresh while three conditions hold: the lease is valid, the time to live has not passed, and no newer
+    version is known. A version that arrives in the change feed supersedes older entries and older pending updates.
     """
 
     def __init__(
         self,
-        memory: BoundedMemory[Any],
+        memory: LruCache[Any],
         lease: Lease,
         *,
         prepare: Callable[[DecryptedConfig], PreparedResponse],
@@ -72,97 +76,95 @@ class Cache:
         self._lease = lease
         self._prepare = prepare
         self._ttl_seconds = ttl_seconds
-        self._flights: dict[Key, list[Flight]] = {}
+        self._pending: dict[Key, list[PendingUpdate]] = {}
 
-    def proven(self, key: Key, *, now: float) -> Entry | None:
-        """Return the entry if it is proven fresh, even if the config is missing."""
-        entry = self.find_any(key, now=now)
-        if entry is None or now >= self._lease.until or now >= entry.fresh_until or entry.is_over:
+    def find_fresh(self, key: Key, *, now: float) -> CachedConfig | None:
+        """Return the entry of a config if it is fresh. An entry can say that the config is missing."""
+        entry = self.find(key, now=now)
+        if entry is None or now >= self._lease.expires_at or now >= entry.fresh_until or entry.is_invalid:
             return None
         return entry
 
-    def find_any(self, key: Key, *, now: float) -> Entry | None:
-        """Return the entry, whether or not it is fresh."""
-        entry: Entry | None = self._memory.get(key, now=now)
+    def find(self, key: Key, *, now: float) -> CachedConfig | None:
+        """Return the entry of a config, fresh or not."""
+        entry: CachedConfig | None = self._memory.get(key, now=now)
         return entry
 
-    def age(self, entry: Entry) -> float:
-        """Return the seconds since an entry was last proven fresh."""
-        return max(self._lease.age(), boottime() - entry.superseded_at)
+    def stale_seconds(self, entry: CachedConfig) -> float:
+        """Return the seconds since an entry was last known to be current."""
+        return max(self._lease.age_seconds(), boottime() - entry.superseded_at)
 
     def observe_version(self, key: Key, version: int, *, is_deleted: bool = False) -> None:
-        """Record that a version was saved. Older entries are superseded, and older flights do not land.
+        """Record that a version was saved, which supersedes older entries and older pending updates.
 
-        The entry of a deleted config is removed: deleted content is not served, not even as stale.
+        If the version is a deletion, remove the entry: a deleted config is not served, not even as stale.
         """
-        for flight in self._flights.get(key, ()):
-            flight.newest_version = max(flight.newest_version, version)
-        entry = self.find_any(key, now=0)
+        for update in self._pending.get(key, ()):
+            update.newest_version = max(update.newest_version, version)
+        entry = self.find(key, now=0)
         if entry is None or entry.version >= version:
             return
         if is_deleted:
             self._memory.drop(key)
-        elif not entry.is_over:
-            # The previous read of the change feed, which the lease dates, still proved it.
-            entry.superseded_at = boottime() - self._lease.age()
-            entry.end()
+        elif not entry.is_invalid:
+            # The entry was current at the previous read of the change feed, which is when the lease began.
+            entry.superseded_at = boottime() - self._lease.age_seconds()
+            entry.invalidate()
 
     def invalidate_type(self, name: str) -> None:
-        """Remove all entries of a changed integration type, and keep flights of its configs out of the cache.
+        """Remove the entries of an integration type that changed, and discard their pending updates.
 
-        They are not served as stale either: the new schema may mark a visible member as a secret.
+        They are not served as stale either, because the new schema may make a visible member secret.
         """
-        for key, flights in self._flights.items():
+        for key, updates in self._pending.items():
             if key.integration_type == name:
-                for flight in flights:
-                    flight.newest_version = sys.maxsize
-        for held in [held for held in self._memory.names() if isinstance(held, Key) and held.integration_type == name]:
-            self._memory.drop(held)
+                _discard(updates)
+        for key in [key for key in self._memory.names() if isinstance(key, Key) and key.integration_type == name]:
+            self._memory.drop(key)
 
-    def supersede_fills(self) -> None:
-        """Keep all current flights out of the cache."""
-        for flights in self._flights.values():
-            for flight in flights:
-                flight.newest_version = sys.maxsize
+    def discard_pending(self) -> None:
+        """Discard the results of all pending updates."""
+        for updates in self._pending.values():
+            _discard(updates)
 
     @contextmanager
-    def flight(self, key: Key) -> Iterator[Flight]:
-        """Register a fill before its query, or a save before its commit."""
-        flight = Flight()
-        flights = self._flights.setdefault(key, [])
-        flights.append(flight)
+    def begin_update(self, key: Key) -> Iterator[PendingUpdate]:
+        """Register an update. Call this before the query of a database read, or before the commit of a save."""
+        update = PendingUpdate()
+        updates = self._pending.setdefault(key, [])
+        updates.append(update)
         try:
-            yield flight
+            yield update
         finally:
-            flights.remove(flight)
-            if not flights:
-                self._flights.pop(key, None)
+            updates.remove(update)
+            if not updates:
+                self._pending.pop(key, None)
 
-    def land(
-        self, flight: Flight, key: Key, current: Current, *, rendering: Rendering
+    def complete_update(
+        self, update: PendingUpdate, key: Key, current: CurrentConfig, *, rendering: Rendering
     ) -> list[PreparedResponse | None] | None:
-        """Store the version of a flight and return its responses. None if a newer version is known."""
-        if current.version < flight.newest_version:
+        """Cache the version that an update brings and return its responses. None if a newer version is known."""
+        if current.version < update.newest_version:
             return None
         self.observe_version(key, current.version)
-        entry = self.find_any(key, now=0)
+        entry = self.find(key, now=0)
         if entry is not None and entry.version > current.version:
             return None
-        if entry is not None and entry.is_over:
+        if entry is not None and entry.is_invalid:
             entry = None
         is_missing = current.configuration is None
-        has_answer = is_missing or (entry is not None and entry.answers[rendering] is not None)
-        answer = None if has_answer else self._prepare_response(key, current, rendering)
+        has_response = is_missing or (entry is not None and entry.responses[rendering] is not None)
+        response = None if has_response else self._prepare_response(key, current, rendering)
         if entry is None:
-            entry = Entry(key, current.version, is_missing=is_missing)
+            entry = CachedConfig(key, current.version, is_missing=is_missing)
             self._memory.put(key, entry)
-        entry.fresh_until = boottime() + (MISSING_SECONDS if is_missing else self._ttl_seconds)
-        if answer is not None:
-            entry.answers[rendering] = answer
-            self._memory.grow(key, entry, answer.size)
-        return entry.answers
+        entry.fresh_until = boottime() + (MISSING_TTL_SECONDS if is_missing else self._ttl_seconds)
+        if response is not None:
+            entry.responses[rendering] = response
+            self._memory.grow(key, entry, response.size_bytes)
+        return entry.responses
 
-    def _prepare_response(self, key: Key, current: Current, rendering: Rendering) -> PreparedResponse:
+    def _prepare_response(self, key: Key, current: CurrentConfig, rendering: Rendering) -> PreparedResponse:
         document = render_configuration(current.configuration or b"", current.type, rendering)
         return self._prepare(
             DecryptedConfig(
@@ -171,17 +173,22 @@ class Cache:
                 document,
                 is_masked=rendering.is_masked,
                 type_version=current.type.tag_part,
-                is_bare=rendering.is_bare,
+                is_without_defaults=rendering.is_without_defaults,
             )
         )
 
 
+def _discard(updates: list[PendingUpdate]) -> None:
+    for update in updates:
+        update.newest_version = sys.maxsize
+
+
 def render_configuration(configuration: bytes, type_: IntegrationType, rendering: Rendering) -> bytes:
-    """Return a configuration in the form of a rendering."""
-    is_filled = type_.has_defaults and not rendering.is_bare
-    if not is_filled and not rendering.is_masked:
+    """Fill in the defaults of the type and mask secrets, as the rendering requires."""
+    must_fill = type_.has_defaults and not rendering.is_without_defaults
+    if not must_fill and not rendering.is_masked:
         return configuration
     document = strict_json.read_stored(configuration)
-    if is_filled:
+    if must_fill:
         document = type_.fill_defaults(document)
     return strict_json.write(type_.mask(document) if rendering.is_masked else document)

@@ -10,7 +10,7 @@ from confide.names import Key
 
 
 class ReadCount(NamedTuple):
-    """Reads of one config with one token."""
+    """How often one token read one config, and when last (microseconds since 1970)."""
 
     key: Key
     token_id: int
@@ -19,7 +19,7 @@ class ReadCount(NamedTuple):
 
 
 class AccessSummary(NamedTuple):
-    """What the usage ledger tells of one token; login and label if it is still there."""
+    """The stored statistics of one token. Login and label are None if the user or the token no longer exists."""
 
     token_id: int
     login: str | None
@@ -29,24 +29,27 @@ class AccessSummary(NamedTuple):
 
 
 class Rendering(enum.IntEnum):
-    """A form of a config: secrets readable or masked, and with or without the defaults of its type."""
+    """A form of a config: secrets readable or masked, with or without the defaults of its integration type."""
 
-    OPENED = 0
+    READABLE = 0
     MASKED = 1
-    OPENED_BARE = 2
-    MASKED_BARE = 3
+    READABLE_WITHOUT_DEFAULTS = 2
+    MASKED_WITHOUT_DEFAULTS = 3
 
     @property
     def is_masked(self) -> bool:
-        return self in (Rendering.MASKED, Rendering.MASKED_BARE)
+        return self in (Rendering.MASKED, Rendering.MASKED_WITHOUT_DEFAULTS)
 
     @property
-    def is_bare(self) -> bool:
-        return self >= Rendering.OPENED_BARE
+    def is_without_defaults(self) -> bool:
+        return self >= Rendering.READABLE_WITHOUT_DEFAULTS
 
 
-class Current(NamedTuple):
-    """The current configuration of a key as JSON bytes. None if missing, with the version of its tombstone or 0."""
+class CurrentConfig(NamedTuple):
+    """The current version of a config, with its configuration as JSON.
+
+    For a config that does not exist, `configuration` is None and `version` is that of its tombstone, or 0.
+    """
 
     version: int
     configuration: bytes | None

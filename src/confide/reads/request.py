@@ -1,4 +1,7 @@
-"""Parse a plain `GET /config` from raw bytes."""
+"""Parse a plain `GET /config`: a read without a body, preconditions on writes, or unusual syntax.
+
+The router handles all other reads.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from confide.names import Key
 from confide.web.errors import MalformedRequest
 
 PATH = b"/config"
-# Requests with more or longer headers take the general route.
+# A request with more or longer headers is not plain.
 MAX_READ_HEADERS = 30
 MAX_VALUE_BYTES = 1_000
 
@@ -22,7 +25,7 @@ _QUERY = re.compile(rb"tenant=%b&integration_type=%b|integration_type=%b&tenant=
 _BEARER = re.compile(rb"[Bb]earer (cfd_[A-Za-z0-9_-]{51})")
 _VERSION = re.compile(r"[1-9][0-9]{0,18}")
 _REVALIDATE = frozenset({"no-cache", "no-store", "max-age=0"})
-# A request with one of these headers takes the general route: it has a body, a condition or an unusual connection.
+# A request with one of these headers is not plain: it has a body, a precondition or an unusual connection.
 _NOT_PLAIN = frozenset(
     {b"content-length", b"transfer-encoding", b"content-encoding", b"expect", b"upgrade", b"if-match"}
 )
@@ -35,24 +38,23 @@ RELEVANT_HEADERS = _NOT_PLAIN | {
     b"cache-control",
     b"config-min-version",
 }
-
-
-# No version reaches this number: the response must come from the database.
+# A minimum version that no version reaches, so that the response must come from the database.
 FORCE_REVALIDATION = 2**63
 
 
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
-    """A parsed read of the current config."""
+    """A parsed read of a current config."""
 
     credential: Credential = field(repr=False)
     key: Key
+    # The value of `If-None-Match`.
     known_tags: str | None = None
     min_version: int = 0
 
 
 def parse_plain_read(query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> ReadRequest | None:
-    """Parse a `GET /config` whose header names are in lower case. Return None if it is not plain."""
+    """Parse a `GET /config`. Header names are in lower case. Return None if the request is not plain."""
     query_match = _QUERY.fullmatch(query)
     relevant = _select_relevant(headers)
     if query_match is None or relevant is None or not relevant.get(b"host"):
@@ -62,10 +64,12 @@ def parse_plain_read(query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Re
     if credential is None or relevant.get(b"connection", b"keep-alive").lower() != b"keep-alive":
         return None
     try:
-        known_tags = _text(relevant, b"if-none-match")
+        known_tags = _decode_header(relevant, b"if-none-match")
         if known_tags is not None:
             preconditions.parse_tags(known_tags)
-        min_version = parse_min_version(_text(relevant, b"cache-control"), _text(relevant, b"config-min-version"))
+        min_version = parse_min_version(
+            _decode_header(relevant, b"cache-control"), _decode_header(relevant, b"config-min-version")
+        )
     except ServiceError:
         return None
     tenant, type_, other_type, other_tenant = query_match.groups()
@@ -84,19 +88,22 @@ def _select_relevant(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, byte
     return relevant if len(headers) <= MAX_READ_HEADERS and _NOT_PLAIN.isdisjoint(relevant) else None
 
 
-def _text(relevant: dict[bytes, bytes], name: bytes) -> str | None:
+def _decode_header(relevant: dict[bytes, bytes], name: bytes) -> str | None:
     value = relevant.get(name)
     return None if value is None else value.decode("latin-1")
 
 
-def parse_min_version(cache_control: str | None, min_version: str | None) -> int:
-    """The version that an answer must have at least; more than any where the store itself shall be relevant."""
+def parse_min_version(cache_control: str | None, config_min_version: str | None) -> int:
+    """Return the minimum version from `Cache-Control` and `Config-Min-Version`, or `FORCE_REVALIDATION`.
+
+    Raises `MalformedRequest` unless the minimum is a number from 1.
+    """
     if cache_control is not None:
         directives = {part.strip().lower() for part in cache_control.split(",")}
         if directives & _REVALIDATE:
             return FORCE_REVALIDATION
-    if min_version is None:
+    if config_min_version is None:
         return 0
-    if not _VERSION.fullmatch(min_version):
+    if not _VERSION.fullmatch(config_min_version):
         raise MalformedRequest("Invalid Config-Min-Version. Use a version number from 1.")
-    return int(min_version)
+    return int(config_min_version)

@@ -11,18 +11,22 @@ from confide.configs.model import DecryptedConfig
 from confide.web.asgi import Send
 from confide.web.response import JSON, POLICY, SAFE, Headers, Response, format_headers
 
-COMMON: Headers = (*SAFE, POLICY)
-DESCRIBED: Headers = ((b"content-type", JSON), *COMMON)
-COMMON_LINES, DESCRIBED_LINES = format_headers(COMMON), format_headers(DESCRIBED)
-FOUND, NOT_MODIFIED = b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 304 Not Modified\r\n"
+COMMON_HEADERS: Headers = (*SAFE, POLICY)
+CONTENT_HEADERS: Headers = ((b"content-type", JSON), *COMMON_HEADERS)
+COMMON_LINES, CONTENT_LINES = format_headers(COMMON_HEADERS), format_headers(CONTENT_HEADERS)
+STATUS_200, STATUS_304 = b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 304 Not Modified\r\n"
 # Memory of a prepared response without its tag and its bytes.
 OBJECT_BYTES = 250
 
 
 class PreparedResponse:
-    """A 200 response with one rendering of one version: its own header lines and its body."""
+    """A 200 response with one rendering of one version.
 
-    __slots__ = ("_body_at", "_tag_lines_at", "is_over", "length", "raw", "size", "tag", "version")
+    `raw` holds the header lines that only this response has, the empty line and the body. The status line and the
+    common headers come before it.
+    """
+
+    __slots__ = ("_body_at", "_tag_lines_at", "is_invalid", "length", "raw", "size_bytes", "tag", "version")
     status = 200
     is_not_modified = False
 
@@ -33,18 +37,19 @@ class PreparedResponse:
             config.key.integration_type.encode(),
             config.configuration,
         )
-        self.is_over = False
+        # Set when the cache entry is invalidated.
+        self.is_invalid = False
         self.tag = config.tag
         self.version = config.version
-        described = b"content-length: %d\r\n" % len(body)
+        length_line = b"content-length: %d\r\n" % len(body)
         tag_lines = b"etag: %b\r\nconfig-version: %d\r\n\r\n" % (self.tag.encode(), self.version)
-        self.raw = described + tag_lines + body
-        self._tag_lines_at, self._body_at = len(described), len(described) + len(tag_lines)
+        self.raw = length_line + tag_lines + body
+        self._tag_lines_at, self._body_at = len(length_line), len(length_line) + len(tag_lines)
         self.length = len(body)
-        self.size = OBJECT_BYTES + sys.getsizeof(self.tag) + sys.getsizeof(self.raw)
+        self.size_bytes = OBJECT_BYTES + sys.getsizeof(self.tag) + sys.getsizeof(self.raw)
 
     def __repr__(self) -> str:
-        return f"<version {self.version}, {self.size} bytes>"
+        return f"<version {self.version}, {self.size_bytes} bytes>"
 
     @property
     def body(self) -> bytes:
@@ -56,17 +61,17 @@ class PreparedResponse:
 
     def to_not_modified(self) -> NotModified:
         """Return the 304 response for a client that knows this version."""
-        return NotModified(self.raw[self._tag_lines_at : self._body_at], (*COMMON, *self.own_headers()))
+        return NotModified(self.raw[self._tag_lines_at : self._body_at], (*COMMON_HEADERS, *self.tag_headers()))
 
-    def own_headers(self) -> Headers:
+    def tag_headers(self) -> Headers:
         return ((b"etag", self.tag.encode()), (b"config-version", b"%d" % self.version))
 
     def headers(self) -> Headers:
-        return (*DESCRIBED, (b"content-length", b"%d" % self.length), *self.own_headers())
+        return (*CONTENT_HEADERS, (b"content-length", b"%d" % self.length), *self.tag_headers())
 
 
 class NotModified:
-    """A 304 response: the header lines that repeat the tag, without a body."""
+    """A 304 response. `raw` holds the header lines with the tag, and the empty line."""
 
     __slots__ = ("_headers", "raw")
     status = 304
@@ -86,7 +91,7 @@ CachedResponse = PreparedResponse | NotModified
 
 
 class ReadResult(NamedTuple):
-    """A response, with its age in seconds if it is stale."""
+    """A response to a read. `stale_seconds` is set if the response is stale: its age."""
 
     response: PreparedResponse
     stale_seconds: int | None = None
@@ -95,26 +100,26 @@ class ReadResult(NamedTuple):
 class ConfigResponse:
     """A prepared response with extra headers of one request."""
 
-    __slots__ = ("_more", "_prepared")
+    __slots__ = ("_extra", "_prepared")
     status = 200
 
-    def __init__(self, prepared: PreparedResponse, more: Headers) -> None:
+    def __init__(self, prepared: PreparedResponse, extra: Headers) -> None:
         self._prepared = prepared
-        self._more = more
+        self._extra = extra
 
     @property
     def body(self) -> bytes:
         return self._prepared.body
 
     def with_header(self, name: bytes, value: bytes) -> ConfigResponse:
-        return ConfigResponse(self._prepared, (*self._more, (name, value)))
+        return ConfigResponse(self._prepared, (*self._extra, (name, value)))
 
-    def as_bytes(self, more: Iterable[tuple[bytes, bytes]]) -> bytes:
+    def as_bytes(self, extra: Iterable[tuple[bytes, bytes]]) -> bytes:
         """Format the response, with extra headers, as HTTP/1.1 sends it."""
-        return FOUND + format_headers((*more, *self._more)) + DESCRIBED_LINES + self._prepared.raw
+        return STATUS_200 + format_headers((*extra, *self._extra)) + CONTENT_LINES + self._prepared.raw
 
     async def send(self, send: Send) -> None:
-        headers = (*self._prepared.headers(), *self._more)
+        headers = (*self._prepared.headers(), *self._extra)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": self._prepared.body})
 
@@ -122,9 +127,9 @@ class ConfigResponse:
 def build_response(result: ReadResult, known_tags: str | None) -> Response | ConfigResponse:
     """Build the response to a read; `known_tags` is the value of `If-None-Match`."""
     prepared = result.response
-    more: Headers = ()
+    extra: Headers = ()
     if result.stale_seconds is not None:
-        more = ((b"config-freshness", b"stale; age=%d" % result.stale_seconds),)
+        extra = ((b"config-freshness", b"stale; age=%d" % result.stale_seconds),)
     if prepared.is_known(known_tags):
-        return Response(b"", 304, (*prepared.own_headers(), *more))
-    return ConfigResponse(prepared, more)
+        return Response(b"", 304, (*prepared.tag_headers(), *extra))
+    return ConfigResponse(prepared, extra)

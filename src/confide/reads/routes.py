@@ -14,7 +14,7 @@ from confide.reads.response import build_response
 from confide.web.parameters import INTEGRATION_TYPE, TENANT, format_time
 from confide.web.request import Request
 from confide.web.response import Reply, Response, json_response
-from confide.web.route import EDITOR, VIEWER, Header, Returns, Route, choice
+from confide.web.route import EDITOR, VIEWER, Header, Returns, Route, declare_switch
 
 if TYPE_CHECKING:
     from confide.reads.reader import ConfigReader
@@ -55,41 +55,45 @@ class UsageList(BaseModel):
 
 
 class ReadRoutes:
-    """Handlers of reads. The fast path answers plain reads before they get here."""
+    """Handlers of reads. The fast path answers plain reads before they reach the router."""
 
     def __init__(self, reader: ConfigReader, statistics: AccessStatistics) -> None:
         self._reader = reader
         self._statistics = statistics
 
     async def authenticate(self, request: Request) -> None:
-        """Authenticate with a cached token if the database is unavailable."""
+        """Authenticate, with a cached token if the database is unavailable."""
         credential = parse_credential(request.token())
         if credential is None:
             raise InvalidToken
-        request.principal, request.is_database_unavailable = await self._reader.who(credential)
+        request.principal, request.is_database_unavailable = await self._reader.authenticate(credential)
 
     async def read(self, request: Request) -> Reply:
         key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
-        is_bare = _WITHOUT_DEFAULTS.read(request)
-        known = request.header_list(b"if-none-match")
+        is_without_defaults = _WITHOUT_DEFAULTS.read(request)
+        known_tags = request.header_list(b"if-none-match")
         precondition = preconditions.parse_precondition(request.header_list(b"if-match"), None)
-        if known is not None:
-            preconditions.parse_tags(known)
-        floor = parse_min_version(request.header_list(b"cache-control"), request.header(b"config-min-version"))
-        found = await self._reader.read(
-            key, principal=request.principal, floor=floor, is_bare=is_bare, is_away=request.is_database_unavailable
+        if known_tags is not None:
+            preconditions.parse_tags(known_tags)
+        min_version = parse_min_version(request.header_list(b"cache-control"), request.header(b"config-min-version"))
+        result = await self._reader.read(
+            key,
+            principal=request.principal,
+            min_version=min_version,
+            is_without_defaults=is_without_defaults,
+            is_database_unavailable=request.is_database_unavailable,
         )
-        precondition.require(found.response.version)
-        return build_response(found, known)
+        precondition.require(result.response.version)
+        return build_response(result, known_tags)
 
-    async def usage(self, request: Request) -> Response:
+    async def list_usage(self, request: Request) -> Response:
         key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
-        found = await self._statistics.of(key, principal=request.principal)
-        shown = [{**summary._asdict(), "last_read_at": format_time(summary.last_read_at)} for summary in found]
-        return json_response({"usage": shown})
+        summaries = await self._statistics.list_readers(key, principal=request.principal)
+        usage = [{**summary._asdict(), "last_read_at": format_time(summary.last_read_at)} for summary in summaries]
+        return json_response({"usage": usage})
 
 
-_WITHOUT_DEFAULTS = choice(
+_WITHOUT_DEFAULTS = declare_switch(
     "defaults", "`off`: the stored configuration, without the defaults of its type.", on="off", off="on"
 )
 _TAG = "configs"
@@ -115,7 +119,7 @@ ROUTES: tuple[Route[ReadRoutes], ...] = (
     Route(
         "GET",
         "/config/usage",
-        ReadRoutes.usage,
+        ReadRoutes.list_usage,
         access=EDITOR,
         tag=_TAG,
         summary="List readers of a config",

@@ -1,4 +1,4 @@
-"""The usage ledger: which token read which config, when last and how often."""
+"""Access statistics: which token read which config, when last and how often."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from confide.reads.statistics_store import AccessStatisticsStore
 
 FLUSH_SECONDS = 10.0
-FLUSHED_AT_ONCE = 500
-# Pairs of token and key that wait to be written; what comes on top is lost, and counted.
+MAX_FLUSHED = 500
+# Pairs of token and key that wait to be written. Reads of further pairs are dropped and counted.
 MAX_WAITING = 100_000
-MAX_SHOWN = 1_000
+MAX_LISTED = 1_000
 
 _log = logging.getLogger("confide")
 
 
 class AccessStatistics:
-    """Adds up reads in memory and writes them in batches; a crash loses those of the last ten seconds at most."""
+    """Adds up reads in memory and writes them in batches. A crash loses the reads of at most the last ten seconds."""
 
     def __init__(
         self, configs: ConfigStore, statistics: AccessStatisticsStore, *, access: Access, clock: Clock
@@ -39,56 +39,57 @@ class AccessStatistics:
         self._access = access
         self._clock = clock
         self._waiting: dict[tuple[int, Key], ReadCount] = {}
-        # Reads that could not be kept; a plain integer, as in reading.
+        # Reads that were dropped.
         self.lost = 0
 
-    def take_in(self, reads: Mapping[tuple[int, Key], int]) -> None:
-        """Reads since this was last called, by token and key."""
+    def add_reads(self, reads: Mapping[tuple[int, Key], int]) -> None:
+        """Add numbers of reads by token and key."""
         now = self._clock()
-        for who, count in reads.items():
-            known = self._waiting.get(who)
-            if known is None and len(self._waiting) >= MAX_WAITING:
+        for pair, count in reads.items():
+            waiting = self._waiting.get(pair)
+            if waiting is None and len(self._waiting) >= MAX_WAITING:
                 self.lost += count
             else:
-                self._waiting[who] = ReadCount(who[1], who[0], now, count + (0 if known is None else known.reads))
+                token_id, key = pair
+                self._waiting[pair] = ReadCount(key, token_id, now, count + (0 if waiting is None else waiting.reads))
 
     async def run(self) -> None:
-        """Write now and then until cancelled."""
+        """Write every ten seconds until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what waits; what the store does not take now waits on."""
+        """Write what waits. If the database is unavailable, it waits for the next flush."""
         while self._waiting:
-            portion = [self._waiting.pop(who) for who in list(islice(self._waiting, FLUSHED_AT_ONCE))]
+            batch = [self._waiting.pop(pair) for pair in list(islice(self._waiting, MAX_FLUSHED))]
             try:
-                await self._statistics.add(portion)
+                await self._statistics.add(batch)
             except (DatabaseUnavailable, Busy) as error:
-                # Perhaps it was written all the same: a count may then be too high, never too low.
-                self._put_back(portion)
+                # The batch may have been written. Then a count becomes too high, never too low.
+                self._put_back(batch)
                 _log.warning("access_statistics_postponed reason=%s", error or "timeout")
                 return
             except asyncio.CancelledError:
-                self._put_back(portion)
+                self._put_back(batch)
                 raise
-            except Exception:  # noqa: BLE001 - reads go on
-                self.lost += sum(one.reads for one in portion)
+            except Exception:  # noqa: BLE001 - statistics must not stop reads
+                self.lost += sum(count.reads for count in batch)
                 _log.exception("access_statistics_failed")
 
-    async def of(self, key: Key, *, principal: Principal) -> list[AccessSummary]:
-        """Who read a config, the latest first; for those who may save it. Raises `NotFound`."""
+    async def list_readers(self, key: Key, *, principal: Principal) -> list[AccessSummary]:
+        """List the tokens that read a config, the latest first. Requires the editor role; raises `NotFound`."""
         await self._access.require_role(Role.EDITOR, key, principal=principal, action="read usage")
         if await self._configs.read(key) is None:
             raise NotFound
-        return await self._statistics.of(key, limit=MAX_SHOWN)
+        return await self._statistics.list_readers(key, limit=MAX_LISTED)
 
-    def _put_back(self, portion: list[ReadCount]) -> None:
-        for one in portion:
-            who = (one.token_id, one.key)
-            known = self._waiting.get(who)
-            if known is not None:
-                one = ReadCount(  # noqa: PLW2901 - the sum of both
-                    one.key, one.token_id, max(one.last_read_at, known.last_read_at), one.reads + known.reads
-                )
-            self._waiting[who] = one
+    def _put_back(self, batch: list[ReadCount]) -> None:
+        for count in batch:
+            pair = (count.token_id, count.key)
+            newer = self._waiting.get(pair)
+            if newer is None:
+                self._waiting[pair] = count
+            else:
+                last_read_at = max(count.last_read_at, newer.last_read_at)
+                self._waiting[pair] = ReadCount(count.key, count.token_id, last_read_at, count.reads + newer.reads)

@@ -23,7 +23,7 @@ LIST = """/* usage.of */
 
 
 class AccessStatisticsStore:
-    """Which token read which config, when last and how often."""
+    """The table `usage`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -31,11 +31,11 @@ class AccessStatisticsStore:
     async def add(self, counts: Sequence[ReadCount]) -> None:
         await self._engine.transact(_add(counts))
 
-    async def of(self, key: Key, *, limit: int) -> list[AccessSummary]:
-        """List the readers of a config, the latest first."""
+    async def list_readers(self, key: Key, *, limit: int) -> list[AccessSummary]:
+        """List the tokens that read a config, the latest first."""
         return [AccessSummary(*row) for row in await self._engine.query(LIST, *key, limit)]
 
 
 def _add(counts: Sequence[ReadCount]) -> Transaction[None]:
     # Always in the same order, so that two processes that add the same counts do not deadlock.
-    yield Many(ADD, sorted((*one.key, one.token_id, one.last_read_at, one.reads) for one in counts))
+    yield Many(ADD, sorted((*count.key, count.token_id, count.last_read_at, count.reads) for count in counts))

@@ -20,7 +20,7 @@ from confide.reads.response import ConfigResponse, build_response
 from confide.server import api, legacy
 from confide.strict_json import Json
 from confide.web.asgi import Message, Receive, Scope, Send
-from confide.web.problems import answer_for, bug
+from confide.web.problems import build_bug_response, build_error_response
 from confide.web.request import Disconnected, Request
 from confide.web.request_scope import OTHER, RequestScope
 from confide.web.response import Response
@@ -64,7 +64,7 @@ class Application:
             await self._live(receive, send)
             return
         if scope["method"] == "GET" and scope["raw_path"] == plain_reads.PATH:
-            read = self._process().caching.heads.find_parsed(scope["query_string"], scope["headers"])
+            read = self._process().caching.request_heads.find_parsed(scope["query_string"], scope["headers"])
             if read is not None:
                 await self._read_plainly(read, scope, send)
                 return
@@ -82,13 +82,18 @@ class Application:
         with self._under_way("GET", "/config", address=address, traceparent=traceparent) as request:
             request.route, request.is_logged = "/config", False
             try:
-                principal, is_away = await reading.who(read.credential)
+                principal, is_database_unavailable = await reading.authenticate(read.credential)
                 set_principal(principal)
-                found = await reading.read(read.key, principal=principal, floor=read.min_version, is_away=is_away)
+                found = await reading.read(
+                    read.key,
+                    principal=principal,
+                    min_version=read.min_version,
+                    is_database_unavailable=is_database_unavailable,
+                )
                 answer = build_response(found, read.known_tags)
                 answer = build_response(found, read.known_tags)
             except Exception as error:  # noqa: BLE001 - last resort: every error has a response
-                answer = answer_for(error, request_id=request.request_id)
+                answer = build_error_response(error, request_id=request.request_id)
             request.status, request.sent_bytes = answer.status, len(answer.body)
         return answer.with_header(b"request-id", request.request_id.encode())
 
@@ -114,10 +119,10 @@ class Application:
     async def _read_plainly(self, read: CachedRead, scope: Scope, send: Send) -> None:
         now, reading = boottime(), self._process().reads.reader
         try:
-            response = reading.answer_at_once(read, now=now)
+            response = reading.read_cached(read, now=now)
         except Exception as error:  # noqa: BLE001 - as in `read`
-            self._process().observation.traffic.note(CACHED_ROUTE, HTTPStatus.INTERNAL_SERVER_ERROR)
-            await bug(error).send(send)
+            self._process().observation.traffic.count(CACHED_ROUTE, HTTPStatus.INTERNAL_SERVER_ERROR)
+            await build_bug_response(error).send(send)
             return
         if response is None:
             client = scope.get("client")
@@ -158,7 +163,7 @@ class Application:
         except Disconnected:
             raise
         except Exception as error:  # noqa: BLE001 - last resort: every error has a response
-            await sender.send_error(answer_for(error, request_id=current_request.get().id))
+            await sender.send_error(build_error_response(error, request_id=current_request.get().id))
 
     @property
     def _router(self) -> Router:

@@ -63,8 +63,8 @@ class Health:
         degrading = ["unsafe-durability"] if self._is_unsafe else []
         degrading += ["integrity-error"] if self._decrypter.broken else []
         if not await self._is_database_available():
-            (blocking if self._reader.is_past_stale() else degrading).append("store-unavailable")
-        elif not self._lease.holds():
+            (blocking if self._reader.is_past_stale_limit() else degrading).append("store-unavailable")
+        elif not self._lease.is_valid():
             degrading.append("news-unavailable")
         elif self._change_feed.watermark_age() > HORIZON_SECONDS:
             degrading.append("watch-delayed")

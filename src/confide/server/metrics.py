@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from confide.caching.lease import Lease
-from confide.caching.memory import BoundedMemory
+from confide.caching.lru_cache import LruCache
 from confide.changes.subscriber import ChangeSubscriber
 from confide.names import Key
 from confide.reads.reader import ConfigReader
@@ -39,7 +39,7 @@ class Counting(NamedTuple):
     traffic: RequestCounter
     # None if I/O events are off.
     dispatcher: Dispatcher | None
-    memories: Mapping[str, BoundedMemory[Any]]
+    memories: Mapping[str, LruCache[Any]]
     # Current values by the name of their gauge.
     depths: Mapping[str, Callable[[], float]]
 
@@ -78,7 +78,7 @@ class WorkerMetrics:
         self._set_total("lost", usage.lost)
         for name, depth in self._counting.depths.items():
             self._known[name].set(depth())
-        self._known["age"].set(self._counting.lease.age())
+        self._known["age"].set(self._counting.lease.age_seconds())
         self._known["workers"].set(1)
 
     def page(self) -> bytes:
@@ -96,12 +96,12 @@ class WorkerMetrics:
         self._increase("requests", found, route="GET /config", status="200")
         self._increase("requests", taken.not_modified, route="GET /config", status="304")
         self._increase("sent", taken.sent_bytes)
-        self._set_total("reads", reading.from_memory, answer="memory")
-        self._set_total("reads", reading.from_store, answer="store")
-        self._set_total("reads", reading.stale, answer="stale")
-        self._set_total("fills", reading.fills)
+        self._set_total("reads", reading.cache_reads, answer="memory")
+        self._set_total("reads", reading.database_reads, answer="store")
+        self._set_total("reads", reading.stale_reads, answer="stale")
+        self._set_total("fills", reading.database_queries)
         self._pairs.update(taken.reads)
-        self._counting.usage.take_in(taken.reads)
+        self._counting.usage.add_reads(taken.reads)
         for (route, status), count in self._counting.traffic.requests.items():
             self._set_total("requests", count, route=route, status=status)
 

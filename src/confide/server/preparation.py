@@ -11,7 +11,14 @@ from confide.audit.recorder import AuditRecorder
 from confide.clock import now
 from confide.crypto.envelope import EnvelopeEncryption
 from confide.crypto.errors import MasterKeyMissing
-from confide.crypto.master_keys import DESTROYED_NAME, FILE_NAME, DestroyedKeys, MasterKeys, make_file, new_master_key
+from confide.crypto.master_keys import (
+    DESTROYED_NAME,
+    FILE_NAME,
+    DestroyedKeys,
+    MasterKeys,
+    create_master_key,
+    write_master_keys,
+)
 from confide.database.model import DatabaseIdentity
 from confide.names import Key
 from confide.server.settings import Settings
@@ -31,7 +38,7 @@ class Preparation:
     created_master_keys: Path | None
 
 
-def stores_of(settings: Settings, *, accepts_unsafe: bool = False, io: IoLog = NO_IO_LOG) -> Stores:
+def build_stores(settings: Settings, *, accepts_unsafe: bool = False, io: IoLog = NO_IO_LOG) -> Stores:
     """Build the stores without a connection. A new data folder is readable only by its owner.
 
     With `accepts_unsafe`, for commands on the host, any durability is accepted.
@@ -51,7 +58,7 @@ def make_data_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def ring_of(settings: Settings) -> MasterKeys:
+def read_master_keys(settings: Settings) -> MasterKeys:
     """Read the master keys; raises `MasterKeyMissing` if there are none."""
     if settings.master_keys is not None:
         return MasterKeys(settings.master_keys.get_secret_value())
@@ -61,9 +68,9 @@ def ring_of(settings: Settings) -> MasterKeys:
         raise MasterKeyMissing(f"There is no {FILE_NAME} in {settings.data}. Restore it from your backup.") from None
 
 
-def encryption_of(settings: Settings, stores: Stores) -> EnvelopeEncryption:
+def build_encryption(settings: Settings, stores: Stores) -> EnvelopeEncryption:
     destroyed = DestroyedKeys(settings.data / DESTROYED_NAME)
-    return EnvelopeEncryption(stores.data_keys, ring=lambda: ring_of(settings), destroyed=destroyed, clock=now)
+    return EnvelopeEncryption(stores.data_keys, ring=lambda: read_master_keys(settings), destroyed=destroyed, clock=now)
 
 
 async def prepare(settings: Settings, *, accepts_unsafe: bool = False) -> Preparation:
@@ -72,14 +79,14 @@ async def prepare(settings: Settings, *, accepts_unsafe: bool = False) -> Prepar
     Raises `DatabaseUnavailable`, `NewerSchema`, `UnsafeDurability` or `MasterKeyMissing`; master keys are created
     only for an empty database.
     """
-    stores = stores_of(settings, accepts_unsafe=accepts_unsafe)
+    stores = build_stores(settings, accepts_unsafe=accepts_unsafe)
     await stores.database.connect()
     try:
         applied = await stores.database.migrate()
         database = await stores.database.open()
         created = await _create_master_keys(settings, stores)
-        keys = encryption_of(settings, stores)
-        await keys.check_all()
+        keys = build_encryption(settings, stores)
+        await keys.check_master_keys()
         await keys.start()
         await _finish_destructions(stores, keys)
         return Preparation(database, applied, await stores.users.has_had_user(), created)
@@ -98,7 +105,7 @@ async def _finish_destructions(stores: Stores, keys: EnvelopeEncryption) -> None
 
 async def _create_master_keys(settings: Settings, stores: Stores) -> Path | None:
     path = settings.data / FILE_NAME
-    if settings.master_keys is not None or path.exists() or await stores.data_keys.all():
+    if settings.master_keys is not None or path.exists() or await stores.data_keys.list_all():
         return None
-    make_file(path, [new_master_key()])
+    write_master_keys(path, [create_master_key()])
     return path

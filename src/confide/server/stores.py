@@ -69,7 +69,7 @@ def open_stores(
 
 def _open_sqlite(path: Path, *, is_unsafe: bool, io: IoLog) -> Stores:
     engine = SqliteEngine(path, is_unsafe=is_unsafe, io=io)
-    database = SqliteDatabase(engine, seal_log=lambda: chain_all_entries(has_xid=False))
+    database = SqliteDatabase(engine, chain_audit_entries=lambda: chain_all_entries(has_xid=False))
     return _build(database, engine, configs=SqliteConfigStore(engine), change_feed=SqliteChangeFeed(engine))
 
 
@@ -78,7 +78,11 @@ def _open_postgresql(url: str, *, accepts_unsafe: bool, pool_size: int, io: IoLo
     from confide.database.postgresql.database import PostgresqlDatabase  # noqa: PLC0415 - as above
 
     database = PostgresqlDatabase(
-        url, accepts_unsafe=accepts_unsafe, pool_size=pool_size, seal_log=lambda: chain_all_entries(has_xid=True), io=io
+        url,
+        accepts_unsafe=accepts_unsafe,
+        pool_size=pool_size,
+        chain_audit_entries=lambda: chain_all_entries(has_xid=True),
+        io=io,
     )
     engine = database.engine
     configs = PostgresqlConfigStore(engine, io=io)

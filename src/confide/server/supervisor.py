@@ -127,7 +127,7 @@ def format_start_lines(settings: Settings, preparation: Preparation, *, port: in
             f"  keys        made {preparation.created_master_keys}: copy it to a safe place now. Without it no config"
             " can be decrypted again."
         )
-    if preparation.database.has_begun_anew:
+    if preparation.database.is_new_epoch:
         lines.append("  restored    the database was moved or restored: a new epoch begins, all sessions have ended")
     return [*lines, *_permission_warnings(settings), *_first_steps(preparation, url=address, setup_token=setup_token)]
 

@@ -18,7 +18,7 @@ from confide.audit.checkpoint_file import CheckpointFile
 from confide.audit.recorder import AuditRecorder
 from confide.audit.verification import AuditLog
 from confide.caching.lease import Lease
-from confide.caching.memory import BoundedMemory, MemoryEntry
+from confide.caching.lru_cache import CacheEntry, LruCache
 from confide.changes import positions
 from confide.changes.model import Position
 from confide.changes.routes import format_change
@@ -43,13 +43,13 @@ from confide.identity.users import Users
 from confide.integration_types.active import ActiveIntegrationTypes
 from confide.integration_types.conformance import ConformanceCheck
 from confide.integration_types.manage import IntegrationTypes
-from confide.reads.cache import Cache
+from confide.reads.cache import ConfigCache
 from confide.reads.head_cache import RequestHeadCache
 from confide.reads.reader import ConfigReader
 from confide.reads.response import PreparedResponse
 from confide.reads.statistics import AccessStatistics
 from confide.server.metrics import Counting, WorkerMetrics
-from confide.server.preparation import encryption_of, stores_of
+from confide.server.preparation import build_encryption, build_stores
 from confide.server.settings import MIB, Settings
 from confide.server.stores import Stores
 from confide.telemetry.dispatcher import Dispatcher
@@ -80,9 +80,9 @@ class Caching:
 
     lease: Lease
     # Configs, tokens and integration types together, so that the least recently used one is evicted first.
-    memory: BoundedMemory[MemoryEntry]
+    memory: LruCache[CacheEntry]
     # Request heads have a limit of their own: heads that never repeat would evict everything else.
-    heads: RequestHeadCache
+    request_heads: RequestHeadCache
     ttl_seconds: float
 
 
@@ -130,7 +130,7 @@ class Configs:
 class Reads:
     """Reading current configs."""
 
-    cache: Cache
+    cache: ConfigCache
     reader: ConfigReader
     statistics: AccessStatistics
 
@@ -212,11 +212,11 @@ async def open_process(
 ) -> AsyncIterator[Process]:
     """Open the parts of one process on a database that `prepare` has set up."""
     io: IoLog = NO_IO_LOG if dispatcher is None else dispatcher.recorder
-    stores = stores_of(settings, accepts_unsafe=accepts_unsafe, io=io)
+    stores = build_stores(settings, accepts_unsafe=accepts_unsafe, io=io)
     hasher = Argon2Hasher(io=io)
     try:
         database = await stores.database.open()
-        encryption = encryption_of(settings, stores)
+        encryption = build_encryption(settings, stores)
         await encryption.start()
         yield build_process(
             settings,
@@ -257,7 +257,7 @@ def build_process(
         stores, encryption, recorder=recorder, access=access, checkpoints=settings.checkpoints_file, clock=clock
     )
     active = ActiveIntegrationTypes(stores.types, caching.memory, caching.lease, io=io)
-    cache = Cache(caching.memory, caching.lease, prepare=PreparedResponse, ttl_seconds=caching.ttl_seconds)
+    cache = ConfigCache(caching.memory, caching.lease, prepare=PreparedResponse, ttl_seconds=caching.ttl_seconds)
     changes = build_changes(
         stores, caching, cache=cache, authenticator=identity.authenticator, active=active, positions=formats
     )
@@ -324,8 +324,8 @@ def build_caching(settings: Settings) -> Caching:
     heads_bytes = settings.cache_bytes // HEADS_PART
     return Caching(
         lease=Lease(),
-        memory=BoundedMemory(settings.cache_bytes - heads_bytes),
-        heads=RequestHeadCache(heads_bytes),
+        memory=LruCache(settings.cache_bytes - heads_bytes),
+        request_heads=RequestHeadCache(heads_bytes),
         ttl_seconds=settings.cache_ttl_seconds,
     )
 
@@ -404,7 +404,7 @@ def build_changes(
     stores: Stores,
     caching: Caching,
     *,
-    cache: Cache,
+    cache: ConfigCache,
     authenticator: Authenticator,
     active: ActiveIntegrationTypes,
     positions: Positions,
@@ -450,7 +450,7 @@ def build_configs(
     stores: Stores,
     encryption: EnvelopeEncryption,
     *,
-    cache: Cache,
+    cache: ConfigCache,
     decrypter: ConfigDecrypter,
     scanner: ConfigScanner,
     access: Access,
@@ -494,7 +494,7 @@ def build_reads(
     stores: Stores,
     caching: Caching,
     *,
-    cache: Cache,
+    cache: ConfigCache,
     authenticator: Authenticator,
     decrypter: ConfigDecrypter,
     access: Access,
@@ -534,7 +534,7 @@ def build_metrics(
             reads.statistics,
             observation.traffic,
             observation.dispatcher,
-            memories={"configs": caching.memory, "heads": caching.heads},
+            memories={"configs": caching.memory, "heads": caching.request_heads},
             depths={
                 "hashes": lambda: hasher.waiting,
                 "streams": changes.hub.__len__,

@@ -9,7 +9,7 @@ from importlib.resources import files
 from confide import strict_json
 from confide.errors import NotFound
 from confide.strict_json import Json
-from confide.web.problems import all_errors, status_of
+from confide.web.problems import get_status, list_errors
 from confide.web.request import Request
 from confide.web.response import POLICY, Response
 from confide.web.route import PUBLIC, Route
@@ -78,9 +78,9 @@ class DocsRoutes:
 
     async def errors(self, request: Request) -> Response:  # noqa: ARG002 - a handler
         rows = "".join(
-            f'<tr id="{error.code}"><td>{status_of(error)}</td><td><code>{error.code}</code></td>'
+            f'<tr id="{error.code}"><td>{get_status(error)}</td><td><code>{error.code}</code></td>'
             f"<td>{html.escape(error.sentence)}</td></tr>"
-            for error in sorted(all_errors(), key=lambda error: (status_of(error), error.code))
+            for error in sorted(list_errors(), key=lambda error: (get_status(error), error.code))
         )
         return Response(_ERRORS.replace("ROWS", rows).encode(), 200, (_PAGE_POLICY,), _HTML)
 

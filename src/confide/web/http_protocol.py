@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from confide.errors import ServiceError
 from confide.telemetry.request_log import log_request
 from confide.web.errors import HeadersTooLarge, MalformedRequest, RequestTimeout
-from confide.web.problems import problem
+from confide.web.problems import build_problem
 from confide.web.request import MAX_HEADERS_BYTES, MAX_URI_BYTES
 from confide.web.request_scope import OTHER
 
@@ -59,13 +59,13 @@ class GuardedProtocol(HttpToolsProtocol):
             self._await_head()
 
     def on_headers_complete(self) -> None:
-        self._head_is_complete()
+        self._finish_head()
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - our own sentence
         self._refuse(MalformedRequest())
 
-    def _head_is_complete(self) -> None:
+    def _finish_head(self) -> None:
         self._stop_timer()
         self._is_in_head = False
         self._head_bytes = 0
@@ -95,10 +95,10 @@ class GuardedProtocol(HttpToolsProtocol):
         # While an answer is under way a second one would be taken for its end: only close.
         if cycle is None or cycle.response_complete or not cycle.response_started:
             request_id = secrets.token_hex(8)
-            answer = problem(refusal).with_header(b"request-id", request_id.encode())
+            answer = build_problem(refusal).with_header(b"request-id", request_id.encode())
             self.transport.write(answer.as_bytes([(b"connection", b"close")]))
             # Nobody knows what it would have asked for.
-            self._application.process.observation.traffic.note(OTHER, answer.status)
+            self._application.process.observation.traffic.count(OTHER, answer.status)
             log_request(
                 "-", "-", answer.status, began_ns=monotonic_ns(), request_id=request_id, trace_id=None, principal=None
             )

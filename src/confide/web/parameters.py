@@ -6,12 +6,12 @@ import re
 from datetime import UTC, datetime
 
 from confide import names
-from confide.clock import SECOND
+from confide.clock import MICROSECONDS_PER_SECOND
 from confide.errors import InvalidCursor, InvalidName
 from confide.names import Key
-from confide.time_formats import MOMENT, read_moment
+from confide.time_formats import TIME_EXAMPLE, parse_time
 from confide.web.errors import MalformedParameter
-from confide.web.route import Parameter, choice, required, text
+from confide.web.route import Parameter, declare_required_text, declare_switch, declare_text
 
 MAX_LISTED = 1_000
 DEFAULT_LISTED = 100
@@ -36,7 +36,7 @@ def parse_cursor_number(value: str) -> int:
 def format_time(microseconds: int) -> str:
     """Format a time as RFC 3339 with milliseconds."""
     try:
-        moment = datetime.fromtimestamp(microseconds / SECOND, UTC)
+        moment = datetime.fromtimestamp(microseconds / MICROSECONDS_PER_SECOND, UTC)
     except (OverflowError, ValueError, OSError):
         # Only a direct edit of the database can cause this. Audit verification reports it.
         moment = datetime.max.replace(tzinfo=UTC)
@@ -52,9 +52,11 @@ def time(name: str, description: str) -> Parameter[int | None]:
 
     def parse(value: str) -> int | None:
         try:
-            return read_moment(value)
+            return parse_time(value)
         except ValueError:
-            raise MalformedParameter(f"Write the parameter {name} as a time with a zone, such as {MOMENT}.") from None
+            raise MalformedParameter(
+                f"Write the parameter {name} as a time with a zone, such as {TIME_EXAMPLE}."
+            ) from None
 
     return Parameter(name, description, parse, None)
 
@@ -73,11 +75,11 @@ def _parse_key_cursor(value: str) -> Key | None:
         raise InvalidCursor from None
 
 
-TENANT = required("tenant", "An exact name.", example="acme")
-INTEGRATION_TYPE = required("integration_type", "An exact name.", example="flight-information-system")
-TENANT_PATTERN = text("tenant", "A name, `prefix*` or `*`.")
-TYPE_PATTERN = text("integration_type", "A name, `prefix*` or `*`.")
+TENANT = declare_required_text("tenant", "An exact name.", example="acme")
+INTEGRATION_TYPE = declare_required_text("integration_type", "An exact name.", example="flight-information-system")
+TENANT_PATTERN = declare_text("tenant", "A name, `prefix*` or `*`.")
+TYPE_PATTERN = declare_text("integration_type", "A name, `prefix*` or `*`.")
 LIMIT = Parameter("limit", "1 to 1,000. Default: 100.", _parse_limit, DEFAULT_LISTED)
 KEY_CURSOR = Parameter("after", "The `next` value of the previous page.", _parse_key_cursor, None)
 NUMBER_CURSOR = Parameter("after", "A number; the page starts after it.", parse_cursor_number, 0)
-DRY_RUN = choice("dry_run", "`true`: preview the result and store nothing.")
+DRY_RUN = declare_switch("dry_run", "`true`: preview the result and store nothing.")

@@ -41,37 +41,37 @@ _CHALLENGES = {
 }
 
 
-def status_of(error: type[ServiceError]) -> int:
+def get_status(error: type[ServiceError]) -> int:
     return error.status if issubclass(error, HttpError) else STATUS[error.kind]
 
 
-def all_errors() -> list[type[ServiceError]]:
+def list_errors() -> list[type[ServiceError]]:
     """List the error classes of every module that is imported."""
     return [error for error in (*ServiceError.__subclasses__(), *HttpError.__subclasses__()) if error is not HttpError]
 
 
-def answer_for(error: Exception, *, request_id: str) -> Response:
+def build_error_response(error: Exception, *, request_id: str) -> Response:
     """Build the answer to an exception; an unexpected one is a bug: its trace goes to the log only."""
     if isinstance(error, ServiceError):
-        return problem(error)
+        return build_problem(error)
     if isinstance(error, DatabaseUnavailable):
-        return problem(StoreUnavailable(retry_after_seconds=STORE_RETRY_SECONDS))
+        return build_problem(StoreUnavailable(retry_after_seconds=STORE_RETRY_SECONDS))
     if isinstance(error, MasterKeyMissing):
         _log.error("master_key_missing reason=%s", error)
-        return problem(MasterKeyUnavailable(retry_after_seconds=KEY_RETRY_SECONDS))
+        return build_problem(MasterKeyUnavailable(retry_after_seconds=KEY_RETRY_SECONDS))
     _log.error("request_failed request_id=%s", request_id, exc_info=error)
-    return problem(InternalError())
+    return build_problem(InternalError())
 
 
-def bug(error: Exception) -> Response:
+def build_bug_response(error: Exception) -> Response:
     """Build the answer to a bug that happened before a request began, with a new request ID to find it in the log."""
     request_id = secrets.token_hex(8)
-    return answer_for(error, request_id=request_id).with_header(b"request-id", request_id.encode())
+    return build_error_response(error, request_id=request_id).with_header(b"request-id", request_id.encode())
 
 
-def problem(error: ServiceError) -> Response:
+def build_problem(error: ServiceError) -> Response:
     """Write an error as a problem document, without anything that the client sent."""
-    status = status_of(type(error))
+    status = get_status(type(error))
     document: dict[str, Any] = {
         "type": f"/docs/errors#{error.code}",
         "title": http.HTTPStatus(status).phrase,

@@ -28,7 +28,7 @@ class RequestCounter:
     def __init__(self) -> None:
         self.requests: dict[tuple[str, str], int] = {}
 
-    def note(self, route: str, status: int) -> None:
+    def count(self, route: str, status: int) -> None:
         counted = route, str(status)
         self.requests[counted] = self.requests.get(counted, 0) + 1
 
@@ -78,7 +78,7 @@ class RequestScope:
         current_request.reset(self._token)
         method = self._method if self._method in _METHODS else OTHER
         route = f"{method} {self.route}"
-        self._traffic.note(route, self.status)
+        self._traffic.count(route, self.status)
         outcome = str(self.status) if self.status else "Disconnected"
         operation = f"stream {route}" if self.is_stream else f"request {route}"
         # A stream lasts until somebody ends it, however long nothing was sent.

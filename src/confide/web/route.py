@@ -156,17 +156,17 @@ class Route(Generic[S]):
         return tuple(part[1:-1] for part in self.path.split("/") if part.startswith("{"))
 
 
-def text(name: str, description: str, *, example: str | None = None) -> Parameter[str | None]:
+def declare_text(name: str, description: str, *, example: str | None = None) -> Parameter[str | None]:
     """Declare an optional parameter that is taken as it is."""
     return Parameter(name, description, str, None, example=example)
 
 
-def required(name: str, description: str, *, example: str | None = None) -> Parameter[str]:
+def declare_required_text(name: str, description: str, *, example: str | None = None) -> Parameter[str]:
     """Declare a required parameter that is taken as it is."""
     return Parameter(name, description, str, "", is_required=True, example=example)
 
 
-def choice(
+def declare_switch(
     name: str, description: str, *, on: str = "true", off: str = "false", default: bool = False
 ) -> Parameter[bool]:
     """Declare a parameter that takes one of two words; its value says whether it is the word `on`."""

@@ -34,12 +34,12 @@ class PostgresqlDatabase(Database):
         *,
         accepts_unsafe: bool,
         pool_size: int,
-        seal_log: Callable[[], Transaction[None]],
+        chain_audit_entries: Callable[[], Transaction[None]],
         clock: Clock = now,
         io: IoLog = NO_IO_LOG,
     ) -> None:
         self.engine = PostgresqlEngine(dsn, size=pool_size, greet=self._greet, io=io)
-        super().__init__(self.engine, seal_log=seal_log, clock=clock)
+        super().__init__(self.engine, chain_audit_entries=chain_audit_entries, clock=clock)
         self._accepts_unsafe = accepts_unsafe
         self._location = ""
         self._settled_location: str | None = None
@@ -60,7 +60,7 @@ class PostgresqlDatabase(Database):
             settled.epoch,
             durability,
             is_unsafe=bool(self._unsafe),
-            has_begun_anew=settled.has_begun_anew,
+            is_new_epoch=settled.is_new_epoch,
             has_xid=True,
         )
 

@@ -218,7 +218,7 @@ class PostgresqlEngine:
                 raise
         return connection
 
-    def note_answer(self) -> None:
+    def record_success(self) -> None:
         """Note that the database responded, so that calls need not fail at once."""
         self._unavailable_until = 0.0
 

@@ -7,7 +7,18 @@ from typing import Any, TypeAlias, cast
 
 import asyncpg
 
-from confide.database.engine import SCRIPT, Lock, Many, Script, Statement, Step, T, TableLock, Transaction, operation_of
+from confide.database.engine import (
+    SCRIPT,
+    Lock,
+    Many,
+    Script,
+    Statement,
+    Step,
+    T,
+    TableLock,
+    Transaction,
+    find_operation,
+)
 from confide.database.model import Rows
 from confide.telemetry.io_log import IoLog, measure, record_failure
 
@@ -23,9 +34,9 @@ async def fetch(
     try:
         records = await connection.fetch(sql, *args, timeout=seconds)
     except BaseException as error:
-        record_failure(io, operation_of(sql), began, error)
+        record_failure(io, find_operation(sql), began, error)
         raise
-    io.record(operation_of(sql), began, amount=len(records))
+    io.record(find_operation(sql), began, amount=len(records))
     return cast("Rows", records)
 
 
@@ -69,5 +80,5 @@ async def _step(io: IoLog, connection: Connection, step: Step) -> Rows:
         case Script(sql):
             await measure(io, SCRIPT, connection.execute(sql))
         case Many(sql, rows):
-            await measure(io, operation_of(sql), connection.executemany(sql, rows))
+            await measure(io, find_operation(sql), connection.executemany(sql, rows))
     return []

@@ -34,8 +34,10 @@ class Durability(NamedTuple):
 class SqliteDatabase(Database):
     """A database in one file."""
 
-    def __init__(self, engine: SqliteEngine, *, seal_log: Callable[[], Transaction[None]], clock: Clock = now) -> None:
-        super().__init__(engine, seal_log=seal_log, clock=clock)
+    def __init__(
+        self, engine: SqliteEngine, *, chain_audit_entries: Callable[[], Transaction[None]], clock: Clock = now
+    ) -> None:
+        super().__init__(engine, chain_audit_entries=chain_audit_entries, clock=clock)
         self.engine = engine
 
     async def connect(self) -> None:
@@ -52,7 +54,7 @@ class SqliteDatabase(Database):
             settled.epoch,
             durability.description,
             is_unsafe=durability.is_unsafe,
-            has_begun_anew=settled.has_begun_anew,
+            is_new_epoch=settled.is_new_epoch,
         )
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import apsw
 
 from confide.context import remaining_seconds
-from confide.database.engine import T, Transaction, operation_of, run_one
+from confide.database.engine import T, Transaction, find_operation, run_one
 from confide.database.model import Row, Rows
 from confide.database.sqlite.writer import WRITER, Writer, bindings
 from confide.errors import DatabaseUnavailable
@@ -100,9 +100,9 @@ class SqliteEngine:
         except (apsw.SQLError, apsw.BindingsError, apsw.InterruptError):
             raise
         except apsw.Error as error:
-            record_failure(self.io, operation_of(sql), began, error)
+            record_failure(self.io, find_operation(sql), began, error)
             raise DatabaseUnavailable from error
-        self.io.record(operation_of(sql), began, amount=len(rows))
+        self.io.record(find_operation(sql), began, amount=len(rows))
         return rows
 
     async def _search_on_thread(self, sql: str, args: Sequence[Any]) -> Rows:
@@ -116,11 +116,11 @@ class SqliteEngine:
         except (apsw.SQLError, apsw.BindingsError):
             raise
         except (TimeoutError, RuntimeError, apsw.Error) as error:
-            record_failure(self.io, operation_of(sql), began, error)
+            record_failure(self.io, find_operation(sql), began, error)
             raise DatabaseUnavailable from error
         finally:
             search.is_over = True
-        self.io.record(operation_of(sql), began, amount=len(rows))
+        self.io.record(find_operation(sql), began, amount=len(rows))
         return rows
 
     async def execute(self, sql: str, *args: Any) -> Rows:

@@ -27,7 +27,7 @@ from confide.database.engine import (
     TableLock,
     Transaction,
     UniqueTaken,
-    operation_of,
+    find_operation,
 )
 from confide.database.model import Rows
 from confide.errors import Busy, DatabaseUnavailable
@@ -164,7 +164,7 @@ class Writer:
     def _step(self, job: _Job, step: Step) -> Rows:
         if isinstance(step, Lock | TableLock):
             return []  # there is only one writer at a time
-        operation = SCRIPT if isinstance(step, Script) else operation_of(step.sql)
+        operation = SCRIPT if isinstance(step, Script) else find_operation(step.sql)
         began, outcome = monotonic_ns(), OK
         rows: Rows = []
         try:
