@@ -1,4 +1,4 @@
-"""What an event holds, and that the queue never makes anybody wait."""
+"""I/O events: their fields, and a queue that never blocks the code that records."""
 
 from __future__ import annotations
 
@@ -15,44 +15,37 @@ from confide.telemetry.histograms import BUCKET_BOUNDS_SECONDS, Histograms, is_e
 from confide.telemetry.io_log import IoLog
 
 
-def test_what_is_noted_for_a_request_bears_its_id_and_its_own_event_as_parent() -> None:
+def test_an_operation_of_a_request_has_the_request_id_and_the_event_of_the_request_as_parent() -> None:
     recorder = EventRecorder(worker="w", max_events=10)
-    request = recorder.begin_request("abc", trace_id="f" * 32, parent_span="e" * 16)
-    began = monotonic_ns()
+    trace = recorder.begin_request("abc", trace_id="f" * 32, parent_span="e" * 16)
+    began_ns = monotonic_ns()
 
-    async def work() -> None:
-        current_request.set(replace(NO_REQUEST, trace=request))
-        request.user_id = 7
-        recorder.record("sql one", began, amount=3)
-        # What is begun on its behalf in a task of its own is its as well.
-        await asyncio.create_task(asyncio.to_thread(recorder.record, "sql two", began))
+    async def handle_request() -> None:
+        current_request.set(replace(NO_REQUEST, trace=trace))
+        trace.user_id = 7
+        recorder.record("sql one", began_ns, amount=3)
+        # A task that the request starts belongs to the request.
+        await asyncio.create_task(asyncio.to_thread(recorder.record, "sql two", began_ns))
 
-    asyncio.run(work())
-    recorder.end_request(request, "request GET /x", began, outcome="200", amount=99)
-    recorder.record("sql nobody's", began)
-    first, second, whole, lonely = build_documents(recorder.take())
-    assert [first["parent"], second["parent"], whole["parent"], lonely["parent"]] == [
-        whole["id"],
-        whole["id"],
-        None,
-        None,
-    ]
-    assert [one["request_id"] for one in (first, second, whole, lonely)] == ["abc", "abc", "abc", None]
+    asyncio.run(handle_request())
+    recorder.end_request(trace, "request GET /x", began_ns, outcome="200", amount=99)
+    recorder.record("sql without a request", began_ns)
+    documents = list(build_documents(recorder.take()))
+    first, second, request, separate = documents
+    assert [document["parent"] for document in documents] == [request["id"], request["id"], None, None]
+    assert [document["request_id"] for document in documents] == ["abc", "abc", "abc", None]
     assert (first["amount"], first["user_id"], first["outcome"]) == (3, 7, "ok")
-    assert (whole["trace_id"], whole["parent_span"], first["trace_id"], first["parent_span"]) == (
-        "f" * 32,
-        "e" * 16,
-        "f" * 32,
-        None,
-    )
-    for one in (first, second, whole, lonely):
-        assert one["began_ns"] <= one["ended_ns"]
-        assert 0 <= one["ended_at"] - one["began_at"] <= (one["ended_ns"] - one["began_ns"]) // 1_000 + 1
-    assert len({one["id"] for one in (first, second, whole, lonely)}) == 4
+    assert (request["trace_id"], request["parent_span"]) == ("f" * 32, "e" * 16)
+    assert (first["trace_id"], first["parent_span"]) == ("f" * 32, None)
+    for document in documents:
+        assert document["began_ns"] <= document["ended_ns"]
+        took_us = document["ended_at"] - document["began_at"]
+        assert 0 <= took_us <= (document["ended_ns"] - document["began_ns"]) // 1_000 + 1
+    assert len({document["id"] for document in (first, second, request, separate)}) == 4
     assert recorder.take().events == []
 
 
-def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
+def test_a_full_queue_drops_and_counts_its_oldest_events() -> None:
     recorder = EventRecorder(worker="w", max_events=3)
     for number in range(5):
         recorder.record(f"sql {number}", monotonic_ns())
@@ -60,36 +53,43 @@ def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
     assert [event[events.OPERATION] for event in recorder.take().events] == ["sql 2", "sql 3", "sql 4"]
 
 
-def test_ids_of_two_workers_do_not_meet() -> None:
-    taken = []
+def test_an_event_is_a_plain_tuple() -> None:
+    """A named tuple would take longer to create than the rest of `record`."""
+    recorder = EventRecorder(worker="w", max_events=1)
+    recorder.record("sql", 0)
+    assert type(recorder.take().events[0]) is tuple
+
+
+def test_two_workers_share_no_event_id() -> None:
+    ids: list[int] = []
     for _ in range(2):
         recorder = EventRecorder(worker="w", max_events=1_000)
         for _ in range(1_000):
             recorder.record("sql", 0)
-        taken += [event[events.ID] for event in recorder.take().events]
-    assert len(set(taken)) == 2_000
-    assert all(0 <= number < 2**63 for number in taken)
+        ids += [event[events.ID] for event in recorder.take().events]
+    assert len(set(ids)) == 2_000
+    assert all(0 <= number < 2**63 for number in ids)
 
 
-def test_events_may_be_noted_while_they_are_taken() -> None:
+def test_a_thread_can_record_while_another_takes_events() -> None:
     recorder = EventRecorder(worker="w", max_events=100_000)
     taken = 0
 
-    def note() -> None:
+    def record_many() -> None:
         for _ in range(20_000):
             recorder.record("sql", 0)
 
-    noting = threading.Thread(target=note)
-    noting.start()
-    while noting.is_alive():
+    thread = threading.Thread(target=record_many)
+    thread.start()
+    while thread.is_alive():
         taken += len(recorder.take().events)
-    noting.join()
+    thread.join()
     assert taken + len(recorder.take().events) == 20_000
     assert recorder.dropped == 0
 
 
-def test_no_field_of_an_event_and_no_argument_of_a_note_could_hold_a_body_a_token_or_a_parameter() -> None:
-    """What cannot be expressed cannot leak: whoever adds a field must look at this list."""
+def test_no_field_and_no_argument_can_hold_a_body_a_token_or_a_parameter() -> None:
+    """A new field or argument fails here, so that a reviewer checks what it can hold."""
     assert FIELDS == (
         "id", "parent", "operation", "began_ns", "ended_ns", "outcome", "amount", "request_id", "trace_id",
         "parent_span", "user_id",
@@ -102,18 +102,21 @@ def test_no_field_of_an_event_and_no_argument_of_a_note_could_hold_a_body_a_toke
         assert set(inspect.signature(getattr(IoLog, name)).parameters) == arguments
 
 
-def test_tallies_add_up_by_operation_in_steps_of_time() -> None:
+def test_histograms_count_durations_and_errors_by_operation() -> None:
     recorder = EventRecorder(worker="w", max_events=100)
-    tallies = Histograms()
-    for micros, outcome in ((50, "ok"), (200, "ok"), (200, "TimeoutError"), (10_000_000, "503"), (200, "404")):
-        recorder.record("sql", 0, ended_ns=micros * 1_000, outcome=outcome)
-    tallies.add(recorder.take().events)
-    tally = tallies.take()["sql"]
-    assert tally.counts[:2] == [1, 3]
-    assert tally.counts[-1] == 1
-    assert len(tally.counts) == len(BUCKET_BOUNDS_SECONDS) + 1
-    assert (tally.errors, round(tally.total_seconds, 6)) == (2, 10.00065)
-    assert tallies.take() == {}
+    histograms = Histograms()
+    for took_us, outcome in ((50, "ok"), (200, "ok"), (200, "TimeoutError"), (10_000_000, "503"), (200, "404")):
+        recorder.record("sql", 0, ended_ns=took_us * 1_000, outcome=outcome)
+    histograms.add(recorder.take().events)
+    histogram = histograms.take()["sql"]
+    assert histogram.counts[:2] == [1, 3]
+    assert histogram.counts[-1] == 1
+    assert len(histogram.counts) == len(BUCKET_BOUNDS_SECONDS) + 1
+    assert (histogram.errors, round(histogram.total_seconds, 6)) == (2, 10.00065)
+    assert histograms.take() == {}
+
+
+def test_an_error_class_and_a_status_of_500_and_above_are_errors() -> None:
     assert [is_error(outcome) for outcome in ("ok", "200", "404", "500", "503", "Disconnected", "CancelledError")] == [
         False, False, False, True, True, True, True,
     ]  # fmt: skip

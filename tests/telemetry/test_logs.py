@@ -1,4 +1,4 @@
-"""Lines of the log: one form for machines, one for people, and nothing in either that moves a cursor."""
+"""Log lines: JSON for machines, colored text at a terminal, and no control characters of a client in either."""
 
 from __future__ import annotations
 
@@ -22,36 +22,38 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def restored() -> Iterator[None]:
+def restored_root_logger() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
     root.handlers[:], root.level = handlers, level
 
 
-def said(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> str:
+def write_lines(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Log a request, a warning of a request and a warning outside of requests."""
     monkeypatch.setattr(sys, "stderr", stream)
     logs.configure()
-    log_request("GET", "/\x1b]0;pwned\x07\x1b[2J", 404, began_ns=0, request_id="aa", trace_id="f" * 32, principal=None)
-    kept = current_request.set(replace(NO_REQUEST, trace=Trace(1, "bb", trace_id="e" * 32)))
+    path = "/\x1b]0;injected\x07\x1b[2J"
+    log_request("GET", path, 404, began_ns=0, request_id="aa", trace_id="f" * 32, principal=None)
+    token = current_request.set(replace(NO_REQUEST, trace=Trace(1, "bb", trace_id="e" * 32)))
     logging.getLogger("confide").warning("the path %s", "\x1b[31m")
-    current_request.reset(kept)
-    logging.getLogger("confide").warning("on nobody's behalf")
+    current_request.reset(token)
+    logging.getLogger("confide").warning("outside of requests")
     return stream.getvalue()
 
 
-def test_lines_are_json_and_name_their_request(restored: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    request, ours, nobodys = map(json.loads, said(io.StringIO(), monkeypatch).splitlines())
+def test_lines_are_json_and_name_their_request(restored_root_logger: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    request, warning, separate = map(json.loads, write_lines(io.StringIO(), monkeypatch).splitlines())
     assert (request["request_id"], request["trace_id"], request["status"]) == ("aa", "f" * 32, 404)
-    assert (ours["request_id"], ours["trace_id"], ours["event"]) == ("bb", "e" * 32, "the path \x1b[31m")
-    assert "request_id" not in nobodys
+    assert (warning["request_id"], warning["trace_id"], warning["event"]) == ("bb", "e" * 32, "the path \x1b[31m")
+    assert "request_id" not in separate
 
 
-def test_at_a_terminal_nothing_that_a_caller_sent_moves_the_cursor(
-    restored: None, monkeypatch: pytest.MonkeyPatch
+def test_a_client_cannot_send_control_characters_to_a_terminal(
+    restored_root_logger: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = said(Terminal(), monkeypatch)
-    assert "pwned" in text
+    text = write_lines(Terminal(), monkeypatch)
+    assert "injected" in text
     assert "\x07" not in text
     assert "\x1b]" not in text
     assert "\x1b[2J" not in text
