@@ -11,8 +11,8 @@ import pytest
 
 from confide.server.settings import Settings
 from support import canaries
-from support.app import RunningApp, settings_for, start_app
-from support.postgres import RUNNING, PostgresServer, shared_server
+from support.app import RunningApp, build_settings, start_app
+from support.postgres import RUNNING, PostgresServer, open_shared_server
 
 # An example may take as long as a busy machine makes it. What chance finds is for whoever runs the tests by hand: in CI
 # the same change is given the same examples.
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
     """One real server for all tests of this worker."""
-    server = shared_server()
+    server = open_shared_server()
     request.session.stash[SHARED] = server
     yield server
     del request.session.stash[SHARED]
@@ -86,7 +86,7 @@ def database(engine: str, request: pytest.FixtureRequest) -> str | None:
 
 @pytest.fixture
 def settings(tmp_path: Path, database: str | None) -> Settings:
-    return settings_for(tmp_path / "data", database)
+    return build_settings(tmp_path / "data", database)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ async def app(settings: Settings) -> AsyncIterator[RunningApp]:
 
 @pytest.fixture
 async def sqlite_app(tmp_path: Path) -> AsyncIterator[RunningApp]:
-    async with start_app(settings_for(tmp_path / "data", None)) as built:
+    async with start_app(build_settings(tmp_path / "data", None)) as built:
         yield built
 
 
@@ -107,7 +107,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workerinput") or session.config.option.collectonly:
         return
     base = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
-    files = [path for path in base.rglob("*") if path.is_file() and "planted" not in path.parts]
+    files = [path for path in base.rglob("*") if path.is_file() and canaries.LEAKS not in path.parts]
     size, found = canaries.search(files)
     print(f"\ncanary search: {len(files)} files, {size:,} bytes, {len(found)} found")
     for place in found[:20]:

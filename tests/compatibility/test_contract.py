@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.contract import describe_contract, differences
+from support.contract import describe_contract, find_differences
 
 SNAPSHOT = Path(__file__).with_name("contract.json")
 
@@ -23,7 +23,7 @@ def snapshot() -> Json:
 
 
 def test_the_public_contract_is_unchanged(snapshot: Json) -> None:
-    assert differences(snapshot, json.loads(json.dumps(describe_contract()))) == []
+    assert find_differences(snapshot, json.loads(json.dumps(describe_contract()))) == []
 
 
 def test_the_snapshot_covers_the_whole_contract(snapshot: Json) -> None:
@@ -73,4 +73,4 @@ def test_a_deliberate_change_of_the_contract_is_reported(
 ) -> None:
     changed = copy.deepcopy(snapshot)
     change(changed)
-    assert any(expected in line for line in differences(snapshot, changed))
+    assert any(expected in line for line in find_differences(snapshot, changed))

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from support.app import RunningApp, settings_for, start_app
-from support.processes import confide
+from support.app import RunningApp, build_settings, start_app
+from support.processes import run_confide
 
 BEFORE = Path(__file__).with_name("store_before")
 
@@ -34,19 +34,19 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         shutil.copyfile(BEFORE / name, folder / name)
         (folder / name).chmod(0o600)
     if request.param == "restored":
-        done = confide("restore", str(BEFORE / "backup"), cwd=tmp_path)
+        done = run_confide("restore", str(BEFORE / "backup"), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     return folder
 
 
 @pytest.fixture
 async def app(data: Path) -> AsyncIterator[RunningApp]:
-    async with start_app(settings_for(data, None)) as built:
+    async with start_app(build_settings(data, None)) as built:
         yield built
 
 
 async def login(app: RunningApp, name: str, password: str) -> str:
-    reply = await app.ask("POST", "/login", json={"login": name, "password": password})
+    reply = await app.request("POST", "/login", json={"login": name, "password": password})
     assert reply.status_code == 200, reply.text
     return str(reply.json()["token"])
 
@@ -58,7 +58,7 @@ async def test_configs_and_their_history_read_as_before(app: RunningApp, expecte
         reply = await app.read(admin, tenant=tenant, type_=type_)
         assert reply.json() == config
     params = {"tenant": "acme", "integration_type": "crm"}
-    first = await app.ask("GET", "/config/versions/1", token=admin, params=params)
+    first = await app.request("GET", "/config/versions/1", token=admin, params=params)
     assert first.json()["configuration"] == {"host": "crm.acme.example", "password": "before-the-move"}
     deleted = await app.read(admin, tenant="globex", type_="billing")
     assert deleted.status_code == 404
@@ -78,12 +78,12 @@ async def test_users_grants_and_schemas_work_as_before(app: RunningApp, expected
 async def test_the_audit_hash_chain_verifies_and_goes_on(app: RunningApp, expected: Json) -> None:
     admin = await login(app, "root", "correct horse battery")
     assert expected["verify"]["checked"] > 10
-    verified = (await app.ask("GET", "/audit/verify", token=admin)).json()
+    verified = (await app.request("GET", "/audit/verify", token=admin)).json()
     assert verified["ok"]
     assert verified["first_bad"] is None
     assert verified["checked"] >= expected["verify"]["checked"]
     numbers = {entry["number"]: entry for entry in expected["audit"]["entries"]}
-    listed = (await app.ask("GET", "/audit", token=admin, params={"limit": "100"})).json()["entries"]
+    listed = (await app.request("GET", "/audit", token=admin, params={"limit": "100"})).json()["entries"]
     kept = {entry["number"]: entry for entry in listed if entry["number"] in numbers}
     assert {number: entry["action"] for number, entry in kept.items()} == {
         number: entry["action"] for number, entry in numbers.items()

@@ -8,11 +8,11 @@ from pathlib import Path
 from confide.clock import MICROSECONDS_PER_SECOND
 from confide.names import Key
 from confide.server.wiring import open_process
-from support.app import TYPE, settings_for
-from support.histories import versions_in
+from support.app import TYPE, build_settings
+from support.histories import load_histories
 from support.postgres import PostgresServer
-from support.processes import Service, confide, running
-from support.writers import merges
+from support.processes import Service, run_confide, run_service
+from support.writers import merge_markers
 
 BACKUPS = 10
 WRITERS = 4
@@ -23,7 +23,7 @@ async def backed_up(service: Service, database: str | None) -> list[Path]:
     for number in range(BACKUPS):
         file = service.folder / f"backup{number}"
         env = {} if database is None else {"CONFIDE_DATABASE": database}
-        done = await asyncio.to_thread(confide, "backup", str(file), cwd=service.folder, env=env)
+        done = await asyncio.to_thread(run_confide, "backup", str(file), cwd=service.folder, env=env)
         assert done.returncode == 0, done.stderr
         assert "master keys are not in it" in done.stdout
         made.append(file)
@@ -39,7 +39,7 @@ async def is_prefix(data: Path, database: str | None, other: Path, other_databas
 
 
 async def times_of(data: Path, database: str | None) -> dict[tuple[str, str, int], int]:
-    async with open_process(settings_for(data, database)) as process:
+    async with open_process(build_settings(data, database)) as process:
         rows = [row async for table, row in process.stores.database.dump() if table == "changes" and row[2] is not None]
     return {(row[2], row[3], row[4]): row[9] for row in rows}
 
@@ -47,16 +47,18 @@ async def times_of(data: Path, database: str | None) -> dict[tuple[str, str, int
 async def test_ten_backups_under_load_are_prefixes_of_history(
     tmp_path: Path, database: str | None, engine: str, postgres: PostgresServer
 ) -> None:
-    with running(tmp_path / "running", "--workers", "2", database=database) as service:
-        token = service.admin()
+    with run_service(tmp_path / "running", "--workers", "2", database=database) as service:
+        token = service.add_admin()
         async with service.async_client(token) as client:
             keys = [Key("acme", f"{TYPE}{number}") for number in range(WRITERS)]
-            writing = [asyncio.create_task(merges(client, key, "w", times=1_900, pause_seconds=0.03)) for key in keys]
+            writing = [
+                asyncio.create_task(merge_markers(client, key, "w", times=1_900, pause_seconds=0.03)) for key in keys
+            ]
             files = await backed_up(service, database)
             for task in writing:
                 task.cancel()
             await asyncio.gather(*writing, return_exceptions=True)
-        whole = await versions_in(service.data, database)
+        whole = await load_histories(service.data, database)
     master_keys = (service.data / "master.keys").read_bytes()
     sizes = []
     for number, file in enumerate(files):
@@ -67,9 +69,9 @@ async def test_ten_backups_under_load_are_prefixes_of_history(
         (folder / "confide-data" / "master.keys").write_bytes(master_keys)
         url = postgres.new_database() if engine == "postgres" else None
         env = {} if url is None else {"CONFIDE_DATABASE": url}
-        done = confide("restore", str(file), cwd=folder, env=env)
+        done = run_confide("restore", str(file), cwd=folder, env=env)
         assert done.returncode == 0, done.stderr
-        found = await versions_in(folder / "confide-data", url)
+        found = await load_histories(folder / "confide-data", url)
         assert all(whole[key][: len(history)] == history for key, history in found.items())
         assert await is_prefix(service.data, database, folder / "confide-data", url)
         sizes.append(sum(map(len, found.values())))

@@ -14,18 +14,18 @@ import pytest
 
 from confide.names import Key
 from support.app import TYPE
-from support.fleet import Caller, fleet, merges, reads
-from support.histories import versions_in
-from support.linearity import Op, faults_of, session_faults, staleness
-from support.observer import observed
+from support.cluster import ConfigClient, merge_repeatedly, read_repeatedly, run_cluster
+from support.histories import load_histories
+from support.linearizability import Operation, find_session_violations, find_violations, measure_staleness
+from support.observer import observe
 from support.postgres import PostgresServer
 from support.processes import Service
 from support.proxy import Proxy
 
 KEY = Key("acme", TYPE)
 BOUND_SECONDS = 1.0
-# Both faults together are what the usual cache is: it ends entries by their time alone.
-TIME_ONLY = "lease,news"
+# Both faults together make an ordinary cache, whose entries end only by their time to live.
+TIME_ONLY = "no-lease,no-change-feed"
 
 
 def after(seconds: float) -> Callable[[], bool]:
@@ -35,7 +35,7 @@ def after(seconds: float) -> Callable[[], bool]:
 
 async def final_markers(service: Service) -> list[str]:
     """The markers of the key in the order of their versions, from the store itself."""
-    histories = await versions_in(service.folder.parent / "data", service._env.get("CONFIDE_DATABASE"))
+    histories = await load_histories(service.folder.parent / "data", service._env.get("CONFIDE_DATABASE"))
     order: list[str] = []
     for document in histories.get(KEY, []):
         order += [marker for marker in document or {} if marker not in order]
@@ -45,14 +45,14 @@ async def final_markers(service: Service) -> list[str]:
 async def stale_reads(services: list[Service], token: str, *, seconds: float) -> list[float]:
     """Writes at the first service, reads at all others; the staleness of each read."""
     until = after(seconds)
-    callers = [Caller(service, token, KEY, name=f"{n}") for n, service in enumerate(services)]
+    callers = [ConfigClient(service, token, KEY, name=f"{n}") for n, service in enumerate(services)]
     written, *seen = await asyncio.gather(
-        merges(callers[0], until=until, pause_seconds=0.02),
-        *(reads(caller, until=until, pause_seconds=0.001) for caller in callers[1:]),
+        merge_repeatedly(callers[0], until=until, pause_seconds=0.02),
+        *(read_repeatedly(caller, until=until, pause_seconds=0.001) for caller in callers[1:]),
     )
     assert len(written) > 10
     assert all(len(ops) > 20 for ops in seen)
-    return staleness([op for ops in seen for op in ops], written)
+    return measure_staleness([op for ops in seen for op in ops], written)
 
 
 def tell(what: str, ages: list[float]) -> None:
@@ -62,19 +62,19 @@ def tell(what: str, ages: list[float]) -> None:
 
 
 async def test_reads_in_other_processes_are_fresh_within_a_second(tmp_path: Path, database: str | None) -> None:
-    async with fleet(tmp_path, 3, database=database) as services:
-        ages = await stale_reads(services, services[0].admin(), seconds=4)
+    async with run_cluster(tmp_path, 3, database=database) as services:
+        ages = await stale_reads(services, services[0].add_admin(), seconds=4)
     tell("C-stale", ages)
     assert max(ages) <= BOUND_SECONDS
 
 
 async def test_a_cache_that_only_counts_time_fails_the_same_test(tmp_path: Path, database: str | None) -> None:
-    async with fleet(tmp_path, 2, database=database, planted=TIME_ONLY) as services:
-        ages = await stale_reads(services, services[0].admin(), seconds=2.5)
+    async with run_cluster(tmp_path, 2, database=database, fault=TIME_ONLY) as services:
+        ages = await stale_reads(services, services[0].add_admin(), seconds=2.5)
     assert max(ages) > BOUND_SECONDS
 
 
-async def stalled(tmp_path: Path, postgres: PostgresServer, *, planted: str = "", stalls: int = 3) -> list[float]:
+async def stalled(tmp_path: Path, postgres: PostgresServer, *, fault: str = "", stalls: int = 3) -> list[float]:
     """Only the link on which news comes is stalled; the reads go through another connection."""
     url = postgres.new_database()
     proxy = Proxy(postgres.port, host=postgres.host, only=b"LISTEN")
@@ -82,8 +82,8 @@ async def stalled(tmp_path: Path, postgres: PostgresServer, *, planted: str = ""
     through = postgres.proxied(url, proxy.port)
     ages: list[float] = []
     try:
-        async with fleet(tmp_path, 2, databases=[url, through], planted=planted) as services:
-            token = services[0].admin()
+        async with run_cluster(tmp_path, 2, databases=[url, through], fault=fault) as services:
+            token = services[0].add_admin()
             for _ in range(stalls):
                 proxy.stall()
                 ages += await stale_reads(services, token, seconds=2.5)
@@ -94,14 +94,16 @@ async def stalled(tmp_path: Path, postgres: PostgresServer, *, planted: str = ""
     return ages
 
 
-async def test_a_stalled_news_link_makes_no_read_older_than_a_second(tmp_path: Path, postgres: PostgresServer) -> None:
+async def test_a_stalled_change_feed_makes_no_read_older_than_a_second(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
     ages = await stalled(tmp_path, postgres, stalls=2)
     tell("C-stall", ages)
     assert max(ages) <= BOUND_SECONDS
 
 
 async def test_without_the_lease_a_stalled_link_is_found_out(tmp_path: Path, postgres: PostgresServer) -> None:
-    assert max(await stalled(tmp_path, postgres, planted="lease", stalls=1)) > BOUND_SECONDS
+    assert max(await stalled(tmp_path, postgres, fault="no-lease", stalls=1)) > BOUND_SECONDS
 
 
 async def paused(services: list[Service], token: str, *, pauses: int, seconds: float = 1.6) -> list[float]:
@@ -110,35 +112,40 @@ async def paused(services: list[Service], token: str, *, pauses: int, seconds: f
     process = services[1].process
     assert process is not None
     for _ in range(pauses):
-        async with Caller(services[1], token, KEY) as before:
+        async with ConfigClient(services[1], token, KEY) as before:
             await before.read()
             await before.read()
         process.send_signal(signal.SIGSTOP)
         until = after(seconds)
         writing = asyncio.create_task(
-            merges(Caller(services[0], token, KEY, name=f"{time.monotonic()}"), until=until, pause_seconds=0.05)
+            merge_repeatedly(
+                ConfigClient(services[0], token, KEY, name=f"{time.monotonic()}"), until=until, pause_seconds=0.05
+            )
         )
         await asyncio.sleep(seconds - 0.1)
-        waiting = [asyncio.create_task(reads(Caller(services[1], token, KEY), until=after(seconds))) for _ in range(4)]
+        waiting = [
+            asyncio.create_task(read_repeatedly(ConfigClient(services[1], token, KEY), until=after(seconds)))
+            for _ in range(4)
+        ]
         await asyncio.sleep(0.1)
         process.send_signal(signal.SIGCONT)
         written = await writing
-        ages += staleness([op for ops in await asyncio.gather(*waiting) for op in ops], written)
+        ages += measure_staleness([op for ops in await asyncio.gather(*waiting) for op in ops], written)
     return ages
 
 
 async def test_a_process_that_stood_still_answers_nothing_older_than_a_second(
     tmp_path: Path, database: str | None
 ) -> None:
-    async with fleet(tmp_path, 2, database=database) as services:
-        ages = await paused(services, services[0].admin(), pauses=2)
+    async with run_cluster(tmp_path, 2, database=database) as services:
+        ages = await paused(services, services[0].add_admin(), pauses=2)
     tell("C-pause", ages)
     assert max(ages) <= BOUND_SECONDS
 
 
 async def test_without_the_lease_a_pause_is_found_out(tmp_path: Path, database: str | None) -> None:
-    async with fleet(tmp_path, 2, database=database, planted=TIME_ONLY) as services:
-        assert max(await paused(services, services[0].admin(), pauses=1)) > BOUND_SECONDS
+    async with run_cluster(tmp_path, 2, database=database, fault=TIME_ONLY) as services:
+        assert max(await paused(services, services[0].add_admin(), pauses=1)) > BOUND_SECONDS
 
 
 async def harmed(services: list[Service], *, until: Callable[[], bool]) -> None:
@@ -157,66 +164,66 @@ async def harmed(services: list[Service], *, until: Callable[[], bool]) -> None:
         await asyncio.sleep(0.3)
 
 
-async def history(services: list[Service], token: str, *, seconds: float, is_hidden: bool = True) -> list[Op]:
+async def history(services: list[Service], token: str, *, seconds: float, is_hidden: bool = True) -> list[Operation]:
     """Savers, readers that say what they know, plain readers and demanding ones, at all services, under harm.
 
     Who saves, demands or is killed has its memory brought up to date: without that no fault of it is hidden.
     """
     until = after(seconds)
-    work: list[Coroutine[Any, Any, list[Op] | None]] = [harmed(services, until=until)] if is_hidden else []
+    work: list[Coroutine[Any, Any, list[Operation] | None]] = [harmed(services, until=until)] if is_hidden else []
     for number, service in enumerate(services):
         names = iter(f"{number}{letter}" for letter in "abcdef")
 
-        def caller(service: Service = service, names: object = names) -> Caller:
-            return Caller(service, token, KEY, name=next(names))  # type: ignore[call-overload]
+        def caller(service: Service = service, names: object = names) -> ConfigClient:
+            return ConfigClient(service, token, KEY, name=next(names))  # type: ignore[call-overload]
 
-        work.append(reads(caller(), until=until, pause_seconds=0.005))
+        work.append(read_repeatedly(caller(), until=until, pause_seconds=0.005))
         if is_hidden or number == 0:
-            work.append(merges(caller(), until=until, pause_seconds=0.05))
+            work.append(merge_repeatedly(caller(), until=until, pause_seconds=0.05))
         if is_hidden:
             work += [
-                reads(caller(), until=until, pause_seconds=0.005, knows=True),
-                reads(caller(), until=until, pause_seconds=0.01, kind="fresh"),
+                read_repeatedly(caller(), until=until, pause_seconds=0.005, sends_min_version=True),
+                read_repeatedly(caller(), until=until, pause_seconds=0.01, kind="fresh"),
             ]
     histories = await asyncio.gather(*work)
     return [op for ops in histories for op in ops or []]
 
 
-def sessions(ops: list[Op]) -> list[Op]:
+def sessions(ops: list[Operation]) -> list[Operation]:
     """The operations of those clients that always say what they know."""
     return [op for op in ops if op.client.endswith("c") and op.kind == "read"]
 
 
 async def test_a_history_under_harm_is_linearizable_within_the_bound(tmp_path: Path, database: str | None) -> None:
-    async with fleet(tmp_path, 3, database=database) as services:
-        ops = await history(services, services[0].admin(), seconds=8)
+    async with run_cluster(tmp_path, 3, database=database) as services:
+        ops = await history(services, services[0].add_admin(), seconds=8)
         final = await final_markers(services[0])
     print(f"C-lin: {len(ops)} operations, {len(final)} versions")
     assert len(ops) > 500
-    assert faults_of(ops, final) == []
-    assert session_faults(sessions(ops)) == []
+    assert find_violations(ops, final) == []
+    assert find_session_violations(sessions(ops)) == []
 
 
 async def test_the_same_history_of_a_cache_that_only_counts_time_has_faults(
     tmp_path: Path, database: str | None
 ) -> None:
-    async with fleet(tmp_path, 2, database=database, planted=TIME_ONLY) as services:
-        ops = await history(services, services[0].admin(), seconds=3, is_hidden=False)
+    async with run_cluster(tmp_path, 2, database=database, fault=TIME_ONLY) as services:
+        ops = await history(services, services[0].add_admin(), seconds=3, is_hidden=False)
         final = await final_markers(services[0])
-    assert any("stale" in violation for violation in faults_of(ops, final))
+    assert any("stale" in violation for violation in find_violations(ops, final))
 
 
 async def test_an_observer_finds_all_processes_of_one_mind(tmp_path: Path, database: str | None) -> None:
-    async with fleet(tmp_path, 3, database=database) as services:
-        seen = await observed(services, services[0].admin(), KEY, seconds=4)
+    async with run_cluster(tmp_path, 3, database=database) as services:
+        seen = await observe(services, services[0].add_admin(), KEY, seconds=4)
     print(f"C-observer: {seen}")
     assert seen.changes > 20
     assert seen.inconsistencies == 0
 
 
 async def test_an_observer_finds_out_who_only_counts_time(tmp_path: Path, database: str | None) -> None:
-    async with fleet(tmp_path, 2, database=database, planted=TIME_ONLY) as services:
-        seen = await observed(services, services[0].admin(), KEY, seconds=3)
+    async with run_cluster(tmp_path, 2, database=database, fault=TIME_ONLY) as services:
+        seen = await observe(services, services[0].add_admin(), KEY, seconds=3)
     assert seen.inconsistencies > 0
 
 
@@ -227,8 +234,8 @@ async def test_an_observer_finds_out_who_only_counts_time(tmp_path: Path, databa
 @pytest.mark.timeout(1_200)
 async def test_a_hundred_thousand_reads_are_fresh(tmp_path: Path, database: str | None) -> None:
     ages: list[float] = []
-    async with fleet(tmp_path, 4, database=database) as services:
-        token = await asyncio.to_thread(services[0].admin)
+    async with run_cluster(tmp_path, 4, database=database) as services:
+        token = await asyncio.to_thread(services[0].add_admin)
         while len(ages) < 100_000:
             ages += await stale_reads(services, token, seconds=20)
     tell("C-stale", ages)
@@ -238,15 +245,15 @@ async def test_a_hundred_thousand_reads_are_fresh(tmp_path: Path, database: str 
 @pytest.mark.long
 @pytest.mark.timeout(1_800)
 async def test_two_hundred_pauses(tmp_path: Path, database: str | None) -> None:
-    async with fleet(tmp_path, 2, database=database) as services:
-        ages = await paused(services, await asyncio.to_thread(services[0].admin), pauses=200)
+    async with run_cluster(tmp_path, 2, database=database) as services:
+        ages = await paused(services, await asyncio.to_thread(services[0].add_admin), pauses=200)
     tell("C-pause", ages)
     assert max(ages) <= BOUND_SECONDS
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1_200)
-async def test_a_hundred_stalls_of_the_news_link(tmp_path: Path, postgres: PostgresServer) -> None:
+async def test_a_hundred_stalls_of_the_change_feed(tmp_path: Path, postgres: PostgresServer) -> None:
     ages = await stalled(tmp_path, postgres, stalls=100)
     tell("C-stall", ages)
     assert max(ages) <= BOUND_SECONDS
@@ -255,9 +262,9 @@ async def test_a_hundred_stalls_of_the_news_link(tmp_path: Path, postgres: Postg
 @pytest.mark.long
 @pytest.mark.timeout(1_200)
 async def test_a_history_of_a_hundred_thousand_operations(tmp_path: Path, database: str | None) -> None:
-    async with fleet(tmp_path, 4, database=database) as services:
-        ops = await history(services, await asyncio.to_thread(services[0].admin), seconds=150)
+    async with run_cluster(tmp_path, 4, database=database) as services:
+        ops = await history(services, await asyncio.to_thread(services[0].add_admin), seconds=150)
         final = await final_markers(services[0])
     print(f"C-lin: {len(ops)} operations, {len(final)} versions")
-    assert faults_of(ops, final) == []
-    assert session_faults(sessions(ops)) == []
+    assert find_violations(ops, final) == []
+    assert find_session_violations(sessions(ops)) == []

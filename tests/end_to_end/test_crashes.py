@@ -1,4 +1,4 @@
-"""`kill -9` under writers: no acknowledged save is lost, no hole in the versions; a planted fault is caught."""
+"""`kill -9` under writers: no acknowledged save is lost, no hole in the versions; a deliberate fault is detected."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 import pytest
 
 from confide.names import Key
-from support.histories import Acknowledged, folds, versions_in, violations
+from support.histories import AcknowledgedSave, adds_one_marker_per_version, find_lost_saves, load_histories
 from support.postgres import LocalPostgresServer
-from support.processes import Service
-from support.writers import merges
+from support.processes import FAULTY_SERVICE, Service
+from support.writers import merge_markers
 
 WRITERS = 4
-HASTY = str(Path(__file__).parents[1] / "support" / "hasty.py")
 
 
 async def written_until_killed(
     service: Service, token: str, *, cycle: int, seconds: float, server: LocalPostgresServer | None
-) -> list[Acknowledged]:
+) -> list[AcknowledgedSave]:
     """Four writers on two configs, all killed in the middle of it, the database before them if it is given."""
     async with service.async_client(token) as client:
         keys = [Key("acme", f"type{number % 2}") for number in range(WRITERS)]
         names = [f"c{cycle}w{number}" for number in range(WRITERS)]
         writers = [
-            asyncio.create_task(merges(client, key, name, times=1_000)) for key, name in zip(keys, names, strict=True)
+            asyncio.create_task(merge_markers(client, key, name, times=1_000))
+            for key, name in zip(keys, names, strict=True)
         ]
         await asyncio.sleep(seconds)
         if server is not None:
@@ -37,26 +37,30 @@ async def written_until_killed(
 
 
 async def crashes(
-    tmp_path: Path, database: str | None, server: LocalPostgresServer | None, *, cycles: int, hasty: bool = False
+    tmp_path: Path, database: str | None, server: LocalPostgresServer | None, *, cycles: int, fault: str = ""
 ) -> list[str]:
     """Run the cycles and return what the store fails to hold."""
     chance = random.Random(0)
-    program = (HASTY,) if hasty else ("-m", "confide")
-    service = Service(tmp_path, "--workers", "2", database=database, program=program, unsafe=hasty)
-    saved: list[Acknowledged] = []
+    program = FAULTY_SERVICE if fault else ("-m", "confide")
+    service = Service(
+        tmp_path, "--workers", "2", database=database, program=program, unsafe=bool(fault), env={"FAULT": fault}
+    )
+    saved: list[AcknowledgedSave] = []
     token = ""
     for cycle in range(cycles):
         service.start()
-        token = token or service.admin()
+        token = token or service.add_admin()
         falls = server if cycle % 4 == 3 else None
         seconds = chance.uniform(0.1, 0.5)
         saved += await written_until_killed(service, token, cycle=cycle, seconds=seconds, server=falls)
         if falls is not None:
             falls.start()
-    histories = await versions_in(service.data, database)
+    histories = await load_histories(service.data, database)
     assert len(saved) > cycles * 4
-    holes = [f"{key}: versions are no fold" for key, history in histories.items() if not folds(history)]
-    return violations(saved, histories) + holes
+    holes = [
+        f"{key}: versions are no fold" for key, history in histories.items() if not adds_one_marker_per_version(history)
+    ]
+    return find_lost_saves(saved, histories) + holes
 
 
 @pytest.mark.timeout(3_000)
@@ -77,4 +81,4 @@ async def test_on_postgres_no_acknowledged_save_is_lost(tmp_path: Path, cycles: 
 
 
 async def test_a_service_that_answers_before_the_commit_is_caught(tmp_path: Path, database: str | None) -> None:
-    assert await crashes(tmp_path, database, None, cycles=2, hasty=True) != []
+    assert await crashes(tmp_path, database, None, cycles=2, fault="answer-before-commit") != []

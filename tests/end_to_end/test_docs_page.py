@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from support.browser import drawn
-from support.processes import running
+from support.browser import render_page
+from support.processes import run_service
 
 
 def test_the_page_draws_every_route_and_asks_nobody_else(tmp_path: Path) -> None:
-    with running(tmp_path) as service, service.client() as client:
-        page = drawn(f"{service.url}/docs", tmp_path / "profile")
+    with run_service(tmp_path) as service, service.client() as client:
+        page = render_page(f"{service.url}/docs", tmp_path / "profile")
         document = client.get("/openapi.json").json()
         log = service.log.read_text()
     for path in document["paths"]:
@@ -22,7 +22,7 @@ def test_the_page_draws_every_route_and_asks_nobody_else(tmp_path: Path) -> None
 
 
 def test_nothing_that_is_served_names_another_host(tmp_path: Path) -> None:
-    with running(tmp_path) as service, service.client() as client:
+    with run_service(tmp_path) as service, service.client() as client:
         for path in ("/docs", "/docs/assets/docs.js", "/docs/errors"):
             reply = client.get(path)
             assert not re.search(rb"(?:src|href|url)\s*[=:(]\s*[\"']?(?:https?:)?//", reply.content), path

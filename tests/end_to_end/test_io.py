@@ -23,10 +23,10 @@ import pytest
 from confide.names import Key
 from support import canaries
 from support.app import TYPE
-from support.canaries import canary
-from support.collectors import bulk_answer, collector, silent_server
+from support.canaries import LEAKS, make_canary
+from support.collectors import build_bulk_response, run_collector, run_silent_server
 from support.postgres import PostgresServer
-from support.processes import Service, confide, environment, running
+from support.processes import FAULTY_SERVICE, Service, build_environment, run_confide, run_service
 from support.proxy import Proxy
 from support.streams import Stream
 
@@ -107,8 +107,8 @@ class Caller:
 
 
 async def test_events_agree_with_what_the_caller_saw(tmp_path: Path, database: str | None) -> None:
-    with running(tmp_path, database=database) as service:
-        caller = Caller(service, service.admin())
+    with run_service(tmp_path, database=database) as service:
+        caller = Caller(service, service.add_admin())
         rounds = [[caller.save({"number": part * 50 + number}) for number in range(50)] for part in range(10)]
         caller.close()
         events = await asyncio.to_thread(settled, service, SAVED, 500)
@@ -155,8 +155,8 @@ async def test_a_slow_database_is_found_by_the_report_which_names_the_operation(
     assert behind != url
 
     def slow_down_and_save() -> Any:
-        with running(tmp_path, database=behind) as service:
-            caller = Caller(service, service.admin())
+        with run_service(tmp_path, database=behind) as service:
+            caller = Caller(service, service.add_admin())
             for number in range(20):
                 caller.save({"quick": number})
             proxy.delay_seconds = 0.02
@@ -171,10 +171,10 @@ async def test_a_slow_database_is_found_by_the_report_which_names_the_operation(
                 ("--op", "sql configs.*"),
                 ("--op", "sql configs.*", "--since", began),
             ):
-                done = confide("io", "report", "--json", *args, cwd=tmp_path)
+                done = run_confide("io", "report", "--json", *args, cwd=tmp_path)
                 assert done.returncode == 0, done.stderr
                 reports.append(json.loads(done.stdout))
-            whole = json.loads(confide("io", "report", "--json", cwd=tmp_path).stdout)
+            whole = json.loads(run_confide("io", "report", "--json", cwd=tmp_path).stdout)
             return *reports, whole
 
     try:
@@ -194,7 +194,7 @@ async def test_a_slow_database_is_found_by_the_report_which_names_the_operation(
 
 
 async def test_sinks_that_hang_refuse_no_request_and_lose_nothing_but_their_own_events(tmp_path: Path) -> None:
-    with silent_server() as silent:
+    with run_silent_server() as silent:
         fifo = tmp_path / "fifo"
         os_mkfifo(fifo)
         sinks = (
@@ -202,8 +202,8 @@ async def test_sinks_that_hang_refuse_no_request_and_lose_nothing_but_their_own_
             f"postgresql://x@127.0.0.1:{silent}/x,file://{fifo}"
         )
         env = {"CONFIDE_IO_SINKS": sinks, "CONFIDE_IO_QUEUE": "500", "CONFIDE_METRICS": "open"}
-        with running(tmp_path, env=env) as service:
-            caller = Caller(service, service.admin())
+        with run_service(tmp_path, env=env) as service:
+            caller = Caller(service, service.add_admin())
             # No more at once than the queues hold until they are emptied: those that hang, and no other, overflow.
             for part in range(1, 31):
                 for number in range(10):
@@ -245,30 +245,30 @@ def collected(folder: Path) -> Iterator[str]:
         def answer(_path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
             with (folder / name).open("ab") as file:
                 file.write(body + json.dumps(headers).encode())
-            return 200, bulk_answer(body, lambda _: 201) if name == "bulk" else b""
+            return 200, build_bulk_response(body, lambda _: 201) if name == "bulk" else b""
 
         return answer
 
-    with collector(keep("bulk")) as bulk, collector(keep("otlp")) as otlp:
+    with run_collector(keep("bulk")) as bulk, run_collector(keep("otlp")) as otlp:
         yield f"elasticsearch+http://127.0.0.1:{bulk},otlp+http://127.0.0.1:{otlp}"
 
 
 def use_everything(service: Service) -> None:
     """Canaries wherever a caller may put something: bodies, tokens, passwords, headers, queries."""
-    token = service.admin()
+    token = service.add_admin()
     with service.client(token) as client:
         for name in ("password", "note"):
-            client.post("/config", json={**ADDRESS, "configuration": {name: canary("value")}}).raise_for_status()
+            client.post("/config", json={**ADDRESS, "configuration": {name: make_canary("value")}}).raise_for_status()
         client.get("/config", params=ADDRESS).raise_for_status()
-        client.get("/config", params={**ADDRESS, "token": canary("token")})
-        client.get("/nowhere", headers={"traceparent": canary("trace"), "Cookie": canary("cookie")})
-        client.post("/config", content=b'{"configuration": "' + canary("broken").encode())
-        client.post("/user", json={"login": "ada", "password": canary("password")}).raise_for_status()
-        client.request(canary("METHOD")[:20], "/config")
-    with service.client(f"cfd_{canary('bad')}") as client:
+        client.get("/config", params={**ADDRESS, "token": make_canary("token")})
+        client.get("/nowhere", headers={"traceparent": make_canary("trace"), "Cookie": make_canary("cookie")})
+        client.post("/config", content=b'{"configuration": "' + make_canary("broken").encode())
+        client.post("/user", json={"login": "ada", "password": make_canary("password")}).raise_for_status()
+        client.request(make_canary("METHOD")[:20], "/config")
+    with service.client(f"cfd_{make_canary('bad')}") as client:
         client.get("/config", params=ADDRESS)
     with service.client() as client:
-        client.post("/login", json={"login": "root", "password": canary("wrong")})
+        client.post("/login", json={"login": "root", "password": make_canary("wrong")})
 
 
 async def test_no_sink_no_metric_and_no_report_holds_a_secret(tmp_path: Path, postgres: PostgresServer) -> None:
@@ -276,14 +276,14 @@ async def test_no_sink_no_metric_and_no_report_holds_a_secret(tmp_path: Path, po
     with collected(tmp_path / "collected") as addresses:
         lines = tmp_path / "events.jsonl"
         sinks = f"sqlite,stdout,file://{lines},{url},{addresses}"
-        with running(tmp_path / "service", env={"CONFIDE_IO_SINKS": sinks, "CONFIDE_IO_SAMPLE": "1"}) as service:
+        with run_service(tmp_path / "service", env={"CONFIDE_IO_SINKS": sinks, "CONFIDE_IO_SAMPLE": "1"}) as service:
             await asyncio.to_thread(use_everything, service)
             await asyncio.sleep(1)
             with service.client(service.login()) as client:
                 (tmp_path / "metrics.txt").write_text(client.get("/metrics").text)
             assert await asyncio.to_thread(service.stop) == 0
         for args in (("--html", "../report.html"), ("--json",), ()):
-            done = confide("io", "report", *args, cwd=service.folder)
+            done = run_confide("io", "report", *args, cwd=service.folder)
             assert done.returncode == 0, done.stderr
             (tmp_path / f"report{len(args)}.txt").write_text(done.stdout)
     connection = await asyncpg.connect(url)
@@ -309,12 +309,12 @@ async def test_no_sink_no_metric_and_no_report_holds_a_secret(tmp_path: Path, po
 
 
 async def test_an_event_that_quoted_a_parameter_would_be_found(tmp_path: Path) -> None:
-    """The planted fault of the search above."""
-    program = str(Path(__file__).parents[1] / "support" / "planted.py")
-    with running(tmp_path / "planted", program=(program,), env={"PLANTED": "talkative-events"}) as service:
-        token = service.admin()
+    """A deliberate fault of the search above."""
+    env = {"FAULT": "arguments-in-operations"}
+    with run_service(tmp_path / LEAKS, program=FAULTY_SERVICE, env=env) as service:
+        token = service.add_admin()
         with service.client(token) as client:
-            client.get("/configs", params={"tenant": canary("tenant")[:20], "integration_type": "*"})
+            client.get("/configs", params={"tenant": make_canary("tenant")[:20], "integration_type": "*"})
         await asyncio.sleep(0.5)
         assert await asyncio.to_thread(service.stop) == 0
     _, found = canaries.search((service.data / "io").iterdir())
@@ -322,8 +322,8 @@ async def test_an_event_that_quoted_a_parameter_would_be_found(tmp_path: Path) -
 
 
 async def test_a_callers_trace_is_taken_in_and_passed_on(tmp_path: Path) -> None:
-    with running(tmp_path) as service:
-        token = service.admin()
+    with run_service(tmp_path) as service:
+        token = service.add_admin()
         with service.client(token) as client:
             client.headers["traceparent"] = f"00-{TRACE}-{SPAN}-01"
             saved = client.post("/config", json={**ADDRESS, "configuration": {"a": 1}})
@@ -335,7 +335,7 @@ async def test_a_callers_trace_is_taken_in_and_passed_on(tmp_path: Path) -> None
                 f"00-{TRACE.upper()}-{SPAN}-01",
             ):
                 client.get("/configs", params={"tenant": "*", "integration_type": "*"}, headers={"traceparent": bad})
-        done = confide(
+        done = run_confide(
             "config", "list", cwd=tmp_path,
             env={"CONFIDE_URL": service.url, "CONFIDE_TOKEN": token, "TRACEPARENT": f"00-{'9' * 32}-{SPAN}-01"},
         )  # fmt: skip
@@ -355,8 +355,8 @@ async def test_a_callers_trace_is_taken_in_and_passed_on(tmp_path: Path) -> None
 
 async def test_whatever_way_a_caller_was_recognised_what_is_done_for_them_says_so(tmp_path: Path) -> None:
     everything = {"tenant": "*", "integration_type": "*"}
-    with running(tmp_path) as service:
-        with service.client(service.admin()) as client:
+    with run_service(tmp_path) as service:
+        with service.client(service.add_admin()) as client:
             client.post("/config", json={**ADDRESS, "configuration": {"a": 1}}).raise_for_status()
             # With its defaults off a read is not a plain one; a watch recognises its caller by itself.
             client.get("/config", params={**ADDRESS, "defaults": "off"}).raise_for_status()
@@ -370,8 +370,8 @@ async def test_whatever_way_a_caller_was_recognised_what_is_done_for_them_says_s
 
 
 async def test_one_in_so_many_cached_reads_is_noted_and_none_has_an_id(tmp_path: Path) -> None:
-    with running(tmp_path, env={"CONFIDE_IO_SAMPLE": "10"}) as service:
-        token = service.admin()
+    with run_service(tmp_path, env={"CONFIDE_IO_SAMPLE": "10"}) as service:
+        token = service.add_admin()
         with service.client(token) as client:
             tag = client.post("/config", json={**ADDRESS, "configuration": {"a": 1}}).headers["etag"]
             first = client.get("/config", params=ADDRESS, headers={"Cache-Control": "no-cache"})
@@ -393,7 +393,7 @@ async def test_one_in_so_many_cached_reads_is_noted_and_none_has_an_id(tmp_path:
 @pytest.mark.parametrize(("sinks", "has_histogram"), [("off", False), ("", True)])
 async def test_events_may_be_switched_off_or_only_be_counted(tmp_path: Path, sinks: str, has_histogram: bool) -> None:
     env = {"CONFIDE_IO_SINKS": sinks, "CONFIDE_METRICS": "open"}
-    with running(tmp_path, env=env) as service, service.client(service.admin()) as client:
+    with run_service(tmp_path, env=env) as service, service.client(service.add_admin()) as client:
         client.post("/config", json={**ADDRESS, "configuration": {"a": 1}}).raise_for_status()
         counted = 'confide_io_seconds_count{operation="sql configs.append"}'
         if has_histogram:
@@ -406,8 +406,8 @@ async def test_events_may_be_switched_off_or_only_be_counted(tmp_path: Path, sin
 
 
 async def test_two_workers_write_a_file_each_and_count_on_one_page(tmp_path: Path) -> None:
-    with running(tmp_path, "--workers", "2", env={"CONFIDE_METRICS": "open"}) as service:
-        token = service.admin()
+    with run_service(tmp_path, "--workers", "2", env={"CONFIDE_METRICS": "open"}) as service:
+        token = service.add_admin()
         saved = 0
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
@@ -429,8 +429,8 @@ async def test_two_workers_write_a_file_each_and_count_on_one_page(tmp_path: Pat
 
 
 async def test_a_stream_lasts_until_it_is_ended_however_long_it_was_silent(tmp_path: Path) -> None:
-    with running(tmp_path) as service:
-        async with Stream(service.port, service.admin()):
+    with run_service(tmp_path) as service:
+        async with Stream(service.port, service.add_admin()):
             await asyncio.sleep(0.7)
         events = await asyncio.to_thread(settled, service, "stream GET /watch", 1)
     (stream,) = [one for one in events if one["operation"] == "stream GET /watch"]
@@ -440,8 +440,8 @@ async def test_a_stream_lasts_until_it_is_ended_however_long_it_was_silent(tmp_p
 async def test_two_sinks_of_one_kind_are_counted_apart(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     env = {"CONFIDE_IO_SINKS": f"file://{tmp_path / 'a'},file://{tmp_path / 'folder'}", "CONFIDE_METRICS": "open"}
-    with running(tmp_path / "service", env=env) as service:
-        with service.client(service.admin()) as client:
+    with run_service(tmp_path / "service", env=env) as service:
+        with service.client(service.add_admin()) as client:
             for number in range(20):
                 client.post("/config", json={**ADDRESS, "configuration": {"number": number}}).raise_for_status()
             page = await shown(service, r'confide_io_sink_failures_total\{sink="file-2"\} [2-9]')
@@ -456,7 +456,7 @@ async def test_two_sinks_of_one_kind_are_counted_apart(tmp_path: Path) -> None:
 
 
 async def test_requests_that_the_protocol_refuses_are_counted_and_named(tmp_path: Path) -> None:
-    with running(tmp_path, env={"CONFIDE_METRICS": "open"}) as service:
+    with run_service(tmp_path, env={"CONFIDE_METRICS": "open"}) as service:
         with socket.create_connection(("127.0.0.1", service.port)) as connection:
             connection.sendall(b"rubbish\r\n\r\n")
             answer = connection.recv(65_536)
@@ -473,29 +473,36 @@ def test_a_password_in_a_setting_is_quoted_by_nobody(tmp_path: Path) -> None:
     program = "import confide.server.supervisor as s; s.application()"
     for name, value in (("CONFIDE_IO_SINKS", "mysql://x:{}@host/x"), ("CONFIDE_DATABASE", "oracle://x:{}@host/x")):
         done = subprocess.run(
-            [sys.executable, "-c", program], cwd=tmp_path, env=environment(**{name: value.format(canary("password"))}),
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            env=build_environment(**{name: value.format(make_canary("password"))}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert name.removeprefix("CONFIDE_").lower() in done.stderr.lower()
-        assert canaries.found_in(done.stderr.encode()) is None
-    with collector(lambda *_: (200, b"")) as port:
-        sinks = f"otlp+http://user:{canary('word')}@127.0.0.1:{port}/v1/traces?key={canary('key')}"
-        with running(tmp_path, env={"CONFIDE_IO_SINKS": sinks}) as service:
+        assert canaries.find_canary(done.stderr.encode()) is None
+    with run_collector(lambda *_: (200, b"")) as port:
+        sinks = f"otlp+http://user:{make_canary('word')}@127.0.0.1:{port}/v1/traces?key={make_canary('key')}"
+        with run_service(tmp_path, env={"CONFIDE_IO_SINKS": sinks}) as service:
             time.sleep(0.5)
             log = service.log.read_text()
-    assert canaries.found_in(log.encode()) is None
+    assert canaries.find_canary(log.encode()) is None
 
 
 async def test_a_sink_that_there_is_none_of_ends_the_start_in_one_sentence(tmp_path: Path) -> None:
-    done = confide("serve", cwd=tmp_path, env={"CONFIDE_IO_SINKS": f"mysql://x:{canary('password')}@host/x"})
+    done = run_confide("serve", cwd=tmp_path, env={"CONFIDE_IO_SINKS": f"mysql://x:{make_canary('password')}@host/x"})
     assert done.returncode == 2
     assert "CONFIDE_IO_SINKS: unknown I/O sink" in done.stderr
-    assert canaries.found_in(done.stderr.encode()) is None
+    assert canaries.find_canary(done.stderr.encode()) is None
 
 
 async def test_labels_of_metrics_name_no_tenant_no_login_and_no_made_up_path(tmp_path: Path) -> None:
     key = Key("tenant-nobody-must-see", TYPE)
-    with running(tmp_path, env={"CONFIDE_METRICS": "open"}) as service, service.client(service.admin()) as client:
+    with (
+        run_service(tmp_path, env={"CONFIDE_METRICS": "open"}) as service,
+        service.client(service.add_admin()) as client,
+    ):
         client.post("/config", json={**key._asdict(), "configuration": {"a": 1}}).raise_for_status()
         client.get(f"/config/versions/{1}", params=key._asdict()).raise_for_status()
         for number in range(20):

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 
 from support.app import TYPE
-from support.processes import confide, running
+from support.processes import run_confide, run_service
 
 
 async def busy(client: httpx2.AsyncClient, number: int, stop: asyncio.Event) -> list[int]:
@@ -29,14 +29,14 @@ async def busy(client: httpx2.AsyncClient, number: int, stop: asyncio.Event) -> 
 
 async def test_rotating_the_master_key_fails_no_read_and_no_save(tmp_path: Path, database: str | None) -> None:
     env = {} if database is None else {"CONFIDE_DATABASE": database}
-    with running(tmp_path, "--workers", "2", database=database) as service:
-        token = service.admin()
+    with run_service(tmp_path, "--workers", "2", database=database) as service:
+        token = service.add_admin()
         stop = asyncio.Event()
         async with service.async_client(token) as client:
             working = [asyncio.create_task(busy(client, number, stop)) for number in range(4)]
             await asyncio.sleep(0.5)
             for _ in range(2):
-                done = await asyncio.to_thread(confide, "keys", "rotate", cwd=tmp_path, env=env)
+                done = await asyncio.to_thread(run_confide, "keys", "rotate", cwd=tmp_path, env=env)
                 assert done.returncode == 0, done.stderr
             await asyncio.sleep(0.3)
             stop.set()
@@ -59,28 +59,28 @@ async def test_rotating_the_master_key_fails_no_read_and_no_save(tmp_path: Path,
 
 
 def test_a_key_is_prepared_for_other_machines_before_it_wraps_anything(tmp_path: Path) -> None:
-    with running(tmp_path) as service:
-        service.admin()
-        prepared = confide("keys", "rotate", "--prepare", cwd=tmp_path)
+    with run_service(tmp_path) as service:
+        service.add_admin()
+        prepared = run_confide("keys", "rotate", "--prepare", cwd=tmp_path)
         assert "Copy the file to every machine" in prepared.stdout
-        assert "has a prepared" in confide("keys", "rotate", "--prepare", cwd=tmp_path).stdout
+        assert "has a prepared" in run_confide("keys", "rotate", "--prepare", cwd=tmp_path).stdout
         path = service.data / "master.keys"
         old, _ = path.read_text().splitlines()
         # A tenant that comes in between is sealed under the key that every machine has.
         with service.client(service.login()) as client:
             document = {"tenant": "new", "integration_type": "crm", "configuration": {}}
             assert client.post("/config", json=document).status_code == 200
-        elsewhere = confide("migrate", cwd=tmp_path, env={"CONFIDE_MASTER_KEYS": old})
+        elsewhere = run_confide("migrate", cwd=tmp_path, env={"CONFIDE_MASTER_KEYS": old})
         assert elsewhere.returncode == 0
         with (
-            running(
+            run_service(
                 tmp_path / "other", database=f"sqlite:///{service.data / 'confide.db'}", env=other_ring(old)
             ) as other,
             other.client(other.login()) as client,
         ):
             params = {"tenant": "new", "integration_type": "crm"}
             assert client.get("/config", params=params).status_code == 200
-        done = confide("keys", "rotate", cwd=tmp_path)
+        done = run_confide("keys", "rotate", cwd=tmp_path)
         assert done.stdout.startswith("4 keys are now wrapped")
         assert len(path.read_text().splitlines()) == 2
 
@@ -90,10 +90,10 @@ def other_ring(ring: str) -> dict[str, str]:
 
 
 async def test_rotations_at_once_lose_no_key(tmp_path: Path) -> None:
-    with running(tmp_path) as service:
-        service.admin()
+    with run_service(tmp_path) as service:
+        service.add_admin()
         first = (service.data / "master.keys").read_text()
-        commands = [asyncio.to_thread(confide, "keys", "rotate", cwd=tmp_path) for _ in range(3)]
+        commands = [asyncio.to_thread(run_confide, "keys", "rotate", cwd=tmp_path) for _ in range(3)]
         assert [done.returncode for done in await asyncio.gather(*commands)] == [0, 0, 0]
         text = (service.data / "master.keys").read_text()
         assert text.startswith(first)
@@ -103,10 +103,10 @@ async def test_rotations_at_once_lose_no_key(tmp_path: Path) -> None:
 
 def test_a_ring_in_a_variable_is_used_as_it_is(tmp_path: Path) -> None:
     old, new = f"{'11' * 16} {'A' * 43}=", f"{'22' * 16} {'B' * 42}A="
-    with running(tmp_path, env={"CONFIDE_MASTER_KEYS": old}) as service:
-        service.admin()
+    with run_service(tmp_path, env={"CONFIDE_MASTER_KEYS": old}) as service:
+        service.add_admin()
         assert not (service.data / "master.keys").exists()
-    done = confide("keys", "rotate", cwd=tmp_path, env={"CONFIDE_MASTER_KEYS": f"{old},{new}"})
+    done = run_confide("keys", "rotate", cwd=tmp_path, env={"CONFIDE_MASTER_KEYS": f"{old},{new}"})
     assert done.stdout.startswith("3 keys are now wrapped"), done.stderr
-    with running(tmp_path, env={"CONFIDE_MASTER_KEYS": new}) as service:
+    with run_service(tmp_path, env={"CONFIDE_MASTER_KEYS": new}) as service:
         service.login()

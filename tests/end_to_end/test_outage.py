@@ -17,10 +17,10 @@ from confide.caching.lease import LEASE_SECONDS
 from confide.database.postgresql.engine import UNAVAILABLE_SECONDS
 from confide.names import Key
 from support.app import PASSWORD, TYPE
-from support.histories import versions_in, violations
+from support.histories import find_lost_saves, load_histories
 from support.postgres import LocalPostgresServer
-from support.processes import running
-from support.writers import merges
+from support.processes import run_service
+from support.writers import merge_markers
 
 KEY = Key("acme", TYPE)
 
@@ -45,24 +45,24 @@ async def test_while_postgres_is_down_or_hangs_answers_are_503_and_all_is_well_a
     server = LocalPostgresServer(options=())
     server.start()
     try:
-        with running(tmp_path, "--workers", "2", database=server.new_database(), unsafe=False) as service:
-            async with service.async_client(service.admin()) as client:
-                saved = await merges(client, KEY, "before", times=5)
+        with run_service(tmp_path, "--workers", "2", database=server.new_database(), unsafe=False) as service:
+            async with service.async_client(service.add_admin()) as client:
+                saved = await merge_markers(client, KEY, "before", times=5)
                 await read_by_all(client)
                 server.stop()
                 await refused(client)
                 server.start()
                 await recovered(client)
-                saved += await merges(client, KEY, "between", times=5)
+                saved += await merge_markers(client, KEY, "between", times=5)
                 await read_by_all(client)
                 server.signal_all(signal.SIGSTOP)
                 await refused(client)
                 server.signal_all(signal.SIGCONT)
                 await recovered(client)
-                saved += await merges(client, KEY, "after", times=5)
+                saved += await merge_markers(client, KEY, "after", times=5)
             assert len(saved) == 15
-        histories = await versions_in(service.data, service._env["CONFIDE_DATABASE"])
-        assert violations(saved, histories) == []
+        histories = await load_histories(service.data, service._env["CONFIDE_DATABASE"])
+        assert find_lost_saves(saved, histories) == []
     finally:
         server.remove()
 
@@ -118,9 +118,9 @@ async def recovered(client: httpx2.AsyncClient) -> None:
 
 
 async def test_while_somebody_holds_the_lock_of_sqlite_saves_are_503_in_time_and_reads_go_on(tmp_path: Path) -> None:
-    with running(tmp_path) as service:
-        async with service.async_client(service.admin()) as client:
-            saved = await merges(client, KEY, "before", times=3)
+    with run_service(tmp_path) as service:
+        async with service.async_client(service.add_admin()) as client:
+            saved = await merge_markers(client, KEY, "before", times=3)
             lock = os.open(service.data / "confide.lock", os.O_RDWR)
             fcntl.flock(lock, fcntl.LOCK_EX)
             replies = await asyncio.gather(*(asked(client, "POST") for _ in range(6)))
@@ -128,11 +128,11 @@ async def test_while_somebody_holds_the_lock_of_sqlite_saves_are_503_in_time_and
             assert (await asked(client, "GET")).status_code == 200
             os.close(lock)
             await recovered(client)
-            saved += await merges(client, KEY, "after", times=3)
+            saved += await merge_markers(client, KEY, "after", times=3)
             assert len(saved) == 6
             lock = os.open(service.data / "confide.lock", os.O_RDWR)
             fcntl.flock(lock, fcntl.LOCK_EX)
             await asyncio.gather(*(asked(client, "POST") for _ in range(2)))
         assert await asyncio.to_thread(service.stop) == 0
         os.close(lock)
-    assert violations(saved, await versions_in(service.data, None)) == []
+    assert find_lost_saves(saved, await load_histories(service.data, None)) == []

@@ -14,8 +14,8 @@ import pytest
 
 from confide.names import Key
 from support.app import TYPE
-from support.fleet import Caller, fleet, merges
-from support.linearity import Op, staleness
+from support.cluster import ConfigClient, merge_repeatedly, run_cluster
+from support.linearizability import Operation, measure_staleness
 from support.postgres import LocalPostgresServer
 from support.processes import Service
 
@@ -37,7 +37,7 @@ class Seen:
 
 async def readings(service: Service, token: str, *, until: Callable[[], bool]) -> list[Seen]:
     found = []
-    async with Caller(service, token, KEY) as caller:
+    async with ConfigClient(service, token, KEY) as caller:
         while not until():
             call = time.monotonic()
             reply = await caller.read()
@@ -55,8 +55,8 @@ async def endured(tmp_path: Path, *, seconds: float, hangs: bool) -> None:
     leaves: Any = (server.signal_all, signal.SIGSTOP) if hangs else (server.kill,)
     returns: Any = (server.signal_all, signal.SIGCONT) if hangs else (server.start,)
     try:
-        async with fleet(tmp_path, 2, database=server.new_database()) as services:
-            token = await asyncio.to_thread(services[0].admin)
+        async with run_cluster(tmp_path, 2, database=server.new_database()) as services:
+            token = await asyncio.to_thread(services[0].add_admin)
             is_over = asyncio.Event()
             readers = [
                 asyncio.create_task(readings(service, token, until=is_over.is_set))
@@ -64,7 +64,9 @@ async def endured(tmp_path: Path, *, seconds: float, hangs: bool) -> None:
                 for _ in range(4)
             ]
             writer = asyncio.create_task(
-                merges(Caller(services[0], token, KEY, name="w"), until=is_over.is_set, pause_seconds=0.0)
+                merge_repeatedly(
+                    ConfigClient(services[0], token, KEY, name="w"), until=is_over.is_set, pause_seconds=0.0
+                )
             )
             await asyncio.sleep(1)
             away_at = time.monotonic()
@@ -81,7 +83,7 @@ async def endured(tmp_path: Path, *, seconds: float, hangs: bool) -> None:
     judged(seen, written, away_at=away_at, back_at=back_at)
 
 
-def judged(seen: list[Seen], written: list[Op], *, away_at: float, back_at: float) -> None:
+def judged(seen: list[Seen], written: list[Operation], *, away_at: float, back_at: float) -> None:
     assert max(one.ret - one.call for one in seen) < LONGEST_SECONDS
     # Before the first save there is nothing, and for a second it may be answered so; after that it is never refused.
     first = min(op.ret for op in written) + 1.0
@@ -92,8 +94,10 @@ def judged(seen: list[Seen], written: list[Op], *, away_at: float, back_at: floa
     assert stale
     assert all(away_at < one.ret and one.call < back_at + BACK_SECONDS for one in stale)
     assert any(one.call > back_at and not one.is_stale for one in seen)
-    proven = [Op("r", "read", one.call, one.ret, one.version) for one in seen if not one.is_stale and one.status == 200]
-    assert max(staleness(proven, written)) <= 1.0
+    proven = [
+        Operation("r", "read", one.call, one.ret, one.version) for one in seen if not one.is_stale and one.status == 200
+    ]
+    assert max(measure_staleness(proven, written)) <= 1.0
     saved_after = [op for op in written if op.version is not None and op.call > back_at]
     assert saved_after
     assert min(op.ret for op in saved_after) < back_at + BACK_SECONDS

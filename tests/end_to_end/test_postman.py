@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import running
+from support.processes import run_service
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "confide.postman_collection.json"
@@ -39,7 +39,7 @@ def test_the_collection_is_what_the_document_says() -> None:
 
 def test_newman_passes(tmp_path: Path, database: str | None) -> None:
     program = newman()
-    with running(tmp_path, database=database) as service:
+    with run_service(tmp_path, database=database) as service:
         command = [program, "run", str(FILE), "--env-var", f"base_url={service.url}", "--bail", "--color", "off"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stdout[-3_000:] + done.stderr
@@ -51,7 +51,7 @@ def test_newman_fails_where_the_service_does_not_do_it(tmp_path: Path) -> None:
     broken = FILE.read_text().replace("is updated", "is reversed")
     collection = tmp_path / "broken.json"
     collection.write_text(broken)
-    with running(tmp_path / "service") as service:
+    with run_service(tmp_path / "service") as service:
         command = [program, "run", str(collection), "--env-var", f"base_url={service.url}", "--color", "off"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 1

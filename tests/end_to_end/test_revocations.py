@@ -12,7 +12,7 @@ import pytest
 
 from confide.names import Key
 from support.app import TYPE
-from support.fleet import Caller, fleet
+from support.cluster import ConfigClient, run_cluster
 from support.processes import Service
 
 KEY = Key("acme", TYPE)
@@ -62,7 +62,7 @@ async def overstayed(office: Office, act: str, number: int) -> float:
 
     async def reading() -> None:
         nonlocal last_success
-        async with Caller(office.services[1], token, KEY) as caller:
+        async with ConfigClient(office.services[1], token, KEY) as caller:
             while not taken_at or time.monotonic() < taken_at[0] + BOUND_SECONDS + 0.3:
                 call = time.monotonic()
                 reply = await caller.read()
@@ -81,9 +81,9 @@ async def overstayed(office: Office, act: str, number: int) -> float:
     return last_success - taken_at[0]
 
 
-async def longest(tmp_path: Path, database: str | None, act: str, *, times: int, planted: str = "") -> float:
-    async with fleet(tmp_path, 2, database=database, planted=planted) as services:
-        token = await asyncio.to_thread(services[0].admin)
+async def longest(tmp_path: Path, database: str | None, act: str, *, times: int, fault: str = "") -> float:
+    async with run_cluster(tmp_path, 2, database=database, fault=fault) as services:
+        token = await asyncio.to_thread(services[0].add_admin)
         async with services[0].async_client(token) as admin:
             document = {"tenant": "acme", "integration_type": TYPE, "configuration": {"secret": "s"}}
             assert (await admin.post("/config", json=document)).status_code == 200
@@ -105,4 +105,4 @@ async def test_no_success_begins_more_than_a_second_after_it_was_taken(
 
 @pytest.mark.parametrize("act", ["revoke", "lower"])
 async def test_who_does_not_hear_the_news_is_found_out(tmp_path: Path, database: str | None, act: str) -> None:
-    assert await longest(tmp_path, database, act, times=2, planted="lease,news") > BOUND_SECONDS
+    assert await longest(tmp_path, database, act, times=2, fault="no-lease,no-change-feed") > BOUND_SECONDS

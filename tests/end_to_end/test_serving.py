@@ -25,21 +25,21 @@ from cryptography.x509.oid import NameOID
 
 from support import wire
 from support.app import PASSWORD, TYPE
-from support.canaries import canary
-from support.ports import free_port
+from support.canaries import make_canary
+from support.ports import find_free_port
 from support.postgres import PostgresServer
-from support.processes import Service, confide, environment, running
+from support.processes import Service, build_environment, run_confide, run_service
 
 
 def test_the_start_says_where_what_how_safe_and_what_to_do_first(tmp_path: Path) -> None:
-    with running(tmp_path, unsafe=False, env={"APP_ENV": "staging"}) as service:
+    with run_service(tmp_path, unsafe=False, env={"APP_ENV": "staging"}) as service:
         said = service.log.read_text()
         assert f"at {service.url} (1 worker, APP_ENV=staging)" in said
         assert "SQLite confide-data/confide.db, epoch " in said
         assert "SQLite wal, synchronous=FULL" in said
         assert "made confide-data/master.keys: copy it to a safe place now" in said
         assert f"curl {service.url}/user" in said
-        service.admin()
+        service.add_admin()
         assert service.stop() == 0
         service.log.unlink()
         service.start()
@@ -49,8 +49,8 @@ def test_the_start_says_where_what_how_safe_and_what_to_do_first(tmp_path: Path)
 
 
 def test_the_data_folder_is_for_its_owner_only(tmp_path: Path) -> None:
-    with running(tmp_path) as service:
-        service.admin()
+    with run_service(tmp_path) as service:
+        service.add_admin()
         assert service.data.stat().st_mode & 0o777 == 0o700
         modes = {path.name: path.stat().st_mode & 0o777 for path in service.data.iterdir()}
         assert {"confide.db", "master.keys", "confide.lock"} <= modes.keys()
@@ -61,11 +61,11 @@ def test_the_data_folder_is_for_its_owner_only(tmp_path: Path) -> None:
 
 
 def test_app_port_is_the_port(tmp_path: Path) -> None:
-    port = free_port()
+    port = find_free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "confide", "serve"],
         cwd=tmp_path,
-        env=environment(APP_PORT=str(port), CONFIDE_UNSAFE_DURABILITY="true"),
+        env=build_environment(APP_PORT=str(port), CONFIDE_UNSAFE_DURABILITY="true"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -90,7 +90,7 @@ def test_a_signal_at_any_moment_of_the_start_is_not_lost(tmp_path: Path, hundred
     process = subprocess.Popen(
         [sys.executable, "-m", "confide", "serve", "--port", "0"],
         cwd=tmp_path,
-        env=environment(CONFIDE_UNSAFE_DURABILITY="true"),
+        env=build_environment(CONFIDE_UNSAFE_DURABILITY="true"),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -106,8 +106,8 @@ def test_a_signal_at_any_moment_of_the_start_is_not_lost(tmp_path: Path, hundred
 async def test_requests_under_way_are_finished_and_the_exit_is_0(
     tmp_path: Path, database: str | None, workers: str
 ) -> None:
-    with running(tmp_path, "--workers", workers, database=database) as service:
-        service.admin()
+    with run_service(tmp_path, "--workers", workers, database=database) as service:
+        service.add_admin()
         body = json.dumps({"login": "root", "password": PASSWORD}).encode()
         headers = [("Content-Type", "application/json"), ("Expect", "100-continue")]
         head = wire.request("POST", "/login", headers, body, closes=False).removesuffix(body)
@@ -129,8 +129,8 @@ async def test_requests_under_way_are_finished_and_the_exit_is_0(
 
 
 def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
-    with running(tmp_path, "--workers", "2") as service:
-        service.admin()
+    with run_service(tmp_path, "--workers", "2") as service:
+        service.add_admin()
         assert service.process is not None
         children = Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
         workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
@@ -147,7 +147,7 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
 
 
 def run_failing_start(tmp_path: Path, *args: str, **env: str) -> tuple[int, str]:
-    done = confide("serve", "--port", str(free_port()), *args, cwd=tmp_path, env=env)
+    done = run_confide("serve", "--port", str(find_free_port()), *args, cwd=tmp_path, env=env)
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr.strip()
 
@@ -175,8 +175,8 @@ def test_an_unreachable_database_ends_the_start_with_4(tmp_path: Path) -> None:
 def test_a_master_key_that_is_not_the_stores_ends_the_start_with_5(
     tmp_path: Path, database: str | None, what: str
 ) -> None:
-    with running(tmp_path, database=database) as service:
-        service.admin()
+    with run_service(tmp_path, database=database) as service:
+        service.add_admin()
     path = service.data / "master.keys"
     key_id = path.read_text().split()[0]
     path.unlink()
@@ -196,7 +196,7 @@ def test_a_master_key_that_is_not_the_stores_ends_the_start_with_5(
 def test_a_newer_schema_ends_the_start_with_6(tmp_path: Path) -> None:
     import apsw  # noqa: PLC0415 - the future is written once
 
-    with running(tmp_path) as service:
+    with run_service(tmp_path) as service:
         pass
     database = apsw.Connection(str(service.data / "confide.db"))
     database.execute("INSERT INTO schema_migrations VALUES (9999, 'future', 'x', 1)")
@@ -225,7 +225,7 @@ def test_a_database_that_may_lose_saves_ends_the_start_with_7(tmp_path: Path, po
     ],
 )
 def test_a_wrong_command_line_ends_with_2(args: tuple[str, ...], said: str) -> None:
-    done = confide("serve", *args, cwd=Path(__file__).parents[2])
+    done = run_confide("serve", *args, cwd=Path(__file__).parents[2])
     assert done.returncode == 2
     assert said in done.stderr.replace("\n", " ")
 
@@ -237,7 +237,7 @@ def test_a_wrong_setting_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_help_names_every_variable() -> None:
-    said = confide("serve", "--help", cwd=Path.cwd()).stdout
+    said = run_confide("serve", "--help", cwd=Path.cwd()).stdout
     for name in ("HOST", "PORT", "DATA", "DATABASE", "WORKERS", "TLS_CERT", "TLS_KEY", "BEHIND_TLS_PROXY"):
         assert f"CONFIDE_{name}" in said
 
@@ -292,10 +292,10 @@ def test_tls_is_spoken_and_the_setup_token_opens_the_door(tmp_path: Path) -> Non
 
 
 def test_forwarded_addresses_count_only_from_named_proxies(tmp_path: Path) -> None:
-    with running(tmp_path, "--trusted-proxies", "127.0.0.1") as service:
-        assert confide("user", "add", "root", "--admin", cwd=tmp_path, stdin=PASSWORD + "\n").returncode == 0
+    with run_service(tmp_path, "--trusted-proxies", "127.0.0.1") as service:
+        assert run_confide("user", "add", "root", "--admin", cwd=tmp_path, stdin=PASSWORD + "\n").returncode == 0
         with service.client() as client:
-            document = {"login": "root", "password": canary("password")}
+            document = {"login": "root", "password": make_canary("password")}
             for number in range(12):
                 headers = {"X-Forwarded-For": f"198.51.100.{number}"}
                 assert client.post("/login", json=document, headers=headers).status_code == 401
@@ -320,9 +320,9 @@ print(sorted(set(sys.modules) - before), opened)
 
 
 def test_logs_are_json_lines_without_query_or_secret(tmp_path: Path) -> None:
-    with running(tmp_path) as service:
-        token = service.admin()
-        secret = canary("value")
+    with run_service(tmp_path) as service:
+        token = service.add_admin()
+        secret = make_canary("value")
         with service.client() as client:
             client.get("/login", params={"login": "root", "password": secret})
             client.get("/config", params={"tenant": "acme", "integration_type": TYPE, "token": token})
@@ -336,9 +336,11 @@ def test_logs_are_json_lines_without_query_or_secret(tmp_path: Path) -> None:
 
 
 def test_a_clean_stop_leaves_everything_in_the_one_file(tmp_path: Path) -> None:
-    with running(tmp_path, "--workers", "2", unsafe=False) as service:
-        token = service.admin()
-        assert confide("user", "list", cwd=tmp_path, env={"CONFIDE_TOKEN": token, "CONFIDE_URL": service.url}).stdout
+    with run_service(tmp_path, "--workers", "2", unsafe=False) as service:
+        token = service.add_admin()
+        assert run_confide(
+            "user", "list", cwd=tmp_path, env={"CONFIDE_TOKEN": token, "CONFIDE_URL": service.url}
+        ).stdout
         assert service.stop() == 0
         assert {path.name for path in service.data.iterdir()} == {
             "checkpoints.jsonl",
@@ -358,12 +360,12 @@ def test_commands_on_the_host_are_as_durable_as_the_service(tmp_path: Path) -> N
         pytest.fail("strace must be there in CI")
     if strace is None:
         pytest.skip("strace is not installed: whether a command syncs cannot be seen")
-    with running(tmp_path, unsafe=False) as service:
-        service.admin()
+    with run_service(tmp_path, unsafe=False) as service:
+        service.add_admin()
         trace = tmp_path / "trace"
         command = [strace, "-f", "-qq", "-y", "-e", "trace=fsync,fdatasync", "-o", str(trace), sys.executable, "-m"]
         command += ["confide", "user", "add", "second", "--admin"]
-        env = environment()
+        env = build_environment()
         done = subprocess.run(
             command, cwd=tmp_path, env=env, input=PASSWORD + "\n", text=True, capture_output=True, check=False
         )
@@ -372,7 +374,7 @@ def test_commands_on_the_host_are_as_durable_as_the_service(tmp_path: Path) -> N
 
 
 def test_behind_a_proxy_on_this_machine_the_first_user_needs_the_setup_token(tmp_path: Path) -> None:
-    with running(tmp_path, "--behind-tls-proxy") as service, service.client() as client:
+    with run_service(tmp_path, "--behind-tls-proxy") as service, service.client() as client:
         document = {"login": "root", "password": PASSWORD}
         assert client.post("/user", json=document).status_code == 401
         token = service.log.read_text().split("Authorization: Bearer ")[1].split("'")[0]
@@ -399,12 +401,12 @@ def test_what_cannot_be_set_up_is_one_sentence(tmp_path: Path, env: dict[str, st
 
 
 def test_a_setting_that_is_none_is_told(tmp_path: Path) -> None:
-    with running(tmp_path, env={"CONFIDE_WORKRES": "4"}) as service:
+    with run_service(tmp_path, env={"CONFIDE_WORKRES": "4"}) as service:
         assert "CONFIDE_WORKRES is no setting" in service.log.read_text()
 
 
 def test_a_folder_that_others_may_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "confide-data").mkdir()
     (tmp_path / "confide-data").chmod(0o755)
-    with running(tmp_path) as service:
+    with run_service(tmp_path) as service:
         assert "others may read confide-data: chmod go= confide-data" in service.log.read_text()

@@ -12,20 +12,20 @@ from typing import Any
 import pytest
 
 from confide.names import Key
-from support.fleet import fleet
+from support.cluster import run_cluster
 from support.postgres import PostgresServer
-from support.watchers import TYPES, Watcher, linger, versions, violations, write
+from support.watchers import TYPES, Watcher, count_versions, find_violations, hold_transactions_open, write_versions
 
 WRITERS, WATCHERS, RECONNECTS = 8, 10, 200
 
 
-async def run(folder: Path, database: str | None, *, events: int, planted: str = "", kills: int = 3) -> list[str]:
-    """The faults of one run of that many events; where one is planted, nobody waits long for what will not come."""
+async def run(folder: Path, database: str | None, *, events: int, fault: str = "", kills: int = 3) -> list[str]:
+    """Return the violations of one run with that many events. With a deliberate fault, wait less for missing events."""
     chance = random.Random(4)
     keys = [Key(f"tenant{n % 4}", TYPES[n % 2]) for n in range(WRITERS)]
     lingering = Key("linger", "crm")
-    async with fleet(folder, 2, database=database, planted=planted) as services:
-        token = await asyncio.to_thread(services[0].admin)
+    async with run_cluster(folder, 2, database=database, fault=fault) as services:
+        token = await asyncio.to_thread(services[0].add_admin)
         async with services[0].async_client(token) as client:
             begun = (await client.get("/watch", params={"wait": "0"})).json()
         scopes = ["*", "*", "*", "*", "tenant0", "tenant1", "tenant2", "tenant3", "linger", "*"]
@@ -46,10 +46,11 @@ async def run(folder: Path, database: str | None, *, events: int, planted: str =
 
         watching = [asyncio.create_task(watcher.watch(begun["position"], is_done=is_done)) for watcher in watchers]
         writing: list[asyncio.Task[Any]] = [
-            asyncio.create_task(write(services[n % 2], token, key, until=lambda: is_over)) for n, key in enumerate(keys)
+            asyncio.create_task(write_versions(services[n % 2], token, key, until=lambda: is_over))
+            for n, key in enumerate(keys)
         ]
         if database is not None:
-            writing.append(asyncio.create_task(linger(database, lingering, until=lambda: is_over)))
+            writing.append(asyncio.create_task(hold_transactions_open(database, lingering, until=lambda: is_over)))
         for kill in range(1, kills + 1):
             await have_heard(events * kill // (kills + 1))
             victim = chance.choice(services)
@@ -58,15 +59,15 @@ async def run(folder: Path, database: str | None, *, events: int, planted: str =
         await have_heard(events)
         is_over = True
         await asyncio.gather(*writing)
-        counted = await versions(services[0], token, [*keys, lingering])
+        counted = await count_versions(services[0], token, [*keys, lingering])
         total.update(counted)
-        _, late = await asyncio.wait(watching, timeout=10 if planted else 100)
+        _, late = await asyncio.wait(watching, timeout=10 if fault else 100)
         for task in late:
             task.cancel()
         await asyncio.wait(watching)
         assert sum(watcher.reconnects for watcher in watchers) >= (RECONNECTS if events >= 20_000 else 1)
         print(f"{sum(counted.values()):,} changes, {sum(w.reconnects for w in watchers)} reconnects, {kills} kills")
-        return violations(watchers, counted)
+        return find_violations(watchers, counted)
 
 
 @pytest.fixture
@@ -91,8 +92,8 @@ async def test_each_of_100_000_changes_is_told_once_and_in_order(tmp_path: Path,
 
 
 async def test_a_cursor_by_id_is_found(tmp_path: Path, postgres: PostgresServer) -> None:
-    assert await run(tmp_path / "planted", postgres.new_database(), events=1_500, planted="cursor-by-id", kills=0)
+    assert await run(tmp_path, postgres.new_database(), events=1_500, fault="watch-by-id", kills=0)
 
 
 async def test_a_position_that_moves_before_the_event_is_sent_is_found(tmp_path: Path, url: str | None) -> None:
-    assert await run(tmp_path / "planted", url, events=3_000, planted="position-before-event", kills=0)
+    assert await run(tmp_path, url, events=3_000, fault="position-before-event", kills=0)

@@ -11,8 +11,8 @@ import httpx2
 
 from confide.names import Key
 from support.app import TYPE
-from support.processes import Service, running
-from support.writers import merge
+from support.processes import Service, run_service
+from support.writers import merge_marker
 
 KEY = Key("acme", TYPE)
 PARAMS = {"tenant": KEY.tenant, "integration_type": KEY.integration_type}
@@ -43,10 +43,10 @@ async def reads(client: httpx2.AsyncClient, count: int) -> None:
 
 
 async def test_all_workers_answer_alike_and_count_on_one_page(tmp_path: Path, database: str | None) -> None:
-    with running(tmp_path, "--workers", "2", database=database) as service:
-        token = service.admin()
+    with run_service(tmp_path, "--workers", "2", database=database) as service:
+        token = service.add_admin()
         async with service.async_client(token) as client:
-            await merge(client, KEY, "w", "1")
+            await merge_marker(client, KEY, "w", "1")
             before = (await pages(service, token))[-1]
             for _ in range(5):
                 await reads(client, 40)
@@ -68,7 +68,7 @@ async def test_all_workers_answer_alike_and_count_on_one_page(tmp_path: Path, da
 
 
 def test_a_worker_that_just_begins_to_count_does_not_break_the_page(tmp_path: Path) -> None:
-    with running(tmp_path, env={"CONFIDE_METRICS": "open"}) as service, service.client() as client:
+    with run_service(tmp_path, env={"CONFIDE_METRICS": "open"}) as service, service.client() as client:
         folder = service.data / "metrics" / str(service.port)
         # As the metrics library leaves a file between opening it and giving it its size; and one whose worker is gone.
         (folder / "counter_4194305.db").touch()
@@ -84,8 +84,8 @@ def answered(page: dict[str, float]) -> float:
 
 
 async def test_the_page_needs_the_token_of_an_admin_or_a_service_account_unless_it_is_open(tmp_path: Path) -> None:
-    with running(tmp_path / "closed") as service:
-        admin = service.admin()
+    with run_service(tmp_path / "closed") as service:
+        admin = service.add_admin()
         with service.client(admin) as client:
             client.post("/user", json={"login": "scraper"}).raise_for_status()
             scraper = client.post("/tokens", json={"label": "prometheus", "login": "scraper"}).json()["token"]
@@ -94,7 +94,7 @@ async def test_the_page_needs_the_token_of_an_admin_or_a_service_account_unless_
         for token, status in ((admin, 200), (scraper, 200), (ada, 403), (None, 401)):
             with service.client(token) as client:
                 assert client.get("/metrics").status_code == status
-    with running(tmp_path / "open", env={"CONFIDE_METRICS": "open"}) as service, service.client() as client:
+    with run_service(tmp_path / "open", env={"CONFIDE_METRICS": "open"}) as service, service.client() as client:
         page = client.get("/metrics")
         assert page.status_code == 200
         assert numbers(page.text)["confide_workers"] == 1

@@ -10,7 +10,7 @@ import pytest
 from confide.loadtest.plans import Plan, Stage
 from confide.loadtest.results import Result, result_of
 from confide.loadtest.shooting import Shooter
-from support.stubs import ANSWER, closed_loop, stub_server
+from support.stub_server import ANSWER, run_closed_loop, run_stub_server
 
 
 async def shot(port: int, *, rate: float, seconds: float, **more: object) -> Result:
@@ -27,7 +27,7 @@ async def at_once() -> bytes:
 
 
 async def test_every_request_that_was_due_is_counted_once() -> None:
-    async with stub_server(at_once) as port:
+    async with run_stub_server(at_once) as port:
         result = await shot(port, rate=500, seconds=2)
     assert (result.intended, result.answered, result.errors) == (1_000, 1_000, {})
     assert [second["intended"] for second in result.seconds] == [500, 500]
@@ -43,9 +43,9 @@ async def test_a_stall_is_told_of_by_the_open_model_and_not_by_a_closed_loop() -
             await asyncio.sleep(5 - within)
         return ANSWER
 
-    async with stub_server(stalling) as port:
+    async with run_stub_server(stalling) as port:
         result, loop = await asyncio.gather(
-            shot(port, rate=200, seconds=10), closed_loop(port, seconds=10, pause=0.005)
+            shot(port, rate=200, seconds=10), run_closed_loop(port, seconds=10, pause=0.005)
         )
     loop.sort()
     assert result.intended == result.answered == 2_000
@@ -72,7 +72,7 @@ async def test_refusals_lost_connections_and_timeouts_are_errors_by_their_kinds(
             return None
         return answer
 
-    async with stub_server(mixed) as port:
+    async with run_stub_server(mixed) as port:
         result = await shot(port, rate=40, seconds=1, timeout_seconds=0.5)
     assert result.intended == 40
     assert result.answered + sum(result.errors.values()) == 40
@@ -102,7 +102,7 @@ async def test_who_is_stopped_begins_nothing_more_and_lets_go_of_what_is_under_w
         return bool(stopped)
 
     monkeypatch.setattr(Shooter, "_fire", counted)
-    async with stub_server(never) as port:
+    async with run_stub_server(never) as port:
         plan = Plan(
             f"http://127.0.0.1:{port}", (Stage(60, 100),), (("get", 1.0),), warm_up_seconds=0.0, timeout_seconds=1.0
         )
@@ -134,7 +134,7 @@ async def test_a_request_that_is_given_up_takes_no_other_with_it() -> None:
             await asyncio.sleep(5)
         return ANSWER
 
-    async with stub_server(hanging_at_first) as port:
+    async with run_stub_server(hanging_at_first) as port:
         result = await shot(port, rate=40, seconds=1, connections=4, timeout_seconds=0.4)
     assert set(result.errors) == {"timeout"}
     assert result.answered + result.errors["timeout"] == 40
@@ -143,7 +143,7 @@ async def test_a_request_that_is_given_up_takes_no_other_with_it() -> None:
 
 async def test_a_server_that_goes_away_in_between_strands_nobody() -> None:
     """Whoever waits for a connection when none can be made any more hears of that, and not of a timeout."""
-    async with stub_server(at_once) as port:
+    async with run_stub_server(at_once) as port:
         running = asyncio.create_task(shot(port, rate=100, seconds=2, connections=4, timeout_seconds=5.0))
         await asyncio.sleep(0.8)
     result = await running
@@ -156,7 +156,7 @@ async def test_a_server_that_closes_after_each_answer_is_connected_to_again() ->
     async def closing() -> bytes:
         return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}"
 
-    async with stub_server(closing) as port:
+    async with run_stub_server(closing) as port:
         result = await shot(port, rate=100, seconds=1)
     assert (result.answered, result.errors) == (100, {})
 
@@ -165,7 +165,7 @@ async def test_what_is_no_http_is_an_error() -> None:
     async def rubbish() -> bytes:
         return b"SSH-2.0-nothing\r\n\r\n"
 
-    async with stub_server(rubbish) as port:
+    async with run_stub_server(rubbish) as port:
         result = await shot(port, rate=50, seconds=1)
     assert result.errors == {"no HTTP": 50}
 
@@ -175,7 +175,7 @@ async def test_too_few_connections_are_told_of_and_those_who_wait_are_answered_i
         await asyncio.sleep(0.1)
         return ANSWER
 
-    async with stub_server(slow) as port:
+    async with run_stub_server(slow) as port:
         result = await shot(port, rate=100, seconds=1, connections=2, timeout_seconds=1.0)
     assert result.intended == 100
     assert result.answered + sum(result.errors.values()) == 100
@@ -186,7 +186,7 @@ async def test_too_few_connections_are_told_of_and_those_who_wait_are_answered_i
 
 async def test_a_generator_that_cannot_keep_up_says_so() -> None:
     """The planted fault: something else takes the processor of the generator's own loop."""
-    async with stub_server(at_once) as port:
+    async with run_stub_server(at_once) as port:
         running = asyncio.create_task(shot(port, rate=200, seconds=1))
         await asyncio.sleep(0.3)
         time.sleep(0.3)  # noqa: ASYNC251 - it is what shall be noticed
@@ -197,6 +197,6 @@ async def test_a_generator_that_cannot_keep_up_says_so() -> None:
 
 
 async def test_what_was_warming_up_is_not_counted() -> None:
-    async with stub_server(at_once) as port:
+    async with run_stub_server(at_once) as port:
         result = await shot(port, rate=100, seconds=1, warm_up_seconds=0.25)
     assert (result.intended, result.answered, len(result.seconds)) == (100, 100, 1)

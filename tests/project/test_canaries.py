@@ -1,4 +1,4 @@
-"""The search for secrets finds each of them, however it is written; its planted faults."""
+"""The search for secrets finds each of them in every encoding, and each deliberate leak."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 
 from confide.identity import token_format
 from support import canaries
-from support.canaries import canary
-from support.postgres import LocalPostgresServer, run_in
-from support.processes import running
+from support.canaries import LEAKS, make_canary
+from support.postgres import LocalPostgresServer, execute_sql
+from support.processes import FAULTY_SERVICE, run_service
 
 WRITTEN: dict[str, Callable[[str], bytes]] = {
     "plain": lambda text: text.encode(),
@@ -35,16 +35,16 @@ WRITTEN: dict[str, Callable[[str], bytes]] = {
 
 @pytest.mark.parametrize("how", WRITTEN)
 def test_a_secret_in_a_file_is_found(tmp_path: Path, how: str) -> None:
-    folder = tmp_path / "planted"
+    folder = tmp_path / LEAKS
     folder.mkdir()
-    (folder / "service.log").write_bytes(b"before " + WRITTEN[how](canary("value")) + b" after")
+    (folder / "service.log").write_bytes(b"before " + WRITTEN[how](make_canary("value")) + b" after")
     size, found = canaries.search(folder.iterdir())
     assert size > 0
     assert len(found) == 1
 
 
 def test_a_token_in_a_file_is_found_and_ordinary_bytes_are_not(tmp_path: Path) -> None:
-    folder = tmp_path / "planted"
+    folder = tmp_path / LEAKS
     folder.mkdir()
     (folder / "one.log").write_text(f"token={token_format.generate_token()}&x")
     (folder / "two.log").write_text("nothing here but a config, a password and a token by name")
@@ -52,12 +52,15 @@ def test_a_token_in_a_file_is_found_and_ordinary_bytes_are_not(tmp_path: Path) -
 
 
 def test_a_service_that_logs_a_body_is_caught(tmp_path: Path) -> None:
-    """The planted fault of the whole search: one line too many in one real process."""
-    program = str(Path(__file__).parents[1] / "support" / "talkative.py")
-    with running(tmp_path / "planted", program=(program,)) as service:
-        token = service.admin()
+    """A deliberate fault of the whole search: one real process logs request bodies."""
+    with run_service(tmp_path / LEAKS, program=FAULTY_SERVICE, env={"FAULT": "log-bodies"}) as service:
+        token = service.add_admin()
         with service.client(token) as client:
-            document = {"tenant": "acme", "integration_type": "crm", "configuration": {"password": canary("value")}}
+            document = {
+                "tenant": "acme",
+                "integration_type": "crm",
+                "configuration": {"password": make_canary("value")},
+            }
             assert client.post("/config", json=document).status_code == 200
     _, found = canaries.search([service.log])
     assert found
@@ -69,12 +72,12 @@ def test_a_secret_in_a_database_is_found_before_it_is_dropped() -> None:
     server = LocalPostgresServer()
     server.start()
     try:
-        for row in ("nothing to see", canaries.canary("planted")):
+        for row in ("nothing to see", canaries.make_canary("row")):
             url = server.new_database()
-            asyncio.run(run_in(url, f"CREATE TABLE kept AS SELECT '{row}' AS body"))
+            asyncio.run(execute_sql(url, f"CREATE TABLE kept AS SELECT '{row}' AS body"))
         server.tidy(kept=2)
         assert any("/base/" in place for place in server.found)
         with pytest.raises(asyncpg.InvalidCatalogNameError):
-            asyncio.run(run_in(url, "SELECT 1"))
+            asyncio.run(execute_sql(url, "SELECT 1"))
     finally:
         server.remove()

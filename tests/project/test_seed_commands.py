@@ -18,9 +18,9 @@ import httpx2
 import pytest
 import yaml
 
-from support.ports import free_port
+from support.ports import find_free_port
 from support.postgres import FAST, LocalPostgresServer
-from support.processes import environment
+from support.processes import build_environment
 
 ROOT = Path(__file__).parents[2]
 NOT_IN_A_CLONE = shutil.ignore_patterns(
@@ -31,12 +31,12 @@ NOT_IN_A_CLONE = shutil.ignore_patterns(
 @contextlib.contextmanager
 def serving(python: Path, clone: Path) -> Iterator[str]:
     """Run `APP_ENV=DEV APP_PORT=… python run.py` in the clone; yield the URL once it answers."""
-    port = free_port()
+    port = find_free_port()
     variables = {"APP_ENV": "DEV", "APP_PORT": str(port), "CONFIDE_UNSAFE_DURABILITY": "true"}
     process = subprocess.Popen(
         [python, "run.py"],
         cwd=clone,
-        env=environment(**variables),
+        env=build_environment(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -96,7 +96,7 @@ def test_the_seed_commands_work_with_freshly_installed_requirements(clone: Path)
     done = subprocess.run(
         ["bash", "test_coverage.sh", "tests/crypto"],
         cwd=clone,
-        env=environment(),
+        env=build_environment(),
         text=True,
         capture_output=True,
         check=False,
@@ -131,7 +131,7 @@ def test_the_tests_can_use_the_database_of_the_compose_file(with_passwords: Loca
     here = url.replace("@postgres_test:5432", f"@127.0.0.1:{with_passwords.port}")
     command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-k", "postgres or role", "tests/database"]
     # Without binaries, a server of the tests' own cannot start.
-    variables = environment(CONFIDE_TEST_DATABASE=here, CONFIDE_TEST_POSTGRES="/no/binaries")
+    variables = build_environment(CONFIDE_TEST_DATABASE=here, CONFIDE_TEST_POSTGRES="/no/binaries")
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5_000:]
     assert "Its files are not searched for secrets" in done.stdout

@@ -11,7 +11,12 @@ from confide.caching.lru_cache import LruCache
 from confide.names import Key
 from confide.reads.cache import MISSING_TTL_SECONDS, ConfigCache
 from confide.reads.model import CurrentConfig, Rendering
-from support.interleavings import Answer, DropOnNews, Process, WithoutLease
+from support.cache_simulation import (
+    CacheThatForgetsNewerVersions,
+    CacheWithoutLease,
+    SimulatedProcess,
+    VersionedResponse,
+)
 
 KEY = Key("acme", "crm")
 PROGRAMS = 1_500
@@ -31,7 +36,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def cache(clock: list[float]) -> ConfigCache:
     lease = Lease()
     lease.renew(clock[0])
-    return ConfigCache(LruCache(100_000), lease, prepare=Answer, ttl_seconds=50)  # type: ignore[arg-type]
+    return ConfigCache(LruCache(100_000), lease, prepare=VersionedResponse, ttl_seconds=50)  # type: ignore[arg-type]
 
 
 def complete_update(
@@ -55,7 +60,7 @@ def programs(kind: type[ConfigCache], clock: list[float]) -> list[str]:
     """The first faults that random interleavings find, with their seed."""
     for seed in range(PROGRAMS):
         clock[0] = 1_000.0
-        violations = Process(kind, random.Random(seed), clock).run(STEPS)
+        violations = SimulatedProcess(kind, random.Random(seed), clock).run(STEPS)
         if violations:
             return [f"seed {seed}", *violations]
     return []
@@ -65,7 +70,7 @@ def test_no_interleaving_gives_an_answer_older_than_the_rule_allows(clock: list[
     assert programs(ConfigCache, clock) == []
 
 
-@pytest.mark.parametrize("violation", [DropOnNews, WithoutLease])
+@pytest.mark.parametrize("violation", [CacheThatForgetsNewerVersions, CacheWithoutLease])
 def test_a_cache_without_the_guard_or_without_the_lease_fails_the_same_test(
     violation: type[ConfigCache], clock: list[float]
 ) -> None:
@@ -75,7 +80,7 @@ def test_a_cache_without_the_guard_or_without_the_lease_fails_the_same_test(
 def test_the_interleavings_do_answer_from_memory(clock: list[float]) -> None:
     answered = 0
     for seed in range(100):
-        process = Process(ConfigCache, random.Random(seed), clock)
+        process = SimulatedProcess(ConfigCache, random.Random(seed), clock)
         process.run(STEPS)
         answered += process.answered
     assert answered > 100

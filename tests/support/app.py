@@ -21,15 +21,15 @@ from confide.server.application import Application
 from confide.server.preparation import prepare
 from confide.server.settings import Settings
 from confide.server.wiring import Process, open_process, subscribe
-from support.canaries import canary
+from support.canaries import make_canary
 
 ADMIN = (("admin", "*", "*"),)
 TYPE = "flight-information-system"
-PASSWORD = canary("password")
+PASSWORD = make_canary("password")
 
 
 @cache
-def password_hash() -> str:
+def compute_password_hash() -> str:
     hasher = Argon2Hasher()
     try:
         return hasher._compute_hash(PASSWORD)
@@ -37,7 +37,7 @@ def password_hash() -> str:
         hasher.close()
 
 
-def grants_of(*triples: tuple[str, str, str]) -> tuple[Grant, ...]:
+def build_grants(*triples: tuple[str, str, str]) -> tuple[Grant, ...]:
     return tuple(model.parse_grant(*triple) for triple in triples)
 
 
@@ -49,27 +49,27 @@ class RunningApp:
     process: Process
     http: httpx2.AsyncClient
 
-    async def user(self, login: str, *triples: tuple[str, str, str], password: str | None = None) -> int:
+    async def add_user(self, login: str, *triples: tuple[str, str, str], password: str | None = None) -> int:
         """Add a user with a password (the same for all) without paying for its hash."""
         audit = self.process.configs.writer._recorder.sign("add user", "added", principal=None)
-        new = NewUser(login, grants_of(*triples), password or password_hash())
+        new = NewUser(login, build_grants(*triples), password or compute_password_hash())
         return await self.process.stores.users.add(new, audit=audit)
 
-    async def principal(self, login: str, *triples: tuple[str, str, str]) -> Principal:
-        return await self.process.identity.tokens.principal(await self.token(login, *triples))
+    async def load_principal(self, login: str, *triples: tuple[str, str, str]) -> Principal:
+        return await self.process.identity.tokens.principal(await self.create_token(login, *triples))
 
-    async def token(
+    async def create_token(
         self, login: str, *triples: tuple[str, str, str], narrowed: Sequence[tuple[str, str, str]] | None = None
     ) -> str:
         """Return a token of a user, who is added if there is none of that login."""
         if await self.process.stores.users.read(login) is None:
-            await self.user(login, *triples)
+            await self.add_user(login, *triples)
         user = await self.process.stores.users.read(login)
         assert user is not None
         added = await self.process.identity.tokens._create(
             user,
             label="test",
-            grants=None if narrowed is None else grants_of(*narrowed),
+            grants=None if narrowed is None else build_grants(*narrowed),
             expires_at=now() + 10**12,
             principal=None,
             begun_with=user.password if narrowed is None else None,
@@ -77,12 +77,12 @@ class RunningApp:
         assert added is not None
         return added[0]
 
-    async def configuration(self, key: Key, *, principal: Principal) -> Any:
+    async def read_configuration(self, key: Key, *, principal: Principal) -> Any:
         """The configuration that the service shows to somebody."""
         found = await self.process.reads.reader.read(key, principal=principal)
         return json.loads(found.response.body)["configuration"]
 
-    async def ask(
+    async def request(
         self, method: str, path: str, *, token: str | None = None, json: Any = None, **more: Any
     ) -> httpx2.Response:
         headers = dict(more.pop("headers", {}))
@@ -90,19 +90,21 @@ class RunningApp:
             headers["Authorization"] = f"Bearer {token}"
         return await self.http.request(method, path, json=json, headers=headers, **more)
 
+    ask, user, token, principal, configuration = request, add_user, create_token, load_principal, read_configuration
+
     async def save(
         self, token: str, configuration: Any, *, tenant: str = "acme", type_: str = TYPE, **more: Any
     ) -> Any:
         document = {"tenant": tenant, "integration_type": type_, "configuration": configuration}
-        return await self.ask("POST", "/config", token=token, json=document, **more)
+        return await self.request("POST", "/config", token=token, json=document, **more)
 
     async def read(self, token: str, *, tenant: str = "acme", type_: str = TYPE, **more: Any) -> Any:
-        return await self.ask(
+        return await self.request(
             "GET", "/config", token=token, params={"tenant": tenant, "integration_type": type_}, **more
         )
 
 
-def settings_for(data: Path, database: str | None, **more: Any) -> Settings:
+def build_settings(data: Path, database: str | None, **more: Any) -> Settings:
     return Settings(data=data, database=database, unsafe_durability=True, **more)
 
 
@@ -115,3 +117,8 @@ async def start_app(settings: Settings, *, setup_token: str = "") -> AsyncIterat
         client = httpx2.AsyncClient(transport=transport, base_url="http://localhost")
         async with client as http, subscribe(process):
             yield RunningApp(settings, process, http)
+
+
+# Earlier names, until all tests use the new ones.
+grants_of = build_grants
+settings_for = build_settings

@@ -24,14 +24,14 @@ FLAGS = (
 )
 
 
-class Drawn(NamedTuple):
+class RenderedPage(NamedTuple):
     """A page as it is after its scripts ran, and what they said to the console."""
 
     text: str
     console: list[str]
 
 
-def chromium() -> str:
+def find_chromium() -> str:
     """The browser, or a loud skip; in CI it must be there."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
@@ -41,7 +41,17 @@ def chromium() -> str:
     return found
 
 
-def drawn(address: str, profile: Path) -> Drawn:
-    command = [chromium(), *FLAGS, f"--user-data-dir={profile}", "--virtual-time-budget=10000", "--dump-dom", address]
+def render_page(address: str, profile: Path) -> RenderedPage:
+    command = [
+        find_chromium(),
+        *FLAGS,
+        f"--user-data-dir={profile}",
+        "--virtual-time-budget=10000",
+        "--dump-dom",
+        address,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
-    return Drawn(done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line])
+    return RenderedPage(done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line])
+
+
+drawn = render_page  # the earlier name, until all tests use the new one

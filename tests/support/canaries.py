@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 MARK = "cnry-"
+# Files in a folder of this name hold secrets on purpose.
+LEAKS = "planted"
 # What may hold secrets in clear: master keys, and the token file that a login of the tests wrote.
 ALLOWED = frozenset({"master.keys", "token.json"})
 
 
-def canary(kind: str) -> str:
+def make_canary(kind: str) -> str:
     """A secret of a test: a password, a token or a value, unlike any other."""
     return f"{MARK}{kind}-{secrets.token_hex(8)}"
 
@@ -43,7 +45,7 @@ _PATTERN = re.compile(
 _CLEAN: set[bytes] = set()
 
 
-def found_in(data: bytes) -> bytes | None:
+def find_canary(data: bytes) -> bytes | None:
     """The first canary in these bytes, plain or encoded."""
     hit = _PATTERN.search(data)
     return data[max(0, hit.start() - 20) : hit.end() + 20] if hit else None
@@ -62,8 +64,13 @@ def search(files: Iterable[Path]) -> tuple[int, list[str]]:
         size += len(data)
         if (digest := hashlib.sha256(data).digest()) in _CLEAN:
             continue
-        if (hit := found_in(data)) is None:
+        if (hit := find_canary(data)) is None:
             _CLEAN.add(digest)
         else:
             found.append(f"{path}: {hit!r}")
     return size, found
+
+
+# Earlier names, until all tests use the new ones.
+canary = make_canary
+found_in = find_canary

@@ -15,7 +15,7 @@ Answer = Callable[[str, bytes, dict[str, str]], tuple[int, bytes]]
 
 
 @contextmanager
-def collector(answer: Answer) -> Iterator[int]:
+def run_collector(answer: Answer) -> Iterator[int]:
     """Serve on a free port of loopback; yields the port."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -45,7 +45,7 @@ def collector(answer: Answer) -> Iterator[int]:
 
 
 @contextmanager
-def silent_server() -> Iterator[int]:
+def run_silent_server() -> Iterator[int]:
     """A port on which connections come about and nothing is ever answered; yields the port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -53,9 +53,15 @@ def silent_server() -> Iterator[int]:
         yield int(listener.getsockname()[1])
 
 
-def bulk_answer(body: bytes, status_of: Callable[[int], int]) -> bytes:
+def build_bulk_response(body: bytes, status_of: Callable[[int], int]) -> bytes:
     """What `_bulk` answers: for each event the status that its number is given."""
     count = len(body.splitlines()) // 2
     items = [{"create": {"status": status_of(number)}} for number in range(count)]
     errors = any(item["create"]["status"] >= 300 for item in items)
     return json.dumps({"errors": errors, "items": items}).encode()
+
+
+# Earlier names, until all tests use the new ones.
+collector = run_collector
+silent_server = run_silent_server
+bulk_answer = build_bulk_response

@@ -52,16 +52,16 @@ def normalize(value: Json, *, is_names: bool = False) -> Json:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def differences(before: Json, after: Json, place: str = "") -> list[str]:
+def find_differences(before: Json, after: Json, place: str = "") -> list[str]:
     """Return where two descriptions differ, as paths into the JSON."""
     if isinstance(before, dict) and isinstance(after, dict):
         found = [f"{place}/{key} was removed" for key in before if key not in after]
         found += [f"{place}/{key} was added" for key in after if key not in before]
         shared = [key for key in before if key in after]
-        return found + [line for key in shared for line in differences(before[key], after[key], f"{place}/{key}")]
+        return found + [line for key in shared for line in find_differences(before[key], after[key], f"{place}/{key}")]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         pairs = enumerate(zip(before, after, strict=True))
-        return [line for index, (old, new) in pairs for line in differences(old, new, f"{place}/{index}")]
+        return [line for index, (old, new) in pairs for line in find_differences(old, new, f"{place}/{index}")]
     return [] if before == after else [f"{place} was {before!r} and is {after!r}"]
 
 

@@ -10,11 +10,11 @@ from typing import Any
 from confide.crypto.model import EncryptionContext
 from confide.names import Key
 from confide.server.wiring import open_process
-from support.app import settings_for
+from support.app import build_settings
 
 
 @dataclass(frozen=True)
-class Acknowledged:
+class AcknowledgedSave:
     """A save that was answered with 200: which marker it merged, what it was told, when it began and ended."""
 
     key: Key
@@ -25,10 +25,10 @@ class Acknowledged:
     ended: float
 
 
-async def versions_in(data: Path, database: str | None) -> dict[Key, list[dict[str, Any] | None]]:
+async def load_histories(data: Path, database: str | None) -> dict[Key, list[dict[str, Any] | None]]:
     """Every version of every config in order, opened; None is a tombstone. A hole in the numbers is an error."""
     found: dict[Key, list[dict[str, Any] | None]] = {}
-    async with open_process(settings_for(data, database)) as process:
+    async with open_process(build_settings(data, database)) as process:
         rows = [row async for table, row in process.stores.database.dump() if table == "changes" and row[2] is not None]
         for row in sorted(rows, key=lambda one: (one[2], one[3], one[4])):
             _, kind, tenant, type_, version, _, _, body, *_ = row
@@ -46,30 +46,30 @@ async def versions_in(data: Path, database: str | None) -> dict[Key, list[dict[s
 Histories = dict[Key, list[dict[str, Any] | None]]
 
 
-def violations(saved: list[Acknowledged], histories: Histories) -> list[str]:
+def find_lost_saves(saved: list[AcknowledgedSave], histories: Histories) -> list[str]:
     """What was acknowledged and is not there, or not where it was said to be."""
     found = []
     for one in saved:
         history = histories.get(one.key, [])
         if len(history) < one.version:
             found.append(f"{one} is lost")
-        elif (one.writer, one.marker) not in markers(history[one.version - 1]):
+        elif (one.writer, one.marker) not in list_markers(history[one.version - 1]):
             found.append(f"{one} is not in that version")
-        elif one.version > 1 and (one.writer, one.marker) in markers(history[one.version - 2]):
+        elif one.version > 1 and (one.writer, one.marker) in list_markers(history[one.version - 2]):
             found.append(f"{one} was there before that version")
     return found
 
 
-def folds(history: list[dict[str, Any] | None]) -> bool:
+def adds_one_marker_per_version(history: list[dict[str, Any] | None]) -> bool:
     """Whether each version is the one before with exactly one marker more."""
     before: set[tuple[str, str]] = set()
     for document in history:
-        now = markers(document)
+        now = list_markers(document)
         if len(now) != len(before) + 1 or not before <= now:
             return False
         before = now
     return True
 
 
-def markers(document: dict[str, Any] | None) -> set[tuple[str, str]]:
+def list_markers(document: dict[str, Any] | None) -> set[tuple[str, str]]:
     return {(writer, marker) for writer, inner in (document or {}).items() for marker in inner}

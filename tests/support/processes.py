@@ -15,18 +15,19 @@ from typing import Any
 import httpx2
 
 from support.app import PASSWORD
-from support.ports import free_port
+from support.ports import find_free_port
 
 START_SECONDS = 30.0
+FAULTY_SERVICE = (str(Path(__file__).with_name("faulty_service.py")),)
 
 
-def environment(**more: str) -> dict[str, str]:
+def build_environment(**more: str) -> dict[str, str]:
     """The environment of a fresh login: nothing of Confide's but what is given."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CONFIDE_", "APP_"))}
     return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200", **more}
 
 
-def confide(
+def run_confide(
     *args: str, cwd: Path, stdin: str = "", env: Mapping[str, str] | None = None, seconds: float = 60
 ) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
@@ -34,7 +35,7 @@ def confide(
         [sys.executable, "-m", "confide", *args],
         cwd=cwd,
         input=stdin,
-        env=environment(**(env or {})),
+        env=build_environment(**(env or {})),
         capture_output=True,
         text=True,
         timeout=seconds,
@@ -56,10 +57,10 @@ class Service:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.port = free_port()
+        self.port = find_free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "service.log"
-        self._env = environment(**(env or {}))
+        self._env = build_environment(**(env or {}))
         if database is not None:
             self._env["CONFIDE_DATABASE"] = database
         if unsafe:
@@ -116,11 +117,13 @@ class Service:
         headers = {"Authorization": f"Bearer {token}"}
         return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=10, limits=limits)
 
-    def admin(self) -> str:
+    def add_admin(self) -> str:
         """Make the first user and log it in; returns the token."""
         with self.client() as client:
             client.post("/user", json={"login": "root", "password": PASSWORD}).raise_for_status()
         return self.login()
+
+    admin = add_admin  # the earlier name
 
     def login(self, login: str = "root", password: str = PASSWORD) -> str:
         with self.client() as client:
@@ -129,7 +132,7 @@ class Service:
 
 
 @contextmanager
-def running(folder: Path, *args: str, **more: Any) -> Iterator[Service]:
+def run_service(folder: Path, *args: str, **more: Any) -> Iterator[Service]:
     service = Service(folder, *args, **more)
     service.start()
     try:
@@ -140,3 +143,9 @@ def running(folder: Path, *args: str, **more: Any) -> Iterator[Service]:
     finally:
         if service.process is not None:
             service.kill()
+
+
+# Earlier names, until all tests use the new ones.
+environment = build_environment
+confide = run_confide
+running = run_service

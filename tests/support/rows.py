@@ -13,7 +13,9 @@ ENTRY = AuditEntry(at=1, action="save", outcome="created", actor=1, key=KEY, ver
 AUDIT = SignedEntry(ENTRY, b"m" * 32)
 
 
-def version(number: int, *, key: Key = KEY, body: bytes | None = b"sealed", key_id: bytes | None = None) -> NewVersion:
+def build_version(
+    number: int, *, key: Key = KEY, body: bytes | None = b"sealed", key_id: bytes | None = None
+) -> NewVersion:
     kind = Kind.DELETED if body is None else Kind.SAVED
     return NewVersion(key, number, kind, key_id, body, saved_by=1, saved_at=number)
 
@@ -29,7 +31,7 @@ async def append(store: Stores, new: NewVersion, replay: IdempotencyRecord | Non
     return True
 
 
-async def opened(settings: Settings) -> Stores:
+async def open_store(settings: Settings) -> Stores:
     """A store with its schema, open; whoever asks for it closes it."""
     settings.data.mkdir(exist_ok=True)
     store = open_stores(settings.database_url, is_unsafe=True)
@@ -37,3 +39,8 @@ async def opened(settings: Settings) -> Stores:
     await store.database.migrate()
     await store.database.open()
     return store
+
+
+# Earlier names, until all tests use the new ones.
+version = build_version
+opened = open_store

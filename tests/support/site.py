@@ -12,12 +12,12 @@ from typing import Any
 
 from confide.names import Key
 from support import catalogue, wire
-from support.app import ADMIN, RunningApp, settings_for, start_app
-from support.canaries import canary
+from support.app import ADMIN, RunningApp, build_settings, start_app
+from support.canaries import make_canary
 from support.served import served
 from support.wire import Reply
 
-SECRET = canary("value")
+SECRET = make_canary("value")
 TYPE = catalogue.TYPE
 
 
@@ -69,13 +69,15 @@ async def furnish(app: RunningApp) -> dict[str, str]:
         "other": [("editor", "globex", "*")],
         "admin": list(ADMIN),
     }
-    values = {f"tok_{role}": await app.token(f"role-{role}", *grants) for role, grants in logins.items()}
+    values = {f"tok_{role}": await app.create_token(f"role-{role}", *grants) for role, grants in logins.items()}
     hashed = await app.process.hasher.hash("pass-\u00e9-long-enough")
-    await app.user("nfc-user", password=hashed)
+    await app.add_user("nfc-user", password=hashed)
     for login in ("alice", "bob", "disabled"):
-        await app.user(login)
-    await app.process.identity.users.change("disabled", principal=await app.principal("role-admin"), is_disabled=True)
-    revoked = await app.token("role-reader")
+        await app.add_user(login)
+    await app.process.identity.users.change(
+        "disabled", principal=await app.load_principal("role-admin"), is_disabled=True
+    )
+    revoked = await app.create_token("role-reader")
     principal = await app.process.identity.tokens.principal(revoked)
     await app.process.identity.tokens.logout(principal=principal)
     sha256 = hashlib.sha256(values["tok_reader"].encode()).hexdigest()
@@ -92,7 +94,7 @@ async def furnish(app: RunningApp) -> dict[str, str]:
 async def _cursors(app: RunningApp, admin: str) -> dict[str, str]:
     """Positions: of globex's last change, of a log that is no more, and of one that never was."""
     params = {"tenant": "globex", "integration_type": TYPE}
-    listed = await app.ask("GET", "/config/versions", token=admin, params=params)
+    listed = await app.request("GET", "/config/versions", token=admin, params=params)
     position = listed.json()["versions"][0]["position"]
     epoch, *numbers = position.split(".")
     ahead = ".".join([epoch, *(str(int(number) + 10**12) for number in numbers)])
@@ -101,7 +103,7 @@ async def _cursors(app: RunningApp, admin: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def site_at(folder: Path, database: str | None) -> AsyncIterator[Site]:
-    async with start_app(settings_for(folder / "data", database)) as app:
+    async with start_app(build_settings(folder / "data", database)) as app:
         values = await furnish(app)
         async with served(app) as port:
             built = Site(app, port, values)

@@ -80,7 +80,7 @@ def _order(position: str) -> tuple[int, ...]:
     return tuple(int(part) for part in position.split(".")[1:])
 
 
-def violations(watchers: Sequence[Watcher], saved: dict[Key, int]) -> list[str]:
+def find_violations(watchers: Sequence[Watcher], saved: dict[Key, int]) -> list[str]:
     """What was told out of order, twice, not at all, or to the wrong one; `saved` are the versions there are."""
     found = []
     for number, watcher in enumerate(watchers):
@@ -93,8 +93,8 @@ def violations(watchers: Sequence[Watcher], saved: dict[Key, int]) -> list[str]:
             heard[told.key].append(told.version)
             if watcher.tenant not in ("*", told.key.tenant):
                 found.append(f"{number}: heard of {told.key}")
-        for key, versions in saved.items():
-            wanted = list(range(1, versions + 1)) if watcher.tenant in ("*", key.tenant) else []
+        for key, count_versions in saved.items():
+            wanted = list(range(1, count_versions + 1)) if watcher.tenant in ("*", key.tenant) else []
             if heard[key] != wanted:
                 missing = sorted(set(wanted) - set(heard[key]))[:5]
                 found.append(f"{number}: of {key} {len(heard[key])} told, {len(wanted)} saved, missing {missing}")
@@ -104,7 +104,7 @@ def violations(watchers: Sequence[Watcher], saved: dict[Key, int]) -> list[str]:
     return found
 
 
-async def write(service: Service, token: str, key: Key, *, until: Callable[[], bool]) -> int:
+async def write_versions(service: Service, token: str, key: Key, *, until: Callable[[], bool]) -> int:
     """Save one version after the other on one connection; returns how many were answered."""
     answered, streams = 0, None
     tried = 0
@@ -132,7 +132,7 @@ async def write(service: Service, token: str, key: Key, *, until: Callable[[], b
     return answered
 
 
-async def linger(database: str, key: Key, *, until: Callable[[], bool]) -> None:
+async def hold_transactions_open(database: str, key: Key, *, until: Callable[[], bool]) -> None:
     """A save that takes its time: its transaction begins before others that are committed sooner."""
     connection = await asyncpg.connect(database)
     version = 0
@@ -152,7 +152,7 @@ async def linger(database: str, key: Key, *, until: Callable[[], bool]) -> None:
         await connection.close()
 
 
-async def versions(service: Service, token: str, keys: Sequence[Key]) -> dict[Key, int]:
+async def count_versions(service: Service, token: str, keys: Sequence[Key]) -> dict[Key, int]:
     """How many versions each key has."""
     found = {}
     async with service.async_client(token) as client:

@@ -8,10 +8,10 @@ import time
 import httpx2
 
 from confide.names import Key
-from support.histories import Acknowledged
+from support.histories import AcknowledgedSave
 
 
-async def merge(
+async def merge_marker(
     client: httpx2.AsyncClient, key: Key, writer: str, marker: str, *, tag: str | None = None
 ) -> httpx2.Response:
     """Merge `{writer: {marker: 1}}` into a config: an object for each writer, a member for each marker."""
@@ -23,19 +23,19 @@ async def merge(
     return await client.post("/config", json=document, headers={} if tag is None else {"If-Match": tag})
 
 
-async def merges(
+async def merge_markers(
     client: httpx2.AsyncClient, key: Key, writer: str, *, times: int, pause_seconds: float = 0
-) -> list[Acknowledged]:
+) -> list[AcknowledgedSave]:
     """Merge markers one after the other, until all are in or the service is gone."""
     saved = []
     for number in range(times):
         began = time.monotonic()
         try:
-            reply = await merge(client, key, writer, f"{number}")
+            reply = await merge_marker(client, key, writer, f"{number}")
         except httpx2.HTTPError:
             break
         if reply.status_code == 200:
             version = reply.json()["version"]
-            saved.append(Acknowledged(key, writer, f"{number}", version, began, time.monotonic()))
+            saved.append(AcknowledgedSave(key, writer, f"{number}", version, began, time.monotonic()))
         await asyncio.sleep(pause_seconds)
     return saved

@@ -29,7 +29,7 @@ from confide.loadtest.plans import Plan, Stage
 from confide.loadtest.results import Result
 from confide.loadtest.running import missing_keys, run, save_missing
 from confide.telemetry.sinks.sqlite import NEW_CLOCK, SCHEMA, build_insert
-from support.collectors import silent_server
+from support.collectors import run_silent_server
 
 EVENTS = 1_000_000
 HANGING_SECONDS = 15
@@ -101,7 +101,7 @@ class Observer(Track):
 
     def _hanging(self) -> None:
         """Load two services with sound sinks, which tell the noise, and one whose sinks all hang, in turn."""
-        with silent_server() as silent, ExitStack() as stack:
+        with run_silent_server() as silent, ExitStack() as stack:
             address = f"127.0.0.1:{silent}"
             sinks = f"elasticsearch+http://{address},otlp+http://{address},postgresql://x@{address}/x"
             # Whoever opens it to write waits for a reader, and there is none.

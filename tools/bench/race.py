@@ -17,7 +17,7 @@ from results import percentile, ratios
 from running import memory_bytes
 from seeds import CONFIGURATION, Seeded, key
 
-from support.postgres import PostgresServer, binaries
+from support.postgres import PostgresServer, find_binaries
 
 KEYS = 5_000
 PEER_KEYS = 500
@@ -147,7 +147,7 @@ class Race(Crowd, Observer):
                         "save", f"Confide, PostgreSQL of {name}, {connections}", loads
                     )
         bench = stores.pgbench(
-            binaries() / "pgbench",
+            find_binaries() / "pgbench",
             bare_url,
             self.folder,
             count=1_000,

@@ -1,4 +1,4 @@
-"""The history of one key, checked in one sweep: versions order all writes, so a violation shows as one pair."""
+"""A linearizability checker for the history of one key, whose versions order all writes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ UNKNOWN = math.inf
 
 
 @dataclass(frozen=True)
-class Op:
-    """One operation as its client saw it, on the monotonic clock of one machine; a write merges one unique marker.
+class Operation:
+    """One operation as its client saw it, on the monotonic clock of the machine. A write merges one unique marker.
 
-    A write without an answer, or with a 5xx, may have happened: its version is None and it returned never.
+    A write without a response, or with a 5xx, may have been applied: its version is None and its end is infinite.
     """
 
     client: str
-    kind: str  # write, read, fresh (demands what the store says now)
+    kind: str  # write, read, or fresh (a read that bypasses the cache)
     call: float
     ret: float
     version: int | None
@@ -28,28 +28,30 @@ class Op:
     seen: frozenset[str] | None = None
 
 
-def faults_of(ops: Sequence[Op], final: Sequence[str], *, bound_seconds: float = 1.0) -> list[str]:
-    """What was not linearizable; plain reads may be as old as the bound. `final` are the markers in version order.
+def find_violations(ops: Sequence[Operation], final: Sequence[str], *, bound_seconds: float = 1.0) -> list[str]:
+    """Find where a history is not linearizable; plain reads may be as old as the bound.
 
-    After the sweep of Gibbons and Korach ("Testing shared memories", 1997) for histories whose values are versions.
+    `final` holds the markers in version order. The sweep follows Gibbons and Korach, "Testing shared memories" (1997).
     """
     place = {marker: number for number, marker in enumerate(final, 1)}
     found = [] if len(place) == len(final) else ["a marker was applied twice"]
-    writes: dict[int, Op] = {}
+    writes: dict[int, Operation] = {}
     for op in ops:
         if op.kind != "write":
             continue
         at = place.get(op.marker)
         if op.version is not None and op.version != at:
-            found.append(f"acknowledged as {op.version} and lies at {at}: {op}")
+            found.append(f"acknowledged as {op.version} but stored as {at}: {op}")
         if at is not None:
             writes[at] = op
-    found += [f"version {number} was written by nobody" for number in range(1, len(final) + 1) if number not in writes]
-    return found + _swept(ops, writes, final, bound_seconds)
+    found += [f"version {number} has no write" for number in range(1, len(final) + 1) if number not in writes]
+    return found + _sweep(ops, writes, final, bound_seconds)
 
 
-def _swept(ops: Sequence[Op], writes: dict[int, Op], final: Sequence[str], bound_seconds: float) -> list[str]:
-    """Walk through the operations as they began, knowing the highest version that was answered before."""
+def _sweep(
+    ops: Sequence[Operation], writes: dict[int, Operation], final: Sequence[str], bound_seconds: float
+) -> list[str]:
+    """Go through the operations by start time and compare each with the highest version returned before it."""
     found = []
     known, returned = 0, list[tuple[float, int]]()
     timed = [(op.call - (bound_seconds if op.kind == "read" else 0), op) for op in ops if op.version is not None]
@@ -58,20 +60,20 @@ def _swept(ops: Sequence[Op], writes: dict[int, Op], final: Sequence[str], bound
             known = max(known, heapq.heappop(returned)[1])
         version = op.version or 0
         if op.kind == "write" and version <= known:
-            found.append(f"began after {known} was complete: {op}")
+            found.append(f"started after {known} was complete: {op}")
         if op.kind != "write":
             if version < known:
                 found.append(f"stale, {known} was known: {op}")
             if version and (version not in writes or writes[version].call > op.ret):
-                found.append(f"read before it was begun: {op}")
+                found.append(f"read before its write started: {op}")
             if op.seen is not None and op.seen != frozenset(final[:version]):
-                found.append(f"not the merge of all before: {op}")
+                found.append(f"not the merge of all earlier versions: {op}")
         heapq.heappush(returned, (op.ret, version))
     return found
 
 
-def session_faults(ops: Sequence[Op]) -> list[str]:
-    """Where time ran backwards for one client, which always says what it knows and does one thing at a time."""
+def find_session_violations(ops: Sequence[Operation]) -> list[str]:
+    """Find where a client saw an older version than before; each client sends one request at a time."""
     found = []
     by_client = sorted((op for op in ops if op.version is not None), key=lambda op: (op.client, op.call))
     for _, own in itertools.groupby(by_client, key=lambda op: op.client):
@@ -83,8 +85,8 @@ def session_faults(ops: Sequence[Op]) -> list[str]:
     return found
 
 
-def staleness(reads: Sequence[Op], writes: Sequence[Op]) -> list[float]:
-    """For each read, how long before it began the oldest version that it did not show was answered; 0 if none was."""
+def measure_staleness(reads: Sequence[Operation], writes: Sequence[Operation]) -> list[float]:
+    """Return the age of each read in seconds: how long before its start the oldest missing version was saved."""
     answered = sorted((op.version or 0, op.ret) for op in writes if op.version is not None)
     versions = [version for version, _ in answered]
     ages = []

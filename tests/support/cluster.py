@@ -1,4 +1,4 @@
-"""Several services on one store, each at a port of its own, and a client that reads from one as fast as it answers."""
+"""A cluster of services that share one database, and clients that read and save repeatedly."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from typing import Any, Self
 
 from confide.names import Key
 from support import wire
-from support.linearity import UNKNOWN, Op
-from support.processes import Service
+from support.linearizability import UNKNOWN, Operation
+from support.processes import FAULTY_SERVICE, Service
 from support.wire import Reply
 
-ANSWER_SECONDS = 5.0
+RESPONSE_SECONDS = 5.0
 
 
 @asynccontextmanager
-async def fleet(
-    folder: Path, count: int, *, database: str | None = None, databases: list[str] | None = None, planted: str = ""
+async def run_cluster(
+    folder: Path, count: int, *, database: str | None = None, databases: list[str] | None = None, fault: str = ""
 ) -> AsyncIterator[list[Service]]:
-    """Start services that share a data folder and a store; `databases` gives each its own way to it."""
-    program = (str(Path(__file__).with_name("planted.py")),) if planted else ("-m", "confide")
-    env = {"PLANTED": planted, "PYTHONPATH": str(Path(__file__).parents[1])}
+    """Start services that share a data folder and a database; `databases` gives each its own URL of it."""
+    program = FAULTY_SERVICE if fault else ("-m", "confide")
+    env = {"FAULT": fault, "PYTHONPATH": str(Path(__file__).parents[1])}
     services: list[Service] = []
     try:
         for number in range(count):
@@ -44,8 +44,8 @@ async def fleet(
                 service.kill()
 
 
-class Caller:
-    """One connection to one service that asks for one key, one thing at a time; it comes back when it is cut."""
+class ConfigClient:
+    """A client of one key at one service. It keeps one connection and reconnects after an error."""
 
     def __init__(self, service: Service, token: str, key: Key, *, name: str = "") -> None:
         self.name = name
@@ -63,20 +63,20 @@ class Caller:
         self._drop()
 
     async def read(self, *headers: tuple[str, str]) -> Reply | None:
-        """The answer; None if there was none."""
+        """Read the config. None means no response."""
         path = f"/config?tenant={self._key.tenant}&integration_type={self._key.integration_type}"
         bearer = ("Authorization", f"Bearer {self._token}")
-        return await self._asked(wire.request("GET", path, [bearer, *headers], closes=False))
+        return await self._send(wire.request("GET", path, [bearer, *headers], closes=False))
 
     async def merge(self, marker: str) -> Reply | None:
         tenant, type_ = self._key
         document = {"tenant": tenant, "integration_type": type_, "configuration": {marker: 1}}
         headers = [("Authorization", f"Bearer {self._token}"), ("Content-Type", "application/json")]
-        return await self._asked(wire.request("POST", "/config", headers, json.dumps(document).encode(), closes=False))
+        return await self._send(wire.request("POST", "/config", headers, json.dumps(document).encode(), closes=False))
 
-    async def _asked(self, data: bytes) -> Reply | None:
+    async def _send(self, data: bytes) -> Reply | None:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(RESPONSE_SECONDS):
                 if self._streams is None:
                     self._streams = await asyncio.open_connection("127.0.0.1", self._service.port)
                 reader, writer = self._streams
@@ -99,30 +99,35 @@ class Caller:
             self._streams = None
 
 
-async def reads(
-    caller: Caller, *, until: Callable[[], bool], kind: str = "read", knows: bool = False, pause_seconds: float = 0.0
-) -> list[Op]:
-    """Read again and again; answers that are marked stale or refused are left out, for they say so."""
-    ops: list[Op] = []
+async def read_repeatedly(
+    caller: ConfigClient,
+    *,
+    until: Callable[[], bool],
+    kind: str = "read",
+    sends_min_version: bool = False,
+    pause_seconds: float = 0.0,
+) -> list[Operation]:
+    """Read until `until` returns True. Leave out responses that are marked stale or are errors."""
+    ops: list[Operation] = []
     known = 0
     async with caller:
         while not until():
             headers = [("Cache-Control", "no-cache")] if kind == "fresh" else []
-            headers += [("Config-Min-Version", str(known))] if knows and known else []
+            headers += [("Config-Min-Version", str(known))] if sends_min_version and known else []
             call = time.monotonic()
             reply = await caller.read(*headers)
             if reply is not None and reply.status in (200, 404) and reply.header("config-freshness") is None:
                 version = int(reply.header("config-version") or 0)
                 seen = frozenset(reply.json()["configuration"]) if version else frozenset()
-                ops.append(Op(caller.name, kind, call, time.monotonic(), version, seen=seen))
+                ops.append(Operation(caller.name, kind, call, time.monotonic(), version, seen=seen))
                 known = max(known, version)
             await asyncio.sleep(pause_seconds)
     return ops
 
 
-async def merges(caller: Caller, *, until: Callable[[], bool], pause_seconds: float) -> list[Op]:
-    """Merge one unique marker after the other; what was not answered may have happened."""
-    ops: list[Op] = []
+async def merge_repeatedly(caller: ConfigClient, *, until: Callable[[], bool], pause_seconds: float) -> list[Operation]:
+    """Merge unique markers one by one. A merge without a response may have been applied."""
+    ops: list[Operation] = []
     async with caller:
         while not until():
             marker = f"{caller.name}-{len(ops)}"
@@ -130,6 +135,8 @@ async def merges(caller: Caller, *, until: Callable[[], bool], pause_seconds: fl
             reply = await caller.merge(marker)
             is_saved = reply is not None and reply.status == 200
             version: Any = reply.json()["version"] if reply is not None and is_saved else None
-            ops.append(Op(caller.name, "write", call, time.monotonic() if is_saved else UNKNOWN, version, marker))
+            ops.append(
+                Operation(caller.name, "write", call, time.monotonic() if is_saved else UNKNOWN, version, marker)
+            )
             await asyncio.sleep(pause_seconds)
     return ops

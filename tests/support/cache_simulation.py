@@ -1,4 +1,4 @@
-"""One process's cache, driven through random orders of fills, saves, news, evictions and time."""
+"""A simulation that drives one process's cache through random orders of fills, saves, changes and evictions."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ KEYS = [Key("acme", "a"), Key("acme", "b"), Key("globex", "a")]
 STALE_SECONDS = 1.0
 
 
-class Answer:
-    """A prepared answer that says which version it is."""
+class VersionedResponse:
+    """A prepared response that only knows its version."""
 
     def __init__(self, config: DecryptedConfig) -> None:
         self.version, self.size_bytes, self.is_invalid = config.version, 100, False
 
 
-class Log:
-    """The truth: what was committed and when; and one process's news of it, which may fail or come late."""
+class SimulatedChangeLog:
+    """All commits with their times, and a change feed of them that may fail or lag."""
 
     def __init__(self) -> None:
         self.committed: list[tuple[float, Key, int]] = []
         self.versions = dict.fromkeys(KEYS, 0)
-        self.heard = 0
+        self.delivered = 0
         self.is_cut = False
 
     def commit(self, key: Key, now: float) -> int:
@@ -45,13 +45,13 @@ class Log:
         self.committed.append((now, key, self.versions[key]))
         return self.versions[key]
 
-    def newest(self, key: Key, *, before: float) -> int:
+    def find_newest(self, key: Key, *, before: float) -> int:
         return max((version for at, known, version in self.committed if known == key and at <= before), default=0)
 
     async def read(self) -> list[Change]:
         if self.is_cut:
             raise DatabaseUnavailable
-        new, self.heard = self.committed[self.heard :], len(self.committed)
+        new, self.delivered = self.committed[self.delivered :], len(self.committed)
         return [Change(Position(0, 1), "saved", *key, version, None) for _, key, version in new]
 
     async def wait(self) -> None: ...
@@ -66,7 +66,7 @@ class Log:
 
 @dataclass
 class Fill:
-    """A fill or a save on its way: opened, then it knows its version, then it lands."""
+    """A fill or a save in progress: it starts, gets its version, then lands in the cache."""
 
     key: Key
     update: PendingUpdate
@@ -76,7 +76,7 @@ class Fill:
 
 
 @dataclass
-class Process:
+class SimulatedProcess:
     """A process in simulated time."""
 
     kind: type[ConfigCache]
@@ -86,18 +86,18 @@ class Process:
     answered: int = 0
 
     def __post_init__(self) -> None:
-        self.log = Log()
+        self.log = SimulatedChangeLog()
         self.lease = Lease()
         self.memory: LruCache[Any] = LruCache(3_000)
         self.cache = self.kind(
             self.memory,
             self.lease,
-            prepare=Answer,  # type: ignore[arg-type]
+            prepare=VersionedResponse,  # type: ignore[arg-type]
             ttl_seconds=50,
         )
         authenticator = Authenticator(None, self.memory, self.lease, clock=lambda: 0, ttl_seconds=50)  # type: ignore[arg-type]
         types = ActiveIntegrationTypes(None, self.memory, self.lease)  # type: ignore[arg-type]
-        self.listener = ChangeSubscriber(
+        self.subscriber = ChangeSubscriber(
             self.log,
             lease=self.lease,
             memory=self.memory,
@@ -106,66 +106,66 @@ class Process:
             types=types,
             watching=WatchHub(None, authenticator, write=repr),  # type: ignore[arg-type]
         )
-        self.flights: list[Fill] = []
-        self.least = dict.fromkeys(KEYS, 0)  # what this process has answered or saved must not be undone
+        self.updates: list[Fill] = []
+        self.min_versions = dict.fromkeys(KEYS, 0)  # the oldest version that each key may still answer with
 
     @property
     def now(self) -> float:
         return self.clock[0]
 
     def run(self, steps: int) -> list[str]:
-        acts = [
-            self.rival,
+        choices = [
+            self.save_elsewhere,
             self.begin_fill,
             self.read_store,
             self.complete_update,
-            self.observe_version,
-            self.cut,
+            self.read_changes,
+            self.toggle_outage,
             self.pass_time,
         ]
-        acts += [self.save, self.evict, self.read, self.read, self.read]
+        choices += [self.save, self.evict, self.read, self.read, self.read]
         for _ in range(steps):
-            self.chance.choice(acts)()
+            self.chance.choice(choices)()
         return self.violations
 
-    def rival(self) -> None:
+    def save_elsewhere(self) -> None:
         self.log.commit(self.chance.choice(KEYS), self.now)
 
     def begin_fill(self) -> None:
         key = self.chance.choice(KEYS)
         context = self.cache.begin_update(key)
-        self.flights.append(Fill(key, context.__enter__(), context))
+        self.updates.append(Fill(key, context.__enter__(), context))
 
     def read_store(self) -> None:
-        waiting = [one for one in self.flights if one.version is None]
+        waiting = [one for one in self.updates if one.version is None]
         if waiting:
             one = self.chance.choice(waiting)
             one.version = self.log.versions[one.key]
 
     def save(self) -> None:
-        """A save of this process: the commit is there before the process goes on to say so."""
+        """Commit a save of this process; its result lands in the cache later."""
         key = self.chance.choice(KEYS)
         context = self.cache.begin_update(key)
-        self.flights.append(Fill(key, context.__enter__(), context, self.log.commit(key, self.now), is_save=True))
+        self.updates.append(Fill(key, context.__enter__(), context, self.log.commit(key, self.now), is_save=True))
 
     def complete_update(self) -> None:
-        ready = [one for one in self.flights if one.version is not None]
+        ready = [one for one in self.updates if one.version is not None]
         if not ready:
             return
         one = self.chance.choice(ready)
-        self.flights.remove(one)
+        self.updates.remove(one)
         version = one.version or 0
         self.cache.complete_update(
             one.update, one.key, CurrentConfig(version, b"{}" if version else None), rendering=Rendering.READABLE
         )
         one.context.__exit__(None, None, None)
         if one.is_save:
-            self.least[one.key] = max(self.least[one.key], version)
+            self.min_versions[one.key] = max(self.min_versions[one.key], version)
 
-    def observe_version(self) -> None:
-        finished(self.listener.read_changes())
+    def read_changes(self) -> None:
+        run_without_waiting(self.subscriber.read_changes())
 
-    def cut(self) -> None:
+    def toggle_outage(self) -> None:
         self.log.is_cut = not self.log.is_cut and self.chance.random() < 0.5
 
     def pass_time(self) -> None:
@@ -179,24 +179,26 @@ class Process:
         entry = self.cache.find_fresh(key, now=self.now)
         if entry is None:
             return
-        least = max(self.least[key], self.log.newest(key, before=self.now - STALE_SECONDS))
-        if entry.version < least:
-            self.violations.append(f"at {self.now:.2f} {key} was answered with {entry.version}, and {least} was known")
-        self.least[key] = max(self.least[key], entry.version)
+        min_version = max(self.min_versions[key], self.log.find_newest(key, before=self.now - STALE_SECONDS))
+        if entry.version < min_version:
+            self.violations.append(
+                f"at {self.now:.2f} {key} was answered with {entry.version}, older than {min_version}"
+            )
+        self.min_versions[key] = max(self.min_versions[key], entry.version)
         self.answered += 1
 
 
-def finished(work: Coroutine[Any, Any, Any]) -> Any:
-    """The result of a coroutine that waits for nothing."""
+def run_without_waiting(work: Coroutine[Any, Any, Any]) -> Any:
+    """Return the result of a coroutine that never waits."""
     try:
         work.send(None)
     except StopIteration as end:
         return end.value
-    raise AssertionError("it waits for something")
+    raise AssertionError("the coroutine waits")
 
 
-class DropOnNews(ConfigCache):
-    """A planted fault: the usual cache, which drops what it hears of and takes whatever a late fill brings."""
+class CacheThatForgetsNewerVersions(ConfigCache):
+    """A deliberate fault: a change drops the entry, and a late fill may store an older version."""
 
     def complete_update(
         self, update: PendingUpdate, key: Key, current: CurrentConfig, *, rendering: Rendering
@@ -206,8 +208,8 @@ class DropOnNews(ConfigCache):
         return super().complete_update(update, key, current, rendering=rendering)
 
 
-class WithoutLease(ConfigCache):
-    """A planted fault: what is remembered is believed however long nothing was heard."""
+class CacheWithoutLease(ConfigCache):
+    """A deliberate fault: entries stay valid however old the last read of the change feed is."""
 
     def find_fresh(self, key: Key, *, now: float) -> Any:
         return self.find(key, now=now)

@@ -1,4 +1,4 @@
-"""A small HTTP server that answers as it is told, and a closed-loop tool that asks one thing after the other."""
+"""A stub HTTP server, and a closed-loop client that sends one request after another."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
 @asynccontextmanager
-async def stub_server(before: Callable[[], Awaitable[bytes | None]]) -> AsyncIterator[int]:
-    """Serve on loopback; before each answer `before` is awaited, and what it returns is sent, None closes."""
+async def run_stub_server(before: Callable[[], Awaitable[bytes | None]]) -> AsyncIterator[int]:
+    """Serve on a loopback port and send what `before` returns; None closes the connection. Yield the port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -39,8 +39,8 @@ async def stub_server(before: Callable[[], Awaitable[bytes | None]]) -> AsyncIte
         server.close_clients() if hasattr(server, "close_clients") else None
 
 
-async def closed_loop(port: int, *, seconds: float, pause: float) -> list[float]:
-    """Ask, wait for the answer, pause, ask again: what most tools do. Returns how long each answer took."""
+async def run_closed_loop(port: int, *, seconds: float, pause: float) -> list[float]:
+    """Send, wait for the response, pause and repeat, as most load tools do. Return the latencies in seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     took = []
     until = time.monotonic() + seconds

@@ -1,0 +1,132 @@
+"""`confide serve` with the deliberate faults that `FAULT` names, separated by commas. Tests must detect each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import Any
+
+from confide.caching.lease import Lease
+from confide.changes.model import Change, Position
+from confide.changes.subscriber import ChangeSubscriber
+from confide.changes.watch import WatchHub
+from confide.changes.watchers import Watcher
+from confide.configs import store
+from confide.configs.save import ConfigWriter
+from confide.database.sqlite.engine import SqliteEngine
+
+COMMIT_DELAY_SECONDS = 0.2
+_commits: set[asyncio.Task[Any]] = set()
+
+
+def never_expire_lease() -> None:
+    """Believe cached entries however old the last read of the change feed is."""
+
+    def renew(self: Lease, sent_at: float) -> None:
+        self.expires_at = sent_at + 1e9
+
+    Lease.renew = renew  # type: ignore[method-assign]
+
+
+def ignore_change_feed() -> None:
+    """Ignore changes by other processes: cached entries end only by their time to live."""
+
+    def apply(self: Any, change: Change) -> None:
+        """Do nothing."""
+
+    ChangeSubscriber._apply = apply  # type: ignore[method-assign]
+
+
+def watch_by_id() -> None:
+    """Resume a watch after the last ID, and so skip a change with a smaller ID that commits later."""
+    store.POSTGRESQL_CHANGES_AFTER = """
+        SELECT xid::text::bigint, id, kind, tenant, integration_type, version, subject FROM changes
+        WHERE $1::text <> '' AND id > $2::bigint ORDER BY id LIMIT $3
+    """
+    bounds = store.PostgresqlConfigStore.read_bounds
+
+    async def read_bounds(self: Any) -> Any:
+        ((last,),) = await self._engine.query("SELECT coalesce(max(id), 0) FROM changes")
+        known = await bounds(self)
+        return known._replace(now=Position(0, last))
+
+    store.PostgresqlConfigStore.read_bounds = read_bounds  # type: ignore[method-assign]
+    Position.__gt__ = lambda self, other: self[1] > other[1]  # type: ignore[method-assign]
+
+
+def send_position_before_event() -> None:
+    """Send the new position to a watcher before the events that lead to it."""
+    original = WatchHub.read_next
+
+    async def read_next(self: WatchHub, watcher: Watcher) -> Any:
+        found, position = await original(self, watcher)
+        if not found:
+            return found, position
+        place = found[-1].written.split(b"\n", 1)[0]
+        return [found[0]._replace(written=place + b"\n\n" + found[0].written), *found[1:]], position
+
+    WatchHub.read_next = read_next  # type: ignore[method-assign]
+
+
+def name_operations_by_arguments() -> None:
+    """Put the arguments of a query into the name of its I/O operation."""
+    original = SqliteEngine.search
+
+    async def search(self: Any, sql: str, *args: Any) -> Any:
+        self.io.note(f"sql {args}", 0)
+        return await original(self, sql, *args)
+
+    SqliteEngine.search = search  # type: ignore[method-assign]
+
+
+def answer_before_commit() -> None:
+    """Answer a save before its transaction commits."""
+    for kind in (store.SqliteConfigStore, store.PostgresqlConfigStore):
+        _delay_append(kind)
+
+
+def _delay_append(kind: type[Any]) -> None:
+    original = kind.append
+
+    async def append(self: Any, new: Any, **more: Any) -> None:
+        async def commit_later() -> None:
+            await asyncio.sleep(COMMIT_DELAY_SECONDS)
+            await original(self, new, **more)
+
+        task = asyncio.create_task(commit_later())
+        _commits.add(task)
+        task.add_done_callback(_commits.discard)
+
+    kind.append = append
+
+
+def log_bodies() -> None:
+    """Log the configuration of each save."""
+    original = ConfigWriter.save
+
+    async def save(self: ConfigWriter, draft: Any, **more: Any) -> Any:
+        logging.getLogger("confide").info("saving %s", draft.configuration)
+        return await original(self, draft, **more)
+
+    ConfigWriter.save = save  # type: ignore[method-assign]
+
+
+FAULTS = {
+    "answer-before-commit": answer_before_commit,
+    "arguments-in-operations": name_operations_by_arguments,
+    "log-bodies": log_bodies,
+    "no-change-feed": ignore_change_feed,
+    "no-lease": never_expire_lease,
+    "position-before-event": send_position_before_event,
+    "watch-by-id": watch_by_id,
+}
+
+# Not only in the main program: spawned workers import this module under another name.
+for name in os.environ["FAULT"].split(","):
+    FAULTS[name]()
+
+if __name__ == "__main__":
+    from confide.cli import main
+
+    main()
