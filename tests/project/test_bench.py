@@ -29,13 +29,13 @@ def test_a_short_race_prints_the_table_and_writes_numbers_and_picture(tmp_path: 
     numbers, picture = tmp_path / "numbers.json", tmp_path / "picture.svg"
     done = raced("reads", "--seconds", "1", "--rounds", "1", "--json", str(numbers), "--picture", str(picture))
     assert done.returncode == 0, done.stderr[-2_000:]
-    for words in ("CPU µs a request", "nginx, constant", "Confide, heads seen before", "should be"):
+    for words in ("CPU µs a request", "nginx, constant", "Confide, repeated head", "should be"):
         assert words in done.stdout
     found = json.loads(numbers.read_text())
     rows = {row["name"]: row for row in found["rows"]}
     assert all(row["errors"] == 0 and row["cpu_us"] > 0 for row in rows.values())
     assert "<svg" in picture.read_text()
-    assert "Confide, heads seen before" in picture.read_text()
+    assert "Confide, repeated head" in picture.read_text()
 
 
 def test_what_wrk_says_is_understood_and_refused_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,14 +66,14 @@ class Crowd(Track):
         add("many", "save, SQLite, 4, quiet", [quiet])
         add("many", "save, SQLite, 4, beside conformance", [beside])
         figure(f"conformance of {found['checked']:,} configs beside saves", took, "s", most=30)
-        figure("conformance, signs of progress", found["progress"], "events", least=2)
+        figure("conformance, progress events", found["progress"], "events", least=2)
         figure("p50 of saves beside conformance / quiet", beside.p50_ms / quiet.p50_ms, "x")
 
     def _proof(self) -> None:
-        self.say(f"{ENTRIES:,} entries of the audit")
+        self.say(f"{ENTRIES:,} audit entries")
         linked, proven = asyncio.run(_proven(self.filled(10)))
-        self.results.figure("entries of the audit linked", linked, "/s")
-        self.results.figure("entries of the audit proven, with their MACs", proven, "/s", least=100_000)
+        self.results.figure("audit entries linked", linked, "/s")
+        self.results.figure("audit entries verified, with MACs", proven, "/s", least=100_000)
 
     def _watchers(self) -> None:
         seeded = self.filled(KEYS)
@@ -86,9 +86,9 @@ class Crowd(Track):
             self.say(f"{WATCHERS:,} idle watchers")
             grown, beside = asyncio.run(_watched(pid, port, seeded, lambda: self.load([pid], port, warm)))
         figure = self.results.figure
-        self.results.add("many", "Confide, cached read, nobody watches", quiet)
-        self.results.add("many", f"Confide, cached read, {WATCHERS:,} watch", beside)
-        figure(f"memory of one process, {WATCHERS:,} idle watchers more", (grown - before_bytes) / MIB, "MiB", most=150)
+        self.results.add("many", "Confide, cached read, no watchers", quiet)
+        self.results.add("many", f"Confide, cached read, {WATCHERS:,} watchers", beside)
+        figure(f"memory for {WATCHERS:,} idle watchers", (grown - before_bytes) / MIB, "MiB", most=150)
         figure("cached read beside idle watchers / alone", ratios(beside, quiet), "x")
 
     def cost(self) -> None:
@@ -116,7 +116,7 @@ class Crowd(Track):
                     self.results.add("cost", f"{what}, {engine}, {which}", found[which])
                 ratio = ratios(found["now"], found["then"])
                 self.results.figure(
-                    f"{what}, {engine}, processor time / commit {self.before}",
+                    f"{what}, {engine}, CPU time / commit {self.before}",
                     ratio,
                     "x",
                     most=most,

@@ -77,9 +77,7 @@ class Observer(Track):
                 for which in servers:
                     self.results.add("io", f"{what}, {engine}, I/O events {which}", loads[which])
                 ratio = ratios(loads["on"], loads["off"])
-                self.results.figure(
-                    f"{what}, {engine}, processor time with I/O events / without", ratio, "x", most=most
-                )
+                self.results.figure(f"{what}, {engine}, CPU time with I/O events / without", ratio, "x", most=most)
 
             self._steady(engine, servers)
 
@@ -96,7 +94,7 @@ class Observer(Track):
                 spent = (cpu_seconds(pid) - before) / line["answered"] * 1e6
                 found[which].extend([spent] if number else [])
         ratio = statistics.median(on / off for on, off in zip(found["on"], found["off"], strict=True))
-        said = f"save at {STEADY_RATE}/s, {engine}, processor time with I/O events / without"
+        said = f"save at {STEADY_RATE}/s, {engine}, CPU time with I/O events / without"
         self.results.figure(said, ratio, "x", most=1.05)
 
     def _hanging(self) -> None:
@@ -109,8 +107,8 @@ class Observer(Track):
             os.mkfifo(fifo)
             ports = {}
             for name, env in (
-                ("sound", {"CONFIDE_IO_SINKS": "sqlite"}),
-                ("sound as well", {"CONFIDE_IO_SINKS": "sqlite"}),
+                ("healthy", {"CONFIDE_IO_SINKS": "sqlite"}),
+                ("healthy too", {"CONFIDE_IO_SINKS": "sqlite"}),
                 ("hanging", {"CONFIDE_IO_SINKS": f"{sinks},file://{fifo}", "CONFIDE_IO_QUEUE": "2000"}),
             ):
                 env["CONFIDE_METRICS"] = "open"
@@ -129,15 +127,16 @@ class Observer(Track):
                     found[name].append(self._loaded(port, seeded, rate=HANGING_RATE, seconds=HANGING_SECONDS))
             dropped = sum(_samples(ports["hanging"][0], "confide_io_dropped_events_total"))
         figure, seconds = self.results.figure, HANGING_PAIRS * HANGING_SECONDS
-        for name, most in (("sound as well", None), ("hanging", 1.1)):
+        for name, most in (("healthy too", None), ("hanging", 1.1)):
             for what in ("p50_ms", "p99_ms"):
                 # Each pair ran one after the other; their ratios in the middle.
-                ratio = statistics.median(b[what] / a[what] for a, b in zip(found["sound"], found[name], strict=True))
-                said = f"saves at {HANGING_RATE}/s, all sinks {name}, {seconds} s / sound, {what.removesuffix('_ms')}"
+                ratio = statistics.median(b[what] / a[what] for a, b in zip(found["healthy"], found[name], strict=True))
+                sinks = f"{name.removesuffix(' too')} sinks, {seconds} s / healthy sinks"
+                said = f"saves at {HANGING_RATE}/s, {sinks}, {what.removesuffix('_ms')}"
                 figure(said, ratio, "x", most=most)
         lost = sum(run["intended"] - run["answered"] for runs in found.values() for run in runs)
-        figure("saves that were not answered meanwhile", lost, "", most=0)
-        figure("I/O events dropped by the sinks that hang", dropped, "", least=1)
+        figure("saves without a response", lost, "", most=0)
+        figure("I/O events dropped by hanging sinks", dropped, "", least=1)
 
     def _made(self, port: int, seeded: Seeded) -> None:
         plan = _saves(port, rate=1, seconds=1)

@@ -20,10 +20,10 @@ def draw(results: Results, path: Path, *, date: str) -> None:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img"',
         ' font-family="system-ui, sans-serif" font-size="14">',
-        f"<title>Processor time of one read, {date}</title>",
+        f"<title>CPU time of one read, {date}</title>",
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         '<text x="16" y="28" font-size="16" font-weight="600" fill="#1f2933">',
-        f"Processor time of one read, µs (logarithmic), {date}</text>",
+        f"CPU time of one read, µs (logarithmic), {date}</text>",
     ]
     for number, row in enumerate(rows):
         y = TOP + number * (BAR + GAP)

@@ -60,14 +60,14 @@ class Race(Crowd, Observer):
                 found["bare"].append(self.load(bare.pids, bare.port, warm))
         add = self.results.add
         add("read", "nginx, constant", found["nginx"])
-        ours = add("read", "Confide, heads seen before", found["seen"])
-        add("read", "Confide, heads never seen", found["fresh"])
+        ours = add("read", "Confide, repeated head", found["seen"])
+        add("read", "Confide, new head", found["fresh"])
         add("read", "Confide, 304", found["304"])
         add("read", "bare ASGI, constant, on uvicorn", found["bare"])
         add("read", "Confide, ASGI frame on uvicorn", found["asgi"])
         figure = self.results.figure
-        figure("cached read, heads seen before / nginx", ratios(found["seen"], found["nginx"]), "x", most=1.4)
-        figure("cached read, heads never seen / nginx", ratios(found["fresh"], found["nginx-fresh"]), "x", most=1.8)
+        figure("cached read, repeated head / nginx", ratios(found["seen"], found["nginx"]), "x", most=1.4)
+        figure("cached read, new head / nginx", ratios(found["fresh"], found["nginx-fresh"]), "x", most=1.8)
         figure("cached read, ASGI frame / bare ASGI", ratios(found["asgi"], found["bare"]), "x", most=1.35)
         self._others_reads(ours.cpu_us)
 
@@ -157,7 +157,7 @@ class Race(Crowd, Observer):
         self.results.add("save", "pgbench, the same statements, 16", [bench])
         ours = found["1,000", 16]
         self.results.figure("PostgreSQL save / pgbench", ours.rate / bench.rate, "x rate", least=0.4)
-        self.results.figure("PostgreSQL save, our processor time", ours.cpu_us, "µs", most=250)
+        self.results.figure("PostgreSQL save, CPU time", ours.cpu_us, "µs", most=250)
         if hasattr(self, "_etcd_rate"):
             self.results.figure("PostgreSQL save / etcd put", ours.rate / self._etcd_rate, "x rate", least=1.5)
         self._our_save_rate = ours.rate
@@ -185,7 +185,7 @@ class Race(Crowd, Observer):
                 self.load([pid], port, requests[:100], connections=1, seconds=1)
                 loads = [self.load([pid], port, requests, connections=16, is_in_turn=True) for _ in range(2)]
             row = self.results.add("miss", f"Confide, {engine} of {name}, 16", loads)
-        self.results.figure(f"{engine} missed read, our processor time", row.cpu_us, "µs", most=most_us)
+        self.results.figure(f"{engine} missed read, CPU time", row.cpu_us, "µs", most=most_us)
 
     def _growth(self, engine: str, few: Seeded, many: Seeded) -> None:
         """Cached reads and memory however many configs there are."""
@@ -204,16 +204,16 @@ class Race(Crowd, Observer):
     def news(self) -> None:
         """How soon another process shows what one has saved."""
         for engine, most_ms in (("SQLite", 100), ("PostgreSQL", 20)):
-            self.say(f"news on {engine}")
+            self.say(f"change feed on {engine}")
             with ExitStack() as stack:
                 server = stack.enter_context(self.postgres()) if engine == "PostgreSQL" else None
                 seeded = self.filled(100, server.new_database() if server else None)
                 ports = tuple(stack.enter_context(service.confide(self.folder, seeded))[1] for _ in range(2))
                 took = asyncio.run(service.news_seconds(ports, seeded))  # type: ignore[arg-type]
             figure = self.results.figure
-            figure(f"news on {engine}, p50", percentile(took, 50) * 1e3, "ms")
-            figure(f"news on {engine}, p99", percentile(took, 99) * 1e3, "ms", most=most_ms)
-            figure(f"news on {engine}, longest", max(took) * 1e3, "ms", most=1_000)
+            figure(f"change feed on {engine}, p50", percentile(took, 50) * 1e3, "ms")
+            figure(f"change feed on {engine}, p99", percentile(took, 99) * 1e3, "ms", most=most_ms)
+            figure(f"change feed on {engine}, longest", max(took) * 1e3, "ms", most=1_000)
 
     def rest(self) -> None:
         """Start, memory, lists, logins, and reads while passwords are hashed."""
