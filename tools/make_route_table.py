@@ -12,7 +12,7 @@ from confide.web.route import Route, Target
 FILE = Path(__file__).parents[1] / "docs" / "reference" / "routes.md"
 HEAD = """# Routes
 
-Written by `make routes` from the route declarations. [api.md](../api.md) explains them, and `/docs` shows their shapes.
+Written by `make routes` from the route declarations. [api.md](api.md) explains them, and `/docs` shows their shapes.
 
 | route | does | needs |
 | --- | --- | --- |
@@ -31,7 +31,7 @@ def describe_access(route: Route[Any]) -> str:
     if access.role is None:
         return _NEEDS[access.target]
     needs = f"{access.role.name.lower()} on the {access.target.value}"
-    return f"{needs}; see [api.md](../api.md) for callers without a token" if access.is_token_optional else needs
+    return f"{needs}; see [api.md](api.md) for callers without a token" if access.is_token_optional else needs
 
 
 def write_table() -> str:

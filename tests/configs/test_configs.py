@@ -1,4 +1,4 @@
-"""`/config` over HTTP: merging, tags, conditions, saves, retries, masks and lists, as docs/api.md says."""
+"""`/config` over HTTP: merging, tags, conditions, saves, retries, masks and lists, as docs/reference/api.md says."""
 
 from __future__ import annotations
 

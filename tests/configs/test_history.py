@@ -1,4 +1,4 @@
-"""What a config was, over HTTP: versions, diffs, notes, rollbacks and dry runs, as docs/api.md says."""
+"""What a config was, over HTTP: versions, diffs, notes, rollbacks and dry runs, as docs/reference/api.md says."""
 
 from __future__ import annotations
 

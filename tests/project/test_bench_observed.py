@@ -101,7 +101,7 @@ def test_alerts_speak_of_metrics_that_there_are_and_say_what_to_look_at_first() 
 
 
 def test_every_metric_is_told_of_in_the_papers() -> None:
-    told = (ROOT / "docs" / "operating.md").read_text()
+    told = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     for name, _, _ in [*COUNTERS.values(), *GAUGES.values()]:
         if name not in (BUCKET_COUNTER, DURATION_COUNTER):
             assert name in told
