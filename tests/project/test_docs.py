@@ -1,10 +1,12 @@
-"""What is written beside the code, held against it: README, settings, compose files, images, lock files."""
+"""Compare the documentation with the code: links, sessions, settings, compose files, images and lock files."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +16,143 @@ import yaml
 from confide.server.settings import Settings
 from support.ports import free_port
 from support.processes import environment, running
+from support.sessions import normalize, read_session, run_session
 
 ROOT = Path(__file__).parents[2]
 MAX_GLOSSARY_WORDS = 15
+PASSWORD = "violet kettle on the moon"  # as the pages show it
 
 
-def texts() -> list[Path]:
-    return [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+_CODE = re.compile(r"(?ms)^```.*?^```|^    .*?$|`[^`\n]*`")
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-def test_every_link_of_the_papers_leads_somewhere() -> None:
-    for path in texts():
-        for target in re.findall(r"\]\(([\w./-]+)(?:#[^)]*)?\)", path.read_text()):
-            assert (path.parent / target).exists(), f"{path.name}: {target}"
+def anchors(page: str) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    found: set[str] = set()
+    for heading in re.findall(r"(?m)^#+ (.+)$", re.sub(r"(?ms)^```.*?^```", "", page)):
+        slug = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        copies = (f"{slug}-{number}" for number in range(1, 100))
+        found.add(slug if slug not in found else next(copy for copy in copies if copy not in found))
+    return found
+
+
+def find_broken_links(pages: Iterable[Path]) -> list[str]:
+    """Return the relative links of pages whose file or anchor does not exist."""
+    broken = []
+    for page in pages:
+        for link in _LINK.findall(_CODE.sub("", page.read_text())):
+            if re.match(r"[a-z]+:", link):
+                continue
+            target, _, anchor = link.partition("#")
+            path = (page.parent / target).resolve() if target else page
+            if not path.exists() or (anchor and anchor not in anchors(path.read_text())):
+                broken.append(f"{page.name}: {link}")
+    return broken
+
+
+def test_every_relative_link_and_anchor_in_the_documentation_resolves() -> None:
+    assert sum(len(_LINK.findall(page.read_text())) for page in PAGES) > 50
+    assert find_broken_links(PAGES) == []
+
+
+@pytest.mark.parametrize("link", ["missing.md", "b.md#missing", "#missing", "../b.md"])
+def test_a_deliberately_broken_link_is_found(tmp_path: Path, link: str) -> None:
+    page = tmp_path / "a.md"
+    (tmp_path / "b.md").write_text("# B\n\n## Two words: yes\n\n## Two words, yes\n")
+    good = (
+        "[b](b.md) [two](b.md#two-words-yes) [three](b.md#two-words-yes-1) [a](#a) [x](https://example.com) `](c.md)`"
+    )
+    page.write_text(f"# A\n\n{good}\n")
+    assert find_broken_links([page]) == []
+    page.write_text(f"# A\n\n{good} [broken]({link})\n")
+    assert find_broken_links([page]) == [f"a.md: {link}"]
+
+
+def find_missing_pages(root: Path, files: Iterable[Path]) -> list[str]:
+    """Return the pages and figures under `docs/` that files name and that do not exist."""
+    named = re.compile(r"(?<![/\w.])docs/[\w./-]+\.(?:md|json|svg)\b")
+    return [
+        f"{path.name}: {name}"
+        for path in files
+        for name in named.findall(path.read_text(errors="replace"))
+        if not (root / name).exists()
+    ]
+
+
+def tracked_files() -> list[Path]:
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("not a git checkout")
+    names = (name for name in done.stdout.split("\0") if name and "vendor/" not in name)
+    return [ROOT / name for name in names if (ROOT / name).exists()]
+
+
+def test_code_messages_and_comments_name_pages_that_exist() -> None:
+    # The list of remaining violations may name pages that have moved.
+    files = [path for path in tracked_files() if path.name != "terminology_remaining.json"]
+    assert find_missing_pages(ROOT, files) == []
+
+
+def test_a_deliberate_mention_of_a_missing_page_is_found(tmp_path: Path) -> None:
+    source = tmp_path / "serving.py"
+    source.write_text('"see docs/" "missing.md"')
+    assert find_missing_pages(tmp_path, [source]) == []
+    source.write_text('"see docs/' + 'missing.md"; "/docs/errors.md"')
+    assert find_missing_pages(tmp_path, [source]) == ["serving.py: docs/" + "missing.md"]
+
+
+def test_every_page_stands_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*/*.md"):
+        name = page.relative_to(ROOT / "docs").as_posix()
+        assert f"]({name})" in index or page.parent.name == "decisions", name
+
+
+def find_missing_modules(page: str) -> list[str]:
+    """Return the modules that the page names and the source tree does not have.
+
+    A module is a path such as `configs/save`, or, in a table of packages, a name in the row of its package.
+    """
+    source = ROOT / "src" / "confide"
+
+    def exists(name: str) -> bool:
+        path = source / name.rstrip("/")
+        return path.is_dir() or path.with_suffix(".py").exists() or path.is_file()
+
+    packages = "|".join(sorted(path.name for path in source.iterdir() if path.is_dir()))
+    named = set(re.findall(rf"(?<![\w/])((?:{packages})/\w[\w/]*)", page))
+    for row in re.findall(r"(?m)^\| `[a-z_]+/`.*$", page):
+        first, contents = row.strip("|").split("|", 1)
+        owners = re.findall(r"`(\w+)/`", first)
+        for name in re.findall(r"`(\w+(?:/\w+)*/?)`", contents):
+            if not any(exists(f"{owner}/{name}") for owner in owners):
+                named.add(f"{owners[0]}/{name}")
+    return sorted(name for name in named if not exists(name))
+
+
+def test_the_architecture_page_names_modules_that_exist() -> None:
+    page = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
+    assert find_missing_modules(page) == []
+    packages = {path.name for path in (ROOT / "src" / "confide").iterdir() if (path / "__init__.py").exists()}
+    assert packages - set(re.findall(r"`(\w+)/`", page)) == set()
+
+
+def test_a_deliberately_wrong_module_is_found() -> None:
+    assert find_missing_modules("`configs/save` and configs/missing\n") == ["configs/missing"]
+    assert find_missing_modules("| `configs/` | `save`, `gone` |\n") == ["configs/gone"]
+
+
+def test_the_tables_of_measurements_are_those_of_the_recorded_runs() -> None:
+    path = ROOT / "tools" / "make_measurements.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = ROOT / "docs" / "reference" / "measurements.md"
+    assert page.read_text() == module.write_page(), "run make measurements"
 
 
 def test_the_glossary_has_at_most_fifteen_words() -> None:
@@ -34,15 +160,15 @@ def test_the_glossary_has_at_most_fifteen_words() -> None:
     assert 0 < len(re.findall(r"^\| ", table, re.MULTILINE)) <= MAX_GLOSSARY_WORDS
 
 
-def placeholders(text: str) -> list[str]:
-    """Lines that stand for something that was to be filled in."""
+def find_placeholders(text: str) -> list[str]:
+    """Return lines that still wait for their content."""
     return re.findall(r"^[ |*]*([A-Z][A-Z_]{3,}|TODO.*|FIXME.*|XXX.*)[ |*]*$", text, re.MULTILINE)
 
 
-def test_nothing_in_the_papers_waits_to_be_filled_in() -> None:
-    for path in texts():
-        assert placeholders(path.read_text()) == [], path.name
-    assert placeholders("what it says:\n\nREPORT\n") == ["REPORT"]
+def test_no_page_has_a_placeholder() -> None:
+    for path in PAGES:
+        assert find_placeholders(path.read_text()) == [], path.name
+    assert find_placeholders("The report:\n\nREPORT\n") == ["REPORT"]
 
 
 def test_the_readme_shows_both_commands_on_its_first_screen() -> None:
@@ -51,39 +177,45 @@ def test_the_readme_shows_both_commands_on_its_first_screen() -> None:
     assert any("make test" in line for line in first)
 
 
-def test_the_first_session_of_the_readme_gives_what_the_readme_shows(tmp_path: Path) -> None:
-    """Each command is run by a shell as it stands there; its answer must be the one printed below it."""
-    block = (ROOT / "README.md").read_text().split("In a second terminal")[1].split("The API describes itself")[0]
-    lines = [line[4:] for line in block.splitlines() if line.startswith("    ")]
-    commands: list[list[str]] = []
-    for line in lines:
-        if line.startswith("$ "):
-            commands.append([line[2:]])
-        else:
-            commands[-1].append(line)
+def prepare_folder(folder: Path) -> None:
+    """Give a folder what a reader's clone has: the docs, and `.venv` with the command."""
+    (folder / "docs").symlink_to(ROOT / "docs")
+    (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("page", "steps"), [("README.md", 15), ("docs/tutorials/quickstart.md", 18)], ids=["readme", "quickstart"]
+)
+def test_a_documented_session_prints_what_the_page_shows(tmp_path: Path, page: str, steps: int) -> None:
+    """Every command of the page runs in a shell, in order, and its output is compared with the lines below it."""
+    session = [step for step in read_session((ROOT / page).read_text()) if not step.command.startswith("make ")]
+    assert len(session) >= steps
     with running(tmp_path) as service:
-        said = ""
-        shown = []
-        script = []
-        for command in commands:
-            until = next((n for n, line in enumerate(command) if line.startswith('{"')), len(command))
-            script.append("\n".join(command[:until]))
-            shown += command[until:]
-        text = "; echo\n".join(script).replace("localhost:8080", f"127.0.0.1:{service.port}")
-        said = subprocess.run(["bash", "-ec", text], capture_output=True, text=True, check=True).stdout
-    assert [line for line in said.splitlines() if line] == shown
-    assert len(shown) == 4
+        prepare_folder(tmp_path)
+        for step, printed in run_session(session, folder=tmp_path, password=PASSWORD, port=service.port):
+            assert normalize(printed) == normalize(step.printed), step.command
 
 
-def test_every_setting_is_told_and_none_that_is_not() -> None:
-    told = set(re.findall(r"`CONFIDE_([A-Z_]+)`", (ROOT / "docs" / "reference" / "settings.md").read_text()))
+def test_a_session_with_a_wrong_output_is_noticed(tmp_path: Path) -> None:
+    page = "    $ echo one two\n    one two\n    $ A='x\n    y'\n    $ echo $A\n    x z\n"
+    session = read_session(page)
+    results = [
+        normalize(printed) == normalize(step.printed)
+        for step, printed in run_session(session, folder=tmp_path, password="", port=1)
+    ]
+    assert results == [True, True, False]
+
+
+def test_the_settings_page_lists_exactly_the_settings_that_exist() -> None:
+    listed = set(re.findall(r"`CONFIDE_([A-Z_]+)`", (ROOT / "docs" / "reference" / "settings.md").read_text()))
     known = {name.upper() for name in Settings.model_fields} - {"APP_ENV"}
-    assert told - {"URL", "TOKEN"} == known
+    assert listed - {"URL", "TOKEN"} == known
 
 
-def test_no_setting_switches_sealing_or_audit_off() -> None:
+def test_no_setting_turns_encryption_or_audit_off() -> None:
     for name, field in Settings.model_fields.items():
-        assert not re.search(r"seal|audit|encrypt", name), name
+        assert not re.search(r"audit|encrypt", name), name
         if field.annotation is bool and "unsafe" in name:
             assert field.default is False
 
@@ -92,7 +224,7 @@ def compose(name: str) -> Any:
     return yaml.safe_load((ROOT / name).read_text())["services"]
 
 
-def test_the_compose_file_names_what_exists_and_waits_for_health() -> None:
+def test_the_compose_file_uses_existing_settings_and_waits_for_health() -> None:
     services = compose("docker-compose.yml")
     app, database = services["app"], services["database"]
     assert app["depends_on"] == {"database": {"condition": "service_healthy"}}
@@ -105,8 +237,8 @@ def test_the_compose_file_names_what_exists_and_waits_for_health() -> None:
     assert (ROOT / tests["build"]["dockerfile"]).exists()
 
 
-def test_the_environment_of_the_compose_file_is_one_that_serves(tmp_path: Path) -> None:
-    """As the container would start it, but with SQLite: the settings are accepted and the health check passes."""
+def test_the_service_starts_with_the_environment_of_the_compose_file(tmp_path: Path) -> None:
+    """The service accepts the settings, on SQLite, and the health check of the image passes."""
     port = free_port()
     variables = {
         name: re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", str(value))
@@ -141,7 +273,7 @@ def test_the_environment_of_the_compose_file_is_one_that_serves(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.tests"])
-def test_what_an_image_copies_exists_and_its_base_is_pinned(name: str) -> None:
+def test_an_image_copies_existing_files_and_pins_its_base(name: str) -> None:
     text = (ROOT / name).read_text()
     for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE):
         for source in line.split()[:-1]:
@@ -154,7 +286,7 @@ def test_what_an_image_copies_exists_and_its_base_is_pinned(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
-def test_a_lock_file_has_a_hash_for_everything_and_no_address(name: str) -> None:
+def test_a_lock_file_has_a_hash_for_each_package_and_no_registry_address(name: str) -> None:
     text = (ROOT / name).read_text()
     assert not re.search(r"https?://|file:|--index|--find-links|--extra-index", text)
     entries = re.findall(r"^([a-z0-9][^ \n]*==[^\n]*)", text, re.MULTILINE)
@@ -163,20 +295,16 @@ def test_a_lock_file_has_a_hash_for_everything_and_no_address(name: str) -> None
     assert text.count("--hash=sha256:") >= len(entries)
 
 
-def test_nothing_committed_names_a_machine_or_a_registry() -> None:
-    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip("not a git checkout: nothing is committed here")
+def test_no_committed_file_names_a_machine_or_a_registry() -> None:
     folders = "work|farm|root"
     private = re.compile(rf"/(?:{folders})/|[.]pyenv/|\b(?:10|192\.168)\.[0-9]+\.[0-9]+\.[0-9]+\b")
-    for name in filter(None, done.stdout.split("\0")):
-        if "vendor/" in name or name.endswith((".lock", "bad_inputs.yaml")) or name == "tests/project/test_docs.py":
-            continue
-        assert not private.search((ROOT / name).read_text(errors="replace")), name
+    for path in tracked_files():
+        if path.name not in ("bad_inputs.yaml", "test_docs.py"):
+            assert not private.search(path.read_text(errors="replace")), path
 
 
 def logged_events() -> set[str]:
-    """The names of all log events of the source."""
+    """Return the names of all log events in the source."""
     calls = re.compile(r'_log\.(?:debug|info|warning|error|exception)\(\s*"([^"]+)"')
     return {
         found[1].split(" ")[0] for path in (ROOT / "src").rglob("*.py") for found in calls.finditer(path.read_text())
