@@ -14,6 +14,7 @@ HEAD = """# Measurements
 
 Written by `make measurements` from the recorded runs of the benchmark.
 [Performance](../explanation/performance.md) explains the method and the results.
+A range in parentheses covers several rounds.
 """
 RUNS = (
     ("performance.json", "make bench"),
@@ -68,7 +69,10 @@ def _write_figure(figure: dict[str, Any]) -> str:
     else:
         goal = "" if least is None and most is None else f"≤ {most:,g}" if least is None else f"≥ {least:,g}"
     verdict = "" if not goal else "reached" if figure["holds"] else "**not reached**"
-    return f"| {figure['name']} | {figure['value']:,.2f} {figure['unit']} | {goal} | {verdict} |\n".replace("  |", " |")
+    measured = f"{figure['value']:,.2f} {figure['unit']}".rstrip()
+    if figure.get("spread"):
+        measured += " ({:,.2f} to {:,.2f})".format(*figure["spread"])
+    return f"| {figure['name']} | {measured} | {goal} | {verdict} |\n".replace("  |", " |")
 
 
 if __name__ == "__main__":
