@@ -1,4 +1,4 @@
-"""Fixtures that every folder of tests may ask for, and the search for canaries at the end."""
+"""Fixtures for all tests, and the search for test secrets after the last one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from support import canaries
 from support.app import RunningApp, build_settings, start_app
 from support.postgres import RUNNING, PostgresServer, open_shared_server
 
-# An example may take as long as a busy machine makes it. What chance finds is for whoever runs the tests by hand: in CI
-# the same change is given the same examples.
+# A busy machine may take long for an example. In CI, the same change gets the same examples.
 hypothesis.settings.register_profile(
     "confide",
     deadline=None,
@@ -25,11 +24,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("confide")
 
 ENGINES = ("sqlite", "postgres")
-SHARED = pytest.StashKey[PostgresServer]()
+POSTGRES = pytest.StashKey[PostgresServer]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Settings of whoever runs the tests are not settings of the tests.
+    # The settings of the developer must not change the tests.
     for name in list(os.environ):
         if name.startswith("CONFIDE_") and not name.startswith("CONFIDE_TEST_"):
             del os.environ[name]
@@ -53,21 +52,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
-    """One real server for all tests of this worker."""
+    """Start one real server for all tests of this worker."""
     server = open_shared_server()
-    request.session.stash[SHARED] = server
+    request.session.stash[POSTGRES] = server
     yield server
-    del request.session.stash[SHARED]
+    del request.session.stash[POSTGRES]
     found = server.finish()
     assert not found, f"secrets in PostgreSQL's files: {found[:5]}"
 
 
 @pytest.fixture(autouse=True)
-def _tidy_databases(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Made first, so ended last: nothing of the test uses its database any more."""
+def _drop_databases(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Drop old databases after a test. pytest sets up an autouse fixture first, so it tears it down last."""
     yield
-    if (server := request.session.stash.get(SHARED, None)) is not None:
-        server.tidy()
+    if (server := request.session.stash.get(POSTGRES, None)) is not None:
+        server.drop_databases()
 
 
 @pytest.fixture(params=ENGINES)
@@ -77,7 +76,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def database(engine: str, request: pytest.FixtureRequest) -> str | None:
-    """The URL of an empty store; None is SQLite in the data folder."""
+    """Return the URL of an empty database; None means SQLite in the data folder."""
     if engine == "sqlite":
         return None
     server: PostgresServer = request.getfixturevalue("postgres")
@@ -91,7 +90,7 @@ def settings(tmp_path: Path, database: str | None) -> Settings:
 
 @pytest.fixture
 async def app(settings: Settings) -> AsyncIterator[RunningApp]:
-    """The real parts on both engines, in this process."""
+    """Start the app on both engines, in this process."""
     async with start_app(settings) as built:
         yield built
 
@@ -103,7 +102,7 @@ async def sqlite_app(tmp_path: Path) -> AsyncIterator[RunningApp]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """After the whole run: no secret of it in any log or file, but the master keys."""
+    """Search every log and file of the run for test secrets."""
     if hasattr(session.config, "workerinput") or session.config.option.collectonly:
         return
     base = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]

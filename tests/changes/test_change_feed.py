@@ -289,7 +289,7 @@ async def test_after_a_lost_connection_the_log_is_read_on_from_where_it_stopped(
     proxy = Proxy(postgres.port, host=postgres.host)
     await proxy.start()
     writer = await opened(Settings(data=tmp_path / "data", database=url))
-    through = postgres.proxied(url, proxy.port)
+    through = postgres.build_proxied_url(url, proxy.port)
     listener = await opened(Settings(data=tmp_path / "data", database=through))
     try:
         await listener.change_feed.read()

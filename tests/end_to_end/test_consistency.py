@@ -79,7 +79,7 @@ async def stalled(tmp_path: Path, postgres: PostgresServer, *, fault: str = "", 
     url = postgres.new_database()
     proxy = Proxy(postgres.port, host=postgres.host, only=b"LISTEN")
     await proxy.start()
-    through = postgres.proxied(url, proxy.port)
+    through = postgres.build_proxied_url(url, proxy.port)
     ages: list[float] = []
     try:
         async with run_cluster(tmp_path, 2, databases=[url, through], fault=fault) as services:

@@ -43,7 +43,7 @@ async def crashes(
     chance = random.Random(0)
     program = FAULTY_SERVICE if fault else ("-m", "confide")
     service = Service(
-        tmp_path, "--workers", "2", database=database, program=program, unsafe=bool(fault), env={"FAULT": fault}
+        tmp_path, "--workers", "2", database=database, program=program, is_unsafe=bool(fault), env={"FAULT": fault}
     )
     saved: list[AcknowledgedSave] = []
     token = ""

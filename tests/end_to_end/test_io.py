@@ -151,7 +151,7 @@ async def test_a_slow_database_is_found_by_the_report_which_names_the_operation(
     url = postgres.new_database()
     proxy = Proxy(postgres.port, host=postgres.host)
     await proxy.start()
-    behind = postgres.proxied(url, proxy.port)
+    behind = postgres.build_proxied_url(url, proxy.port)
     assert behind != url
 
     def slow_down_and_save() -> Any:

@@ -45,7 +45,7 @@ async def test_while_postgres_is_down_or_hangs_answers_are_503_and_all_is_well_a
     server = LocalPostgresServer(options=())
     server.start()
     try:
-        with run_service(tmp_path, "--workers", "2", database=server.new_database(), unsafe=False) as service:
+        with run_service(tmp_path, "--workers", "2", database=server.new_database(), is_unsafe=False) as service:
             async with service.async_client(service.add_admin()) as client:
                 saved = await merge_markers(client, KEY, "before", times=5)
                 await read_by_all(client)

@@ -32,7 +32,7 @@ from support.processes import Service, build_environment, run_confide, run_servi
 
 
 def test_the_start_says_where_what_how_safe_and_what_to_do_first(tmp_path: Path) -> None:
-    with run_service(tmp_path, unsafe=False, env={"APP_ENV": "staging"}) as service:
+    with run_service(tmp_path, is_unsafe=False, env={"APP_ENV": "staging"}) as service:
         said = service.log.read_text()
         assert f"at {service.url} (1 worker, APP_ENV=staging)" in said
         assert "SQLite confide-data/confide.db, epoch " in said
@@ -269,7 +269,7 @@ def test_tls_is_spoken_and_the_setup_token_opens_the_door(tmp_path: Path) -> Non
     cert, key = certificate(tmp_path)
     args = ("--host", "0.0.0.0", "--tls-cert", str(cert), "--tls-key", str(key))  # noqa: S104 - with TLS
     service = Service(tmp_path, *args)
-    service.start(is_ready=False)
+    service.launch()
     try:
         context = ssl.create_default_context(cafile=str(cert))
         with httpx2.Client(base_url=f"https://localhost:{service.port}", verify=context) as client:
@@ -336,7 +336,7 @@ def test_logs_are_json_lines_without_query_or_secret(tmp_path: Path) -> None:
 
 
 def test_a_clean_stop_leaves_everything_in_the_one_file(tmp_path: Path) -> None:
-    with run_service(tmp_path, "--workers", "2", unsafe=False) as service:
+    with run_service(tmp_path, "--workers", "2", is_unsafe=False) as service:
         token = service.add_admin()
         assert run_confide(
             "user", "list", cwd=tmp_path, env={"CONFIDE_TOKEN": token, "CONFIDE_URL": service.url}
@@ -360,7 +360,7 @@ def test_commands_on_the_host_are_as_durable_as_the_service(tmp_path: Path) -> N
         pytest.fail("strace must be there in CI")
     if strace is None:
         pytest.skip("strace is not installed: whether a command syncs cannot be seen")
-    with run_service(tmp_path, unsafe=False) as service:
+    with run_service(tmp_path, is_unsafe=False) as service:
         service.add_admin()
         trace = tmp_path / "trace"
         command = [strace, "-f", "-qq", "-y", "-e", "trace=fsync,fdatasync", "-o", str(trace), sys.executable, "-m"]

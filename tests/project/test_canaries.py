@@ -75,8 +75,8 @@ def test_a_secret_in_a_database_is_found_before_it_is_dropped() -> None:
         for row in ("nothing to see", canaries.make_canary("row")):
             url = server.new_database()
             asyncio.run(execute_sql(url, f"CREATE TABLE kept AS SELECT '{row}' AS body"))
-        server.tidy(kept=2)
-        assert any("/base/" in place for place in server.found)
+        server.drop_databases(above=2)
+        assert any("/base/" in place for place in server.leaks)
         with pytest.raises(asyncpg.InvalidCatalogNameError):
             asyncio.run(execute_sql(url, "SELECT 1"))
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -39,9 +38,7 @@ async def run_cluster(
         yield services
     finally:
         for service in services:
-            if service.process is not None:
-                service.process.send_signal(signal.SIGCONT)
-                service.kill()
+            service.end()
 
 
 class ConfigClient:

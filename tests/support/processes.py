@@ -1,4 +1,4 @@
-"""`confide serve` as people start it: real processes, ended by their own group."""
+"""Real processes of `confide`, each in its own process group, which always ends with its test."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +15,78 @@ import httpx2
 
 from support.app import PASSWORD
 from support.ports import find_free_port
+from support.waiting import MAX_WAIT_SECONDS, wait_until
 
-START_SECONDS = 30.0
 FAULTY_SERVICE = (str(Path(__file__).with_name("faulty_service.py")),)
+COMMAND_SECONDS = 250.0
+GRACE_SECONDS = 30.0
+# Longer than any response may take, also on a busy machine.
+CLIENT_SECONDS = 60.0
 
 
 def build_environment(**more: str) -> dict[str, str]:
-    """The environment of a fresh login: nothing of Confide's but what is given."""
+    """Build the environment of a fresh login, without any variable of Confide but the given ones."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CONFIDE_", "APP_"))}
     return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200", **more}
 
 
 def run_confide(
-    *args: str, cwd: Path, stdin: str = "", env: Mapping[str, str] | None = None, seconds: float = 60
+    *args: str, cwd: Path, stdin: str = "", env: Mapping[str, str] | None = None, seconds: float = COMMAND_SECONDS
 ) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "confide", *args],
+    command = [sys.executable, "-m", "confide", *args]
+    with start_process(
+        command,
         cwd=cwd,
-        input=stdin,
         env=build_environment(**(env or {})),
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=seconds,
-        check=False,
-    )
+    ) as process:
+        stdout, stderr = process.communicate(stdin, timeout=seconds)
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+@contextmanager
+def start_process(command: Sequence[str | Path], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Start a process in its own session; at the end, end it and all its children."""
+    process = subprocess.Popen(command, start_new_session=True, **options)
+    try:
+        yield process
+    finally:
+        end_process_group(process)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                with suppress(BrokenPipeError):
+                    stream.close()
+
+
+def end_process_group(process: subprocess.Popen[Any], *, grace_seconds: float = GRACE_SECONDS) -> None:
+    """End a process that leads a group, and all of the group: SIGTERM, then SIGKILL. Reap the process."""
+    send_to_group(process.pid, signal.SIGTERM)
+    send_to_group(process.pid, signal.SIGCONT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(grace_seconds)
+    send_to_group(process.pid, signal.SIGKILL)
+    process.wait(MAX_WAIT_SECONDS)
+    wait_until(lambda: not list_group(process.pid), "every process of the group has ended")
+
+
+def send_to_group(group: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+def list_group(group: int) -> list[int]:
+    """List the processes of a group that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, of_group = path.read_text().rpartition(")")[2].split()[:3]
+            if int(of_group) == group and state not in "XZ":
+                found.append(int(path.parent.name))
+    return found
 
 
 class Service:
@@ -53,7 +99,7 @@ class Service:
         database: str | None = None,
         program: tuple[str, ...] = ("-m", "confide"),
         env: Mapping[str, str] | None = None,
-        unsafe: bool = True,
+        is_unsafe: bool = True,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -63,7 +109,7 @@ class Service:
         self._env = build_environment(**(env or {}))
         if database is not None:
             self._env["CONFIDE_DATABASE"] = database
-        if unsafe:
+        if is_unsafe:
             self._env["CONFIDE_UNSAFE_DURABILITY"] = "true"
         self._command = [sys.executable, *program, "serve", "--port", str(self.port), *args]
         self.process: subprocess.Popen[bytes] | None = None
@@ -72,53 +118,67 @@ class Service:
     def data(self) -> Path:
         return self.folder / "confide-data"
 
-    def start(self, *, is_ready: bool = True) -> None:
+    def start(self) -> None:
+        """Start the service and wait until it answers."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start the service without waiting for it."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self._command, cwd=self.folder, env=self._env, stdout=log, stderr=log, start_new_session=True
             )
-        if is_ready:
-            self.wait()
 
     def wait(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            assert self.process is not None
-            if self.process.poll() is not None:
-                break
-            try:
-                if httpx2.get(f"{self.url}/health/ready", timeout=1).status_code == 200:
-                    return
-            except httpx2.HTTPError:
-                time.sleep(0.02)
-        raise AssertionError(f"the service does not answer:\n{self.log.read_text()[-3_000:]}")
+        """Wait until the service answers."""
+        try:
+            wait_until(lambda: self._has_ended() or self._is_ready(), "the service answers")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log.read_text()[-3_000:]}") from None
+        assert not self._has_ended(), f"the service ended:\n{self.log.read_text()[-3_000:]}"
+
+    def _has_ended(self) -> bool:
+        assert self.process is not None
+        return self.process.poll() is not None
+
+    def _is_ready(self) -> bool:
+        try:
+            return httpx2.get(f"{self.url}/health/ready", timeout=CLIENT_SECONDS).status_code == 200
+        except httpx2.HTTPError:
+            return False
 
     def stop(self) -> int:
-        """End it as an operator would; returns its exit code."""
+        """Stop the service as an operator would. Return its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(20)
-        self.process = None
+        code = self.process.wait(MAX_WAIT_SECONDS)
+        self.end()
         return code
 
     def kill(self) -> None:
-        """`kill -9` of the parent and every worker at once."""
+        """Send SIGKILL to the supervisor and every worker at once."""
         assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
-        self.process = None
+        send_to_group(self.process.pid, signal.SIGKILL)
+        self.end()
+
+    def end(self, *, grace_seconds: float = GRACE_SECONDS) -> None:
+        """End all processes of the service that still run."""
+        if self.process is not None:
+            end_process_group(self.process, grace_seconds=grace_seconds)
+            self.process = None
 
     def client(self, token: str | None = None) -> httpx2.Client:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=10)
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=CLIENT_SECONDS)
 
     def async_client(self, token: str) -> httpx2.AsyncClient:
         limits = httpx2.Limits(max_connections=100, max_keepalive_connections=100)
         headers = {"Authorization": f"Bearer {token}"}
-        return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=10, limits=limits)
+        return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=CLIENT_SECONDS, limits=limits)
 
     def add_admin(self) -> str:
-        """Make the first user and log it in; returns the token."""
+        """Add the first user and return its token."""
         with self.client() as client:
             client.post("/user", json={"login": "root", "password": PASSWORD}).raise_for_status()
         return self.login()
@@ -138,11 +198,10 @@ def run_service(folder: Path, *args: str, **more: Any) -> Iterator[Service]:
     try:
         yield service
     except BaseException:
-        print(f"the service's log:\n{service.log.read_text()[-6_000:]}")
+        print(f"log of the service:\n{service.log.read_text()[-6_000:]}")
         raise
     finally:
-        if service.process is not None:
-            service.kill()
+        service.end()
 
 
 # Earlier names, until all tests use the new ones.
