@@ -112,7 +112,7 @@ def build_settings(data: Path, database: str | None, **more: Any) -> Settings:
 async def start_app(settings: Settings, *, setup_token: str = "") -> AsyncIterator[RunningApp]:
     await prepare(settings)
     async with open_process(settings, setup_token=setup_token) as process:
-        application = Application(lambda: process, version="test")
+        application = Application(lambda: process)
         transport = httpx2.ASGITransport(app=application)
         client = httpx2.AsyncClient(transport=transport, base_url="http://localhost")
         async with client as http, subscribe(process):

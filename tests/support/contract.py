@@ -24,7 +24,7 @@ def describe_contract() -> dict[str, Json]:
     """Return error codes, HTTP paths with their schemas, settings, commands, metrics and exit codes as JSON."""
     return {
         "codes": {error.code: get_status(error) for error in list_errors()},
-        "paths": describe_paths(build_document(version="test")),
+        "paths": describe_paths(build_document()),
         "settings": {name: _describe_setting(field) for name, field in Settings.model_fields.items()},
         "commands": _describe_commands(root, ("confide",)),
         "metrics": {name: list(labels) for name, _, labels in (COUNTERS | GAUGES).values()},

@@ -19,7 +19,7 @@ from support.app import RunningApp
 async def served(app: RunningApp, *, http: Any = ReadingProtocol, keep_alive: int = 75) -> AsyncIterator[int]:
     """Serve an app on a free port of loopback, with our protocol class or another; yields the port."""
     config = uvicorn.Config(
-        Application(lambda: app.process, version="test"),
+        Application(lambda: app.process),
         host="127.0.0.1",
         port=0,
         http=http,

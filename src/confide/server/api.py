@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from confide import __version__
 from confide.audit import routes as audit
 from confide.changes import routes as changes
 from confide.configs import routes as configs
@@ -16,78 +18,91 @@ from confide.server import health
 from confide.strict_json import Json
 from confide.web import docs_page, openapi
 from confide.web.route import Route
-from confide.web.router import Router, bind
+from confide.web.router import BoundRoute, Router, bind
 
 if TYPE_CHECKING:
     from confide.server.wiring import Process
 
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Feature(Generic[S]):
+    """The routes of a feature, and how to build the instance that handles them from the parts of a process."""
+
+    routes: tuple[Route[S], ...]
+    build: Callable[[Process], S]
+
+    def bind(self, process: Process) -> list[BoundRoute]:
+        return bind(self.routes, self.build(process))
+
+
 # Each route names the class of its handlers, so the table as a whole is a mix.
-ROUTES: tuple[Route[Any], ...] = (
-    *reads.ROUTES,
-    *configs.ROUTES,
-    *changes.ROUTES,
-    *integration_types.ROUTES,
-    *identity.ROUTES,
-    *audit.ROUTES,
-    *health.ROUTES,
-    *docs_page.ROUTES,
+FEATURES: tuple[Feature[Any], ...] = (
+    Feature(reads.ROUTES, lambda process: reads.ReadRoutes(process.reads.reader, process.reads.statistics)),
+    Feature(
+        configs.ROUTES,
+        lambda process: configs.ConfigRoutes(
+            process.configs.writer,
+            process.configs.history,
+            process.configs.exporter,
+            process.configs.tenants,
+            format_position=process.positions.format,
+        ),
+    ),
+    Feature(
+        changes.ROUTES,
+        lambda process: changes.WatchRoutes(
+            process.changes.hub,
+            format_position=process.positions.format,
+            parse_position=process.positions.parse,
+        ),
+    ),
+    Feature(
+        integration_types.ROUTES,
+        lambda process: integration_types.TypeRoutes(process.types.manager, process.types.conformance),
+    ),
+    Feature(
+        identity.ROUTES,
+        lambda process: identity.IdentityRoutes(
+            process.identity.users,
+            process.identity.tokens,
+            setup_token=process.setup_token,
+            is_loopback=process.settings.is_for_this_machine,
+        ),
+    ),
+    Feature(
+        audit.ROUTES,
+        lambda process: audit.AuditRoutes(process.audit.log, format_position=process.positions.format),
+    ),
+    Feature(
+        health.ROUTES,
+        lambda process: health.HealthRoutes(
+            health.Health(
+                database=process.stores.database,
+                change_feed=process.stores.change_feed,
+                lease=process.caching.lease,
+                reader=process.reads.reader,
+                decrypter=process.configs.decrypter,
+                is_draining=lambda: process.draining.is_draining,
+                is_unsafe=process.database.is_unsafe,
+            ),
+            process.metrics,
+            has_open_metrics=process.settings.metrics == "open",
+            authenticate=process.identity.tokens.principal,
+        ),
+    ),
+    Feature(docs_page.ROUTES, lambda _: docs_page.DocsRoutes(build_document)),
 )
+ROUTES: tuple[Route[Any], ...] = tuple(route for feature in FEATURES for route in feature.routes)
 
 
-def build_document(*, version: str) -> Json:
+def build_document() -> Json:
     """Build the OpenAPI document of all routes."""
-    return openapi.build_document(ROUTES, version=version)
+    return openapi.build_document(ROUTES, version=__version__)
 
 
-def build_router(process: Process, *, build_document: Callable[[], Json]) -> Router:
+def build_router(process: Process) -> Router:
     """Bind all routes to the use cases of a process."""
-    settings, positions = process.settings, process.positions
-    authenticate = process.identity.tokens.principal
-    state = health.Health(
-        database=process.stores.database,
-        change_feed=process.stores.change_feed,
-        lease=process.caching.lease,
-        reader=process.reads.reader,
-        decrypter=process.configs.decrypter,
-        is_draining=lambda: process.draining.is_draining,
-        is_unsafe=process.database.is_unsafe,
-    )
-    handlers = chain(
-        bind(reads.ROUTES, reads.ReadRoutes(process.reads.reader, process.reads.statistics)),
-        bind(
-            configs.ROUTES,
-            configs.ConfigRoutes(
-                process.configs.writer,
-                process.configs.history,
-                process.configs.exporter,
-                process.configs.tenants,
-                format_position=positions.format,
-            ),
-        ),
-        bind(
-            changes.ROUTES,
-            changes.WatchRoutes(process.changes.hub, format_position=positions.format, parse_position=positions.parse),
-        ),
-        bind(
-            integration_types.ROUTES,
-            integration_types.TypeRoutes(process.types.manager, process.types.conformance),
-        ),
-        bind(
-            identity.ROUTES,
-            identity.IdentityRoutes(
-                process.identity.users,
-                process.identity.tokens,
-                setup_token=process.setup_token,
-                is_loopback=settings.is_for_this_machine,
-            ),
-        ),
-        bind(audit.ROUTES, audit.AuditRoutes(process.audit.log, format_position=positions.format)),
-        bind(
-            health.ROUTES,
-            health.HealthRoutes(
-                state, process.metrics, has_open_metrics=settings.metrics == "open", authenticate=authenticate
-            ),
-        ),
-        bind(docs_page.ROUTES, docs_page.DocsRoutes(build_document)),
-    )
-    return Router(handlers, authenticate=authenticate)
+    bound = chain.from_iterable(feature.bind(process) for feature in FEATURES)
+    return Router(bound, authenticate=process.identity.tokens.principal)

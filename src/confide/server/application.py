@@ -45,15 +45,14 @@ class Application:
     `process` is called per request, because the parts of a process exist only within its lifespan.
     """
 
-    def __init__(self, process: Callable[[], Process], *, version: str, lifespan: Lifespan = _no_lifespan) -> None:
+    def __init__(self, process: Callable[[], Process], *, lifespan: Lifespan = _no_lifespan) -> None:
         self._process = process
-        self._version = version
         self._lifespan = lifespan
         self._routed: tuple[Process, Router] | None = None
 
     def document(self) -> Json:
         """Build the OpenAPI document."""
-        return api.build_document(version=self._version)
+        return api.build_document()
 
     @property
     def process(self) -> Process:
@@ -169,7 +168,7 @@ class Application:
     def _router(self) -> Router:
         process = self._process()
         if self._routed is None or self._routed[0] is not process:
-            self._routed = process, api.build_router(process, build_document=self.document)
+            self._routed = process, api.build_router(process)
         return self._routed[1]
 
     async def _live(self, receive: Receive, send: Send) -> None:

@@ -31,6 +31,7 @@ class Stores:
     """
 
     database: Database
+    engine: Engine
     configs: ConfigStore
     change_feed: ChangeFeed
     users: UserStore
@@ -92,6 +93,7 @@ def _open_postgresql(url: str, *, accepts_unsafe: bool, pool_size: int, io: IoLo
 def _build(database: Database, engine: Engine, *, configs: ConfigStore, change_feed: ChangeFeed) -> Stores:
     return Stores(
         database=database,
+        engine=engine,
         configs=configs,
         change_feed=change_feed,
         users=UserStore(engine),

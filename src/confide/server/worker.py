@@ -9,7 +9,6 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from confide import __version__
 from confide.errors import Busy, DatabaseUnavailable
 from confide.server.application import Application
 from confide.server.settings import Settings
@@ -47,7 +46,7 @@ def build_application(settings: Settings, setup_token: str) -> Application:
                 yield
             await _flush(process)
 
-    return Application(lambda: opened[0], version=__version__, lifespan=lifespan)
+    return Application(lambda: opened[0], lifespan=lifespan)
 
 
 def _drain_on_sigterm(process: Process) -> None:
