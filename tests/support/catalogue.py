@@ -108,7 +108,7 @@ GENERATORS: dict[str, Callable[..., Made]] = {
     "long_string": lambda bytes: [(env('{"s":"' + "x" * bytes + '"}'),)],  # noqa: A006 - as above
     "long_key": lambda bytes: [(env('{"' + "k" * bytes + '":1}'),)],  # noqa: A006 - as above
     "many_keys": lambda n: [(env("{" + ",".join(f'"k{i}":1' for i in range(n)) + "}"),)],
-    "pad_to": lambda **k: [(pad_to(**k),)],
+    "pad_to": lambda bytes, type: [(pad_to(bytes, type),)],  # noqa: A006 - as above
     "gzip_bomb": lambda **k: [(gzip_bomb(**k),)],
     "user_with_password": lambda bytes: [(_login("u-huge-pass", "x" * bytes),)],  # noqa: A006 - as above
     "repeat_patch": lambda **k: [(patch,) for patch in _patches(**k)],
