@@ -50,7 +50,7 @@ def test_a_type_is_checked_before_it_is_put(desk: Desk) -> None:
     told = desk.run("type", "check", "crm", "crm.json", code=10)
     assert "globex : crm, version 1" in told
     assert "/host  required" in told
-    assert "2 configs checked, 1 break the schema." in told
+    assert "2 configs checked, 1 violate the schema." in told
     assert "no integration type 'crm' with a schema" in desk.run("type", "check", "crm", code=1)
     desk.run("type", "put", "crm", "crm.json")
     warned = desk.run("config", "set", "globex", "crm", stdin='{"port": 2}')

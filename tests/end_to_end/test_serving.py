@@ -402,7 +402,7 @@ def test_what_cannot_be_set_up_is_one_sentence(tmp_path: Path, env: dict[str, st
 
 def test_a_setting_that_is_none_is_told(tmp_path: Path) -> None:
     with run_service(tmp_path, env={"CONFIDE_WORKRES": "4"}) as service:
-        assert "CONFIDE_WORKRES is no setting" in service.log.read_text()
+        assert "CONFIDE_WORKRES is not a setting" in service.log.read_text()
 
 
 def test_a_folder_that_others_may_read_is_told(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_arrows_point_down_only() -> None:
     [
         ("names.py", "import confide.configs.save", "Layers"),
         ("configs/save.py", "import confide.server.application", "Layers"),
-        ("client/calls.py", "import confide.names", "The client stands alone"),
+        ("client/protocol.py", "import confide.names", "The client stands alone"),
         ("loadtest/plans.py", "import confide.telemetry.events", "The load tester is a client like any other"),
         ("web/router.py", "import confide.identity.users", "Web and database know no feature"),
         ("database/log.py", "import confide.server.settings", "Layers"),

@@ -105,10 +105,23 @@ def _describe_commands(command: click.Command, path: tuple[str, ...]) -> dict[st
     return found
 
 
+def drop_option_names(contract: Json) -> Json:
+    """Drop the Python names of options from a snapshot. Users see the names of arguments only."""
+    for parameters in contract["commands"].values():
+        for parameter in parameters:
+            if not is_argument(parameter["kind"]):
+                parameter.pop("name", None)
+    return contract
+
+
+def is_argument(kind: str) -> bool:
+    return kind == "argument"
+
+
 def _describe_parameter(parameter: click.Parameter) -> Json:
     default = parameter.default
     return {
-        "name": parameter.name,
+        **({"name": parameter.name} if is_argument(parameter.param_type_name) else {}),
         "options": sorted(parameter.opts + parameter.secondary_opts),
         "kind": parameter.param_type_name,
         "type": parameter.type.name,

@@ -169,11 +169,11 @@ def test_the_command_writes_a_table_json_or_a_page_and_explains_invalid_input(tm
     for args, message in (
         (("--data", "nowhere"), "no data folder nowhere"),
         (("--data", "empty"), "no I/O events in empty/io"),
-        (("--data", "data", "--op", "nothing"), "Nothing that was asked for"),
+        (("--data", "data", "--op", "nothing"), "No event matches"),
         (("--data", "data", "--since", "soon"), "Write a duration such as"),
         (("--data", "data", "--since", "2026-11-24T09:15:00"), "or a time with a zone"),
         (("--data", "data", "--since", "2026-13-24T09:15:00Z"), "or a time with a zone"),
-        (("--data", "data", "--op", "nothing", "--since", "999999999d"), "Nothing that was asked for"),
+        (("--data", "data", "--op", "nothing", "--since", "999999999d"), "No event matches"),
         (("--data", "damaged"), "Cannot read damaged/io/0.db"),
     ):
         done = confide("io", "report", *args, cwd=tmp_path)

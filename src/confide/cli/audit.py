@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from confide.cli.options import FOUND_FAULTS, as_json, progress, show_lines
-from confide.cli.session import connected, url_option
-from confide.client.calls import request
+from confide.cli.connection import connect, url_option
+from confide.cli.input import json_option
+from confide.cli.output import EXIT_CHECK_FAILED, print_items, show_progress
+from confide.client.protocol import build_request
 
 if TYPE_CHECKING:
+    from confide.audit.chain import ChainedEntry, Checkpoint
     from confide.client import Client
 
 COLUMNS = ("number", "at", "actor", "action", "outcome", "tenant", "integration_type", "version", "subject", "address")
-PAGE = "1000"
+PAGE_SIZE = "1000"
+PROGRESS_STEP = 10_000
+_CHECKPOINT = b'{"checkpoint":'
 
 
 @click.group()
@@ -29,18 +33,18 @@ def audit() -> None:
 @click.option("--tenant", help="Name, prefix* or *.")
 @click.option("--integration-type", help="Name, prefix* or *.")
 @click.option("--actor", help="Login of the user.")
-@click.option("--action", help="Exact action, such as save, login or reveal.")
+@click.option("--action", help="Exact action, such as save or login.")
 @click.option("--from", "since", help="RFC 3339, such as 2026-11-24T09:15:00Z.")
 @click.option("--to", "until", help="RFC 3339, exclusive.")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1_000))
-@as_json
+@json_option
 @url_option
-def list_entries(*, limit: int, is_json: bool, url: str | None, since: str, until: str, **wanted: str | None) -> None:
+def list_entries(*, limit: int, is_json: bool, url: str | None, since: str, until: str, **filters: str | None) -> None:
     """List audit entries, newest first."""
-    params = {name: value for name, value in {**wanted, "from": since, "to": until}.items() if value is not None}
-    with connected(url) as client:
-        lines = client.ask(request("GET", "/audit", params={**params, "limit": str(limit)}))["entries"]
-    show_lines(lines, COLUMNS, is_json=is_json)
+    params = {name: value for name, value in {**filters, "from": since, "to": until}.items() if value is not None}
+    with connect(url) as client:
+        entries = client.send(build_request("GET", "/audit", params={**params, "limit": str(limit)}))["entries"]
+    print_items(entries, COLUMNS, is_json=is_json)
 
 
 @audit.command()
@@ -49,16 +53,16 @@ def list_entries(*, limit: int, is_json: bool, url: str | None, since: str, unti
 def export(file: Path, *, url: str | None) -> None:
     """Write the audit hash chain and its checkpoints to FILE as JSON lines, for `confide audit verify`."""
     count = 0
-    with connected(url) as client, file.open("xb") as out, progress("Exporting", "entries") as tell:
-        # Before the entries: what is signed must be among them.
-        public_key, signed = _signed(client)
-        for portion in _portions(client):
-            out.write(portion)
-            count += portion.count(b"\n")
-            tell(count)
-        for checkpoint in signed:
-            out.write(_line(checkpoint))
-    click.echo(f"{count:,} entries and {len(signed):,} checkpoints in {file}.")
+    with connect(url) as client, file.open("xb") as out, show_progress("Exporting", "entries") as update:
+        # Checkpoints first: the entries that they sign are then part of the export.
+        public_key, checkpoints = _fetch_checkpoints(client)
+        for page in _fetch_entry_pages(client):
+            out.write(page)
+            count += page.count(b"\n")
+            update(count)
+        for checkpoint in checkpoints:
+            out.write(json.dumps(checkpoint, separators=(",", ":")).encode() + b"\n")
+    click.echo(f"{count:,} entries and {len(checkpoints):,} checkpoints in {file}.")
     click.echo(f"public key {public_key}: store it elsewhere and pass it to `confide audit verify --key`.")
 
 
@@ -67,93 +71,96 @@ def export(file: Path, *, url: str | None) -> None:
 @click.option("--key", help="Public key that must have signed the checkpoints, in hexadecimal.")
 @click.option(
     "--checkpoints",
-    "kept",
+    "checkpoints_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Checkpoints from another place. FILE must contain every entry that they sign.",
 )
-def verify(file: Path, *, key: str | None, kept: Path | None) -> int:
+def verify(file: Path, *, key: str | None, checkpoints_file: Path | None) -> int:
     """Verify offline that an export is complete and in order. Name the first bad entry and exit with 10."""
     try:
-        from confide.audit import chain  # noqa: PLC0415 - as above
-        from confide.audit.checkpoint_file import has_valid_signature  # noqa: PLC0415 - a client alone has no crypto
+        from confide.audit import chain  # noqa: PLC0415 - the SDK alone has no server
+        from confide.audit.checkpoint_file import has_valid_signature  # noqa: PLC0415 - as above
     except ModuleNotFoundError as missing:
-        raise click.ClickException(f"{missing.name} is missing; install confide[server].") from None
+        raise click.ClickException(f"{missing.name} is missing. Install confide[server].") from None
 
-    signed: dict[int, Any] = {}
-    for checkpoint in _checkpoints(file, kept, chain.parse_checkpoint):
+    signed: dict[int, Checkpoint] = {}
+    for checkpoint in _read_checkpoints(file, checkpoints_file, chain.parse_checkpoint):
         if checkpoint is None:
-            click.echo("BAD: a checkpoint was altered.")
-            return FOUND_FAULTS
-        trusted = checkpoint.public_key if key is None else _key(key)
-        if not has_valid_signature(checkpoint, trusted):
-            click.echo(f"BAD: the checkpoint of entry {checkpoint.number:,} is not signed by that key.")
-            return FOUND_FAULTS
+            return _print_bad("a checkpoint was altered.")
+        if not has_valid_signature(checkpoint, checkpoint.public_key if key is None else _parse_key(key)):
+            return _print_bad(f"the checkpoint of entry {checkpoint.number:,} is not signed by that key.")
         signed[checkpoint.number] = checkpoint
     check = chain.ChainCheck(signed)
-    with file.open("rb") as lines, progress("Verifying", "entries") as tell:
-        check.verify_next(_read(lines, chain.parse_line, tell))
+    with file.open("rb") as lines, show_progress("Verifying", "entries") as update:
+        check.verify_next(_read_entries(lines, chain.parse_line, update))
     bad = check.finish()
     if bad is not None:
-        click.echo(f"BAD: entry {bad.number:,}: {bad.reason}.")
-        return FOUND_FAULTS
+        return _print_bad(f"entry {bad.number:,}: {bad.reason}.")
     if key is not None and not signed:
-        click.echo("BAD: no checkpoint is signed by that key.")
-        return FOUND_FAULTS
-    whose = "" if key is not None else "; the key comes from the export itself, pass --key to use one you trust"
-    proven = (
-        f"the first {max(signed):,} are signed{whose}"
+        return _print_bad("no checkpoint is signed by that key.")
+    key_origin = "" if key is not None else "; the key comes from the export itself, pass --key to use one you trust"
+    coverage = (
+        f"the first {max(signed):,} are signed{key_origin}"
         if signed
         else "none is signed, so entries may be missing at the end"
     )
-    click.echo(f"{check.number:,} entries are in order and unaltered; {proven}.")
+    click.echo(f"{check.number:,} entries are in order and unaltered; {coverage}.")
     return 0
 
 
-def _signed(client: Client) -> tuple[str, list[dict[str, Any]]]:
+def _print_bad(reason: str) -> int:
+    click.echo(f"BAD: {reason}")
+    return EXIT_CHECK_FAILED
+
+
+def _fetch_checkpoints(client: Client) -> tuple[str, list[dict[str, Any]]]:
     """Return the public key and all checkpoints."""
-    found: list[dict[str, Any]] = []
+    checkpoints: list[dict[str, Any]] = []
     after: str | None = "0"
     while after is not None:
-        page = client.ask(request("GET", "/audit/checkpoints", params={"after": after, "limit": PAGE}))
-        found += page["checkpoints"]
+        page = client.send(build_request("GET", "/audit/checkpoints", params={"after": after, "limit": PAGE_SIZE}))
+        checkpoints += page["checkpoints"]
         public_key, after = page["public_key"], page["next"]
-    return public_key, found
+    return public_key, checkpoints
 
 
-def _portions(client: Client) -> Iterator[bytes]:
+def _fetch_entry_pages(client: Client) -> Iterator[bytes]:
+    """Yield pages of JSON lines. The last number of a page is the cursor of the next."""
     after = "0"
-    while portion := client.fetch(request("GET", "/audit/export", params={"after": after, "limit": PAGE})):
-        yield portion
-        after = portion[portion.rindex(b'{"number":') + 10 :].split(b",", 1)[0].decode()
+    path = "/audit/export"
+    while page := client.send_for_bytes(build_request("GET", path, params={"after": after, "limit": PAGE_SIZE})):
+        yield page
+        after = page[page.rindex(b'{"number":') + 10 :].split(b",", 1)[0].decode()
 
 
-def _line(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
-
-
-def _checkpoints(file: Path, kept: Path | None, read: Any) -> Iterator[Any]:
-    for path in [file] if kept is None else [file, kept]:
+def _read_checkpoints(
+    file: Path, checkpoints_file: Path | None, parse_checkpoint: Callable[[bytes], Checkpoint | None]
+) -> Iterator[Checkpoint | None]:
+    """Yield the checkpoints of both files, None for a damaged one in the export. Skip damaged ones elsewhere."""
+    for path in [file] if checkpoints_file is None else [file, checkpoints_file]:
         with path.open("rb") as lines:
             for line in lines:
-                if not line.startswith(b'{"checkpoint":'):
+                if not line.startswith(_CHECKPOINT):
                     continue
-                found = read(line)
-                if found is None and path == kept:
-                    click.echo(f"Skipped a damaged checkpoint in {kept}.", err=True)
+                checkpoint = parse_checkpoint(line)
+                if checkpoint is None and path == checkpoints_file:
+                    click.echo(f"Skipped a damaged checkpoint in {path}.", err=True)
                 else:
-                    yield found
+                    yield checkpoint
 
 
-def _read(lines: Any, read: Any, tell: Any) -> Iterator[Any]:
+def _read_entries(
+    lines: Iterable[bytes], parse_line: Callable[[bytes], ChainedEntry | None], update: Callable[[int], None]
+) -> Iterator[ChainedEntry | None]:
     for count, line in enumerate(lines, 1):
-        if line.startswith(b'{"checkpoint":'):
+        if line.startswith(_CHECKPOINT):
             continue
-        if count % 10_000 == 0:
-            tell(count)
-        yield read(line.rstrip(b"\n"))
+        if count % PROGRESS_STEP == 0:
+            update(count)
+        yield parse_line(line.rstrip(b"\n"))
 
 
-def _key(text: str) -> bytes:
+def _parse_key(text: str) -> bytes:
     try:
         return bytes.fromhex(text)
     except ValueError:

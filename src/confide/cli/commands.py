@@ -1,4 +1,4 @@
-"""The command tree and its exit codes."""
+"""Command tree and exit codes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import sys
 import rich_click as click
 
 from confide import __version__
-from confide.cli import audit, configs, host, io, keys, load, moving, session, tokens, types, users
-from confide.cli.serving import serve
+from confide.cli import audit, configs, database, integration_types, io_reports, keys, load, tokens, transfer, users
+from confide.cli.login import login
+from confide.cli.output import EXIT_ERROR
+from confide.cli.serve import serve
 from confide.client import ConfideError
 
 # Click itself exits with 2 for a wrong command line.
@@ -22,7 +24,6 @@ EXIT_CODES = {
     "confide.database.errors:UnsafeDurability": 7,
     "confide.database.backup:ArchiveBroken": 8,
 }
-REFUSED = 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,54 +34,55 @@ def confide() -> None:
 
 for command in (
     serve,
-    host.migrate,
-    host.backup,
-    host.restore,
+    database.migrate,
+    database.backup,
+    database.restore,
     keys.keys,
-    session.login,
+    login,
     users.user,
     tokens.token,
     configs.config,
-    types.type_group,
+    integration_types.type_group,
     audit.audit,
-    io.io,
+    io_reports.io,
     load.load,
-    moving.export_configs,
-    moving.import_configs,
+    transfer.export_configs,
+    transfer.import_configs,
 ):
     confide.add_command(command)
 
 
 def run() -> int:
+    """Run the command of `sys.argv` and return its exit code. Print expected errors; raise unexpected ones."""
     try:
         code = confide.main(standalone_mode=False)
     except click.Abort:
-        return _failed("Stopped.", REFUSED)
+        return _print_error("Stopped.", EXIT_ERROR)
     except click.UsageError as error:
         error.show()
         return error.exit_code
     except click.ClickException as error:
-        return _failed(error.message, error.exit_code)
+        return _print_error(error.message, error.exit_code)
     except OSError as error:
-        return _failed(f"{error.filename or 'The system'}: {error.strerror}.", REFUSED)
+        return _print_error(f"{error.filename or 'The system'}: {error.strerror}.", EXIT_ERROR)
     except Exception as error:
-        known = _exit_code(error)
-        if known is None:
+        expected = _find_exit_code(error)
+        if expected is None:
             raise
-        return _failed(str(error) or type(error).__doc__ or "", known)
+        return _print_error(str(error) or type(error).__doc__ or "", expected)
     return code if isinstance(code, int) else 0
 
 
-def _exit_code(error: Exception) -> int | None:
+def _find_exit_code(error: Exception) -> int | None:
     if isinstance(error, ConfideError):
-        return REFUSED
-    # Commands on the host call the use cases directly, not over the API.
+        return EXIT_ERROR
+    # Commands on the host run use cases directly. Names avoid importing the server for every command.
     names = {f"{kind.__module__}:{kind.__qualname__}" for kind in type(error).__mro__}
     if "confide.errors:ServiceError" in names:
-        return REFUSED
+        return EXIT_ERROR
     return next((code for name, code in EXIT_CODES.items() if name in names), None)
 
 
-def _failed(sentence: str, code: int) -> int:
-    print(f"confide: {sentence}", file=sys.stderr)  # noqa: T201 - the one place where a command fails
+def _print_error(sentence: str, code: int) -> int:
+    print(f"confide: {sentence}", file=sys.stderr)  # noqa: T201 - the only place that prints errors
     return code

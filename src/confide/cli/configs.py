@@ -6,11 +6,13 @@ from typing import Any, BinaryIO
 
 import rich_click as click
 
-from confide.cli import history, watching
-from confide.cli.history import dry_run_option, note_option, say_saved
-from confide.cli.options import all_pages, as_json, show, show_broken, show_lines
-from confide.cli.session import connected, found, naming, url_option
-from confide.client.calls import request
+from confide.cli import history
+from confide.cli.connection import connect, explain_not_found, fetch_all_pages, url_option
+from confide.cli.history import dry_run_option, note_option, print_saved
+from confide.cli.input import json_option
+from confide.cli.output import print_items, print_json, print_violations
+from confide.cli.watch import watch
+from confide.client.protocol import build_request
 
 
 @click.group()
@@ -22,15 +24,16 @@ def config() -> None:
 @click.argument("tenant")
 @click.argument("integration_type")
 @click.option(
-    "--no-defaults", "is_bare", is_flag=True, help="Print the stored config, without the defaults of its type."
+    "--no-defaults", "has_no_defaults", is_flag=True, help="Print the stored config, without the defaults of its type."
 )
 @url_option
-def get(tenant: str, integration_type: str, *, is_bare: bool, url: str | None) -> None:
+def get(tenant: str, integration_type: str, *, has_no_defaults: bool, url: str | None) -> None:
     """Print a config as JSON. Viewers see masked secrets."""
-    with connected(url) as client:
-        params = {"tenant": tenant, "integration_type": integration_type, **({"defaults": "off"} if is_bare else {})}
-        asked = request("GET", "/config", params=params)
-        show(found(client, asked, f"no config '{tenant} : {integration_type}'")["configuration"])
+    params = {"tenant": tenant, "integration_type": integration_type}
+    if has_no_defaults:
+        params["defaults"] = "off"
+    with connect(url) as client, explain_not_found(f"no config '{tenant} : {integration_type}'"):
+        print_json(client.send(build_request("GET", "/config", params=params))["configuration"])
 
 
 @config.command("set")
@@ -55,10 +58,10 @@ def set_config(
     text = file.read()
     if not text.strip():
         raise click.ClickException(f"{file.name} is empty. Provide a JSON object.")
-    with connected(url) as client:
-        # Sent unparsed: the service is stricter than `json`, and its errors name line and column.
+    with connect(url) as client:
+        # Send the text unparsed: the service is stricter than `json`, and its errors name line and column.
         saved = client.save(tenant, integration_type, text, replace=replace, note=note, dry_run=is_dry)
-    say_saved(saved, is_dry=is_dry)
+    print_saved(saved, is_dry=is_dry)
 
 
 @config.command("list")
@@ -69,7 +72,7 @@ def set_config(
 )
 @click.option("--unread-since", help="Only configs neither read nor saved since this time.")
 @click.option("--broken", is_flag=True, help="Only configs that violate the schema of their type.")
-@as_json
+@json_option
 @url_option
 def list_configs(
     tenant: str,
@@ -82,29 +85,31 @@ def list_configs(
     url: str | None,
 ) -> None:
     """List configs. Each argument is a name, a prefix* or *."""
-    wanted: dict[str, Any] = {"changed_since": changed_since, "unread_since": unread_since}
+    filters: dict[str, Any] = {"changed_since": changed_since, "unread_since": unread_since}
     if broken:
-        wanted["conforms"] = "false"
-    with connected(url) as client:
-        lines = all_pages("configs", lambda after: client.list(tenant, integration_type, after=after, **wanted))
+        filters["conforms"] = "false"
+    with connect(url) as client:
+        configs = fetch_all_pages(
+            "configs", lambda after: client.list(tenant, integration_type, after=after, **filters)
+        )
     if broken and not is_json:
-        show_broken(lines)
+        print_violations(configs)
         return
     columns = ("tenant", "integration_type", "version", "saved_at", "last_read_at")
-    show_lines(lines, columns, is_json=is_json)
+    print_items(configs, columns, is_json=is_json)
 
 
 @config.command()
 @click.argument("tenant")
 @click.argument("integration_type")
-@as_json
+@json_option
 @url_option
 def usage(tenant: str, integration_type: str, *, is_json: bool, url: str | None) -> None:
     """List the tokens that read a config, with last use and count."""
-    with connected(url) as client, naming(f"no config '{tenant} : {integration_type}'"):
-        lines = client.usage(tenant, integration_type)["usage"]
+    with connect(url) as client, explain_not_found(f"no config '{tenant} : {integration_type}'"):
+        readers = client.list_readers(tenant, integration_type)["usage"]
     columns = ("token_id", "login", "label", "last_read_at", "reads")
-    show_lines(lines, columns, is_json=is_json)
+    print_items(readers, columns, is_json=is_json)
 
 
 @config.command()
@@ -114,12 +119,12 @@ def usage(tenant: str, integration_type: str, *, is_json: bool, url: str | None)
 @url_option
 def delete(tenant: str, integration_type: str, *, note: str | None, url: str | None) -> None:
     """Delete a config. Its history stays."""
-    with connected(url) as client:
-        click.echo(client.retire(tenant, integration_type, note=note)["message"] + ".")
+    with connect(url) as client:
+        click.echo(client.delete(tenant, integration_type, note=note)["message"] + ".")
 
 
 config.add_command(history.history)
 config.add_command(history.version)
 config.add_command(history.diff)
 config.add_command(history.rollback)
-config.add_command(watching.watch)
+config.add_command(watch)

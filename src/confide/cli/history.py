@@ -7,12 +7,13 @@ from typing import Any
 
 import rich_click as click
 
-from confide.cli.options import all_pages, as_json, show, show_lines
-from confide.cli.session import connected, url_option
+from confide.cli.connection import connect, fetch_all_pages, url_option
+from confide.cli.input import json_option
+from confide.cli.output import print_items, print_json
 
 COLUMNS = ("version", "kind", "saved_by", "saved_at", "note")
 
-_WOULD = {"created": "Would create", "updated": "Would update to", "unchanged": "Would not change"}
+_PREVIEWS = {"created": "Would create", "updated": "Would update to", "unchanged": "Would not change"}
 
 note_option = click.option("--note", help="Reason for the history, in one line. Must not contain secrets.")
 dry_run_option = click.option("--dry-run", "is_dry", is_flag=True, help="Preview the change without storing it.")
@@ -21,13 +22,15 @@ dry_run_option = click.option("--dry-run", "is_dry", is_flag=True, help="Preview
 @click.command()
 @click.argument("tenant")
 @click.argument("integration_type")
-@as_json
+@json_option
 @url_option
 def history(tenant: str, integration_type: str, *, is_json: bool, url: str | None) -> None:
     """List every version of a config, newest first."""
-    with connected(url) as client:
-        lines = all_pages("versions", lambda after: client.versions(tenant, integration_type, after=after))
-    show_lines(lines, COLUMNS, is_json=is_json)
+    with connect(url) as client:
+        versions = fetch_all_pages(
+            "versions", lambda after: client.list_versions(tenant, integration_type, after=after)
+        )
+    print_items(versions, COLUMNS, is_json=is_json)
 
 
 @click.command()
@@ -37,8 +40,8 @@ def history(tenant: str, integration_type: str, *, is_json: bool, url: str | Non
 @url_option
 def version(tenant: str, integration_type: str, number: int, *, url: str | None) -> None:
     """Print one version as JSON. Viewers see masked secrets."""
-    with connected(url) as client:
-        show(client.version(tenant, integration_type, number)["configuration"])
+    with connect(url) as client:
+        print_json(client.read_version(tenant, integration_type, number)["configuration"])
 
 
 @click.command()
@@ -46,16 +49,16 @@ def version(tenant: str, integration_type: str, number: int, *, url: str | None)
 @click.argument("integration_type")
 @click.argument("since", type=click.IntRange(min=0))
 @click.argument("until", type=click.IntRange(min=0))
-@as_json
+@json_option
 @url_option
 def diff(tenant: str, integration_type: str, since: int, until: int, *, is_json: bool, url: str | None) -> None:
     """Show the changes from version SINCE to version UNTIL. 0 is the state before the first version."""
-    with connected(url) as client:
-        found = client.diff(tenant, integration_type, since=since, until=until)
+    with connect(url) as client:
+        changes = client.diff(tenant, integration_type, since=since, until=until)
     if is_json:
-        show(found)
+        print_json(changes)
     else:
-        show_diff(found)
+        print_diff(changes)
 
 
 @click.command()
@@ -69,30 +72,30 @@ def rollback(
     tenant: str, integration_type: str, number: int, *, note: str | None, is_dry: bool, url: str | None
 ) -> None:
     """Save version NUMBER again as a new version. This also restores a deleted config."""
-    with connected(url) as client:
+    with connect(url) as client:
         saved = client.roll_back(tenant, integration_type, number, note=note, dry_run=is_dry)
-    say_saved(saved, is_dry=is_dry)
+    print_saved(saved, is_dry=is_dry)
 
 
-def say_saved(saved: dict[str, Any], *, is_dry: bool) -> None:
-    """Print the result of a save or its preview."""
+def print_saved(saved: dict[str, Any], *, is_dry: bool) -> None:
+    """Print the result of a save or of its dry run."""
     for violation in saved.get("warnings", []):
         click.echo(f"warning: {violation['pointer']}  {violation['code']}: {violation['detail']}", err=True)
     if not is_dry:
         click.echo(f"{saved['message']}, version {saved['version']}.")
         return
-    show_diff(saved["diff"])
-    click.echo(f"{_WOULD[saved['outcome']]} version {saved['version']}. Nothing was stored.")
+    print_diff(saved["diff"])
+    click.echo(f"{_PREVIEWS[saved['outcome']]} version {saved['version']}. Nothing was stored.")
 
 
-def show_diff(found: dict[str, Any]) -> None:
+def print_diff(changes: dict[str, Any]) -> None:
     """Print one line per pointer: + added, - removed, ~ changed."""
-    lines = [("+", place, json.dumps(value, ensure_ascii=False)) for place, value in found["added"].items()]
-    lines += [("-", place, json.dumps(value, ensure_ascii=False)) for place, value in found["removed"].items()]
-    for place, change in found["changed"].items():
-        was, now = (json.dumps(change[side], ensure_ascii=False) for side in ("from", "to"))
-        lines.append(("~", place, f"{was} → {now}"))
+    lines = [("+", pointer, json.dumps(value, ensure_ascii=False)) for pointer, value in changes["added"].items()]
+    lines += [("-", pointer, json.dumps(value, ensure_ascii=False)) for pointer, value in changes["removed"].items()]
+    for pointer, change in changes["changed"].items():
+        before, after = (json.dumps(change[side], ensure_ascii=False) for side in ("from", "to"))
+        lines.append(("~", pointer, f"{before} → {after}"))
     if not lines:
         click.echo("No differences.")
-    for sign, place, text in sorted(lines, key=lambda line: line[1]):
-        click.echo(f"{sign} {place}  {text}")
+    for sign, pointer, values in sorted(lines, key=lambda line: line[1]):
+        click.echo(f"{sign} {pointer}  {values}")

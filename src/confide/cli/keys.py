@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from confide.cli.options import require_store, settings_of, store_options
+from confide.cli.input import store_options
+from confide.cli.settings import load_settings_of_store
 
 if TYPE_CHECKING:
     from confide.server.settings import Settings
 
-
+# A worker stores a data key that it creates within this time.
 SETTLE_SECONDS = 2.5
 
 
@@ -28,23 +29,23 @@ def keys() -> None:
     is_flag=True,
     help="Only add a new key to master.keys, so that you can copy the file to every machine before the rotation.",
 )
-def rotate(*, prepare: bool, **given: str | None) -> None:
+def rotate(*, prepare: bool, **options: str | None) -> None:
     """Re-encrypt every data key with a new master key while the service runs.
 
     With CONFIDE_MASTER_KEYS, first append the new key to it on every machine.
     """
-    settings = require_store(settings_of(**given))
+    settings = load_settings_of_store(**options)
     click.echo(asyncio.run(_rotate(settings, prepare=prepare)))
 
 
 async def _rotate(settings: Settings, *, prepare: bool) -> str:
-    from confide.crypto.master_keys import (  # noqa: PLC0415 - as above
+    from confide.crypto.master_keys import (  # noqa: PLC0415 - other commands must not load the server
         FILE_NAME,
         append_master_key,
         create_master_key,
         lock_rotation,
     )
-    from confide.server.preparation import (  # noqa: PLC0415 - help must not load a server
+    from confide.server.preparation import (  # noqa: PLC0415 - as above
         build_encryption,
         build_stores,
     )
@@ -62,10 +63,10 @@ async def _rotate(settings: Settings, *, prepare: bool) -> str:
             if is_new:
                 append_master_key(path, create_master_key())
             if prepare:
-                added = "ends with a new master key" if is_new else "has a prepared master key already"
-                return f"{path} {added}. Copy the file to every machine, then rotate without --prepare."
+                state = "ends with a new master key" if is_new else "has a prepared master key already"
+                return f"{path} {state}. Copy the file to every machine, then rotate without --prepare."
             count = await build_encryption(settings, stores).rewrap_all()
-            # A worker that was just making a key may store it under the old one.
+            # Workers that create a data key during the rotation may still use the old master key.
             await asyncio.sleep(SETTLE_SECONDS)
             count += await build_encryption(settings, stores).rewrap_all()
         finally:

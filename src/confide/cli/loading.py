@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Shown
 
-from confide.cli.options import FOUND_FAULTS, STOPPED, progress, show_table
-from confide.cli.session import DEFAULT_URL, connected
+from confide.cli.connection import DEFAULT_URL, connect
+from confide.cli.output import EXIT_CHECK_FAILED, EXIT_INTERRUPTED, print_table, show_progress
 from confide.client import Client
 from confide.loadtest.interrupts import Interrupts
 from confide.loadtest.plans import BadPlan, Plan, Stage, read_mix, read_stages
@@ -38,7 +38,7 @@ def load(
     token_file: Path | None,
     json_file: Path | None,
     page: Path | None,
-    earlier: Path | None,
+    baseline_file: Path | None,
     find_max: bool,
     max_p99: float,
     **given: Any,
@@ -48,7 +48,7 @@ def load(
         if path is not None and not os.access(path.parent, os.W_OK):
             raise click.ClickException(f"{path} cannot be written.")
     try:
-        before = None if earlier is None else read_result(earlier)
+        before = None if baseline_file is None else read_result(baseline_file)
         tokens, plan = _planned(url, token_file, **given)
         _make_configs(plan, tokens)
         with Interrupts() as interrupts:
@@ -56,12 +56,12 @@ def load(
                 result = _searched(plan, tokens, interrupts, max_p99=max_p99)
             else:
                 result = _ran(plan, tokens, interrupts)
-        code = FOUND_FAULTS if result is None else _tell(result, before, json_file=json_file, page=page)
+        code = EXIT_CHECK_FAILED if result is None else _tell(result, before, json_file=json_file, page=page)
     except (BadPlan, BadResult) as error:
         raise click.UsageError(str(error)) from None
     except RunFailed as error:
         raise click.ClickException(str(error)) from None
-    return STOPPED if interrupts.is_heard else code
+    return EXIT_INTERRUPTED if interrupts.is_heard else code
 
 
 def _planned(
@@ -85,7 +85,7 @@ def _planned(
         raise click.UsageError("--rate is a number of requests a second.")
     steps = read_stages(stages) if stages is not None else (Stage(duration, rate or 0.0),)
     if token_file is None:
-        with connected(url) as client:
+        with connect(url) as client:
             where, tokens = client.url, [client.token or ""]
     else:
         where = url or os.environ.get("CONFIDE_URL") or DEFAULT_URL
@@ -120,7 +120,7 @@ def _make_configs(plan: Plan, tokens: Sequence[str]) -> None:
     with Client(plan.url, token=tokens[0]) as client:
         missing = missing_keys(client, plan)
     if missing:
-        with progress("Making", "configs", total=len(missing)) as tell:
+        with show_progress("Making", "configs", total=len(missing)) as tell:
             save_missing(missing, url=plan.url, token=tokens[0], tell=tell)
 
 
@@ -184,7 +184,7 @@ def _tell_search(best: Trial | None, trials: Sequence[Trial], bound: Bound, *, i
 def _tell(result: Result, before: Result | None, *, json_file: Path | None, page: Path | None) -> int:
     compared = [] if before is None else differences(before, result)
     click.echo(summary(result) + "\n")
-    show_table(COLUMNS, table_rows(result))
+    print_table(COLUMNS, table_rows(result))
     for limit in result.limits():
         click.echo(f"\nThe generator was a limit: {limit}.")
     if before is not None:
@@ -196,7 +196,7 @@ def _tell(result: Result, before: Result | None, *, json_file: Path | None, page
     if before is None or unlike(before, result):
         return 0
     is_worse = any(one.is_slower for one in compared) or has_more_errors(before, result)
-    return FOUND_FAULTS if is_worse else 0
+    return EXIT_CHECK_FAILED if is_worse else 0
 
 
 def _tell_differences(before: Result, after: Result, compared: Sequence[Difference]) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import rich_click as click
 
-from confide.cli.options import as_json, grants_of, show, show_table, written
-from confide.cli.session import connected, found, url_option
-from confide.client.calls import request
+from confide.cli.connection import connect, explain_not_found, url_option
+from confide.cli.input import json_option, parse_grants
+from confide.cli.output import format_grants, print_json, print_table
+from confide.client.protocol import build_request
 
 DAY_SECONDS = 24 * 60 * 60
 
@@ -25,7 +26,7 @@ def token() -> None:
 @click.option(
     "--grant", "grants", multiple=True, metavar="ROLE:TENANT:TYPE", help="Limit the token to these grants. Repeatable."
 )
-@as_json
+@json_option
 @url_option
 def add(label: str, *, login: str | None, days: int, grants: tuple[str, ...], is_json: bool, url: str | None) -> None:
     """Create a service token and print it. It cannot be shown again."""
@@ -33,31 +34,38 @@ def add(label: str, *, login: str | None, days: int, grants: tuple[str, ...], is
     if login:
         document["login"] = login
     if grants:
-        document["grants"] = grants_of(grants)
-    with connected(url) as client:
-        added = found(client, request("POST", "/tokens", document=document), f"no user {login}")
+        document["grants"] = parse_grants(grants)
+    with connect(url) as client, explain_not_found(f"no user {login}"):
+        added = client.send(build_request("POST", "/tokens", document=document))
     if is_json:
-        show(added)
+        print_json(added)
         return
     click.echo(added["token"])
     click.echo(f"Token {added['id']} of {added['login']}, valid until {added['expires_at']}.", err=True)
 
 
 @token.command("list")
-@as_json
+@json_option
 @url_option
 def list_tokens(*, is_json: bool, url: str | None) -> None:
     """List your tokens. Admins see the tokens of all users."""
-    with connected(url) as client:
-        tokens = client.ask(request("GET", "/tokens"))["tokens"]
+    with connect(url) as client:
+        tokens = client.send(build_request("GET", "/tokens"))["tokens"]
     if is_json:
-        show(tokens)
+        print_json(tokens)
         return
-    show_table(
+    print_table(
         ("id", "login", "label", "kind", "grants", "until"),
         [
-            (t["id"], t["login"], t["label"], "session" if t["is_session"] else "service", _own(t), t["expires_at"])
-            for t in tokens
+            (
+                token["id"],
+                token["login"],
+                token["label"],
+                "session" if token["is_session"] else "service",
+                _format_token_grants(token),
+                token["expires_at"],
+            )
+            for token in tokens
         ],
     )
 
@@ -67,10 +75,10 @@ def list_tokens(*, is_json: bool, url: str | None) -> None:
 @url_option
 def revoke(token_id: int, *, url: str | None) -> None:
     """Revoke a token."""
-    with connected(url) as client:
-        revoked = found(client, request("DELETE", f"/tokens/{token_id}"), f"no token {token_id} of yours")
+    with connect(url) as client, explain_not_found(f"no token {token_id} of yours"):
+        revoked = client.send(build_request("DELETE", f"/tokens/{token_id}"))
         click.echo(revoked["message"] + ".")
 
 
-def _own(token: dict[str, Any]) -> str:
-    return "all of its user's" if token["grants"] is None else written(token["grants"])
+def _format_token_grants(token: dict[str, Any]) -> str:
+    return "all of its user's" if token["grants"] is None else format_grants(token["grants"])

@@ -7,19 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from confide.cli.options import (
-    as_json,
-    grants_of,
-    new_password,
-    require_store,
-    settings_of,
-    show,
-    show_table,
-    store_options,
-    written,
-)
-from confide.cli.session import connected, found, url_option
-from confide.client.calls import request
+from confide.cli.connection import connect, explain_not_found, url_option
+from confide.cli.input import json_option, parse_grants, prompt_new_password, store_options
+from confide.cli.output import format_grants, print_json, print_table
+from confide.cli.settings import load_settings_of_store
+from confide.client.protocol import build_request
 from confide.identity.model import parse_login
 
 if TYPE_CHECKING:
@@ -56,42 +48,51 @@ def add(
             "--admin excludes --grant and --service. An admin has all permissions and logs in with a password."
         )
     if admin:
-        settings = require_store(settings_of(data=data, database=database))
-        user_id = asyncio.run(_add_admin(settings, login, new_password(login)))
+        settings = load_settings_of_store(data=data, database=database)
+        user_id = asyncio.run(_add_admin(settings, login, prompt_new_password(login)))
     else:
-        document: dict[str, Any] = {"login": login, "grants": grants_of(grants)}
-        with connected(url) as client:
+        document: dict[str, Any] = {"login": login, "grants": parse_grants(grants)}
+        with connect(url) as client:
             if not service:
-                document["password"] = new_password(login)
-            user_id = client.ask(request("POST", "/user", document=document))["user_id"]
+                document["password"] = prompt_new_password(login)
+            user_id = client.send(build_request("POST", "/user", document=document))["user_id"]
     note = "" if admin or grants else " It has no grants yet. Add them with PATCH /users/{login}."
     click.echo(f"User {login.lower()} has id {user_id}.{note}")
 
 
 @user.command("list")
-@as_json
+@json_option
 @url_option
 def list_users(*, is_json: bool, url: str | None) -> None:
     """List users and their grants."""
-    with connected(url) as client:
-        users = client.ask(request("GET", "/users"))["users"]
+    with connect(url) as client:
+        users = client.send(build_request("GET", "/users"))["users"]
     if is_json:
-        show(users)
+        print_json(users)
         return
-    show_table(
+    print_table(
         ("id", "login", "grants", "state", "since"),
-        [(u["user_id"], u["login"], written(u["grants"]), _state(u), u["added_at"]) for u in users],
+        [
+            (
+                user["user_id"],
+                user["login"],
+                format_grants(user["grants"]),
+                _describe_state(user),
+                user["added_at"],
+            )
+            for user in users
+        ],
     )
 
 
 @user.command()
 @click.argument("login")
 @store_options
-def password(login: str, **given: str | None) -> None:
+def password(login: str, **options: str | None) -> None:
     """Set a user's password directly in the store of this host. All its sessions end."""
-    settings = require_store(settings_of(**given))
-    asyncio.run(_set_password(settings, login, new_password(login)))
-    click.echo(f"The password of {login} is changed; all its sessions have ended.")
+    settings = load_settings_of_store(**options)
+    asyncio.run(_set_password(settings, login, prompt_new_password(login)))
+    click.echo(f"The password of {login} is changed and all its sessions have ended.")
 
 
 @user.command()
@@ -100,13 +101,13 @@ def password(login: str, **given: str | None) -> None:
 @url_option
 def disable(login: str, *, enable: bool, url: str | None) -> None:
     """Disable a user. Its sessions end and its tokens stop working."""
-    with connected(url) as client:
-        found(client, request("PATCH", f"/users/{login}", document={"disabled": not enable}), f"no user {login}")
+    with connect(url) as client, explain_not_found(f"no user {login}"):
+        client.send(build_request("PATCH", f"/users/{login}", document={"disabled": not enable}))
     click.echo(f"User {login} is {'enabled' if enable else 'disabled'}.")
 
 
 async def _add_admin(settings: Settings, login: str, password: str | None) -> int:
-    from confide.identity.users import (  # noqa: PLC0415 - as above
+    from confide.identity.users import (  # noqa: PLC0415 - other commands must not load the server
         ADMIN,
         UserDraft,
     )
@@ -127,7 +128,7 @@ async def _set_password(settings: Settings, login: str, password: str) -> None:
         await process.identity.users.set_password_on_host(parse_login(login), password)
 
 
-def _state(one: dict[str, Any]) -> str:
-    if one["disabled"]:
+def _describe_state(user: dict[str, Any]) -> str:
+    if user["disabled"]:
         return "disabled"
-    return "user" if one["has_password"] else "service account"
+    return "user" if user["has_password"] else "service account"

@@ -1,10 +1,10 @@
-"""A client of the public API: what is said without I/O in `calls`, and a shell that says it."""
+"""Python client of the HTTP API."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from confide.client.calls import ConfideError
+from confide.client.protocol import ConfideError
 
 if TYPE_CHECKING:
     from confide.client.sync import Client
@@ -13,9 +13,9 @@ __all__ = ["Client", "ConfideError"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the shell with its HTTP library when it is first asked for: a command that serves never does."""
+    """Import `Client` on first use, because `confide serve` must not load an HTTP client."""
     if name != "Client":
         raise AttributeError(name)
-    from confide.client.sync import Client  # noqa: PLC0415 - as said
+    from confide.client.sync import Client  # noqa: PLC0415 - see the docstring
 
     return Client

@@ -1,4 +1,4 @@
-"""Server-sent events as they are read, without I/O (WHATWG HTML, 9.2)."""
+"""Server-sent events, parsed without I/O (WHATWG HTML, 9.2)."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: what happened, to what, and the position to go on from."""
+    """One event with its data and the position to resume after."""
 
     name: str
     data: dict[str, Any] = field(default_factory=dict)
     position: str | None = None
 
 
-class EventReader:
-    """Takes lines and gives events; a heartbeat that says how far the stream has come is one without data."""
+class EventParser:
+    """Parser of an event stream, line by line.
+
+    An event without data that moves the position becomes a `heartbeat`.
+    """
 
     def __init__(self) -> None:
         self.position: str | None = None
-        self._told: str | None = None
+        self._last_position: str | None = None
         self._name = ""
         self._data: list[str] = []
 
-    def take(self, line: str) -> Event | None:
-        """Take one line without its end; an event where the line was the last of one."""
+    def feed(self, line: str) -> Event | None:
+        """Parse one line without its line break. Return an event if the line completes one."""
         if line:
             name, _, value = line.partition(":")
             value = value.removeprefix(" ")
@@ -39,8 +42,8 @@ class EventReader:
             return None
         text, name = "\n".join(self._data), self._name
         self._name, self._data = "", []
-        if not text and self.position != self._told:
+        if not text and self.position != self._last_position:
             name = "heartbeat"
-        is_told = bool(text) or name == "heartbeat"
-        self._told = self.position
-        return Event(name or "message", json.loads(text or "{}"), self.position) if is_told else None
+        is_event = bool(text) or name == "heartbeat"
+        self._last_position = self.position
+        return Event(name or "message", json.loads(text or "{}"), self.position) if is_event else None

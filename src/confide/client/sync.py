@@ -1,32 +1,47 @@
-"""The shell that speaks over a connection, one call after the other."""
+"""Synchronous client."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
 
-from confide.client.calls import ApiRequest, ConfideError, answer, request, saving
-from confide.client.events import Event, EventReader
+from confide.client.events import Event, EventParser
+from confide.client.protocol import ApiRequest, ConfideError, build_request, build_save_request, parse_response
 
 TIMEOUT_SECONDS = 10.0
-# A stream shows every 15 seconds that it lives.
-STREAM_SECONDS = 40.0
+# The server sends a heartbeat every 15 seconds.
+STREAM_TIMEOUT_SECONDS = 40.0
+# Method names of version 0.1.0.
+_OLD_NAMES = {
+    "ask": "send",
+    "events": "stream",
+    "fetch": "send_for_bytes",
+    "retire": "delete",
+    "usage": "list_readers",
+    "version": "read_version",
+    "versions": "list_versions",
+}
 
 
 class Client:
-    """A client of one service.
+    """Synchronous client of one service.
+
+    Every method raises `ConfideError` if the service returns an error or cannot be reached.
 
     Args:
-        url: where it is, `http://127.0.0.1:8080`.
-        token: shown with each call, if given.
-        traceparent: said with each call, if given: the trace that the calls belong to (W3C Trace Context).
+        url: URL of the service, such as `http://127.0.0.1:8080`.
+        token: token sent with each request.
+        traceparent: trace that the requests belong to (W3C Trace Context).
 
-    Raises:
-        ConfideError: from every method, where the service refuses or cannot be reached.
+    Example:
+        with Client("http://127.0.0.1:8080", token=token) as client:
+            client.save("acme", "crm", {"host": "crm.example"})
+            client.read("acme", "crm")["configuration"]
     """
 
     def __init__(self, url: str, *, token: str | None = None, traceparent: str | None = None) -> None:
@@ -45,31 +60,43 @@ class Client:
     ) -> None:
         self._http.close()
 
-    def ask(self, call: ApiRequest) -> dict[str, Any]:
-        response = self._answered(call)
-        return answer(response.status_code, response.content)
+    if not TYPE_CHECKING:  # otherwise mypy accepts every name
 
-    def _answered(self, call: ApiRequest) -> httpx2.Response:
+        def __getattr__(self, name: str) -> Any:
+            """Accept the method names of version 0.1.0, with a warning."""
+            if name not in _OLD_NAMES:
+                raise AttributeError(name=name, obj=self)
+            new = _OLD_NAMES[name]
+            warnings.warn(f"Client.{name} is now Client.{new}.", DeprecationWarning, stacklevel=2)
+            return getattr(self, new)
+
+    def send(self, request: ApiRequest) -> dict[str, Any]:
+        """Send a request and return the JSON object of its response."""
+        response = self._send(request)
+        return parse_response(response.status_code, response.content)
+
+    def send_for_bytes(self, request: ApiRequest) -> bytes:
+        """Send a request and return the body of its response."""
+        return self._send(request).content
+
+    def _send(self, request: ApiRequest) -> httpx2.Response:
         try:
             response = self._http.request(
-                call.method, call.path, params=call.params, content=call.body, headers=call.headers
+                request.method, request.path, params=request.params, content=request.body, headers=request.headers
             )
         except httpx2.HTTPError as error:
             raise ConfideError(0, "unreachable", f"No service answers at {self._http.base_url}.") from error
         if response.status_code >= HTTPStatus.BAD_REQUEST:
-            answer(response.status_code, response.content)
+            parse_response(response.status_code, response.content)
         return response
 
-    def fetch(self, call: ApiRequest) -> bytes:
-        """Return the bytes of an answer that is no JSON object."""
-        return self._answered(call).content
-
     def login(self, login: str, password: str) -> dict[str, Any]:
-        return self.ask(request("POST", "/login", document={"login": login, "password": password}))
+        """Start a session. Return `{token, expires_at}`. The client itself keeps its token."""
+        return self.send(build_request("POST", "/login", document={"login": login, "password": password}))
 
     def read(self, tenant: str, integration_type: str) -> dict[str, Any]:
-        """Return the config: `{tenant, integration_type, configuration}`."""
-        return self.ask(request("GET", "/config", params=_address(tenant, integration_type)))
+        """Return the current version: `{tenant, integration_type, configuration}`."""
+        return self.send(build_request("GET", "/config", params=_address(tenant, integration_type)))
 
     def save(
         self,
@@ -81,39 +108,40 @@ class Client:
         note: str | None = None,
         dry_run: bool = False,
     ) -> dict[str, Any]:
-        """Merge the configuration into what is there, or put it in its place; returns message and version.
+        """Merge the configuration into the stored one, or replace it. Return `{message, version}`.
 
-        Bytes are sent as they stand, as the JSON text of the configuration. A dry run returns
+        Bytes are sent unchanged as the JSON text of the configuration. A dry run stores nothing and returns
         `{diff, outcome, version}`.
         """
         method = "PUT" if replace else "POST"
-        described = _address(tenant, integration_type) | _given(note=note)
-        return self.ask(saving(method, described, configuration, dry_run=dry_run))
+        address = _address(tenant, integration_type) | _drop_none(note=note)
+        return self.send(build_save_request(method, address, configuration, dry_run=dry_run))
 
-    def retire(self, tenant: str, integration_type: str, *, note: str | None = None) -> dict[str, Any]:
-        params = _address(tenant, integration_type) | _given(note=note)
-        return self.ask(request("DELETE", "/config", params=params))
+    def delete(self, tenant: str, integration_type: str, *, note: str | None = None) -> dict[str, Any]:
+        """Delete a config. Its history stays. Return `{message, version}`."""
+        params = _address(tenant, integration_type) | _drop_none(note=note)
+        return self.send(build_request("DELETE", "/config", params=params))
 
-    def versions(self, tenant: str, integration_type: str, *, after: str | None = None) -> dict[str, Any]:
-        """Return one page of the history, the newest first: `{versions, next}`."""
-        params = _address(tenant, integration_type) | _given(after=after)
-        return self.ask(request("GET", "/config/versions", params=params))
+    def list_versions(self, tenant: str, integration_type: str, *, after: str | None = None) -> dict[str, Any]:
+        """Return one page of the history, newest first: `{versions, next}`."""
+        params = _address(tenant, integration_type) | _drop_none(after=after)
+        return self.send(build_request("GET", "/config/versions", params=params))
 
-    def version(self, tenant: str, integration_type: str, version: int) -> dict[str, Any]:
-        return self.ask(request("GET", f"/config/versions/{version}", params=_address(tenant, integration_type)))
+    def read_version(self, tenant: str, integration_type: str, version: int) -> dict[str, Any]:
+        return self.send(build_request("GET", f"/config/versions/{version}", params=_address(tenant, integration_type)))
 
     def diff(self, tenant: str, integration_type: str, *, since: int, until: int) -> dict[str, Any]:
-        """Return what changed between two versions: `{added, changed, removed}` by JSON Pointer."""
+        """Return the changes between two versions: `{added, changed, removed}` by JSON Pointer."""
         params = _address(tenant, integration_type) | {"from": str(since), "to": str(until)}
-        return self.ask(request("GET", "/config/diff", params=params))
+        return self.send(build_request("GET", "/config/diff", params=params))
 
     def roll_back(
         self, tenant: str, integration_type: str, version: int, *, note: str | None = None, dry_run: bool = False
     ) -> dict[str, Any]:
-        """Append what an older version held as a new one; a dry run returns `{diff, outcome, version}`."""
-        document = {**_address(tenant, integration_type), "version": version, **_given(note=note)}
+        """Save an older version again as a new one. A dry run returns `{diff, outcome, version}`."""
+        document = {**_address(tenant, integration_type), "version": version, **_drop_none(note=note)}
         params = {"dry_run": "true"} if dry_run else {}
-        return self.ask(request("POST", "/config/rollback", document=document, params=params))
+        return self.send(build_request("POST", "/config/rollback", document=document, params=params))
 
     def list(
         self,
@@ -125,23 +153,26 @@ class Client:
         unread_since: str | None = None,
         conforms: str | None = None,
     ) -> dict[str, Any]:
-        """Return one page: `{configs, next}`; patterns are a name, `prefix*` or `*`.
+        """Return one page of configs: `{configs, next}`. Each pattern is a name, `prefix*` or `*`.
 
-        Times are RFC 3339; `conforms="false"` lists only those that break the schema of their type.
+        Times are RFC 3339. With `conforms="false"`, only configs that violate the schema of their type are listed.
         """
-        wanted = _given(after=after, changed_since=changed_since, unread_since=unread_since, conforms=conforms)
-        return self.ask(request("GET", "/configs", params=_address(tenant, integration_type) | wanted))
+        filters = _drop_none(after=after, changed_since=changed_since, unread_since=unread_since, conforms=conforms)
+        return self.send(build_request("GET", "/configs", params=_address(tenant, integration_type) | filters))
 
     def export(
         self, tenant: str, integration_type: str, *, opened: bool = False, after: str | None = None
     ) -> dict[str, Any]:
-        """Return one page of configs with what they hold: `{configs, next}`."""
-        wanted = {"limit": "1000", "secrets": "opened" if opened else "masked"} | _given(after=after)
-        return self.ask(request("GET", "/configs/export", params=_address(tenant, integration_type) | wanted))
+        """Return one page of configs with their configurations: `{configs, next}`.
 
-    def usage(self, tenant: str, integration_type: str) -> dict[str, Any]:
-        """Return who read a config, the latest first: `{usage}`."""
-        return self.ask(request("GET", "/config/usage", params=_address(tenant, integration_type)))
+        With `opened`, the configurations contain plaintext secrets where the caller may read them.
+        """
+        params = {"limit": "1000", "secrets": "opened" if opened else "masked"} | _drop_none(after=after)
+        return self.send(build_request("GET", "/configs/export", params=_address(tenant, integration_type) | params))
+
+    def list_readers(self, tenant: str, integration_type: str) -> dict[str, Any]:
+        """Return the tokens that read a config, most recent first: `{usage}`."""
+        return self.send(build_request("GET", "/config/usage", params=_address(tenant, integration_type)))
 
     def put_type(
         self,
@@ -152,42 +183,44 @@ class Client:
         keep: int = 100,
         note: str | None = None,
     ) -> dict[str, Any]:
-        """Put a schema in force; returns message, name and version."""
-        document = {"schema": schema, "mode": mode, "keep": keep, **_given(note=note)}
-        return self.ask(request("PUT", f"/integration-types/{name}", document=document))
+        """Activate a schema for a type. Return `{message, name, version}`. Without a schema, only set `keep`."""
+        document = {"schema": schema, "mode": mode, "keep": keep, **_drop_none(note=note)}
+        return self.send(build_request("PUT", f"/integration-types/{name}", document=document))
 
     def check_type(self, name: str, schema: dict[str, Any] | None = None) -> Iterator[Event]:
-        """Yield `progress` and at last `result`: which configs break the schema in force, or the one given."""
+        """Yield `progress` events, then `result`: the configs that violate the active schema or the given one."""
         if schema is None:
-            return self.events(request("GET", f"/integration-types/{name}/conformance"))
-        asked = request("PUT", f"/integration-types/{name}", params={"dry_run": "true"}, document={"schema": schema})
-        return self.events(asked)
+            return self.stream(build_request("GET", f"/integration-types/{name}/conformance"))
+        path, params = f"/integration-types/{name}", {"dry_run": "true"}
+        return self.stream(build_request("PUT", path, params=params, document={"schema": schema}))
 
     def watch(self, tenant: str = "*", integration_type: str = "*", *, after: str | None = None) -> Iterator[Event]:
-        """Yield changes as they happen, from a position or from now on, until the service says why it ends.
+        """Yield changes after a position, or from now on, until the server ends the stream.
 
-        `heartbeat` says only how far it came, `bye` that the process ends: go on from its position; `refused` that
-        the token or its grants ended.
+        `heartbeat` only moves the position. `bye` means that the server process ends: watch again from its position.
+        `refused` means that the token or its grants ended.
         """
-        return self.events(request("GET", "/watch", params=_address(tenant, integration_type) | _given(after=after)))
+        return self.stream(
+            build_request("GET", "/watch", params=_address(tenant, integration_type) | _drop_none(after=after))
+        )
 
-    def events(self, call: ApiRequest) -> Iterator[Event]:
-        """Yield the events of a call that answers with a stream."""
-        headers = {**call.headers, "Accept": "text/event-stream"}
-        reader = EventReader()
+    def stream(self, request: ApiRequest) -> Iterator[Event]:
+        """Send a request and yield the events of its response."""
+        headers = {**request.headers, "Accept": "text/event-stream"}
+        parser = EventParser()
         try:
             with self._http.stream(
-                call.method,
-                call.path,
-                params=call.params,
-                content=call.body,
+                request.method,
+                request.path,
+                params=request.params,
+                content=request.body,
                 headers=headers,
-                timeout=httpx2.Timeout(TIMEOUT_SECONDS, read=STREAM_SECONDS),
+                timeout=httpx2.Timeout(TIMEOUT_SECONDS, read=STREAM_TIMEOUT_SECONDS),
             ) as response:
                 if response.status_code != HTTPStatus.OK:
-                    answer(response.status_code, response.read())
+                    parse_response(response.status_code, response.read())
                 for line in response.iter_lines():
-                    event = reader.take(line)
+                    event = parser.feed(line)
                     if event is not None:
                         yield event
         except httpx2.HTTPError as error:
@@ -198,5 +231,5 @@ def _address(tenant: str, integration_type: str) -> dict[str, str]:
     return {"tenant": tenant, "integration_type": integration_type}
 
 
-def _given(**named: str | None) -> dict[str, str]:
-    return {name: value for name, value in named.items() if value is not None}
+def _drop_none(**params: str | None) -> dict[str, str]:
+    return {name: value for name, value in params.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Commands that open the store on the host: `migrate`, `backup`, `restore`."""
+"""`confide migrate`, `backup` and `restore`, which open the store on the host."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from confide.cli.options import progress, require_store, settings_of, store_options
+from confide.cli.input import store_options
+from confide.cli.output import show_progress
+from confide.cli.settings import load_settings, load_settings_of_store
 
 if TYPE_CHECKING:
     from confide.server.settings import Settings
 
-NO_KEYS = "The master keys are not in it. Without them no config can be decrypted: back them up separately."
+MASTER_KEYS_NOTE = "The master keys are not in it. Without them no config can be decrypted: back them up separately."
 
 
 @click.command()
 @store_options
-def migrate(**given: str | None) -> None:
+def migrate(**options: str | None) -> None:
     """Migrate the database schema to the newest version."""
-    settings = settings_of(**given)
+    settings = load_settings(**options)
     applied = asyncio.run(_migrate(settings))
     click.echo(f"Applied {', '.join(applied)}." if applied else "The schema is up to date.")
 
@@ -28,33 +30,33 @@ def migrate(**given: str | None) -> None:
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @store_options
-def backup(file: Path, **given: str | None) -> None:
+def backup(file: Path, **options: str | None) -> None:
     """Write a consistent backup to FILE while the service runs."""
-    settings = require_store(settings_of(**given))
+    settings = load_settings_of_store(**options)
     if file.exists():
         raise click.ClickException(f"{file} already exists and a backup never overwrites. Choose another name.")
     if not file.absolute().parent.is_dir():
         raise click.ClickException(f"Folder {file.absolute().parent} does not exist. Create it first.")
     count = asyncio.run(_backup(settings, file))
-    click.echo(f"{count:,} rows in {file}. {NO_KEYS}")
+    click.echo(f"{count:,} rows in {file}. {MASTER_KEYS_NOTE}")
 
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @store_options
-def restore(file: Path, **given: str | None) -> None:
+def restore(file: Path, **options: str | None) -> None:
     """Restore a backup into an empty store and begin a new epoch. All sessions end, service tokens stay."""
-    settings = settings_of(**given)
+    settings = load_settings(**options)
     count = asyncio.run(_restore(settings, file))
     click.echo(
         f"{count:,} rows restored; a new epoch begins and all sessions have ended. Service tokens that were revoked"
-        f" after the backup are valid again: check `confide token list`. Copy the master keys of that store to"
+        f" after the backup are valid again: check `confide token list`. Copy the master keys of the original store to"
         f" {settings.data} before you start the service."
     )
 
 
 async def _migrate(settings: Settings) -> list[str]:
-    from confide.server.preparation import build_stores  # noqa: PLC0415 - help must not load a server
+    from confide.server.preparation import build_stores  # noqa: PLC0415 - other commands must not load the server
 
     stores = build_stores(settings, accepts_unsafe=True)
     await stores.database.connect()
@@ -71,8 +73,8 @@ async def _backup(settings: Settings, file: Path) -> int:
     stores = build_stores(settings, accepts_unsafe=True)
     await stores.database.open()
     try:
-        with progress("Backing up", "rows") as tell:
-            return await archives.write(stores.database, file, progress=tell)
+        with show_progress("Backing up", "rows") as update:
+            return await archives.write(stores.database, file, progress=update)
     finally:
         await stores.close()
 
@@ -93,7 +95,7 @@ async def _restore(settings: Settings, file: Path) -> int:
         await stores.database.migrate()
         if not await stores.database.is_empty():
             raise click.ClickException("The store is not empty. Restore into a new data folder or database.")
-        with progress("Restoring", "rows"):
+        with show_progress("Restoring", "rows"):
             await stores.database.load(archives.read(file))
         try:
             read_master_keys(settings)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from confide.cli.options import settings_of, store_options, unknown_variables
+from confide.cli.input import store_options
+from confide.cli.settings import find_unknown_variables, load_settings
 
 if TYPE_CHECKING:
     from confide.server.settings import Settings
@@ -40,13 +41,13 @@ if TYPE_CHECKING:
     default=None,
     envvar="CONFIDE_BEHIND_TLS_PROXY",
     show_envvar=True,
-    help="A proxy in front speaks TLS. Any address but loopback needs this or a certificate.",
+    help="Declare that a proxy terminates TLS. Any address but loopback needs this or a certificate.",
 )
 @click.option(
     "--trusted-proxies",
     envvar="CONFIDE_TRUSTED_PROXIES",
     show_envvar=True,
-    help="Addresses whose X-Forwarded-For is believed, comma-separated.",
+    help="Trust X-Forwarded-For from these addresses, comma-separated.",
 )
 @click.option(
     "--unsafe-durability",
@@ -56,34 +57,34 @@ if TYPE_CHECKING:
     show_envvar=True,
     help="Accept a store that can lose acknowledged saves.",
 )
-def serve(**given: Any) -> None:
+def serve(**options: Any) -> None:
     """Serve the API until SIGTERM.
 
-    The database is SQLite in the data folder unless --database says otherwise. Other settings are variables:
+    The database is SQLite in the data folder unless --database names another. Other settings are variables:
     CONFIDE_MASTER_KEYS, CONFIDE_OLD_CONTRACT (on, off), CONFIDE_MIN_PASSWORD_CHARACTERS, CONFIDE_POOL_SIZE,
     CONFIDE_CACHE_BYTES, CONFIDE_CACHE_TTL_SECONDS, CONFIDE_STALE_READS_SECONDS, CONFIDE_LOG_DAYS,
     CONFIDE_CHECKPOINTS, CONFIDE_METRICS (closed, open), CONFIDE_IO_SINKS, CONFIDE_IO_SAMPLE, CONFIDE_IO_QUEUE,
-    CONFIDE_IO_DAYS, CONFIDE_IO_MIB; docs/reference/settings.md tells of each.
+    CONFIDE_IO_DAYS, CONFIDE_IO_MIB. See docs/reference/settings.md for each.
     """
-    settings = settings_of(**given)
+    settings = load_settings(**options)
     if (settings.tls_cert is None) != (settings.tls_key is None):
-        raise click.UsageError("--tls-cert and --tls-key go together.")
+        raise click.UsageError("--tls-cert and --tls-key go together. Pass both or neither.")
     if not (settings.is_loopback or settings.has_tls or settings.behind_tls_proxy):
         raise click.UsageError(
-            f"{settings.host} is not loopback: give --tls-cert and --tls-key, or --behind-tls-proxy."
+            f"{settings.host} is not loopback. Pass --tls-cert and --tls-key, or --behind-tls-proxy."
         )
-    _must_speak_tls(settings)
-    for name in sorted(unknown_variables()):
-        click.echo(f"confide: {name} is no setting; see docs/reference/settings.md", err=True)
-    from confide.server.supervisor import serve as serve_until_told  # noqa: PLC0415 - help must not load a server
+    _require_valid_certificate(settings)
+    for name in sorted(find_unknown_variables()):
+        click.echo(f"confide: {name} is not a setting. See docs/reference/settings.md.", err=True)
+    from confide.server import supervisor  # noqa: PLC0415 - other commands must not load the server
 
-    serve_until_told(settings, say=click.echo)
+    supervisor.serve(settings, say=click.echo)
 
 
-def _must_speak_tls(settings: Settings) -> None:
+def _require_valid_certificate(settings: Settings) -> None:
     if settings.tls_cert is None or settings.tls_key is None:
         return
     try:
         ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key)
     except (ssl.SSLError, OSError) as error:
-        raise click.UsageError(f"The certificate and the key are no PEM files that belong together: {error}.") from None
+        raise click.UsageError(f"The certificate and the key are not a matching pair of PEM files: {error}.") from None

@@ -8,11 +8,11 @@ from http import HTTPStatus
 
 import rich_click as click
 
-from confide.cli.session import connected, url_option
+from confide.cli.connection import connect, url_option
 from confide.client import ConfideError
 from confide.client.events import Event
 
-AGAIN_SECONDS = 1.0
+RETRY_SECONDS = 1.0
 
 
 @click.command()
@@ -23,31 +23,31 @@ AGAIN_SECONDS = 1.0
 @url_option
 def watch(tenant: str, integration_type: str, *, after: str | None, is_json: bool, url: str | None) -> None:
     """Print each change once and in order. Resume after interruptions."""
-    with connected(url) as client:
-        has_begun = is_lost = False
+    with connect(url) as client:
+        has_started = is_disconnected = False
         while True:
             try:
                 for event in client.watch(tenant, integration_type, after=after):
-                    if is_lost:
-                        click.echo("The service is back.", err=True)
-                    has_begun, is_lost, after = True, False, event.position or after
+                    if is_disconnected:
+                        click.echo("Connected again.", err=True)
+                    has_started, is_disconnected, after = True, False, event.position or after
                     if event.name == "refused":
                         raise click.ClickException(f"The service ended the watch: {event.data['code']}.")
                     if event.name not in ("ready", "bye", "heartbeat"):
-                        click.echo(_line(event, is_json=is_json))
+                        click.echo(_format_event(event, is_json=is_json))
             except ConfideError as error:
-                # Fail if the watch never began. Later, wait until the service is back.
-                if not has_begun or 0 < error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                # Fail if the watch never started. Later, retry until the service is back.
+                if not has_started or 0 < error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise
-                if not is_lost:
-                    click.echo("The service does not respond. Waiting for it.", err=True)
-                is_lost = True
-            time.sleep(AGAIN_SECONDS)
+                if not is_disconnected:
+                    click.echo("The service does not respond. Retrying.", err=True)
+                is_disconnected = True
+            time.sleep(RETRY_SECONDS)
 
 
-def _line(event: Event, *, is_json: bool) -> str:
+def _format_event(event: Event, *, is_json: bool) -> str:
     if is_json:
         return json.dumps({"event": event.name, **event.data})
     data = event.data
-    place = data["integration_type"] if data["tenant"] is None else f"{data['tenant']} : {data['integration_type']}"
-    return f"{event.name:<12}  {place}  version {data['version']}  {data['position']}"
+    key = data["integration_type"] if data["tenant"] is None else f"{data['tenant']} : {data['integration_type']}"
+    return f"{event.name:<12}  {key}  version {data['version']}  {data['position']}"

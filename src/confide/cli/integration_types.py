@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import rich_click as click
 
-from confide.cli.options import FOUND_FAULTS, as_json, progress, show, show_broken, show_lines
-from confide.cli.session import connected, found, naming, url_option
-from confide.client.calls import request
+from confide.cli.connection import connect, explain_not_found, url_option
+from confide.cli.input import json_option
+from confide.cli.output import EXIT_CHECK_FAILED, print_items, print_json, print_violations, show_progress
+from confide.client.protocol import build_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,38 +32,39 @@ def type_group() -> None:
 @url_option
 def put(name: str, file: TextIO | None, *, mode: str, keep: int, note: str | None, url: str | None) -> None:
     """Activate the JSON Schema in FILE for a type. Without FILE, only change how many versions to keep."""
-    with connected(url) as client:
-        saved = client.put_type(name, _schema(file), mode=mode, keep=keep, note=note)
+    with connect(url) as client:
+        saved = client.put_type(name, _read_schema(file), mode=mode, keep=keep, note=note)
     click.echo(f"{saved['message']}, version {saved['version']}.")
 
 
 @type_group.command()
 @click.argument("name")
 @click.argument("file", type=click.File("r", encoding="utf-8"), required=False)
-@as_json
+@json_option
 @url_option
 def check(name: str, file: TextIO | None, *, is_json: bool, url: str | None) -> int:
     """List configs that violate the active schema or the schema in FILE. Exit with 10 if any does."""
-    with connected(url) as client, naming(f"no integration type '{name}' with a schema"):
-        result = _checked(client.check_type(name, _schema(file)))
+    with connect(url) as client, explain_not_found(f"no integration type '{name}' with a schema"):
+        result = _follow_check(client.check_type(name, _read_schema(file)))
     if is_json:
-        show(result)
+        print_json(result)
     else:
-        show_broken(result["configs"])
-        named = "" if result["broken"] == len(result["configs"]) else f", the first {len(result['configs']):,} named"
-        click.echo(f"{result['checked']:,} configs checked, {result['broken']:,} break the schema{named}.")
-    return FOUND_FAULTS if result["broken"] else 0
+        print_violations(result["configs"])
+        listed = len(result["configs"])
+        limit = "" if result["broken"] == listed else f", of which {listed:,} are listed"
+        click.echo(f"{result['checked']:,} configs checked, {result['broken']:,} violate the schema{limit}.")
+    return EXIT_CHECK_FAILED if result["broken"] else 0
 
 
 @type_group.command("list")
-@as_json
+@json_option
 @url_option
 def list_types(*, is_json: bool, url: str | None) -> None:
     """List integration types."""
-    with connected(url) as client:
-        lines = client.ask(request("GET", "/integration-types"))["types"]
+    with connect(url) as client:
+        types = client.send(build_request("GET", "/integration-types"))["types"]
     columns = ("name", "version", "mode", "keep", "saved_at", "note")
-    show_lines(lines, columns, is_json=is_json)
+    print_items(types, columns, is_json=is_json)
 
 
 @type_group.command("show")
@@ -70,11 +72,11 @@ def list_types(*, is_json: bool, url: str | None) -> None:
 @url_option
 def show_type(name: str, *, url: str | None) -> None:
     """Print the schema of a type."""
-    with connected(url) as client:
-        show(found(client, request("GET", f"/integration-types/{name}"), f"no integration type '{name}'")["schema"])
+    with connect(url) as client, explain_not_found(f"no integration type '{name}'"):
+        print_json(client.send(build_request("GET", f"/integration-types/{name}"))["schema"])
 
 
-def _schema(file: TextIO | None) -> dict[str, Any] | None:
+def _read_schema(file: TextIO | None) -> dict[str, Any] | None:
     if file is None:
         return None
     try:
@@ -88,10 +90,11 @@ def _schema(file: TextIO | None) -> dict[str, Any] | None:
     return schema
 
 
-def _checked(events: Iterator[Event]) -> dict[str, Any]:
-    with progress("Checking", "configs") as tell:
+def _follow_check(events: Iterator[Event]) -> dict[str, Any]:
+    """Show the progress of a check and return its result."""
+    with show_progress("Checking", "configs") as update:
         for event in events:
-            tell(event.data["checked"])
+            update(event.data["checked"])
             if event.name == "result":
                 return event.data
     raise click.ClickException("The service stopped before the check was complete. Try again.")

@@ -1,0 +1,97 @@
+"""Input that several commands share: parameter types, options, prompts and grants."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import rich_click as click
+
+from confide.time_formats import DURATION_EXAMPLES, TIME_EXAMPLE, parse_duration, parse_time
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+json_option = click.option("--json", "is_json", is_flag=True, help="Print JSON.")
+
+
+class Duration(click.ParamType[float]):
+    """Duration such as 30s, in seconds."""
+
+    name = "span"
+
+    def __init__(self, *, may_be_zero: bool = False) -> None:
+        self._may_be_zero = may_be_zero
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            return parse_duration(str(value), may_be_zero=self._may_be_zero)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Since(click.ParamType[int]):
+    """Time such as 2026-11-24T09:15:00Z, or duration until now, in microseconds since 1970."""
+
+    name = "span or time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        try:
+            return parse_time(text) if "-" in text else max(0, round((time.time() - parse_duration(text)) * 1e6))
+        except ValueError:
+            expected = f"a duration such as {DURATION_EXAMPLES} or a time with a zone such as {TIME_EXAMPLE}"
+            self.fail(f"{text!r} is invalid. Write {expected}.", param, ctx)
+
+
+def store_options(command: C) -> C:
+    """Add `--data` and `--database` to a command that opens the store on the host."""
+    command = click.option(
+        "--data",
+        envvar="CONFIDE_DATA",
+        default="confide-data",
+        show_default=True,
+        show_envvar=True,
+        type=click.Path(file_okay=False),
+        help="Data folder.",
+    )(command)
+    return click.option(
+        "--database",
+        envvar="CONFIDE_DATABASE",
+        show_envvar=True,
+        help="sqlite:///PATH or postgresql://… Defaults to SQLite in the data folder.",
+    )(command)
+
+
+def prompt_new_password(login: str) -> str:
+    """Prompt twice at a terminal. Otherwise read the first line of standard input."""
+    if not sys.stdin.isatty():
+        return _read_password_line()
+    password = getpass.getpass(f"New password of {login}: ")
+    if getpass.getpass("Repeat the password: ") != password:
+        raise click.ClickException("The two passwords differ. Try again.")
+    return password
+
+
+def prompt_password(login: str) -> str:
+    """Prompt at a terminal. Otherwise read the first line of standard input."""
+    return getpass.getpass(f"Password of {login}: ") if sys.stdin.isatty() else _read_password_line()
+
+
+def parse_grants(texts: Iterable[str]) -> list[dict[str, str]]:
+    """Parse grants of the form `ROLE:TENANT:TYPE`, such as `editor:acme:*`."""
+    grants = []
+    for text in texts:
+        parts = text.split(":")
+        if len(parts) != 3:  # noqa: PLR2004 - role, tenant, type
+            raise click.BadParameter(f"{text!r} is not ROLE:TENANT:TYPE, such as editor:acme:*.")
+        grants.append(dict(zip(("role", "tenant", "integration_type"), parts, strict=True)))
+    return grants
+
+
+def _read_password_line() -> str:
+    return sys.stdin.readline().rstrip("\n")

@@ -1,0 +1,61 @@
+"""I/O report as JSON, as a page, or as tables and bars at a terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+from rich.console import Console
+from rich.text import Text
+
+from confide.cli.output import print_json, print_table, show_progress
+from confide.telemetry.event_files import EventFiles, EventFileUnreadable
+from confide.telemetry.report import Report, read_report
+from confide.telemetry.report_page import COLUMNS, build_bars, build_table_rows, format_title, render_report
+
+BAR_CHARACTERS = 40
+
+
+def report(data: Path, *, since: int | None, operations: tuple[str, ...], page: Path | None, is_json: bool) -> None:
+    """Read the I/O events of a data folder and report them in the chosen format."""
+    files = EventFiles(data / "io")
+    if not files.paths:
+        if not data.is_dir():
+            raise click.ClickException(f"There is no data folder {data}. Name it with --data.")
+        raise click.ClickException(f"There are no I/O events in {data / 'io'}. The sink sqlite writes them there.")
+    try:
+        with show_progress("Reading", "events", total=files.estimate_count()) as update:
+            found = read_report(files, since_us=since or 0, patterns=operations, on_progress=update)
+    except EventFileUnreadable as error:
+        raise click.ClickException(str(error)) from None
+    if not found.times:
+        raise click.ClickException("No event matches. Change --since or --op.")
+    if page is not None:
+        page.write_text(render_report(found, source=str(data)))
+        click.echo(f"{found.count_events():,} events in {page}.", err=is_json)
+    if is_json:
+        print_json(found.to_document())
+    elif page is None:
+        _print_report(found)
+
+
+def _print_report(found: Report) -> None:
+    for heading, of_requests in (("Requests", True), ("Operations", False)):
+        rows = build_table_rows(found, of_requests=of_requests)
+        if rows:
+            click.echo(f"{heading}\n")
+            print_table(COLUMNS, rows)
+            click.echo()
+    if found.slowest:
+        click.echo("Slowest requests\n")
+    console = Console(highlight=False, soft_wrap=True)
+    for slow in found.slowest:
+        console.print(Text(format_title(slow), style="bold"))
+        request_ms = max(slow.request.took_ns / 1e6, 1e-9)
+        for bar in build_bars(slow)[1:]:
+            begin = min(int(bar.begin_ms / request_ms * BAR_CHARACTERS), BAR_CHARACTERS - 1)
+            length = min(max(1, round(bar.length_ms / request_ms * BAR_CHARACTERS)), BAR_CHARACTERS - begin)
+            drawing = f"|{' ' * begin}{'█' * length}{' ' * (BAR_CHARACTERS - begin - length)}|"
+            style = "red" if bar.is_error else ""
+            console.print(Text(f"  {bar.label:<32} {bar.length_ms:>10,.2f} ms {drawing}", style=style))
+        console.print(Text(f"  {'in the process itself':<32} {slow.compute_own_ms():>10,.2f} ms\n"))

@@ -1,0 +1,74 @@
+"""Output that several commands share: exit codes, tables, JSON and progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import rich_click as click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+EXIT_ERROR = 1
+# A check, verification or comparison ran to its end and failed.
+EXIT_CHECK_FAILED = 10
+# The code that shells use for a program that SIGINT ended.
+EXIT_INTERRUPTED = 130
+PIPE_WIDTH = 200
+
+
+def print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        # `Text`, because rich would interpret markup in a label.
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, soft_wrap=True).print(table)
+
+
+def print_items(items: Sequence[dict[str, Any]], columns: Sequence[str], *, is_json: bool) -> None:
+    """Print a list that the service returned, as JSON or as a table of the given members."""
+    if is_json:
+        print_json(items)
+    else:
+        print_table(columns, [[item[column] for column in columns] for item in items])
+
+
+def print_violations(configs: Iterable[dict[str, Any]]) -> None:
+    """Print configs with the violations of their schemas."""
+    for config in configs:
+        click.echo(f"{config['tenant']} : {config['integration_type']}, version {config['version']}")
+        for violation in config["errors"]:
+            click.echo(f"  {violation['pointer'] or '/'}  {violation['code']}: {violation['detail']}")
+
+
+def format_grants(grants: Iterable[dict[str, str]]) -> str:
+    """Format grants in the syntax of `--grant`."""
+    return ", ".join(f"{grant['role']}:{grant['tenant']}:{grant['integration_type']}" for grant in grants)
+
+
+@contextmanager
+def show_progress(action: str, unit: str, *, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Show a count at a terminal, as a bar if the total is known. Yield a function that sets the count."""
+    from rich.progress import (  # noqa: PLC0415 - few commands show progress
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    indicator: ProgressColumn = SpinnerColumn() if total is None else BarColumn()
+    columns = (TextColumn(action), indicator, TextColumn(f"{{task.completed:,.0f}} {unit}"), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(unit, total=total)
+        yield lambda count: progress.update(task, completed=count)
