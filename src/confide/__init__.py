@@ -1,3 +1,3 @@
-"""Confide keeps and serves every tenant's integration configuration."""
+"""Confide stores and serves the integration configs of tenants."""
 
 __version__ = "0.1.0"

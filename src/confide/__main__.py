@@ -1,6 +1,6 @@
-"""`python -m confide` is the command line."""
+"""Run the command line with `python -m confide`."""
 
 from confide.cli import main
 
-if __name__ == "__main__":  # workers import this module too
+if __name__ == "__main__":  # worker processes import this module too
     main()

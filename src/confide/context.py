@@ -12,11 +12,12 @@ from confide.errors import DatabaseUnavailable
 if TYPE_CHECKING:
     from confide.identity.model import Principal
 
-ANSWER_SECONDS = 2.0
+# The time limit of a response, and of a database query outside a request.
+RESPONSE_TIMEOUT_SECONDS = 2.0
 
 
 class Trace:
-    """What the I/O events of one request share. Contexts that derive from one request share one trace."""
+    """Values that the I/O events of one request share. All contexts derived from a request share its trace."""
 
     __slots__ = ("event_id", "parent_span", "request_id", "trace_id", "user_id")
 
@@ -35,10 +36,10 @@ class Trace:
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request as all layers see it. Never changed in place: derive another and set that.
+    """The current request. Do not change a context in place: derive another one and set it.
 
     `deadline` is a `time.monotonic` time. Without one, each database query has a time limit of its own.
-    `trace` is None for work that belongs to no single request.
+    `trace` is None for work that several requests share.
     """
 
     id: str
@@ -48,13 +49,13 @@ class RequestContext:
     trace: Trace | None
 
     def remaining_seconds(self) -> float:
-        """Return how long a database query may take now. Raises `DatabaseUnavailable` after the deadline."""
-        left = ANSWER_SECONDS if self.deadline is None else self.deadline - time.monotonic()
+        """Return the time limit of a database query that starts now; raises `DatabaseUnavailable` after the deadline."""
+        left = RESPONSE_TIMEOUT_SECONDS if self.deadline is None else self.deadline - time.monotonic()
         if left <= 0:
             raise DatabaseUnavailable
         return left
 
-    # Not `dataclasses.replace`, which takes several times as long and would be part of every save.
+    # Not `dataclasses.replace`, which is several times slower. Every save derives a context.
     def with_deadline(self, deadline: float | None) -> RequestContext:
         return RequestContext(self.id, self.address, deadline, self.principal, self.trace)
 
@@ -71,12 +72,12 @@ current_request: ContextVar[RequestContext] = ContextVar("current_request", defa
 
 
 def set_deadline(deadline: float | None) -> None:
-    """Give the current task, and tasks that it starts from now on, another deadline."""
+    """Set the deadline of the current task and of the tasks that it starts from now on."""
     current_request.set(current_request.get().with_deadline(deadline))
 
 
 def set_principal(principal: Principal) -> None:
-    """Attribute the current request, and its I/O events from now on, to an authenticated caller."""
+    """Set the authenticated caller of the current request and of its later I/O events."""
     context = current_request.get()
     if context.trace is not None:
         context.trace.user_id = principal.user_id
@@ -84,5 +85,5 @@ def set_principal(principal: Principal) -> None:
 
 
 def remaining_seconds() -> float:
-    """Return how long a database query may take now. Raises `DatabaseUnavailable` after the deadline."""
+    """Return the time limit of a database query that starts now. Raises `DatabaseUnavailable` after the deadline."""
     return current_request.get().remaining_seconds()

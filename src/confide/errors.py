@@ -1,4 +1,4 @@
-"""The errors that clients can expect, each with a stable code, a kind and one plain sentence."""
+"""The errors that a client can expect. Each has a stable code, a kind and one plain sentence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import ClassVar
 
 
 class ErrorKind(enum.Enum):
-    """The kind of an error; `web` maps kinds to statuses."""
+    """The kind of an error. `web` maps kinds to HTTP statuses."""
 
     INVALID_REQUEST = enum.auto()
     INVALID_CONTENT = enum.auto()
@@ -25,7 +25,7 @@ class ErrorKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One invalid place of a body: its JSON Pointer and the reason, never its value."""
+    """One invalid place in a body: its JSON Pointer and the reason, never its value."""
 
     pointer: str
     code: str
@@ -36,7 +36,7 @@ class Violation:
 
 
 class ServiceError(Exception):
-    """An error that a client can expect; neither its sentence nor its detail repeats what the client sent."""
+    """An error that a client can expect. Its texts never repeat the client's input."""
 
     kind: ClassVar[ErrorKind]
     code: ClassVar[str]

@@ -1,4 +1,4 @@
-"""Waiting in line: within a process, acts on one thing go one after the other."""
+"""A lock for each key: within a process, operations on the same key run one after the other."""
 
 from __future__ import annotations
 
@@ -16,49 +16,50 @@ MAX_BACKOFF_SECONDS = 0.1
 
 
 class LockQueue:
-    """Those who wait for one thing; it lasts as long as anybody does."""
+    """The lock of one key, with its waiting callers and the last result."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.waiting = 0
-        self._has_rivals = False
+        self._has_competitor = False
         self._last_version: int | None = None
         self._last_seconds = 0.0
 
     async def back_off(self) -> None:
-        """Let another process have its turn, if one was seen at the same thing.
+        """Pause if another process saves the same key, so that it gets a turn.
 
-        Who has just won begins again while the others still learn that they lost: without a pause of about
-        the time that a save takes, the same process would go on winning.
+        Without a pause, the process that won a race would start again before the others have seen that they lost, and
+        would win again.
         """
-        if self._has_rivals:
+        if self._has_competitor:
             pause = random.uniform(0, 2 * self._last_seconds)  # noqa: S311 - fairness, not secrecy
             await asyncio.sleep(min(pause, MAX_BACKOFF_SECONDS))
 
     def record_turn(self, version: int, *, seconds: float, races_lost: int) -> None:
-        """Remember how a turn went; a version that is not the next one was made by a rival."""
+        """Record the result of a turn. A gap in the versions or a lost race means that another process competes."""
         if races_lost or self._last_version not in (None, version, version - 1):
-            self._has_rivals = True
+            self._has_competitor = True
         self._last_version, self._last_seconds = version, seconds
 
 
 class KeyedLock(Generic[K]):
-    """One line for each thing that somebody waits for; raises `Busy` where too many do."""
+    """Locks by key. A queue exists only while callers hold or await its lock."""
 
     def __init__(self, *, max_queued: int) -> None:
-        self._most = max_queued
-        self._lines: dict[K, LockQueue] = {}
+        self._max_queued = max_queued
+        self._queues: dict[K, LockQueue] = {}
 
     @asynccontextmanager
     async def acquire(self, key: K) -> AsyncIterator[LockQueue]:
-        line = self._lines.setdefault(key, LockQueue())
-        if line.waiting >= self._most:
+        """Hold the lock of a key. Raises `Busy` if `max_queued` callers already hold or await it."""
+        queue = self._queues.setdefault(key, LockQueue())
+        if queue.waiting >= self._max_queued:
             raise Busy(retry_after_seconds=1)
-        line.waiting += 1
+        queue.waiting += 1
         try:
-            async with line.lock:
-                yield line
+            async with queue.lock:
+                yield queue
         finally:
-            line.waiting -= 1
-            if not line.waiting:
-                del self._lines[key]
+            queue.waiting -= 1
+            if not queue.waiting:
+                del self._queues[key]

@@ -11,7 +11,7 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 
 
 class Key(NamedTuple):
-    """(tenant, integration type): the address of a config."""
+    """The address of a config: tenant and integration type."""
 
     tenant: str
     integration_type: str
@@ -25,7 +25,7 @@ def parse_name(value: Any) -> str:
 
 
 def parse_key(tenant: Any, integration_type: Any) -> Key:
-    """Build a key, or raise `InvalidName` with the place of the invalid name."""
+    """Build a key, or raise `InvalidName` with the pointer to the invalid name."""
     parsed = []
     for member, value in (("tenant", tenant), ("integration_type", integration_type)):
         try:

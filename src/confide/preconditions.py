@@ -9,7 +9,7 @@ from confide.errors import PreconditionInvalid, VersionConflict
 
 _TAG_LIST = re.compile(r'\s*(?:W/)?"[\x21\x23-\x7e]*"\s*(?:,\s*(?:W/)?"[\x21\x23-\x7e]*"\s*)*')
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
-_OUR_TAG = re.compile(r'"([1-9][0-9]{0,18})(?:\.[1-9][0-9]{0,18})?m?d?"')
+_SERVER_TAG = re.compile(r'"([1-9][0-9]{0,18})(?:\.[1-9][0-9]{0,18})?m?d?"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Precondition:
     must_be_new: bool = False
 
     def require(self, version: int | None) -> None:
-        """Raise `VersionConflict` unless the current version matches; None means missing or deleted."""
+        """Raise `VersionConflict` unless the current version matches. None means that the config does not exist."""
         if self.must_be_new and version is not None:
             raise VersionConflict(current_version=version)
         if self.match is None or (version is not None and self.match == ("*",)):
@@ -48,7 +48,7 @@ def parse_tags(value: str) -> tuple[str, ...]:
 
 def read_tag_version(tag: str) -> int | None:
     """Return the version in an entity tag of the server; None for weak and foreign tags (strong comparison)."""
-    parts = _OUR_TAG.fullmatch(tag)
+    parts = _SERVER_TAG.fullmatch(tag)
     return int(parts[1]) if parts else None
 
 

@@ -1,4 +1,4 @@
-"""Read and write JSON strictly, within the limits of a body, in one canonical form."""
+"""Strict JSON: parsing within the limits of a body, and writing in one canonical form."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MAX_DIGITS = 400
 
 
 class _Inexact:
-    """Mark a number that cannot be stored exactly until the check of the limits finds its place."""
+    """Marks a number that cannot be stored exactly, until the limit check reports its place."""
 
 
 _INEXACT = _Inexact()
@@ -56,8 +56,8 @@ def read_object(data: bytes) -> Json:
 
 
 def check_merged(configuration: Json) -> bytes:
-    """Encode a merged configuration for storage; raise an error if it exceeds the limits of a request."""
-    # The envelope of a request takes one level, and every stored configuration must fit into a request.
+    """Encode a merged configuration for storage. Raises an error if it exceeds the limits of a request."""
+    # Every stored configuration must fit into a request, where it is one level deeper.
     _require_limits({"configuration": configuration}, has_escapes=False)
     data = write(configuration)
     if len(data) > MAX_BODY_BYTES:
@@ -77,7 +77,7 @@ def read_stored(data: bytes) -> Json:
 
 
 def are_equal(one: Any, other: Any) -> bool:
-    """Compare JSON types and values: 1, 1.0 and true differ, the order of members is ignored."""
+    """Return whether JSON types and values are equal. 1, 1.0 and true differ. The order of members does not count."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
@@ -88,7 +88,7 @@ def are_equal(one: Any, other: Any) -> bool:
     return bool(one == other) and (not isinstance(one, float) or repr(one) == repr(other))
 
 
-def pointer(path: tuple[str | int, ...]) -> str:
+def format_pointer(path: tuple[str | int, ...]) -> str:
     """Write a path as a JSON Pointer (RFC 6901)."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
@@ -109,7 +109,7 @@ def _parse(data: bytes) -> Any:
         raise JsonInvalid(f"Invalid JSON at {where}: {_describe_syntax_error(error)}.") from None
 
 
-# The messages of the standard library, which never repeat the text that they are about.
+# The messages of the standard library. They never repeat the input.
 _SYNTAX_ERRORS = {
     "Expecting value": "expected a value",
     "Expecting ',' delimiter": "expected a comma",
@@ -229,4 +229,4 @@ def _check_text(
 
 
 def _error_at(path: tuple[str | int, ...], error: type[ServiceError]) -> ServiceError:
-    return error(violations=(Violation(pointer(path), error.code, error.sentence),))
+    return error(violations=(Violation(format_pointer(path), error.code, error.sentence),))

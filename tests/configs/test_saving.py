@@ -44,7 +44,7 @@ async def test_acts_on_one_thing_go_one_after_the_other_and_on_others_at_once() 
 
     await asyncio.gather(*(act(name) for name in "abababab"))
     assert most == {"a": 1, "b": 1}
-    assert lines._lines == {}
+    assert lines._queues == {}
 
 
 async def test_a_line_that_is_too_long_is_refused_at_once_and_is_not_kept() -> None:
@@ -56,7 +56,7 @@ async def test_a_line_that_is_too_long_is_refused_at_once_and_is_not_kept() -> N
 
     results = await asyncio.gather(*(act() for _ in range(5)), return_exceptions=True)
     assert sum(isinstance(result, Busy) for result in results) == 3
-    assert lines._lines == {}
+    assert lines._queues == {}
 
 
 async def test_somebody_who_gives_up_in_line_holds_up_nobody() -> None:
@@ -73,7 +73,7 @@ async def test_somebody_who_gives_up_in_line_holds_up_nobody() -> None:
     tasks[2].cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [result == "done" for result in results] == [False, True, False, True]
-    assert lines._lines == {}
+    assert lines._queues == {}
 
 
 async def test_only_who_has_met_a_rival_yields(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,7 @@ def test_tokens_come_from_a_file(service: Service) -> None:
         (("--rate", "5", "--mix", "get"), "The weight of get"),
         (("--rate", "5", "--mix", "drop=1"), "is not one of get, merge"),
         (("--stages", "1s"), "is not a stage"),
-        (("--rate", "5", "--duration", "soon"), "is not a span"),
+        (("--rate", "5", "--duration", "soon"), "is not a duration"),
         (("--rate", "5", "--compare", "service.log"), "is no result"),
         (("--rate", "5", "--token-file", "empty"), "There is no token in empty"),
         (("--token", "x", "--rate", "5"), "No such option"),

@@ -14,7 +14,7 @@ from confide.integration_types.errors import SchemaInvalid
 from confide.integration_types.masking import MASK, mask
 from confide.integration_types.model import IntegrationType, Mode
 from confide.integration_types.schema import Schema
-from confide.strict_json import pointer
+from confide.strict_json import format_pointer
 from support.canaries import canary
 from support.json_values import OBJECTS
 
@@ -136,14 +136,14 @@ def test_all_faults_are_told_at_once_with_pointer_and_rule() -> None:
         }
     )
     found = schema.violations({"port": 10, "host": 5, "deep": {"one": 1, "two": 2}})
-    told = sorted((pointer(violation.place), violation.rule) for violation in found)
+    told = sorted((format_pointer(violation.place), violation.rule) for violation in found)
     assert told == [
         ("/deep/one", "additionalProperties"),
         ("/deep/two", "additionalProperties"),
         ("/host", "type"),
         ("/port", "maximum"),
     ]
-    assert [pointer(violation.place) for violation in schema.violations({})] == ["/host", "/port"]
+    assert [format_pointer(violation.place) for violation in schema.violations({})] == ["/host", "/port"]
 
 
 BREAKABLE: list[Any] = [
@@ -244,7 +244,7 @@ def test_defaults_fill_what_a_pattern_names_too() -> None:
 def test_a_member_may_be_named_like_a_keyword(schema: Any, value: Any) -> None:
     (violation,) = Schema(schema).violations({"additionalProperties": value})
     # Below `dependentSchemas` it is the object that breaks it, for it has that member.
-    assert pointer(violation.place) == ("" if "dependentSchemas" in schema else "/additionalProperties")
+    assert format_pointer(violation.place) == ("" if "dependentSchemas" in schema else "/additionalProperties")
 
 
 def test_of_two_defaults_the_first_one_counts_whatever_was_read_before() -> None:
@@ -258,7 +258,7 @@ def test_of_two_defaults_the_first_one_counts_whatever_was_read_before() -> None
 
 def test_a_member_may_be_named_like_an_identifier() -> None:
     schema = Schema({"properties": {"$id": {"type": "string"}, "a": {"$ref": "#/properties/$id"}}})
-    assert [pointer(violation.place) for violation in schema.violations({"$id": "x", "a": 5})] == ["/a"]
+    assert [format_pointer(violation.place) for violation in schema.violations({"$id": "x", "a": 5})] == ["/a"]
 
 
 def test_a_reference_is_decoded_before_it_is_a_pointer() -> None:
@@ -292,10 +292,10 @@ def test_more_faults_than_are_told_are_all_judged() -> None:
     )
     before: Any = {"l": ["x"] * 1_500, "z": 1}
     refusing, warned = strict.check_save(before, {**before, "z": "bad"})
-    assert [pointer(violation.place) for violation in refusing] == ["/z"]
+    assert [format_pointer(violation.place) for violation in refusing] == ["/z"]
     assert len(warned) == 1_500
     refusing, _ = strict.check_save(before, {**before, "l": [*before["l"], "y"]})
-    assert [pointer(violation.place) for violation in refusing] == ["/l/1500"]
+    assert [format_pointer(violation.place) for violation in refusing] == ["/l/1500"]
 
 
 def test_what_stands_in_a_secret_is_told_only_as_a_whole_to_those_who_may_not_see_it() -> None:
@@ -306,7 +306,7 @@ def test_what_stands_in_a_secret_is_told_only_as_a_whole_to_those_who_may_not_se
         "nor does a name stand in a sentence for anybody"
     )
     hidden = {
-        (pointer(violation.hide_secrets(schema.place).place), violation.hide_secrets(schema.place).rule)
+        (format_pointer(violation.hide_secrets(schema.place).place), violation.hide_secrets(schema.place).rule)
         for violation in found
     }
     assert hidden == {("/vault", "secret"), ("/open", "type")}
@@ -352,7 +352,10 @@ def test_enforced_a_save_is_refused_for_what_it_brings_or_touches_only(
     before: Any, after: Any, refusing: Any, warned: Any
 ) -> None:
     found = STRICT.check_save(before, after)
-    assert [sorted(pointer(violation.place) for violation in violations) for violations in found] == [refusing, warned]
+    assert [sorted(format_pointer(violation.place) for violation in violations) for violations in found] == [
+        refusing,
+        warned,
+    ]
 
 
 @given(OBJECTS, st.booleans())

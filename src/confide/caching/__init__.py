@@ -1,1 +1,1 @@
-"""Bounded memory, the lease and single flight."""
+"""Caching primitives: the LRU cache, the lease and single flight."""

@@ -1,4 +1,4 @@
-"""The lease: how long what a process remembers is proven to be true."""
+"""The lease: how long cached objects count as fresh without a new read of the change feed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ LEASE_SECONDS = 1.0
 
 
 class Lease:
-    """Memory is proven while a read of the change log, sent within the last second, has come back."""
+    """Valid for one second from when the last successful read of the change feed was sent.
+
+    All times are `boottime` seconds.
+    """
 
     def __init__(self) -> None:
         self.expires_at = 0.0
 
     def renew(self, sent_at: float) -> None:
-        """A read of the log, sent at that moment, has come back and all it told was heard."""
+        """Renew the lease after all changes of a read are applied. The read was sent at `sent_at`."""
         self.expires_at = sent_at + LEASE_SECONDS
 
     def is_valid(self) -> bool:
         return boottime() < self.expires_at
 
     def age_seconds(self) -> float:
-        """Seconds since what is remembered was last known to be true."""
+        """Return the seconds since the cache was last known to be current."""
         return boottime() - (self.expires_at - LEASE_SECONDS)

@@ -1,4 +1,4 @@
-"""Asking the store once for many callers."""
+"""Single flight: concurrent callers share one query for the same key."""
 
 from __future__ import annotations
 
@@ -8,42 +8,44 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 from confide.clock import boottime
-from confide.context import ANSWER_SECONDS, set_deadline
+from confide.context import RESPONSE_TIMEOUT_SECONDS, set_deadline
 from confide.telemetry.io_log import NO_IO_LOG, IoLog, measure
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-# Whoever comes later than this asks anew: an answer may be no older than that when it is asked for.
-JOIN_SECONDS = 0.25
+# A caller joins a query only while it is younger than this. So a result is at most this much older than the call.
+MAX_JOIN_SECONDS = 0.25
 
 
 class SingleFlight(Generic[K, V]):
-    """Callers who want one thing at nearly one time share the task that asks for it, which belongs to none of them."""
+    """Shares the tasks of queries by key. A caller that is cancelled does not cancel the shared task."""
 
-    def __init__(self, ask: Callable[[K], Awaitable[V]], *, io: IoLog = NO_IO_LOG) -> None:
-        self._ask = ask
+    def __init__(self, query: Callable[[K], Awaitable[V]], *, io: IoLog = NO_IO_LOG) -> None:
+        self._query = query
         self._io = io
-        self._asking: dict[K, tuple[asyncio.Task[V], float]] = {}
+        # The youngest task of each key, and when it started.
+        self._running: dict[K, tuple[asyncio.Task[V], float]] = {}
 
-    async def get(self, name: K) -> V:
-        known = self._asking.get(name)
+    async def get(self, key: K) -> V:
+        """Return the result of a query, shared with concurrent callers. Raises the errors of the query."""
+        running = self._running.get(key)
         now = boottime()
-        if known is None or now - known[1] > JOIN_SECONDS:
-            task = asyncio.create_task(self._asked(name))
-            self._asking[name] = known = (task, now)
-            task.add_done_callback(lambda done: self._forget(name, done))
+        if running is None or now - running[1] > MAX_JOIN_SECONDS:
+            task = asyncio.create_task(self._run(key))
+            self._running[key] = (task, now)
+            task.add_done_callback(lambda task: self._remove(key, task))
             return await asyncio.shield(task)
-        # What is asked is noted for whoever began to ask; whoever joins notes the wait.
-        return await measure(self._io, "wait shared", asyncio.shield(known[0]))
+        # The operations of the query count for the request that started it. This one only records its wait.
+        return await measure(self._io, "wait shared", asyncio.shield(running[0]))
 
-    async def _asked(self, name: K) -> V:
-        set_deadline(time.monotonic() + ANSWER_SECONDS)
-        return await self._ask(name)
+    async def _run(self, key: K) -> V:
+        set_deadline(time.monotonic() + RESPONSE_TIMEOUT_SECONDS)
+        return await self._query(key)
 
-    def _forget(self, name: K, done: asyncio.Task[V]) -> None:
-        if not done.cancelled():
-            done.exception()  # nobody may be left to hear of it
-        known = self._asking.get(name)
-        if known is not None and known[0] is done:
-            del self._asking[name]
+    def _remove(self, key: K, task: asyncio.Task[V]) -> None:
+        if not task.cancelled():
+            task.exception()  # marks the error as retrieved, because all callers may be gone
+        running = self._running.get(key)
+        if running is not None and running[0] is task:
+            del self._running[key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from confide.strict_json import Json, are_equal, pointer
+from confide.strict_json import Json, are_equal, format_pointer
 
 if TYPE_CHECKING:
     from confide.integration_types.masking import SecretPlace
@@ -28,15 +28,15 @@ def _compare(before: Json, after: Json, path: Path, changes: dict[str, Json], *,
     for member in [*before, *(member for member in after if member not in before)]:
         where, place = (*path, member), hidden and hidden.member(member)
         if member not in after:
-            changes["removed"][pointer(where)] = _show(before[member], place)
+            changes["removed"][format_pointer(where)] = _show(before[member], place)
         elif member not in before:
-            changes["added"][pointer(where)] = _show(after[member], place)
+            changes["added"][format_pointer(where)] = _show(after[member], place)
         else:
             one, other = before[member], after[member]
             if isinstance(one, dict) and isinstance(other, dict) and not (place and place.is_secret):
                 _compare(one, other, where, changes, hidden=place)
             elif not are_equal(one, other):
-                changes["changed"][pointer(where)] = {"from": _show(one, place), "to": _show(other, place)}
+                changes["changed"][format_pointer(where)] = {"from": _show(one, place), "to": _show(other, place)}
 
 
 def _show(value: Any, place: SecretPlace | None) -> Any:

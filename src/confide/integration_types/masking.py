@@ -8,7 +8,7 @@ from typing import Any
 
 from confide.configs.errors import MaskSentBack
 from confide.errors import Violation
-from confide.strict_json import Json, pointer
+from confide.strict_json import Json, format_pointer
 
 MASK = "********"
 
@@ -124,7 +124,7 @@ def require_no_mask(configuration: Json) -> None:
 
 def _find_masks(value: Any, path: tuple[str | int, ...]) -> list[str]:
     if value == MASK:
-        return [pointer(path)]
+        return [format_pointer(path)]
     if isinstance(value, dict):
         return [place for member, inner in value.items() for place in _find_masks(inner, (*path, member))]
     if isinstance(value, list):

@@ -15,7 +15,7 @@ from confide.integration_types.errors import SchemaInvalid
 from confide.integration_types.masking import SecretPlace, has_mask, mask
 from confide.integration_types.schema_limits import SchemaReader
 from confide.integration_types.subschemas import NO_DEFAULT, FilledTooLarge, Matcher, Path, SchemaPlace, fill_defaults
-from confide.strict_json import Json, pointer
+from confide.strict_json import Json, format_pointer
 
 # Messages show this instead of the client's value.
 _HIDDEN = "The value"
@@ -46,7 +46,7 @@ class SchemaViolation:
     sentence: str
 
     def as_violation(self, *, inside: Path = ()) -> Violation:
-        return Violation(pointer((*inside, *self.place)), self.rule, self.sentence)
+        return Violation(format_pointer((*inside, *self.place)), self.rule, self.sentence)
 
     def hide_secrets(self, root: SecretPlace) -> SchemaViolation:
         """Return a violation without details of a secret; `root` says where secrets are."""
@@ -118,7 +118,7 @@ def _count_places(value: Any) -> int:
 
 def _describe_error(error: Any, whole: Json) -> Iterator[SchemaViolation]:
     kind, at = error.kind, tuple(error.instance_path)
-    rule_at = pointer(tuple(error.schema_path))
+    rule_at = format_pointer(tuple(error.schema_path))
     rule = kind.name
     if rule == "required":
         yield SchemaViolation((*at, kind.property), rule, rule_at, "This member is required.")
@@ -171,7 +171,9 @@ def _schema_error(error: Exception) -> SchemaInvalid:
     at = tuple(getattr(error, "instance_path", ()))
     return SchemaInvalid(
         violations=(
-            Violation(pointer(("schema", *at)), SchemaInvalid.code, "This is not a valid JSON Schema. Correct it."),
+            Violation(
+                format_pointer(("schema", *at)), SchemaInvalid.code, "This is not a valid JSON Schema. Correct it."
+            ),
         )
     )
 
@@ -182,7 +184,9 @@ def _require_visible_root(root: SchemaPlace) -> None:
         if subschema.write_only:
             sentence = "A configuration as a whole cannot be secret. Mark its members."
             raise SchemaInvalid(
-                violations=(Violation(pointer(("schema", *subschema.path, "writeOnly")), SchemaInvalid.code, sentence),)
+                violations=(
+                    Violation(format_pointer(("schema", *subschema.path, "writeOnly")), SchemaInvalid.code, sentence),
+                )
             )
 
 
@@ -199,7 +203,7 @@ def _require_visible_defaults(root: SchemaPlace) -> bool:
             has_defaults = True
             default = subschema.default
             if is_secret or has_mask(default) or mask(default, place) != default:
-                at = pointer(("schema", *subschema.path, "default"))
+                at = format_pointer(("schema", *subschema.path, "default"))
                 raise SchemaInvalid(
                     violations=(Violation(at, SchemaInvalid.code, "A secret cannot have a default. Remove it."),)
                 )

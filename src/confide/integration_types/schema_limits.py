@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from confide.errors import Violation
 from confide.integration_types.errors import SchemaInvalid
 from confide.integration_types.subschemas import NO_DEFAULT, Matcher, Path, Subschema
-from confide.strict_json import Json, pointer
+from confide.strict_json import Json, format_pointer
 
 MAX_SUBSCHEMAS = 1_000
 # The maximum number of subschemas that can apply to one place of a configuration, at any depth.
@@ -192,4 +192,4 @@ def _sort(known: list[Subschema]) -> list[Subschema]:
 
 
 def _error_at(path: Path, sentence: str) -> SchemaInvalid:
-    return SchemaInvalid(violations=(Violation(pointer(("schema", *path)), SchemaInvalid.code, sentence),))
+    return SchemaInvalid(violations=(Violation(format_pointer(("schema", *path)), SchemaInvalid.code, sentence),))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from confide import strict_json
-from confide.context import ANSWER_SECONDS, set_deadline, set_principal
+from confide.context import RESPONSE_TIMEOUT_SECONDS, set_deadline, set_principal
 from confide.identity.errors import InvalidToken, NoToken, TwoCredentials
 from confide.identity.model import Principal
 from confide.strict_json import MAX_BODY_BYTES, Json
@@ -204,7 +204,7 @@ class Request:
             except TimeoutError:
                 raise RequestTimeout from None
             # The time limit of the response starts when the body is complete.
-            set_deadline(time.monotonic() + ANSWER_SECONDS)
+            set_deadline(time.monotonic() + RESPONSE_TIMEOUT_SECONDS)
         return self._body
 
     async def _receive_body(self) -> bytes:

@@ -10,7 +10,7 @@ from time import monotonic_ns
 from types import TracebackType
 from typing import Self
 
-from confide.context import ANSWER_SECONDS, RequestContext, current_request
+from confide.context import RESPONSE_TIMEOUT_SECONDS, RequestContext, current_request
 from confide.telemetry.io_log import IoLog
 from confide.telemetry.request_log import log_request
 
@@ -67,7 +67,9 @@ class RequestScope:
     def __enter__(self) -> Self:
         self._began = monotonic_ns()
         self._token = current_request.set(
-            RequestContext(self.request_id, self._address, time.monotonic() + ANSWER_SECONDS, None, self._trace)
+            RequestContext(
+                self.request_id, self._address, time.monotonic() + RESPONSE_TIMEOUT_SECONDS, None, self._trace
+            )
         )
         return self
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from confide.errors import InvalidBody, UnknownMember, Violation
 from confide.identity.model import Role
-from confide.strict_json import Json, pointer
+from confide.strict_json import Json, format_pointer
 from confide.web.errors import MalformedParameter
 from confide.web.request import Request
 from confide.web.response import JSON, Reply
@@ -99,7 +99,7 @@ class Body(BaseModel):
         except ValidationError as error:
             found = error.errors(include_url=False, include_context=False, include_input=False)
             violations = tuple(
-                Violation(pointer(one["loc"]), one["type"].replace("_", "-"), one["msg"]) for one in found
+                Violation(format_pointer(one["loc"]), one["type"].replace("_", "-"), one["msg"]) for one in found
             )
             if any(one["type"] == "extra_forbidden" for one in found):
                 raise UnknownMember(violations=violations) from None
