@@ -49,7 +49,7 @@ class RequestContext:
     trace: Trace | None
 
     def remaining_seconds(self) -> float:
-        """Return the time limit of a database query that starts now; raises `DatabaseUnavailable` after the deadline."""
+        """Return the time limit of a database query in seconds. Raises `DatabaseUnavailable` after the deadline."""
         left = RESPONSE_TIMEOUT_SECONDS if self.deadline is None else self.deadline - time.monotonic()
         if left <= 0:
             raise DatabaseUnavailable
@@ -85,5 +85,5 @@ def set_principal(principal: Principal) -> None:
 
 
 def remaining_seconds() -> float:
-    """Return the time limit of a database query that starts now. Raises `DatabaseUnavailable` after the deadline."""
+    """Return the time limit of a database query in seconds. Raises `DatabaseUnavailable` after the deadline."""
     return current_request.get().remaining_seconds()

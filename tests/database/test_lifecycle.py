@@ -50,7 +50,7 @@ async def sql(store: Any, text: str, *args: Any) -> list[tuple[Any, ...]]:
 async def test_migrating_twice_changes_nothing(settings: Settings, engine: str) -> None:
     store = await opened(settings)
     assert await store.database.migrate() == []
-    assert await sql(store, "SELECT count(*) FROM schema_migrations") == [(len(schema.known(engine)),)]
+    assert await sql(store, "SELECT count(*) FROM schema_migrations") == [(len(schema.list_migrations(engine)),)]
     await store.close()
 
 
@@ -60,7 +60,7 @@ async def test_many_processes_migrate_at_once_and_one_does(settings: Settings, e
     for store in stores:
         await store.database.connect()
     applied = await asyncio.gather(*(store.database.migrate() for store in stores))
-    assert sorted(map(len, applied)) == [0, 0, 0, len(schema.known(engine))]
+    assert sorted(map(len, applied)) == [0, 0, 0, len(schema.list_migrations(engine))]
     for store in stores:
         await store.close()
 
@@ -97,10 +97,10 @@ async def test_a_schema_migrated_step_by_step_is_the_fresh_schema(
             (tmp_path / name).mkdir()
             urls.append(f"sqlite:///{tmp_path / name / 'confide.db'}")
     found = []
-    for url, steps in zip(urls, (1, len(schema.known(engine))), strict=True):
+    for url, steps in zip(urls, (1, len(schema.list_migrations(engine))), strict=True):
         store: Any = open_stores(url, is_unsafe=True)
         await store.database.connect()
-        known = schema.known(engine)
+        known = schema.list_migrations(engine)
         for step in range(steps):
             until = len(known) if steps == 1 else step + 1
             await store.database._host_engine.transact_long(schema.migrate(known[:until], now=1))
@@ -111,7 +111,7 @@ async def test_a_schema_migrated_step_by_step_is_the_fresh_schema(
 
 
 async def test_a_failing_migration_leaves_nothing_behind(store: Any, engine: str) -> None:
-    known = schema.known(engine)
+    known = schema.list_migrations(engine)
     broken = Migration(len(known) + 1, "broken", "CREATE TABLE half (a BIGINT); CREATE TABLE changes (a BIGINT);")
     with pytest.raises((apsw.SQLError, asyncpg.PostgresError)):
         await store.database._host_engine.transact_long(schema.migrate([*known, broken], now=1))
@@ -120,7 +120,7 @@ async def test_a_failing_migration_leaves_nothing_behind(store: Any, engine: str
 
 
 def test_the_two_engines_have_the_same_migrations() -> None:
-    names = [[(step.number, step.name) for step in schema.known(engine)] for engine in ("sqlite", "postgres")]
+    names = [[(step.number, step.name) for step in schema.list_migrations(engine)] for engine in ("sqlite", "postgres")]
     assert names[0] == names[1]
 
 

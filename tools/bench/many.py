@@ -19,7 +19,7 @@ from seeds import Seeded, key
 from track import Track
 
 from confide.database.engine import Many, Transaction
-from confide.database.log import INSERT_AUDIT, entry_row
+from confide.database.log import INSERT_AUDIT, build_entry_row
 from confide.server.wiring import open_process
 
 CHECKED = 100_000
@@ -140,7 +140,7 @@ async def _proven(seeded: Seeded) -> tuple[float, float]:
             audit = process.configs.writer._recorder.sign(
                 "save", "updated", principal=None, key=key(0), version=version
             )
-            rows.append((*entry_row(audit), version))
+            rows.append((*build_entry_row(audit), version))
 
         def inserted() -> Transaction[None]:
             yield Many(INSERT_AUDIT, rows)

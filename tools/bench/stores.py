@@ -17,7 +17,7 @@ from seeds import key
 from confide.configs import store
 from confide.database.log import INSERT_AUDIT
 from confide.database.sqlite.engine import connect
-from confide.database.sqlite.writer import bindings
+from confide.database.sqlite.writer import bind_arguments
 
 BODY = os.urandom(280)
 MAC = os.urandom(32)
@@ -34,9 +34,9 @@ def sqlite_commits(path: Path, *, seconds: float) -> Figures:
         at = time.monotonic()
         connection.execute("BEGIN IMMEDIATE")
         saved = ("saved", *key(0), last, None, BODY, 1, 1, None)
-        ((change_id,),) = connection.execute(store.SQLITE_APPEND, bindings(saved)).fetchall()
+        ((change_id,),) = connection.execute(store.SQLITE_APPEND, bind_arguments(saved)).fetchall()
         entry = (1, "save", "updated", 1, 1, "127.0.0.1", "0" * 16, *key(0), last, None, MAC, MAC, change_id)
-        connection.execute(INSERT_AUDIT, bindings(entry))
+        connection.execute(INSERT_AUDIT, bind_arguments(entry))
         connection.execute("COMMIT")
         took.append(time.monotonic() - at)
     seconds = time.monotonic() - began

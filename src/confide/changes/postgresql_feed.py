@@ -90,7 +90,7 @@ class PostgresqlChangeFeed:
             await asyncio.sleep(pause)
 
     def watermark_age(self) -> float:
-        return self._watermark.age()
+        return self._watermark.age_seconds()
 
     def notify(self) -> None:
         self._has_notification = True

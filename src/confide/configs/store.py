@@ -25,7 +25,7 @@ from confide.configs.model import (
 from confide.crypto.model import WrappedKey
 from confide.database.batcher import Batcher
 from confide.database.engine import Engine, Transaction, UniqueTaken, statement
-from confide.database.log import EntryRow, entry_row, insert_audit
+from confide.database.log import EntryRow, build_entry_row, insert_audit
 from confide.database.model import Row
 from confide.database.rows import insert_into, list_array_placeholders, list_columns, list_placeholders
 from confide.identity.model import Scope
@@ -318,7 +318,7 @@ class PostgresqlConfigStore(ConfigStore):
         return await self._reads.submit(key)
 
     async def append(self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None) -> None:
-        row = (*VersionRow.of(new), *entry_row(audit))
+        row = (*VersionRow.of(new), *build_entry_row(audit))
         if idempotency is None:
             if not await self._saves.submit(row):
                 raise Superseded

@@ -1,1 +1,1 @@
-"""The two engines, migrations, backup."""
+"""The database engines SQLite and PostgreSQL, with migrations and backup."""

@@ -1,4 +1,4 @@
-"""Back up to one file: all rows, still encrypted, with a row count and a checksum at the end."""
+"""Back up a database to one file: all rows, still encrypted, then their number and a checksum."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from confide.database.database import Database
 from confide.database.dump import TABLES
 from confide.database.model import Row
-from confide.database.schema import schema_number
+from confide.database.schema import get_schema_number
 
 FORMAT = 1
 
@@ -26,7 +26,7 @@ class ArchiveBroken(Exception):
 
 
 async def write(database: Database, path: Path, *, progress: Callable[[int], None]) -> int:
-    """Write all rows of one snapshot; returns how many. The file gets its name only once it is complete."""
+    """Write all rows of one snapshot and return their number. The file gets its name only when it is complete."""
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")
     descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     try:
@@ -38,11 +38,11 @@ async def write(database: Database, path: Path, *, progress: Callable[[int], Non
         partial.rename(path)
     finally:
         partial.unlink(missing_ok=True)
-    _sync(path.parent)
+    _sync_folder(path.parent)
     return count
 
 
-def _sync(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -52,37 +52,39 @@ def _sync(folder: Path) -> None:
 
 async def _write_rows(database: Database, file: gzip.GzipFile, progress: Callable[[int], None]) -> int:
     count, digest = 0, hashlib.sha256()
-    file.write(_line({"confide": "backup", "format": FORMAT, "schema": schema_number("sqlite")}))
+    file.write(_format_line({"confide": "backup", "format": FORMAT, "schema": get_schema_number("sqlite")}))
     async for table, row in database.dump():
-        line = _line([table, *(_encode(value) for value in row)])
+        line = _format_line([table, *(_encode(value) for value in row)])
         digest.update(line)
         file.write(line)
         count += 1
         progress(count)
-    file.write(_line({"rows": count, "sha256": digest.hexdigest()}))
+    file.write(_format_line({"rows": count, "sha256": digest.hexdigest()}))
     return count
 
 
 def check(path: Path) -> int:
-    """Read the whole file once; returns the number of rows, or raises `ArchiveBroken`. Stores nothing."""
+    """Read the whole file and return the number of rows. Raises `ArchiveBroken`. Stores nothing."""
     return sum(1 for _ in read(path))
 
 
 def read(path: Path) -> Iterator[tuple[str, Row]]:
-    """Read the rows; raises `ArchiveBroken`, at the latest after the last row, if the file is incomplete."""
+    """Read the rows. Raises `ArchiveBroken` if the file is not complete, at the latest after the last row."""
     try:
         with gzip.open(path, "rb") as file:
-            yield from _rows(iter(file))
+            yield from _read_rows(iter(file))
     except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, KeyError, TypeError) as error:
         raise ArchiveBroken(f"{path.name} is not a complete Confide backup.") from error
 
 
-def _rows(lines: Iterator[bytes]) -> Iterator[tuple[str, Row]]:
-    head = json.loads(next(lines, b"null"))
-    if not isinstance(head, dict) or head.get("confide") != "backup" or head.get("format") != FORMAT:
+def _read_rows(lines: Iterator[bytes]) -> Iterator[tuple[str, Row]]:
+    header = json.loads(next(lines, b"null"))
+    if not isinstance(header, dict) or header.get("confide") != "backup" or header.get("format") != FORMAT:
         raise ValueError("not a backup")
-    if head["schema"] != schema_number("sqlite"):
-        raise ArchiveBroken(f"The backup has schema {head['schema']}; this Confide restores {schema_number('sqlite')}.")
+    if header["schema"] != get_schema_number("sqlite"):
+        raise ArchiveBroken(
+            f"The backup has schema {header['schema']}; this Confide restores {get_schema_number('sqlite')}."
+        )
     count, digest, end = 0, hashlib.sha256(), None
     for line in lines:
         value = json.loads(line)
@@ -99,7 +101,7 @@ def _rows(lines: Iterator[bytes]) -> Iterator[tuple[str, Row]]:
         raise ValueError("wrong row count or checksum")
 
 
-def _line(value: Any) -> bytes:
+def _format_line(value: Any) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode() + b"\n"
 
 

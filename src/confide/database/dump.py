@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import groupby, islice
 
 from confide.database.engine import Engine, Many, Transaction, statement
-from confide.database.identity import begin_anew
+from confide.database.identity import begin_epoch
 from confide.database.model import Row
 
-# In the order of foreign keys. Login attempts are not backed up.
+# The columns of each table, in the order of foreign keys. Login attempts are not backed up.
 TABLES = {
     "store": ("one", "epoch", "home", "began_at", "first_user_at", "begins_xid", "begins_id"),
     "keys": ("id", "purpose", "tenant", "master_key_id", "wrapped", "made_at"),
@@ -52,12 +52,13 @@ TABLES = {
     "replays": ("user_id", "route", "name", "mac", "version", "outcome", "saved_at"),
 }
 _NUMBERED = ("users", "tokens", "changes", "audit")
-_PORTION = 500
+_BATCH_SIZE = 500
 
 
 async def dump(engine: Engine) -> AsyncIterator[tuple[str, Row]]:
+    """Read every row of every table in one snapshot, with the name of its table."""
     tables = list(TABLES)
-    # By primary key, so that the change log is in order of id.
+    # By primary key, so that the change log is in the order of its IDs.
     statements = [f"/* store.dump */ SELECT {', '.join(TABLES[table])} FROM {table} ORDER BY 1" for table in tables]
     async for number, rows in engine.stream(statements):
         for row in rows:
@@ -72,14 +73,14 @@ def load(
     engine: str,
     chain_audit_entries: Callable[[], Transaction[None]],
 ) -> Transaction[str]:
-    """Load rows into an empty database in one transaction and begin a new epoch; returns the epoch."""
+    """Load rows into an empty database and begin a new epoch, in one transaction. Returns the epoch."""
     yield statement("/* store.empty */ DELETE FROM store")
     for table, group in groupby(rows, key=lambda pair: pair[0]):
         columns = TABLES[table]
         places = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
         sql = f"/* store.load */ INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"
-        while portion := [row for _, row in islice(group, _PORTION)]:
-            yield Many(sql, portion)
+        while batch := [row for _, row in islice(group, _BATCH_SIZE)]:
+            yield Many(sql, batch)
     if engine == "postgres":
         for table in _NUMBERED:
             yield statement(
@@ -87,7 +88,7 @@ def load(
                 f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), GREATEST((SELECT max(id) FROM {table}), 1))"
             )
     return (
-        yield from begin_anew(location, now=now, has_xid=engine == "postgres", chain_audit_entries=chain_audit_entries)
+        yield from begin_epoch(location, now=now, has_xid=engine == "postgres", chain_audit_entries=chain_audit_entries)
     )
 
 

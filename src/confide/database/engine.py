@@ -1,4 +1,7 @@
-"""The database engine contract. A transaction is a generator that yields statements and receives their rows."""
+"""The contract of the database engines.
+
+A transaction is a generator. It yields steps, and the engine sends it the rows of each step.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _NAME = re.compile(r"/\* ([a-z_.]+) \*/")
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement with its `$n` arguments; the transaction is sent its rows."""
+    """One statement with its `$n` arguments."""
 
     sql: str
     args: tuple[Any, ...] = ()
@@ -27,21 +30,21 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """Wait until no other transaction holds the lock of that name; held until the transaction ends."""
+    """Acquire the lock of that name. It is held until the transaction ends."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class TableLock:
-    """Wait until no other transaction writes to the table, and let none begin until this one ends."""
+    """Wait for other transactions that write to the table, and block new ones until this one ends."""
 
     table: str
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """Several statements without arguments: a migration."""
+    """A migration: several statements without arguments."""
 
     sql: str
 
@@ -59,31 +62,31 @@ Transaction: TypeAlias = Generator[Step, Rows, T]
 
 
 class UniqueTaken(Exception):
-    """A unique index already holds the row; the transaction was undone."""
+    """A unique index already has the row. The transaction was rolled back."""
 
 
 class Engine(Protocol):
-    """The contract of SQLite and PostgreSQL."""
+    """What SQLite and PostgreSQL have in common."""
 
     name: str
 
     async def query(self, sql: str, *args: Any) -> Rows:
-        """Run one statement and return its rows. Raises `DatabaseUnavailable` in time.
+        """Run one statement and return its rows. Raises `DatabaseUnavailable` at the deadline of the request.
 
         On PostgreSQL it may write, in a transaction of its own. On SQLite it only reads: use `execute` to write.
         """
 
     async def search(self, sql: str, *args: Any) -> Rows:
-        """Run a query that may scan much. Only its caller waits for it, and not for long."""
+        """Run a query that may scan many rows, without blocking other callers for long."""
 
     async def execute(self, sql: str, *args: Any) -> Rows:
         """Run one statement that writes, in a transaction of its own, and return its rows."""
 
     async def transact(self, work: Transaction[T]) -> T:
-        """Run a transaction of several steps. Commits when the generator returns, rolls back when it raises."""
+        """Run a transaction. Commit when its generator returns, roll back when it raises."""
 
     def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, Rows]]:
-        """Run queries in one snapshot. Yields the number of the query with a portion of its rows."""
+        """Run queries in one snapshot. Yields the index of a query with a batch of its rows."""
 
 
 def run_one(sql: str, args: tuple[Any, ...]) -> Transaction[Rows]:

@@ -1,11 +1,11 @@
-"""Errors with which a start or a command on the host ends."""
+"""Errors that end a start or a command on the host."""
 
 from __future__ import annotations
 
 
 class NewerSchema(Exception):
-    """The store was written by a newer Confide."""
+    """A newer Confide has migrated the database."""
 
 
 class UnsafeDurability(Exception):
-    """The store's own settings let it lose what it acknowledged."""
+    """The settings of the database allow it to lose acknowledged saves."""

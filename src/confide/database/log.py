@@ -1,4 +1,4 @@
-"""Appending change rows and signed audit entries in the caller's transaction: what every write shares."""
+"""Append change rows and signed audit entries in the caller's transaction. Every write uses this."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class EntryRow(NamedTuple):
 
 
 class ChangeRow(NamedTuple):
-    """A row of the table `changes` that is no version of a config."""
+    """A row of the table `changes` that is not a version of a config."""
 
     kind: str
     subject: int | None
@@ -43,7 +43,7 @@ INSERT_AUDIT = f"""/* audits.note */
 _INSERT_CHANGE = f"/* changes.append */ {insert_into('changes', ChangeRow)} RETURNING id"
 
 
-def entry_row(audit: SignedEntry) -> EntryRow:
+def build_entry_row(audit: SignedEntry) -> EntryRow:
     entry = audit.entry
     tenant, integration_type = entry.key or (None, None)
     return EntryRow(
@@ -64,12 +64,12 @@ def entry_row(audit: SignedEntry) -> EntryRow:
 
 
 def insert_audit(audit: SignedEntry, *, change_id: int | None) -> Statement:
-    """Insert an entry with the change that it belongs to, if any."""
-    return Statement(INSERT_AUDIT, (*entry_row(audit), change_id))
+    """Build the statement that inserts an entry, with the change that it belongs to."""
+    return Statement(INSERT_AUDIT, (*build_entry_row(audit), change_id))
 
 
 def append_change(kind: str, subject: int | None, *, audit: SignedEntry) -> Transaction[None]:
-    """Append a change of a user, a token or the like, with its audit entry."""
+    """Append a change that is not a version of a config, with its audit entry."""
     row = ChangeRow(kind, subject, audit.entry.actor, audit.entry.at)
     ((change_id,),) = yield statement(_INSERT_CHANGE, *row)
     yield insert_audit(audit, change_id=change_id)

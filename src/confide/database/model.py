@@ -19,7 +19,7 @@ class DatabaseIdentity:
     has_xid: bool = False
 
 
-class Settled(NamedTuple):
+class EpochStatus(NamedTuple):
     """The epoch, and whether it has just begun because the database was moved or restored."""
 
     epoch: str

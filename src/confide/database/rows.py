@@ -1,4 +1,4 @@
-"""Columns and placeholders of a table, from the one definition of its rows."""
+"""Build SQL fragments from the NamedTuple that defines the rows of a table."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ def list_placeholders(row: Any, *, start: int = 1) -> str:
 def list_array_placeholders(row: Any, *, start: int = 1) -> str:
     """List a placeholder for an array of each column, with its PostgreSQL type: `$1::text[], $2::bigint[]`."""
     hints = get_type_hints(row)
-    return ", ".join(f"${number}::{_sql_type(hints[column])}[]" for number, column in enumerate(row._fields, start))
+    return ", ".join(
+        f"${number}::{_find_sql_type(hints[column])}[]" for number, column in enumerate(row._fields, start)
+    )
 
 
 def insert_into(table: str, row: Any) -> str:
-    """Write the statement that inserts one row."""
+    """Build the statement that inserts one row."""
     return f"INSERT INTO {table} ({list_columns(row)}) VALUES ({list_placeholders(row)})"
 
 
-def _sql_type(hint: Any) -> str:
+def _find_sql_type(hint: Any) -> str:
     inner = [one for one in get_args(hint) if one is not types.NoneType] or [hint]
     return _SQL_TYPES[inner[0]]

@@ -23,7 +23,7 @@ _TABLE = """
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One migration. Its checksum detects changes after it was applied."""
+    """One migration. Its checksum detects later changes of its file."""
 
     number: int
     name: str
@@ -38,20 +38,24 @@ class ChangedMigration(Exception):
     """A migration file differs from the one that was applied."""
 
 
-def known(engine: str) -> list[Migration]:
-    """Return the migrations that this version ships for an engine, in order."""
+def list_migrations(engine: str) -> list[Migration]:
+    """List the migrations of an engine that this Confide contains, in order."""
     folder = files("confide.database").joinpath("migrations", engine)
-    named = [(_FILE.fullmatch(file.name), file) for file in folder.iterdir()]
-    found = [Migration(int(parts[1]), parts[2], file.read_text()) for parts, file in named if parts]
-    return sorted(found, key=lambda migration: migration.number)
+    names = [(_FILE.fullmatch(file.name), file) for file in folder.iterdir()]
+    migrations = [Migration(int(parts[1]), parts[2], file.read_text()) for parts, file in names if parts]
+    return sorted(migrations, key=lambda migration: migration.number)
 
 
-def schema_number(engine: str) -> int:
-    return known(engine)[-1].number
+def get_schema_number(engine: str) -> int:
+    """Return the number of the newest migration."""
+    return list_migrations(engine)[-1].number
 
 
 def migrate(migrations: list[Migration], *, now: int) -> Transaction[list[str]]:
-    """Apply missing migrations; raises `NewerSchema` or `ChangedMigration` before any change."""
+    """Apply missing migrations and return their names.
+
+    Raises `NewerSchema` or `ChangedMigration` before any change.
+    """
     yield Lock("migrations")
     yield Script(_TABLE)
     rows = yield statement("SELECT number, checksum FROM schema_migrations ORDER BY number")
@@ -61,7 +65,7 @@ def migrate(migrations: list[Migration], *, now: int) -> Transaction[list[str]]:
         raise NewerSchema(
             f"The database has schema {newest}, but this Confide supports {migrations[-1].number}. Use a newer Confide."
         )
-    done = []
+    names = []
     for migration in migrations:
         if migration.number in applied:
             if applied[migration.number] != migration.checksum:
@@ -75,5 +79,5 @@ def migrate(migrations: list[Migration], *, now: int) -> Transaction[list[str]]:
             migration.checksum,
             now,
         )
-        done.append(f"{migration.number:04}_{migration.name}")
-    return done
+        names.append(f"{migration.number:04}_{migration.name}")
+    return names

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import asyncpg
 
 from confide.clock import Clock, now
-from confide.database.database import NO_STORE, Database
+from confide.database.database import NO_SCHEMA, Database
 from confide.database.engine import Transaction
 from confide.database.errors import UnsafeDurability
 from confide.database.model import DatabaseIdentity
@@ -16,7 +16,7 @@ from confide.database.postgresql.transaction import Connection
 from confide.errors import DatabaseUnavailable
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
 
-GREETING = """/* store.greeting */
+CHECK = """/* store.greeting */
     SELECT (SELECT system_identifier FROM pg_control_system())::text
            || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())::text,
            current_setting('fsync'), current_setting('synchronous_commit'), current_setting('full_page_writes'),
@@ -26,7 +26,7 @@ MIN_VERSION = 150_000
 
 
 class PostgresqlDatabase(Database):
-    """A database of a cluster. Each new connection is checked for its database and durability."""
+    """A database of a PostgreSQL cluster. Each new connection must lead to the same database and be durable."""
 
     def __init__(
         self,
@@ -38,11 +38,11 @@ class PostgresqlDatabase(Database):
         clock: Clock = now,
         io: IoLog = NO_IO_LOG,
     ) -> None:
-        self.engine = PostgresqlEngine(dsn, size=pool_size, greet=self._greet, io=io)
+        self.engine = PostgresqlEngine(dsn, size=pool_size, check_connection=self._check_connection, io=io)
         super().__init__(self.engine, chain_audit_entries=chain_audit_entries, clock=clock)
         self._accepts_unsafe = accepts_unsafe
         self._location = ""
-        self._settled_location: str | None = None
+        self._opened_location: str | None = None
         self._unsafe: tuple[str, ...] = ()
 
     async def connect(self) -> None:
@@ -51,16 +51,16 @@ class PostgresqlDatabase(Database):
     async def open(self) -> DatabaseIdentity:
         await self.connect()
         try:
-            settled = await self.engine.transact_long(self._settle())
+            status = await self.engine.transact_long(self._determine_epoch())
         except asyncpg.UndefinedTableError as error:
-            raise DatabaseUnavailable(NO_STORE) from error
-        self._settled_location = self.locate()
+            raise DatabaseUnavailable(NO_SCHEMA) from error
+        self._opened_location = self.locate()
         durability = f"PostgreSQL, {', '.join(self._unsafe) if self._unsafe else 'fsync and synchronous commit'}"
         return DatabaseIdentity(
-            settled.epoch,
+            status.epoch,
             durability,
             is_unsafe=bool(self._unsafe),
-            is_new_epoch=settled.is_new_epoch,
+            is_new_epoch=status.is_new_epoch,
             has_xid=True,
         )
 
@@ -70,8 +70,8 @@ class PostgresqlDatabase(Database):
     def locate(self) -> str:
         return self._location
 
-    async def _greet(self, connection: Connection) -> None:
-        row = await connection.fetchrow(GREETING)
+    async def _check_connection(self, connection: Connection) -> None:
+        row = await connection.fetchrow(CHECK)
         location, fsync, commit, pages, retry, version = row or ("", "", "", "", "", 0)
         if version < MIN_VERSION:
             raise UnsafeDurability("Use PostgreSQL 15 or newer.")
@@ -79,13 +79,13 @@ class PostgresqlDatabase(Database):
         unsafe = [f"{name}=off" for name, value in settings.items() if value == "off"]
         unsafe += ["data_sync_retry=on"] if retry == "on" else []
         if unsafe and not self._accepts_unsafe:
-            raise self._rejection(f"PostgreSQL may lose acknowledged saves: {', '.join(unsafe)}.")
+            raise self._build_error(f"PostgreSQL may lose acknowledged saves: {', '.join(unsafe)}.")
         self._unsafe, self._location = tuple(unsafe), location
-        if self._settled_location not in (None, location):
-            raise self._rejection("The connection now leads to another database. Restart to begin a new epoch.")
+        if self._opened_location not in (None, location):
+            raise self._build_error("The connection now leads to another database. Restart to begin a new epoch.")
 
-    def _rejection(self, sentence: str) -> Exception:
-        # During the start it ends the start. Later the database is unavailable.
-        if self._settled_location is None:
+    def _build_error(self, sentence: str) -> Exception:
+        # Before `open` succeeds this ends the start of the service. Later the database counts as unavailable.
+        if self._opened_location is None:
             return UnsafeDurability(sentence)
         return DatabaseUnavailable(sentence)

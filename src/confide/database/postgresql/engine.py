@@ -23,7 +23,7 @@ CONNECT_SECONDS = 1.5
 UNAVAILABLE_SECONDS = 0.5
 # A healthy database responds within this time.
 HEALTHY_SECONDS = 0.5
-PORTION = 500
+BATCH_SIZE = 500
 
 # All errors of the driver.
 _DRIVER_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -38,7 +38,10 @@ _TEMPORARY = (
 
 
 class PostgresqlEngine:
-    """A pool of connections. The last used connection is reused first."""
+    """A pool of connections that reuses the last used connection first.
+
+    After a failure, calls fail at once for a short time instead of waiting for the database.
+    """
 
     name = "postgres"
 
@@ -47,12 +50,12 @@ class PostgresqlEngine:
         dsn: str,
         *,
         size: int = 8,
-        greet: Callable[[Connection], Awaitable[None]] | None = None,
+        check_connection: Callable[[Connection], Awaitable[None]] | None = None,
         io: IoLog = NO_IO_LOG,
     ) -> None:
         self._dsn = dsn
         self.io = io
-        self._greet = greet
+        self._check_connection = check_connection
         self._idle: list[Connection] = []
         self._slots = asyncio.Semaphore(size)
         self._unavailable_until = 0.0
@@ -65,16 +68,16 @@ class PostgresqlEngine:
 
     @asynccontextmanager
     async def connection(self, *, has_deadline: bool = True) -> AsyncIterator[Connection]:
-        """Borrow a connection; raises `DatabaseUnavailable`, or `Busy` if all stay in use until the deadline."""
+        """Borrow a connection. Raises `DatabaseUnavailable`, or `Busy` if all are in use until the deadline."""
         left = await self._acquire_slot(remaining_seconds() if has_deadline else None)
         try:
             async with asyncio.timeout(left), self._borrow() as connection:
                 yield connection
         except _DRIVER_ERRORS as error:
-            meaning = self._translate_error(error, left)
-            if meaning is error:
+            translated = self._translate_error(error, left)
+            if translated is error:
                 raise
-            raise meaning from error
+            raise translated from error
         finally:
             self._slots.release()
 
@@ -89,7 +92,7 @@ class PostgresqlEngine:
         # A timeout with little time left does not mean that the database is unavailable.
         if not isinstance(error, TimeoutError) or left is None or left >= HEALTHY_SECONDS:
             self._unavailable_until = time.monotonic() + UNAVAILABLE_SECONDS
-            self._drop_idle()
+            self._close_idle()
         return DatabaseUnavailable(str(error))
 
     async def _acquire_slot(self, left: float | None) -> float | None:
@@ -137,7 +140,7 @@ class PostgresqlEngine:
 
     def _pop_idle(self) -> Connection | None:
         while self._idle:
-            # A connection that the old server closed says nothing about the current server.
+            # Skip connections that the server has closed, for example by a restart.
             if not (connection := self._idle.pop()).is_closed():
                 return connection
         return None
@@ -166,10 +169,10 @@ class PostgresqlEngine:
             finally:
                 self._release(connection)
         except _DRIVER_ERRORS as error:
-            meaning = self._translate_error(error, left)
-            if meaning is error:
+            translated = self._translate_error(error, left)
+            if translated is error:
                 raise
-            raise meaning from error
+            raise translated from error
         finally:
             self._slots.release()
 
@@ -201,28 +204,28 @@ class PostgresqlEngine:
         ):
             for number, sql in enumerate(statements):
                 cursor = await connection.cursor(sql)
-                while portion := await cursor.fetch(PORTION):
-                    yield number, cast("Rows", portion)
+                while batch := await cursor.fetch(BATCH_SIZE):
+                    yield number, cast("Rows", batch)
 
     async def connect(self) -> Connection:
-        """Open and check a connection, which the caller owns. Raises `DatabaseUnavailable`."""
+        """Open and check a connection outside the pool; the caller must close it. Raises `DatabaseUnavailable`."""
         try:
             connection = await measure(self.io, "connect", asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS))
         except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, OSError) as error:
             raise DatabaseUnavailable(f"The database cannot be reached: {error}") from error
-        if self._greet is not None:
+        if self._check_connection is not None:
             try:
-                await measure(self.io, "greet", self._greet(connection))
+                await measure(self.io, "greet", self._check_connection(connection))
             except BaseException:
                 connection.terminate()
                 raise
         return connection
 
     def record_success(self) -> None:
-        """Note that the database responded, so that calls need not fail at once."""
+        """Record that the database responded, so that calls no longer fail at once."""
         self._unavailable_until = 0.0
 
-    def _drop_idle(self) -> None:
-        # The failure affects idle connections too. New ones are checked again.
+    def _close_idle(self) -> None:
+        # The failure affects idle connections too.
         while self._idle:
             self._idle.pop().terminate()

@@ -1,4 +1,4 @@
-"""Run statements and transactions on a PostgreSQL connection, and note each step as an I/O event."""
+"""Run statements and transactions on a PostgreSQL connection, and record each step as an I/O event."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LOCK = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
 async def fetch(
     io: IoLog, connection: Connection, sql: str, args: tuple[Any, ...], *, seconds: float | None = None
 ) -> Rows:
-    """Run one statement and return its rows. A record can be read by position like any row."""
+    """Run one statement and return its rows. A record of the driver can be read by position like any row."""
     began = monotonic_ns()
     try:
         records = await connection.fetch(sql, *args, timeout=seconds)
@@ -45,7 +45,7 @@ async def run_transaction(io: IoLog, connection: Connection, work: Transaction[T
     transaction = connection.transaction()
     await measure(io, "begin", transaction.start())
     try:
-        result = await _perform(io, connection, work)
+        result = await _run_steps(io, connection, work)
     except Exception:
         await measure(io, "rollback", transaction.rollback())
         raise
@@ -57,11 +57,11 @@ async def run_transaction(io: IoLog, connection: Connection, work: Transaction[T
     return result
 
 
-async def _perform(io: IoLog, connection: Connection, work: Transaction[T]) -> T:
+async def _run_steps(io: IoLog, connection: Connection, work: Transaction[T]) -> T:
     try:
         step = next(work)
         while True:
-            step = work.send(await _step(io, connection, step))
+            step = work.send(await _run_step(io, connection, step))
     except StopIteration as end:
         result: T = end.value
         return result
@@ -69,7 +69,7 @@ async def _perform(io: IoLog, connection: Connection, work: Transaction[T]) -> T
         work.close()
 
 
-async def _step(io: IoLog, connection: Connection, step: Step) -> Rows:
+async def _run_step(io: IoLog, connection: Connection, step: Step) -> Rows:
     match step:
         case Statement(sql, args):
             return await fetch(io, connection, sql, args)

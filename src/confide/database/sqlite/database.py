@@ -12,20 +12,21 @@ from typing import NamedTuple
 import apsw
 
 from confide.clock import Clock, now
-from confide.database.database import NO_STORE, Database
+from confide.database.database import NO_SCHEMA, Database
 from confide.database.engine import Transaction
 from confide.database.errors import UnsafeDurability
 from confide.database.model import DatabaseIdentity
 from confide.database.sqlite.engine import SqliteEngine
 from confide.errors import DatabaseUnavailable
 
+# The extended attribute of the database file that holds its mark.
 MARK = "user.confide.home"
-# SQLite's number of `PRAGMA synchronous = FULL`.
-FULL = 2
+# The value of `PRAGMA synchronous` that means FULL.
+SYNCHRONOUS_FULL = 2
 
 
 class Durability(NamedTuple):
-    """How durable commits are, in words, and whether an acknowledged save can be lost."""
+    """A description of how durable commits are, and whether an acknowledged save can be lost."""
 
     description: str
     is_unsafe: bool
@@ -47,29 +48,29 @@ class SqliteDatabase(Database):
         await self.connect()
         durability = self._check_durability()
         try:
-            settled = await self.engine.transact(self._settle())
+            status = await self.engine.transact(self._determine_epoch())
         except apsw.SQLError as error:
-            raise DatabaseUnavailable(NO_STORE) from error
+            raise DatabaseUnavailable(NO_SCHEMA) from error
         return DatabaseIdentity(
-            settled.epoch,
+            status.epoch,
             durability.description,
             is_unsafe=durability.is_unsafe,
-            is_new_epoch=settled.is_new_epoch,
+            is_new_epoch=status.is_new_epoch,
         )
 
     async def close(self) -> None:
         await self.engine.close()
 
     def locate(self) -> str:
-        # A file that replaces another has another inode. Inodes are reused, so the file also has a mark as an extended
-        # attribute, which plain copies do not keep.
+        # A file that replaces another has another inode, but file systems reuse inodes. So the file also has a mark in
+        # an extended attribute, which plain copies do not keep.
         return f"inode {self.engine.path.stat().st_ino} {_read_mark(self.engine.path)}".rstrip()
 
     def _check_durability(self) -> Durability:
         reader = self.engine.reader
         synchronous = reader.pragma("synchronous")
         journal = reader.pragma("journal_mode")
-        is_unsafe = synchronous < FULL or journal != "wal"
+        is_unsafe = synchronous < SYNCHRONOUS_FULL or journal != "wal"
         if is_unsafe and not self.engine.is_unsafe:
             raise UnsafeDurability(f"SQLite runs with synchronous={synchronous}, journal_mode={journal}.")
         return Durability(f"SQLite {journal}, synchronous={'OFF' if is_unsafe else 'FULL'}", is_unsafe)

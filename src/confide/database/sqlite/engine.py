@@ -16,18 +16,22 @@ import apsw
 from confide.context import remaining_seconds
 from confide.database.engine import T, Transaction, find_operation, run_one
 from confide.database.model import Row, Rows
-from confide.database.sqlite.writer import WRITER, Writer, bindings
+from confide.database.sqlite.writer import WRITER, Writer, bind_arguments
 from confide.errors import DatabaseUnavailable
 from confide.telemetry.io_log import NO_IO_LOG, IoLog, record_failure
 
-SAFE_VERSION = 3_051_003
-PORTION = 500
-# Virtual machine steps: the limit of a search on the event loop, and the interval of cancellation checks on a thread.
+MIN_VERSION = 3_051_003
+BATCH_SIZE = 500
+# In steps of SQLite's virtual machine: the limit of a search on the event loop, and the interval of cancellation
+# checks of a search on the thread.
 MAX_LOOP_STEPS, CHECK_STEPS = 1_000_000, 20_000
 
 
 class SqliteEngine:
-    """One database file: a reader on the event loop, a writer and a searcher on threads of their own."""
+    """One database file, with three connections.
+
+    The reader runs short queries on the event loop. The writer and the searcher run on threads of their own.
+    """
 
     name = "sqlite"
 
@@ -37,36 +41,36 @@ class SqliteEngine:
         self.is_unsafe = is_unsafe
         self._reader: apsw.Connection | None = None
         self.searcher: apsw.Connection | None = None
-        self._searches: ThreadPoolExecutor | None = None
+        self._search_executor: ThreadPoolExecutor | None = None
         self._writer: Writer | None = None
 
     async def open(self) -> None:
-        """Connect, once; raises `DatabaseUnavailable` if the file cannot be opened."""
+        """Connect once. Raises `DatabaseUnavailable` if the file cannot be opened."""
         if self._writer is not None:
             return
-        if apsw.sqlitelibversion() and _version() < SAFE_VERSION:
+        if apsw.sqlitelibversion() and _read_sqlite_version() < MIN_VERSION:
             raise DatabaseUnavailable(
                 f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log. Use 3.51.3 or newer."
             )
         try:
-            writing = connect(self.path, is_unsafe=self.is_unsafe)
+            writer = connect(self.path, is_unsafe=self.is_unsafe)
             self._reader = connect(self.path, is_unsafe=self.is_unsafe)
-            self._searches = ThreadPoolExecutor(1, "confide-search")
+            self._search_executor = ThreadPoolExecutor(1, "confide-search")
             self.searcher = connect(self.path, is_unsafe=self.is_unsafe)
             for connection in (self._reader, self.searcher):
                 connection.execute("PRAGMA query_only = ON")
         except (apsw.Error, OSError) as error:
             raise DatabaseUnavailable(f"The database file cannot be opened: {error}") from error
-        self._writer = Writer(writing, self.path.with_name("confide.lock"), loop=asyncio.get_running_loop(), io=self.io)
+        self._writer = Writer(writer, self.path.with_name("confide.lock"), loop=asyncio.get_running_loop(), io=self.io)
 
     async def close(self) -> None:
         # The writer is last: closing the last connection checkpoints the write-ahead log.
         if self._reader is not None:
             self._reader.close()
             self._reader = None
-        searcher, self.searcher = self.searcher, None  # this interrupts the running search
-        if searcher is not None and self._searches is not None:
-            await asyncio.to_thread(self._searches.shutdown, cancel_futures=True)
+        searcher, self.searcher = self.searcher, None  # a running search checks this and stops
+        if searcher is not None and self._search_executor is not None:
+            await asyncio.to_thread(self._search_executor.shutdown, cancel_futures=True)
             searcher.close()
         if self._writer is not None:
             await self._writer.close()
@@ -82,7 +86,7 @@ class SqliteEngine:
         return self._fetch(sql, args)
 
     async def search(self, sql: str, *args: Any) -> Rows:
-        # Most searches are short. On a thread each row would release and reacquire the GIL.
+        # Most searches are short and faster here: on a thread, each row would release and reacquire the GIL.
         reader = self.reader
         reader.set_progress_handler(lambda: True, MAX_LOOP_STEPS)
         try:
@@ -96,7 +100,7 @@ class SqliteEngine:
     def _fetch(self, sql: str, args: Sequence[Any]) -> Rows:
         began = monotonic_ns()
         try:
-            rows = self.reader.execute(sql, bindings(args)).fetchall()
+            rows = self.reader.execute(sql, bind_arguments(args)).fetchall()
         except (apsw.SQLError, apsw.BindingsError, apsw.InterruptError):
             raise
         except apsw.Error as error:
@@ -106,20 +110,20 @@ class SqliteEngine:
         return rows
 
     async def _search_on_thread(self, sql: str, args: Sequence[Any]) -> Rows:
-        if self._searches is None:
+        if self._search_executor is None:
             raise DatabaseUnavailable
         began, left = monotonic_ns(), remaining_seconds()
-        search = _Search(self, sql, bindings(args), until=time.monotonic() + left)
+        search = _Search(self, sql, bind_arguments(args), until=time.monotonic() + left)
         try:
             async with asyncio.timeout(left):
-                rows = await asyncio.get_running_loop().run_in_executor(self._searches, search)
+                rows = await asyncio.get_running_loop().run_in_executor(self._search_executor, search)
         except (apsw.SQLError, apsw.BindingsError):
             raise
         except (TimeoutError, RuntimeError, apsw.Error) as error:
             record_failure(self.io, find_operation(sql), began, error)
             raise DatabaseUnavailable from error
         finally:
-            search.is_over = True
+            search.is_abandoned = True
         self.io.record(find_operation(sql), began, amount=len(rows))
         return rows
 
@@ -134,7 +138,7 @@ class SqliteEngine:
             async with asyncio.timeout(remaining_seconds()):
                 result: T = await self._writer.submit(work)
         except (TimeoutError, asyncio.CancelledError) as error:
-            # Only the writer knows the single steps, so the whole wait is noted.
+            # The operations of the single steps are still with the writer, so this records the whole wait.
             record_failure(self.io, WRITER, began, error)
             if isinstance(error, TimeoutError):
                 raise DatabaseUnavailable from error
@@ -149,23 +153,23 @@ class SqliteEngine:
         return result
 
     async def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, Rows]]:
-        own = connect(self.path, is_unsafe=self.is_unsafe)
+        connection = connect(self.path, is_unsafe=self.is_unsafe)
         try:
-            own.execute("PRAGMA query_only = ON")
-            own.execute("BEGIN")
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute("BEGIN")
             for number, sql in enumerate(statements):
-                cursor = own.execute(sql)
-                while portion := await asyncio.to_thread(_portion, cursor):
-                    yield number, portion
+                cursor = connection.execute(sql)
+                while batch := await asyncio.to_thread(_fetch_batch, cursor):
+                    yield number, batch
         finally:
-            own.close()
+            connection.close()
 
 
 class _Search:
-    """One statement on the search thread. It stops when its caller has given up."""
+    """A statement to run on the search thread. It stops when its caller has given up."""
 
     def __init__(self, engine: SqliteEngine, sql: str, args: Any, *, until: float) -> None:
-        self.is_over = False
+        self.is_abandoned = False
         self._engine = engine
         self._sql = sql
         self._args = args
@@ -179,7 +183,7 @@ class _Search:
         return searcher.execute(self._sql, self._args).fetchall()
 
     def _must_stop(self) -> bool:
-        return self.is_over or self._engine.searcher is None or time.monotonic() > self._until
+        return self.is_abandoned or self._engine.searcher is None or time.monotonic() > self._until
 
 
 def connect(path: Path, *, is_unsafe: bool) -> apsw.Connection:
@@ -195,15 +199,15 @@ def connect(path: Path, *, is_unsafe: bool) -> apsw.Connection:
     return connection
 
 
-def _version() -> int:
+def _read_sqlite_version() -> int:
     major, minor, patch = (int(part) for part in apsw.sqlite_lib_version().split(".")[:3])
     return major * 1_000_000 + minor * 1_000 + patch
 
 
-def _portion(cursor: apsw.Cursor) -> Rows:
+def _fetch_batch(cursor: apsw.Cursor) -> Rows:
     rows: list[Row] = []
     for row in cursor:
         rows.append(row)
-        if len(rows) >= PORTION:
+        if len(rows) >= BATCH_SIZE:
             break
     return rows

@@ -1,4 +1,4 @@
-"""The writer thread of a process: group commit of waiting transactions, with a savepoint for each."""
+"""The writer thread: group commit of the waiting transactions of a process, with a savepoint for each."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ _UNIQUE = frozenset({apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMA
 @dataclass(slots=True)
 class _Job:
     work: Transaction[Any]
-    answer: asyncio.Future[Any]
-    # The request of the job, to which its operations are noted on delivery.
+    future: asyncio.Future[Any]
+    # The request that submitted the job. Its operations are recorded there on delivery.
     context: contextvars.Context
     submitted_at: int
     operations: list[_Operation] = field(default_factory=list)
@@ -74,7 +74,7 @@ class Writer:
             raise Busy(retry_after_seconds=1)
         job = _Job(work, self._loop.create_future(), contextvars.copy_context(), monotonic_ns())
         self._waiting.put(job)
-        return job.answer
+        return job.future
 
     async def close(self) -> None:
         self._waiting.put(None)
@@ -97,8 +97,8 @@ class Writer:
         jobs: list[_Job] = []
         job = self._waiting.get()
         while job is not None:
-            # The caller has given up, so the job must not run.
-            if not job.answer.cancelled():
+            # Skip a job whose caller has given up.
+            if not job.future.cancelled():
                 jobs.append(job)
             if len(jobs) >= MAX_BATCH:
                 return jobs, True
@@ -110,18 +110,18 @@ class Writer:
 
     def _commit_batch(self, jobs: list[_Job]) -> None:
         try:
-            # SQLite's busy handler is not fair between processes. This lock is.
+            # A fair lock between processes. SQLite's busy handler is not fair.
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             self._connection.execute("BEGIN IMMEDIATE")
-            begun = monotonic_ns()
+            began_batch = monotonic_ns()
             for job in jobs:
-                job.operations.append((WRITER, job.submitted_at, begun, OK, 0))
+                job.operations.append((WRITER, job.submitted_at, began_batch, OK, 0))
                 self._run_one(job, is_alone=len(jobs) == 1)
             # A single job that failed has already rolled back.
             if self._connection.in_transaction:
                 self._commit(jobs)
         except Exception as error:  # noqa: BLE001 - the thread must continue; the batch stored nothing
-            self._undo()
+            self._rollback()
             for job in jobs:
                 if not job.operations:
                     job.operations.append((WRITER, job.submitted_at, monotonic_ns(), type(error).__name__, 0))
@@ -130,7 +130,7 @@ class Writer:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _commit(self, jobs: list[_Job]) -> None:
-        """Commit the batch and note the commit for each job."""
+        """Commit the batch, and add the commit to the operations of each job."""
         began, outcome = monotonic_ns(), OK
         try:
             self._connection.execute("COMMIT")
@@ -148,7 +148,7 @@ class Writer:
             return
         self._connection.execute("SAVEPOINT one")
         try:
-            job.result = perform(job.work, partial(self._step, job))
+            job.result = run_steps(job.work, partial(self._run_step, job))
         except Exception as error:  # noqa: BLE001 - delivered to its caller; other jobs continue
             self._connection.execute("ROLLBACK TO one")
             job.error = _translate_error(error)
@@ -156,12 +156,12 @@ class Writer:
 
     def _run_alone(self, job: _Job) -> None:
         try:
-            job.result = perform(job.work, partial(self._step, job))
+            job.result = run_steps(job.work, partial(self._run_step, job))
         except Exception as error:  # noqa: BLE001 - delivered to its caller
             job.error = _translate_error(error)
-            self._undo()
+            self._rollback()
 
-    def _step(self, job: _Job, step: Step) -> Rows:
+    def _run_step(self, job: _Job, step: Step) -> Rows:
         if isinstance(step, Lock | TableLock):
             return []  # there is only one writer at a time
         operation = SCRIPT if isinstance(step, Script) else find_operation(step.sql)
@@ -179,43 +179,43 @@ class Writer:
     def _execute(self, step: Statement | Script | Many) -> Rows:
         match step:
             case Statement(sql, args):
-                return self._connection.execute(sql, bindings(args)).fetchall()
+                return self._connection.execute(sql, bind_arguments(args)).fetchall()
             case Script(sql):
                 self._connection.execute(sql).fetchall()
             case Many(sql, rows):
-                self._connection.executemany(sql, [bindings(row) for row in rows])
+                self._connection.executemany(sql, [bind_arguments(row) for row in rows])
         return []
 
     def _deliver(self, jobs: list[_Job]) -> None:
         for job in jobs:
-            if job.answer.done():
-                continue  # the caller gave up and noted that
-            job.context.run(self._note, job)
+            if job.future.done():
+                continue  # the caller has given up and recorded that
+            job.context.run(self._record_operations, job)
             if job.error is not None:
-                job.answer.set_exception(job.error)
+                job.future.set_exception(job.error)
             else:
-                job.answer.set_result(job.result)
+                job.future.set_result(job.result)
 
-    def _note(self, job: _Job) -> None:
+    def _record_operations(self, job: _Job) -> None:
         for operation, began, ended, outcome, amount in job.operations:
             self._io.record(operation, began, outcome=outcome, amount=amount, ended_ns=ended)
 
-    def _undo(self) -> None:
+    def _rollback(self) -> None:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
 
-def bindings(args: Iterable[Any]) -> dict[str, Any]:
+def bind_arguments(args: Iterable[Any]) -> dict[str, Any]:
     # apsw binds a sequence by order of appearance, so `$2 … $1` would silently swap.
     return {str(number): value for number, value in enumerate(args, 1)}
 
 
-def perform(work: Transaction[Any], step_by: Callable[[Step], Rows]) -> Any:
+def run_steps(work: Transaction[Any], run_step: Callable[[Step], Rows]) -> Any:
     """Drive a transaction to its end, sending it the rows of each step."""
     try:
         step = next(work)
         while True:
-            step = work.send(step_by(step))
+            step = work.send(run_step(step))
     except StopIteration as end:
         return end.value
     finally:
