@@ -75,7 +75,7 @@ def name_operations_by_arguments() -> None:
     original = SqliteEngine.search
 
     async def search(self: Any, sql: str, *args: Any) -> Any:
-        self.io.note(f"sql {args}", 0)
+        self.io.record(f"sql {args}", 0)
         return await original(self, sql, *args)
 
     SqliteEngine.search = search  # type: ignore[method-assign]
