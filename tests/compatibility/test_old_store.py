@@ -20,7 +20,7 @@ Json = Any
 
 @pytest.fixture
 def expected() -> Json:
-    """Answers that the old code gave just before it stopped."""
+    """Return the responses of the code before the move."""
     return json.loads((BEFORE / "expected.json").read_text())
 
 
@@ -66,8 +66,8 @@ async def test_configs_and_their_history_read_as_before(app: RunningApp, expecte
 
 async def test_users_grants_and_schemas_work_as_before(app: RunningApp, expected: Json) -> None:
     viewer = await login(app, "vera", "vera's long password")
-    shown = await app.read(viewer, type_="crm")
-    assert shown.json()["configuration"] == {"host": "crm.acme.example", "password": "********", "port": 8443}
+    reply = await app.read(viewer, type_="crm")
+    assert reply.json()["configuration"] == {"host": "crm.acme.example", "password": "********", "port": 8443}
     assert (await app.read(viewer, tenant="globex", type_="crm")).status_code in {403, 404}
     admin = await login(app, "root", "correct horse battery")
     wrong = await app.save(admin, {"port": "not a number"}, type_="crm")

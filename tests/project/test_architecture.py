@@ -28,7 +28,7 @@ BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "base", 
 BANNED_CLASSES = re.compile(r"(Manager|Helper|Handler|Processor|Util|Utils|Base|Impl|Data|Info)$")
 
 
-# What still waits for its owner, and what is long for a reason.
+# Violations with a reason.
 EXCEPTIONS = {
     "server/wiring.py: build_process has 85 lines",  # builds every feature once, in order
 }
@@ -44,7 +44,7 @@ def find_style_violations(folder: Path) -> list[str]:
         if len(text.splitlines()) > MAX_FILE_LINES:
             found.append(f"{name} has more than {MAX_FILE_LINES} lines")
         if path.stem in BANNED_NAMES or path.parent.name in BANNED_NAMES:
-            found.append(f"{name} does not say what it holds")
+            found.append(f"{name} has a name that says nothing about its contents")
         tree = ast.parse(text)
         found += [f"{name}: {violation}" for violation in _find_violations_in_tree(tree, path)]
         for node in tree.body:
@@ -57,7 +57,7 @@ def find_style_violations(folder: Path) -> list[str]:
 
 def _find_violations_in_tree(tree: ast.Module, path: Path) -> Iterator[str]:
     if not ast.get_docstring(tree) and path.stat().st_size:
-        yield "has no opening sentence"
+        yield "has no docstring"
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or 0) - node.lineno + 1
@@ -69,7 +69,7 @@ def _find_violations_in_tree(tree: ast.Module, path: Path) -> Iterator[str]:
             if boolean:
                 yield f"{node.name} takes {boolean} by position"
         if isinstance(node, ast.ClassDef) and BANNED_CLASSES.search(node.name):
-            yield f"{node.name} does not say what it is"
+            yield f"{node.name} has a name that says nothing about it"
 
 
 def test_source_files_follow_the_style() -> None:
@@ -81,12 +81,12 @@ def test_source_files_follow_the_style() -> None:
     ("name", "text", "violation"),
     [
         ("long.py", '"""One."""\n' + "a = 1\n" * 600, "more than 600 lines"),
-        ("utils.py", '"""One."""\n', "does not say what it holds"),
-        ("silent.py", "a = 1\n", "no opening sentence"),
+        ("utils.py", '"""One."""\n', "has a name that says nothing about its contents"),
+        ("silent.py", "a = 1\n", "has no docstring"),
         ("function.py", '"""One."""\ndef f():\n' + "    a = 1\n" * 60, "f has 61 lines"),
         ("flag.py", '"""One."""\ndef f(is_on: bool): ...\n', "takes ['is_on'] by position"),
         ("twice.py", '"""One."""\nclass Entry: ...\nclass Entry: ...\n', "class Entry is also defined in twice.py"),
-        ("named.py", '"""One."""\nclass ConfigManager: ...\n', "does not say what it is"),
+        ("named.py", '"""One."""\nclass ConfigManager: ...\n', "has a name that says nothing about it"),
     ],
 )
 def test_a_deliberate_style_violation_is_found(tmp_path: Path, name: str, text: str, violation: str) -> None:
@@ -94,18 +94,18 @@ def test_a_deliberate_style_violation_is_found(tmp_path: Path, name: str, text: 
     assert any(violation in found for found in find_style_violations(tmp_path))
 
 
-def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def run_module(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", *command], cwd=cwd, capture_output=True, text=True, check=False)
 
 
-def contracts(cwd: Path) -> subprocess.CompletedProcess[str]:
+def check_contracts(cwd: Path) -> subprocess.CompletedProcess[str]:
     program = "from importlinter.cli import lint_imports; import sys; sys.exit(lint_imports(no_cache=True))"
     return subprocess.run(
         [sys.executable, "-c", program], cwd=cwd, capture_output=True, text=True, check=False, env={"PYTHONPATH": "src"}
     )
 
 
-def copy_of_source(folder: Path) -> Path:
+def copy_source(folder: Path) -> Path:
     """Copy the sources and settings, to change them in a test."""
     for path in SOURCE.rglob("*.py"):
         target = folder / path.relative_to(ROOT)
@@ -115,8 +115,8 @@ def copy_of_source(folder: Path) -> Path:
     return folder
 
 
-def test_arrows_point_down_only() -> None:
-    done = contracts(ROOT)
+def test_imports_follow_the_contracts() -> None:
+    done = check_contracts(ROOT)
     assert done.returncode == 0, done.stdout
     assert "0 broken" in done.stdout
 
@@ -139,35 +139,35 @@ def test_arrows_point_down_only() -> None:
     ],
 )
 def test_a_forbidden_import_breaks_its_contract(tmp_path: Path, file: str, line: str, contract: str) -> None:
-    app = copy_of_source(tmp_path)
+    app = copy_source(tmp_path)
     path = app / "src" / "confide" / file
     path.write_text(path.read_text() + f"\n{line}\n")
-    done = contracts(app)
+    done = check_contracts(app)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"{contract} BROKEN" in done.stdout
 
 
-def test_types_are_strict_and_a_planted_fault_is_found(tmp_path: Path) -> None:
-    assert run("mypy").returncode == 0
+def test_types_are_strict_and_a_deliberate_fault_is_found(tmp_path: Path) -> None:
+    assert run_module("mypy").returncode == 0
     wrong = tmp_path / "wrong.py"
     wrong.write_text('"""One."""\n\n\ndef double(number: int) -> str:\n    return number * 2\n')
-    done = run("mypy", "--strict", str(wrong))
+    done = run_module("mypy", "--strict", str(wrong))
     assert done.returncode == 1
     assert "return-value" in done.stdout
 
 
-def test_lint_is_clean_and_a_planted_fault_is_found(tmp_path: Path) -> None:
-    clean = run("ruff", "check", ".")
+def test_lint_is_clean_and_a_deliberate_fault_is_found(tmp_path: Path) -> None:
+    clean = run_module("ruff", "check", ".")
     assert clean.returncode == 0, clean.stdout
-    assert run("ruff", "format", "--check", ".").returncode == 0
+    assert run_module("ruff", "format", "--check", ".").returncode == 0
     wrong = tmp_path / "wrong.py"
     wrong.write_text('"""One."""\n\nimport httpx\n\nprint(eval("1"), httpx)\n')
-    done = run("ruff", "check", "--config", str(ROOT / "pyproject.toml"), str(wrong))
+    done = run_module("ruff", "check", "--config", str(ROOT / "pyproject.toml"), str(wrong))
     assert done.returncode == 1
     assert {"S307", "TID251", "T201"} <= set(re.findall(r"[A-Z]+[0-9]{3}", done.stdout))
 
 
-def test_every_rule_switched_off_has_its_reason() -> None:
+def test_every_disabled_rule_has_a_reason() -> None:
     settings = (ROOT / "pyproject.toml").read_text()
     for block in re.findall(r"(?:ignore = |\"[^\"]+\" = )\[\n(.*?)\n\]", settings, re.DOTALL):
         for line in block.splitlines():
@@ -179,11 +179,11 @@ def test_every_rule_switched_off_has_its_reason() -> None:
             assert not bare.search(path.read_text()), path
 
 
-def test_no_statement_holds_a_value() -> None:
-    """SQL is put together from our own constants only: what stands in braces is a name of ours, never an argument."""
+def test_no_sql_statement_contains_a_value() -> None:
+    """SQL is built from constants only: an f-string interpolates known names, never an argument."""
     allowed = {"COLUMNS", "LIST", "ACTIVE_KEY", "table", "columns", "places", "engine", "at"}
     allowed |= {"_ENTRY", "_RAW_ENTRY", "_UNCHAINED"}
-    allowed |= {"len", "args"}  # how many arguments there are: the number of a place
+    allowed |= {"len", "args"}  # the number of a placeholder
     # Columns and placeholders come from the definitions of rows.
     rows = {
         name for path in SOURCE.rglob("*.py") for name in re.findall(r"class (\w+Row)\(NamedTuple\)", path.read_text())
@@ -207,7 +207,7 @@ def test_no_statement_holds_a_value() -> None:
     assert found <= allowed | {"str", "join", "self", "is_unsafe", "TABLES"}, found
 
 
-def violations_of_errors(table: str) -> list[str]:
+def find_error_violations(table: str) -> list[str]:
     """Compare every error class with the table in the docs, and the classes with each other."""
     found = []
     codes: set[str] = set()
@@ -225,9 +225,9 @@ def violations_of_errors(table: str) -> list[str]:
     return found
 
 
-def test_every_error_has_a_kind_a_code_a_sentence_and_its_line_in_the_docs() -> None:
+def test_every_error_has_a_kind_a_code_a_sentence_and_a_line_in_the_docs() -> None:
     assert set(STATUS) == set(ErrorKind)
-    assert violations_of_errors((ROOT / "docs" / "reference" / "errors.md").read_text()) == []
+    assert find_error_violations((ROOT / "docs" / "reference" / "errors.md").read_text()) == []
 
 
 @pytest.mark.parametrize(
@@ -235,20 +235,20 @@ def test_every_error_has_a_kind_a_code_a_sentence_and_its_line_in_the_docs() -> 
     [
         ({}, "lacks a kind, a code or a sentence"),
         ({"kind": ErrorKind.GONE, "code": "not-found", "sentence": "Gone."}, "not-found is used twice"),
-        ({"kind": ErrorKind.GONE, "code": "planted", "sentence": "Gone."}, "planted has no such line"),
+        ({"kind": ErrorKind.GONE, "code": "deliberate", "sentence": "Gone."}, "deliberate has no such line"),
     ],
 )
 def test_a_deliberately_wrong_error_is_found(attributes: dict[str, object], violation: str) -> None:
-    wrong = type("Planted", (ServiceError,), attributes)
-    found = violations_of_errors((ROOT / "docs" / "reference" / "errors.md").read_text())
+    wrong = type("Deliberate", (ServiceError,), attributes)
+    found = find_error_violations((ROOT / "docs" / "reference" / "errors.md").read_text())
     del wrong
     gc.collect()  # a class stays among the subclasses of its base until its cycles are collected
     assert any(violation in each for each in found), found
 
 
-@pytest.mark.parametrize("room", ["web", "reports"])
-def test_vendored_files_are_what_was_vendored(room: str) -> None:
-    folder = SOURCE / room / "vendor"
+@pytest.mark.parametrize("package", ["web", "reports"])
+def test_vendored_files_are_unchanged(package: str) -> None:
+    folder = SOURCE / package / "vendor"
     lines = [line.split("  ") for line in (folder / "SHA256SUMS").read_text().splitlines()]
     sums = {name: checksum for checksum, name in lines}
     present = {path.name for path in folder.iterdir()} - {"README.md", "SHA256SUMS", "__pycache__"}

@@ -1,4 +1,4 @@
-"""The benchmark runs, prints its table, and says no where a figure is not reached."""
+"""Run a short benchmark, and check how it reads the output of wrk and compares figures with goals."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def raced(*args: str) -> subprocess.CompletedProcess[str]:
+def run_benchmark(*args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "tools/bench", *args]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250, check=False)
 
 
-def test_a_short_race_prints_the_table_and_writes_numbers_and_picture(tmp_path: Path) -> None:
+def test_a_short_benchmark_prints_its_table_and_writes_numbers_and_a_picture(tmp_path: Path) -> None:
     missing = [name for name in ("wrk", "nginx") if shutil.which(name) is None]
     if missing:
         if os.environ.get("CI"):
-            pytest.fail(f"{missing} must be there in CI")
-        pytest.skip(f"{missing} not installed: the benchmark is not run")
+            pytest.fail(f"install {missing} in CI")
+        pytest.skip(f"{missing} is not installed")
     numbers, picture = tmp_path / "numbers.json", tmp_path / "picture.svg"
-    done = raced("reads", "--seconds", "1", "--rounds", "1", "--json", str(numbers), "--picture", str(picture))
+    done = run_benchmark("reads", "--seconds", "1", "--rounds", "1", "--json", str(numbers), "--picture", str(picture))
     assert done.returncode == 0, done.stderr[-2_000:]
     for words in ("CPU µs a request", "nginx, constant", "Confide, repeated head", "should be"):
         assert words in done.stdout
@@ -38,15 +38,15 @@ def test_a_short_race_prints_the_table_and_writes_numbers_and_picture(tmp_path: 
     assert "Confide, repeated head" in picture.read_text()
 
 
-def test_what_wrk_says_is_understood_and_refused_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_output_of_wrk_is_parsed_and_other_output_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "tools" / "bench"))
     import load  # noqa: PLC0415 - a script's module
     import results  # noqa: PLC0415 - as above
 
-    said = "  50%  410.00us\n  99%    2.50ms\n  1000 requests in 2.00s, 1.0MB read\nNon-2xx or 3xx responses: 7\n"
-    assert load._found(r"(\d+) requests in ([\d.]+)(\w+),", said) == (1000.0, 2.0)
-    assert load._latency(said, 99) == pytest.approx(0.0025)
-    assert load._errors(said) == 7
+    output = "  50%  410.00us\n  99%    2.50ms\n  1000 requests in 2.00s, 1.0MB read\nNon-2xx or 3xx responses: 7\n"
+    assert load._found(r"(\d+) requests in ([\d.]+)(\w+),", output) == (1000.0, 2.0)
+    assert load._latency(output, 99) == pytest.approx(0.0025)
+    assert load._errors(output) == 7
     with pytest.raises(RuntimeError):
         load._found(r"(\d+) requests in ([\d.]+)(\w+),", "unable to connect")
     reached: Any = results.Figure("a", 1.2, "x", most=1.4)
@@ -55,14 +55,14 @@ def test_what_wrk_says_is_understood_and_refused_where_it_is_not(monkeypatch: py
     assert not results.Figure("a", 19, "x", least=20).holds
 
 
-def test_the_figures_of_the_readme_are_those_that_were_measured() -> None:
-    """Each row of the README's table is a row of the run that docs/reference/performance.json holds."""
+def test_the_readme_shows_the_measured_figures() -> None:
+    """Each row of the table in the README is a row of docs/reference/performance.json."""
     found = json.loads((ROOT / "docs" / "reference" / "performance.json").read_text())
     rows = {row["name"]: row for row in found["rows"]}
     readme = (ROOT / "README.md").read_text()
-    shown = [line for line in readme.splitlines() if line.startswith("| ") and line.split("|")[1].strip() in rows]
-    assert len(shown) >= 6
-    for line in shown:
+    lines = [line for line in readme.splitlines() if line.startswith("| ") and line.split("|")[1].strip() in rows]
+    assert len(lines) >= 6
+    for line in lines:
         name, cpu, rate = (cell.strip() for cell in line.split("|")[1:4])
         assert cpu == f"{rows[name]['cpu_us']:,.1f}", line
         assert rate == f"{rows[name]['rate']:,.0f}", line

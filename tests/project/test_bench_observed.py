@@ -1,4 +1,4 @@
-"""Statements say their names, and dashboards and alerts speak of metrics that there are."""
+"""Each SQL statement has a name, and dashboard, alerts and docs use existing metrics."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _OTHERS = {
 }
 
 
-def statements(path: Path) -> Iterator[tuple[int, str]]:
-    """The line and the text of each statement of a file, of one that is put together its beginning."""
+def find_statements(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the line and the text of each SQL statement of a file; for an f-string, its beginning."""
     tree = ast.parse(path.read_text())
     within = {id(value) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for value in node.values}
     for node in ast.walk(tree):
@@ -45,69 +45,69 @@ def statements(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, text  # type: ignore[attr-defined]
 
 
-def unnamed(folder: Path) -> list[str]:
+def find_unnamed(folder: Path) -> list[str]:
     return [
         f"{path.name}:{line}"
         for path in sorted(folder.rglob("*.py"))
         if path.name not in _OTHERS
-        for line, text in statements(path)
+        for line, text in find_statements(path)
         if find_operation(text) == UNNAMED
     ]
 
 
-def test_every_statement_says_its_name() -> None:
-    found = [find_operation(text) for path in SOURCE.rglob("*.py") for _, text in statements(path)]
+def test_every_statement_has_a_name() -> None:
+    found = [find_operation(text) for path in SOURCE.rglob("*.py") for _, text in find_statements(path)]
     assert len(found) > 90
-    assert unnamed(SOURCE) == []
+    assert find_unnamed(SOURCE) == []
 
 
-def test_a_statement_without_a_name_is_found(tmp_path: Path) -> None:
+def test_a_deliberately_unnamed_statement_is_found(tmp_path: Path) -> None:
     (tmp_path / "configs.py").write_text(
         'A = "SELECT 1"\nB = f"""\n    UPDATE x SET {A}"""\nC = "/* configs.c */ DELETE FROM x"\nD = "a SELECT"\n'
     )
-    assert unnamed(tmp_path) == ["configs.py:1", "configs.py:2"]
+    assert find_unnamed(tmp_path) == ["configs.py:1", "configs.py:2"]
 
 
-def known_metrics() -> set[str]:
+def list_metrics() -> set[str]:
     counters = {f"{name}_total" for name, _, _ in COUNTERS.values() if name not in (BUCKET_COUNTER, DURATION_COUNTER)}
     gauges = {name for name, _, _ in GAUGES.values()}
     return counters | gauges | {f"{HISTOGRAM}_{part}" for part in ("bucket", "sum", "count")}
 
 
-def metrics_in(text: str) -> set[str]:
+def find_metrics(text: str) -> set[str]:
     return set(re.findall(r"\bconfide_[a-z_]+", text))
 
 
-def test_the_dashboard_shows_metrics_that_there_are() -> None:
+def test_the_dashboard_shows_existing_metrics() -> None:
     dashboard = json.loads((ROOT / "ops" / "grafana-dashboard.json").read_text())
-    asked = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
-    assert len(asked) > 20
-    named = set().union(*map(metrics_in, asked))
-    assert named <= known_metrics()
-    # Whatever is counted is shown somewhere, but for what says little alone.
-    assert known_metrics() - named <= {
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
+    assert len(queries) > 20
+    named = set().union(*map(find_metrics, queries))
+    assert named <= list_metrics()
+    # The dashboard shows every other metric.
+    assert list_metrics() - named <= {
         "confide_fills_total", "confide_read_bytes_total", "confide_usage_lost_total", "confide_read_pairs",
         "confide_memory_entries", "confide_io_sink_failures_total", "confide_io_seconds_count",
     }  # fmt: skip
 
 
-def test_alerts_speak_of_metrics_that_there_are_and_say_what_to_look_at_first() -> None:
+def test_alerts_use_existing_metrics_and_say_what_to_check_first() -> None:
     rules = yaml.safe_load((ROOT / "ops" / "prometheus-alerts.yml").read_text())["groups"][0]["rules"]
     assert len({rule["alert"] for rule in rules}) == len(rules) > 5
     for rule in rules:
-        assert metrics_in(rule["expr"]) <= known_metrics()
+        assert find_metrics(rule["expr"]) <= list_metrics()
         assert rule["annotations"].keys() == {"summary", "first"}
         assert rule["labels"]["severity"] in ("page", "ticket")
 
 
-def test_every_metric_is_told_of_in_the_papers() -> None:
-    told = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+def test_the_metrics_page_lists_every_metric() -> None:
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text()
     for name, _, _ in [*COUNTERS.values(), *GAUGES.values()]:
         if name not in (BUCKET_COUNTER, DURATION_COUNTER):
-            assert name in told
-    assert HISTOGRAM in told
+            assert name in page
+    assert HISTOGRAM in page
 
 
 @pytest.mark.parametrize("name", ["confide_nothing_total", "confide_io_steps_total"])
-def test_a_metric_that_there_is_not_is_noticed(name: str) -> None:
-    assert not metrics_in(f"sum({name})") <= known_metrics()
+def test_a_deliberately_unknown_metric_is_found(name: str) -> None:
+    assert not find_metrics(f"sum({name})") <= list_metrics()

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from confide.server.settings import Settings
-from support.ports import free_port
-from support.processes import environment, running
+from support.ports import find_free_port
+from support.processes import build_environment, run_service
 from support.sessions import normalize, read_session, run_session
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ _CODE = re.compile(r"(?ms)^```.*?^```|^    .*?$|`[^`\n]*`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
-def anchors(page: str) -> set[str]:
+def find_anchors(page: str) -> set[str]:
     """Return the anchors that GitHub gives to the headings of a page."""
     found: set[str] = set()
     for heading in re.findall(r"(?m)^#+ (.+)$", re.sub(r"(?ms)^```.*?^```", "", page)):
@@ -47,7 +47,7 @@ def find_broken_links(pages: Iterable[Path]) -> list[str]:
                 continue
             target, _, anchor = link.partition("#")
             path = (page.parent / target).resolve() if target else page
-            if not path.exists() or (anchor and anchor not in anchors(path.read_text())):
+            if not path.exists() or (anchor and anchor not in find_anchors(path.read_text())):
                 broken.append(f"{page.name}: {link}")
     return broken
 
@@ -81,7 +81,7 @@ def find_missing_pages(root: Path, files: Iterable[Path]) -> list[str]:
     ]
 
 
-def tracked_files() -> list[Path]:
+def list_tracked_files() -> list[Path]:
     done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         pytest.skip("not a git checkout")
@@ -91,7 +91,7 @@ def tracked_files() -> list[Path]:
 
 def test_code_messages_and_comments_name_pages_that_exist() -> None:
     # The list of remaining violations may name pages that have moved.
-    files = [path for path in tracked_files() if path.name != "terminology_remaining.json"]
+    files = [path for path in list_tracked_files() if path.name != "terminology_remaining.json"]
     assert find_missing_pages(ROOT, files) == []
 
 
@@ -191,7 +191,7 @@ def test_a_documented_session_prints_what_the_page_shows(tmp_path: Path, page: s
     """Every command of the page runs in a shell, in order, and its output is compared with the lines below it."""
     session = [step for step in read_session((ROOT / page).read_text()) if not step.command.startswith("make ")]
     assert len(session) >= steps
-    with running(tmp_path) as service:
+    with run_service(tmp_path) as service:
         prepare_folder(tmp_path)
         for step, printed in run_session(session, folder=tmp_path, password=PASSWORD, port=service.port):
             assert normalize(printed) == normalize(step.printed), step.command
@@ -220,12 +220,12 @@ def test_no_setting_turns_encryption_or_audit_off() -> None:
             assert field.default is False
 
 
-def compose(name: str) -> Any:
+def load_services(name: str) -> Any:
     return yaml.safe_load((ROOT / name).read_text())["services"]
 
 
 def test_the_compose_file_uses_existing_settings_and_waits_for_health() -> None:
-    services = compose("docker-compose.yml")
+    services = load_services("docker-compose.yml")
     app, database = services["app"], services["database"]
     assert app["depends_on"] == {"database": {"condition": "service_healthy"}}
     assert database["healthcheck"]["test"][1].startswith("pg_isready")
@@ -233,16 +233,16 @@ def test_the_compose_file_uses_existing_settings_and_waits_for_health() -> None:
     assert app["environment"].keys() <= known
     assert re.fullmatch(r"postgres:1[5-8]\.[0-9]+-bookworm", database["image"])
     assert (ROOT / app["build"] / "Dockerfile").exists()
-    tests = compose("docker-compose_tests.yml")["tests"]
+    tests = load_services("docker-compose_tests.yml")["tests"]
     assert (ROOT / tests["build"]["dockerfile"]).exists()
 
 
 def test_the_service_starts_with_the_environment_of_the_compose_file(tmp_path: Path) -> None:
     """The service accepts the settings, on SQLite, and the health check of the image passes."""
-    port = free_port()
+    port = find_free_port()
     variables = {
         name: re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", str(value))
-        for name, value in compose("docker-compose.yml")["app"]["environment"].items()
+        for name, value in load_services("docker-compose.yml")["app"]["environment"].items()
     }
     del variables["CONFIDE_DATABASE"]
     variables |= {"APP_PORT": str(port), "CONFIDE_DATA": str(tmp_path / "data"), "CONFIDE_UNSAFE_DURABILITY": "true"}
@@ -250,7 +250,7 @@ def test_the_service_starts_with_the_environment_of_the_compose_file(tmp_path: P
     process = subprocess.Popen(
         [sys.executable, "-m", "confide", "serve"],
         cwd=tmp_path,
-        env=environment(**variables),
+        env=build_environment(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -259,7 +259,7 @@ def test_the_service_starts_with_the_environment_of_the_compose_file(tmp_path: P
     try:
         assert f"at http://0.0.0.0:{port} (2 workers, APP_ENV=production)" in process.stdout.readline()
         for _ in range(100):
-            done = subprocess.run([sys.executable, "-c", check], env=environment(APP_PORT=str(port)), check=False)
+            done = subprocess.run([sys.executable, "-c", check], env=build_environment(APP_PORT=str(port)), check=False)
             if done.returncode == 0:
                 break
         assert done.returncode == 0
@@ -268,7 +268,7 @@ def test_the_service_starts_with_the_environment_of_the_compose_file(tmp_path: P
         process.wait(20)
         process.stdout.close()
     assert subprocess.run(
-        [sys.executable, "-c", check], env=environment(APP_PORT=str(port)), capture_output=True, check=False
+        [sys.executable, "-c", check], env=build_environment(APP_PORT=str(port)), capture_output=True, check=False
     ).returncode
 
 
@@ -298,12 +298,12 @@ def test_a_lock_file_has_a_hash_for_each_package_and_no_registry_address(name: s
 def test_no_committed_file_names_a_machine_or_a_registry() -> None:
     folders = "work|farm|root"
     private = re.compile(rf"/(?:{folders})/|[.]pyenv/|\b(?:10|192\.168)\.[0-9]+\.[0-9]+\.[0-9]+\b")
-    for path in tracked_files():
+    for path in list_tracked_files():
         if path.name not in ("bad_inputs.yaml", "test_docs.py"):
             assert not private.search(path.read_text(errors="replace")), path
 
 
-def logged_events() -> set[str]:
+def find_log_events() -> set[str]:
     """Return the names of all log events in the source."""
     calls = re.compile(r'_log\.(?:debug|info|warning|error|exception)\(\s*"([^"]+)"')
     return {
@@ -312,7 +312,7 @@ def logged_events() -> set[str]:
 
 
 def test_every_log_event_has_a_stable_name_and_is_explained() -> None:
-    events = logged_events()
+    events = find_log_events()
     assert len(events) > 20
     assert [event for event in events if not re.fullmatch(r"[a-z]+(?:_[a-z]+)+", event)] == []
     explained = set(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from support.processes import environment
+from support.processes import build_environment
 
 MAX_SECONDS = 60
 # What differs from run to run: times, epochs, token values and paths of the reader's home.
@@ -83,7 +83,7 @@ def normalize(lines: Sequence[str]) -> list[str]:
 
 def run_session(steps: Sequence[Step], *, folder: Path, password: str, port: int) -> Iterator[tuple[Step, list[str]]]:
     """Run each step in a shell that keeps variables from step to step; yield it with the lines that it printed."""
-    variables = environment(HOME=str(folder / "home"), CONFIDE_URL=f"http://127.0.0.1:{port}")
+    variables = build_environment(HOME=str(folder / "home"), CONFIDE_URL=f"http://127.0.0.1:{port}")
     variables.pop("XDG_CONFIG_HOME", None)
     try:
         for step in steps:
