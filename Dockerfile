@@ -1,4 +1,4 @@
-# Built in two steps: what is needed to install stays behind.
+# Two stages: the final image has no build files.
 FROM python:3.12.12-slim-bookworm AS build
 WORKDIR /build
 COPY requirements.txt pyproject.toml README.md LICENSE ./

@@ -1,5 +1,5 @@
 #!/usr/bin/env sh
-# The old door to the tests, with coverage: what the tests of this process reach.
+# Run the tests with a coverage report. It covers the test process, not the services that tests start.
 set -eu
 cd "$(dirname "$0")"
 make .make/test

@@ -2,8 +2,8 @@
 
 CONFIDE_TOKEN=… RATE=200 locust -f ops/load/locustfile.py --headless -u 20 -r 20 -t 30s --host http://127.0.0.1:8080
 
-The rate is that of all users together. Locust waits for each answer: it is a closed model, and where the service
-stalls it asks less instead of counting who had to wait. The configs load-* must be there: `confide load` makes them.
+RATE is the rate of all users together. Locust waits for each response (a closed model): while the service stalls, it
+sends less and reports a lower latency. Create the configs load-* with `confide load` first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NUMBERS = count()
 
 
 class Caller(FastHttpUser):
-    """One of those who share the rate."""
+    """A user that sends its share of the rate."""
 
     def on_start(self) -> None:
         users = self.environment.parsed_options.num_users or 1
@@ -28,23 +28,23 @@ class Caller(FastHttpUser):
 
     @task(95)
     def get(self) -> None:
-        tenant, type_ = _key()
+        tenant, type_ = _choose_key()
         self.client.get(f"/config?tenant={tenant}&integration_type={type_}", headers=self.headers, name="get")
 
     @task(4)
     def merge(self) -> None:
-        tenant, type_ = _key()
+        tenant, type_ = _choose_key()
         configuration = {"load": {"counter": next(NUMBERS)}}
         document = {"tenant": tenant, "integration_type": type_, "configuration": configuration}
         self.client.post("/config", json=document, headers=self.headers, name="merge")
 
     @task(1)
     def list(self) -> None:
-        tenant, _ = _key()
+        tenant, _ = _choose_key()
         self.client.get(f"/configs?tenant={tenant}&integration_type=*&limit=100", headers=self.headers, name="list")
 
 
-def _key() -> tuple[str, str]:
-    # A few tenants get most of it, as in the default of `confide load`.
+def _choose_key() -> tuple[str, str]:
+    # A few tenants get most requests, as with the default skew of `confide load`.
     rank = int(TENANTS ** random.random()) - 1
     return f"load-{rank:06d}", f"load-type-{random.randrange(TYPES)}"
