@@ -31,7 +31,7 @@ from support.json_values import OBJECTS
     ],
 )  # fmt: skip
 def test_objects_are_walked_and_everything_else_is_one_value(before: Any, after: Any, found: Any) -> None:
-    assert diff(before, after, hidden=None) == {"added": {}, "changed": {}, "removed": {}} | found
+    assert diff(before, after) == {"added": {}, "changed": {}, "removed": {}} | found
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_objects_are_walked_and_everything_else_is_one_value(before: Any, after:
     ],
 )  # fmt: skip
 def test_masked_a_secret_is_one_value_and_never_shown(before: Any, after: Any, found: Any) -> None:
-    assert diff(before, after, hidden=ANYWHERE) == {"added": {}, "changed": {}, "removed": {}} | found
+    assert diff(before, after, secrets=ANYWHERE) == {"added": {}, "changed": {}, "removed": {}} | found
 
 
 def applied(before: Any, found: Any) -> Any:
@@ -72,7 +72,7 @@ def parent_of(document: Any, place: str) -> tuple[Any, str]:
 
 @given(OBJECTS, OBJECTS)
 def test_a_diff_leads_from_one_to_the_other_and_back(before: Any, after: Any) -> None:
-    there, back = diff(before, after, hidden=None), diff(after, before, hidden=None)
+    there, back = diff(before, after), diff(after, before)
     assert are_equal(applied(before, there), after)
     assert are_equal(applied(after, back), before)
     assert there["added"] == back["removed"]

@@ -68,7 +68,7 @@ async def test_many_old_versions_are_erased_a_few_at_a_time(
         return erased[-1]
 
     monkeypatch.setattr(app.process.stores.retention, "prune", prune_and_record)
-    monkeypatch.setattr(retention, "PORTION", 3)
+    monkeypatch.setattr(retention, "BATCH_SIZE", 3)
     assert await retention_of(app).prune() == 7
     assert erased == [[1, 2, 3], [4, 5, 6], [7]]
 
@@ -115,5 +115,5 @@ async def test_a_chore_is_one_processs_turn(app: RunningApp, admin: str) -> None
     upkeep, at = app.process.stores.retention, now()
     assert [await upkeep.claim_job("prune", now=at, until=at + 10) for _ in range(3)] == [True, False, False]
     assert await upkeep.claim_job("prune", now=at + 10, until=at + 20)
-    await retention_of(app, later_days=1).work()
+    await retention_of(app, later_days=1).run_due_jobs()
     assert [one["pruned"] for one in await history(app, admin)] == [False, True]

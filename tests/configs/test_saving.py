@@ -138,7 +138,7 @@ async def test_a_save_that_loses_a_race_merges_again_into_what_won(
         recorder=configs._recorder,
         decrypter=configs._decrypter,
         cache=configs._cache,
-        types=configs._planner._types,
+        types=configs._plans._types,
         change_feed=configs._change_feed,
         clock=configs._clock,
     )

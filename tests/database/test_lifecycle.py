@@ -362,7 +362,7 @@ async def test_reads_and_lists_walk_an_index(store: Any, engine: str) -> None:
     await sql(store, "ANALYZE")
     args: list[Any] = ["", "", 10]
     listing = configs.LIST.format(
-        columns="", more="", joined="", scopes=configs._condition([[Scope("tenant0123*", "*")]], args)
+        columns="", filters="", joined="", scopes=configs._build_scope_conditions([[Scope("tenant0123*", "*")]], args)
     )
     walks = [
         (configs.SQLITE_READ if engine == "sqlite" else configs.POSTGRESQL_READ, ["tenant00007", "crm"]),

@@ -15,11 +15,11 @@ from confide.changes.model import Change, Position
 from confide.clock import boottime
 from confide.errors import Busy, DatabaseUnavailable, ServiceError
 from confide.identity.errors import InvalidToken
-from confide.identity.model import parse_credential, parse_scope
+from confide.identity.model import parse_credential
 from confide.strict_json import Json
 from confide.web.asgi import Send
 from confide.web.errors import MalformedParameter
-from confide.web.parameters import TENANT_PATTERN, TYPE_PATTERN
+from confide.web.parameters import TENANT_PATTERN, TYPE_PATTERN, read_scope
 from confide.web.request import Request
 from confide.web.response import Reply, Response, json_response
 from confide.web.route import VIEWER, Header, Parameter, Returns, Route, declare_text
@@ -82,7 +82,7 @@ class WatchRoutes:
 
     async def watch(self, request: Request) -> Reply:
         """Start a stream or, with `wait`, respond as soon as there are changes."""
-        pattern = parse_scope(TENANT_PATTERN.read(request) or "*", TYPE_PATTERN.read(request) or "*")
+        scope = read_scope(request)
         wait = _WAIT_SECONDS.read(request)
         start = request.header(b"last-event-id") or _AFTER.read(request)
         after = None if start is None else self._parse_position(start)
@@ -90,7 +90,7 @@ class WatchRoutes:
         if credential is None:
             raise InvalidToken
         request.begin_stream()
-        watcher = await self._hub.join(credential, pattern, after=after)
+        watcher = await self._hub.join(credential, scope, after=after)
         if wait is None:
             return WatchStream(request, watcher, hub=self._hub, format_position=self._format_position)
         try:

@@ -1,4 +1,4 @@
-"""Decrypt stored versions and remember those that fail."""
+"""Decrypt stored versions, and report those that cannot be decrypted."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ _log = logging.getLogger("confide")
 
 
 class ConfigDecrypter:
-    """Decrypts stored versions. `broken` lists current versions that failed, for the health check."""
+    """Decrypts stored versions. `undecryptable` holds the current versions that failed, for the health check."""
 
     def __init__(self, configs: ConfigStore, encryption: EnvelopeEncryption, recorder: AuditRecorder) -> None:
         self._configs = configs
         self._encryption = encryption
         self._recorder = recorder
-        self.broken: set[tuple[Key, int]] = set()
+        self.undecryptable: set[tuple[Key, int]] = set()
 
-    async def decrypt(self, stored: StoredVersion, key: WrappedKey | None) -> bytes:
-        """Decrypt the current version of a config, with its tenant's data key if the caller has read it.
+    async def decrypt(self, stored: StoredVersion, data_key: WrappedKey | None) -> bytes:
+        """Decrypt the current version of a config, with the data key of its tenant if the caller has read it.
 
-        Raises `IntegrityBroken`, or `Superseded` if another version replaced it since it was read.
+        Raises `IntegrityBroken`, or `Superseded` if the version is no longer the current one.
         """
         context = EncryptionContext(stored.key, stored.version, stored.kind)
         try:
-            plain = await self._encryption.decrypt(stored.body or b"", context, key=key)
+            plaintext = await self._encryption.decrypt(stored.body or b"", context, key=data_key)
         except DecryptionFailed:
             if await self._configs.read(stored.key) != stored:
-                # Its tenant was destroyed since the version was read: nothing is broken.
+                # The tenant was destroyed after the version was read. Its data is intact.
                 raise Superseded from None
-            await self._report_broken(stored)
+            await self._report_failure(stored)
             raise IntegrityBroken(retry_after_seconds=60) from None
-        self.mark_intact(stored.key)
-        return plain
+        self.clear_failure(stored.key)
+        return plaintext
 
     async def decrypt_version(self, stored: StoredVersion) -> bytes:
-        """Decrypt any version of a config; raises `VersionPruned` or `IntegrityBroken`."""
+        """Decrypt any version of a config. Raises `VersionPruned` or `IntegrityBroken`."""
         if stored.body is None:
             raise VersionPruned
         try:
@@ -64,14 +64,15 @@ class ConfigDecrypter:
             )
             raise IntegrityBroken(retry_after_seconds=60) from None
 
-    def mark_intact(self, key: Key) -> None:
-        """Note that the current version of a config can be decrypted."""
-        if self.broken:
-            self.broken = {version for version in self.broken if version[0] != key}
+    def clear_failure(self, key: Key) -> None:
+        """Record that the current version of a config can be decrypted."""
+        if self.undecryptable:
+            self.undecryptable = {version for version in self.undecryptable if version[0] != key}
 
-    async def _report_broken(self, stored: StoredVersion) -> None:
-        if (stored.key, stored.version) in self.broken:
+    async def _report_failure(self, stored: StoredVersion) -> None:
+        # Once for each version, not for each read.
+        if (stored.key, stored.version) in self.undecryptable:
             return
-        self.broken.add((stored.key, stored.version))
+        self.undecryptable.add((stored.key, stored.version))
         _log.error("config_undecryptable tenant=%s integration_type=%s version=%d", *stored.key, stored.version)
         await self._recorder.record("open", "integrity-error", principal=None, key=stored.key)

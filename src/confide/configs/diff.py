@@ -12,32 +12,32 @@ if TYPE_CHECKING:
 Path = tuple[str | int, ...]
 
 
-def diff(before: Json, after: Json, *, hidden: SecretPlace | None = None) -> Json:
+def diff(before: Json, after: Json, *, secrets: SecretPlace | None = None) -> Json:
     """Return `{"added": {pointer: value}, "changed": {pointer: {"from", "to"}}, "removed": {pointer: value}}`.
 
-    Objects are compared member by member, everything else as one value. With `hidden`, a secret is one value too and
-    appears as the mask: a viewer may see that it changed, but not how.
+    Compares objects member by member and any other value as a whole. `secrets` is the root of the places to mask: a
+    viewer sees that a secret changed, but not how.
     """
     changes: dict[str, Json] = {"added": {}, "changed": {}, "removed": {}}
-    _compare(before, after, (), changes, hidden=hidden)
+    _compare(before, after, (), changes, place=secrets)
     return changes
 
 
-def _compare(before: Json, after: Json, path: Path, changes: dict[str, Json], *, hidden: SecretPlace | None) -> None:
+def _compare(before: Json, after: Json, path: Path, changes: dict[str, Json], *, place: SecretPlace | None) -> None:
     # The order is fixed, so that equal configurations give equal bytes.
     for member in [*before, *(member for member in after if member not in before)]:
-        where, place = (*path, member), hidden and hidden.member(member)
+        inner_path, inner = (*path, member), place and place.member(member)
         if member not in after:
-            changes["removed"][format_pointer(where)] = _show(before[member], place)
+            changes["removed"][format_pointer(inner_path)] = _mask(before[member], inner)
         elif member not in before:
-            changes["added"][format_pointer(where)] = _show(after[member], place)
+            changes["added"][format_pointer(inner_path)] = _mask(after[member], inner)
         else:
-            one, other = before[member], after[member]
-            if isinstance(one, dict) and isinstance(other, dict) and not (place and place.is_secret):
-                _compare(one, other, where, changes, hidden=place)
-            elif not are_equal(one, other):
-                changes["changed"][format_pointer(where)] = {"from": _show(one, place), "to": _show(other, place)}
+            old, new = before[member], after[member]
+            if isinstance(old, dict) and isinstance(new, dict) and not (inner and inner.is_secret):
+                _compare(old, new, inner_path, changes, place=inner)
+            elif not are_equal(old, new):
+                changes["changed"][format_pointer(inner_path)] = {"from": _mask(old, inner), "to": _mask(new, inner)}
 
 
-def _show(value: Any, place: SecretPlace | None) -> Any:
+def _mask(value: Any, place: SecretPlace | None) -> Any:
     return value if place is None else place.mask(value)

@@ -1,13 +1,11 @@
-"""Export configs in pages, and list configs that violate the schema of their integration type."""
+"""Export configs with their configurations, in pages."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from confide.configs.model import ConfigFilter
 from confide.configs.scan import ConfigScanner, build_scope_groups
-from confide.errors import Violation
 from confide.identity.model import Principal, Role, Scope
 from confide.names import Key
 from confide.strict_json import Json
@@ -16,10 +14,10 @@ if TYPE_CHECKING:
     from confide.audit.recorder import AuditRecorder
     from confide.integration_types.active import ActiveIntegrationTypes
 
-# A page ends after this time; the next page continues.
+# A page ends after this time. The next page continues.
 PAGE_SECONDS = 1.0
 # A larger page would block the event loop while it is serialized.
-PAGE_BYTES = 2 * 2**20
+MAX_PAGE_BYTES = 2 * 2**20
 
 
 class ExportedConfig(NamedTuple):
@@ -32,61 +30,44 @@ class ExportedConfig(NamedTuple):
     is_masked: bool
 
 
-class ConfigWithViolations(NamedTuple):
-    """One config with its violations of the schema of its integration type."""
-
-    key: Key
-    version: int
-    saved_at: int
-    violations: tuple[Violation, ...]
-
-
 class ConfigExporter:
-    """Reads pages of configs that the caller can see, in order of their keys, with the cursor of the next page."""
+    """Exports the configs that a caller can see, in order of their keys."""
 
     def __init__(self, scanner: ConfigScanner, types: ActiveIntegrationTypes, *, recorder: AuditRecorder) -> None:
         self._scanner = scanner
         self._types = types
         self._recorder = recorder
 
-    async def read_page(
-        self, scope: Scope, *, principal: Principal, after: Key | None, limit: int, is_decrypted: bool
+    async def export_page(
+        self, scope: Scope, *, principal: Principal, after: Key | None, limit: int, is_masked: bool
     ) -> tuple[list[ExportedConfig], Key | None]:
-        """Export a page. With `is_decrypted`, show secrets that the caller may read, audited first."""
+        """Export a page, with the key to continue after. Secrets that the caller cannot read are always masked.
+
+        Access to secrets is audited before the page is returned.
+        """
         until = time.monotonic() + PAGE_SECONDS
-        found: list[ExportedConfig] = []
-        more: Key | None = None
+        exported: list[ExportedConfig] = []
+        following: Key | None = None
         size_bytes = 0
         async for config in self._scanner.scan(build_scope_groups(scope, principal), after=after):
             size_bytes += config.size_bytes
-            if len(found) >= limit or (found and (time.monotonic() >= until or size_bytes > PAGE_BYTES)):
-                more = found[-1].key
+            is_full = len(exported) >= limit or size_bytes > MAX_PAGE_BYTES or time.monotonic() >= until
+            if is_full and exported:
+                following = exported[-1].key
                 break
             configuration, role = config.configuration, principal.find_role(config.key)
-            is_masked = not is_decrypted or role is None or role < Role.READER
-            if configuration is not None and is_masked:
+            hides_secrets = is_masked or role is None or role < Role.READER
+            if configuration is not None and hides_secrets:
                 configuration = (await self._types.get(config.key.integration_type)).mask(configuration)
-            found.append(ExportedConfig(config.key, config.version, config.saved_at, configuration, is_masked))
-        revealed = [one.key for one in found if not one.is_masked]
-        if revealed:
-            subject = f"{len(revealed)} configs from {':'.join(revealed[0])} to {':'.join(revealed[-1])}"
-            about = Key(scope.tenant, scope.integration_type)
-            await self._recorder.record("reveal", "export", principal=principal, key=about, subject=subject)
-        return found, more
+            exported.append(
+                ExportedConfig(config.key, config.version, config.saved_at, configuration, is_masked=hides_secrets)
+            )
+        readable = [config.key for config in exported if not config.is_masked]
+        if readable:
+            await self._record_access(scope, readable, principal=principal)
+        return exported, following
 
-    async def list_nonconforming(
-        self, scope: Scope, *, principal: Principal, after: Key | None, limit: int, more: ConfigFilter
-    ) -> tuple[list[ConfigWithViolations], Key | None]:
-        """List configs that violate their schema, as many as one second of scanning finds."""
-        until = time.monotonic() + PAGE_SECONDS
-        found: list[ConfigWithViolations] = []
-        async for config in self._scanner.scan(build_scope_groups(scope, principal), after=after, more=more):
-            role = principal.find_role(config.key)
-            is_masked = role is None or role < Role.READER
-            type_ = await self._types.get(config.key.integration_type)
-            violations = type_.report(config.configuration, hides_secrets=is_masked)
-            if violations:
-                found.append(ConfigWithViolations(config.key, config.version, config.saved_at, violations))
-            if len(found) >= limit or time.monotonic() >= until:
-                return found, config.key
-        return found, None
+    async def _record_access(self, scope: Scope, keys: list[Key], *, principal: Principal) -> None:
+        subject = f"{len(keys)} configs from {':'.join(keys[0])} to {':'.join(keys[-1])}"
+        pattern = Key(scope.tenant, scope.integration_type)
+        await self._recorder.record("reveal", "export", principal=principal, key=pattern, subject=subject)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from confide import strict_json
-from confide.configs import diff as diffs
 from confide.configs.decryption import ConfigDecrypter
+from confide.configs.diff import diff
 from confide.configs.model import Kind, VersionSummary
 from confide.errors import NotFound
 from confide.identity.model import Principal, Role
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from confide.identity.access import Access
     from confide.integration_types.active import ActiveIntegrationTypes
 
-# A diff may start before the first version.
+# A diff can start before the first version, where the configuration is empty.
 BEFORE_FIRST_VERSION = 0
 
 
@@ -31,7 +31,7 @@ class DecryptedVersion(NamedTuple):
 
 
 class History:
-    """Reads past versions. Access to their secrets is audited before the response is sent."""
+    """Reads versions of configs. Access to secrets is audited before the versions are returned."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class History:
     async def list_versions(
         self, key: Key, *, principal: Principal, before: int | None, limit: int
     ) -> list[VersionSummary]:
-        """List versions and tombstones, newest first; raises `NotFound` if the config never existed."""
+        """List versions and tombstones, the newest first. Raises `NotFound` if the config never existed."""
         await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
         versions = await self._configs.list_versions(key, before=before, limit=limit)
         if not versions and before is None:
@@ -59,7 +59,7 @@ class History:
         return versions
 
     async def read_version(self, key: Key, number: int, *, principal: Principal) -> DecryptedVersion:
-        """Read one version; raises `NotFound`, or `VersionPruned` if its body was erased."""
+        """Read one version. Raises `NotFound`, or `VersionPruned` if its body was erased."""
         role = await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
         versions = await self._configs.list_versions(key, before=number + 1, limit=1)
         if not versions or versions[0].version != number:
@@ -71,18 +71,18 @@ class History:
             configuration = (await self._types.get(key.integration_type)).mask(configuration)
         return DecryptedVersion(versions[0], configuration)
 
-    async def diff(self, key: Key, *, since: int, until: int, principal: Principal) -> Json:
-        """Compare two versions. A tombstone and the time before the first version count as empty."""
+    async def compare(self, key: Key, *, since: int, until: int, principal: Principal) -> Json:
+        """Compare two versions. A tombstone and version 0 count as an empty configuration."""
         role = await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
         if await self._configs.read(key) is None:
             raise NotFound
         before, after = [await self._decrypt(key, number) or {} for number in (since, until)]
         if role < Role.READER:
-            return diffs.diff(before, after, hidden=(await self._types.get(key.integration_type)).place)
+            return diff(before, after, secrets=(await self._types.get(key.integration_type)).place)
         await self._recorder.record(
             "reveal", "diff", principal=principal, key=key, version=until, subject=f"since version {since}"
         )
-        return diffs.diff(before, after)
+        return diff(before, after)
 
     async def _decrypt(self, key: Key, number: int) -> Json | None:
         if number == BEFORE_FIRST_VERSION:

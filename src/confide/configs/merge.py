@@ -1,4 +1,4 @@
-"""Merging a partial change into what is there, as RFC 7396 says."""
+"""Merge a change into a configuration (RFC 7396)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from confide.strict_json import Json
 
 
 def merge(target: Json, change: Json) -> Json:
-    """Return the target with the change merged in: objects merge, null removes, the rest replaces.
+    """Return the target with a change merged in: objects merge, null removes a member, any other value replaces it.
 
-    Neither argument is altered. Follows the algorithm of RFC 7396, section 2.
+    Leaves both arguments as they are. Follows the algorithm of RFC 7396, section 2.
     """
     merged = dict(target)
     for member, value in change.items():

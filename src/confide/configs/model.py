@@ -1,4 +1,4 @@
-"""Values of configs, their versions, and requests to save them."""
+"""Values of configs: stored versions, requests to write them, and their results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Kind(enum.StrEnum):
     """The kind of a version: a saved configuration or a tombstone."""
 
     SAVED = "saved"
-    DELETED = "retired"  # stored and public name
+    DELETED = "retired"  # the name in the database and in responses
 
 
 class Outcome(enum.StrEnum):
@@ -29,7 +29,7 @@ class Outcome(enum.StrEnum):
     CREATED = "created"
     UPDATED = "updated"
     UNCHANGED = "unchanged"
-    DELETED = "retired"  # stored and public name
+    DELETED = "retired"  # the name in the database and in responses
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +44,22 @@ class StoredVersion:
 
 @dataclass(frozen=True, slots=True)
 class DecryptedConfig:
-    """The current version of a config as JSON bytes, masked if the caller may not read secrets."""
+    """The current version of a config as JSON bytes. Secrets are masked for callers who cannot read them."""
 
     key: Key
     version: int
     configuration: bytes = field(repr=False)
     is_masked: bool = False
-    # The version of its integration type, if the type has a schema.
+    # The version of its integration type. None if the type has no schema.
     type_version: int | None = None
+    # Without the defaults of its integration type.
     is_without_defaults: bool = False
 
     @property
     def tag(self) -> str:
-        of_type = "" if self.type_version is None else f".{self.type_version}"
-        return f'"{self.version}{of_type}{"m" if self.is_masked else ""}{"d" if self.is_without_defaults else ""}"'
+        """The entity tag: version, version of the type, `m` for masked, `d` without defaults."""
+        type_part = "" if self.type_version is None else f".{self.type_version}"
+        return f'"{self.version}{type_part}{"m" if self.is_masked else ""}{"d" if self.is_without_defaults else ""}"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class ConfigSummary:
     key: Key
     version: int
     saved_at: int
-    # With any token; None if it was never read.
+    # The last read with any token. None if the config was never read.
     last_read_at: int | None = None
 
 
@@ -78,7 +80,7 @@ class VersionSummary:
     version: int
     position: Position
     kind: Kind
-    # None if the user was removed.
+    # The login of the user. None if the user was removed.
     saved_by: str | None
     saved_at: int
     note: str | None
@@ -88,17 +90,17 @@ class VersionSummary:
 
 @dataclass(frozen=True, slots=True)
 class ConfigDraft:
-    """A configuration to save: merge it into the current one, or replace that."""
+    """A request to save: merge a configuration into the current one, or replace the current one."""
 
     key: Key
     configuration: Any = field(repr=False)
-    how: Literal["merge", "replace"]
+    mode: Literal["merge", "replace"]
     note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """A rollback: append an older version as a new one."""
+    """A request to append the configuration of an older version as a new version."""
 
     key: Key
     version: int
@@ -107,13 +109,13 @@ class Rollback:
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """A deletion: the config then reads as missing and keeps its history."""
+    """A request to append a tombstone. The config then reads as missing and keeps its history."""
 
     key: Key
     note: str | None = None
 
 
-Act = ConfigDraft | Rollback | Deletion
+WriteRequest = ConfigDraft | Rollback | Deletion
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +125,16 @@ class SavedVersion:
     key: Key
     version: int
     outcome: Outcome
+    # The outcome of the first request with the same idempotency key.
     is_replayed: bool = False
     type_version: int | None = None
-    # Schema violations that did not reject the save.
+    # Violations of the schema that did not reject the save.
     warnings: tuple[Violation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SavePreview:
-    """The preview of a save. Nothing was stored."""
+    """The result that a save or rollback would have."""
 
     diff: Json = field(repr=False)
     outcome: Outcome
@@ -140,7 +143,7 @@ class SavePreview:
 
 
 def parse_note(value: object) -> str | None:
-    """Parse the note of a save, one line of text; raises `InvalidNote`."""
+    """Parse the note of a write, which is one line of text. Raises `InvalidNote`."""
     if value is None:
         return None
     if not isinstance(value, str) or len(value) > MAX_NOTE_CHARACTERS or not value.isprintable():
@@ -150,22 +153,23 @@ def parse_note(value: object) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyRecord:
-    """The idempotency key of a request and the outcome that a retry gets again."""
+    """The idempotency key of a request, and the outcome that a retry gets."""
 
     user_id: int
     route: str
-    name: str
-    mac: bytes
+    key: str
+    # The MAC of the content of the request.
+    content_mac: bytes
     version: int = 0
     outcome: Outcome = Outcome.UNCHANGED
 
 
 class Superseded(Exception):
-    """The save lost a race: the config, its idempotency record or its data key changed since it was read."""
+    """The config, its idempotency record or its data key changed after it was read. Nothing was stored."""
 
 
 class IdempotencyKeyTaken(Superseded):
-    """Another request with the same Idempotency-Key was stored first; this one stored nothing."""
+    """Another request with the same Idempotency-Key was stored first. Nothing was stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,10 +187,10 @@ class NewVersion:
 
 
 class VersionWithDataKey(NamedTuple):
-    """The current version of a config with the active data key of its tenant, which most likely decrypts it."""
+    """The current version of a config, and the active data key of its tenant, which usually decrypts it."""
 
     current: StoredVersion | None
-    key: WrappedKey | None
+    data_key: WrappedKey | None
 
 
 class EncryptedConfig(NamedTuple):
@@ -194,14 +198,14 @@ class EncryptedConfig(NamedTuple):
 
     saved_at: int
     current: StoredVersion
-    key: WrappedKey | None
+    data_key: WrappedKey | None
 
 
 class ConfigFilter(NamedTuple):
-    """Filters of a list besides the key, in microseconds since 1970. None matches any config."""
+    """Filters of a list. None matches any config. Times are microseconds since 1970."""
 
     changed_since: int | None = None
-    # Neither read nor saved since then.
+    # Neither read nor saved since that time.
     unread_since: int | None = None
 
 
@@ -211,5 +215,5 @@ ANY_CONFIG = ConfigFilter()
 class DestroyedTenant(NamedTuple):
     """The result of destroying a tenant."""
 
-    retired: int
+    deleted_configs: int
     key_ids: list[bytes]

@@ -1,13 +1,13 @@
-"""Plan a save or deletion before anything is stored."""
+"""Plan a save: its next version, before anything is stored."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 from confide import strict_json
-from confide.configs import merge
 from confide.configs.decryption import ConfigDecrypter
 from confide.configs.errors import ConfigurationInvalid
+from confide.configs.merge import merge
 from confide.configs.model import ConfigDraft, Kind, Outcome, Rollback, StoredVersion
 from confide.crypto.errors import IntegrityBroken
 from confide.crypto.model import WrappedKey
@@ -24,26 +24,31 @@ if TYPE_CHECKING:
     from confide.integration_types.schema import SchemaViolation
     from confide.reads.cache import ConfigCache
 
-# All violations are checked; a response lists at most this many.
+# A response lists at most this many violations. All of them are checked.
 MAX_REPORTED = 1_000
 
 
 class SavePlan(NamedTuple):
-    """The current version and the version that a save would append."""
+    """The current version of a config and the version that a save would append."""
 
-    number: int
+    # The number of the current version, even of a tombstone. 0 if the config never existed.
+    current_version: int
+    # The current configuration. None if the config does not exist or cannot be decrypted.
     before: bytes | None
     after: Json
-    plain: bytes
+    # `after` as the bytes to encrypt.
+    plaintext: bytes
     outcome: Outcome
+    # The number of the version after the save. An unchanged configuration keeps the current one.
     version: int
-    active: WrappedKey | None
+    # The active data key of the tenant, if the store read it.
+    data_key: WrappedKey | None
     type: IntegrationType
     warnings: tuple[Violation, ...] = ()
 
 
-class SavePlanner:
-    """Plans the next version of a config, for saves and for their previews."""
+class SavePlanBuilder:
+    """Builds the plans of saves and previews, and finds the version that a deletion ends."""
 
     def __init__(
         self, configs: ConfigStore, *, decrypter: ConfigDecrypter, cache: ConfigCache, types: ActiveIntegrationTypes
@@ -53,58 +58,55 @@ class SavePlanner:
         self._decrypter = decrypter
         self._cache = cache
 
-    async def plan(self, act: ConfigDraft | Rollback, *, precondition: Precondition) -> SavePlan:
-        """Plan from the current version; raises `SchemaBroken` if the integration type rejects the configuration."""
-        current, active = await self._configs.read_with_key(act.key)
-        self._update_cache(current)
-        is_live = current is not None and current.kind is Kind.SAVED
-        number = 0 if current is None else current.version
-        precondition.require(number if is_live else None)
-        is_merge = isinstance(act, ConfigDraft) and act.how == "merge"
-        before = (
-            await self._decrypt_current(current, active, is_needed=is_merge)
-            if current is not None and is_live
-            else None
-        )
-        known = None if before is None else strict_json.read_stored(before)
-        after = await self._next_configuration(act, known or {})
-        plain = strict_json.check_merged(after)
-        type_ = await self._types.get(act.key.integration_type)
-        # Equal configurations have the same length, whatever the order of their members.
-        if before is not None and len(before) == len(plain) and strict_json.are_equal(known, after):
-            return SavePlan(number, before, after, plain, Outcome.UNCHANGED, number, active, type_)
-        warnings = _check_schema(type_, known, after)
-        outcome = Outcome.UPDATED if is_live else Outcome.CREATED
-        return SavePlan(number, before, after, plain, outcome, number + 1, active, type_, warnings)
+    async def build(self, request: ConfigDraft | Rollback, *, precondition: Precondition) -> SavePlan:
+        """Plan the next version from the current one.
 
-    async def _next_configuration(self, act: ConfigDraft | Rollback, before: Json) -> Json:
-        if isinstance(act, ConfigDraft):
-            merged: Json = merge.merge(before, act.configuration) if act.how == "merge" else act.configuration
-            return merged
-        version = await self._configs.read_version(act.key, act.version)
+        Raises `VersionConflict`, or `SchemaBroken` if the integration type rejects the configuration.
+        """
+        current, data_key = await self._configs.read_with_key(request.key)
+        self._update_cache(current)
+        existing = _select_existing(current)
+        precondition.require(None if existing is None else existing.version)
+        is_merge = isinstance(request, ConfigDraft) and request.mode == "merge"
+        before = None if existing is None else await self._decrypt(existing, data_key, is_needed=is_merge)
+        old = None if before is None else strict_json.read_stored(before)
+        after = await self._build_configuration(request, old or {})
+        plaintext = strict_json.check_merged(after)
+        type_ = await self._types.get(request.key.integration_type)
+        number = 0 if current is None else current.version
+        # Equal configurations have the same length, whatever the order of their members.
+        if before is not None and len(before) == len(plaintext) and strict_json.are_equal(old, after):
+            return SavePlan(number, before, after, plaintext, Outcome.UNCHANGED, number, data_key, type_)
+        warnings = _check_schema(type_, old, after)
+        outcome = Outcome.CREATED if existing is None else Outcome.UPDATED
+        return SavePlan(number, before, after, plaintext, outcome, number + 1, data_key, type_, warnings)
+
+    async def read_deletable_version(self, key: Key, *, precondition: Precondition) -> StoredVersion:
+        """Read the version that a deletion ends. Raises `VersionConflict`, or `NotFound` if there is none."""
+        current = await self._configs.read(key)
+        self._update_cache(current)
+        existing = _select_existing(current)
+        precondition.require(None if existing is None else existing.version)
+        if existing is None:
+            raise NotFound
+        return existing
+
+    async def _build_configuration(self, request: ConfigDraft | Rollback, before: Json) -> Json:
+        if isinstance(request, ConfigDraft):
+            after: Json = merge(before, request.configuration) if request.mode == "merge" else request.configuration
+            return after
+        version = await self._configs.read_version(request.key, request.version)
         if version is None or version.kind is not Kind.SAVED:
             raise NotFound("This version does not exist or is a tombstone. Choose a saved version.")
         return strict_json.read_stored(await self._decrypter.decrypt_version(version))
-
-    async def read_deletable(self, key: Key, *, precondition: Precondition) -> StoredVersion:
-        """Read the version that a deletion would end; checks the condition first, then raises `NotFound`."""
-        current = await self._configs.read(key)
-        self._update_cache(current)
-        is_live = current is not None and current.kind is Kind.SAVED
-        precondition.require(current.version if current is not None and is_live else None)
-        if current is None or not is_live:
-            raise NotFound
-        return current
 
     def _update_cache(self, current: StoredVersion | None) -> None:
         if current is not None:
             self._cache.observe_version(current.key, current.version, is_deleted=current.kind is Kind.DELETED)
 
-    async def _decrypt_current(
-        self, current: StoredVersion, active: WrappedKey | None, *, is_needed: bool
-    ) -> bytes | None:
+    async def _decrypt(self, current: StoredVersion, data_key: WrappedKey | None, *, is_needed: bool) -> bytes | None:
         try:
-            return await self._decrypter.decrypt(current, active)
+            return await self._decrypter.decrypt(current, data_key)
         except IntegrityBroken:
             # A version that cannot be decrypted can be replaced, but not merged into.
             if is_needed:
@@ -112,21 +114,28 @@ class SavePlanner:
             return None
 
 
+def require_valid_draft(draft: ConfigDraft) -> None:
+    """Raise `ConfigurationInvalid` for anything but a JSON object, and `MaskSentBack` if it contains a mask."""
+    if not isinstance(draft.configuration, dict):
+        violation = Violation("/configuration", ConfigurationInvalid.code, ConfigurationInvalid.sentence)
+        raise ConfigurationInvalid(violations=(violation,))
+    require_no_mask(draft.configuration)
+
+
+def _select_existing(current: StoredVersion | None) -> StoredVersion | None:
+    """Return the current version unless it is a tombstone: then the config does not exist."""
+    return None if current is None or current.kind is Kind.DELETED else current
+
+
 def _check_schema(type_: IntegrationType, before: Json | None, after: Json) -> tuple[Violation, ...]:
+    """Return the violations that are only warnings. Raises `SchemaBroken` with the others."""
     if type_.schema is None:
         return ()
-    errors, warnings = type_.check_save(before, after)
-    if errors:
-        raise SchemaBroken(violations=_as_violations(errors))
-    return _as_violations(warnings)
+    rejected, warned = type_.check_save(before, after)
+    if rejected:
+        raise SchemaBroken(violations=_convert_violations(rejected))
+    return _convert_violations(warned)
 
 
-def _as_violations(violations: list[SchemaViolation]) -> tuple[Violation, ...]:
+def _convert_violations(violations: list[SchemaViolation]) -> tuple[Violation, ...]:
     return tuple(violation.as_violation(inside=("configuration",)) for violation in violations[:MAX_REPORTED])
-
-
-def require_savable(draft: ConfigDraft) -> None:
-    if not isinstance(draft.configuration, dict):
-        at = Violation("/configuration", ConfigurationInvalid.code, ConfigurationInvalid.sentence)
-        raise ConfigurationInvalid(violations=(at,))
-    require_no_mask(draft.configuration)

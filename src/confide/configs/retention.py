@@ -1,4 +1,4 @@
-"""Erase the bodies of old versions, and old rows of the change log."""
+"""Erase the bodies of old versions, and delete old rows of the change log."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     from confide.configs.retention_store import RetentionStore
     from confide.integration_types.active import ActiveIntegrationTypes
 
+# The intervals of the two background jobs.
 PRUNE_SECONDS = 600
 TRIM_SECONDS = 6 * 60 * 60
-PORTION = 500
+# The number of rows in one transaction.
+BATCH_SIZE = 500
 DAY_SECONDS = 24 * 60 * 60
 
 
 class Retention:
-    """Runs in the background, in one process at a time. Never erases a current version."""
+    """Prunes versions and trims the change log in the background. Never erases a current version."""
 
     def __init__(
         self, retention: RetentionStore, types: ActiveIntegrationTypes, *, clock: Clock, log_days: int
@@ -29,8 +31,8 @@ class Retention:
         self._clock = clock
         self._log_days = log_days
 
-    async def work(self) -> None:
-        """Run the jobs that are due, unless another process has taken them."""
+    async def run_due_jobs(self) -> None:
+        """Run the jobs that are due, unless another process has claimed them."""
         now = self._clock()
         if await self._retention.claim_job("prune", now=now, until=now + PRUNE_SECONDS * MICROSECONDS_PER_SECOND):
             await self.prune()
@@ -38,14 +40,14 @@ class Retention:
             await self.trim()
 
     async def prune(self) -> int:
-        """Erase the bodies of versions beyond the number that their integration type keeps; returns how many.
+        """Erase the bodies of versions beyond the number that their integration type keeps. Keep their rows.
 
-        Their rows stay.
+        Returns the number of erased bodies.
         """
         count = 0
         after: Key | None = None
-        while portion := await self._retention.list_highest_versions(after=after, limit=PORTION):
-            for key, version in portion:
+        while batch := await self._retention.list_highest_versions(after=after, limit=BATCH_SIZE):
+            for key, version in batch:
                 after = key
                 keep = (await self._types.get(key.integration_type)).keep
                 if version > keep:
@@ -56,9 +58,9 @@ class Retention:
     async def _prune_config(self, key: Key, *, until: int) -> int:
         count = after = 0
         while True:
-            erased = await self._retention.prune(key, after=after, until=until, limit=PORTION)
+            erased = await self._retention.prune(key, after=after, until=until, limit=BATCH_SIZE)
             count += len(erased)
-            if len(erased) < PORTION:
+            if len(erased) < BATCH_SIZE:
                 return count
             after = erased[-1]
             await asyncio.sleep(0)
@@ -68,5 +70,5 @@ class Retention:
         before = self._clock() - self._log_days * DAY_SECONDS * MICROSECONDS_PER_SECOND
         after: int | None = 0
         while after is not None:
-            after = await self._retention.trim(before=before, after=after, limit=PORTION)
+            after = await self._retention.trim(before=before, after=after, limit=BATCH_SIZE)
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Stored retention: pruning versions, trimming the change log, and the turns of background jobs."""
+"""The SQL of retention: prune versions, trim the change log, and claim background jobs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from confide.names import Key
 
 
 class HighestVersion(NamedTuple):
-    """A config with the number of its highest version."""
+    """The highest version of a config."""
 
     key: Key
     version: int
 
 
-TAKE_TURN = """/* upkeep.take_turn */
+CLAIM_JOB = """/* upkeep.take_turn */
     INSERT INTO turns (name, until) VALUES ($1, $2)
     ON CONFLICT (name) DO UPDATE SET until = excluded.until WHERE turns.until <= $3 RETURNING name
 """
-DEPTHS = """/* upkeep.depths */
+HIGHEST_VERSIONS = """/* upkeep.depths */
     SELECT tenant, integration_type, max(version) FROM changes
     WHERE (tenant, integration_type) > ($1, $2) GROUP BY tenant, integration_type
     ORDER BY tenant, integration_type LIMIT $3
@@ -49,29 +49,29 @@ BEGINS = """/* upkeep.begins */
 
 
 class RetentionStore:
-    """Deletes what retention no longer keeps."""
+    """Prunes versions and trims the change log, in small transactions."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._trim = TRIM.format(xid="xid::text::bigint" if engine.name == "postgres" else "0")
 
     async def claim_job(self, name: str, *, now: int, until: int) -> bool:
-        """Claim a background job until a time. False if another process holds the claim."""
-        return bool(await self._engine.execute(TAKE_TURN, name, until, now))
+        """Claim a background job until a time. Return False if another process has claimed it."""
+        return bool(await self._engine.execute(CLAIM_JOB, name, until, now))
 
     async def list_highest_versions(self, *, after: Key | None, limit: int) -> list[HighestVersion]:
-        """List keys with their highest version, deleted ones included, in order of key."""
-        rows = await self._engine.query(DEPTHS, *(after or ("", "")), limit)
+        """List configs with their highest version, including deleted configs, in order of key."""
+        rows = await self._engine.query(HIGHEST_VERSIONS, *(after or ("", "")), limit)
         return [HighestVersion(Key(tenant, type_), version) for tenant, type_, version in rows]
 
     async def prune(self, key: Key, *, after: int, until: int, limit: int) -> list[int]:
-        """Erase the bodies of up to `limit` versions above `after` up to `until`, the lowest first. Returns them."""
+        """Erase the bodies of up to `limit` versions above `after`, up to `until`. Return the versions in order."""
         return sorted(version for (version,) in await self._engine.execute(PRUNE, *key, after, until, limit))
 
     async def trim(self, *, before: int, after: int, limit: int) -> int | None:
-        """Delete up to `limit` change rows older than `before` that are no config's latest row.
+        """Examine up to `limit` change rows older than `before`. Delete them, except the latest row of each config.
 
-        Starts after a row ID; returns the ID to continue after, or None at the end.
+        Starts after a row ID. Returns the ID to continue after, or None at the end.
         """
         return await self._engine.transact(_trim(self._trim, before, after, limit))
 

@@ -6,12 +6,13 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from confide import names, preconditions
+from confide import names
 from confide.changes.model import Position
 from confide.configs import model
 from confide.configs.errors import ConfirmWrong, IdempotencyKeyInvalid
-from confide.configs.export import ConfigWithViolations, ExportedConfig
+from confide.configs.export import ExportedConfig
 from confide.configs.history import BEFORE_FIRST_VERSION
+from confide.configs.listing import ConfigWithViolations
 from confide.configs.model import (
     ConfigDraft,
     ConfigFilter,
@@ -22,7 +23,7 @@ from confide.configs.model import (
     SavePreview,
     VersionSummary,
 )
-from confide.configs.save import Retry
+from confide.configs.save import IdempotencyKey
 from confide.configs.shapes import (
     ConfigBody,
     ConfigDiff,
@@ -36,7 +37,6 @@ from confide.configs.shapes import (
     VersionShape,
 )
 from confide.errors import InvalidCursor, NotFound, Violation
-from confide.identity.model import Scope, parse_scope
 from confide.strict_json import Json
 from confide.web.errors import MalformedParameter
 from confide.web.parameters import (
@@ -50,6 +50,9 @@ from confide.web.parameters import (
     format_key_cursor,
     format_time,
     parse_number,
+    read_key,
+    read_precondition,
+    read_scope,
     time,
 )
 from confide.web.request import Request
@@ -70,6 +73,7 @@ from confide.web.route import (
 if TYPE_CHECKING:
     from confide.configs.export import ConfigExporter
     from confide.configs.history import History
+    from confide.configs.listing import ConfigLister
     from confide.configs.save import ConfigWriter
     from confide.configs.tenants import Tenants
 
@@ -77,11 +81,12 @@ _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 class ConfigRoutes:
-    """Handlers of configs."""
+    """Handlers of the routes of configs."""
 
     def __init__(
         self,
         writer: ConfigWriter,
+        lister: ConfigLister,
         history: History,
         exporter: ConfigExporter,
         tenants: Tenants,
@@ -89,38 +94,44 @@ class ConfigRoutes:
         format_position: Callable[[Position], str],
     ) -> None:
         self._writer = writer
+        self._lister = lister
         self._history = history
         self._exporter = exporter
         self._tenants = tenants
         self._format_position = format_position
 
     async def merge(self, request: Request) -> Response:
-        return await self._save(request, how="merge")
+        return await self._save(request, mode="merge")
 
     async def replace(self, request: Request) -> Response:
-        return await self._save(request, how="replace")
+        return await self._save(request, mode="replace")
 
-    async def _save(self, request: Request, *, how: Literal["merge", "replace"]) -> Response:
+    async def _save(self, request: Request, *, mode: Literal["merge", "replace"]) -> Response:
         body = request.body_as(ConfigBody)
         is_dry_run = DRY_RUN.read(request)
         key = names.parse_key(body.tenant, body.integration_type)
         precondition = read_precondition(request)
-        draft = ConfigDraft(key, body.configuration, how, model.parse_note(body.note))
+        draft = ConfigDraft(key, body.configuration, mode, model.parse_note(body.note))
         if is_dry_run:
-            return preview_response(
-                await self._writer.preview(draft, principal=request.principal, precondition=precondition)
-            )
-        retry = read_retry(request, content=await request.body())
-        saved = await self._writer.save(draft, principal=request.principal, precondition=precondition, retry=retry)
-        return saved_response(saved)
+            preview = await self._writer.preview(draft, principal=request.principal, precondition=precondition)
+            return build_preview_response(preview)
+        saved = await self._writer.save(
+            draft,
+            principal=request.principal,
+            precondition=precondition,
+            idempotency_key=read_idempotency_key(request, content=await request.body()),
+        )
+        return build_saved_response(saved)
 
     async def delete(self, request: Request) -> Response:
-        key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
-        deletion = Deletion(key, _NOTE.read(request))
-        precondition = read_precondition(request)
-        retry = read_retry(request, content=request.scope["query_string"])
-        saved = await self._writer.delete(deletion, principal=request.principal, precondition=precondition, retry=retry)
-        return saved_response(saved)
+        deletion = Deletion(read_key(request), _NOTE.read(request))
+        saved = await self._writer.delete(
+            deletion,
+            principal=request.principal,
+            precondition=read_precondition(request),
+            idempotency_key=read_idempotency_key(request, content=request.scope["query_string"]),
+        )
+        return build_saved_response(saved)
 
     async def roll_back(self, request: Request) -> Response:
         body = request.body_as(RollbackBody)
@@ -128,71 +139,75 @@ class ConfigRoutes:
         precondition = read_precondition(request)
         rollback = Rollback(key, body.version, model.parse_note(body.note))
         if DRY_RUN.read(request):
-            return preview_response(
-                await self._writer.preview(rollback, principal=request.principal, precondition=precondition)
-            )
-        retry = read_retry(request, content=await request.body())
+            preview = await self._writer.preview(rollback, principal=request.principal, precondition=precondition)
+            return build_preview_response(preview)
         saved = await self._writer.roll_back(
-            rollback, principal=request.principal, precondition=precondition, retry=retry
+            rollback,
+            principal=request.principal,
+            precondition=precondition,
+            idempotency_key=read_idempotency_key(request, content=await request.body()),
         )
-        return saved_response(saved)
+        return build_saved_response(saved)
 
     async def list_configs(self, request: Request) -> Response:
-        pattern, limit, after = read_pattern(request), LIMIT.read(request), KEY_CURSOR.read(request)
-        wanted = ConfigFilter(_CHANGED_SINCE.read(request), _UNREAD_SINCE.read(request))
+        scope, limit, after = read_scope(request), LIMIT.read(request), KEY_CURSOR.read(request)
+        filters = ConfigFilter(_CHANGED_SINCE.read(request), _UNREAD_SINCE.read(request))
         if _NONCONFORMING.read(request):
-            found, last = await self._exporter.list_nonconforming(
-                pattern, principal=request.principal, after=after, limit=limit, more=wanted
+            nonconforming, following = await self._lister.list_nonconforming(
+                scope, principal=request.principal, after=after, limit=limit, filters=filters
             )
-            broken = [
-                {**_summary_json(one), "errors": [violation.as_json() for violation in one.violations]} for one in found
+            listed = [
+                {**_build_summary_json(config), "errors": [violation.as_json() for violation in config.violations]}
+                for config in nonconforming
             ]
-            return json_response({"configs": broken, "next": format_key_cursor(last)})
-        lines = await self._writer.list(pattern, principal=request.principal, after=after, limit=limit + 1, more=wanted)
-        shown = lines[:limit]
-        following = format_key_cursor(shown[-1].key) if len(lines) > limit else None
+            return json_response({"configs": listed, "next": format_key_cursor(following)})
+        # One more than the page holds, to know whether there is a next page.
+        found = await self._lister.list_configs(
+            scope, principal=request.principal, after=after, limit=limit + 1, filters=filters
+        )
+        page = found[:limit]
+        following = page[-1].key if len(found) > limit else None
         listed = [
             {
-                **_summary_json(line),
-                "last_read_at": None if line.last_read_at is None else format_time(line.last_read_at),
+                **_build_summary_json(config),
+                "last_read_at": None if config.last_read_at is None else format_time(config.last_read_at),
             }
-            for line in shown
+            for config in page
         ]
-        return json_response({"configs": listed, "next": following})
+        return json_response({"configs": listed, "next": format_key_cursor(following)})
 
     async def export(self, request: Request) -> Response:
-        pattern, is_decrypted = read_pattern(request), _OPENED.read(request)
+        scope, is_unmasked = read_scope(request), _SECRETS.read(request)
         limit, after = LIMIT.read(request), KEY_CURSOR.read(request)
-        found, last = await self._exporter.read_page(
-            pattern, principal=request.principal, after=after, limit=limit, is_decrypted=is_decrypted
+        page, following = await self._exporter.export_page(
+            scope, principal=request.principal, after=after, limit=limit, is_masked=not is_unmasked
         )
         exported = [
-            {**_summary_json(one), "masked": one.is_masked, "configuration": one.configuration} for one in found
+            {**_build_summary_json(config), "masked": config.is_masked, "configuration": config.configuration}
+            for config in page
         ]
-        return json_response({"configs": exported, "next": format_key_cursor(last)})
+        return json_response({"configs": exported, "next": format_key_cursor(following)})
 
     async def list_versions(self, request: Request) -> Response:
-        key, limit = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request)), LIMIT.read(request)
-        before = _BEFORE_VERSION.read(request)
+        key, limit, before = read_key(request), LIMIT.read(request), _BEFORE_VERSION.read(request)
         found = await self._history.list_versions(key, principal=request.principal, before=before, limit=limit + 1)
-        shown = found[:limit]
-        following = str(shown[-1].version) if len(found) > limit else None
-        return json_response({"versions": [self._version_json(one) for one in shown], "next": following})
+        page = found[:limit]
+        following = str(page[-1].version) if len(found) > limit else None
+        return json_response({"versions": [self._build_version_json(one) for one in page], "next": following})
 
     async def read_version(self, request: Request) -> Response:
-        key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
+        key = read_key(request)
         number = parse_number(request.path_values["version"])
         if number is None:
             raise NotFound
-        found = await self._history.read_version(key, number, principal=request.principal)
+        version = await self._history.read_version(key, number, principal=request.principal)
         return json_response(
-            {**key._asdict(), **self._version_json(found.summary), "configuration": found.configuration}
+            {**key._asdict(), **self._build_version_json(version.summary), "configuration": version.configuration}
         )
 
     async def diff(self, request: Request) -> Response:
-        key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
-        since, until = _FROM_VERSION.read(request), _TO_VERSION.read(request)
-        return json_response(await self._history.diff(key, since=since, until=until, principal=request.principal))
+        key, since, until = read_key(request), _FROM_VERSION.read(request), _TO_VERSION.read(request)
+        return json_response(await self._history.compare(key, since=since, until=until, principal=request.principal))
 
     async def destroy_tenant(self, request: Request) -> Response:
         tenant = names.parse_name(request.path_values["tenant"])
@@ -201,7 +216,7 @@ class ConfigRoutes:
         deleted = await self._tenants.destroy(tenant, principal=request.principal)
         return json_response({"tenant": tenant, "retired": deleted})
 
-    def _version_json(self, version: VersionSummary) -> Json:
+    def _build_version_json(self, version: VersionSummary) -> Json:
         return {
             "version": version.version,
             "position": self._format_position(version.position),
@@ -213,25 +228,17 @@ class ConfigRoutes:
         }
 
 
-def read_pattern(request: Request) -> Scope:
-    return parse_scope(TENANT_PATTERN.read(request) or "*", TYPE_PATTERN.read(request) or "*")
-
-
-def read_precondition(request: Request) -> preconditions.Precondition:
-    return preconditions.parse_precondition(request.header_list(b"if-match"), request.header_list(b"if-none-match"))
-
-
-def read_retry(request: Request, *, content: bytes) -> Retry | None:
-    """Return the idempotency key of a request with all that a retry must repeat; None if it has no key."""
-    name = request.header(b"idempotency-key")
-    if name is None:
+def read_idempotency_key(request: Request, *, content: bytes) -> IdempotencyKey | None:
+    """Read the `Idempotency-Key` of a request, with the content that a retry must repeat. None if it has no key."""
+    value = request.header(b"idempotency-key")
+    if value is None:
         return None
-    if not _IDEMPOTENCY_KEY.fullmatch(name):
+    if not _IDEMPOTENCY_KEY.fullmatch(value):
         raise IdempotencyKeyInvalid
-    return Retry(f"{request.method} {request.path}", name, content)
+    return IdempotencyKey(f"{request.method} {request.path}", value, content)
 
 
-def saved_response(saved: SavedVersion) -> Response:
+def build_saved_response(saved: SavedVersion) -> Response:
     tenant, integration_type = saved.key
     headers = [(b"config-version", b"%d" % saved.version)]
     if saved.outcome is not model.Outcome.DELETED:
@@ -245,22 +252,22 @@ def saved_response(saved: SavedVersion) -> Response:
             "tenant": tenant,
             "integration_type": integration_type,
             "version": saved.version,
-            **_warnings_json(saved.warnings),
+            **_build_warnings_json(saved.warnings),
         },
         headers=tuple(headers),
     )
 
 
-def preview_response(preview: SavePreview) -> Response:
+def build_preview_response(preview: SavePreview) -> Response:
     document = {"diff": preview.diff, "outcome": preview.outcome, "version": preview.version}
-    return json_response(document | _warnings_json(preview.warnings))
+    return json_response(document | _build_warnings_json(preview.warnings))
 
 
-def _warnings_json(warnings: Sequence[Violation]) -> Json:
+def _build_warnings_json(warnings: Sequence[Violation]) -> Json:
     return {"warnings": [violation.as_json() for violation in warnings]} if warnings else {}
 
 
-def _summary_json(config: ConfigSummary | ConfigWithViolations | ExportedConfig) -> Json:
+def _build_summary_json(config: ConfigSummary | ConfigWithViolations | ExportedConfig) -> Json:
     return {**config.key._asdict(), "version": config.version, "saved_at": format_time(config.saved_at)}
 
 
@@ -268,7 +275,7 @@ def _parse_false(value: str) -> bool:
     if value not in ("true", "false"):
         raise MalformedParameter("The parameter conforms must be true or false.")
     if value == "true":
-        raise MalformedParameter("The parameter conforms must be false, or left out.")
+        raise MalformedParameter("The parameter conforms must be false. Leave it out to list all configs.")
     return True
 
 
@@ -279,7 +286,7 @@ def _parse_version_cursor(value: str) -> int | None:
     return number
 
 
-def _version_bound(name: str, description: str) -> Parameter[int]:
+def _declare_version(name: str, description: str) -> Parameter[int]:
     def parse(value: str) -> int:
         number = BEFORE_FIRST_VERSION if value == str(BEFORE_FIRST_VERSION) else parse_number(value)
         if number is None:
@@ -297,12 +304,12 @@ _UNREAD_SINCE = time("unread_since", "RFC 3339: neither read nor saved since tha
 _NONCONFORMING = Parameter(
     "conforms", "`false`: only configs that break the schema of their type.", _parse_false, False
 )
-_OPENED = declare_switch("secrets", "`masked` or `opened`. Default: `masked`.", on="opened", off="masked")
+_SECRETS = declare_switch("secrets", "`masked` or `opened`. Default: `masked`.", on="opened", off="masked")
 _BEFORE_VERSION: Parameter[int | None] = Parameter(
     "after", "The `next` value of the previous page.", _parse_version_cursor, None
 )
-_FROM_VERSION = _version_bound("from", "A version. 0 means before the first version.")
-_TO_VERSION = _version_bound("to", "A version.")
+_FROM_VERSION = _declare_version("from", "A version. 0 means before the first version.")
+_TO_VERSION = _declare_version("to", "A version.")
 _CONFIRM = declare_required_text("confirm", "The tenant's name again.")
 _IF_MATCH = Header("If-Match", "Only if this is the current tag of the config. Otherwise 412.")
 _IF_NONE_MATCH = Header("If-None-Match", "`*`: only if the config does not exist. Otherwise 412.")
@@ -320,9 +327,8 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         access=EDITOR,
         tag=_CONFIGS,
         summary="Merge into a config",
-        description="Deep merge (RFC 7396): objects merge, null removes, everything else replaces. Creates the"
-        " config if it"
-        " does not exist.",
+        description="Deep merge (RFC 7396): objects merge, null removes a member, any other value replaces it. Creates"
+        " the config if it does not exist.",
         body=ConfigBody,
         query=(DRY_RUN,),
         headers=(_IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY),
@@ -374,7 +380,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         description="Configs with their stored configurations, in order of key, as many as one second allows; `next`"
         " continues. With `secrets=opened`, secrets are shown where the caller may read them, and each page is"
         " audited.",
-        query=(TENANT_PATTERN, TYPE_PATTERN, KEY_CURSOR, LIMIT, _OPENED),
+        query=(TENANT_PATTERN, TYPE_PATTERN, KEY_CURSOR, LIMIT, _SECRETS),
         returns=Returns((ConfigExport,)),
     ),
     Route(
@@ -395,8 +401,8 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         access=VIEWER,
         tag=_HISTORY,
         summary="Read a version",
-        description="One version with its configuration. For callers who may read secrets this is a secret access, and"
-        " audited.",
+        description="One version with its configuration. For callers who may read secrets this is an audited secret"
+        " access.",
         query=(TENANT, INTEGRATION_TYPE),
         returns=Returns((VersionShape,)),
     ),
@@ -407,9 +413,8 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         access=VIEWER,
         tag=_HISTORY,
         summary="Compare two versions",
-        description="Changes by JSON Pointer: objects are compared member by member, any other value as a whole."
-        " Viewers see"
-        " masks.",
+        description="Changes by JSON Pointer. Objects are compared member by member, any other value as a whole."
+        " Viewers see masks.",
         query=(TENANT, INTEGRATION_TYPE, _FROM_VERSION, _TO_VERSION),
         returns=Returns((ConfigDiff,)),
     ),
@@ -433,8 +438,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         tag="tenants",
         summary="Destroy a tenant's data key",
         description="Delete all configs of a tenant and destroy its data key. Nothing encrypted under it can be"
-        " decrypted"
-        " again.",
+        " decrypted again.",
         query=(_CONFIRM,),
         returns=Returns((TenantDestroyed,)),
     ),

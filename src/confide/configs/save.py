@@ -1,9 +1,8 @@
-"""Save, delete and list configs."""
+"""Save, roll back and delete configs, and preview a save."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -13,11 +12,7 @@ from confide.configs import diff
 from confide.configs.decryption import ConfigDecrypter
 from confide.configs.errors import IdempotencyKeyReused, TooManyRaces
 from confide.configs.model import (
-    ANY_CONFIG,
-    Act,
     ConfigDraft,
-    ConfigFilter,
-    ConfigSummary,
     Deletion,
     IdempotencyKeyTaken,
     IdempotencyRecord,
@@ -28,12 +23,12 @@ from confide.configs.model import (
     SavedVersion,
     SavePreview,
     Superseded,
+    WriteRequest,
 )
-from confide.configs.plan import SavePlan, SavePlanner, require_savable
-from confide.configs.scan import build_scope_groups
+from confide.configs.plan import SavePlan, SavePlanBuilder, require_valid_draft
 from confide.crypto.errors import DecryptionFailed
 from confide.crypto.model import EncryptionContext, WrappedKey
-from confide.identity.model import Principal, Role, Scope
+from confide.identity.model import Principal, Role
 from confide.integration_types.model import UNTYPED
 from confide.keyed_lock import KeyedLock
 from confide.names import Key
@@ -49,22 +44,25 @@ if TYPE_CHECKING:
     from confide.integration_types.active import ActiveIntegrationTypes
     from confide.reads.cache import ConfigCache, PendingUpdate
 
+# A save that loses this many races against other processes fails.
 MAX_RACES = 64
+# The number of saves that can wait for the lock of one config.
 MAX_QUEUED = 1_000
-REPLAY_SECONDS = 24 * 60 * 60
+# A retry within this time gets the outcome of the first request.
+IDEMPOTENCY_SECONDS = 24 * 60 * 60
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
-    """The `Idempotency-Key` of a request and the content that a retry must repeat."""
+class IdempotencyKey:
+    """The `Idempotency-Key` of a request, with the route and the content that a retry must repeat."""
 
     route: str
-    name: str
+    value: str
     content: bytes = field(repr=False)
 
 
 class ConfigWriter:
-    """Saves, deletes and lists configs: checks the role, locks, plans and commits."""
+    """Writes configs: checks the role, locks the config, plans the next version and commits it."""
 
     def __init__(
         self,
@@ -86,88 +84,114 @@ class ConfigWriter:
         self._decrypter = decrypter
         self._cache = cache
         self._types = types
-        self._planner = SavePlanner(configs, decrypter=decrypter, cache=cache, types=types)
+        self._plans = SavePlanBuilder(configs, decrypter=decrypter, cache=cache, types=types)
         self._change_feed = change_feed
         self._clock = clock
         self._locks: KeyedLock[Key] = KeyedLock(max_queued=MAX_QUEUED)
 
-    async def list(
-        self, scope: Scope, *, principal: Principal, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
-    ) -> Sequence[ConfigSummary]:
-        """List the configs in a scope that the principal can see, ordered by key, without bodies."""
-        return await self._configs.list_page(build_scope_groups(scope, principal), after=after, limit=limit, more=more)
-
     async def save(
-        self, draft: ConfigDraft, *, principal: Principal, precondition: Precondition, retry: Retry | None = None
+        self,
+        draft: ConfigDraft,
+        *,
+        principal: Principal,
+        precondition: Precondition,
+        idempotency_key: IdempotencyKey | None = None,
     ) -> SavedVersion:
-        """Save a draft as the next version, queued behind other saves of this config.
+        """Append the configuration of a draft, merged or as it is, as the next version.
 
-        Stores nothing if the precondition fails or the configuration is unchanged.
+        Stores nothing if the configuration is unchanged. Raises `VersionConflict` if the precondition does not match.
         """
         await self._access.require_role(Role.EDITOR, draft.key, principal=principal, action="save")
-        require_savable(draft)
-        return await self._run_locked(draft, principal=principal, precondition=precondition, retry=retry)
+        require_valid_draft(draft)
+        return await self._write(draft, principal=principal, precondition=precondition, idempotency_key=idempotency_key)
 
     async def roll_back(
-        self, rollback: Rollback, *, principal: Principal, precondition: Precondition, retry: Retry | None = None
+        self,
+        rollback: Rollback,
+        *,
+        principal: Principal,
+        precondition: Precondition,
+        idempotency_key: IdempotencyKey | None = None,
     ) -> SavedVersion:
-        """Append the configuration of an older version as the next one; this also restores a deleted config.
+        """Append the configuration of an older version as the next one. This also restores a deleted config.
 
-        Raises `NotFound` if there is no such version or it is a tombstone, `VersionPruned` if its body was erased.
+        Raises `NotFound` if the version does not exist or is a tombstone, and `VersionPruned` if its body was erased.
         """
         await self._access.require_role(Role.EDITOR, rollback.key, principal=principal, action="roll back")
-        return await self._run_locked(rollback, principal=principal, precondition=precondition, retry=retry)
+        return await self._write(
+            rollback, principal=principal, precondition=precondition, idempotency_key=idempotency_key
+        )
 
     async def delete(
-        self, deletion: Deletion, *, principal: Principal, precondition: Precondition, retry: Retry | None = None
+        self,
+        deletion: Deletion,
+        *,
+        principal: Principal,
+        precondition: Precondition,
+        idempotency_key: IdempotencyKey | None = None,
     ) -> SavedVersion:
-        """Delete a config: append a tombstone, which keeps its history."""
+        """Append a tombstone, which keeps the history. Raises `NotFound` if the config does not exist."""
         await self._access.require_role(Role.EDITOR, deletion.key, principal=principal, action="retire")
-        return await self._run_locked(deletion, principal=principal, precondition=precondition, retry=retry)
+        return await self._write(
+            deletion, principal=principal, precondition=precondition, idempotency_key=idempotency_key
+        )
 
     async def preview(
-        self, act: ConfigDraft | Rollback, *, principal: Principal, precondition: Precondition
+        self, request: ConfigDraft | Rollback, *, principal: Principal, precondition: Precondition
     ) -> SavePreview:
-        """Preview a save or rollback without storing it; the preview itself is audited.
+        """Return the result that a save or rollback would have. Store nothing but an audit entry.
 
-        An editor may read secrets, so the preview shows them, which counts as access to secrets.
+        The preview shows secrets, so it is audited as an access to them.
         """
-        await self._access.require_role(Role.EDITOR, act.key, principal=principal, action="try out")
-        if isinstance(act, ConfigDraft):
-            require_savable(act)
+        await self._access.require_role(Role.EDITOR, request.key, principal=principal, action="try out")
+        if isinstance(request, ConfigDraft):
+            require_valid_draft(request)
         for _ in range(MAX_RACES):
             try:
-                plan = await self._planner.plan(act, precondition=precondition)
+                plan = await self._plans.build(request, precondition=precondition)
             except Superseded:
                 continue
             before = {} if plan.before is None else strict_json.read_stored(plan.before)
             changes = diff.diff(before, plan.after)
-            await self._recorder.record("reveal", "dry run", principal=principal, key=act.key, version=plan.number)
+            await self._recorder.record(
+                "reveal", "dry run", principal=principal, key=request.key, version=plan.current_version
+            )
             return SavePreview(changes, plan.outcome, plan.version, plan.warnings)
         raise TooManyRaces(retry_after_seconds=1)
 
     async def delete_expired_idempotency_records(self) -> None:
-        await self._configs.delete_idempotency_records(before=self._clock() - REPLAY_SECONDS * MICROSECONDS_PER_SECOND)
+        await self._configs.delete_idempotency_records(
+            before=self._clock() - IDEMPOTENCY_SECONDS * MICROSECONDS_PER_SECOND
+        )
 
-    async def _run_locked(
-        self, act: Act, *, principal: Principal, precondition: Precondition, retry: Retry | None
+    async def _write(
+        self,
+        request: WriteRequest,
+        *,
+        principal: Principal,
+        precondition: Precondition,
+        idempotency_key: IdempotencyKey | None,
     ) -> SavedVersion:
-        key = act.key
-        replay = None if retry is None else self._replay(retry, principal=principal)
+        """Wait for the lock of the config, then write. After a lost race, start again from the new version.
+
+        The lock orders the saves of this process. Saves of another process race with them in the database.
+        """
+        key = request.key
+        record = None if idempotency_key is None else self._build_record(idempotency_key, principal=principal)
         async with self._locks.acquire(key) as queue:
             await queue.back_off()
             for races_lost in range(MAX_RACES):
                 began = time.monotonic()
-                if replay and (replayed := await self._find_replay(replay, key)):
-                    return replayed
+                if record and (first := await self._find_first_outcome(record, key)):
+                    return first
                 try:
-                    # A change of the config or its type from here on keeps an older plan out of the cache.
+                    # From here on, a newer version or a changed integration type keeps this version out of the cache.
                     with self._cache.begin_update(key) as update:
-                        saved = await self._try_once(
-                            act, principal=principal, precondition=precondition, replay=replay, update=update
+                        saved = await self._write_once(
+                            request, principal=principal, precondition=precondition, record=record, update=update
                         )
                 except IdempotencyKeyTaken:
-                    # A concurrent retry stored it first, or an expired record blocks it.
+                    # A concurrent retry stored its record first, or an expired record still exists.
                     await self.delete_expired_idempotency_records()
                     continue
                 except Superseded:
@@ -176,59 +200,52 @@ class ConfigWriter:
                 return saved
         raise TooManyRaces(retry_after_seconds=1)
 
-    async def _try_once(
+    async def _write_once(
         self,
-        act: Act,
+        request: WriteRequest,
         *,
         principal: Principal,
         precondition: Precondition,
-        replay: IdempotencyRecord | None,
+        record: IdempotencyRecord | None,
         update: PendingUpdate,
     ) -> SavedVersion:
-        """Plan and commit once; raises `Superseded` after a lost race with another process or a destroyed data key."""
-        if isinstance(act, Deletion):
-            return await self._try_delete(
-                act, principal=principal, precondition=precondition, replay=replay, update=update
+        """Plan and commit. Raises `Superseded` if another process was faster or the data key was destroyed."""
+        if isinstance(request, Deletion):
+            return await self._delete_once(
+                request, principal=principal, precondition=precondition, record=record, update=update
             )
-        plan = await self._planner.plan(act, precondition=precondition)
+        plan = await self._plans.build(request, precondition=precondition)
         if plan.outcome is Outcome.UNCHANGED:
-            return await self._record_unchanged(act.key, plan, replay)
-        key_id = await self._key_for_saving(act.key.tenant, plan.active)
-        context = EncryptionContext(act.key, plan.version, Kind.SAVED)
-        body = self._encryption.encrypt(plan.plain, context, key_id=key_id)
+            return await self._record_unchanged(request.key, plan, record)
+        key_id = await self._require_data_key(request.key.tenant, plan.data_key)
+        context = EncryptionContext(request.key, plan.version, Kind.SAVED)
+        body = self._encryption.encrypt(plan.plaintext, context, key_id=key_id)
         new = NewVersion(
-            act.key,
+            request.key,
             plan.version,
             Kind.SAVED,
             key_id,
             body,
             saved_by=principal.user_id,
             saved_at=self._clock(),
-            note=act.note,
+            note=request.note,
         )
-        action = "roll back" if isinstance(act, Rollback) else "save"
-        return await self._append(
-            new, plan.outcome, action=action, principal=principal, replay=replay, update=update, plan=plan
+        action = "roll back" if isinstance(request, Rollback) else "save"
+        return await self._commit(
+            new, plan.outcome, action=action, principal=principal, record=record, update=update, plan=plan
         )
 
-    async def _key_for_saving(self, tenant: str, active: WrappedKey | None) -> bytes:
-        try:
-            return await self._encryption.load_data_key(tenant, active)
-        except DecryptionFailed:
-            # The data key was destroyed after it was read.
-            raise Superseded from None
-
-    async def _try_delete(
+    async def _delete_once(
         self,
         deletion: Deletion,
         *,
         principal: Principal,
         precondition: Precondition,
-        replay: IdempotencyRecord | None,
+        record: IdempotencyRecord | None,
         update: PendingUpdate,
     ) -> SavedVersion:
-        current = await self._planner.read_deletable(deletion.key, precondition=precondition)
-        new = NewVersion(
+        current = await self._plans.read_deletable_version(deletion.key, precondition=precondition)
+        tombstone = NewVersion(
             deletion.key,
             current.version + 1,
             Kind.DELETED,
@@ -238,54 +255,65 @@ class ConfigWriter:
             saved_at=self._clock(),
             note=deletion.note,
         )
-        return await self._append(
-            new, Outcome.DELETED, action="retire", principal=principal, replay=replay, update=update
+        return await self._commit(
+            tombstone, Outcome.DELETED, action="retire", principal=principal, record=record, update=update
         )
 
-    async def _append(
+    async def _commit(
         self,
         new: NewVersion,
         outcome: Outcome,
         *,
         action: str,
         principal: Principal,
-        replay: IdempotencyRecord | None,
+        record: IdempotencyRecord | None,
         update: PendingUpdate,
         plan: SavePlan | None = None,
     ) -> SavedVersion:
-        plain, type_ = (None, UNTYPED) if plan is None else (plan.plain, plan.type)
-        digest = None if plain is None else self._encryption.compute_mac("audit", plain)
+        """Append a version with its audit entry and idempotency record. Then update the cache and notify.
+
+        A tombstone has no plan.
+        """
+        plaintext, type_ = (None, UNTYPED) if plan is None else (plan.plaintext, plan.type)
+        digest = None if plaintext is None else self._encryption.compute_mac("audit", plaintext)
         audit = self._recorder.sign(
             action, outcome, principal=principal, key=new.key, version=new.version, digest=digest
         )
-        record = replay and replace(replay, version=new.version, outcome=outcome)
-        await self._configs.append(new, audit=audit, idempotency=record)
+        completed = record and replace(record, version=new.version, outcome=outcome)
+        await self._configs.append(new, audit=audit, idempotency=completed)
         self._cache.complete_update(
-            update, new.key, CurrentConfig(new.version, plain, type_), rendering=Rendering.READABLE
+            update, new.key, CurrentConfig(new.version, plaintext, type_), rendering=Rendering.READABLE
         )
         self._change_feed.notify()
-        self._decrypter.mark_intact(new.key)
+        self._decrypter.clear_failure(new.key)
         warnings = () if plan is None else plan.warnings
         return SavedVersion(new.key, new.version, outcome, type_version=type_.tag_part, warnings=warnings)
 
-    async def _record_unchanged(self, key: Key, plan: SavePlan, replay: IdempotencyRecord | None) -> SavedVersion:
-        if replay is not None:
-            record = replace(replay, version=plan.version, outcome=Outcome.UNCHANGED)
-            await self._configs.insert_idempotency_record(record, saved_at=self._clock())
+    async def _record_unchanged(self, key: Key, plan: SavePlan, record: IdempotencyRecord | None) -> SavedVersion:
+        if record is not None:
+            completed = replace(record, version=plan.version, outcome=Outcome.UNCHANGED)
+            await self._configs.insert_idempotency_record(completed, saved_at=self._clock())
         return SavedVersion(key, plan.version, Outcome.UNCHANGED, type_version=plan.type.tag_part)
 
-    def _replay(self, retry: Retry, *, principal: Principal) -> IdempotencyRecord:
-        return IdempotencyRecord(
-            principal.user_id, retry.route, retry.name, self._encryption.compute_mac("idempotency", retry.content)
-        )
+    async def _require_data_key(self, tenant: str, data_key: WrappedKey | None) -> bytes:
+        """Return the ID of the active data key of a tenant. Raises `Superseded` if the key was destroyed."""
+        try:
+            return await self._encryption.load_data_key(tenant, data_key)
+        except DecryptionFailed:
+            raise Superseded from None
 
-    async def _find_replay(self, replay: IdempotencyRecord, key: Key) -> SavedVersion | None:
-        not_before = self._clock() - REPLAY_SECONDS * MICROSECONDS_PER_SECOND
-        known = await self._configs.read_idempotency_record(replay, not_before=not_before)
-        if known is None:
+    def _build_record(self, idempotency_key: IdempotencyKey, *, principal: Principal) -> IdempotencyRecord:
+        content_mac = self._encryption.compute_mac("idempotency", idempotency_key.content)
+        return IdempotencyRecord(principal.user_id, idempotency_key.route, idempotency_key.value, content_mac)
+
+    async def _find_first_outcome(self, record: IdempotencyRecord, key: Key) -> SavedVersion | None:
+        """Return the outcome of the first request with the same key. Raises `IdempotencyKeyReused`."""
+        not_before = self._clock() - IDEMPOTENCY_SECONDS * MICROSECONDS_PER_SECOND
+        first = await self._configs.read_idempotency_record(record, not_before=not_before)
+        if first is None:
             return None
-        if known.mac != replay.mac:
+        if first.content_mac != record.content_mac:
             raise IdempotencyKeyReused
-        self._cache.observe_version(key, known.version, is_deleted=known.outcome is Outcome.DELETED)
+        self._cache.observe_version(key, first.version, is_deleted=first.outcome is Outcome.DELETED)
         type_ = await self._types.get(key.integration_type)
-        return SavedVersion(key, known.version, known.outcome, is_replayed=True, type_version=type_.tag_part)
+        return SavedVersion(key, first.version, first.outcome, is_replayed=True, type_version=type_.tag_part)

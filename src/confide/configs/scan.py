@@ -11,15 +11,16 @@ from confide import strict_json
 from confide.configs.decryption import ConfigDecrypter
 from confide.configs.model import ANY_CONFIG, ConfigFilter, Superseded
 from confide.crypto.errors import IntegrityBroken
-from confide.identity.model import Grant, Principal, Scope
+from confide.identity.model import Principal, Scope
 from confide.names import Key
 from confide.strict_json import Json
 
 if TYPE_CHECKING:
     from confide.configs.store import ConfigStore
 
-PORTION = 50
-# A scan works this long, then yields to other tasks for as long.
+# The number of configs that one query reads.
+BATCH_SIZE = 50
+# A scan runs for this time, then sleeps for the same time, so that other tasks can run.
 SLICE_SECONDS = 0.001
 
 
@@ -41,20 +42,20 @@ class ConfigScanner:
         self._decrypter = decrypter
 
     async def scan(
-        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, more: ConfigFilter = ANY_CONFIG
+        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, filters: ConfigFilter = ANY_CONFIG
     ) -> AsyncIterator[ScannedConfig]:
-        """Yield current configs after a key that one scope of each group covers; raises `DatabaseUnavailable`."""
+        """Yield current configs after a key, if one scope of each group covers them. Skips deleted configs."""
         until = time.monotonic() + SLICE_SECONDS
-        while portion := await self._configs.list_encrypted_page(scopes, after=after, limit=PORTION, more=more):
-            for encrypted in portion:
+        while batch := await self._configs.list_encrypted_page(scopes, after=after, limit=BATCH_SIZE, filters=filters):
+            for encrypted in batch:
                 after, size_bytes = encrypted.current.key, 0
                 try:
-                    plain = await self._decrypter.decrypt(encrypted.current, encrypted.key)
-                    configuration, size_bytes = strict_json.read_stored(plain), len(plain)
+                    plaintext = await self._decrypter.decrypt(encrypted.current, encrypted.data_key)
+                    configuration, size_bytes = strict_json.read_stored(plaintext), len(plaintext)
                 except IntegrityBroken:
                     configuration = None
                 except Superseded:
-                    continue  # its tenant was destroyed in the meantime
+                    continue  # its tenant was destroyed after the query
                 yield ScannedConfig(after, encrypted.current.version, encrypted.saved_at, configuration, size_bytes)
                 if time.monotonic() >= until:
                     await asyncio.sleep(SLICE_SECONDS)
@@ -62,8 +63,5 @@ class ConfigScanner:
 
 
 def build_scope_groups(requested: Scope, principal: Principal) -> list[list[Scope]]:
-    """Return the scope groups that limit a list; a key is visible if one scope of each group covers it."""
-    groups: list[Sequence[Grant]] = (
-        [principal.grants] if principal.narrowed is None else [principal.grants, principal.narrowed]
-    )
-    return [[requested], *([grant.scope for grant in group] for group in groups)]
+    """Build the scope groups of a list. A caller sees a config if one scope of each group covers it."""
+    return [[requested], *([grant.scope for grant in group] for group in principal.grant_groups)]

@@ -33,7 +33,7 @@ class ConfigBody(Body):
 
     @classmethod
     def parse(cls, document: Json) -> Self:
-        """Take the members as they are: the rules of names, notes and configurations report violations themselves."""
+        """Accept any values: the parsers of names, notes and configurations report more precise errors."""
         if not document.keys() <= cls.model_fields.keys():
             raise UnknownMember
         members: Json = {name: document.get(name) for name in cls.model_fields}
@@ -49,7 +49,7 @@ class VersionSummaryShape(BaseModel):
     saved_by: str | None = Field(description="A login. Null if the user no longer exists.", examples=["grace"])
     saved_at: str = Field(examples=["2026-11-24T09:15:00.000Z"])
     note: str | None
-    pruned: bool = Field(description="The content was erased, by retention or with the data key of its tenant.")
+    pruned: bool = Field(description="The configuration was erased, by retention or with the data key of its tenant.")
 
 
 class VersionList(BaseModel):
@@ -110,7 +110,7 @@ class ConfigListItem(BaseModel):
     integration_type: str
     version: int
     saved_at: str
-    last_read_at: str | None = Field(default=None, description="The last read with any token, to ten seconds.")
+    last_read_at: str | None = Field(default=None, description="The last read with any token, accurate to ten seconds.")
     errors: list[ViolationShape] | None = Field(default=None, description="With `conforms=false`: the violations.")
 
 

@@ -1,4 +1,4 @@
-"""Stored versions of configs: the rows of the change log that have a key, on both engines."""
+"""The SQL of configs on both engines. A version is a row of the change log that has a key."""
 
 from __future__ import annotations
 
@@ -64,14 +64,16 @@ class IdempotencyRow(NamedTuple):
 
     @classmethod
     def of(cls, record: IdempotencyRecord, *, saved_at: int) -> IdempotencyRow:
-        return cls(record.user_id, record.route, record.name, record.mac, record.version, str(record.outcome), saved_at)
+        return cls(
+            record.user_id, record.route, record.key, record.content_mac, record.version, str(record.outcome), saved_at
+        )
 
 
-HIGHEST = 2**63 - 1
-# Where the placeholders of the later rows of one statement start.
+MAX_NUMBER = 2**63 - 1
+# The numbers of the first placeholders of the second and third row of a statement.
 ENTRY_AT = len(VersionRow._fields) + 1
 IDEMPOTENCY_AT = ENTRY_AT + len(EntryRow._fields)
-# A version is stored only while its data key exists. Without a body it is a tombstone, which has no key.
+# A version is inserted only while its data key exists. A tombstone has no data key.
 _KEY_EXISTS = "EXISTS (SELECT 1 FROM keys WHERE id = $5 AND wrapped IS NOT NULL)"
 INSERT_IDEMPOTENCY = f"/* configs.keep_replay */ {insert_into('replays', IdempotencyRow)}"
 READ_VERSION = """/* configs.read_version */
@@ -85,15 +87,15 @@ VERSIONS = """/* configs.versions */
 """
 LIST = """/* configs.list */
     SELECT c.tenant, c.integration_type, c.version, c.saved_at{columns} FROM changes c {joined}
-    WHERE (c.tenant, c.integration_type) > ($1, $2) AND c.kind = 'saved' AND {scopes}{more}
+    WHERE (c.tenant, c.integration_type) > ($1, $2) AND c.kind = 'saved' AND {scopes}{filters}
       AND c.version = (SELECT max(n.version) FROM changes n
                        WHERE n.tenant = c.tenant AND n.integration_type = c.integration_type)
     ORDER BY c.tenant, c.integration_type LIMIT $3
 """
-LAST_READ = """,
+LAST_READ_COLUMN = """,
     (SELECT max(u.last_read_at) FROM usage u WHERE u.tenant = c.tenant AND u.integration_type = c.integration_type)"""
-BODY = ", c.kind, c.body, k.id, k.master_key_id, k.wrapped"
-WITH_KEY = "LEFT JOIN keys k ON k.purpose = 'config' AND k.tenant = c.tenant AND k.wrapped IS NOT NULL"
+BODY_COLUMNS = ", c.kind, c.body, k.id, k.master_key_id, k.wrapped"
+JOIN_DATA_KEY = "LEFT JOIN keys k ON k.purpose = 'config' AND k.tenant = c.tenant AND k.wrapped IS NOT NULL"
 
 SQLITE_READ = """/* configs.read */
     SELECT version, kind, body FROM changes
@@ -113,7 +115,7 @@ SQLITE_BOUNDS = """/* configs.bounds */
     SELECT begins_id, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0) FROM store
 """
 
-# One statement is one round trip and one transaction: version, audit entry and idempotency record, or nothing.
+# One statement is one round trip and one transaction: it inserts version, audit entry and record, or nothing.
 _APPEND = f"""/* configs.append */
     WITH appended AS (
         INSERT INTO changes ({list_columns(VersionRow)}) SELECT {list_placeholders(VersionRow)}
@@ -132,43 +134,44 @@ POSTGRESQL_APPEND_IDEMPOTENT = _APPEND.format(
         SELECT {list_placeholders(IdempotencyRow, start=IDEMPOTENCY_AT)} FROM appended
     )"""
 )
-# The current version, if any, with the tenant's active data key, which most likely decrypts it.
+# The current version with the active data key of its tenant, which usually decrypts it.
 POSTGRESQL_READ = """/* configs.read */
     SELECT c.version, c.kind, c.body, k.id, k.master_key_id, k.wrapped FROM changes c
     LEFT JOIN keys k ON k.purpose = 'config' AND k.tenant = $1 AND k.wrapped IS NOT NULL
     WHERE c.tenant = $1 AND c.integration_type = $2 ORDER BY c.version DESC LIMIT 1
 """
-# Several reads in one round trip. The limits make the planner use the indexes, however many rows it expects.
+# Several reads in one round trip. The limits make PostgreSQL use the indexes, however many rows it expects.
 POSTGRESQL_READ_MANY = """/* configs.read_many */
-    SELECT one.version, one.kind, one.body, k.id, k.master_key_id, k.wrapped
-    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS asked (tenant, integration_type, number)
+    SELECT latest.version, latest.kind, latest.body, k.id, k.master_key_id, k.wrapped
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS requested (tenant, integration_type, number)
     LEFT JOIN LATERAL (
         SELECT version, kind, body FROM changes c
-        WHERE c.tenant = asked.tenant AND c.integration_type = asked.integration_type ORDER BY version DESC LIMIT 1
-    ) AS one ON TRUE
+        WHERE c.tenant = requested.tenant AND c.integration_type = requested.integration_type
+        ORDER BY version DESC LIMIT 1
+    ) AS latest ON TRUE
     LEFT JOIN LATERAL (
         SELECT id, master_key_id, wrapped FROM keys
-        WHERE purpose = 'config' AND keys.tenant = asked.tenant AND wrapped IS NOT NULL LIMIT 1
+        WHERE purpose = 'config' AND keys.tenant = requested.tenant AND wrapped IS NOT NULL LIMIT 1
     ) AS k ON TRUE
-    ORDER BY asked.number
+    ORDER BY requested.number
 """
-# Several saves in one statement. Each version is appended with its audit entry, unless the version exists. All rows are
-# inserted in the same order, so that two such statements cannot deadlock.
+# Several saves in one statement. Each version is inserted with its audit entry, unless the version exists. The order of
+# the rows is fixed, so that two such statements cannot deadlock.
 POSTGRESQL_APPEND_MANY = f"""/* configs.append_many */
-    WITH asked AS (
+    WITH requested AS (
         SELECT * FROM unnest({list_array_placeholders(VersionRow)}, {list_array_placeholders(EntryRow, start=ENTRY_AT)})
         AS a ({list_columns(VersionRow)}, {", ".join(f"entry_{name}" for name in EntryRow._fields)})
     ), appended AS (
         INSERT INTO changes ({list_columns(VersionRow)})
-        SELECT {list_columns(VersionRow)} FROM asked
-        WHERE key_id IS NULL OR EXISTS (SELECT 1 FROM keys WHERE id = asked.key_id AND wrapped IS NOT NULL)
+        SELECT {list_columns(VersionRow)} FROM requested
+        WHERE key_id IS NULL OR EXISTS (SELECT 1 FROM keys WHERE id = requested.key_id AND wrapped IS NOT NULL)
         ORDER BY tenant, integration_type, version
         ON CONFLICT (tenant, integration_type, version) DO NOTHING
         RETURNING id, tenant, integration_type, version
     ), audited AS (
         INSERT INTO audit ({list_columns(EntryRow)}, change_id)
         SELECT {", ".join(f"entry_{name}" for name in EntryRow._fields)}, appended.id
-        FROM asked JOIN appended USING (tenant, integration_type, version)
+        FROM requested JOIN appended USING (tenant, integration_type, version)
     )
     SELECT tenant, integration_type, version FROM appended
 """
@@ -188,32 +191,32 @@ _NO_ROW: Row = (None,) * 6
 
 
 class ConfigStore:
-    """Versions of configs. One subclass for each engine appends versions and reads the log."""
+    """Stores versions of configs. A subclass for each engine appends versions and reads the change log."""
 
-    # The SQL that reads the transaction ID of a change, on the engine that has one.
+    # The SQL expression of the transaction ID of a change. SQLite has none.
     xid = "0"
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     async def read_with_key(self, key: Key) -> VersionWithDataKey:
-        """Read the current version, even a tombstone, with its tenant's active data key if the engine returns it."""
+        """Read the current version, even a tombstone, with the active data key of its tenant (PostgreSQL only)."""
         raise NotImplementedError
 
     async def append(self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None) -> None:
         """Append a version with its audit entry and idempotency record in one transaction.
 
-        Raises `Superseded` if the version exists or the data key is no longer active, and `IdempotencyKeyTaken` if the
-        record exists. Then nothing is stored.
+        Stores nothing and raises `Superseded` if the version exists or the data key is no longer active, or
+        `IdempotencyKeyTaken` if the record exists.
         """
         raise NotImplementedError
 
     async def read_changes_after(self, position: Position, *, limit: int) -> list[Change]:
-        """Read changes in log order, as far as no earlier change can still be committed."""
+        """Read changes in the order of the log, up to the oldest running transaction."""
         raise NotImplementedError
 
     async def read_bounds(self) -> LogBounds:
-        """Read the positions between which the log is complete."""
+        """Read the range of the log that is complete."""
         raise NotImplementedError
 
     async def read(self, key: Key) -> StoredVersion | None:
@@ -225,8 +228,8 @@ class ConfigStore:
         return _read_version(key, rows[0]) if rows else None
 
     async def list_versions(self, key: Key, *, before: int | None, limit: int) -> list[VersionSummary]:
-        """List versions, the newest first, including tombstones and pruned versions; below `before` if given."""
-        until = HIGHEST if before is None else before
+        """List versions below `before`, the newest first, including tombstones and pruned versions."""
+        until = MAX_NUMBER if before is None else before
         rows = await self._engine.query(VERSIONS.format(xid=self.xid), *key, until, limit)
         return [
             VersionSummary(version, Position(xid, id_), Kind(kind), login, at, note, is_pruned=bool(is_pruned))
@@ -234,25 +237,25 @@ class ConfigStore:
         ]
 
     async def list_page(
-        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
+        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, filters: ConfigFilter = ANY_CONFIG
     ) -> list[ConfigSummary]:
-        """List current configs that one scope of each group covers, in order of key. Deleted configs are left out."""
+        """List configs that one scope of each group covers, in order of key. Skip deleted configs."""
         if not all(scopes):
             return []
         args: list[Any] = [*(after or ("", "")), limit]
-        conditions = {"scopes": _condition(scopes, args), "more": _more(more, args)}
-        rows = await self._engine.search(LIST.format(columns=LAST_READ, joined="", **conditions), *args)
+        conditions = {"scopes": _build_scope_conditions(scopes, args), "filters": _build_filters(filters, args)}
+        rows = await self._engine.search(LIST.format(columns=LAST_READ_COLUMN, joined="", **conditions), *args)
         return [ConfigSummary(Key(row[0], row[1]), *row[2:]) for row in rows]
 
     async def list_encrypted_page(
-        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, more: ConfigFilter = ANY_CONFIG
+        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, filters: ConfigFilter = ANY_CONFIG
     ) -> list[EncryptedConfig]:
-        """List the same page with encrypted bodies."""
+        """List the same page as `list_page`, with encrypted bodies."""
         if not all(scopes):
             return []
         args: list[Any] = [*(after or ("", "")), limit]
-        conditions = {"scopes": _condition(scopes, args), "more": _more(more, args)}
-        sql = LIST.format(columns=BODY, joined=WITH_KEY, **conditions)
+        conditions = {"scopes": _build_scope_conditions(scopes, args), "filters": _build_filters(filters, args)}
+        sql = LIST.format(columns=BODY_COLUMNS, joined=JOIN_DATA_KEY, **conditions)
         return [_read_encrypted(row) for row in await self._engine.search(sql, *args)]
 
     async def read_idempotency_record(self, record: IdempotencyRecord, *, not_before: int) -> IdempotencyRecord | None:
@@ -261,16 +264,18 @@ class ConfigStore:
             " WHERE user_id = $1 AND route = $2 AND name = $3 AND saved_at >= $4",
             record.user_id,
             record.route,
-            record.name,
+            record.key,
             not_before,
         )
         if not rows:
             return None
-        mac, version, outcome = rows[0]
-        return IdempotencyRecord(record.user_id, record.route, record.name, bytes(mac), version, Outcome(outcome))
+        content_mac, version, outcome = rows[0]
+        return IdempotencyRecord(
+            record.user_id, record.route, record.key, bytes(content_mac), version, Outcome(outcome)
+        )
 
     async def insert_idempotency_record(self, record: IdempotencyRecord, *, saved_at: int) -> None:
-        """Store the record of a request that changed nothing; raises `IdempotencyKeyTaken`."""
+        """Insert the record of a request that changed nothing. Raises `IdempotencyKeyTaken`."""
         try:
             await self._engine.execute(INSERT_IDEMPOTENCY, *IdempotencyRow.of(record, saved_at=saved_at))
         except UniqueTaken:
@@ -281,7 +286,7 @@ class ConfigStore:
 
 
 class SqliteConfigStore(ConfigStore):
-    """Versions of configs on SQLite. One writer commits at a time, so the row ID is the order of the log."""
+    """Stores versions on SQLite. One writer commits at a time, so the row ID is the order of the log."""
 
     async def read_with_key(self, key: Key) -> VersionWithDataKey:
         rows = await self._engine.query(SQLITE_READ, *key)
@@ -294,8 +299,8 @@ class SqliteConfigStore(ConfigStore):
             raise IdempotencyKeyTaken from None
 
     async def read_bounds(self) -> LogBounds:
-        ((begins, last),) = await self._engine.query(SQLITE_BOUNDS)
-        return LogBounds(Position(0, begins), Position(0, last), Position(0, last))
+        ((begin, last),) = await self._engine.query(SQLITE_BOUNDS)
+        return LogBounds(Position(0, begin), Position(0, last), Position(0, last))
 
     async def read_changes_after(self, position: Position, *, limit: int) -> list[Change]:
         rows = await self._engine.query(SQLITE_CHANGES_AFTER, position.id, limit)
@@ -303,7 +308,7 @@ class SqliteConfigStore(ConfigStore):
 
 
 class PostgresqlConfigStore(ConfigStore):
-    """Versions of configs on PostgreSQL. The order of the log is (transaction ID, row ID)."""
+    """Stores versions on PostgreSQL. The order of the log is (transaction ID, row ID)."""
 
     xid = "c.xid::text::bigint"
 
@@ -323,7 +328,7 @@ class PostgresqlConfigStore(ConfigStore):
             if not await self._saves.submit(row):
                 raise Superseded
             return
-        # Not in a batch: an existing record undoes the whole statement.
+        # Not in a batch, because an existing record rolls back the whole statement.
         record = IdempotencyRow.of(idempotency, saved_at=new.saved_at)
         try:
             if not await self._engine.query(POSTGRESQL_APPEND_IDEMPOTENT, *row, *record):
@@ -332,9 +337,9 @@ class PostgresqlConfigStore(ConfigStore):
             raise IdempotencyKeyTaken from None
 
     async def read_bounds(self) -> LogBounds:
-        ((begins_xid, begins_id, lowest, highest),) = await self._engine.query(POSTGRESQL_BOUNDS)
-        begins = Position(begins_xid, begins_id)
-        return LogBounds(begins, Position(lowest - 1, HIGHEST), Position(highest, HIGHEST))
+        ((begin_xid, begin_id, lowest, highest),) = await self._engine.query(POSTGRESQL_BOUNDS)
+        begin = Position(begin_xid, begin_id)
+        return LogBounds(begin, Position(lowest - 1, MAX_NUMBER), Position(highest, MAX_NUMBER))
 
     async def read_changes_after(self, position: Position, *, limit: int) -> list[Change]:
         rows = await self._engine.query(POSTGRESQL_CHANGES_AFTER, str(position.xid), position.id, limit)
@@ -351,10 +356,11 @@ class PostgresqlConfigStore(ConfigStore):
     async def _append_batch(self, saves: Sequence[Row]) -> list[bool]:
         if len(saves) == 1:
             return [bool(await self._engine.query(POSTGRESQL_APPEND, *saves[0]))]
-        # Of two saves of one version, the first wins, as if one had come after the other.
+        # Of two saves of one version, the first wins. Columns 1 to 3 are tenant, integration type and version.
         first = {save[1:4]: number for number, save in reversed(list(enumerate(saves)))}
-        asked = [saves[number] for number in first.values()]
-        appended = {tuple(row) for row in await self._engine.query(POSTGRESQL_APPEND_MANY, *zip(*asked, strict=True))}
+        distinct = [saves[number] for number in first.values()]
+        rows = await self._engine.query(POSTGRESQL_APPEND_MANY, *zip(*distinct, strict=True))
+        appended = {tuple(row) for row in rows}
         return [save[1:4] in appended and first[save[1:4]] == number for number, save in enumerate(saves)]
 
 
@@ -390,13 +396,14 @@ def _read_data_key(tenant: str, row: Row) -> WrappedKey | None:
     return None if key_id is None else WrappedKey(key_id, "config", tenant, master_key_id, wrapped)
 
 
-def _more(wanted: ConfigFilter, args: list[Any]) -> str:
+def _build_filters(filters: ConfigFilter, args: list[Any]) -> str:
+    """Build the SQL conditions of filters. Append their values to the arguments."""
     parts = ""
-    if wanted.changed_since is not None:
-        args.append(wanted.changed_since)
+    if filters.changed_since is not None:
+        args.append(filters.changed_since)
         parts += f" AND c.saved_at >= ${len(args)}"
-    if wanted.unread_since is not None:
-        args.append(wanted.unread_since)
+    if filters.unread_since is not None:
+        args.append(filters.unread_since)
         parts += (
             f" AND c.saved_at < ${len(args)} AND NOT EXISTS (SELECT 1 FROM usage u WHERE u.tenant = c.tenant"
             f" AND u.integration_type = c.integration_type AND u.last_read_at >= ${len(args)})"
@@ -404,16 +411,17 @@ def _more(wanted: ConfigFilter, args: list[Any]) -> str:
     return parts
 
 
-def _condition(scopes: Sequence[Sequence[Scope]], args: list[Any]) -> str:
-    """Require one scope of each group, as bounds that an index can scan. Appends the bounds to the arguments."""
+def _build_scope_conditions(scopes: Sequence[Sequence[Scope]], args: list[Any]) -> str:
+    """Build SQL that requires one scope of each group, as index ranges. Append the bounds to the arguments."""
     groups = []
     for group in scopes:
-        choices = []
+        alternatives = []
         for scope in group:
-            at = len(args)
+            count = len(args)
             args.extend(scope.bounds())
-            choices.append(
-                f"(c.tenant BETWEEN ${at + 1} AND ${at + 2} AND c.integration_type BETWEEN ${at + 3} AND ${at + 4})"
+            alternatives.append(
+                f"(c.tenant BETWEEN ${count + 1} AND ${count + 2}"
+                f" AND c.integration_type BETWEEN ${count + 3} AND ${count + 4})"
             )
-        groups.append(f"({' OR '.join(choices)})")
+        groups.append(f"({' OR '.join(alternatives)})")
     return " AND ".join(groups)

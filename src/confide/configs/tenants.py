@@ -41,10 +41,9 @@ class Tenants:
         self._clock = clock
 
     async def destroy(self, tenant: str, *, principal: Principal) -> int:
-        """Delete all configs of a tenant and destroy its data key; returns how many configs were deleted.
+        """Delete all configs of a tenant and destroy its data key. Return the number of deleted configs.
 
-        No version encrypted with that key can be decrypted again. A config saved for the tenant
-        afterwards gets a new data key.
+        No version that was encrypted with the key can be decrypted again. A later save creates a new data key.
         """
         await self._access.require_admin(principal, action="destroy tenant")
         audit = self._recorder.sign("destroy tenant", "destroyed", principal=principal, key=Key(tenant, "*"))
@@ -56,4 +55,4 @@ class Tenants:
         self._encryption.forget_keys(destroyed.key_ids)
         self._subscriber.forget_all()
         self._change_feed.notify()
-        return destroyed.retired
+        return destroyed.deleted_configs

@@ -156,10 +156,14 @@ class Principal:
         own = find_highest_role(self.narrowed, key)
         return None if own is None else min(role, own)
 
+    @property
+    def grant_groups(self) -> tuple[tuple[Grant, ...], ...]:
+        """The grants of the user, and those of the token if it has its own. Access needs a grant of each group."""
+        return (self.grants,) if self.narrowed is None else (self.grants, self.narrowed)
+
     def can_see_type(self, name: str) -> bool:
-        """Return whether a grant covers an integration type for any tenant."""
-        groups = (self.grants,) if self.narrowed is None else (self.grants, self.narrowed)
-        return all(any(_matches(one.scope.integration_type, name) for one in group) for group in groups)
+        """Return whether the grants cover an integration type for any tenant."""
+        return all(any(_matches(one.scope.integration_type, name) for one in group) for group in self.grant_groups)
 
     @property
     def is_admin(self) -> bool:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from confide import names, preconditions
+from confide import names
 from confide.configs.model import parse_note
 from confide.identity.model import Role
 from confide.integration_types.model import IntegrationType, Mode, TypeDraft, TypeVersion, parse_keep
 from confide.strict_json import Json
-from confide.web.parameters import KEY_CURSOR, format_key_cursor, format_time
+from confide.web.parameters import KEY_CURSOR, format_key_cursor, format_time, read_precondition
 from confide.web.request import Request
 from confide.web.response import Headers, Reply, Response, json_response
 from confide.web.route import ADMIN, Body, Returns, Route, RouteAccess, Target, declare_switch
@@ -142,10 +142,6 @@ class TypeRoutes:
 
 def _path_name(request: Request) -> str:
     return names.parse_name(request.path_values["name"])
-
-
-def read_precondition(request: Request) -> preconditions.Precondition:
-    return preconditions.parse_precondition(request.header_list(b"if-match"), request.header_list(b"if-none-match"))
 
 
 def _etag(version: int) -> Headers:

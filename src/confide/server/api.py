@@ -44,6 +44,7 @@ FEATURES: tuple[Feature[Any], ...] = (
         configs.ROUTES,
         lambda process: configs.ConfigRoutes(
             process.configs.writer,
+            process.configs.lister,
             process.configs.history,
             process.configs.exporter,
             process.configs.tenants,

@@ -61,7 +61,7 @@ class Health:
         """Check the process. While the database is unavailable, cached reads still work until they are too old."""
         blocking = ["draining"] if self._is_draining() else []
         degrading = ["unsafe-durability"] if self._is_unsafe else []
-        degrading += ["integrity-error"] if self._decrypter.broken else []
+        degrading += ["integrity-error"] if self._decrypter.undecryptable else []
         if not await self._is_database_available():
             (blocking if self._reader.is_past_stale_limit() else degrading).append("store-unavailable")
         elif not self._lease.is_valid():

@@ -28,6 +28,7 @@ from confide.clock import Clock, now
 from confide.configs.decryption import ConfigDecrypter
 from confide.configs.export import ConfigExporter
 from confide.configs.history import History
+from confide.configs.listing import ConfigLister
 from confide.configs.retention import Retention
 from confide.configs.save import ConfigWriter
 from confide.configs.scan import ConfigScanner
@@ -120,6 +121,7 @@ class Configs:
 
     decrypter: ConfigDecrypter
     writer: ConfigWriter
+    lister: ConfigLister
     history: History
     exporter: ConfigExporter
     tenants: Tenants
@@ -483,6 +485,7 @@ def build_configs(
         decrypter=decrypter,
         writer=writer,
         history=History(stores.configs, decrypter=decrypter, access=access, recorder=recorder, types=active),
+        lister=ConfigLister(stores.configs, scanner, active),
         exporter=ConfigExporter(scanner, active, recorder=recorder),
         tenants=tenants,
         retention=Retention(stores.retention, active, clock=clock, log_days=settings.log_days),

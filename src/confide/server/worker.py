@@ -79,7 +79,7 @@ async def _run_jobs(process: Process) -> None:
         try:
             await process.identity.tokens.forget_expired()
             await process.configs.writer.delete_expired_idempotency_records()
-            await process.configs.retention.work()
+            await process.configs.retention.run_due_jobs()
         except (DatabaseUnavailable, Busy) as error:
             _log.warning("background_jobs_postponed reason=%s", error or "timeout")
         except Exception:  # noqa: BLE001 - later runs must go on

@@ -1,16 +1,19 @@
-"""Query parameters that several features share."""
+"""Query parameters and headers that several features read."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
 
-from confide import names
+from confide import names, preconditions
 from confide.clock import MICROSECONDS_PER_SECOND
 from confide.errors import InvalidCursor, InvalidName
+from confide.identity.model import Scope, parse_scope
 from confide.names import Key
+from confide.preconditions import Precondition
 from confide.time_formats import TIME_EXAMPLE, parse_time
 from confide.web.errors import MalformedParameter
+from confide.web.request import Request
 from confide.web.route import Parameter, declare_required_text, declare_switch, declare_text
 
 MAX_LISTED = 1_000
@@ -83,3 +86,18 @@ LIMIT = Parameter("limit", "1 to 1,000. Default: 100.", _parse_limit, DEFAULT_LI
 KEY_CURSOR = Parameter("after", "The `next` value of the previous page.", _parse_key_cursor, None)
 NUMBER_CURSOR = Parameter("after", "A number; the page starts after it.", parse_cursor_number, 0)
 DRY_RUN = declare_switch("dry_run", "`true`: preview the result and store nothing.")
+
+
+def read_key(request: Request) -> Key:
+    """Read the key of a config from the parameters `tenant` and `integration_type`. Raises `InvalidName`."""
+    return names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
+
+
+def read_scope(request: Request) -> Scope:
+    """Read the scope of a list from the same parameters, which are optional patterns. Raises `InvalidName`."""
+    return parse_scope(TENANT_PATTERN.read(request) or "*", TYPE_PATTERN.read(request) or "*")
+
+
+def read_precondition(request: Request) -> Precondition:
+    """Read the precondition of a write from `If-Match` and `If-None-Match`. Raises `PreconditionInvalid`."""
+    return preconditions.parse_precondition(request.header_list(b"if-match"), request.header_list(b"if-none-match"))

@@ -1,0 +1,62 @@
+"""List configs that a caller can see, and configs that violate the schema of their integration type."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from confide.configs.model import ANY_CONFIG, ConfigFilter, ConfigSummary
+from confide.configs.scan import ConfigScanner, build_scope_groups
+from confide.errors import Violation
+from confide.identity.model import Principal, Role, Scope
+from confide.names import Key
+
+if TYPE_CHECKING:
+    from confide.configs.store import ConfigStore
+    from confide.integration_types.active import ActiveIntegrationTypes
+
+# A page that must decrypt configs ends after this time. The next page continues.
+PAGE_SECONDS = 1.0
+
+
+class ConfigWithViolations(NamedTuple):
+    """One config with its violations of the schema of its integration type."""
+
+    key: Key
+    version: int
+    saved_at: int
+    violations: tuple[Violation, ...]
+
+
+class ConfigLister:
+    """Lists the configs that a caller can see, in order of their keys, without their configurations."""
+
+    def __init__(self, configs: ConfigStore, scanner: ConfigScanner, types: ActiveIntegrationTypes) -> None:
+        self._configs = configs
+        self._scanner = scanner
+        self._types = types
+
+    async def list_configs(
+        self, scope: Scope, *, principal: Principal, after: Key | None, limit: int, filters: ConfigFilter = ANY_CONFIG
+    ) -> Sequence[ConfigSummary]:
+        """List the configs in a scope after a key."""
+        groups = build_scope_groups(scope, principal)
+        return await self._configs.list_page(groups, after=after, limit=limit, filters=filters)
+
+    async def list_nonconforming(
+        self, scope: Scope, *, principal: Principal, after: Key | None, limit: int, filters: ConfigFilter
+    ) -> tuple[list[ConfigWithViolations], Key | None]:
+        """List configs that violate their schema, with the key to continue after. Ends after one second."""
+        until = time.monotonic() + PAGE_SECONDS
+        found: list[ConfigWithViolations] = []
+        async for config in self._scanner.scan(build_scope_groups(scope, principal), after=after, filters=filters):
+            role = principal.find_role(config.key)
+            is_masked = role is None or role < Role.READER
+            type_ = await self._types.get(config.key.integration_type)
+            violations = type_.report(config.configuration, hides_secrets=is_masked)
+            if violations:
+                found.append(ConfigWithViolations(config.key, config.version, config.saved_at, violations))
+            if len(found) >= limit or time.monotonic() >= until:
+                return found, config.key
+        return found, None
