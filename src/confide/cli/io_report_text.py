@@ -53,9 +53,9 @@ def _print_report(found: Report) -> None:
         console.print(Text(format_title(slow), style="bold"))
         request_ms = max(slow.request.took_ns / 1e6, 1e-9)
         for bar in build_bars(slow)[1:]:
-            begin = min(int(bar.begin_ms / request_ms * BAR_CHARACTERS), BAR_CHARACTERS - 1)
-            length = min(max(1, round(bar.length_ms / request_ms * BAR_CHARACTERS)), BAR_CHARACTERS - begin)
+            begin = min(int(bar.start_ms / request_ms * BAR_CHARACTERS), BAR_CHARACTERS - 1)
+            length = min(max(1, round(bar.duration_ms / request_ms * BAR_CHARACTERS)), BAR_CHARACTERS - begin)
             drawing = f"|{' ' * begin}{'█' * length}{' ' * (BAR_CHARACTERS - begin - length)}|"
             style = "red" if bar.is_error else ""
-            console.print(Text(f"  {bar.label:<32} {bar.length_ms:>10,.2f} ms {drawing}", style=style))
+            console.print(Text(f"  {bar.label:<32} {bar.duration_ms:>10,.2f} ms {drawing}", style=style))
         console.print(Text(f"  {'in the process itself':<32} {slow.compute_own_ms():>10,.2f} ms\n"))

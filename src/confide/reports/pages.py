@@ -100,11 +100,11 @@ class Charts:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A line of a waterfall. The times are milliseconds; `begin_ms` counts from the begin of the waterfall."""
+    """A line of a waterfall. The times are milliseconds; `start_ms` counts from the start of the waterfall."""
 
     label: str
-    begin_ms: float
-    length_ms: float
+    start_ms: float
+    duration_ms: float
     depth: int = 0
     is_error: bool = False
 
@@ -117,17 +117,17 @@ class Waterfall:
     bars: Sequence[Bar] = field(default_factory=list)
 
     def render(self) -> str:
-        end_ms = max((bar.begin_ms + bar.length_ms for bar in self.bars), default=0.0) or 1.0
+        end_ms = max((bar.start_ms + bar.duration_ms for bar in self.bars), default=0.0) or 1.0
         lines = "".join(self._render_line(bar, end_ms) for bar in self.bars)
         return f'<h3>{html.escape(self.title)}</h3><div class="waterfall">{lines}</div>'
 
     def _render_line(self, bar: Bar, end_ms: float) -> str:
-        left_percent = bar.begin_ms / end_ms * 100
-        width_percent = max(bar.length_ms / end_ms * 100, 0.15)
+        left_percent = bar.start_ms / end_ms * 100
+        width_percent = max(bar.duration_ms / end_ms * 100, 0.15)
         kind = "error" if bar.is_error else "operation" if bar.depth else "request"
         return (
             f'<div class="line"><span class="name" style="padding-left:{bar.depth}em">{html.escape(bar.label)}</span>'
-            f'<span class="duration">{bar.length_ms:,.2f} ms</span>'
+            f'<span class="duration">{bar.duration_ms:,.2f} ms</span>'
             f'<span class="track"><span class="{kind}" style="left:{left_percent:.3f}%;width:{width_percent:.3f}%">'
             "</span></span></div>"
         )

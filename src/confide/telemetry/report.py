@@ -25,9 +25,9 @@ BAR_BOUNDS_MS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000,
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Intervals of equal length that cover all events of a report. `begin_us` is microseconds since 1970."""
+    """Intervals of equal length that cover all events of a report. `start_us` is microseconds since 1970."""
 
-    begin_us: int
+    start_us: int
     length_us: int
     count: int
 
@@ -71,7 +71,7 @@ class OperationTimes:
         """Compute the percentiles in milliseconds of the events that began in each interval."""
         parts: list[list[int]] = [[] for _ in range(intervals.count)]
         for began_us, took_ns in zip(self.began_us, self.took_ns, strict=True):
-            number = (began_us - intervals.begin_us) // intervals.length_us
+            number = (began_us - intervals.start_us) // intervals.length_us
             parts[min(max(number, 0), intervals.count - 1)].append(took_ns)
         for part in parts:
             part.sort()
@@ -91,14 +91,13 @@ class SlowRequest:
     def compute_own_ms(self) -> float:
         """Compute the time in which the request waited for no operation. Overlapping operations count once."""
         request = self.request
-        # Microseconds since the request began.
-        waited, until = 0.0, 0.0
+        waited_us, covered_until_us = 0.0, 0.0
         for operation in sorted(self.operations, key=lambda operation: operation.began_us):
-            begin = operation.began_us - request.began_us
-            end = begin + operation.took_ns / 1e3
-            waited += max(0.0, end - max(begin, until))
-            until = max(until, end)
-        return max(0.0, request.took_ns / 1e6 - waited / 1e3)
+            start_us = operation.began_us - request.began_us
+            end_us = start_us + operation.took_ns / 1e3
+            waited_us += max(0.0, end_us - max(start_us, covered_until_us))
+            covered_until_us = max(covered_until_us, end_us)
+        return max(0.0, request.took_ns / 1e6 - waited_us / 1e3)
 
 
 class Report:
@@ -119,10 +118,10 @@ class Report:
 
     def choose_intervals(self) -> Intervals:
         """Divide the time of all events into at most `MAX_INTERVALS` intervals."""
-        begin_us = min(min(times.began_us) for times in self.times.values())
+        start_us = min(min(times.began_us) for times in self.times.values())
         end_us = max(max(times.began_us) for times in self.times.values())
-        length_us = max(MIN_INTERVAL_US, ceil((end_us - begin_us + 1) / MAX_INTERVALS))
-        return Intervals(begin_us, length_us, (end_us - begin_us) // length_us + 1)
+        length_us = max(MIN_INTERVAL_US, ceil((end_us - start_us + 1) / MAX_INTERVALS))
+        return Intervals(start_us, length_us, (end_us - start_us) // length_us + 1)
 
     def to_document(self) -> dict[str, Any]:
         return {

@@ -77,10 +77,10 @@ def _choose_charted(report: Report) -> list[str]:
 
 def _build_charts(report: Report, times: OperationTimes) -> list[LineChart | BarChart]:
     intervals = report.choose_intervals()
-    begins = [(intervals.begin_us + intervals.length_us * number) / 1e6 for number in range(intervals.count)]
+    starts = [(intervals.start_us + intervals.length_us * number) / 1e6 for number in range(intervals.count)]
     labels = [*(f"{bound:g}" for bound in BAR_BOUNDS_MS), "more"]
     return [
-        LineChart(f"{times.operation}: duration over time", begins, times.compute_percentiles(intervals), "ms"),
+        LineChart(f"{times.operation}: duration over time", starts, times.compute_percentiles(intervals), "ms"),
         BarChart(f"{times.operation}: events by duration in ms", labels, times.count_by_duration(), "count"),
     ]
 
