@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMPS := .make
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-long test-versions check fix lock bench postman routes measurements clean
+.PHONY: help serve test test-long test-busy test-versions check fix lock bench postman routes measurements clean
 
 help: ## List all targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ test: $(STAMPS)/test ## Run all tests on both engines. Installs what it needs.
 
 test-long: $(STAMPS)/test ## Run the long tests: hundreds of crashes instead of twenty.
 	@$(BIN)/python -m pytest -q -m long -n 2
+
+test-busy: $(STAMPS)/test ## Run the end-to-end tests beside four busy loops. ARGS="tests/end_to_end/test_io.py" for a part.
+	@$(BIN)/python tools/run_busy.py $(ARGS)
 
 test-versions: $(STAMPS)/test ## Run the database tests on each other installed PostgreSQL (15 to 18).
 	@$(BIN)/python tools/test_versions.py
