@@ -81,6 +81,18 @@ async def test_one_kept_version_is_the_current_one(app: RunningApp, admin: str) 
     assert (await app.read(admin, headers={"Cache-Control": "no-cache"})).json()["configuration"] == {"n": 2}
 
 
+async def test_old_versions_are_erased_after_a_tenant_was_destroyed(app: RunningApp, admin: str) -> None:
+    """The row of a destroyed tenant has no integration type and no version."""
+    await app.save(admin, {"n": 0}, tenant="aaa")
+    destroyed = await app.request("DELETE", "/tenants/aaa", token=admin, params={"confirm": "aaa"})
+    assert destroyed.status_code == 200
+    await app.request("PUT", f"/integration-types/{TYPE}", token=admin, json={"keep": 2})
+    for n in range(3):
+        await app.save(admin, {"n": n})
+    assert await retention_of(app).prune() == 1
+    assert [one["pruned"] for one in await history(app, admin)] == [False, False, True]
+
+
 async def test_old_rows_of_the_log_go_but_a_configs_latest_and_numbers_go_on(app: RunningApp, admin: str) -> None:
     for n in range(3):
         await app.save(admin, {"n": n})

@@ -22,7 +22,7 @@ CLAIM_JOB = """/* upkeep.take_turn */
 """
 HIGHEST_VERSIONS = """/* upkeep.depths */
     SELECT tenant, integration_type, max(version) FROM changes
-    WHERE (tenant, integration_type) > ($1, $2) GROUP BY tenant, integration_type
+    WHERE (tenant, integration_type) > ($1, $2) AND version IS NOT NULL GROUP BY tenant, integration_type
     ORDER BY tenant, integration_type LIMIT $3
 """
 PRUNE = """/* upkeep.prune */
