@@ -1,4 +1,4 @@
-"""The dispatcher: it moves events from the recorder to the histograms and the sink workers."""
+"""The dispatcher between the recorder of events and their consumers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_CLOSE_SECONDS = 2.0
 
 
 class Dispatcher:
-    """Takes events from the recorder at a fixed interval, on a thread of its own."""
+    """A thread that moves events from the recorder to the histograms and the sink workers, at a fixed interval."""
 
     def __init__(self, recorder: EventRecorder, histograms: Histograms, sink_workers: list[SinkWorker]) -> None:
         self.recorder = recorder

@@ -1,4 +1,4 @@
-"""Read the events of the `sqlite` sinks of all workers, while the workers go on writing."""
+"""The files of the `sqlite` sinks of all workers, which can be read while the workers write."""
 
 from __future__ import annotations
 

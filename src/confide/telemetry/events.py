@@ -43,7 +43,7 @@ class Batch(NamedTuple):
 
 
 class EventRecorder:
-    """Records events in a bounded queue in memory, without waiting. A full queue drops and counts its oldest event."""
+    """A bounded queue of events in memory. Recording never waits: a full queue drops and counts its oldest event."""
 
     def __init__(self, *, worker: str, max_events: int) -> None:
         self._worker = worker

@@ -1,4 +1,4 @@
-"""The I/O log: it records each operation that waits for something outside the process."""
+"""The I/O log: a record of each operation that waits for something outside the process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OK = "ok"
 
 
 class IoLog(Protocol):
-    """Records requests and operations. No argument can hold a body, a token or a query parameter.
+    """A log of requests and operations. No argument can hold a body, a token or a query parameter.
 
     Times are `time.monotonic_ns`. An event without `ended_ns` ends now.
     """
@@ -39,7 +39,7 @@ class IoLog(Protocol):
 
 
 class NoIoLog:
-    """Records nothing: for commands on the host, and for a service whose I/O events are off."""
+    """An I/O log that records nothing: for commands on the host, and for a service whose I/O events are off."""
 
     def begin_request(
         self, request_id: str | None, *, trace_id: str | None = None, parent_span: str | None = None

@@ -68,7 +68,7 @@ def _escape_control_characters(
 
 
 class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """Formats the lines of the request log without the processors that other lines need."""
+    """A formatter that skips the processors of other lines for the lines of the request log."""
 
     def format(self, record: logging.LogRecord) -> str:
         if not isinstance(record.msg, RequestLogLine):

@@ -30,7 +30,7 @@ def render_metrics(registry: Any, *, folder: Path | None) -> bytes:
 
 
 class _HistogramCollector:
-    """Collects the metrics of another collector, and merges the bucket counters into a histogram."""
+    """The metrics of another collector, with its bucket counters merged into a histogram."""
 
     def __init__(self, source: Any) -> None:
         self._source = source
@@ -65,7 +65,7 @@ def _build_histogram(counts: dict[str, dict[float, float]], seconds: dict[str, f
 
 
 class _MultiWorkerCollector:
-    """Collects the metrics of all workers, like `MultiProcessCollector`, but skips empty files.
+    """The metrics of all workers, like those of `MultiProcessCollector`, but without empty files.
 
     A file is empty for a moment after another worker created it, and the library fails on it.
     """

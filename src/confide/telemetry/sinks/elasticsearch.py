@@ -1,4 +1,4 @@
-"""A sink that writes events to an index of Elasticsearch or OpenSearch. Both accept the same `_bulk` requests."""
+"""The sinks `elasticsearch` and `opensearch`. Both servers accept the same `_bulk` requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT_INDEX = "confide-io"
 
 
 class ElasticsearchSink:
-    """Writes one document per event and checks the status of each: a response of 200 can contain failures."""
+    """Documents in an index, one per event. Each has a status of its own: a response of 200 can contain failures."""
 
     def __init__(self, options: SinkOptions) -> None:
         self.name = urlsplit(options.address).scheme.partition("+")[0]

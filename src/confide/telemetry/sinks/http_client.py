@@ -1,4 +1,4 @@
-"""The HTTP client of sinks. It separates failures to retry from rejections."""
+"""The HTTP client of the sinks that post to a server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIMEOUT_SECONDS = 10.0
 
 
 class HttpSinkClient:
-    """Posts batches to the server of one sink. Credentials in the address become basic authentication."""
+    """A client of the server of one sink. Credentials in the address become basic authentication."""
 
     def __init__(self, address: str, *, headers: dict[str, str] | None = None) -> None:
         # An address is the name of the sink, a plus and a URL.

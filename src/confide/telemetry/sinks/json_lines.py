@@ -1,4 +1,4 @@
-"""A sink that writes events as JSON lines, to a file or to standard output."""
+"""The sinks `file` and `stdout`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STDOUT = 1
 
 
 class JsonLinesSink:
-    """Writes one line per event. Log rotation may move the file at any time."""
+    """JSON lines in a file or on standard output, one per event. Log rotation may move the file at any time."""
 
     def __init__(self, options: SinkOptions) -> None:
         address = urlsplit(options.address)

@@ -1,4 +1,4 @@
-"""A sink that sends events as spans by OTLP over HTTP (OpenTelemetry protocol 1.x, protobuf)."""
+"""The sink `otlp`: spans by OTLP over HTTP (OpenTelemetry protocol 1.x, protobuf)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEFAULT_PATH = "/v1/traces"
 
 
 class OtlpSink:
-    """Sends one span per event. The spans join the trace of the client if the request named one."""
+    """Spans, one per event. They join the trace of the client if the request names one."""
 
     name = "otlp"
 

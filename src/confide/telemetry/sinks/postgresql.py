@@ -1,4 +1,4 @@
-"""A sink that copies events into a table of PostgreSQL, on an event loop and a connection of its own."""
+"""The sink `postgresql`. It runs an event loop of its own: the worker is a thread, the driver is asynchronous."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCHEMA = f"""
 
 
 class PostgresqlSink:
-    """Writes with COPY on one connection. After an error, the next write connects again."""
+    """Rows in a table, written with COPY on one connection. After an error, the next write connects again."""
 
     name = "postgresql"
 

@@ -1,4 +1,4 @@
-"""A sink that writes events to SQLite files, one per worker, limited in size and age."""
+"""The sink `sqlite`: a file for each worker, limited in size and age."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class _ClaimedFile(NamedTuple):
 
 
 class SqliteSink:
-    """Writes to a file that only this worker uses. It does not sync: a crash of the machine may lose events."""
+    """Rows in a file that only this worker writes. Writes are not synced: a crash of the machine may lose events."""
 
     name = "sqlite"
 

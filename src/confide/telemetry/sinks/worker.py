@@ -26,7 +26,7 @@ class _WriteResult(NamedTuple):
 
 
 class SinkWorker:
-    """Writes batches to one sink. A full queue drops and counts its oldest batches."""
+    """A thread that writes batches to one sink. A full queue drops and counts its oldest batches."""
 
     def __init__(self, sink: Sink, *, max_events: int, name: str | None = None) -> None:
         self.name = name or sink.name
