@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
 
@@ -175,6 +181,43 @@ def test_the_readme_shows_both_commands_on_its_first_screen() -> None:
     first = (ROOT / "README.md").read_text().splitlines()[:16]
     assert any("make serve" in line for line in first)
     assert any("make test" in line for line in first)
+
+
+def test_make_serve_starts_the_service_in_a_prepared_clone(tmp_path: Path) -> None:
+    """Run the first command of the README. Its stamp is newer than the lock files, so make installs nothing."""
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / ".make").mkdir()
+    (tmp_path / ".make" / "serve").touch()
+    port = find_free_port()
+    variables = build_environment(CONFIDE_PORT=str(port), CONFIDE_UNSAFE_DURABILITY="true")
+    process = subprocess.Popen(
+        ["make", "serve"], cwd=tmp_path, env=variables, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    try:
+        assert f"at http://127.0.0.1:{port} " in process.stdout.readline()
+        until = time.monotonic() + 60
+        while not is_live(port):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert (tmp_path / "confide-data" / "confide.db").exists()
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(20)
+        process.stdout.close()
+
+
+def is_live(port: int) -> bool:
+    with contextlib.suppress(httpx2.HTTPError):
+        return httpx2.get(f"http://127.0.0.1:{port}/health/live", timeout=5).status_code == 200
+    return False
+
+
+def test_make_test_runs_pytest() -> None:
+    commands = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "-m pytest" in commands
 
 
 def prepare_folder(folder: Path) -> None:
