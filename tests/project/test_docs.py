@@ -109,6 +109,23 @@ def test_a_deliberate_mention_of_a_missing_page_is_found(tmp_path: Path) -> None
     assert find_missing_pages(tmp_path, [source]) == ["serving.py: docs/" + "missing.md"]
 
 
+def find_missing_paths(root: Path, pages: Iterable[Path]) -> list[str]:
+    """Return the files and folders of the repository that pages quote as code and that do not exist."""
+    quoted = re.compile(r"`((?:src|tests|tools|ops)/[\w./-]+)`")
+    found = [(page.name, path) for page in pages for path in quoted.findall(page.read_text())]
+    return [f"{page}: {path}" for page, path in found if not (root / path).exists()]
+
+
+def test_pages_quote_paths_that_exist() -> None:
+    assert find_missing_paths(ROOT, PAGES) == []
+
+
+def test_a_deliberate_quote_of_a_missing_path_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "a.md"
+    page.write_text("`tests/gone.py`, `a/tests/x`, `/tests/y`")
+    assert find_missing_paths(tmp_path, [page]) == ["a.md: tests/gone.py"]
+
+
 def test_every_page_stands_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text()
     for page in (ROOT / "docs").glob("*/*.md"):
