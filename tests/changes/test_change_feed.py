@@ -127,7 +127,7 @@ async def test_another_timeline_is_another_log(
     writer, listener, _ = on_postgres
     news: Any = listener.change_feed
     await news.read()
-    news._known_timeline = "0000000F"
+    news._read_timeline = "0000000F"
     with pytest.raises(ChangeFeedReset):
         await news.read()
     await append(writer, version(1))

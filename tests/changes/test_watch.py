@@ -197,7 +197,7 @@ async def test_a_draining_process_says_where_to_go_on(desk: Desk) -> None:
 async def test_who_was_not_woken_yet_when_a_process_drains_is_not_sent_past_an_event(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("confide.changes.watch.WOKEN_AT_ONCE", 1)
+    monkeypatch.setattr("confide.changes.watch.WAKE_BATCH_SIZE", 1)
     watching, authenticator = desk.app.process.changes.hub, desk.app.process.identity.authenticator
     hashed = parse_credential(desk.viewer)
     assert hashed is not None

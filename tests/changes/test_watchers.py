@@ -20,7 +20,7 @@ def watcher(scope: Scope, *granted: Scope, narrowed: tuple[Scope, ...] | None = 
     own = None if narrowed is None else tuple(Grant(Role.VIEWER, one) for one in narrowed)
     grants = tuple(Grant(Role.VIEWER, one) for one in granted or (EVERYTHING,))
     checked = AuthenticatedToken(
-        Credential(b""), Principal(1, "vi", grants, 1, narrowed=own), expires=1e9, fresh_until=1e9
+        Credential(b""), Principal(1, "vi", grants, 1, token_grants=own), expires_at=1e9, fresh_until=1e9
     )
     return Watcher(Credential(b""), scope, checked, Position(0, 0))
 
@@ -52,28 +52,28 @@ def test_a_change_is_looked_at_for_those_whom_it_may_concern(asked: Counter[Watc
     by_pattern = [watcher(EVERYTHING), watcher(Scope("ac*", "*")), watcher(Scope("b*", "*"))]
     for one in (*elsewhere, *by_grant, *by_token, *near, *by_pattern):
         watchers.add(one)
-    assert set(watchers.find_concerned([change("acme")])) == {*near, *by_pattern[:2]}
+    assert set(watchers.find_watchers_of([change("acme")])) == {*near, *by_pattern[:2]}
     assert asked == Counter([*near, *by_pattern])
-    assert len(watchers.find_concerned([change(None)])) == 305
+    assert len(watchers.find_watchers_of([change(None)])) == 305
 
 
 def test_other_grants_and_leaving_are_noted() -> None:
     watchers = WatcherIndex()
     one = watcher(EVERYTHING, Scope("acme", "*"))
     watchers.add(one)
-    one.checked = watcher(EVERYTHING, Scope("globex", "*")).checked
+    one.token = watcher(EVERYTHING, Scope("globex", "*")).token
     watchers.add(one)
-    assert watchers.find_concerned([change("acme")]) == []
-    assert watchers.find_concerned([change("globex"), change("globex")]) == [one]
+    assert watchers.find_watchers_of([change("acme")]) == []
+    assert watchers.find_watchers_of([change("globex"), change("globex")]) == [one]
     assert one in watchers
-    watchers.drop(one)
-    watchers.drop(one)
-    assert (len(watchers), one in watchers, watchers.find_concerned([change("globex")])) == (0, False, [])
+    watchers.remove(one)
+    watchers.remove(one)
+    assert (len(watchers), one in watchers, watchers.find_watchers_of([change("globex")])) == (0, False, [])
 
 
 async def test_who_was_let_go_is_moved_past_nothing_that_comes_after() -> None:
     """Nobody wakes it any more: what is committed from then on it hears elsewhere."""
-    bounds = LogBounds(begins=Position(0, 0), now=Position(0, 3), ends=Position(0, 3))
+    bounds = LogBounds(start=Position(0, 0), final=Position(0, 3), end=Position(0, 3))
 
     class Configs:
         async def read_bounds(self) -> LogBounds:
@@ -81,14 +81,14 @@ async def test_who_was_let_go_is_moved_past_nothing_that_comes_after() -> None:
 
     class Tokens:
         async def authenticate(self, _: bytes) -> AuthenticatedToken:
-            return watcher(EVERYTHING).checked
+            return watcher(EVERYTHING).token
 
     store: Any = Configs()
     tokens: Any = Tokens()
-    watching = WatchHub(store, tokens, write=lambda _: b"")
+    watching = WatchHub(store, tokens, encode=lambda _: b"")
     waiting = await watching.join(Credential(b""), EVERYTHING, after=None)
     waiting.is_caught_up = True
     watching.drain()
-    watching._last = Position(0, 4)
+    watching._end = Position(0, 4)
     watching.skip_to_end(waiting)
     assert waiting.position == Position(0, 3)

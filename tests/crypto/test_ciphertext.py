@@ -236,5 +236,5 @@ async def test_a_hash_altered_into_an_attack_on_memory_is_not_computed(monkeypat
 async def test_too_many_waiting_hashes_are_refused_at_once() -> None:
     hasher = Argon2Hasher()
     results = await asyncio.gather(*(hasher.hash("violet kettle") for _ in range(40)), return_exceptions=True)
-    assert sum(isinstance(result, Busy) for result in results) == 40 - passwords.AT_ONCE - passwords.MAX_WAITING
+    assert sum(isinstance(result, Busy) for result in results) == 40 - passwords.MAX_RUNNING - passwords.MAX_WAITING
     hasher.close()

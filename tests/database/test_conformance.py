@@ -259,14 +259,14 @@ async def test_a_token_is_found_by_its_hash_with_its_user_and_ends_with_it(store
     found = await store.tokens.read(b"h" * 32)
     assert found is not None
     assert (found[0].id, found[0].label, found[1].login) == (token_id, "worker", "ada")
-    assert not await store.tokens.remove(token_id, of=user_id + 1, audit=AUDIT)
-    assert await store.tokens.remove(token_id, of=user_id, audit=AUDIT)
+    assert not await store.tokens.remove(token_id, owner_id=user_id + 1, audit=AUDIT)
+    assert await store.tokens.remove(token_id, owner_id=user_id, audit=AUDIT)
     assert await store.tokens.read(b"h" * 32) is None
 
 
 def token_of(user_id: int, number: int, *, is_session: bool) -> NewToken:
-    begun_with = "hash" if is_session else None
-    return NewToken(bytes([number]) * 32, user_id, is_session, "t", None, expires_at=9, begun_with=begun_with)
+    password_hash = "hash" if is_session else None
+    return NewToken(bytes([number]) * 32, user_id, is_session, "t", None, expires_at=9, password_hash=password_hash)
 
 
 async def test_a_session_begun_with_a_password_that_was_changed_meanwhile_is_none(store: Stores) -> None:

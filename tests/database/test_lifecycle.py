@@ -127,8 +127,10 @@ def test_the_two_engines_have_the_same_migrations() -> None:
 async def with_sessions(store: Stores) -> None:
     user_id = await store.users.add(NewUser("ada", grants_of(*ADMIN), "hash"), audit=AUDIT)
     for number, is_session in enumerate((True, False)):
-        begun_with = "hash" if is_session else None
-        new = NewToken(bytes([number]) * 32, user_id, is_session, "t", None, expires_at=2**60, begun_with=begun_with)
+        password_hash = "hash" if is_session else None
+        new = NewToken(
+            bytes([number]) * 32, user_id, is_session, "t", None, expires_at=2**60, password_hash=password_hash
+        )
         await store.tokens.add(new, made_at=1, audit=AUDIT)
     await append(store, version(1))
 

@@ -130,7 +130,7 @@ class Estate:
         if login is None:
             return 999_999_999
         token = await self.app.token(login)
-        return (await self.app.process.identity.tokens.principal(token)).token_id
+        return (await self.app.process.identity.tokens.authenticate(token)).token_id
 
 
 def routes(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -236,6 +236,6 @@ async def test_denials_are_audited_and_say_who_and_what(estate: Estate) -> None:
     await estate.reset()
     await estate.ask(("POST", "/config"), "viewer", "foreign")
     rows = [row async for table, row in estate.app.process.stores.database.dump() if table == "audit"]
-    principal = await estate.app.process.identity.tokens.principal(await estate.app.token("viewer"))
+    principal = await estate.app.process.identity.tokens.authenticate(await estate.app.token("viewer"))
     denied = [row for row in rows if row[2:5] == ("save", "denied", principal.user_id)]
     assert [(row[8], row[9]) for row in denied] == [("globex", TYPE)]

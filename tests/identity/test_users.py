@@ -221,9 +221,9 @@ async def test_an_expired_token_is_no_token(app: RunningApp, monkeypatch: pytest
     clock = app.process.identity.tokens._clock
     for part in (app.process.identity.tokens, app.process.identity.authenticator):
         monkeypatch.setattr(part, "_clock", lambda: clock() + 61_000_000)
-    app.process.changes.subscriber.forget_all()
+    app.process.changes.subscriber.clear_caches()
     assert not await works(app, token)
-    await app.process.identity.tokens.forget_expired()
+    await app.process.identity.tokens.delete_expired()
     assert len((await app.ask("GET", "/tokens", token=admin)).json()["tokens"]) == 1
 
 

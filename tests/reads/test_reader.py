@@ -59,7 +59,7 @@ class Desk:
 async def desk(sqlite_app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.setattr(reading_module, "STALE_AFTER_SECONDS", 0.1)
     token = await sqlite_app.token("root", *ADMIN)
-    root = await sqlite_app.process.identity.tokens.principal(token)
+    root = await sqlite_app.process.identity.tokens.authenticate(token)
     await sqlite_app.save(token, {"a": 1}, type_="crm")
     # No listening beside the test: each test says itself what is heard.
     read_changes = sqlite_app.process.changes.subscriber.read_changes
@@ -79,7 +79,7 @@ async def test_what_was_saved_here_is_read_from_memory_at_once(desk: Desk) -> No
 
 
 async def test_many_callers_of_one_missing_key_share_one_question(desk: Desk) -> None:
-    desk.app.process.changes.subscriber.forget_all()
+    desk.app.process.changes.subscriber.clear_caches()
     desk.slow_seconds = 0.05
     found = await asyncio.gather(*(desk.read() for _ in range(50)))
     assert {one.response.version for one in found} == {1}
@@ -87,7 +87,7 @@ async def test_many_callers_of_one_missing_key_share_one_question(desk: Desk) ->
 
 
 async def test_a_caller_who_goes_away_takes_nobody_elses_answer_along(desk: Desk) -> None:
-    desk.app.process.changes.subscriber.forget_all()
+    desk.app.process.changes.subscriber.clear_caches()
     desk.slow_seconds = 0.05
     first, second = (asyncio.create_task(desk.read()) for _ in range(2))
     await asyncio.sleep(0.01)
@@ -97,7 +97,7 @@ async def test_a_caller_who_goes_away_takes_nobody_elses_answer_along(desk: Desk
 
 
 async def test_who_demands_the_store_shares_no_question_that_was_sent_before(desk: Desk) -> None:
-    desk.app.process.changes.subscriber.forget_all()
+    desk.app.process.changes.subscriber.clear_caches()
     desk.slow_seconds = 0.05
     await asyncio.gather(
         desk.read(), desk.read(min_version=FORCE_REVALIDATION), desk.read(min_version=FORCE_REVALIDATION)
@@ -181,16 +181,16 @@ async def test_after_the_stale_window_nothing_is_given(desk: Desk) -> None:
         await desk.read()
     with pytest.raises(DatabaseUnavailable):
         await desk.reading.authenticate(
-            desk.app.process.identity.authenticator._of_token[desk.root.token_id].credential
+            desk.app.process.identity.authenticator._by_token_id[desk.root.token_id].credential
         )
 
 
 async def test_a_token_that_was_known_goes_on_reading_while_the_store_is_away(desk: Desk) -> None:
-    checked = desk.app.process.identity.authenticator._of_token[desk.root.token_id]
+    checked = desk.app.process.identity.authenticator._by_token_id[desk.root.token_id]
     desk.end_lease()
     desk.is_database_unavailable = True
     assert await desk.reading.authenticate(checked.credential) == (checked.principal, True)
-    checked.expires = boottime()
+    checked.expires_at = boottime()
     with pytest.raises(DatabaseUnavailable):
         await desk.reading.authenticate(checked.credential)
 
@@ -209,8 +209,8 @@ async def test_time_ends_an_entry_only_while_the_store_answers(desk: Desk) -> No
 
 async def test_a_token_looked_up_while_something_was_heard_of_it_is_looked_up_again(desk: Desk) -> None:
     authenticator = desk.app.process.identity.authenticator
-    credential = authenticator._of_token[desk.root.token_id].credential
-    desk.app.process.changes.subscriber.forget_all()
+    credential = authenticator._by_token_id[desk.root.token_id].credential
+    desk.app.process.changes.subscriber.clear_caches()
     desk.slow_seconds = 0.05
     looking = asyncio.create_task(authenticator.authenticate(credential))
     await asyncio.sleep(0.01)
@@ -231,7 +231,7 @@ async def test_what_is_heard_while_the_store_is_asked_in_vain_counts(desk: Desk)
     desk.slow_seconds = 1.0
     reading = asyncio.create_task(desk.read())
     asking = asyncio.create_task(
-        desk.reading.authenticate(desk.app.process.identity.authenticator._of_token[desk.root.token_id].credential)
+        desk.reading.authenticate(desk.app.process.identity.authenticator._by_token_id[desk.root.token_id].credential)
     )
     await asyncio.sleep(0.02)
     # The news is back before the answer: the config and the token are gone.
@@ -281,7 +281,7 @@ async def test_what_a_save_learns_of_the_version_a_read_knows(desk: Desk) -> Non
 
 
 async def test_a_validated_response_is_released_when_the_next_period_starts(desk: Desk) -> None:
-    checked = desk.app.process.identity.authenticator._of_token[desk.root.token_id]
+    checked = desk.app.process.identity.authenticator._by_token_id[desk.root.token_id]
     read = CachedRead(ReadRequest(checked.credential, KEY))
     response = desk.reading.read_cached(read, now=boottime())
     assert response is not None
@@ -294,7 +294,7 @@ async def test_a_validated_response_is_released_when_the_next_period_starts(desk
 
 
 async def test_a_cached_read_decides_not_modified_and_counts_it(desk: Desk) -> None:
-    checked = desk.app.process.identity.authenticator._of_token[desk.root.token_id]
+    checked = desk.app.process.identity.authenticator._by_token_id[desk.root.token_id]
     read = CachedRead(ReadRequest(checked.credential, KEY, known_tags='"1"'))
     for _ in range(2):
         response = desk.reading.read_cached(read, now=boottime())
@@ -305,7 +305,7 @@ async def test_a_cached_read_decides_not_modified_and_counts_it(desk: Desk) -> N
 
 
 async def test_every_nth_cached_read_is_sampled_once(desk: Desk) -> None:
-    checked = desk.app.process.identity.authenticator._of_token[desk.root.token_id]
+    checked = desk.app.process.identity.authenticator._by_token_id[desk.root.token_id]
     read = CachedRead(ReadRequest(checked.credential, KEY))
     desk.reading._sample = desk.reading._until_sample = 2
     samples = []
@@ -319,7 +319,7 @@ async def test_every_nth_cached_read_is_sampled_once(desk: Desk) -> None:
 
 async def test_what_was_remembered_before_the_first_news_is_forgotten(desk: Desk) -> None:
     listener = desk.app.process.changes.subscriber
-    listener._has_begun = False
+    listener._has_read = False
     assert len(desk.app.process.caching.memory) > 0
     await type(listener).read_changes(listener)
     assert len(desk.app.process.caching.memory) == 0

@@ -56,7 +56,7 @@ class RunningApp:
         return await self.process.stores.users.add(new, audit=audit)
 
     async def load_principal(self, login: str, *triples: tuple[str, str, str]) -> Principal:
-        return await self.process.identity.tokens.principal(await self.create_token(login, *triples))
+        return await self.process.identity.tokens.authenticate(await self.create_token(login, *triples))
 
     async def create_token(
         self, login: str, *triples: tuple[str, str, str], narrowed: Sequence[tuple[str, str, str]] | None = None
@@ -72,7 +72,7 @@ class RunningApp:
             grants=None if narrowed is None else build_grants(*narrowed),
             expires_at=now() + 10**12,
             principal=None,
-            begun_with=user.password if narrowed is None else None,
+            password_hash=user.password if narrowed is None else None,
         )
         assert added is not None
         return added[0]

@@ -104,7 +104,7 @@ class SimulatedProcess:
             cache=self.cache,
             authenticator=authenticator,
             types=types,
-            watching=WatchHub(None, authenticator, write=repr),  # type: ignore[arg-type]
+            hub=WatchHub(None, authenticator, encode=repr),  # type: ignore[arg-type]
         )
         self.updates: list[Fill] = []
         self.min_versions = dict.fromkeys(KEYS, 0)  # the oldest version that each key may still answer with

@@ -50,7 +50,7 @@ def watch_by_id() -> None:
     async def read_bounds(self: Any) -> Any:
         ((last,),) = await self._engine.query("SELECT coalesce(max(id), 0) FROM changes")
         known = await bounds(self)
-        return known._replace(now=Position(0, last))
+        return known._replace(final=Position(0, last))
 
     store.PostgresqlConfigStore.read_bounds = read_bounds  # type: ignore[method-assign]
     Position.__gt__ = lambda self, other: self[1] > other[1]  # type: ignore[method-assign]
@@ -64,8 +64,8 @@ def send_position_before_event() -> None:
         found, position = await original(self, watcher)
         if not found:
             return found, position
-        place = found[-1].written.split(b"\n", 1)[0]
-        return [found[0]._replace(written=place + b"\n\n" + found[0].written), *found[1:]], position
+        place = found[-1].encoded.split(b"\n", 1)[0]
+        return [found[0]._replace(encoded=place + b"\n\n" + found[0].encoded), *found[1:]], position
 
     WatchHub.read_next = read_next  # type: ignore[method-assign]
 

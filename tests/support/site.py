@@ -78,7 +78,7 @@ async def furnish(app: RunningApp) -> dict[str, str]:
         "disabled", principal=await app.load_principal("role-admin"), is_disabled=True
     )
     revoked = await app.create_token("role-reader")
-    principal = await app.process.identity.tokens.principal(revoked)
+    principal = await app.process.identity.tokens.authenticate(revoked)
     await app.process.identity.tokens.logout(principal=principal)
     sha256 = hashlib.sha256(values["tok_reader"].encode()).hexdigest()
     configuration = {"username": "u", "password": SECRET, "wsdl_urls": {"session_url": "a", "booking_url": "b"}}

@@ -87,6 +87,6 @@ async def _token(process: Process, login: str, *given: Any, password: str) -> st
     await process.stores.users.add(NewUser(login, given, hashed), audit=audit)
     user: Any = await process.stores.users.read(login)
     added: Any = await process.identity.tokens._create(
-        user, label="bench", grants=None, expires_at=now() + 10**12, principal=None, begun_with=user.password
+        user, label="bench", grants=None, expires_at=now() + 10**12, principal=None, password_hash=user.password
     )
     return str(added[0])

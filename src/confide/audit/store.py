@@ -233,7 +233,7 @@ def _build_conditions(selection: AuditFilter, args: list[Any]) -> str:
             parts.append(f" AND {column} {sign} ${len(args)}")
     if selection.scope is not None:
         at = len(args)
-        low, high, type_low, type_high = selection.scope.bounds()
+        low, high, type_low, type_high = selection.scope.find_bounds()
         args.extend((low, high, type_low, type_high))
         for column, first in (("a.tenant", at + 1), ("a.integration_type", at + 3)):
             # An entry about a pattern concerns each name that the pattern covers.

@@ -1,4 +1,4 @@
-"""The contract of a change feed: what one process learns of the changes of others."""
+"""The contract of a change feed, by which a process receives the changes of other processes."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from confide.changes.model import Change
 
 
 class ChangeFeed(Protocol):
-    """The change feed of one process. Only one task uses it, except for `notify`."""
+    """The change feed of one process. Only one task calls its methods, except `notify`."""
 
     async def read(self) -> list[Change]:
-        """Read every change that the previous read could not see. The first read returns none.
+        """Read the changes since the previous read. The first read returns none.
 
-        A change is returned twice only after a lost connection. Raises `DatabaseUnavailable`, after which the next read
-        continues, or `ChangeFeedReset`, after which the next read starts again.
+        A change can be returned twice after a lost connection. After `DatabaseUnavailable`, the next read continues.
+        After `ChangeFeedReset`, the next read starts at the end of the log.
         """
 
     async def wait(self) -> None:
-        """Wait until it is time to read: after a notification, or in the rhythm of the engine."""
+        """Wait for a notification or for the polling interval of the engine."""
 
     def watermark_age(self) -> float:
-        """Return the seconds by which watch and the audit chain lag behind a running transaction; 0 if none runs."""
+        """Return the seconds by which a running transaction delays watch and the audit chain."""
 
     def notify(self) -> None:
-        """Tell other processes soon that a change was committed. They read the change themselves."""
+        """Notify other processes that a change was committed. They read the change themselves."""
 
     async def close(self) -> None: ...

@@ -28,19 +28,19 @@ class Change(NamedTuple):
 
 
 class LogBounds(NamedTuple):
-    """The range of the log: it starts after `begins`, is in final order up to `now`, and ends at `ends`."""
+    """The range of the log. It starts after `start` and ends at `end`; its order is final up to `final`."""
 
-    begins: Position
-    now: Position
-    ends: Position
+    start: Position
+    final: Position
+    end: Position
 
 
 class ChangeFeedReset(Exception):
-    """The log cannot be read on: the position was trimmed, or the store began a new epoch."""
+    """The feed lost changes: the database began a new epoch, failed over, or had too many changes."""
 
 
 class Position(NamedTuple):
-    """The order of a change in one epoch: (xid, id) on PostgreSQL, (0, id) on SQLite."""
+    """The place of a change in one epoch: (transaction ID, row ID) on PostgreSQL, (0, row ID) on SQLite."""
 
     xid: int
     id: int

@@ -1,4 +1,4 @@
-"""Read and write positions of the change log, which are opaque to clients and belong to one epoch."""
+"""Format and parse positions of the change log. They are opaque to clients and belong to one epoch."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from confide.changes.model import Position
 from confide.errors import InvalidCursor
 
 _POSITION = re.compile(r"([0-9a-f]{16})\.(?:([0-9]{1,20})\.)?([0-9]{1,19})")
-BEGINNING = "0"
-HIGHEST = 2**63 - 1
+START = "0"
+MAX_NUMBER = 2**63 - 1
 
 
 def format_position(epoch: str, position: Position, *, has_xid: bool) -> str:
-    """Write a position for clients: `<epoch>.<xid>.<id>`, or `<epoch>.<id>` without transaction IDs."""
+    """Format a position: `<epoch>.<xid>.<id>`, or `<epoch>.<id>` on an engine without transaction IDs."""
     return f"{epoch}.{position.xid}.{position.id}" if has_xid else f"{epoch}.{position.id}"
 
 
 def parse_position(text: str, epoch: str, *, has_xid: bool) -> Position:
-    """Parse a position; raises `PositionGone` for another epoch and `InvalidCursor` for anything else."""
-    if text == BEGINNING:
+    """Parse a position. Raises `PositionGone` for another epoch and `InvalidCursor` for any other text."""
+    if text == START:
         return Position(0, 0)
     parts = _POSITION.fullmatch(text)
     if parts is None or (parts[1] == epoch and (parts[2] is not None) != has_xid):
@@ -28,6 +28,6 @@ def parse_position(text: str, epoch: str, *, has_xid: bool) -> Position:
     if parts[1] != epoch:
         raise PositionGone
     position = Position(int(parts[2] or 0), int(parts[3]))
-    if max(position) > HIGHEST:
+    if max(position) > MAX_NUMBER:
         raise InvalidCursor
     return position

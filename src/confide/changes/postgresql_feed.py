@@ -1,4 +1,4 @@
-"""Change feed of PostgreSQL: the exact difference of two snapshots, read after notifications and heartbeats."""
+"""The change feed on PostgreSQL. Each read returns the exact difference of two snapshots."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from confide.telemetry.io_log import measure
 
 CHANNEL = "confide"
 HEARTBEAT_SECONDS = 0.3
-# A slower read abandons its connection, because a stalled link stays open without an error.
+# A slower read closes its connection, because a stalled connection stays open without an error.
 READ_SECONDS = 0.4
-# Notifications within this time share one read, and commits within it share one notification.
+# The pause between two reads. Notifications and commits within this time share one read and one notification.
 PACE_SECONDS = 0.01
-# Beyond this number, clearing the cache is faster than applying all changes.
+# Above this number, clearing the caches is faster than applying the changes.
 MAX_CHANGES = 20_000
 
-# No upper bound, so that a long transaction delays nothing. The previous snapshot could not see transactions that
-# were running or had not begun.
+# Transactions that were running at the previous snapshot or began after it. A long transaction delays no other.
 SINCE = """/* news.since */
     SELECT pg_current_snapshot()::text, (SELECT epoch FROM store),
            c.xid::text::bigint, c.id, c.kind, c.tenant, c.integration_type, c.version, c.subject
@@ -42,13 +41,13 @@ NOW = """/* news.now */
     SELECT pg_current_snapshot()::text, (SELECT epoch FROM store),
            coalesce((SELECT xid::text::bigint FROM changes ORDER BY xid DESC, id DESC LIMIT 1), 0)
 """
-# The query planner cannot know how recent the snapshot is. Force it to use the index.
+# PostgreSQL cannot know how recent the snapshot is. Make it use the index.
 PREPARE = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan"
 _DRIVER_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class PostgresqlChangeFeed:
-    """Listens, notifies and reads on a dedicated connection. A new connection continues from the last snapshot."""
+    """Listens, notifies and reads on a connection of its own. A new connection continues from the last snapshot."""
 
     def __init__(self, engine: PostgresqlEngine) -> None:
         self._engine = engine
@@ -56,8 +55,8 @@ class PostgresqlChangeFeed:
         self._snapshot: str | None = None
         self._epoch = ""
         self._last_xid = 0
-        # Timelines of the current connection and of the last one that read.
-        self._timeline = self._known_timeline = ""
+        # The timelines of the current connection and of the last read.
+        self._timeline = self._read_timeline = ""
         self._wakeup = asyncio.Event()
         self._has_notification = False
         self._read_at = 0.0
@@ -103,20 +102,20 @@ class PostgresqlChangeFeed:
 
     async def _read(self, connection: Connection) -> list[Change]:
         if self._has_notification:
-            # After the commit, because NOTIFY inside a transaction locks the whole database at commit.
+            # Outside the transaction of the save: NOTIFY in a transaction takes a lock on the whole database at commit.
             self._has_notification = False
             await measure(self._engine.io, "notify", connection.execute("NOTIFY " + CHANNEL))
         if self._snapshot is None:
             ((self._snapshot, self._epoch, self._last_xid),) = await self._fetch(connection, NOW)
-            self._known_timeline = self._timeline
+            self._read_timeline = self._timeline
             return []
         rows = await self._fetch(connection, SINCE, self._snapshot, MAX_CHANGES + 1)
         self._engine.record_success()
-        was = self._epoch, self._known_timeline
+        previous = self._epoch, self._read_timeline
         self._snapshot, self._epoch = rows[0][:2]
         self._watermark.observe(rows[0][0], at=time.monotonic())
-        self._known_timeline = self._timeline
-        if len(rows) > MAX_CHANGES or was != (self._epoch, self._known_timeline):
+        self._read_timeline = self._timeline
+        if len(rows) > MAX_CHANGES or previous != (self._epoch, self._read_timeline):
             raise ChangeFeedReset
         changes = [Change(Position(*row[2:4]), *row[4:]) for row in rows if row[2] is not None]
         self._last_xid = max((change.position.xid for change in changes), default=self._last_xid)
@@ -131,7 +130,7 @@ class PostgresqlChangeFeed:
             await measure(self._engine.io, "listen", connection.add_listener(CHANNEL, self._on_notification))
             await measure(self._engine.io, "prepare", connection.execute(PREPARE))
             ((self._timeline,),) = await self._fetch(connection, TIMELINE)
-            # After a crash PostgreSQL reuses transaction ids.
+            # After a crash, PostgreSQL reuses transaction IDs.
             self._watermark = Watermark()
             if self._snapshot is not None:
                 self._snapshot = _lower_snapshot(self._snapshot, self._last_xid + 1)
@@ -141,16 +140,16 @@ class PostgresqlChangeFeed:
         return connection
 
     def _on_notification(self, connection: Any, pid: int, _channel: str, _payload: object) -> None:
-        # Ignore a closed connection: the read of the next connection returns its changes.
+        # Ignore a closed connection. The next connection reads its changes.
         if not connection.is_closed() and pid != connection.get_server_pid():
             self._wakeup.set()
 
 
 def _lower_snapshot(snapshot: str, xid: int) -> str:
-    """Return the snapshot (`xmin:xmax:running`) without all transactions from `xid` on.
+    """Lower a snapshot (`xmin:xmax:running`) so that it sees no transaction from `xid` on.
 
-    After a crash PostgreSQL reuses the ids of transactions that never reached the disk. So after each lost
-    connection, everything after the last received change is read again.
+    After a crash, PostgreSQL reuses the IDs of transactions that never reached the disk. So after a lost connection,
+    the feed reads all changes after the last received one again.
     """
     xmin, xmax, running = snapshot.split(":")
     bound = min(int(xmax), xid)

@@ -1,4 +1,4 @@
-"""HTTP routes of watching changes: server-sent events, or long polling."""
+"""HTTP routes of watching changes, by server-sent events or long polling."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from confide.changes.watch import WatchHub
     from confide.changes.watchers import Watcher, WatchEvent
 
-# A client that takes no data for this long is disconnected. It resumes from its last position.
+# The server disconnects a client that takes no data for this time. The client resumes from its last position.
 SLOW_SECONDS = 10.0
 MAX_WAIT_SECONDS = 60
 RETRY_SECONDS = 0.3
@@ -56,22 +56,22 @@ class ChangeList(BaseModel):
 
 
 def format_change(change: Change, *, format_position: Callable[[Position], str]) -> bytes:
-    """Format a change as an event. All watchers that may see it get the same bytes."""
-    place = format_position(change.position)
-    return format_event(change.kind, change_json(change, place), id_=place)
+    """Format a change as an event. Every watcher that can see it gets the same bytes."""
+    position = format_position(change.position)
+    return format_event(change.kind, build_change_json(change, position), id_=position)
 
 
-def change_json(change: Change, place: str) -> Json:
+def build_change_json(change: Change, position: str) -> Json:
     return {
         "tenant": change.tenant,
         "integration_type": change.integration_type,
         "version": change.version,
-        "position": place,
+        "position": position,
     }
 
 
 class WatchRoutes:
-    """Handlers of watching changes."""
+    """Handlers of the routes of watching changes."""
 
     def __init__(
         self, hub: WatchHub, *, format_position: Callable[[Position], str], parse_position: Callable[[str], Position]
@@ -81,7 +81,7 @@ class WatchRoutes:
         self._parse_position = parse_position
 
     async def watch(self, request: Request) -> Reply:
-        """Start a stream or, with `wait`, respond as soon as there are changes."""
+        """Start a stream. With `wait`, respond once, as soon as there are changes."""
         scope = read_scope(request)
         wait = _WAIT_SECONDS.read(request)
         start = request.header(b"last-event-id") or _AFTER.read(request)
@@ -101,11 +101,11 @@ class WatchRoutes:
     async def _poll(self, watcher: Watcher, *, until: float) -> Response:
         woken = asyncio.Event()
         watcher.wake = lambda **_: woken.set()
-        found: list[WatchEvent] = []
-        while not found and watcher.ended_by is None:
+        new: list[WatchEvent] = []
+        while not new and watcher.ended_by is None:
             woken.clear()
-            found, position = await self._hub.read_next(watcher)
-            if found or position != watcher.position:
+            new, position = await self._hub.read_next(watcher)
+            if new or position != watcher.position:
                 watcher.position = position
                 continue
             watcher.is_caught_up = self._hub.is_up_to_date(watcher)
@@ -113,10 +113,11 @@ class WatchRoutes:
                 break
         if isinstance(watcher.ended_by, ServiceError):
             raise watcher.ended_by
-        if not found:
+        if not new:
             self._hub.skip_to_end(watcher)
         events = [
-            {"event": one.change.kind, **change_json(one.change, self._format_position(one.position))} for one in found
+            {"event": one.change.kind, **build_change_json(one.change, self._format_position(one.position))}
+            for one in new
         ]
         return json_response({"events": events, "position": self._format_position(watcher.position)})
 
@@ -131,7 +132,7 @@ async def _is_woken_before(woken: asyncio.Event, until: float) -> bool:
 
 
 class WatchStream:
-    """One stream. One task waits for the client to disconnect; another exists only while there is something to send."""
+    """One stream. A second task sends events, and exists only while there are events to send."""
 
     __slots__ = (
         "_abort",
@@ -164,8 +165,8 @@ class WatchStream:
         self._send, self._context = send, contextvars.copy_context()
         try:
             await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
-            place = self._format_position(self._watcher.position)
-            await self._write(format_event("ready", {"position": place}, id_=place))
+            position = self._format_position(self._watcher.position)
+            await self._write(format_event("ready", {"position": position}, id_=position))
             self._watcher.wake = self._wake
             self._wake()
             while (await self._receive())["type"] != "http.disconnect":
@@ -175,11 +176,11 @@ class WatchStream:
             if self._sender is not None:
                 self._sender.cancel()
 
-    def _wake(self, *, is_beat: bool = False) -> None:
-        self._is_heartbeat_due |= is_beat
+    def _wake(self, *, is_heartbeat: bool = False) -> None:
+        self._is_heartbeat_due |= is_heartbeat
         self._is_woken = True
         if self._sender is None:
-            # The context of this request, whichever task wakes it.
+            # In the context of this request, not of the task that wakes it.
             self._sender = asyncio.get_running_loop().create_task(self._send_all(), context=self._context)
 
     async def _send_all(self) -> None:
@@ -191,7 +192,7 @@ class WatchStream:
                 except (DatabaseUnavailable, Busy):
                     await asyncio.sleep(RETRY_SECONDS)
                     self._is_woken = True
-        except Exception as error:  # noqa: BLE001 - last resort: the client reconnects
+        except Exception as error:  # noqa: BLE001 - the client reconnects
             if not isinstance(error, TimeoutError):
                 _log.exception("watch_stream_failed")
             if self._abort is not None:
@@ -205,29 +206,29 @@ class WatchStream:
         while watcher.ended_by is None:
             found, position = await self._hub.read_next(watcher)
             if found:
-                await self._write(b"".join([event.written for event in found]))
+                await self._write(b"".join([event.encoded for event in found]))
             elif position == watcher.position:
                 break
             watcher.position = position
-        place = self._format_position(watcher.position)
+        text = self._format_position(watcher.position)
         if watcher.ended_by is not None:
-            await self._write(_final_event(watcher.ended_by, place))
+            await self._write(_format_final_event(watcher.ended_by, text))
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
             return
         watcher.is_caught_up = self._hub.is_up_to_date(watcher)
         if self._is_heartbeat_due:
             self._is_heartbeat_due = False
-            await self._write(b"id: %b\n\n" % place.encode())
+            await self._write(b"id: %b\n\n" % text.encode())
 
     async def _write(self, data: bytes) -> None:
         async with asyncio.timeout(SLOW_SECONDS):
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
 
-def _final_event(why: Exception, place: str) -> bytes:
-    if isinstance(why, ServiceError):
-        return format_event("refused", {"code": why.code})
-    return format_event("bye", {"position": place}, id_=place)
+def _format_final_event(reason: Exception, position: str) -> bytes:
+    if isinstance(reason, ServiceError):
+        return format_event("refused", {"code": reason.code})
+    return format_event("bye", {"position": position}, id_=position)
 
 
 def _parse_wait(value: str) -> int | None:
@@ -252,8 +253,7 @@ ROUTES: tuple[Route[WatchRoutes], ...] = (
         description="Server-sent events: `id` is the position, `event` the kind of change, `data` the changed config,"
         " never its body. Each change is sent once, in order. Resume with `Last-Event-ID` or `after`; without them the"
         " stream starts now. An `id` alone every 15 seconds shows that the stream is alive. `bye` means that this"
-        " process"
-        " is ending, `refused` that the token is no longer valid.",
+        " process ends, `refused` that the token is no longer valid.",
         query=(TENANT_PATTERN, TYPE_PATTERN, _AFTER, _WAIT_SECONDS),
         headers=(Header("Last-Event-ID", "The last received position. It takes precedence over `after`."),),
         returns=Returns(media_types=((EVENT_STREAM, None), (Returns.JSON, ChangeList)), description="Events"),

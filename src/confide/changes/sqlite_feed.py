@@ -1,4 +1,4 @@
-"""Change feed of SQLite: poll `data_version`, a cheap check for commits of other connections."""
+"""The change feed on SQLite. It polls `data_version`, a cheap check for commits of other connections."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from confide.database.sqlite.engine import SqliteEngine
 from confide.errors import DatabaseUnavailable
 
 POLL_SECONDS = 0.05
-# Beyond this number, clearing the cache is faster than applying all changes.
+# Above this number, clearing the caches is faster than applying the changes.
 MAX_CHANGES = 20_000
 
 LAST = "/* news.last */ SELECT (SELECT epoch FROM store), (SELECT coalesce(max(id), 0) FROM changes)"
@@ -22,48 +22,48 @@ SINCE = """/* news.since */
 
 
 class SqliteChangeFeed:
-    """Reads changes above the last id. With one writer at a time, commits are in order of id."""
+    """Reads changes above the last row ID. One writer commits at a time, so row IDs are in commit order."""
 
     def __init__(self, engine: SqliteEngine) -> None:
         self._engine = engine
         self._data_version: int | None = None
         self._epoch = ""
-        self._last = 0
+        self._last_id = 0
 
     async def read(self) -> list[Change]:
-        # Before the change log, so that the next read finds a commit in between.
+        # Read before the change log, so that a commit in between is found by the next read.
         data_version = self._read_data_version()
         if data_version == self._data_version:
             return []
-        ((epoch, last),) = await self._engine.query(LAST)
+        ((epoch, last_id),) = await self._engine.query(LAST)
         is_first = self._data_version is None
-        if is_first or epoch != self._epoch or last < self._last:
-            self._data_version, self._epoch, self._last = data_version, epoch, last
+        if is_first or epoch != self._epoch or last_id < self._last_id:
+            self._data_version, self._epoch, self._last_id = data_version, epoch, last_id
             if is_first:
                 return []
             raise ChangeFeedReset
-        rows = await self._engine.query(SINCE, self._last, MAX_CHANGES + 1)
+        rows = await self._engine.query(SINCE, self._last_id, MAX_CHANGES + 1)
         self._data_version = data_version
         if len(rows) > MAX_CHANGES:
-            self._last = last
+            self._last_id = last_id
             raise ChangeFeedReset
         changes = [Change(Position(0, row[0]), *row[1:]) for row in rows]
         if changes:
-            self._last = changes[-1].position.id
+            self._last_id = changes[-1].position.id
         return changes
 
     async def wait(self) -> None:
         await asyncio.sleep(POLL_SECONDS)
 
     def watermark_age(self) -> float:
-        """Return 0: with one writer, no transaction holds back another."""
+        """Return 0: with one writer, no transaction delays another."""
         return 0.0
 
     def notify(self) -> None:
-        """Do nothing: other processes poll the file."""
+        """Do nothing. Other processes poll the file."""
 
     async def close(self) -> None:
-        """Do nothing: the engine owns the connection."""
+        """Do nothing. The engine owns the connection."""
 
     def _read_data_version(self) -> int:
         try:

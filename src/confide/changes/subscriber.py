@@ -1,4 +1,4 @@
-"""Subscribe to the change feed, so that the caches of this process stay current."""
+"""Subscribe to the change feed and keep the caches of this process current."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _log = logging.getLogger("confide")
 
 
 class ChangeSubscriber:
-    """Reads the change feed, applies changes to the caches, and only then renews their lease."""
+    """Reads the change feed and applies the changes to the caches. Only then does it renew their lease."""
 
     def __init__(
         self,
@@ -38,23 +38,23 @@ class ChangeSubscriber:
         cache: ConfigCache,
         authenticator: Authenticator,
         types: ActiveIntegrationTypes,
-        watching: WatchHub,
+        hub: WatchHub,
     ) -> None:
         self._types = types
-        self._watching = watching
+        self._hub = hub
         self._change_feed = change_feed
         self._lease = lease
         self._memory = memory
         self._cache = cache
-        self._principals = authenticator
+        self._authenticator = authenticator
         self._is_unavailable = False
-        self._has_begun = False
+        self._has_read = False
         # Counters for metrics.
         self.applied = 0
         self.resets = 0
 
     async def run(self) -> None:
-        """Apply changes until cancelled; during a failure the lease expires and reads go to the database."""
+        """Apply changes until cancelled. During a failure the lease expires, so that reads go to the database."""
         while True:
             if await self.read_changes():
                 await self._change_feed.wait()
@@ -62,52 +62,52 @@ class ChangeSubscriber:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def read_changes(self) -> bool:
-        """Read the feed once and apply its changes; returns False if that failed."""
+        """Read the feed once and apply its changes. Return False after a failure."""
         sent_at = boottime()
         try:
             self._apply_all(await self._change_feed.read())
         except ChangeFeedReset:
             _log.warning("change_feed_reset action=clear_caches")
-            self.forget_all()
-            self._watching.disconnect_all()
+            self.clear_caches()
+            self._hub.disconnect_all()
             return True
         except (DatabaseUnavailable, TimeoutError) as error:
-            self._note_unavailable(error)
+            self._log_unavailable(error)
             return False
-        except Exception:  # noqa: BLE001 - the subscription must go on
+        except Exception:  # noqa: BLE001 - the next read may succeed
             _log.exception("change_feed_failed")
-            self.forget_all()  # changes may have been read and not applied
+            self.clear_caches()  # some of the changes may not have been applied
             return False
         self._is_unavailable = False
         self._lease.renew(sent_at)
         return True
 
-    def forget_all(self) -> None:
+    def clear_caches(self) -> None:
         """Clear all caches and discard the results of reads in progress."""
         self.resets += 1
-        self._forget()
+        self._clear()
 
     def apply_type_change(self, name: str) -> None:
-        """Forget a type that this or another process changed."""
+        """Remove an integration type that this or another process changed, and its configs, from the caches."""
         self._types.forget(name)
         self._cache.invalidate_type(name)
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._cache.discard_pending()
         self._types.discard_pending()
-        self._principals.discard_pending()
+        self._authenticator.discard_pending()
         self._memory.clear()
 
     def _apply_all(self, changes: list[Change]) -> None:
-        if not self._has_begun:
-            # The first read only finds the end of the log: entries cached before it may be stale.
-            self._forget()
-            self._has_begun = True
+        if not self._has_read:
+            # The first read only finds the end of the log. Entries that were cached before it may be stale.
+            self._clear()
+            self._has_read = True
         for change in changes:
             self._apply(change)
         self.applied += len(changes)
         if changes:
-            self._watching.publish()
+            self._hub.notify()
 
     def _apply(self, change: Change) -> None:
         if change.key is not None:
@@ -117,11 +117,11 @@ class ChangeSubscriber:
         elif change.subject is None:
             return
         elif change.kind in ("user-changed", "user-removed"):
-            self._principals.forget_user(change.subject)
+            self._authenticator.forget_user(change.subject)
         elif change.kind == "token-revoked":
-            self._principals.forget_token(change.subject)
+            self._authenticator.forget_token(change.subject)
 
-    def _note_unavailable(self, error: Exception) -> None:
+    def _log_unavailable(self, error: Exception) -> None:
         if not self._is_unavailable:
             self._is_unavailable = True
             _log.warning("change_feed_unavailable reason=%s", error or "timeout")

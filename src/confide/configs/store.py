@@ -418,7 +418,7 @@ def _build_scope_conditions(scopes: Sequence[Sequence[Scope]], args: list[Any]) 
         alternatives = []
         for scope in group:
             count = len(args)
-            args.extend(scope.bounds())
+            args.extend(scope.find_bounds())
             alternatives.append(
                 f"(c.tenant BETWEEN ${count + 1} AND ${count + 2}"
                 f" AND c.integration_type BETWEEN ${count + 3} AND ${count + 4})"

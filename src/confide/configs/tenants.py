@@ -53,6 +53,6 @@ class Tenants:
         if destroyed is None:
             raise NotFound
         self._encryption.forget_keys(destroyed.key_ids)
-        self._subscriber.forget_all()
+        self._subscriber.clear_caches()
         self._change_feed.notify()
         return destroyed.deleted_configs

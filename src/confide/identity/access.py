@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 class Access:
-    """Checks what a principal may do."""
+    """Checks what a principal can do, and records denied access."""
 
     def __init__(self, recorder: AuditRecorder) -> None:
         self._recorder = recorder
 
     async def require_role(self, role: Role, key: Key, *, principal: Principal, action: str) -> Role:
-        """Return the principal's role on a key if it is at least the required one.
+        """Return the role of the principal on a key, which is at least the required one.
 
-        Raises `NotFound` if no grant covers the key, which hides whether the config exists,
-        or `NotAllowed` if the role is too low.
+        Raises `NotFound` if no grant covers the key, so that the caller cannot learn whether the config exists.
+        Raises `NotAllowed` if the role is too low.
         """
         held = principal.find_role(key)
         if held is not None and held >= role:
@@ -36,7 +36,7 @@ class Access:
             raise NotAllowed
 
     async def require_unrestricted_token(self, principal: Principal, *, action: str) -> None:
-        """Raise `NotAllowed` for a token with grants of its own, which could otherwise widen them."""
-        if principal.narrowed is not None:
+        """Raise `NotAllowed` for a token with its own grants, because it could get more grants by this action."""
+        if principal.token_grants is not None:
             await self._recorder.record(action, "denied", principal=principal)
             raise NotAllowed("A token with grants of its own cannot do this. Log in or use an unrestricted token.")

@@ -1,4 +1,4 @@
-"""Who a token stands for: looked up once, remembered under the same lease as configs."""
+"""Authenticate tokens. A token that was looked up is cached under the same lease as configs."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from confide.telemetry.io_log import NO_IO_LOG, IoLog
 if TYPE_CHECKING:
     from confide.identity.store import TokenStore
 
-# A principal with the names and numbers of its token and user, and its places in the indexes; then each grant.
+# Estimated memory of a principal with its token, user and index entries, and of each grant.
 PRINCIPAL_BYTES = 1_600
 GRANT_BYTES = 400
 
 
 class AuthenticatedToken(CacheEntry):
-    """A token that was looked up: for whom it stands, and until when in running time that may be believed."""
+    """A token and its principal in the cache. Times are seconds of the boot-time clock."""
 
-    __slots__ = ("__weakref__", "credential", "expires", "fresh_until", "principal")
+    __slots__ = ("__weakref__", "credential", "expires_at", "fresh_until", "principal")
 
-    def __init__(self, credential: Credential, principal: Principal, *, expires: float, fresh_until: float) -> None:
-        grants = len(principal.grants) + len(principal.narrowed or ())
+    def __init__(self, credential: Credential, principal: Principal, *, expires_at: float, fresh_until: float) -> None:
+        grants = sum(map(len, principal.grant_groups))
         super().__init__(PRINCIPAL_BYTES + GRANT_BYTES * grants)
         self.credential = credential
         self.principal = principal
-        self.expires = expires
+        self.expires_at = expires_at
         self.fresh_until = fresh_until
 
 
 class Authenticator:
-    """The principals of tokens. What the log says of a token or its user ends what is remembered of it."""
+    """Finds the principals of tokens. A change of a token or its user in the change feed removes the cached token."""
 
     def __init__(
         self,
@@ -53,54 +53,56 @@ class Authenticator:
         self._lease = lease
         self._clock = clock
         self._ttl_seconds = ttl_seconds
-        self._of_token: WeakValueDictionary[int, AuthenticatedToken] = WeakValueDictionary()
-        self._of_user: dict[int, WeakSet[AuthenticatedToken]] = {}
-        self._heard = 0
+        self._by_token_id: WeakValueDictionary[int, AuthenticatedToken] = WeakValueDictionary()
+        self._by_user_id: dict[int, WeakSet[AuthenticatedToken]] = {}
+        # Counts invalidations, so that a lookup notices one that happened meanwhile.
+        self._invalidations = 0
         self._lookups: SingleFlight[Credential, AuthenticatedToken] = SingleFlight(self._look_up, io=io)
 
     def find_fresh(self, credential: Credential, *, now: float) -> AuthenticatedToken | None:
-        """The token if memory may speak for it; None otherwise."""
-        checked: AuthenticatedToken | None = self._memory.get(credential, now=now)
-        return None if checked is None or now >= self._lease.expires_at or now >= checked.fresh_until else checked
+        """Return the cached token while the lease proves that it is current, or None."""
+        token: AuthenticatedToken | None = self._memory.get(credential, now=now)
+        return None if token is None or now >= self._lease.expires_at or now >= token.fresh_until else token
 
     def find_unexpired(self, credential: Credential, *, now: float) -> AuthenticatedToken | None:
-        """The token whether or not it is proven to be good still; never one that has expired."""
-        checked: AuthenticatedToken | None = self._memory.get(credential, now=now)
-        return None if checked is None or now >= checked.expires else checked
+        """Return the cached token unless it has expired, even if it may have been revoked."""
+        token: AuthenticatedToken | None = self._memory.get(credential, now=now)
+        return None if token is None or now >= token.expires_at else token
 
     async def authenticate(self, credential: Credential) -> AuthenticatedToken:
-        """Look a token up, in memory where that is proven; raises `InvalidToken` or `DatabaseUnavailable`."""
+        """Return the token from the cache or the database. Raises `InvalidToken` or `DatabaseUnavailable`."""
         return self.find_fresh(credential, now=boottime()) or await self._lookups.get(credential)
 
     def forget_token(self, token_id: int) -> None:
-        self._heard += 1
-        if (checked := self._of_token.pop(token_id, None)) is not None:
-            self._memory.drop(checked.credential)
+        self._invalidations += 1
+        if (token := self._by_token_id.pop(token_id, None)) is not None:
+            self._memory.drop(token.credential)
 
     def forget_user(self, user_id: int) -> None:
-        self._heard += 1
-        for checked in self._of_user.pop(user_id, ()):
-            self._memory.drop(checked.credential)
+        self._invalidations += 1
+        for token in self._by_user_id.pop(user_id, ()):
+            self._memory.drop(token.credential)
 
     def discard_pending(self) -> None:
-        """Let nothing be believed that is being looked up now."""
-        self._heard += 1
+        """Discard the result of every lookup that is in progress."""
+        self._invalidations += 1
 
     async def _look_up(self, credential: Credential) -> AuthenticatedToken:
         while True:
-            heard = self._heard
+            invalidations = self._invalidations
             found = await self._tokens.read(credential)
-            if heard == self._heard:
-                break  # otherwise something was heard of some token meanwhile, perhaps of this one
-        checked = None if found is None else self._remember(credential, *found)
-        if checked is None:
+            if invalidations == self._invalidations:
+                break  # otherwise a token changed during the lookup, perhaps this one
+        authenticated = None if found is None else self._store(credential, *found)
+        if authenticated is None:
             self._memory.drop(credential)
             raise InvalidToken
-        return checked
+        return authenticated
 
-    def _remember(self, credential: Credential, token: Token, user: User) -> AuthenticatedToken | None:
-        left_seconds = (token.expires_at - self._clock()) / MICROSECONDS_PER_SECOND
-        if left_seconds <= 0 or user.is_disabled:
+    def _store(self, credential: Credential, token: Token, user: User) -> AuthenticatedToken | None:
+        """Store a token in the cache and return it. None if it has expired or its user is disabled."""
+        remaining_seconds = (token.expires_at - self._clock()) / MICROSECONDS_PER_SECOND
+        if remaining_seconds <= 0 or user.is_disabled:
             return None
         principal = Principal(
             user.id,
@@ -108,13 +110,15 @@ class Authenticator:
             user.grants,
             token.id,
             token.is_session,
-            narrowed=token.grants,
+            token_grants=token.grants,
             is_service_account=user.password is None,
         )
         now = boottime()
-        fresh_until = now + min(left_seconds, self._ttl_seconds)
-        checked = AuthenticatedToken(credential, principal, expires=now + left_seconds, fresh_until=fresh_until)
-        self._memory.put(credential, checked)
-        self._of_token[token.id] = checked
-        self._of_user.setdefault(user.id, WeakSet()).add(checked)
-        return checked
+        fresh_until = now + min(remaining_seconds, self._ttl_seconds)
+        authenticated = AuthenticatedToken(
+            credential, principal, expires_at=now + remaining_seconds, fresh_until=fresh_until
+        )
+        self._memory.put(credential, authenticated)
+        self._by_token_id[token.id] = authenticated
+        self._by_user_id.setdefault(user.id, WeakSet()).add(authenticated)
+        return authenticated

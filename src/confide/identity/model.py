@@ -16,7 +16,7 @@ from confide.names import Key
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user; without a password it is a service account, which has only tokens."""
+    """A user. A user without a password is a service account, which can only use tokens."""
 
     id: int
     login: str
@@ -26,14 +26,14 @@ class User:
     password: str | None = field(default=None, repr=False)
 
     @property
-    def keeps_admin(self) -> bool:
-        """Whether this user alone can administer the server."""
+    def can_administer(self) -> bool:
+        """Whether this user can log in and administer the server."""
         return has_admin(self.grants) and not self.is_disabled and self.password is not None
 
 
 @dataclass(frozen=True, slots=True)
 class NewUser:
-    """A user to add; the password is already hashed."""
+    """A user to add, with the hash of its password."""
 
     login: str
     grants: tuple[Grant, ...]
@@ -42,7 +42,7 @@ class NewUser:
 
 @dataclass(frozen=True, slots=True)
 class UserChange:
-    """Changes to a user; None keeps a field."""
+    """Changes to a user, with the hash of a new password. None keeps a field."""
 
     grants: tuple[Grant, ...] | None = None
     is_disabled: bool | None = None
@@ -51,7 +51,7 @@ class UserChange:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token without its secret: the session of a login, or a service token."""
+    """A session or a service token, without its secret."""
 
     id: int
     user_id: int
@@ -65,7 +65,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A token to store by its hash; a session names the password hash of its login."""
+    """A token to store by its hash."""
 
     hash: bytes = field(repr=False)
     user_id: int
@@ -73,17 +73,27 @@ class NewToken:
     label: str
     grants: tuple[Grant, ...] | None
     expires_at: int
-    begun_with: str | None = field(default=None, repr=False)
+    # The password hash that the login of a session was verified with.
+    password_hash: str | None = field(default=None, repr=False)
 
 
-# Identifies a token in memory and in the database. Only this package knows that it is a hash.
+# Identifies a token in the cache and in the database. Only this package knows that it is a hash.
 Credential = NewType("Credential", bytes)
 
 _LOGIN = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 _NOT_IN_LOGINS = re.compile(r"[^a-z0-9._-]")
 _PATTERN = re.compile(r"\*|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9]|[A-Za-z0-9._-]{0,126}\*)?")
-# Sorts after every name with that prefix: names are ASCII below it.
+# Names are ASCII below this character, so that prefix and character sort after every name with the prefix.
 _AFTER_NAMES = "\x7f"
+
+
+class ScopeBounds(NamedTuple):
+    """The first and last tenant and integration type that a scope covers, inclusive."""
+
+    first_tenant: str
+    last_tenant: str
+    first_type: str
+    last_type: str
 
 
 class Role(enum.IntEnum):
@@ -109,13 +119,18 @@ class Scope:
         return _matches(self.integration_type, name)
 
     def overlaps(self, other: Scope) -> bool:
-        """Return whether a key can exist that both cover."""
-        (a, b, c, d), (e, f, g, h) = self.bounds(), other.bounds()
-        return a <= f and e <= b and c <= h and g <= d
+        """Return whether both can cover the same key."""
+        mine, theirs = self.find_bounds(), other.find_bounds()
+        return (
+            mine.first_tenant <= theirs.last_tenant
+            and theirs.first_tenant <= mine.last_tenant
+            and mine.first_type <= theirs.last_type
+            and theirs.first_type <= mine.last_type
+        )
 
-    def bounds(self) -> tuple[str, str, str, str]:
-        """Return inclusive bounds in byte order: lowest and highest tenant, lowest and highest type."""
-        return (*_bounds(self.tenant), *_bounds(self.integration_type))
+    def find_bounds(self) -> ScopeBounds:
+        """Return the range of names that the patterns cover, in byte order."""
+        return ScopeBounds(*_find_bounds(self.tenant), *_find_bounds(self.integration_type))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +152,7 @@ class Grant:
 class Principal:
     """The authenticated caller of a request.
 
-    `narrowed` are the token's own grants; None means all grants of its user.
+    `token_grants` are the grants of the token. None means all grants of its user.
     """
 
     user_id: int
@@ -145,21 +160,21 @@ class Principal:
     grants: tuple[Grant, ...]
     token_id: int
     is_session: bool = False
-    narrowed: tuple[Grant, ...] | None = None
+    token_grants: tuple[Grant, ...] | None = None
     is_service_account: bool = False
 
     def find_role(self, key: Key) -> Role | None:
-        """Return the role on a key: the lower of the user's and the token's own."""
+        """Return the lower one of the roles of the user and of the token on a key, or None."""
         role = find_highest_role(self.grants, key)
-        if role is None or self.narrowed is None:
+        if role is None or self.token_grants is None:
             return role
-        own = find_highest_role(self.narrowed, key)
-        return None if own is None else min(role, own)
+        token_role = find_highest_role(self.token_grants, key)
+        return None if token_role is None else min(role, token_role)
 
     @property
     def grant_groups(self) -> tuple[tuple[Grant, ...], ...]:
         """The grants of the user, and those of the token if it has its own. Access needs a grant of each group."""
-        return (self.grants,) if self.narrowed is None else (self.grants, self.narrowed)
+        return (self.grants,) if self.token_grants is None else (self.grants, self.token_grants)
 
     def can_see_type(self, name: str) -> bool:
         """Return whether the grants cover an integration type for any tenant."""
@@ -167,7 +182,7 @@ class Principal:
 
     @property
     def is_admin(self) -> bool:
-        return has_admin(self.grants) and (self.narrowed is None or has_admin(self.narrowed))
+        return has_admin(self.grants) and (self.token_grants is None or has_admin(self.token_grants))
 
 
 def find_highest_role(grants: Iterable[Grant], key: Key) -> Role | None:
@@ -183,17 +198,17 @@ def has_admin(grants: Iterable[Grant]) -> bool:
 
 
 def parse_grant(role: Any, tenant: Any, integration_type: Any, *, place: str = "") -> Grant:
-    """Build a grant from a client's values, or raise `InvalidGrant` with the place."""
+    """Parse a grant. Raises `InvalidGrant` with `place`, the JSON Pointer to the grant."""
     patterns = (tenant, integration_type)
-    known = isinstance(role, str) and role.isascii() and role == role.lower() and role.upper() in Role.__members__
-    legal = known and all(isinstance(p, str) and _PATTERN.fullmatch(p) for p in patterns)
-    if not legal or (role == "admin" and patterns != ("*", "*")):
+    is_role = isinstance(role, str) and role.isascii() and role == role.lower() and role.upper() in Role.__members__
+    is_valid = is_role and all(isinstance(p, str) and _PATTERN.fullmatch(p) for p in patterns)
+    if not is_valid or (role == "admin" and patterns != ("*", "*")):
         raise InvalidGrant(violations=(Violation(place, InvalidGrant.code, InvalidGrant.sentence),))
     return Grant(Role[role.upper()], Scope(tenant, integration_type))
 
 
 def parse_scope(tenant: str, integration_type: str) -> Scope:
-    """Build a scope from a client's patterns, or raise `InvalidName`."""
+    """Parse a scope. Raises `InvalidName`."""
     if not (_PATTERN.fullmatch(tenant) and _PATTERN.fullmatch(integration_type)):
         raise InvalidName("Invalid pattern. Use an exact name, a prefix followed by *, or *.")
     return Scope(tenant, integration_type)
@@ -205,7 +220,7 @@ def _matches(pattern: str, name: str) -> bool:
     return pattern.endswith("*") and name.startswith(pattern[:-1])
 
 
-def _bounds(pattern: str) -> tuple[str, str]:
+def _find_bounds(pattern: str) -> tuple[str, str]:
     if pattern.endswith("*"):
         return pattern[:-1], pattern[:-1] + _AFTER_NAMES
     return pattern, pattern
@@ -219,18 +234,18 @@ class TokenWithUser(NamedTuple):
 
 
 def parse_login(value: Any) -> str:
-    """Return a login in lower case, or raise `InvalidLogin`."""
+    """Parse a login and return it in lower case. Raises `InvalidLogin`."""
     if isinstance(value, str) and value.isascii() and _LOGIN.fullmatch(lowered := value.lower()):
         return lowered
     raise InvalidLogin
 
 
 def normalize_attempted_login(value: str) -> str:
-    """Reduce any typed login to the form that the login throttle counts."""
+    """Reduce a login to the form that the login throttle counts. The login can be invalid."""
     return _NOT_IN_LOGINS.sub("", value.lower())[:64]
 
 
 def parse_credential(token: str) -> Credential | None:
-    """Return the credential of a token, or None if the token is malformed. The database is not asked."""
+    """Return the credential of a token, or None if the token is malformed. Does not use the database."""
     hashed = token_format.hash_token(token)
     return None if hashed is None else Credential(hashed)

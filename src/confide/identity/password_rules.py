@@ -11,7 +11,7 @@ from confide.identity.errors import PasswordCommon, PasswordTooLong, PasswordToo
 
 MAX_CHARACTERS = 256
 
-_ROWS = (
+_KEYBOARD_ROWS = (
     "01234567890123456789",
     "abcdefghijklmnopqrstuvwxyz",
     "qwertyuiop",
@@ -23,14 +23,14 @@ _AROUND_A_WORD = re.compile(r"^[^a-z]+|[^a-z]+$")
 _LEET = str.maketrans("0134578@$!", "oleastbasi")
 
 
-def check(password: str, *, login: str, min_characters: int) -> str:
-    """Return the normalized password (NFKC); raise an error if it is too short, too long or common.
+def require_acceptable(password: str, *, login: str, min_characters: int) -> str:
+    """Return the normalized password. Raises `PasswordTooShort`, `PasswordTooLong` or `PasswordCommon`.
 
     There are no composition rules (NIST SP 800-63B, section 3.1.1.2).
     """
     if len(password) > MAX_CHARACTERS:
         raise PasswordTooLong
-    plain = normal(password)
+    plain = normalize(password)
     if len(plain) < min_characters:
         raise PasswordTooShort(f"The password has fewer than {min_characters} characters. Choose a longer one.")
     if is_common(plain, login=login):
@@ -38,32 +38,34 @@ def check(password: str, *, login: str, min_characters: int) -> str:
     return plain
 
 
-def normal(password: str) -> str:
+def normalize(password: str) -> str:
+    """Normalize a password (NFKC), so that equal characters have equal bytes."""
     return unicodedata.normalize("NFKC", password)
 
 
 @cache
-def common_words() -> frozenset[str]:
-    """Load the common passwords, without digits and signs around the word."""
+def load_common_words() -> frozenset[str]:
+    """Load the common passwords. Digits and signs around each word are left out."""
     return frozenset(files("confide.identity").joinpath("common_passwords.txt").read_text().split())
 
 
 def is_common(password: str, *, login: str) -> bool:
-    """Return whether a password is a decorated common word, a run of keys, a repeated piece or the login."""
+    """Return whether a password is the login, a common word with digits or signs, a row of keys, or a repetition."""
     lowered = password.lower()
     words = {lowered, lowered.translate(_LEET)}
     words |= {_AROUND_A_WORD.sub("", word) for word in words}
-    if words & (common_words() | {login}) or lowered in (login, login[::-1]):
+    if words & (load_common_words() | {login}) or lowered in (login, login[::-1]):
         return True
-    return any(_is_run(piece) for piece in (lowered, _repeated_piece(lowered)))
+    return any(_is_sequence(part) for part in (lowered, _find_repeated_part(lowered)))
 
 
-def _repeated_piece(text: str) -> str:
-    where = (text + text).find(text, 1)
-    return text[:where] if where < len(text) else text
+def _find_repeated_part(text: str) -> str:
+    """Return the shortest text whose repetition is the whole text."""
+    length = (text + text).find(text, 1)
+    return text[:length] if length < len(text) else text
 
 
-def _is_run(text: str) -> bool:
+def _is_sequence(text: str) -> bool:
     if len(set(text)) <= 1:
         return True
-    return any(text in row or text in row[::-1] for row in _ROWS) or text in common_words()
+    return any(text in row or text in row[::-1] for row in _KEYBOARD_ROWS) or text in load_common_words()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAX_GRANTS = 1_000
 DAY_SECONDS = 24 * 60 * 60
 
-# A proxied request does not come from this machine, whatever its address says.
+# A request with one of these headers came through a proxy, so its address does not identify the client.
 _FORWARDED = frozenset(
     {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
 )
@@ -75,7 +75,7 @@ class UserList(BaseModel):
 
 
 class UserUpdate(Body):
-    """Changes of a user. Members that are left out stay as they are."""
+    """Changes to a user. Omitted members keep their values."""
 
     grants: Grants | None = None
     disabled: bool | None = None
@@ -137,12 +137,12 @@ class TokenList(BaseModel):
 
 
 class IdentityRoutes:
-    """Handlers of users, logins and tokens."""
+    """Handlers of the routes of users, logins and tokens."""
 
     def __init__(self, users: Users, tokens: Tokens, *, setup_token: str, is_loopback: bool) -> None:
         self._users = users
         self._tokens = tokens
-        # Secret that authorizes adding the first user from another machine; empty if there is none.
+        # The secret that lets a client on another machine add the first user. Empty if there is none.
         self._setup_token = setup_token
         self._is_loopback = is_loopback
 
@@ -152,17 +152,17 @@ class IdentityRoutes:
         if await self._is_first_user(request):
             user_id = await self._users.add_first(draft)
         else:
-            # The body was valid, so authentication comes last: the first user has no token.
-            request.principal = await self._tokens.principal(request.token())
+            # Here and not in the router, because the first user has no token.
+            request.principal = await self._tokens.authenticate(request.token())
             user_id = await self._users.add(draft, principal=request.principal)
         return json_response({"user_id": user_id})
 
     async def list_users(self, request: Request) -> Response:
         users = await self._users.list(principal=request.principal)
-        return json_response({"users": [user_json(user) for user in users]})
+        return json_response({"users": [build_user_json(user) for user in users]})
 
     async def read_user(self, request: Request) -> Response:
-        return json_response(user_json(await self._users.read(_path_login(request), principal=request.principal)))
+        return json_response(build_user_json(await self._users.read(_path_login(request), principal=request.principal)))
 
     async def update_user(self, request: Request) -> Response:
         body = request.body_as(UserUpdate)
@@ -173,7 +173,7 @@ class IdentityRoutes:
             is_disabled=body.disabled,
             password=body.password,
         )
-        return json_response(user_json(user))
+        return json_response(build_user_json(user))
 
     async def remove_user(self, request: Request) -> Response:
         login = _path_login(request)
@@ -196,7 +196,7 @@ class IdentityRoutes:
 
     async def list_tokens(self, request: Request) -> Response:
         tokens = await self._tokens.list(principal=request.principal)
-        return json_response({"tokens": [token_json(token) for token in tokens]})
+        return json_response({"tokens": [build_token_json(token) for token in tokens]})
 
     async def add_token(self, request: Request) -> Response:
         body = request.body_as(TokenCreate)
@@ -207,7 +207,7 @@ class IdentityRoutes:
             ttl_seconds=body.ttl_seconds,
             grants=read_grants(body.grants),
         )
-        return json_response({**token_json(token), "token": secret})
+        return json_response({**build_token_json(token), "token": secret})
 
     async def revoke_token(self, request: Request) -> Response:
         token_id = parse_number(request.path_values["token_id"])
@@ -217,14 +217,14 @@ class IdentityRoutes:
         return json_response({"message": f"Token {token_id} is revoked"})
 
     async def _is_first_user(self, request: Request) -> bool:
-        """Return whether the request may add the first user: from this machine, or with the setup token."""
+        """Return whether a client on this machine, or one with the setup token, can add the first user."""
         token = request.bearer()
         if token is not None:
             is_setup = hmac.compare_digest(token.encode(), self._setup_token.encode())
             return is_setup and await self._users.can_add_first_user()
         if not self._is_loopback or not await self._users.can_add_first_user():
             raise NoToken
-        # A web page whose name resolves to this machine must not add the first user: the Host must be loopback too.
+        # The Host must be a loopback name too: a web page whose name resolves to this machine must not add the user.
         is_forwarded = any(name in _FORWARDED for name, _ in request.scope["headers"])
         if is_forwarded or not _LOOPBACK_HOST.fullmatch(request.header(b"host") or ""):
             raise NoToken
@@ -232,7 +232,7 @@ class IdentityRoutes:
 
 
 def read_grants(shapes: list[GrantShape] | None) -> tuple[Grant, ...] | None:
-    """Convert grants of a body; raises `InvalidGrant` with the place."""
+    """Parse the grants of a body. Raises `InvalidGrant` with the place."""
     if shapes is None:
         return None
     return tuple(
@@ -248,7 +248,7 @@ def _path_login(request: Request) -> str:
         raise NotFound from None
 
 
-def user_json(user: User) -> dict[str, object]:
+def build_user_json(user: User) -> dict[str, object]:
     return {
         "user_id": user.id,
         "login": user.login,
@@ -259,7 +259,7 @@ def user_json(user: User) -> dict[str, object]:
     }
 
 
-def token_json(token: Token) -> dict[str, object]:
+def build_token_json(token: Token) -> dict[str, object]:
     return {
         "id": token.id,
         "login": token.login,
@@ -281,9 +281,9 @@ ROUTES: tuple[Route[IdentityRoutes], ...] = (
         access=RouteAccess(Target.STORE, Role.ADMIN, is_token_optional=True),
         tag=_USERS,
         summary="Add a user",
-        description="Add a user. A user without a password is a service account.\n\nThe first user of a store"
-        " becomes admin"
-        " and needs no token on loopback, and the setup token elsewhere. After that an admin's token is required.",
+        description="Add a user. A user without a password is a service account.\n\nThe first user"
+        " becomes admin and needs no token on loopback, and the setup token elsewhere. After that an admin's token is"
+        " required.",
         body=UserCreate,
         returns=Returns((UserAdded,)),
     ),

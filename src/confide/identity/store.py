@@ -1,4 +1,4 @@
-"""Stored users, failed logins and tokens."""
+"""The SQL of users, login attempts and tokens."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from confide.identity.model import (
     parse_grant,
 )
 
+# The login throttle counts failed attempts within this time.
 WINDOW_SECONDS = 15 * 60
 MAX_FROM_ONE_ADDRESS = 5
 MAX_FROM_ANYWHERE = 20
@@ -77,7 +78,7 @@ LIST_TOKENS = f"/* tokens.list */ SELECT {_TOKEN} FROM tokens t JOIN users u ON 
 
 
 class UserStore:
-    """Users, and failed logins."""
+    """Stores users and login attempts."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -87,11 +88,11 @@ class UserStore:
         return rows[0][0] is not None
 
     async def add_first(self, user: NewUser, *, audit: SignedEntry) -> int | None:
-        """Add the first user that the store ever has. None if it has had one."""
+        """Add the first user. Return None if the database has ever had a user."""
         return await self._engine.transact(_add_first(user, audit))
 
     async def add(self, user: NewUser, *, audit: SignedEntry) -> int:
-        """Add a user; raises `UserExists`."""
+        """Add a user. Raises `UserExists`."""
         return await self._engine.transact(_add(user, audit))
 
     async def read(self, login: str) -> User | None:
@@ -103,15 +104,15 @@ class UserStore:
         return [read_user(row) for row in rows]
 
     async def change(self, login: str, change: UserChange, *, audit: SignedEntry) -> User | None:
-        """Change a user. None if there is no such user; raises `LastAdmin`. A new password ends all sessions."""
+        """Change a user. Return None if it does not exist. Raises `LastAdmin`. A new password ends all sessions."""
         return await self._engine.transact(_change(login, change, audit))
 
     async def remove(self, login: str, *, audit: SignedEntry) -> bool:
-        """Remove a user and all its tokens; raises `LastAdmin`."""
+        """Remove a user and all its tokens. Return False if it does not exist. Raises `LastAdmin`."""
         return await self._engine.transact(_remove(login, audit))
 
     async def set_password(self, user_id: int, password: str, *, keep: int, audit: SignedEntry) -> None:
-        """Change a user's own password and end all sessions except the token `keep`."""
+        """Change the password of a user and end all its sessions except the token `keep`."""
         await self._engine.transact(_set_password(user_id, password, keep, audit))
 
     async def rehash(self, user_id: int, *, old: str, new: str) -> None:
@@ -120,7 +121,7 @@ class UserStore:
         )
 
     async def begin_attempt(self, login: bytes, address: str, *, now: int) -> int | None:
-        """Count a login attempt before its password is checked. Seconds to wait if too many failed."""
+        """Count a login attempt. If too many failed, return the seconds to wait instead."""
         return await self._engine.transact(_begin_attempt(login, address, now))
 
     async def clear_attempts(self, login: bytes, address: str) -> None:
@@ -128,8 +129,8 @@ class UserStore:
             "/* attempts.clear */ DELETE FROM login_attempts WHERE login = $1 AND address = $2", login, address
         )
 
-    async def take_back_attempt(self, login: bytes, address: str) -> None:
-        """Remove one attempt whose password was never checked."""
+    async def delete_latest_attempt(self, login: bytes, address: str) -> None:
+        """Delete an attempt whose password was never verified."""
         await self._engine.execute(
             "/* attempts.take_back */ DELETE FROM login_attempts"
             " WHERE id = (SELECT max(id) FROM login_attempts WHERE login = $1 AND address = $2)",
@@ -139,7 +140,7 @@ class UserStore:
 
 
 class TokenStore:
-    """Tokens, by the hash of their secret."""
+    """Stores tokens by the hash of their secret."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -152,9 +153,9 @@ class TokenStore:
         return TokenWithUser(read_token(rows[0][:width]), read_user(rows[0][width:]))
 
     async def add(self, token: NewToken, *, made_at: int, audit: SignedEntry) -> int | None:
-        """Add a token.
+        """Add a token and return its ID.
 
-        None if the user no longer exists or, for a session, was disabled or has a new password since the login.
+        Returns None if the user no longer exists. For a session, also if the user was disabled or has a new password.
         """
         return await self._engine.transact(_add_token(token, made_at, audit))
 
@@ -166,17 +167,17 @@ class TokenStore:
             rows = await self._engine.query(f"{LIST_TOKENS} WHERE t.user_id = $1 ORDER BY t.id", user_id)
         return [read_token(row) for row in rows]
 
-    async def remove(self, token_id: int, *, of: int | None, audit: SignedEntry) -> bool:
-        """Remove a token; with `of` only if it belongs to that user."""
-        return await self._engine.transact(_remove_token(token_id, of, audit))
+    async def remove(self, token_id: int, *, owner_id: int | None, audit: SignedEntry) -> bool:
+        """Remove a token. With `owner_id`, only if it belongs to that user. Return False if there is no such token."""
+        return await self._engine.transact(_remove_token(token_id, owner_id, audit))
 
-    async def forget_expired(self, *, before: int) -> None:
+    async def delete_expired(self, *, before: int) -> None:
         await self._engine.execute("/* tokens.forget_expired */ DELETE FROM tokens WHERE expires_at < $1", before)
 
 
 def read_user(row: Row) -> User:
     found = UserRow(*row)
-    grants = read_grants(found.grants) or ()
+    grants = parse_grants(found.grants) or ()
     return User(found.id, found.login, grants, bool(found.disabled), found.added_at, found.password)
 
 
@@ -188,24 +189,24 @@ def read_token(row: Row) -> Token:
         found.login,
         bool(found.is_session),
         found.label,
-        read_grants(found.grants),
+        parse_grants(found.grants),
         found.made_at,
         found.expires_at,
     )
 
 
-def read_grants(text: str | None) -> tuple[Grant, ...] | None:
+def parse_grants(text: str | None) -> tuple[Grant, ...] | None:
     return None if text is None else tuple(parse_grant(*fields) for fields in json.loads(text))
 
 
-def write_grants(grants: tuple[Grant, ...] | None) -> str | None:
+def format_grants(grants: tuple[Grant, ...] | None) -> str | None:
     if grants is None:
         return None
     return json.dumps([[g.role.name.lower(), g.scope.tenant, g.scope.integration_type] for g in grants])
 
 
 def _insert(user: NewUser, at: int) -> Transaction[int]:
-    row = NewUserRow(user.login, user.password, write_grants(user.grants), int(has_admin(user.grants)), 0, at)
+    row = NewUserRow(user.login, user.password, format_grants(user.grants), int(has_admin(user.grants)), 0, at)
     rows = yield statement(INSERT_USER, *row)
     if not rows:
         raise UserExists
@@ -225,7 +226,7 @@ def _add_first(user: NewUser, audit: SignedEntry) -> Transaction[int | None]:
 
 
 def _add(user: NewUser, audit: SignedEntry) -> Transaction[int]:
-    # A user that was added on the host counts as the first one too.
+    # An operator may have added the first user on the host.
     yield statement(
         "/* accounts.note_first */ UPDATE store SET first_user_at = $1 WHERE first_user_at IS NULL", audit.entry.at
     )
@@ -250,7 +251,7 @@ def _change(login: str, change: UserChange, audit: SignedEntry) -> Transaction[U
     yield statement(
         "/* accounts.change */ UPDATE users SET grants = $2, is_admin = $3, disabled = $4, password = $5 WHERE id = $1",
         user.id,
-        write_grants(changed.grants),
+        format_grants(changed.grants),
         int(has_admin(changed.grants)),
         int(changed.is_disabled),
         changed.password,
@@ -279,7 +280,7 @@ def _lock_user(login: str) -> Transaction[User | None]:
 
 
 def _require_remaining_admin(before: User, *, after: User | None) -> Transaction[None]:
-    if not before.keeps_admin or (after is not None and after.keeps_admin):
+    if not before.can_administer or (after is not None and after.can_administer):
         return
     others = yield statement(
         "/* accounts.other_admins */ "
@@ -325,7 +326,7 @@ def _begin_attempt(login: bytes, address: str, now: int) -> Transaction[int | No
 
 
 def _add_token(token: NewToken, made_at: int, audit: SignedEntry) -> Transaction[int | None]:
-    # Changes of users hold this lock too: a session must not outlive a password that was changed meanwhile.
+    # A change of a password holds this lock too, so that no session with the old password is added after it.
     yield Lock("users")
     added = yield statement(
         "/* tokens.add */ INSERT INTO tokens (hash, user_id, is_session, label, grants, made_at, expires_at)"
@@ -335,10 +336,10 @@ def _add_token(token: NewToken, made_at: int, audit: SignedEntry) -> Transaction
         token.user_id,
         int(token.is_session),
         token.label,
-        write_grants(token.grants),
+        format_grants(token.grants),
         made_at,
         token.expires_at,
-        token.begun_with,
+        token.password_hash,
     )
     if not added:
         return None
@@ -346,12 +347,12 @@ def _add_token(token: NewToken, made_at: int, audit: SignedEntry) -> Transaction
     return int(added[0][0])
 
 
-def _remove_token(token_id: int, of: int | None, audit: SignedEntry) -> Transaction[bool]:
-    if of is None:
+def _remove_token(token_id: int, owner_id: int | None, audit: SignedEntry) -> Transaction[bool]:
+    if owner_id is None:
         removed = yield statement("/* tokens.remove */ DELETE FROM tokens WHERE id = $1 RETURNING id", token_id)
     else:
         removed = yield statement(
-            "/* tokens.remove_own */ DELETE FROM tokens WHERE id = $1 AND user_id = $2 RETURNING id", token_id, of
+            "/* tokens.remove_own */ DELETE FROM tokens WHERE id = $1 AND user_id = $2 RETURNING id", token_id, owner_id
         )
     if not removed:
         return False

@@ -1,4 +1,4 @@
-"""Rate limit on failed logins, stored in the database so that all workers share it."""
+"""Limit the rate of failed logins. The attempts are in the database, so that all workers share the limit."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ MAX_QUEUED = 64
 
 
 class LoginAttempt:
-    """One login attempt. It counts as failed until `record_success`."""
+    """One login attempt, which counts as failed until `record_success`."""
 
-    def __init__(self, users: UserStore, counted: bytes, address: str) -> None:
+    def __init__(self, users: UserStore, login_mac: bytes, address: str) -> None:
         self._users = users
-        self._counted = counted
+        self._login_mac = login_mac
         self._address = address
 
     async def record_success(self) -> None:
-        await self._users.clear_attempts(self._counted, self._address)
+        await self._users.clear_attempts(self._login_mac, self._address)
 
 
 class LoginThrottle:
@@ -40,27 +40,27 @@ class LoginThrottle:
         self._users = users
         self._encryption = encryption
         self._clock = clock
-        # Attempts for a login queue, so that concurrent correct logins do not count as failures.
+        # One attempt at a time for each login, so that concurrent correct logins do not count as failures.
         self._locks: KeyedLock[bytes] = KeyedLock(max_queued=MAX_QUEUED)
 
     @asynccontextmanager
-    async def attempt(self, login: str) -> AsyncIterator[LoginAttempt]:
-        """Begin an attempt; raises `RateLimited` after too many failures, whether or not the login exists."""
+    async def begin_attempt(self, login: str) -> AsyncIterator[LoginAttempt]:
+        """Begin an attempt. Raises `RateLimited` after too many failures, whether or not the login exists."""
         # Only a MAC is stored, because users sometimes type their password into the login field.
-        counted = self._encryption.compute_mac("audit", b"login " + normalize_attempted_login(login).encode())
-        address = _client_network(current_request.get().address)
-        async with self._locks.acquire(counted):
-            wait = await self._users.begin_attempt(counted, address, now=self._clock())
-            if wait is not None:
-                raise RateLimited(retry_after_seconds=wait)
+        login_mac = self._encryption.compute_mac("audit", b"login " + normalize_attempted_login(login).encode())
+        address = _find_client_network(current_request.get().address)
+        async with self._locks.acquire(login_mac):
+            wait_seconds = await self._users.begin_attempt(login_mac, address, now=self._clock())
+            if wait_seconds is not None:
+                raise RateLimited(retry_after_seconds=wait_seconds)
             try:
-                yield LoginAttempt(self._users, counted, address)
+                yield LoginAttempt(self._users, login_mac, address)
             except Busy:
-                await self._users.take_back_attempt(counted, address)
+                await self._users.delete_latest_attempt(login_mac, address)
                 raise
 
 
-def _client_network(address: str | None) -> str:
+def _find_client_network(address: str | None) -> str:
     """Return the IPv4 address of a client, or its IPv6 /64 network, which one host usually owns."""
     try:
         parsed = ipaddress.ip_address(address or "")

@@ -24,7 +24,7 @@ SESSION_SECONDS = 12 * 60 * 60
 
 
 class Tokens:
-    """Use cases of tokens."""
+    """Starts and ends sessions, and manages service tokens."""
 
     def __init__(
         self,
@@ -49,35 +49,35 @@ class Tokens:
         self._recorder = recorder
         self._clock = clock
 
-    async def principal(self, token: str) -> Principal:
-        """Return who a token stands for now; raises `InvalidToken`, the same for every reason."""
+    async def authenticate(self, token: str) -> Principal:
+        """Return the principal of a token. Raises `InvalidToken`, whatever the reason is."""
         credential = parse_credential(token)
         if credential is None:
             raise InvalidToken
         return (await self._authenticator.authenticate(credential)).principal
 
     async def login(self, login: str, password: str) -> tuple[str, int]:
-        """Begin a session; returns its token and its end in microseconds.
+        """Start a session. Return its token and its end in microseconds since 1970.
 
-        Raises `LoginFailed`, with the same timing whether or not the user exists, or `RateLimited` before
-        the password is verified.
+        Raises `LoginFailed` after the same time whether or not the user exists. Raises `RateLimited` before the
+        password is verified.
         """
-        plain = password_rules.normal(password[: 4 * password_rules.MAX_CHARACTERS])
-        user, known = await self._verify_password(login, plain)
+        plain = password_rules.normalize(password[: 4 * password_rules.MAX_CHARACTERS])
+        user, password_hash = await self._verify_password(login, plain)
         expires_at = self._clock() + SESSION_SECONDS * MICROSECONDS_PER_SECOND
         created = await self._create(
-            user, label="login", grants=None, expires_at=expires_at, principal=None, begun_with=known
+            user, label="login", grants=None, expires_at=expires_at, principal=None, password_hash=password_hash
         )
         if created is None:
             # The user was disabled, removed, or got another password during the verification.
             raise LoginFailed
-        if self._hasher.is_outdated(known):
-            await self._users.rehash(user.id, old=known, new=await self._hasher.hash(plain))
+        if self._hasher.is_outdated(password_hash):
+            await self._users.rehash(user.id, old=password_hash, new=await self._hasher.hash(plain))
         return created[0], expires_at
 
     async def logout(self, *, principal: Principal) -> None:
         audit = self._recorder.sign("logout", "ended", principal=principal, subject=f"token {principal.token_id}")
-        await self._tokens.remove(principal.token_id, of=principal.user_id, audit=audit)
+        await self._tokens.remove(principal.token_id, owner_id=principal.user_id, audit=audit)
         self._forget(principal.token_id)
 
     async def add(
@@ -89,7 +89,7 @@ class Tokens:
         ttl_seconds: int,
         grants: tuple[Grant, ...] | None,
     ) -> tuple[str, Token]:
-        """Create a service token for the caller or, as admin, for any user. Only this call returns its secret."""
+        """Create a service token for the caller or, for an admin, for any user. Return its secret and the token."""
         await self._access.require_unrestricted_token(principal, action="add token")
         if login not in (None, principal.login):
             await self._access.require_admin(principal, action="add token")
@@ -103,20 +103,20 @@ class Tokens:
         return created
 
     async def list(self, *, principal: Principal) -> Sequence[Token]:
-        """List the caller's tokens, or all tokens for an admin, without secrets."""
+        """List the tokens of the caller, or all tokens for an admin."""
         return await self._tokens.list_all(None if principal.is_admin else principal.user_id)
 
     async def revoke(self, token_id: int, *, principal: Principal) -> None:
-        """Revoke a token of the caller or, as admin, of any user; raises `NotFound` for a token of another user."""
+        """Revoke a token of the caller, or any token for an admin. Raises `NotFound`."""
         await self._access.require_unrestricted_token(principal, action="revoke token")
         audit = self._recorder.sign("revoke token", "revoked", principal=principal, subject=f"token {token_id}")
-        of = None if principal.is_admin else principal.user_id
-        if not await self._tokens.remove(token_id, of=of, audit=audit):
+        owner_id = None if principal.is_admin else principal.user_id
+        if not await self._tokens.remove(token_id, owner_id=owner_id, audit=audit):
             raise NotFound
         self._forget(token_id)
 
-    async def forget_expired(self) -> None:
-        await self._tokens.forget_expired(before=self._clock())
+    async def delete_expired(self) -> None:
+        await self._tokens.delete_expired(before=self._clock())
 
     def _forget(self, token_id: int) -> None:
         self._authenticator.forget_token(token_id)
@@ -130,12 +130,12 @@ class Tokens:
         grants: tuple[Grant, ...] | None,
         expires_at: int,
         principal: Principal | None,
-        begun_with: str | None = None,
+        password_hash: str | None = None,
     ) -> tuple[str, Token] | None:
         token = token_format.generate_token()
         hashed = token_format.hash_token(token) or b""
-        made_at, is_session = self._clock(), begun_with is not None
-        new = NewToken(hashed, user.id, is_session, label, grants, expires_at, begun_with)
+        made_at, is_session = self._clock(), password_hash is not None
+        new = NewToken(hashed, user.id, is_session, label, grants, expires_at, password_hash)
         action = "login" if is_session else "add token"
         audit = self._recorder.sign(action, "added", principal=principal, subject=f"user {user.login}")
         token_id = await self._tokens.add(new, made_at=made_at, audit=audit)
@@ -144,21 +144,21 @@ class Tokens:
         return token, Token(token_id, user.id, user.login, is_session, label, grants, made_at, expires_at)
 
     async def _verify_password(self, login: str, plain: str) -> tuple[User, str]:
-        async with self._throttle.attempt(login) as attempt:
+        async with self._throttle.begin_attempt(login) as attempt:
             user = await self._find_user(login)
-            known = user.password if user and not user.is_disabled else None
-            is_right = await self._hasher.verify(plain, known)
-            if not is_right or user is None or known is None:
+            password_hash = user.password if user and not user.is_disabled else None
+            is_match = await self._hasher.verify(plain, password_hash)
+            if not is_match or user is None or password_hash is None:
                 await self._recorder.record(
                     "login", "failed", principal=None, subject=f"user {user.login}" if user else None
                 )
                 raise LoginFailed
             await attempt.record_success()
-        return user, known
+        return user, password_hash
 
     async def _find_user(self, login: str) -> User | None:
         try:
             return await self._users.read(parse_login(login))
         except InvalidLogin:
-            # No user has this login. The lookup keeps the timing of any other login.
+            # No user has this login. The lookup makes it take as long as any other login.
             return await self._users.read("")

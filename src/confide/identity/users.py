@@ -33,7 +33,7 @@ class UserDraft:
 
 
 class Users:
-    """Use cases of users, for admins, and of a user's own password."""
+    """Manages users, for admins, and lets a user change its own password."""
 
     def __init__(
         self,
@@ -60,12 +60,12 @@ class Users:
         return not await self._users.has_had_user()
 
     async def add(self, draft: UserDraft, *, principal: Principal) -> int:
-        """Add a user; raises `UserExists`."""
+        """Add a user. Raises `UserExists`."""
         await self._access.require_admin(principal, action="add user")
         return await self._add(draft, principal=principal)
 
     async def add_first(self, draft: UserDraft) -> int:
-        """Add the first user, as admin; raises `NoToken` if the database has ever had a user."""
+        """Add the first user, which becomes admin. Raises `NoToken` if the database has ever had a user."""
         if not await self.can_add_first_user():
             raise NoToken
         if draft.password is None:
@@ -101,7 +101,7 @@ class Users:
         is_disabled: bool | None = None,
         password: str | None = None,
     ) -> User:
-        """Change the given fields. A new password or `is_disabled` ends the user's sessions."""
+        """Change a user. None keeps a field. A new password or `is_disabled` ends the sessions of the user."""
         await self._access.require_admin(principal, action="change user")
         hashed = None if password is None else await self._hash_password(password, login=login)
         return await self._change(login, UserChange(grants, is_disabled, hashed), principal=principal)
@@ -124,11 +124,11 @@ class Users:
         self._forget(user.id)
 
     async def change_own_password(self, old: str, new: str, *, principal: Principal) -> None:
-        """Change the caller's password after verifying the old one; ends all other sessions."""
+        """Change the password of the caller after verifying the old one. End all other sessions."""
         await self._access.require_unrestricted_token(principal, action="change password")
-        async with self._throttle.attempt(principal.login) as attempt:
+        async with self._throttle.begin_attempt(principal.login) as attempt:
             user = await self._users.read(principal.login)
-            if not await self._hasher.verify(password_rules.normal(old), user.password if user else None):
+            if not await self._hasher.verify(password_rules.normalize(old), user.password if user else None):
                 await self._recorder.record("change password", "denied", principal=principal)
                 raise NotAllowed("The old password is wrong. Check it and try again.")
             await attempt.record_success()
@@ -157,4 +157,6 @@ class Users:
         self._change_feed.notify()
 
     async def _hash_password(self, password: str, *, login: str) -> str:
-        return await self._hasher.hash(password_rules.check(password, login=login, min_characters=self._min_characters))
+        return await self._hasher.hash(
+            password_rules.require_acceptable(password, login=login, min_characters=self._min_characters)
+        )

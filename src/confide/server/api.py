@@ -90,7 +90,7 @@ FEATURES: tuple[Feature[Any], ...] = (
             ),
             process.metrics,
             has_open_metrics=process.settings.metrics == "open",
-            authenticate=process.identity.tokens.principal,
+            authenticate=process.identity.tokens.authenticate,
         ),
     ),
     Feature(docs_page.ROUTES, lambda _: docs_page.DocsRoutes(build_document)),
@@ -106,4 +106,4 @@ def build_document() -> Json:
 def build_router(process: Process) -> Router:
     """Bind all routes to the use cases of a process."""
     bound = chain.from_iterable(feature.bind(process) for feature in FEATURES)
-    return Router(bound, authenticate=process.identity.tokens.principal)
+    return Router(bound, authenticate=process.identity.tokens.authenticate)

@@ -411,7 +411,7 @@ def build_changes(
     active: ActiveIntegrationTypes,
     positions: Positions,
 ) -> Changes:
-    hub = WatchHub(stores.configs, authenticator, write=partial(format_change, format_position=positions.format))
+    hub = WatchHub(stores.configs, authenticator, encode=partial(format_change, format_position=positions.format))
     subscriber = ChangeSubscriber(
         stores.change_feed,
         lease=caching.lease,
@@ -419,7 +419,7 @@ def build_changes(
         cache=cache,
         authenticator=authenticator,
         types=active,
-        watching=hub,
+        hub=hub,
     )
     return Changes(hub, subscriber)
 

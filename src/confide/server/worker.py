@@ -77,7 +77,7 @@ async def _flush(process: Process) -> None:
 async def _run_jobs(process: Process) -> None:
     while True:
         try:
-            await process.identity.tokens.forget_expired()
+            await process.identity.tokens.delete_expired()
             await process.configs.writer.delete_expired_idempotency_records()
             await process.configs.retention.run_due_jobs()
         except (DatabaseUnavailable, Busy) as error:
