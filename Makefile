@@ -25,7 +25,7 @@ test-busy: $(STAMPS)/test ## Run the end-to-end tests beside four busy loops. AR
 test-versions: $(STAMPS)/test ## Run the database tests on each other installed PostgreSQL (15 to 18).
 	@$(BIN)/python tools/test_versions.py
 
-check: $(STAMPS)/test ## Run what CI runs: lint, types, import contracts, all tests, each PostgreSQL.
+check: $(STAMPS)/test ## Run lint, types, import contracts and all tests, on each installed PostgreSQL.
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
 	@$(MAKE) --no-print-directory test test-versions
 
