@@ -1,1 +1,1 @@
-"""Sealing, keys and password hashing, all through one library."""
+"""Envelope encryption: the ciphertext format, data keys and master keys."""

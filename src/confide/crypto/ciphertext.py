@@ -1,4 +1,4 @@
-"""The ciphertext format: AES-256-GCM with the identity of the row as associated data."""
+"""The ciphertext format: AES-256-GCM, bound to its row by associated data."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ NONCE_BYTES = 12
 TAG_BYTES = 16
 # The format as a length-prefixed part of the associated data.
 _FORMAT = b"\0\0\0\x01" + bytes((FORMAT,))
-_HEAD_BYTES = 1 + KEY_ID_BYTES + NONCE_BYTES
+_HEADER_BYTES = 1 + KEY_ID_BYTES + NONCE_BYTES
 
 
-class Parts(NamedTuple):
-    """Format 1: `0x01 ‖ key id (16 bytes) ‖ nonce (12) ‖ ciphertext and tag`."""
+class EncryptedParts(NamedTuple):
+    """The parts of format 1: `0x01 ‖ key ID (16 bytes) ‖ nonce (12 bytes) ‖ ciphertext and tag`."""
 
     key_id: bytes
     nonce: bytes
@@ -29,29 +29,31 @@ class Parts(NamedTuple):
 
 
 def encrypt(plain: bytes, *, key: AESGCM, key_id: bytes, bound_to: tuple[str | bytes, ...]) -> bytes:
+    """Encrypt with a random nonce. Decryption needs the same values in `bound_to`."""
     nonce = secrets.token_bytes(NONCE_BYTES)
-    ciphertext = key.encrypt(nonce, plain, authenticated(key_id, bound_to))
+    ciphertext = key.encrypt(nonce, plain, build_associated_data(key_id, bound_to))
     return bytes((FORMAT,)) + key_id + nonce + ciphertext
 
 
 def decrypt(encrypted: bytes, *, key: AESGCM, bound_to: tuple[str | bytes, ...]) -> bytes:
-    """Decrypt and verify; raises the same `DecryptionFailed` for every reason."""
-    parts = split(encrypted)
+    """Decrypt and verify. Raises `DecryptionFailed`, which does not say why."""
+    parts = parse(encrypted)
     try:
-        return key.decrypt(parts.nonce, parts.ciphertext, authenticated(parts.key_id, bound_to))
+        return key.decrypt(parts.nonce, parts.ciphertext, build_associated_data(parts.key_id, bound_to))
     except InvalidTag:
         raise DecryptionFailed from None
 
 
-def split(encrypted: bytes) -> Parts:
-    if len(encrypted) < _HEAD_BYTES + TAG_BYTES or encrypted[0] != FORMAT:
+def parse(encrypted: bytes) -> EncryptedParts:
+    """Return the parts without decrypting. Raises `DecryptionFailed` for any other format."""
+    if len(encrypted) < _HEADER_BYTES + TAG_BYTES or encrypted[0] != FORMAT:
         raise DecryptionFailed
     at = 1 + KEY_ID_BYTES
-    return Parts(encrypted[1:at], encrypted[at:_HEAD_BYTES], encrypted[_HEAD_BYTES:])
+    return EncryptedParts(encrypted[1:at], encrypted[at:_HEADER_BYTES], encrypted[_HEADER_BYTES:])
 
 
-def authenticated(key_id: bytes, bound_to: tuple[str | bytes, ...]) -> bytes:
-    """Return the associated data: format, key id and the bound values, each with its length as a prefix."""
+def build_associated_data(key_id: bytes, bound_to: tuple[str | bytes, ...]) -> bytes:
+    """Concatenate format, key ID and the bound values, each after its length (4 bytes, big-endian)."""
     parts = [_FORMAT, len(key_id).to_bytes(4, "big"), key_id]
     for bound in bound_to:
         part = bound.encode() if isinstance(bound, str) else bound

@@ -1,4 +1,4 @@
-"""Envelope encryption: data keys of tenants and of the service, wrapped by master keys."""
+"""Envelope encryption: data keys encrypt configs, and master keys encrypt (wrap) data keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from confide.clock import Clock
-from confide.crypto.ciphertext import KEY_BYTES, KEY_ID_BYTES, decrypt, encrypt, split
+from confide.crypto.ciphertext import KEY_BYTES, KEY_ID_BYTES, decrypt, encrypt, parse
 from confide.crypto.errors import DecryptionFailed, MasterKeyMissing
 from confide.crypto.master_keys import DestroyedKeys, MasterKeys
 from confide.crypto.model import EncryptionContext, WrappedKey
@@ -25,45 +25,51 @@ if TYPE_CHECKING:
 TENANT_PURPOSE = "config"
 AUDIT_PURPOSE = "audit"
 SIGNING_PURPOSE = "checkpoint"
-STORE_PURPOSES = (AUDIT_PURPOSE, "idempotency", SIGNING_PURPOSE)
+SERVICE_PURPOSES = (AUDIT_PURPOSE, "idempotency", SIGNING_PURPOSE)
 MAX_CIPHERS = 20_000
 
 
 class EnvelopeEncryption:
-    """Encrypts and decrypts with data keys, which are stored wrapped and unwrapped only in memory."""
+    """Encrypts and decrypts with data keys. They are stored wrapped, and unwrapped only in memory."""
 
     def __init__(
-        self, data_keys: DataKeyStore, *, ring: Callable[[], MasterKeys], destroyed: DestroyedKeys, clock: Clock
+        self,
+        data_keys: DataKeyStore,
+        *,
+        read_master_keys: Callable[[], MasterKeys],
+        destroyed: DestroyedKeys,
+        clock: Clock,
     ) -> None:
         self._data_keys = data_keys
-        self._read_ring = ring
-        self._ring = ring()
+        self._read_master_keys = read_master_keys
+        self._master_keys = read_master_keys()
         self._destroyed = destroyed
         self._clock = clock
         self._ciphers: OrderedDict[bytes, AESGCM] = OrderedDict()
         self._secrets: dict[str, bytes] = {}
 
     async def start(self) -> None:
-        """Create the keys of the service if they are missing, and unwrap them.
+        """Create the data keys of the service if they are missing, and unwrap them.
 
-        Raises `MasterKeyMissing` if the database names a master key that the ring lacks or that has other bytes.
+        Raises `MasterKeyMissing` if the key ring lacks their master key or has other bytes for it.
         """
-        for purpose in STORE_PURPOSES:
+        for purpose in SERVICE_PURPOSES:
             key = await self._find_or_create(purpose, "")
             self._secrets[purpose] = self._unwrap(key)
         self._signing_key = Ed25519PrivateKey.from_private_bytes(self._secrets[SIGNING_PURPOSE])
         self._verifying_key = self._signing_key.public_key()
 
     async def check_master_keys(self) -> None:
-        """Unwrap one key of each master key that the database names; raises `MasterKeyMissing`."""
+        """Unwrap one data key of each master key in use. Raises `MasterKeyMissing`."""
         stored = await self._data_keys.list_all()
         for key in {key.master_key_id: key for key in stored if key.wrapped is not None}.values():
             self._unwrap(key)
         erased = [key.id for key in stored if key.wrapped is None]
-        if set(erased) - self._destroyed.ids():
+        if set(erased) - self._destroyed.read_ids():
             self._destroyed.add(erased)
 
     async def load_data_key(self, tenant: str, active: WrappedKey | None) -> bytes:
+        """Load the active data key of a tenant for `encrypt`, and return its ID. Creates the key if there is none."""
         key = active or await self._find_or_create(TENANT_PURPOSE, tenant)
         if key.id not in self._ciphers:
             self._load_cipher(key)
@@ -73,7 +79,7 @@ class EnvelopeEncryption:
         return encrypt(plain, key=self._ciphers[key_id], key_id=key_id, bound_to=_bind_context(context))
 
     async def decrypt(self, encrypted: bytes, context: EncryptionContext, *, key: WrappedKey | None = None) -> bytes:
-        key_id = split(encrypted).key_id
+        key_id = parse(encrypted).key_id
         if key_id in self._destroyed:
             raise DecryptionFailed
         if key_id not in self._ciphers:
@@ -86,10 +92,11 @@ class EnvelopeEncryption:
         return decrypt(encrypted, key=self._ciphers[key_id], bound_to=_bind_context(context))
 
     async def is_erased(self, encrypted: bytes) -> bool:
+        """Return whether the data key of a ciphertext was destroyed."""
         try:
-            key_id = split(encrypted).key_id
+            key_id = parse(encrypted).key_id
         except DecryptionFailed:
-            return False  # without a valid format there is no key id
+            return False  # the format is invalid, so there is no key ID
         if key_id in self._destroyed:
             return True
         key = await self._data_keys.read(key_id)
@@ -113,29 +120,32 @@ class EnvelopeEncryption:
         return self._verifying_key.public_bytes_raw()
 
     def forget_keys(self, key_ids: Sequence[bytes]) -> None:
+        """Remove destroyed data keys from memory, and add them to the list of destroyed keys."""
         for key_id in key_ids:
             self._ciphers.pop(key_id, None)
         self._destroyed.add(key_ids)
 
     async def find_restored_tenants(self) -> list[str]:
-        """Find tenants whose destroyed data key a restored backup contains."""
+        """List tenants whose destroyed data key is in the database again, from a restored backup."""
         stored = await self._data_keys.list_all()
         return sorted({key.tenant for key in stored if key.wrapped is not None and key.id in self._destroyed})
 
     async def is_rotated(self) -> bool:
-        """Return whether the last master key of the ring wraps every key, so that a rotation needs a new one."""
-        return all(key.master_key_id == self._ring.active for key in await self._data_keys.list_all() if key.wrapped)
+        """Return whether the active master key already wraps every data key. Then a rotation needs a new master key."""
+        return all(
+            key.master_key_id == self._master_keys.active_id for key in await self._data_keys.list_all() if key.wrapped
+        )
 
     async def rewrap_all(self) -> int:
-        """Wrap every key with the last master key of the ring; returns how many changed. Idempotent.
+        """Wrap every data key with the active master key, and return how many changed. Idempotent.
 
-        The audit key is first, because the master key that wraps it also wraps new keys.
+        The audit key is first, because the master key that wraps it also wraps new data keys.
         """
         count = 0
         for key in sorted(await self._data_keys.list_all(), key=lambda one: one.purpose != AUDIT_PURPOSE):
-            if key.wrapped is None or key.master_key_id == self._ring.active:
+            if key.wrapped is None or key.master_key_id == self._master_keys.active_id:
                 continue
-            new = replace(key, master_key_id=self._ring.active)
+            new = replace(key, master_key_id=self._master_keys.active_id)
             await self._data_keys.rewrap(
                 replace(new, wrapped=self._wrap(new, self._unwrap(key))), instead_of=key.master_key_id
             )
@@ -146,23 +156,23 @@ class EnvelopeEncryption:
         known = await self._data_keys.find_active(purpose, tenant)
         if known is not None:
             return known
-        master_key_id = await self._active_master_key_id()
+        master_key_id = await self._find_master_key_id()
         new = WrappedKey(secrets.token_bytes(KEY_ID_BYTES), purpose, tenant, master_key_id, None)
         wrapped = self._wrap(new, secrets.token_bytes(KEY_BYTES))
         return await self._data_keys.add_if_none(replace(new, wrapped=wrapped), made_at=self._clock())
 
-    async def _active_master_key_id(self) -> bytes:
-        """Return the master key that wraps the audit key. A new master key wraps nothing before the rotation."""
+    async def _find_master_key_id(self) -> bytes:
+        """Return the ID of the master key that wraps the audit key. A new master key is unused before the rotation."""
         audit_key = await self._data_keys.find_active(AUDIT_PURPOSE, "")
         if audit_key is None:
-            return self._ring.active
-        self._read_ring_for(audit_key.master_key_id)
+            return self._master_keys.active_id
+        self._reload_master_keys_for(audit_key.master_key_id)
         return audit_key.master_key_id
 
-    def _read_ring_for(self, master_key_id: bytes) -> None:
-        if master_key_id not in self._ring:
-            # An operator may have added a master key since this process started.
-            self._ring = self._read_ring()
+    def _reload_master_keys_for(self, master_key_id: bytes) -> None:
+        if master_key_id not in self._master_keys:
+            # An operator may have added a master key after the start of this process.
+            self._master_keys = self._read_master_keys()
 
     def _load_cipher(self, key: WrappedKey) -> None:
         if key.id in self._destroyed or key.wrapped is None:
@@ -172,12 +182,12 @@ class EnvelopeEncryption:
             self._ciphers.popitem(last=False)
 
     def _wrap(self, key: WrappedKey, secret: bytes) -> bytes:
-        cipher = self._ring.cipher(key.master_key_id)
+        cipher = self._master_keys.get_cipher(key.master_key_id)
         return encrypt(secret, key=cipher, key_id=key.master_key_id, bound_to=(key.id, key.purpose, key.tenant))
 
     def _unwrap(self, key: WrappedKey) -> bytes:
-        self._read_ring_for(key.master_key_id)
-        cipher = self._ring.cipher(key.master_key_id)
+        self._reload_master_keys_for(key.master_key_id)
+        cipher = self._master_keys.get_cipher(key.master_key_id)
         try:
             return decrypt(key.wrapped or b"", key=cipher, bound_to=(key.id, key.purpose, key.tenant))
         except DecryptionFailed:

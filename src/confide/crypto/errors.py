@@ -1,4 +1,4 @@
-"""Errors of keys and ciphertext."""
+"""Errors of keys and ciphertexts."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from confide.errors import ErrorKind, ServiceError
 
 
 class MasterKeyMissing(Exception):
-    """The store names a master key that the ring lacks, or whose bytes are others."""
+    """The database uses a master key that the key ring lacks or that has other bytes."""
 
 
 class DecryptionFailed(Exception):
-    """Sealed bytes do not open: altered, moved, or under a key that is gone."""
+    """A ciphertext was altered, moved to another row, or encrypted with a key that no longer exists."""
 
 
 class MasterKeyUnavailable(ServiceError):

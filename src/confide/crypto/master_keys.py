@@ -1,4 +1,4 @@
-"""Master keys outside the database: the key ring, its file, and the list of destroyed data keys."""
+"""Keys outside the database: the ring of master keys with its file, and the list of destroyed data keys."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ DESTROYED_NAME = "destroyed.keys"
 
 @dataclass(frozen=True, slots=True)
 class MasterKey:
-    """A key that wraps other keys; its bytes are never shown."""
+    """A key that wraps data keys. Its `repr` hides the secret."""
 
     id: bytes
     secret: bytes = field(repr=False)
 
-    def line(self) -> str:
+    def format_line(self) -> str:
         return f"{self.id.hex()} {base64.b64encode(self.secret).decode()}"
 
 
 class MasterKeys:
     """The key ring: all master keys in use. The last one is active.
 
-    Raises `MasterKeyMissing` unless each line or comma-separated item is `id base64`.
+    Each line, or each item between commas, is `id base64`. Raises `MasterKeyMissing` for anything else.
     """
 
     def __init__(self, text: str) -> None:
@@ -45,14 +45,14 @@ class MasterKeys:
             raise MasterKeyMissing("The key ring is empty. Restore master.keys from your backup.")
         self._keys = {key.id: key for key in keys}
         if len(self._keys) != len(keys):
-            raise MasterKeyMissing("The key ring contains an id twice. Remove one of the two.")
+            raise MasterKeyMissing("The key ring contains an ID twice. Remove one of the two.")
         self._ciphers = {key.id: AESGCM(key.secret) for key in keys}
-        self.active = keys[-1].id
+        self.active_id = keys[-1].id
 
     def __contains__(self, key_id: bytes) -> bool:
         return key_id in self._keys
 
-    def cipher(self, key_id: bytes) -> AESGCM:
+    def get_cipher(self, key_id: bytes) -> AESGCM:
         if key_id not in self._ciphers:
             raise MasterKeyMissing(
                 f"The key ring lacks master key {key_id.hex()}, which the database uses. Add it to the ring."
@@ -65,12 +65,12 @@ def create_master_key() -> MasterKey:
 
 
 def write_master_keys(path: Path, keys: Iterable[MasterKey]) -> None:
-    """Create the master key file with mode 0600 and sync it to disk; raises `FileExistsError` if it exists."""
-    make_text_file(path, "".join(f"{key.line()}\n" for key in keys))
-    sync_folder(path.parent)
+    """Create the master key file with mode 0600 and sync it to disk. Raises `FileExistsError`."""
+    _write_new_file(path, "".join(f"{key.format_line()}\n" for key in keys))
+    _sync_folder(path.parent)
 
 
-def make_text_file(path: Path, text: str) -> None:
+def _write_new_file(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
@@ -86,14 +86,14 @@ def append_master_key(path: Path, key: MasterKey) -> None:
     known = path.read_text()
     MasterKeys(known)
     new = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
-    make_text_file(new, f"{known.rstrip()}\n{key.line()}\n")
+    _write_new_file(new, f"{known.rstrip()}\n{key.format_line()}\n")
     new.rename(path)
-    sync_folder(path.parent)
+    _sync_folder(path.parent)
 
 
 @contextmanager
 def lock_rotation(folder: Path) -> Iterator[None]:
-    """Hold the lock that serializes rotations of a folder's master keys."""
+    """Hold the lock that serializes the rotations of a folder's master keys."""
     descriptor = os.open(folder / "rotation.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -102,7 +102,7 @@ def lock_rotation(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def sync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -110,7 +110,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-# The file is checked for changes at most this often.
+# The minimum time between checks of the file for changes.
 CHECK_SECONDS = 0.1
 
 
@@ -119,41 +119,41 @@ class DestroyedKeys:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._known: frozenset[bytes] = frozenset()
-        self._known_state: tuple[int, int] | None = None
+        self._ids: frozenset[bytes] = frozenset()
+        self._file_state: tuple[int, int] | None = None
         self._checked_at = 0.0
 
     def __contains__(self, key_id: bytes) -> bool:
-        """Return whether a key was on the list at the last check. The database erases destroyed keys as well."""
+        """Return whether a key was on the list at the last check. The database erases destroyed keys too."""
         now = time.monotonic()
         if now - self._checked_at > CHECK_SECONDS:
             self._checked_at = now
-            return key_id in self.ids()
-        return key_id in self._known
+            return key_id in self.read_ids()
+        return key_id in self._ids
 
-    def ids(self) -> frozenset[bytes]:
-        """Read the list again if another process has added to it."""
+    def read_ids(self) -> frozenset[bytes]:
+        """Return all IDs. Reads the file again if it has changed."""
         try:
             stat = self._path.stat()
         except FileNotFoundError:
             return frozenset()
         state = (stat.st_mtime_ns, stat.st_size)
-        if state != self._known_state:
-            self._known = frozenset(bytes.fromhex(line) for line in self._path.read_text().split())
-            self._known_state = state
-        return self._known
+        if state != self._file_state:
+            self._ids = frozenset(bytes.fromhex(line) for line in self._path.read_text().split())
+            self._file_state = state
+        return self._ids
 
     def add(self, key_ids: Iterable[bytes]) -> None:
-        """Append ids and sync them to disk."""
-        with self._locked() as descriptor:
-            missing = sorted(set(key_ids) - self.ids())
+        """Append IDs and sync them to disk."""
+        with self._open_locked() as descriptor:
+            missing = sorted(set(key_ids) - self.read_ids())
             os.write(descriptor, b"".join(key_id.hex().encode() + b"\n" for key_id in missing))
             os.fsync(descriptor)
-        sync_folder(self._path.parent)
+        _sync_folder(self._path.parent)
         self._checked_at = 0.0
 
     @contextmanager
-    def _locked(self) -> Iterator[int]:
+    def _open_locked(self) -> Iterator[int]:
         descriptor = os.open(self._path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -169,5 +169,5 @@ def _parse(line: str) -> MasterKey:
     except (ValueError, binascii.Error):
         raise MasterKeyMissing("Invalid master key. Write it as `id base64`.") from None
     if len(key.id) != KEY_ID_BYTES or len(key.secret) != KEY_BYTES:
-        raise MasterKeyMissing("Invalid master key. A key has 32 bytes and its id 16.")
+        raise MasterKeyMissing("Invalid master key. A key has 32 bytes, and its ID has 16 bytes.")
     return key

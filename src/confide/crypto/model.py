@@ -1,4 +1,4 @@
-"""Values and the contract of encryption."""
+"""Values of encryption."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from confide.names import Key
 
 @dataclass(frozen=True, slots=True)
 class WrappedKey:
-    """A wrapped key; destroyed ones have lost their bytes."""
+    """A data key, encrypted with a master key. `wrapped` is None after its destruction."""
 
     id: bytes
     purpose: str
@@ -20,7 +20,7 @@ class WrappedKey:
 
 @dataclass(frozen=True, slots=True)
 class EncryptionContext:
-    """What sealed bytes are bound to, so that a row moved or swapped does not open."""
+    """The row that a ciphertext is bound to. A ciphertext that was moved to another row cannot be decrypted."""
 
     key: Key
     version: int

@@ -58,7 +58,7 @@ DELETE_ALL = """/* keys.retire_all */
 
 
 class DataKeyStore:
-    """Data keys of tenants and of the store itself."""
+    """The table `keys`: data keys of tenants and of the service."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -68,7 +68,7 @@ class DataKeyStore:
         await self._engine.execute(
             INSERT_KEY, *NewKeyRow(new.id, new.purpose, new.tenant, new.master_key_id, new.wrapped, made_at)
         )
-        # If it was destroyed in between, the inserted key is a valid answer: nothing can be saved under it.
+        # If the key was destroyed in between, returning it is correct: a save with it fails.
         return await self.find_active(new.purpose, new.tenant) or new
 
     async def find_active(self, purpose: str, tenant: str) -> WrappedKey | None:
@@ -102,18 +102,18 @@ class DataKeyStore:
     async def destroy_tenant(
         self, tenant: str, *, user_id: int | None, at: int, audit: SignedEntry
     ) -> DestroyedTenant | None:
-        """Delete all configs of a tenant and erase its keys in one transaction. None if there was nothing."""
+        """Delete all configs of a tenant and erase its keys, in one transaction. None if it had neither."""
         return await self._engine.transact(_destroy(tenant, user_id, at, audit))
 
 
 def _read_key(row: Row) -> WrappedKey:
-    found = KeyRow(*row)
-    wrapped = None if found.wrapped is None else bytes(found.wrapped)
-    return WrappedKey(bytes(found.id), found.purpose, found.tenant, bytes(found.master_key_id), wrapped)
+    key = KeyRow(*row)
+    wrapped = None if key.wrapped is None else bytes(key.wrapped)
+    return WrappedKey(bytes(key.id), key.purpose, key.tenant, bytes(key.master_key_id), wrapped)
 
 
 def _destroy(tenant: str, user_id: int | None, at: int, audit: SignedEntry) -> Transaction[DestroyedTenant | None]:
-    # No save may be running: it would commit a version encrypted under the erased key.
+    # Wait for running saves: they would commit versions encrypted with the erased key.
     yield TableLock("changes")
     erased = yield statement(
         "/* keys.destroy */ "

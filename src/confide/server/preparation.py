@@ -70,7 +70,9 @@ def read_master_keys(settings: Settings) -> MasterKeys:
 
 def build_encryption(settings: Settings, stores: Stores) -> EnvelopeEncryption:
     destroyed = DestroyedKeys(settings.data / DESTROYED_NAME)
-    return EnvelopeEncryption(stores.data_keys, ring=lambda: read_master_keys(settings), destroyed=destroyed, clock=now)
+    return EnvelopeEncryption(
+        stores.data_keys, read_master_keys=lambda: read_master_keys(settings), destroyed=destroyed, clock=now
+    )
 
 
 async def prepare(settings: Settings, *, accepts_unsafe: bool = False) -> Preparation:
