@@ -35,7 +35,7 @@ class Desk:
 
     async def flush(self) -> None:
         """Take over and write down what was read, as a worker does now and then."""
-        self.app.process.metrics.take_over()
+        self.app.process.metrics.update()
         await self.app.process.reads.statistics.flush()
 
     async def audited(self) -> list[tuple[str, str]]:
@@ -98,7 +98,7 @@ async def test_a_ledger_that_is_full_counts_what_it_loses(desk: Desk, monkeypatc
         await desk.app.save(desk.admin, {"n": 1}, tenant=tenant)
         await desk.app.read(desk.admin, tenant=tenant)
         await desk.app.read(desk.admin, tenant=tenant)
-    desk.app.process.metrics.take_over()
+    desk.app.process.metrics.update()
     assert desk.app.process.reads.statistics.lost == 2
     await desk.app.process.reads.statistics.flush()
     page = await desk.app.ask("GET", "/metrics", token=desk.admin)

@@ -37,7 +37,7 @@ def test_the_start_says_where_what_how_safe_and_what_to_do_first(tmp_path: Path)
         assert f"at {service.url} (1 worker, APP_ENV=staging)" in said
         assert "SQLite confide-data/confide.db, epoch " in said
         assert "SQLite wal, synchronous=FULL" in said
-        assert "made confide-data/master.keys: copy it to a safe place now" in said
+        assert "created confide-data/master.keys: copy it to a safe place now" in said
         assert f"curl {service.url}/user" in said
         service.add_admin()
         assert service.stop() == 0
@@ -409,4 +409,4 @@ def test_a_folder_that_others_may_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "confide-data").mkdir()
     (tmp_path / "confide-data").chmod(0o755)
     with run_service(tmp_path) as service:
-        assert "others may read confide-data: chmod go= confide-data" in service.log.read_text()
+        assert "other users can read confide-data: chmod go= confide-data" in service.log.read_text()

@@ -22,7 +22,7 @@ def load_settings(**options: Any) -> Settings:
 
         from confide.server.settings import (  # noqa: PLC0415 - as above
             Settings,
-            variable,
+            get_variable,
         )
     except ModuleNotFoundError as missing:
         raise click.ClickException(f"{missing.name} is missing. Install confide[server].") from None
@@ -31,7 +31,7 @@ def load_settings(**options: Any) -> Settings:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         setting = str(first["loc"][0]) if first["loc"] else "settings"
-        name = setting if setting.startswith(("CONFIDE_", "APP_")) else variable(setting)
+        name = setting if setting.startswith(("CONFIDE_", "APP_")) else get_variable(setting)
         raise click.UsageError(f"{name}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
@@ -48,8 +48,8 @@ def find_unknown_variables() -> set[str]:
     """Return environment variables that start with CONFIDE_ but are not settings, such as misspelled ones."""
     from confide.server.settings import (  # noqa: PLC0415 - as above
         Settings,
-        variable,
+        get_variable,
     )
 
-    known = {variable(name) for name in Settings.model_fields} | {"CONFIDE_URL", "CONFIDE_TOKEN"}
+    known = {get_variable(name) for name in Settings.model_fields} | {"CONFIDE_URL", "CONFIDE_TOKEN"}
     return {name for name in os.environ if name.startswith("CONFIDE_") and name not in known}

@@ -1,1 +1,1 @@
-"""Settings, wiring, workers and health."""
+"""Settings, wiring, worker processes, health, metrics and the old API."""

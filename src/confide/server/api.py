@@ -1,4 +1,4 @@
-"""All routes of the service, and their handlers with the use cases of one process."""
+"""All routes of the service, and the router that calls their handlers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Feature(Generic[S]):
         return bind(self.routes, self.build(process))
 
 
-# Each route names the class of its handlers, so the table as a whole is a mix.
+# `Any`, because each feature's routes have another class of handlers.
 FEATURES: tuple[Feature[Any], ...] = (
     Feature(reads.ROUTES, lambda process: reads.ReadRoutes(process.reads.reader, process.reads.statistics)),
     Feature(

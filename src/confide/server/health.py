@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from confide.errors import Busy, DatabaseUnavailable, NotAllowed
 from confide.identity.model import Principal, Role
-from confide.server.metrics import TEXT
+from confide.server.metrics import CONTENT_TYPE
 from confide.web.request import Request
 from confide.web.response import Response, json_response
 from confide.web.route import PUBLIC, Returns, Route, RouteAccess, Target
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from confide.reads.reader import ConfigReader
     from confide.server.metrics import WorkerMetrics
 
-ANSWER_SECONDS = 1.0
-# Watchers and the audit chain wait for a running transaction. Longer than this, the service is degraded.
-HORIZON_SECONDS = 5.0
+PING_TIMEOUT_SECONDS = 1.0
+# A running transaction delays watchers and the audit chain. After this time the service counts as degraded.
+MAX_WATERMARK_AGE_SECONDS = 5.0
 
 
 class HealthShape(BaseModel):
@@ -36,7 +36,7 @@ class HealthShape(BaseModel):
 
 
 class Health:
-    """The state of this process, from its parts."""
+    """Checks the parts of this process."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Health:
         self._is_unsafe = is_unsafe
 
     async def check(self) -> HealthShape:
-        """Check the process. While the database is unavailable, cached reads still work until they are too old."""
+        """Return the state. During an outage of the database, the process is degraded while it may serve stale reads."""
         blocking = ["draining"] if self._is_draining() else []
         degrading = ["unsafe-durability"] if self._is_unsafe else []
         degrading += ["integrity-error"] if self._decrypter.undecryptable else []
@@ -66,7 +66,7 @@ class Health:
             (blocking if self._reader.is_past_stale_limit() else degrading).append("store-unavailable")
         elif not self._lease.is_valid():
             degrading.append("news-unavailable")
-        elif self._change_feed.watermark_age() > HORIZON_SECONDS:
+        elif self._change_feed.watermark_age() > MAX_WATERMARK_AGE_SECONDS:
             degrading.append("watch-delayed")
         status: Literal["ok", "degraded", "unavailable"] = "ok"
         if blocking or degrading:
@@ -75,7 +75,7 @@ class Health:
 
     async def _is_database_available(self) -> bool:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(PING_TIMEOUT_SECONDS):
                 await self._database.ping()
         except (DatabaseUnavailable, Busy, TimeoutError):
             return False
@@ -102,15 +102,15 @@ class HealthRoutes:
         return json_response({"status": "ok", "reasons": []})
 
     async def ready(self, request: Request) -> Response:  # noqa: ARG002 - a handler
-        found = await self._health.check()
-        return json_response(found.model_dump(), status=503 if found.status == "unavailable" else 200)
+        state = await self._health.check()
+        return json_response(state.model_dump(), status=503 if state.status == "unavailable" else 200)
 
     async def metrics(self, request: Request) -> Response:
         if not self._has_open_metrics:
             request.principal = principal = await self._authenticate(request.token())
             if not (principal.is_admin or principal.is_service_account):
                 raise NotAllowed
-        return Response(self._metrics.page(), content_type=TEXT)
+        return Response(self._metrics.render(), content_type=CONTENT_TYPE)
 
 
 _TAG = "health"

@@ -1,6 +1,6 @@
-"""Translate requests of the old API into current ones before routing.
+"""Translate requests of the old API to the current one before routing.
 
-To end support for the old API, delete this module and its only use, in the HTTP application.
+To end support for the old API, delete this module and the one call in `application`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from confide.web.request import Request
 
 # RFC 9745: deprecated since 2026-11-24.
 DEPRECATION = (b"deprecation", b"@1795478400")
-_PATHS_WITH_TOKENS_IN_BODIES = frozenset({"/config", "/user"})
+_PATHS_WITH_BODY_TOKENS = frozenset({"/config", "/user"})
 
 
 async def translate(request: Request) -> bool:
-    """Translate an old request in place; returns whether it was one."""
+    """Translate a request in place. Returns whether it used the old API."""
     if request.path == "/login" and request.method == "GET":
         _translate_login(request)
         return True
@@ -49,7 +49,7 @@ def _move_query_token(request: Request) -> bool:
 
 
 async def _move_body_token(request: Request) -> bool:
-    if request.method == "GET" or request.path not in _PATHS_WITH_TOKENS_IN_BODIES or _has_credentials(request):
+    if request.method == "GET" or request.path not in _PATHS_WITH_BODY_TOKENS or _has_credentials(request):
         return False
     try:
         document = await request.document()

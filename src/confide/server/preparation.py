@@ -1,4 +1,4 @@
-"""Prepare the database and the keys before workers start, and open the database for commands on the host."""
+"""Prepare the database and the keys before workers start. Commands on the host use the same functions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _log = logging.getLogger("confide")
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What the parent process found and did before workers start."""
+    """The result of the preparation."""
 
     database: DatabaseIdentity
     applied: list[str]
@@ -39,11 +39,11 @@ class Preparation:
 
 
 def build_stores(settings: Settings, *, accepts_unsafe: bool = False, io: IoLog = NO_IO_LOG) -> Stores:
-    """Build the stores without a connection. A new data folder is readable only by its owner.
+    """Build the stores, not yet connected. Creates the data folder, readable only by its owner.
 
     With `accepts_unsafe`, for commands on the host, any durability is accepted.
     """
-    make_data_folder(settings.data)
+    create_data_folder(settings.data)
     return open_stores(
         settings.database_url,
         is_unsafe=settings.unsafe_durability,
@@ -53,13 +53,13 @@ def build_stores(settings: Settings, *, accepts_unsafe: bool = False, io: IoLog 
     )
 
 
-def make_data_folder(folder: Path) -> None:
+def create_data_folder(folder: Path) -> None:
     os.umask(0o077)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def read_master_keys(settings: Settings) -> MasterKeys:
-    """Read the master keys; raises `MasterKeyMissing` if there are none."""
+    """Read the master keys from the settings or their file. Raises `MasterKeyMissing`."""
     if settings.master_keys is not None:
         return MasterKeys(settings.master_keys.get_secret_value())
     try:
@@ -76,10 +76,10 @@ def build_encryption(settings: Settings, stores: Stores) -> EnvelopeEncryption:
 
 
 async def prepare(settings: Settings, *, accepts_unsafe: bool = False) -> Preparation:
-    """Migrate, determine the epoch and create the keys, once, before any worker starts.
+    """Migrate, determine the epoch and create missing keys. Call this once, before any worker starts.
 
-    Raises `DatabaseUnavailable`, `NewerSchema`, `UnsafeDurability` or `MasterKeyMissing`; master keys are created
-    only for an empty database.
+    Master keys are created only if the database has no data keys. Raises `DatabaseUnavailable`, `NewerSchema`,
+    `UnsafeDurability` or `MasterKeyMissing`.
     """
     stores = build_stores(settings, accepts_unsafe=accepts_unsafe)
     await stores.database.connect()
@@ -90,14 +90,14 @@ async def prepare(settings: Settings, *, accepts_unsafe: bool = False) -> Prepar
         keys = build_encryption(settings, stores)
         await keys.check_master_keys()
         await keys.start()
-        await _finish_destructions(stores, keys)
+        await _repeat_destructions(stores, keys)
         return Preparation(database, applied, await stores.users.has_had_user(), created)
     finally:
         await stores.close()
 
 
-async def _finish_destructions(stores: Stores, keys: EnvelopeEncryption) -> None:
-    """Destroy tenants again that a restored backup contains, before clients read their undecryptable configs."""
+async def _repeat_destructions(stores: Stores, keys: EnvelopeEncryption) -> None:
+    """Destroy tenants again if a restored backup contains them. Their configs cannot be decrypted any more."""
     recorder = AuditRecorder(stores.audit, keys, now)
     for tenant in await keys.find_restored_tenants():
         audit = recorder.sign("destroy tenant", "destroyed again", principal=None, key=Key(tenant, "*"))

@@ -1,4 +1,4 @@
-"""Settings of the service, with their variables and defaults."""
+"""Settings of the service, from environment variables and command-line options."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     io_queue: int = Field(default=20_000, ge=1, le=10_000_000)
     io_days: int = Field(default=7, ge=1, le=36_500)
     io_mib: int = Field(default=256, ge=1)
-    # Only shown in the start message.
+    # Only the start message uses it.
     app_env: str | None = Field(default=None, validation_alias="APP_ENV")
 
     @field_validator("checkpoints")
@@ -128,6 +128,6 @@ class Settings(BaseSettings):
         return self.tls_cert is not None and self.tls_key is not None
 
 
-def variable(name: str) -> str:
-    """Return the environment variable of a setting, for `--help`."""
+def get_variable(name: str) -> str:
+    """Return the name of the environment variable of a setting."""
     return f"CONFIDE_{name.upper()}"

@@ -26,8 +26,8 @@ from confide.telemetry.io_log import NO_IO_LOG, IoLog
 class Stores:
     """The database and the stores on it.
 
-    Every method of a store raises `DatabaseUnavailable` within 2 s if the database does not answer. A write may then
-    have happened.
+    Every method of a store raises `DatabaseUnavailable` within 2 seconds if the database does not respond. A write may
+    have been committed then.
     """
 
     database: Database
@@ -55,7 +55,7 @@ def open_stores(
     pool_size: int = 8,
     io: IoLog = NO_IO_LOG,
 ) -> Stores:
-    """Create the stores of a database URL, not yet connected.
+    """Build the stores of a database URL, not yet connected.
 
     The URL is `sqlite:///path` or `postgresql://user:password@host/name`. With `is_unsafe`, SQLite does not wait for
     the disk. With either flag, a PostgreSQL server that may lose acknowledged saves is accepted.
@@ -71,7 +71,7 @@ def open_stores(
 def _open_sqlite(path: Path, *, is_unsafe: bool, io: IoLog) -> Stores:
     engine = SqliteEngine(path, is_unsafe=is_unsafe, io=io)
     database = SqliteDatabase(engine, chain_audit_entries=lambda: chain_all_entries(has_xid=False))
-    return _build(database, engine, configs=SqliteConfigStore(engine), change_feed=SqliteChangeFeed(engine))
+    return _build_stores(database, engine, configs=SqliteConfigStore(engine), change_feed=SqliteChangeFeed(engine))
 
 
 def _open_postgresql(url: str, *, accepts_unsafe: bool, pool_size: int, io: IoLog) -> Stores:
@@ -87,10 +87,10 @@ def _open_postgresql(url: str, *, accepts_unsafe: bool, pool_size: int, io: IoLo
     )
     engine = database.engine
     configs = PostgresqlConfigStore(engine, io=io)
-    return _build(database, engine, configs=configs, change_feed=PostgresqlChangeFeed(engine))
+    return _build_stores(database, engine, configs=configs, change_feed=PostgresqlChangeFeed(engine))
 
 
-def _build(database: Database, engine: Engine, *, configs: ConfigStore, change_feed: ChangeFeed) -> Stores:
+def _build_stores(database: Database, engine: Engine, *, configs: ConfigStore, change_feed: ChangeFeed) -> Stores:
     return Stores(
         database=database,
         engine=engine,

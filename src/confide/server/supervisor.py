@@ -33,14 +33,14 @@ from confide.telemetry import logs
 KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 5
 BACKLOG = 2_048
-EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
 _log = logging.getLogger("confide")
 
 
 class PortTaken(Exception):
-    """The port is in use, or the process may not bind it."""
+    """The port is in use, or the process has no permission to bind it."""
 
 
 class StartFailed(Exception):
@@ -50,7 +50,7 @@ class StartFailed(Exception):
 def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT, then finish running requests. Raises the errors of `prepare`."""
     logs.configure()
-    # Before the server runs there are no requests to finish.
+    # Until the server installs its own handler, there are no requests to finish.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     listener = _bind_socket(settings)
     try:
@@ -59,7 +59,7 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
         for line in format_start_lines(settings, preparation, port=listener.getsockname()[1], setup_token=setup_token):
             say(line)
         with _metrics_folder(settings.data / "metrics" / str(listener.getsockname()[1])):
-            _run(_server_config(settings, setup_token), listener)
+            _run(_build_server_config(settings, setup_token), listener)
     finally:
         listener.close()
 
@@ -74,11 +74,11 @@ def _metrics_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # another service of this data folder uses it
+        with suppress(OSError):  # another service with this data folder uses it
             folder.parent.rmdir()
 
 
-def worker_app(settings: Settings, setup_token: str) -> object:
+def build_worker_app(settings: Settings, setup_token: str) -> object:
     """Build the application of a worker process."""
     logs.configure()
     app = build_application(settings, setup_token)
@@ -94,8 +94,8 @@ def application() -> object:
     """
     logs.configure()
     settings = Settings(behind_tls_proxy=True)
-    with ThreadPoolExecutor(1) as outside:  # the server's event loop already runs in this thread
-        preparation = outside.submit(asyncio.run, prepare(settings)).result()
+    with ThreadPoolExecutor(1) as executor:  # this thread already runs the server's event loop
+        preparation = executor.submit(asyncio.run, prepare(settings)).result()
     setup_token = "" if preparation.has_had_user else secrets.token_urlsafe(24)
     _log.info(
         "service_started version=%s database=%r epoch=%s durability=%r",
@@ -106,7 +106,7 @@ def application() -> object:
     )
     if setup_token:
         _log.info("first_user_missing request='POST /user' setup_token=%s", setup_token)
-    return worker_app(settings, setup_token)
+    return build_worker_app(settings, setup_token)
 
 
 def format_start_lines(settings: Settings, preparation: Preparation, *, port: int, setup_token: str) -> list[str]:
@@ -114,39 +114,47 @@ def format_start_lines(settings: Settings, preparation: Preparation, *, port: in
     scheme = "https" if settings.has_tls else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"{scheme}://{host}:{port}"
-    address = url if settings.host not in EVERYWHERE else f"{scheme}://localhost:{port}"
+    address = url if settings.host not in ALL_ADDRESSES else f"{scheme}://localhost:{port}"
     env = f", APP_ENV={settings.app_env}" if settings.app_env else ""
     unsafe = "UNSAFE, acknowledged saves can be lost: " if preparation.database.is_unsafe else ""
     lines = [
         f"Confide {__version__} at {url} ({settings.workers} worker{'s' if settings.workers > 1 else ''}{env})",
-        f"  store       {_describe_database(settings)}, epoch {preparation.database.epoch}",
+        f"  database    {_describe_database(settings)}, epoch {preparation.database.epoch}",
         f"  durability  {unsafe}{preparation.database.durability}",
     ]
     if preparation.created_master_keys is not None:
         lines.append(
-            f"  keys        made {preparation.created_master_keys}: copy it to a safe place now. Without it no config"
-            " can be decrypted again."
+            f"  keys        created {preparation.created_master_keys}: copy it to a safe place now. Without it, configs"
+            " cannot be decrypted again."
         )
     if preparation.database.is_new_epoch:
-        lines.append("  restored    the database was moved or restored: a new epoch begins, all sessions have ended")
-    return [*lines, *_permission_warnings(settings), *_first_steps(preparation, url=address, setup_token=setup_token)]
+        lines.append(
+            "  restored    the database was moved or restored: a new epoch has begun, and all sessions have ended"
+        )
+    return [
+        *lines,
+        *_format_permission_warnings(settings),
+        *_format_first_steps(preparation, url=address, setup_token=setup_token),
+    ]
 
 
-def _first_steps(preparation: Preparation, *, url: str, setup_token: str) -> list[str]:
+def _format_first_steps(preparation: Preparation, *, url: str, setup_token: str) -> list[str]:
     if preparation.has_had_user:
         return [f"  first       log in: confide login --url {url}   (API: {url}/docs)"]
     bearer = f" -H 'Authorization: Bearer {setup_token}'" if setup_token else ""
     body = """'{"login": "admin", "password": "…"}'"""
     return [
-        "  first       there is no user yet; the first one becomes admin:",
+        "  first       add the first user, who becomes an admin:",
         f"              curl {url}/user{bearer} -H 'Content-Type: application/json' -d {body}",
     ]
 
 
-def _permission_warnings(settings: Settings) -> list[str]:
+def _format_permission_warnings(settings: Settings) -> list[str]:
     """Warn of existing files that other users of this machine can read."""
     paths = [path for path in (settings.data, settings.data / FILE_NAME) if path.exists()]
-    return [f"  warning     others may read {path}: chmod go= {path}" for path in paths if path.stat().st_mode & 0o077]
+    return [
+        f"  warning     other users can read {path}: chmod go= {path}" for path in paths if path.stat().st_mode & 0o077
+    ]
 
 
 def _describe_database(settings: Settings) -> str:
@@ -171,9 +179,9 @@ def _bind_socket(settings: Settings) -> socket.socket:
     return listener
 
 
-def _server_config(settings: Settings, setup_token: str) -> uvicorn.Config:
+def _build_server_config(settings: Settings, setup_token: str) -> uvicorn.Config:
     return uvicorn.Config(
-        functools.partial(worker_app, settings, setup_token),
+        functools.partial(build_worker_app, settings, setup_token),
         factory=True,
         http=ReadingProtocol,
         ws="none",
@@ -196,8 +204,8 @@ def _run(config: uvicorn.Config, listener: socket.socket) -> None:
         Multiprocess(config, sockets=[listener]).run()
         return
     server = uvicorn.Server(config)
-    # Keep signals that arrive before the server installs its handlers. The server raises the signal again when it
-    # is done; these handlers ignore it then.
+    # These handlers keep a signal that arrives before the server installs its own. When the server is done, it raises
+    # the signal again, and they ignore it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     server.run(sockets=[listener])

@@ -49,7 +49,7 @@ from confide.reads.head_cache import RequestHeadCache
 from confide.reads.reader import ConfigReader
 from confide.reads.response import PreparedResponse
 from confide.reads.statistics import AccessStatistics
-from confide.server.metrics import Counting, WorkerMetrics
+from confide.server.metrics import MetricSources, WorkerMetrics
 from confide.server.preparation import build_encryption, build_stores
 from confide.server.settings import MIB, Settings
 from confide.server.stores import Stores
@@ -61,13 +61,13 @@ from confide.telemetry.sinks.registry import build_sinks
 from confide.telemetry.sinks.worker import build_sink_workers
 from confide.web.request_scope import RequestCounter
 
-# The share of the cache that remembered request heads may use.
-HEADS_PART = 8
+# The request head cache gets one eighth of the memory for caches.
+HEAD_CACHE_SHARE = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What records the work of a process."""
+    """I/O events and request counts of a process."""
 
     io: IoLog
     traffic: RequestCounter
@@ -77,12 +77,12 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Caching:
-    """Memory that several features share, and the lease that proves it fresh."""
+    """Caches that several features share, and the lease that limits how long they count as fresh."""
 
     lease: Lease
-    # Configs, tokens and integration types together, so that the least recently used one is evicted first.
+    # Configs, tokens and integration types share one cache, so that the least recently used one is evicted first.
     memory: LruCache[CacheEntry]
-    # Request heads have a limit of their own: heads that never repeat would evict everything else.
+    # A cache of its own, because request heads that never repeat would evict everything else.
     request_heads: RequestHeadCache
     ttl_seconds: float
 
@@ -117,7 +117,7 @@ class Types:
 
 @dataclass(frozen=True, slots=True)
 class Configs:
-    """Writing, listing and keeping configs."""
+    """Saving, listing, exporting and pruning configs."""
 
     decrypter: ConfigDecrypter
     writer: ConfigWriter
@@ -147,14 +147,14 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """Positions of the change log as clients see them, in the current epoch."""
+    """Functions that format and parse positions of the change log in the current epoch."""
 
     format: Callable[[Position], str]
     parse: Callable[[str], Position]
 
 
 class DrainState:
-    """Whether this process is about to end. Health reports it, and watchers reconnect elsewhere."""
+    """Whether this process is about to end. Health reports it, and watchers reconnect to another process."""
 
     def __init__(self, hub: WatchHub) -> None:
         self._hub = hub
@@ -190,7 +190,7 @@ class Process:
 
 @asynccontextmanager
 async def record_io(settings: Settings) -> AsyncIterator[Dispatcher | None]:
-    """Record I/O events, and give the sinks a moment to finish at the end. Yields None if they are off."""
+    """Record I/O events. At the end, give the sinks a short time to finish. Yields None if I/O events are off."""
     if settings.is_io_off:
         yield None
         return
@@ -212,7 +212,7 @@ async def record_io(settings: Settings) -> AsyncIterator[Dispatcher | None]:
 async def open_process(
     settings: Settings, *, setup_token: str = "", accepts_unsafe: bool = False, dispatcher: Dispatcher | None = None
 ) -> AsyncIterator[Process]:
-    """Open the parts of one process on a database that `prepare` has set up."""
+    """Open the database, which `prepare` must have set up, and build the parts of one process."""
     io: IoLog = NO_IO_LOG if dispatcher is None else dispatcher.recorder
     stores = build_stores(settings, accepts_unsafe=accepts_unsafe, io=io)
     hasher = Argon2Hasher(io=io)
@@ -249,7 +249,7 @@ def build_process(
     """Build all features in the order of their dependencies."""
     io = observation.io
     caching = build_caching(settings)
-    formats = build_positions(database)
+    position_format = build_positions(database)
     recorder = AuditRecorder(stores.audit, encryption, clock)
     access = Access(recorder)
     identity = build_identity(
@@ -261,7 +261,7 @@ def build_process(
     active = ActiveIntegrationTypes(stores.types, caching.memory, caching.lease, io=io)
     cache = ConfigCache(caching.memory, caching.lease, prepare=PreparedResponse, ttl_seconds=caching.ttl_seconds)
     changes = build_changes(
-        stores, caching, cache=cache, authenticator=identity.authenticator, active=active, positions=formats
+        stores, caching, cache=cache, authenticator=identity.authenticator, active=active, positions=position_format
     )
     decrypter = ConfigDecrypter(stores.configs, encryption, recorder)
     scanner = ConfigScanner(stores.configs, decrypter)
@@ -317,17 +317,17 @@ def build_process(
         reads=reads,
         changes=changes,
         metrics=metrics,
-        positions=formats,
+        positions=position_format,
         draining=DrainState(changes.hub),
     )
 
 
 def build_caching(settings: Settings) -> Caching:
-    heads_bytes = settings.cache_bytes // HEADS_PART
+    head_bytes = settings.cache_bytes // HEAD_CACHE_SHARE
     return Caching(
         lease=Lease(),
-        memory=LruCache(settings.cache_bytes - heads_bytes),
-        request_heads=RequestHeadCache(heads_bytes),
+        memory=LruCache(settings.cache_bytes - head_bytes),
+        request_heads=RequestHeadCache(head_bytes),
         ttl_seconds=settings.cache_ttl_seconds,
     )
 
@@ -530,7 +530,7 @@ def build_metrics(
     changes: Changes,
 ) -> WorkerMetrics:
     return WorkerMetrics(
-        Counting(
+        MetricSources(
             reads.reader,
             changes.subscriber,
             caching.lease,
@@ -538,10 +538,10 @@ def build_metrics(
             observation.traffic,
             observation.dispatcher,
             memories={"configs": caching.memory, "heads": caching.request_heads},
-            depths={
+            gauges={
                 "hashes": lambda: hasher.waiting,
                 "streams": changes.hub.__len__,
-                "horizon": stores.change_feed.watermark_age,
+                "watermark": stores.change_feed.watermark_age,
             },
         )
     )
@@ -549,7 +549,7 @@ def build_metrics(
 
 @asynccontextmanager
 async def subscribe(process: Process) -> AsyncIterator[None]:
-    """Follow the changes of other processes. The first read of the change feed is done before it begins."""
+    """Subscribe to the change feed. The first read is done before the body of the `async with` runs."""
     await process.changes.subscriber.read_changes()
     async with run_alongside(process.changes.subscriber.run()), run_alongside(process.changes.hub.run()):
         yield
@@ -557,7 +557,7 @@ async def subscribe(process: Process) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def run_alongside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run a task in the background and cancel it at the end."""
+    """Run a task in the background, and cancel it at the end."""
     task = asyncio.create_task(work)
     try:
         yield

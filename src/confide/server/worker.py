@@ -1,4 +1,4 @@
-"""The life of one worker: opens its parts, follows changes, runs background jobs, and ends with the server."""
+"""One worker: opens its parts, subscribes to changes, and runs background jobs until the server stops."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from confide.server.settings import Settings
 from confide.server.wiring import Process, open_process, record_io, run_alongside, subscribe
 
 JOB_SECONDS = 600
-# Cached objects live long and form no cycles, so frequent collections find nothing.
+# Cached objects live long and form no reference cycles, so frequent garbage collections would find nothing.
 GARBAGE_THRESHOLDS = (20_000, 50, 100)
 
 _log = logging.getLogger("confide")
@@ -23,7 +23,7 @@ _log = logging.getLogger("confide")
 
 def build_application(settings: Settings, setup_token: str) -> Application:
     """Build the application of one worker. Its parts are opened and closed by the server's lifespan."""
-    opened: list[Process] = []
+    processes: list[Process] = []
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
@@ -31,7 +31,7 @@ def build_application(settings: Settings, setup_token: str) -> Application:
             record_io(settings) as dispatcher,
             open_process(settings, setup_token=setup_token, dispatcher=dispatcher) as process,
         ):
-            opened[:] = [process]
+            processes[:] = [process]
             _drain_on_sigterm(process)
             async with (
                 subscribe(process),
@@ -46,11 +46,11 @@ def build_application(settings: Settings, setup_token: str) -> Application:
                 yield
             await _flush(process)
 
-    return Application(lambda: opened[0], lifespan=lifespan)
+    return Application(lambda: processes[0], lifespan=lifespan)
 
 
 def _drain_on_sigterm(process: Process) -> None:
-    """Run before the server's own signal handler, so that health reports draining before the last response."""
+    """On SIGTERM, start draining before the server stops, so that health reports it to load balancers."""
     previous = signal.getsignal(signal.SIGTERM)
     if not callable(previous):
         return
@@ -65,7 +65,7 @@ def _drain_on_sigterm(process: Process) -> None:
 
 async def _flush(process: Process) -> None:
     """Store the access statistics, and link and sign the end of the audit chain."""
-    process.metrics.take_over()
+    process.metrics.update()
     await process.reads.statistics.flush()
     try:
         await process.audit.chain_writer.append_entries()
@@ -82,6 +82,6 @@ async def _run_jobs(process: Process) -> None:
             await process.configs.retention.run_due_jobs()
         except (DatabaseUnavailable, Busy) as error:
             _log.warning("background_jobs_postponed reason=%s", error or "timeout")
-        except Exception:  # noqa: BLE001 - later runs must go on
+        except Exception:  # noqa: BLE001 - later runs must continue
             _log.exception("background_job_failed")
         await asyncio.sleep(JOB_SECONDS)
