@@ -20,12 +20,12 @@ from confide.web.parameters import (
     NUMBER_CURSOR,
     TENANT_PATTERN,
     TYPE_PATTERN,
+    declare_time,
     format_time,
     parse_cursor_number,
-    time,
 )
 from confide.web.request import Request
-from confide.web.response import Reply, Response, json_response
+from confide.web.response import Reply, Response, build_json_response
 from confide.web.route import ADMIN, Parameter, Returns, Route
 from confide.web.sse import EventStream, format_event
 
@@ -116,7 +116,7 @@ class AuditRoutes:
         )
         entries = found[:limit]
         following = str(entries[-1].number) if len(found) > limit else None
-        return json_response({"entries": [self._build_entry_json(entry) for entry in entries], "next": following})
+        return build_json_response({"entries": [self._build_entry_json(entry) for entry in entries], "next": following})
 
     async def export(self, request: Request) -> Response:
         after, limit = NUMBER_CURSOR.read(request), LIMIT.read(request)
@@ -131,14 +131,14 @@ class AuditRoutes:
         following = str(page[-1].number) if len(found) > limit else None
         key = self._audit_log.public_key.hex()
         checkpoints = [chain.build_checkpoint_json(checkpoint) for checkpoint in page]
-        return json_response({"public_key": key, "checkpoints": checkpoints, "next": following})
+        return build_json_response({"public_key": key, "checkpoints": checkpoints, "next": following})
 
     async def verify(self, request: Request) -> Reply:
         if request.accepts_events():
             await self._audit_log.require_audit_reader(request.principal)
             return EventStream(request, self._verify_all(request))
         after = NUMBER_CURSOR.read(request)
-        return json_response(
+        return build_json_response(
             _build_verification_json(await self._audit_log.verify(principal=request.principal, after=after))
         )
 
@@ -194,8 +194,8 @@ def _parse_actor(value: str) -> str | None:
 
 _ACTOR = Parameter("actor", "A login.", _parse_actor, None)
 _ACTION_NAME = Parameter("action", "An exact action, such as `save`, `login` or `reveal`.", _parse_action, None)
-_FROM = time("from", "RFC 3339 with a zone, inclusive.")
-_TO = time("to", "RFC 3339 with a zone, exclusive.")
+_FROM = declare_time("from", "RFC 3339 with a zone, inclusive.")
+_TO = declare_time("to", "RFC 3339 with a zone, exclusive.")
 _BEFORE: Parameter[int | None] = Parameter("after", "The `next` value of the previous page.", parse_cursor_number, None)
 _TAG = "audit"
 

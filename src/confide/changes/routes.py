@@ -21,7 +21,7 @@ from confide.web.asgi import Send
 from confide.web.errors import MalformedParameter
 from confide.web.parameters import TENANT_PATTERN, TYPE_PATTERN, read_scope
 from confide.web.request import Request
-from confide.web.response import Reply, Response, json_response
+from confide.web.response import Reply, Response, build_json_response
 from confide.web.route import VIEWER, Header, Parameter, Returns, Route, declare_text
 from confide.web.sse import EVENT_STREAM, HEADERS, format_event
 
@@ -86,7 +86,7 @@ class WatchRoutes:
         wait = _WAIT_SECONDS.read(request)
         start = request.header(b"last-event-id") or _AFTER.read(request)
         after = None if start is None else self._parse_position(start)
-        credential = parse_credential(request.token())
+        credential = parse_credential(request.require_token())
         if credential is None:
             raise InvalidToken
         request.begin_stream()
@@ -119,7 +119,7 @@ class WatchRoutes:
             {"event": one.change.kind, **build_change_json(one.change, self._format_position(one.position))}
             for one in new
         ]
-        return json_response({"events": events, "position": self._format_position(watcher.position)})
+        return build_json_response({"events": events, "position": self._format_position(watcher.position)})
 
 
 async def _is_woken_before(woken: asyncio.Event, until: float) -> bool:

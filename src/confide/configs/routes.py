@@ -47,16 +47,16 @@ from confide.web.parameters import (
     TENANT,
     TENANT_PATTERN,
     TYPE_PATTERN,
+    declare_time,
     format_key_cursor,
     format_time,
     parse_number,
     read_key,
     read_precondition,
     read_scope,
-    time,
 )
 from confide.web.request import Request
-from confide.web.response import Response, json_response
+from confide.web.response import Response, build_json_response
 from confide.web.route import (
     ADMIN,
     EDITOR,
@@ -119,7 +119,7 @@ class ConfigRoutes:
             draft,
             principal=request.principal,
             precondition=precondition,
-            idempotency_key=read_idempotency_key(request, content=await request.body()),
+            idempotency_key=read_idempotency_key(request, content=await request.read_body()),
         )
         return build_saved_response(saved)
 
@@ -145,7 +145,7 @@ class ConfigRoutes:
             rollback,
             principal=request.principal,
             precondition=precondition,
-            idempotency_key=read_idempotency_key(request, content=await request.body()),
+            idempotency_key=read_idempotency_key(request, content=await request.read_body()),
         )
         return build_saved_response(saved)
 
@@ -160,7 +160,7 @@ class ConfigRoutes:
                 {**_build_summary_json(config), "errors": [violation.as_json() for violation in config.violations]}
                 for config in nonconforming
             ]
-            return json_response({"configs": listed, "next": format_key_cursor(following)})
+            return build_json_response({"configs": listed, "next": format_key_cursor(following)})
         # One more than the page holds, to know whether there is a next page.
         found = await self._lister.list_configs(
             scope, principal=request.principal, after=after, limit=limit + 1, filters=filters
@@ -174,7 +174,7 @@ class ConfigRoutes:
             }
             for config in page
         ]
-        return json_response({"configs": listed, "next": format_key_cursor(following)})
+        return build_json_response({"configs": listed, "next": format_key_cursor(following)})
 
     async def export(self, request: Request) -> Response:
         scope, is_unmasked = read_scope(request), _SECRETS.read(request)
@@ -186,14 +186,14 @@ class ConfigRoutes:
             {**_build_summary_json(config), "masked": config.is_masked, "configuration": config.configuration}
             for config in page
         ]
-        return json_response({"configs": exported, "next": format_key_cursor(following)})
+        return build_json_response({"configs": exported, "next": format_key_cursor(following)})
 
     async def list_versions(self, request: Request) -> Response:
         key, limit, before = read_key(request), LIMIT.read(request), _BEFORE_VERSION.read(request)
         found = await self._history.list_versions(key, principal=request.principal, before=before, limit=limit + 1)
         page = found[:limit]
         following = str(page[-1].version) if len(found) > limit else None
-        return json_response({"versions": [self._build_version_json(one) for one in page], "next": following})
+        return build_json_response({"versions": [self._build_version_json(one) for one in page], "next": following})
 
     async def read_version(self, request: Request) -> Response:
         key = read_key(request)
@@ -201,20 +201,22 @@ class ConfigRoutes:
         if number is None:
             raise NotFound
         version = await self._history.read_version(key, number, principal=request.principal)
-        return json_response(
+        return build_json_response(
             {**key._asdict(), **self._build_version_json(version.summary), "configuration": version.configuration}
         )
 
     async def diff(self, request: Request) -> Response:
         key, since, until = read_key(request), _FROM_VERSION.read(request), _TO_VERSION.read(request)
-        return json_response(await self._history.compare(key, since=since, until=until, principal=request.principal))
+        return build_json_response(
+            await self._history.compare(key, since=since, until=until, principal=request.principal)
+        )
 
     async def destroy_tenant(self, request: Request) -> Response:
         tenant = names.parse_name(request.path_values["tenant"])
         if _CONFIRM.read(request) != tenant:
             raise ConfirmWrong
         deleted = await self._tenants.destroy(tenant, principal=request.principal)
-        return json_response({"tenant": tenant, "retired": deleted})
+        return build_json_response({"tenant": tenant, "retired": deleted})
 
     def _build_version_json(self, version: VersionSummary) -> Json:
         return {
@@ -246,7 +248,7 @@ def build_saved_response(saved: SavedVersion) -> Response:
         headers.append((b"etag", b'"%d%b"' % (saved.version, type_part)))
     if saved.is_replayed:
         headers.append((b"idempotency-replayed", b"true"))
-    return json_response(
+    return build_json_response(
         {
             "message": f"Config '{tenant} : {integration_type}' is {saved.outcome}",
             "tenant": tenant,
@@ -260,7 +262,7 @@ def build_saved_response(saved: SavedVersion) -> Response:
 
 def build_preview_response(preview: SavePreview) -> Response:
     document = {"diff": preview.diff, "outcome": preview.outcome, "version": preview.version}
-    return json_response(document | _build_warnings_json(preview.warnings))
+    return build_json_response(document | _build_warnings_json(preview.warnings))
 
 
 def _build_warnings_json(warnings: Sequence[Violation]) -> Json:
@@ -299,8 +301,8 @@ def _declare_version(name: str, description: str) -> Parameter[int]:
 _NOTE: Parameter[str | None] = Parameter(
     "note", "A one-line reason for the history. Not for secrets.", model.parse_note, None
 )
-_CHANGED_SINCE = time("changed_since", "RFC 3339: saved at that time or later.")
-_UNREAD_SINCE = time("unread_since", "RFC 3339: neither read nor saved since that time.")
+_CHANGED_SINCE = declare_time("changed_since", "RFC 3339: saved at that time or later.")
+_UNREAD_SINCE = declare_time("unread_since", "RFC 3339: neither read nor saved since that time.")
 _NONCONFORMING = Parameter(
     "conforms", "`false`: only configs that break the schema of their type.", _parse_false, False
 )

@@ -14,7 +14,7 @@ from confide.identity.model import Grant, Role, Token, User, parse_grant, parse_
 from confide.identity.users import UserDraft
 from confide.web.parameters import format_time, parse_number
 from confide.web.request import Request
-from confide.web.response import Response, json_response
+from confide.web.response import Response, build_json_response
 from confide.web.route import ADMIN, PUBLIC, SELF, Body, Returns, Route, RouteAccess, Target
 from confide.web.shapes import Done
 
@@ -153,16 +153,18 @@ class IdentityRoutes:
             user_id = await self._users.add_first(draft)
         else:
             # Here and not in the router, because the first user has no token.
-            request.principal = await self._tokens.authenticate(request.token())
+            request.principal = await self._tokens.authenticate(request.require_token())
             user_id = await self._users.add(draft, principal=request.principal)
-        return json_response({"user_id": user_id})
+        return build_json_response({"user_id": user_id})
 
     async def list_users(self, request: Request) -> Response:
         users = await self._users.list(principal=request.principal)
-        return json_response({"users": [build_user_json(user) for user in users]})
+        return build_json_response({"users": [build_user_json(user) for user in users]})
 
     async def read_user(self, request: Request) -> Response:
-        return json_response(build_user_json(await self._users.read(_path_login(request), principal=request.principal)))
+        return build_json_response(
+            build_user_json(await self._users.read(_path_login(request), principal=request.principal))
+        )
 
     async def update_user(self, request: Request) -> Response:
         body = request.body_as(UserUpdate)
@@ -173,30 +175,30 @@ class IdentityRoutes:
             is_disabled=body.disabled,
             password=body.password,
         )
-        return json_response(build_user_json(user))
+        return build_json_response(build_user_json(user))
 
     async def remove_user(self, request: Request) -> Response:
         login = _path_login(request)
         await self._users.remove(login, principal=request.principal)
-        return json_response({"message": f"User '{login}' is removed"})
+        return build_json_response({"message": f"User '{login}' is removed"})
 
     async def change_password(self, request: Request) -> Response:
         body = request.body_as(PasswordChange)
         await self._users.change_own_password(body.old, body.new, principal=request.principal)
-        return json_response({"message": "The password is changed"})
+        return build_json_response({"message": "The password is changed"})
 
     async def login(self, request: Request) -> Response:
         body = request.body_as(Login)
         token, expires_at = await self._tokens.login(body.login, body.password)
-        return json_response({"token": token, "expires_at": format_time(expires_at)})
+        return build_json_response({"token": token, "expires_at": format_time(expires_at)})
 
     async def logout(self, request: Request) -> Response:
         await self._tokens.logout(principal=request.principal)
-        return json_response({"message": "The session is ended"})
+        return build_json_response({"message": "The session is ended"})
 
     async def list_tokens(self, request: Request) -> Response:
         tokens = await self._tokens.list(principal=request.principal)
-        return json_response({"tokens": [build_token_json(token) for token in tokens]})
+        return build_json_response({"tokens": [build_token_json(token) for token in tokens]})
 
     async def add_token(self, request: Request) -> Response:
         body = request.body_as(TokenCreate)
@@ -207,18 +209,18 @@ class IdentityRoutes:
             ttl_seconds=body.ttl_seconds,
             grants=read_grants(body.grants),
         )
-        return json_response({**build_token_json(token), "token": secret})
+        return build_json_response({**build_token_json(token), "token": secret})
 
     async def revoke_token(self, request: Request) -> Response:
         token_id = parse_number(request.path_values["token_id"])
         if token_id is None:
             raise NotFound
         await self._tokens.revoke(token_id, principal=request.principal)
-        return json_response({"message": f"Token {token_id} is revoked"})
+        return build_json_response({"message": f"Token {token_id} is revoked"})
 
     async def _is_first_user(self, request: Request) -> bool:
         """Return whether a client on this machine, or one with the setup token, can add the first user."""
-        token = request.bearer()
+        token = request.find_token()
         if token is not None:
             is_setup = hmac.compare_digest(token.encode(), self._setup_token.encode())
             return is_setup and await self._users.can_add_first_user()

@@ -14,7 +14,7 @@ from confide.integration_types.model import IntegrationType, Mode, TypeDraft, Ty
 from confide.strict_json import Json
 from confide.web.parameters import KEY_CURSOR, format_key_cursor, format_time, read_precondition
 from confide.web.request import Request
-from confide.web.response import Headers, Reply, Response, json_response
+from confide.web.response import Headers, Reply, Response, build_json_response
 from confide.web.route import ADMIN, Body, Returns, Route, RouteAccess, Target, declare_switch
 from confide.web.shapes import ViolationShape
 from confide.web.sse import EventStream, format_event
@@ -97,11 +97,11 @@ class TypeRoutes:
 
     async def list_types(self, request: Request) -> Response:
         found = await self._types.list(principal=request.principal)
-        return json_response({"types": [_summary_json(one) for one in found]})
+        return build_json_response({"types": [_summary_json(one) for one in found]})
 
     async def read(self, request: Request) -> Response:
         found = await self._types.read(_path_name(request), principal=request.principal)
-        return json_response({**_summary_json(found), "schema": found.schema}, headers=_etag(found.version))
+        return build_json_response({**_summary_json(found), "schema": found.schema}, headers=_etag(found.version))
 
     async def put(self, request: Request) -> Reply:
         body = request.body_as(TypeBody)
@@ -114,12 +114,14 @@ class TypeRoutes:
             return await self._check(request, draft.name, type_)
         outcome, version = await self._types.put(draft, principal=request.principal, precondition=precondition)
         document = {"message": f"Integration type '{draft.name}' is {outcome}", "name": draft.name, "version": version}
-        return json_response(document, headers=_etag(version))
+        return build_json_response(document, headers=_etag(version))
 
     async def remove(self, request: Request) -> Response:
         name = _path_name(request)
         version = await self._types.remove(name, principal=request.principal, precondition=read_precondition(request))
-        return json_response({"message": f"Integration type '{name}' is removed", "name": name, "version": version})
+        return build_json_response(
+            {"message": f"Integration type '{name}' is removed", "name": name, "version": version}
+        )
 
     async def check_conformance(self, request: Request) -> Reply:
         name = _path_name(request)
@@ -128,7 +130,9 @@ class TypeRoutes:
     async def _check(self, request: Request, name: str, type_: IntegrationType) -> Reply:
         if request.accepts_events():
             return EventStream(request, self._check_all(request, name, type_))
-        return json_response(_report_json(await self._conformance.page(name, type_, after=KEY_CURSOR.read(request))))
+        return build_json_response(
+            _report_json(await self._conformance.page(name, type_, after=KEY_CURSOR.read(request)))
+        )
 
     async def _check_all(self, request: Request, name: str, type_: IntegrationType) -> AsyncIterator[bytes]:
         request.begin_stream()

@@ -13,7 +13,7 @@ from confide.reads.request import parse_min_version
 from confide.reads.response import build_response
 from confide.web.parameters import INTEGRATION_TYPE, TENANT, format_time
 from confide.web.request import Request
-from confide.web.response import Reply, Response, json_response
+from confide.web.response import Reply, Response, build_json_response
 from confide.web.route import EDITOR, VIEWER, Header, Returns, Route, declare_switch
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class ReadRoutes:
 
     async def authenticate(self, request: Request) -> None:
         """Authenticate, with a cached token if the database is unavailable."""
-        credential = parse_credential(request.token())
+        credential = parse_credential(request.require_token())
         if credential is None:
             raise InvalidToken
         request.principal, request.is_database_unavailable = await self._reader.authenticate(credential)
@@ -90,7 +90,7 @@ class ReadRoutes:
         key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
         summaries = await self._statistics.list_readers(key, principal=request.principal)
         usage = [{**summary._asdict(), "last_read_at": format_time(summary.last_read_at)} for summary in summaries]
-        return json_response({"usage": usage})
+        return build_json_response({"usage": usage})
 
 
 _WITHOUT_DEFAULTS = declare_switch(

@@ -1,4 +1,4 @@
-"""The ASGI application: frames requests, answers plain reads on the fast path, and routes everything else."""
+"""The ASGI application: it answers plain reads from the cache, and passes all other requests to the router."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ async def _no_lifespan() -> AsyncIterator[None]:
 
 
 class Application:
-    """The outermost ASGI application. Handlers see only well-framed requests.
+    """The ASGI application of one worker.
 
-    `process` is called per request, because the parts of a process exist only within its lifespan.
+    Each request calls `process`, because the parts of a process exist only within its lifespan.
     """
 
     def __init__(self, process: Callable[[], Process], *, lifespan: Lifespan = _no_lifespan) -> None:
@@ -50,7 +50,7 @@ class Application:
         self._lifespan = lifespan
         self._routed: tuple[Process, Router] | None = None
 
-    def document(self) -> Json:
+    def build_document(self) -> Json:
         """Build the OpenAPI document."""
         return api.build_document()
 
@@ -60,51 +60,50 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._run_lifespan(receive, send)
             return
         if scope["method"] == "GET" and scope["raw_path"] == plain_reads.PATH:
             read = self._process().caching.request_heads.find_parsed(scope["query_string"], scope["headers"])
             if read is not None:
-                await self._read_plainly(read, scope, send)
+                await self._answer_plain_read(read, scope, send)
                 return
         await self._handle(scope, receive, send)
 
     async def read(
         self, read: ReadRequest, *, address: str | None, traceparent: str | None
     ) -> Response | ConfigResponse:
-        """Answer a plain read that needs the database. Always returns a response.
+        """Answer a plain read from the database. Always returns a response, also for errors.
 
-        Only errors are logged: there are thousands of reads a second.
+        The log gets only errors, because there are thousands of reads a second.
         """
-        reading = self._process().reads.reader
-        answer: Response | ConfigResponse
-        with self._under_way("GET", "/config", address=address, traceparent=traceparent) as request:
+        reader = self._process().reads.reader
+        response: Response | ConfigResponse
+        with self._open_scope("GET", "/config", address=address, traceparent=traceparent) as request:
             request.route, request.is_logged = "/config", False
             try:
-                principal, is_database_unavailable = await reading.authenticate(read.credential)
+                principal, is_database_unavailable = await reader.authenticate(read.credential)
                 set_principal(principal)
-                found = await reading.read(
+                result = await reader.read(
                     read.key,
                     principal=principal,
                     min_version=read.min_version,
                     is_database_unavailable=is_database_unavailable,
                 )
-                answer = build_response(found, read.known_tags)
-                answer = build_response(found, read.known_tags)
+                response = build_response(result, read.known_tags)
             except Exception as error:  # noqa: BLE001 - last resort: every error has a response
-                answer = build_error_response(error, request_id=request.request_id)
-            request.status, request.sent_bytes = answer.status, len(answer.body)
-        return answer.with_header(b"request-id", request.request_id.encode())
+                response = build_error_response(error, request_id=request.request_id)
+            request.status, request.sent_bytes = response.status, len(response.body)
+        return response.with_header(b"request-id", request.request_id.encode())
 
     def record_sample(self, sample: SampledRead, *, began: float) -> None:
-        """Record a sampled cached read as an I/O event; `began` is `boottime`."""
+        """Record a sampled read as an I/O event. `began` is `boottime` seconds."""
         io = self._process().observation.io
         event = io.begin_request(None)
         event.user_id = sample.user_id
         took = int((boottime() - began) * 1e9)
         io.end_request(event, CACHED, monotonic_ns() - took, outcome=str(sample.status), amount=sample.sent_bytes)
 
-    def _under_way(self, method: str, path: str, *, address: str | None, traceparent: str | None) -> RequestScope:
+    def _open_scope(self, method: str, path: str, *, address: str | None, traceparent: str | None) -> RequestScope:
         process = self._process()
         return RequestScope(
             method,
@@ -115,40 +114,42 @@ class Application:
             traceparent=traceparent,
         )
 
-    async def _read_plainly(self, read: CachedRead, scope: Scope, send: Send) -> None:
-        now, reading = boottime(), self._process().reads.reader
+    async def _answer_plain_read(self, read: CachedRead, scope: Scope, send: Send) -> None:
+        now, reader = boottime(), self._process().reads.reader
         try:
-            response = reading.read_cached(read, now=now)
-        except Exception as error:  # noqa: BLE001 - as in `read`
+            response = reader.read_cached(read, now=now)
+        except Exception as error:  # noqa: BLE001 - last resort: every error has a response
             self._process().observation.traffic.count(CACHED_ROUTE, HTTPStatus.INTERNAL_SERVER_ERROR)
             await build_bug_response(error).send(send)
             return
         if response is None:
             client = scope.get("client")
-            traceparent = traceparent_of(scope["headers"])
-            answer = await self.read(read.request, address=client[0] if client else None, traceparent=traceparent)
-            await answer.send(send)
+            traceparent = find_traceparent(scope["headers"])
+            from_database = await self.read(
+                read.request, address=client[0] if client else None, traceparent=traceparent
+            )
+            await from_database.send(send)
             return
-        # Taken before the first await: another read may be sampled meanwhile.
-        sample = reading.take_sample()
+        # Before the first await, because another read may be sampled during it.
+        sample = reader.take_sample()
         await send({"type": "http.response.start", "status": response.status, "headers": response.headers()})
         await send({"type": "http.response.body", "body": response.body})
         if sample is not None:
             self.record_sample(sample, began=now)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request within its deadline, under a request ID, and log it."""
+        """Handle a request in its scope."""
         client = scope.get("client")
         request = Request(scope, receive)
-        address, traceparent = client[0] if client else None, traceparent_of(scope["headers"])
-        with self._under_way(request.method, request.path, address=address, traceparent=traceparent) as current:
+        address, traceparent = client[0] if client else None, find_traceparent(scope["headers"])
+        with self._open_scope(request.method, request.path, address=address, traceparent=traceparent) as current:
             sender = _Sender(send, current.request_id, request)
             try:
                 await self._respond(request, sender)
             except Disconnected:
                 return
             finally:
-                current.status, current.sent_bytes, current.ended = sender.status, sender.sent_bytes, sender.ended
+                current.status, current.sent_bytes, current.ended_ns = sender.status, sender.sent_bytes, sender.ended_ns
                 current.is_stream = request.is_stream
                 current.route = request.route_path or OTHER
 
@@ -171,7 +172,7 @@ class Application:
             self._routed = process, api.build_router(process)
         return self._routed[1]
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         """Run the lifespan protocol (ASGI specification, "Lifespan")."""
         await receive()
         has_started = False
@@ -188,7 +189,7 @@ class Application:
 
 
 class _Sender:
-    """Adds the request ID to a response, and remembers its status for the log."""
+    """Sends a response with the request ID, and keeps its status and size for the log."""
 
     def __init__(self, send: Send, request_id: str, request: Request) -> None:
         self._send = send
@@ -196,7 +197,7 @@ class _Sender:
         self.extra = [(b"request-id", request_id.encode())]
         self.status = 0
         self.sent_bytes = 0
-        self.ended: int | None = None
+        self.ended_ns: int | None = None
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -206,7 +207,7 @@ class _Sender:
             message = {**message, "headers": [*message["headers"], *self.extra, *closing]}
         else:
             self.sent_bytes += len(message.get("body", b""))
-            self.ended = monotonic_ns()
+            self.ended_ns = monotonic_ns()
         await self._send(message)
 
     async def send_error(self, response: Response) -> None:
@@ -214,6 +215,6 @@ class _Sender:
             await response.send(self)
 
 
-def traceparent_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+def find_traceparent(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the `traceparent` header (W3C Trace Context)."""
     return next((value.decode("latin-1") for name, value in headers if name == b"traceparent"), None)

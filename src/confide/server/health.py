@@ -12,7 +12,7 @@ from confide.errors import Busy, DatabaseUnavailable, NotAllowed
 from confide.identity.model import Principal, Role
 from confide.server.metrics import CONTENT_TYPE
 from confide.web.request import Request
-from confide.web.response import Response, json_response
+from confide.web.response import Response, build_json_response
 from confide.web.route import PUBLIC, Returns, Route, RouteAccess, Target
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Health:
         self._is_unsafe = is_unsafe
 
     async def check(self) -> HealthShape:
-        """Return the state. During an outage of the database, the process is degraded while it may serve stale reads."""
+        """Return the state. While the database is unavailable and stale reads work, it is degraded."""
         blocking = ["draining"] if self._is_draining() else []
         degrading = ["unsafe-durability"] if self._is_unsafe else []
         degrading += ["integrity-error"] if self._decrypter.undecryptable else []
@@ -99,15 +99,15 @@ class HealthRoutes:
         self._authenticate = authenticate
 
     async def live(self, request: Request) -> Response:  # noqa: ARG002 - a handler
-        return json_response({"status": "ok", "reasons": []})
+        return build_json_response({"status": "ok", "reasons": []})
 
     async def ready(self, request: Request) -> Response:  # noqa: ARG002 - a handler
         state = await self._health.check()
-        return json_response(state.model_dump(), status=503 if state.status == "unavailable" else 200)
+        return build_json_response(state.model_dump(), status=503 if state.status == "unavailable" else 200)
 
     async def metrics(self, request: Request) -> Response:
         if not self._has_open_metrics:
-            request.principal = principal = await self._authenticate(request.token())
+            request.principal = principal = await self._authenticate(request.require_token())
             if not (principal.is_admin or principal.is_service_account):
                 raise NotAllowed
         return Response(self._metrics.render(), content_type=CONTENT_TYPE)

@@ -28,7 +28,7 @@ async def translate(request: Request) -> bool:
 
 def _translate_login(request: Request) -> None:
     """Turn `GET /login?login=&password=` into `POST /login` with a body."""
-    body = strict_json.write(request.parameters(required=("login", "password")))
+    body = strict_json.write(request.parse_parameters(required=("login", "password")))
     request.replace_body(body)
     request.method = request.scope["method"] = "POST"
     request.scope["query_string"] = b""
@@ -52,7 +52,7 @@ async def _move_body_token(request: Request) -> bool:
     if request.method == "GET" or request.path not in _PATHS_WITH_BODY_TOKENS or _has_credentials(request):
         return False
     try:
-        document = await request.document()
+        document = await request.read_document()
     except (BodyTooLarge, RequestTimeout):
         raise
     except ServiceError:
@@ -74,4 +74,4 @@ def _add_credentials(request: Request, token: str) -> None:
 
 
 def _has_credentials(request: Request) -> bool:
-    return request.has(b"authorization")
+    return request.has_header(b"authorization")

@@ -1,4 +1,7 @@
-"""HTTP routes of the documentation: the OpenAPI document, its page, and the list of errors. No external resources."""
+"""HTTP routes of the API documentation: the OpenAPI document, its page and the list of errors.
+
+The pages load no external resources.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Expected errors of HTTP requests."""
+"""Errors of HTTP requests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from confide.errors import ErrorKind, ServiceError
 
 
 class HttpError(ServiceError):
-    """An error that only HTTP has; it carries its own status."""
+    """An error of HTTP itself, with its own status."""
 
     kind = ErrorKind.INVALID_REQUEST
     status: ClassVar[int]

@@ -1,4 +1,4 @@
-"""uvicorn's protocol class with the limits it lacks: how large a head may be and how long it may take."""
+"""uvicorn's protocol class, with limits on the size and the time of a request head."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_HEAD_BYTES = MAX_HEADERS_BYTES + MAX_URI_BYTES + 1024
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Refuses an endless head, a slow one and broken framing, each with a problem document."""
+    """Rejects an oversized or slow request head and invalid framing, each with a problem document."""
 
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
@@ -33,9 +33,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         app: Any = self.app
-        # Behind a proxy the server's own middleware stands before the door.
+        # Behind a proxy, uvicorn's middleware wraps the application.
         self._application: Application = getattr(app, "app", app)
-        self._await_head()
+        self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -48,58 +48,58 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
         super().data_received(data)
         if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(HeadersTooLarge())
+            self._reject(HeadersTooLarge())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        # An answer that goes on ends a caller who takes nothing: closing would wait for what was written.
+        # A stream aborts the connection of a client that does not read. Closing it would wait for the written data.
         self.scope["confide.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
         self._is_in_head = True
         if self._head_timer is None:
-            self._await_head()
+            self._start_head_timer()
 
     def on_headers_complete(self) -> None:
         self._finish_head()
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - our own sentence
-        self._refuse(MalformedRequest())
+        self._reject(MalformedRequest())
 
     def _finish_head(self) -> None:
         self._stop_timer()
         self._is_in_head = False
         self._head_bytes = 0
 
-    def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_took_too_long)
+    def _start_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._reject_slow_head)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _head_took_too_long(self) -> None:
+    def _reject_slow_head(self) -> None:
         self._head_timer = None
         if self._head_bytes:
-            self._refuse(RequestTimeout())
+            self._reject(RequestTimeout())
         else:
             self.transport.close()
 
-    def _refuse(self, refusal: ServiceError) -> None:
+    def _reject(self, error: ServiceError) -> None:
         self._stop_timer()
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
-            # Whoever works on it must neither answer nor take what it has of the body for whole.
+            # Stop the request in progress: it must not respond, nor use its incomplete body.
             cycle.disconnected = True
             cycle.message_event.set()
-        # While an answer is under way a second one would be taken for its end: only close.
+        # If a response has started, the client would take a second one for a part of it. Then only close.
         if cycle is None or cycle.response_complete or not cycle.response_started:
             request_id = secrets.token_hex(8)
-            answer = build_problem(refusal).with_header(b"request-id", request_id.encode())
-            self.transport.write(answer.as_bytes([(b"connection", b"close")]))
-            # Nobody knows what it would have asked for.
-            self._application.process.observation.traffic.count(OTHER, answer.status)
+            response = build_problem(error).with_header(b"request-id", request_id.encode())
+            self.transport.write(response.as_bytes([(b"connection", b"close")]))
+            # The route of an incomplete head is unknown.
+            self._application.process.observation.traffic.count(OTHER, response.status)
             log_request(
-                "-", "-", answer.status, began_ns=monotonic_ns(), request_id=request_id, trace_id=None, principal=None
+                "-", "-", response.status, began_ns=monotonic_ns(), request_id=request_id, trace_id=None, principal=None
             )
         self.transport.close()

@@ -25,11 +25,11 @@ Shapes = dict[tuple[type[BaseModel], Mode], Json]
 
 def build_document(routes: Sequence[Route[Any]], *, version: str) -> Json:
     """Build the document of all documented routes, in order."""
-    shown = [route for route in routes if route.is_documented]
-    shapes, components = _schemas(shown)
+    documented = [route for route in routes if route.is_documented]
+    shapes, components = _build_schemas(documented)
     paths: dict[str, Json] = {}
-    for route in shown:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, shapes)
+    for route in documented:
+        paths.setdefault(route.path, {})[route.method.lower()] = _build_operation(route, shapes)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Confide", "description": DESCRIPTION, "version": version},
@@ -42,27 +42,27 @@ def build_document(routes: Sequence[Route[Any]], *, version: str) -> Json:
     }
 
 
-def _schemas(routes: Iterable[Route[Any]]) -> tuple[Shapes, Json]:
-    """Return a reference for each shape, and the components that the references name."""
-    wanted: dict[tuple[type[BaseModel], Mode], None] = {(Problem, "serialization"): None}
+def _build_schemas(routes: Iterable[Route[Any]]) -> tuple[Shapes, Json]:
+    """Return a reference to the schema of each shape, and the components that the references name."""
+    requested: dict[tuple[type[BaseModel], Mode], None] = {(Problem, "serialization"): None}
     for route in routes:
         if route.body is not None:
-            wanted[route.body, "validation"] = None
-        for shape in _returned(route):
-            wanted[shape, "serialization"] = None
-    references, definitions = models_json_schema(list(wanted), ref_template=_REF)
-    schemas = {shape: references[shape] for shape in wanted}
+            requested[route.body, "validation"] = None
+        for shape in _list_response_shapes(route):
+            requested[shape, "serialization"] = None
+    references, definitions = models_json_schema(list(requested), ref_template=_REF)
+    schemas = {shape: references[shape] for shape in requested}
     return schemas, dict(sorted(definitions["$defs"].items()))
 
 
-def _returned(route: Route[Any]) -> list[type[BaseModel]]:
+def _list_response_shapes(route: Route[Any]) -> list[type[BaseModel]]:
     shapes = [*route.returns.shapes]
     shapes += [shape for _, shape in route.returns.media_types if shape is not None]
     shapes += [shape for _, _, shape in route.other_responses if shape is not None]
     return shapes
 
 
-def _operation(route: Route[Any], shapes: Shapes) -> Json:
+def _build_operation(route: Route[Any], shapes: Shapes) -> Json:
     operation: Json = {
         "tags": [route.tag],
         "summary": route.summary,
@@ -74,15 +74,15 @@ def _operation(route: Route[Any], shapes: Shapes) -> Json:
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in route.path_parameters
         ),
-        *map(_query_parameter, route.query),
-        *map(_header_parameter, route.headers),
+        *map(_build_query_parameter, route.query),
+        *map(_build_header_parameter, route.headers),
     ]
     if parameters:
         operation["parameters"] = parameters
     if route.body is not None:
         schema = shapes[route.body, "validation"]
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    operation["responses"] = _responses(route, shapes)
+    operation["responses"] = _build_responses(route, shapes)
     if route.access.is_public:
         operation["security"] = []
     elif route.access.is_token_optional:
@@ -90,7 +90,7 @@ def _operation(route: Route[Any], shapes: Shapes) -> Json:
     return operation
 
 
-def _query_parameter(parameter: Parameter[Any]) -> Json:
+def _build_query_parameter(parameter: Parameter[Any]) -> Json:
     described = {
         "name": parameter.name,
         "in": "query",
@@ -101,14 +101,14 @@ def _query_parameter(parameter: Parameter[Any]) -> Json:
     return described if parameter.example is None else {**described, "example": parameter.example}
 
 
-def _header_parameter(header: Header) -> Json:
+def _build_header_parameter(header: Header) -> Json:
     schema = {"type": "string"}
     return {
         "name": header.name, "in": "header", "required": False, "description": header.description, "schema": schema
     }  # fmt: skip
 
 
-def _responses(route: Route[Any], shapes: Shapes) -> Json:
+def _build_responses(route: Route[Any], shapes: Shapes) -> Json:
     returns = route.returns
     content: Json = {}
     if returns.shapes:

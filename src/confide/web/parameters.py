@@ -16,20 +16,20 @@ from confide.web.errors import MalformedParameter
 from confide.web.request import Request
 from confide.web.route import Parameter, declare_required_text, declare_switch, declare_text
 
-MAX_LISTED = 1_000
-DEFAULT_LISTED = 100
+MAX_PAGE_SIZE = 1_000
+DEFAULT_PAGE_SIZE = 100
 
 _LIMIT = re.compile(r"[1-9][0-9]{0,3}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 
 
 def parse_number(value: str) -> int | None:
-    """Return a positive number written with digits only and no leading zero; None for any other text."""
+    """Return a positive number of digits without a leading zero. None for any other text."""
     return int(value) if _NUMBER.fullmatch(value) else None
 
 
 def parse_cursor_number(value: str) -> int:
-    """Return the number of a cursor, 0 included; raises `InvalidCursor`."""
+    """Return the number in a cursor, which can be 0. Raises `InvalidCursor`."""
     number = 0 if value == "0" else parse_number(value)
     if number is None:
         raise InvalidCursor
@@ -39,18 +39,18 @@ def parse_cursor_number(value: str) -> int:
 def format_time(microseconds: int) -> str:
     """Format a time as RFC 3339 with milliseconds."""
     try:
-        moment = datetime.fromtimestamp(microseconds / MICROSECONDS_PER_SECOND, UTC)
+        time = datetime.fromtimestamp(microseconds / MICROSECONDS_PER_SECOND, UTC)
     except (OverflowError, ValueError, OSError):
-        # Only a direct edit of the database can cause this. Audit verification reports it.
-        moment = datetime.max.replace(tzinfo=UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        # Only an edit of the database itself can cause this. Audit verification reports it.
+        time = datetime.max.replace(tzinfo=UTC)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def format_key_cursor(key: Key | None) -> str | None:
     return None if key is None else ":".join(key)
 
 
-def time(name: str, description: str) -> Parameter[int | None]:
+def declare_time(name: str, description: str) -> Parameter[int | None]:
     """Declare an optional time (RFC 3339 with a zone), in microseconds since 1970."""
 
     def parse(value: str) -> int | None:
@@ -65,8 +65,8 @@ def time(name: str, description: str) -> Parameter[int | None]:
 
 
 def _parse_limit(value: str) -> int:
-    if not _LIMIT.fullmatch(value) or int(value) > MAX_LISTED:
-        raise MalformedParameter(f"The parameter limit must be a number from 1 to {MAX_LISTED:,}.")
+    if not _LIMIT.fullmatch(value) or int(value) > MAX_PAGE_SIZE:
+        raise MalformedParameter(f"The parameter limit must be a number from 1 to {MAX_PAGE_SIZE:,}.")
     return int(value)
 
 
@@ -82,7 +82,7 @@ TENANT = declare_required_text("tenant", "An exact name.", example="acme")
 INTEGRATION_TYPE = declare_required_text("integration_type", "An exact name.", example="flight-information-system")
 TENANT_PATTERN = declare_text("tenant", "A name, `prefix*` or `*`.")
 TYPE_PATTERN = declare_text("integration_type", "A name, `prefix*` or `*`.")
-LIMIT = Parameter("limit", "1 to 1,000. Default: 100.", _parse_limit, DEFAULT_LISTED)
+LIMIT = Parameter("limit", "1 to 1,000. Default: 100.", _parse_limit, DEFAULT_PAGE_SIZE)
 KEY_CURSOR = Parameter("after", "The `next` value of the previous page.", _parse_key_cursor, None)
 NUMBER_CURSOR = Parameter("after", "A number; the page starts after it.", parse_cursor_number, 0)
 DRY_RUN = declare_switch("dry_run", "`true`: preview the result and store nothing.")

@@ -1,4 +1,4 @@
-"""Answer errors with problem documents (RFC 9457); one table maps kinds of errors to statuses."""
+"""Build problem documents (RFC 9457) from errors. One table maps the kinds of errors to statuses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STATUS: dict[ErrorKind, int] = {
     ErrorKind.INTERNAL: 500,
     ErrorKind.UNAVAILABLE: 503,
 }
-# RFC 6750, section 3: a challenge, with an error code only where credentials were sent.
+# RFC 6750, section 3: a challenge has an error code only if the request had credentials.
 _CHALLENGES = {
     "no-token": b'Bearer realm="confide"',
     "invalid-token": b'Bearer realm="confide", error="invalid_token"',
@@ -46,12 +46,12 @@ def get_status(error: type[ServiceError]) -> int:
 
 
 def list_errors() -> list[type[ServiceError]]:
-    """List the error classes of every module that is imported."""
+    """List the error classes of all imported modules."""
     return [error for error in (*ServiceError.__subclasses__(), *HttpError.__subclasses__()) if error is not HttpError]
 
 
 def build_error_response(error: Exception, *, request_id: str) -> Response:
-    """Build the answer to an exception; an unexpected one is a bug: its trace goes to the log only."""
+    """Build the response to an exception. An unexpected one is a bug: its traceback goes only to the log."""
     if isinstance(error, ServiceError):
         return build_problem(error)
     if isinstance(error, DatabaseUnavailable):
@@ -64,13 +64,13 @@ def build_error_response(error: Exception, *, request_id: str) -> Response:
 
 
 def build_bug_response(error: Exception) -> Response:
-    """Build the answer to a bug that happened before a request began, with a new request ID to find it in the log."""
+    """Build the response to a bug outside of a `RequestScope`, with a new request ID to find it in the log."""
     request_id = secrets.token_hex(8)
     return build_error_response(error, request_id=request_id).with_header(b"request-id", request_id.encode())
 
 
 def build_problem(error: ServiceError) -> Response:
-    """Write an error as a problem document, without anything that the client sent."""
+    """Build the problem document of an error. It contains nothing that the client sent."""
     status = get_status(type(error))
     document: dict[str, Any] = {
         "type": f"/docs/errors#{error.code}",
@@ -82,10 +82,10 @@ def build_problem(error: ServiceError) -> Response:
     }
     if error.violations:
         document["errors"] = [violation.as_json() for violation in error.violations]
-    return Response(strict_json.write(document), status, _headers(error), PROBLEM)
+    return Response(strict_json.write(document), status, _build_headers(error), PROBLEM)
 
 
-def _headers(error: ServiceError) -> Headers:
+def _build_headers(error: ServiceError) -> Headers:
     headers: list[tuple[bytes, bytes]] = []
     if challenge := _CHALLENGES.get(error.code):
         headers.append((b"www-authenticate", challenge))

@@ -1,4 +1,4 @@
-"""One HTTP request: strict framing, strict parameters, and a body that is read once and completely."""
+"""One HTTP request, parsed strictly: its framing, headers, query parameters and body."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ _BEARER = re.compile(r"bearer +([\x21-\x7e]+) *", re.IGNORECASE)
 
 
 class Disconnected(Exception):
-    """The client disconnected before the request was complete. The request had no effect."""
+    """The client disconnected before the request was complete. The request has no effect."""
 
 
 class Request:
-    """One request. Methods raise a `ServiceError` where the request breaks a rule."""
+    """One request. Methods raise a `ServiceError` if the request is invalid."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
@@ -59,13 +59,13 @@ class Request:
         self.path: str = scope["path"]
         # The path template of the matched route, such as `/users/{login}`.
         self.route_path: str | None = None
-        # The response lasts as long as the client stays connected.
+        # The response is a stream, which lasts until the client disconnects.
         self.is_stream = False
-        # Set by the router: query parameters that the route declares, values of the path template, the parsed body.
+        # The router sets these: declared query parameters, values of the path template, and the parsed body.
         self.query: Mapping[str, str] = {}
         self.path_values: Mapping[str, str] = {}
         self.parsed_body: Body | None = None
-        # Authentication used a cached token because the database did not answer.
+        # Authentication used a cached token, because the database was unavailable.
         self.is_database_unavailable = False
         self._principal: Principal | None = None
         self._body: bytes | None = None
@@ -90,7 +90,7 @@ class Request:
         return self.parsed_body
 
     def require_valid_framing(self) -> None:
-        """Reject what the server lets through: oversized parts, no or several hosts, two credentials."""
+        """Reject what uvicorn accepts: oversized parts, a missing or second `Host`, two credentials."""
         headers = self.scope["headers"]
         if len(self.scope["query_string"]) + len(self.scope["raw_path"]) > MAX_URI_BYTES:
             raise UriTooLong
@@ -101,11 +101,11 @@ class Request:
         if len(self._values.get(b"authorization", ())) > 1:
             raise TwoCredentials
 
-    def has(self, name: bytes) -> bool:
+    def has_header(self, name: bytes) -> bool:
         return name in self._values
 
     def header(self, name: bytes) -> str | None:
-        """Return the value of a header that may be sent once only."""
+        """Return the value of a header. Raises `MalformedRequest` if it is sent more than once."""
         values = self._values.get(name)
         if values is None:
             return None
@@ -114,15 +114,15 @@ class Request:
         return values[0].decode("latin-1")
 
     def header_list(self, name: bytes) -> str | None:
-        """Return the value of a header whose lines form one list (RFC 9110, section 5.3)."""
+        """Return the joined values of a list header (RFC 9110, section 5.3)."""
         values = self._values.get(name)
         return None if values is None else b", ".join(values).decode("latin-1")
 
-    def parameters(self, *, required: Collection[str] = (), known: Collection[str] = ()) -> dict[str, str]:
-        """Parse the query strictly: each parameter is known and sent once, and the required ones are present."""
-        found: dict[str, str] = {}
+    def parse_parameters(self, *, required: Collection[str] = (), known: Collection[str] = ()) -> dict[str, str]:
+        """Parse the query. Unknown, repeated and missing parameters are errors."""
+        parameters: dict[str, str] = {}
         if not self.scope["query_string"] and not required:
-            return found
+            return parameters
         for part in self.scope["query_string"].split(b"&"):
             if not part:
                 continue
@@ -130,44 +130,44 @@ class Request:
             text = _decode(name)
             if text not in required and text not in known:
                 raise UnknownParameter
-            if text in found:
+            if text in parameters:
                 raise DuplicateParameter(f"Send the parameter {text} only once.")
-            found[text] = _decode(value)
+            parameters[text] = _decode(value)
         for name in required:
-            if name not in found:
+            if name not in parameters:
                 raise MissingParameter(f"Add the parameter {name}.")
-        return found
+        return parameters
 
-    def bearer(self) -> str | None:
+    def find_token(self) -> str | None:
         """Return the bearer token, or None if the request has no credentials."""
         value = self.header(b"authorization")
         if value is None:
             return None
-        found = _BEARER.fullmatch(value)
-        if found is None:
+        parts = _BEARER.fullmatch(value)
+        if parts is None:
             raise InvalidToken if value.lower().startswith("bearer") else NoToken
-        return found[1]
+        return parts[1]
 
-    def token(self) -> str:
-        """Return the bearer token; raises `NoToken`, or `InvalidToken` if it is malformed."""
-        token = self.bearer()
+    def require_token(self) -> str:
+        """Return the bearer token. Raises `NoToken`, or `InvalidToken` if it is malformed."""
+        token = self.find_token()
         if token is None:
             raise NoToken
         return token
 
-    async def document(self) -> Json:
+    async def read_document(self) -> Json:
         """Read the body as one strict JSON object."""
         if self.header(b"content-encoding") not in (None, "", "identity"):
             raise ContentEncodingUnsupported
         if not _JSON_TYPE.fullmatch(self._content_type()):
             raise ContentTypeUnsupported
-        return strict_json.read_object(await self.body())
+        return strict_json.read_object(await self.read_body())
 
     def replace_body(self, body: bytes) -> None:
-        """Replace the body by another JSON body."""
-        kept = [(n, v) for n, v in self.scope["headers"] if n not in (b"content-type", b"content-length")]
-        described = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        self._set_headers([*kept, *described])
+        """Replace the body with another JSON body."""
+        others = [(n, v) for n, v in self.scope["headers"] if n not in (b"content-type", b"content-length")]
+        content = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        self._set_headers([*others, *content])
         self._body = body
 
     def add_header(self, name: bytes, value: bytes) -> None:
@@ -188,11 +188,11 @@ class Request:
         return "text/event-stream" in (self.header_list(b"accept") or "")
 
     def begin_stream(self) -> None:
-        """Lift the deadline of the request: from now on each database query has a time limit of its own."""
+        """Remove the deadline of the request. Each database query then has a time limit of its own."""
         set_deadline(None)
         self.is_stream = True
 
-    async def body(self) -> bytes:
+    async def read_body(self) -> bytes:
         """Read the body once. Only a body that its framing marks as complete counts."""
         if self._body is None:
             length = self.header(b"content-length")
@@ -203,7 +203,7 @@ class Request:
                     self._body = await self._receive_body()
             except TimeoutError:
                 raise RequestTimeout from None
-            # The time limit of the response starts when the body is complete.
+            # The time limit of the response starts after the body.
             set_deadline(time.monotonic() + RESPONSE_TIMEOUT_SECONDS)
         return self._body
 

@@ -1,4 +1,4 @@
-"""A request from when its head was read until its answer is handed over: what it is done under, and what it leaves."""
+"""The scope of a request: it sets the request context, and records metrics, an I/O event and a log line at the end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from confide.context import RESPONSE_TIMEOUT_SECONDS, RequestContext, current_re
 from confide.telemetry.io_log import IoLog
 from confide.telemetry.request_log import log_request
 
-# W3C Trace Context, 3.2: version, trace, the caller's span, flags; only a later version may say more after them.
+# W3C Trace Context, section 3.2: version, trace ID, parent span ID, flags. Later versions may append more.
 _TRACEPARENT = re.compile(
     r"(?:00-(?!.{53})|(?!00|ff)[0-9a-f]{2}-)(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?"
 )
@@ -23,7 +23,7 @@ OTHER = "other"
 
 
 class RequestCounter:
-    """Requests by route and status; plain integers, as in reading."""
+    """Counts requests by route and status, in plain integers, which are faster than the metrics library."""
 
     def __init__(self) -> None:
         self.requests: dict[tuple[str, str], int] = {}
@@ -34,7 +34,7 @@ class RequestCounter:
 
 
 class RequestScope:
-    """While this lasts, whatever is done is done for the request; then all that is left of it is written down."""
+    """A context manager around the handling of one request. Set the attributes before its end."""
 
     def __init__(
         self,
@@ -47,12 +47,12 @@ class RequestScope:
         traceparent: str | None,
     ) -> None:
         self.request_id = secrets.token_hex(8)
-        # As the API calls it, with names in braces; where nothing is there, there is no route.
+        # The path template of the route, such as `/users/{login}`.
         self.route = OTHER
         self.status = 0
         self.sent_bytes = 0
-        # When the last bytes of the answer were handed over: before that nobody can have seen them.
-        self.ended: int | None = None
+        # When the last bytes of the response were sent, in `monotonic_ns`.
+        self.ended_ns: int | None = None
         self.is_stream = False
         self.is_logged = True
         self._method = method
@@ -65,7 +65,7 @@ class RequestScope:
         self._trace = io.begin_request(self.request_id, trace_id=trace_id, parent_span=parent_span)
 
     def __enter__(self) -> Self:
-        self._began = monotonic_ns()
+        self._began_ns = monotonic_ns()
         self._token = current_request.set(
             RequestContext(
                 self.request_id, self._address, time.monotonic() + RESPONSE_TIMEOUT_SECONDS, None, self._trace
@@ -83,17 +83,17 @@ class RequestScope:
         self._traffic.count(route, self.status)
         outcome = str(self.status) if self.status else "Disconnected"
         operation = f"stream {route}" if self.is_stream else f"request {route}"
-        # A stream lasts until somebody ends it, however long nothing was sent.
-        ended = None if self.is_stream else self.ended
+        # A stream lasts until now, even if it has not sent anything for a while.
+        ended_ns = None if self.is_stream else self.ended_ns
         self._io.end_request(
-            self._trace, operation, self._began, outcome=outcome, amount=self.sent_bytes, ended_ns=ended
+            self._trace, operation, self._began_ns, outcome=outcome, amount=self.sent_bytes, ended_ns=ended_ns
         )
         if self.is_logged or self.status >= HTTPStatus.BAD_REQUEST:
             log_request(
                 self._method,
                 self._path,
                 self.status,
-                began_ns=self._began,
+                began_ns=self._began_ns,
                 request_id=self.request_id,
                 trace_id=self._trace.trace_id,
                 principal=principal,

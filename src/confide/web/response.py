@@ -25,7 +25,7 @@ POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'non
 
 
 class Reply(Protocol):
-    """Anything that a route handler returns: a complete response or a stream."""
+    """What a route handler returns: a complete response or a stream."""
 
     async def send(self, send: Send) -> None: ...
 
@@ -44,12 +44,12 @@ class Response:
     headers: Headers = ()
     content_type: bytes = JSON
 
-    def all_headers(self) -> list[tuple[bytes, bytes]]:
+    def build_headers(self) -> list[tuple[bytes, bytes]]:
         policy = () if any(name == POLICY[0] for name, _ in self.headers) else (POLICY,)
-        described: Headers = ((b"content-type", self.content_type), (b"content-length", str(len(self.body)).encode()))
+        content: Headers = ((b"content-type", self.content_type), (b"content-length", str(len(self.body)).encode()))
         if self.status in (204, 304):
-            described = ()
-        return [*described, *SAFE, *policy, *self.headers]
+            content = ()
+        return [*content, *SAFE, *policy, *self.headers]
 
     def with_header(self, name: bytes, value: bytes) -> Response:
         return Response(self.body, self.status, (*self.headers, (name, value)), self.content_type)
@@ -57,12 +57,12 @@ class Response:
     def as_bytes(self, extra: Iterable[tuple[bytes, bytes]]) -> bytes:
         """Format the response, with extra headers, as HTTP/1.1 sends it."""
         status_line = b"HTTP/1.1 %d %b\r\n" % (self.status, _PHRASES[self.status])
-        return status_line + format_headers((*extra, *self.all_headers())) + b"\r\n" + self.body
+        return status_line + format_headers((*extra, *self.build_headers())) + b"\r\n" + self.body
 
     async def send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status, "headers": self.all_headers()})
+        await send({"type": "http.response.start", "status": self.status, "headers": self.build_headers()})
         await send({"type": "http.response.body", "body": self.body})
 
 
-def json_response(value: Mapping[str, Any], *, status: int = 200, headers: Headers = ()) -> Response:
+def build_json_response(value: Mapping[str, Any], *, status: int = 200, headers: Headers = ()) -> Response:
     return Response(strict_json.write(value), status, headers)

@@ -1,4 +1,4 @@
-"""The declaration of a route: everything that routing, parsing, authentication and the documents need to know."""
+"""Declarations of routes. They drive routing, parsing, authentication and the API documentation."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ T = TypeVar("T")
 
 
 class Target(enum.Enum):
-    """What the role of an `RouteAccess` must be held on."""
+    """What the role of a `RouteAccess` is required on."""
 
     # The tenant and integration type of the request.
     CONFIG = "config"
     # The integration type of the request, for any tenant.
     INTEGRATION_TYPE = "integration type"
-    # The whole store.
+    # The whole service.
     STORE = "store"
-    # Nothing: the answer holds only what the caller's grants cover.
+    # Nothing: the response contains only what the caller's grants cover.
     VISIBLE = "visible"
     # Nothing: the request is about the caller.
     SELF = "self"
-    # A token of the caller's own, or of any user for an admin.
+    # A token of the caller, or for an admin of any user.
     TOKEN = "token"  # noqa: S105 - a word, not a secret
     # Nothing: no token is needed.
     PUBLIC = "public"
@@ -41,11 +41,11 @@ class Target(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class RouteAccess:
-    """Who may call a route. The use case checks the role; the router only authenticates."""
+    """Who can call a route. The router authenticates, and the use case checks the role."""
 
     target: Target
     role: Role | None = None
-    # The route also serves some callers without a token: the first user, open metrics.
+    # Some requests need no token: the one that adds the first user, and metrics if they are open.
     is_token_optional: bool = False
 
     @property
@@ -63,7 +63,7 @@ ADMIN = RouteAccess(Target.STORE, Role.ADMIN)
 
 @dataclass(frozen=True, slots=True)
 class Parameter(Generic[T]):
-    """A query parameter. `parse` raises `ServiceError`; a missing optional parameter is `default`."""
+    """A query parameter. `parse` raises `ServiceError`. A missing optional parameter has the value `default`."""
 
     name: str
     description: str
@@ -80,28 +80,28 @@ class Parameter(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A request header of a route, for the OpenAPI document; the handler reads it."""
+    """A request header of a route, for the OpenAPI document. The handler reads it."""
 
     name: str
     description: str
 
 
 class Body(BaseModel):
-    """A request body. Members that the shape does not have are errors."""
+    """A request body. An unknown member is an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
     @classmethod
     def parse(cls, document: Json) -> Self:
-        """Validate a document; raises `UnknownMember` or `InvalidBody` with the place of each violation."""
+        """Validate a document. Raises `UnknownMember` or `InvalidBody`, with each violation."""
         try:
             return cls.model_validate(document)
         except ValidationError as error:
-            found = error.errors(include_url=False, include_context=False, include_input=False)
+            details = error.errors(include_url=False, include_context=False, include_input=False)
             violations = tuple(
-                Violation(format_pointer(one["loc"]), one["type"].replace("_", "-"), one["msg"]) for one in found
+                Violation(format_pointer(one["loc"]), one["type"].replace("_", "-"), one["msg"]) for one in details
             )
-            if any(one["type"] == "extra_forbidden" for one in found):
+            if any(one["type"] == "extra_forbidden" for one in details):
                 raise UnknownMember(violations=violations) from None
             raise InvalidBody(violations=violations) from None
 
@@ -138,9 +138,9 @@ class Route(Generic[S]):
     body: type[Body] | None = None
     returns: Returns = field(default_factory=Returns)
     other_responses: tuple[tuple[int, str, type[BaseModel] | None], ...] = ()
-    # The documentation pages and the document itself are not part of the document.
+    # False for the documentation itself.
     is_documented: bool = True
-    # Replaces the router's authentication: reads go on with a cached token while the database is unavailable.
+    # Replaces the router's authentication. Reads accept a cached token while the database is unavailable.
     authenticate: Callable[[S, Request], Awaitable[None]] | None = None
 
     @property
@@ -157,19 +157,19 @@ class Route(Generic[S]):
 
 
 def declare_text(name: str, description: str, *, example: str | None = None) -> Parameter[str | None]:
-    """Declare an optional parameter that is taken as it is."""
+    """Declare an optional parameter without a format."""
     return Parameter(name, description, str, None, example=example)
 
 
 def declare_required_text(name: str, description: str, *, example: str | None = None) -> Parameter[str]:
-    """Declare a required parameter that is taken as it is."""
+    """Declare a required parameter without a format."""
     return Parameter(name, description, str, "", is_required=True, example=example)
 
 
 def declare_switch(
     name: str, description: str, *, on: str = "true", off: str = "false", default: bool = False
 ) -> Parameter[bool]:
-    """Declare a parameter that takes one of two words; its value says whether it is the word `on`."""
+    """Declare a parameter that must be one of two words. Its value is true for the word `on`."""
 
     def parse(value: str) -> bool:
         if value not in (on, off):

@@ -1,4 +1,4 @@
-"""The router: finds the route of a request, authenticates and parses as the route declares, and calls its handler."""
+"""The router: finds the route of a request, authenticates, parses, and calls the handler."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Authenticate = Callable[[str], Awaitable[Principal]]
 
 
 class BoundRoute(NamedTuple):
-    """A route with the handler of one instance of its feature's routes class."""
+    """A route with its handler, bound to an instance of the feature's routes class."""
 
     route: Route[Any]
     handle: Callable[[Request], Awaitable[Reply]]
@@ -39,7 +39,7 @@ def bind(routes: Iterable[Route[S]], instance: S) -> list[BoundRoute]:
 
 
 class Router:
-    """All routes of the service. One spelling of each path: an escape or a doubled slash finds nothing."""
+    """Dispatches requests by method and path. A path with escapes or doubled slashes is not found."""
 
     def __init__(self, routes: Iterable[BoundRoute], *, authenticate: Authenticate) -> None:
         self._authenticate = authenticate
@@ -58,18 +58,18 @@ class Router:
             methods[bound.route.method] = bound
 
     async def dispatch(self, request: Request) -> Reply:
-        """Answer a request; raises the `ServiceError` that rejects it."""
+        """Handle a request and return the reply. Raises a `ServiceError` that rejects the request."""
         bound = self._find(request)
         route = bound.route
         if bound.authenticate is not None:
             await bound.authenticate(request)
         elif not (route.access.is_public or route.access.is_token_optional):
-            request.principal = await self._authenticate(request.token())
+            request.principal = await self._authenticate(request.require_token())
         if route.body is None:
             request.require_no_body()
         else:
-            request.parsed_body = route.body.parse(await request.document())
-        request.query = request.parameters(required=route.required_parameters, known=route.known_parameters)
+            request.parsed_body = route.body.parse(await request.read_document())
+        request.query = request.parse_parameters(required=route.required_parameters, known=route.known_parameters)
         return await bound.handle(request)
 
     def _find(self, request: Request) -> BoundRoute:
@@ -79,7 +79,7 @@ class Router:
         methods = self._exact.get(request.path)
         if methods is None:
             segments, methods = self._match(request.path)
-            request.path_values = _values(segments, request.path)
+            request.path_values = _read_path_values(segments, request.path)
         request.route_path = next(iter(methods.values())).route.path
         bound = methods.get(request.method)
         if bound is None:
@@ -97,7 +97,7 @@ class Router:
         raise NotFound
 
 
-def _values(segments: tuple[str, ...], path: str) -> dict[str, str]:
+def _read_path_values(segments: tuple[str, ...], path: str) -> dict[str, str]:
     return {
         segment[1:-1]: part for segment, part in zip(segments, path.split("/"), strict=True) if segment.startswith("{")
     }

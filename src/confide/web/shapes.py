@@ -1,4 +1,4 @@
-"""Shapes that several features' requests and responses share."""
+"""Shapes of requests and responses that several features share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 
 class ViolationShape(BaseModel):
-    """One place of a body that breaks a rule."""
+    """One invalid place in a body."""
 
     pointer: str = Field(description="A JSON Pointer (RFC 6901) to the place.")
     code: str
@@ -14,7 +14,7 @@ class ViolationShape(BaseModel):
 
 
 class Done(BaseModel):
-    """A sentence that says what was done."""
+    """What the request did."""
 
     message: str
 

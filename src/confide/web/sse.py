@@ -29,16 +29,16 @@ class EventStream:
         self._events = events
 
     async def send(self, send: Send) -> None:
-        writing = asyncio.create_task(self._write(send))
-        leaving = asyncio.create_task(self._wait_for_disconnect())
+        writer = asyncio.create_task(self._write(send))
+        disconnect = asyncio.create_task(self._wait_for_disconnect())
         try:
-            await asyncio.wait((writing, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if writing.done():
-                writing.result()
+            await asyncio.wait((writer, disconnect), return_when=asyncio.FIRST_COMPLETED)
+            if writer.done():
+                writer.result()
         finally:
-            for task in (writing, leaving):
+            for task in (writer, disconnect):
                 task.cancel()
-            await asyncio.gather(writing, leaving, return_exceptions=True)
+            await asyncio.gather(writer, disconnect, return_exceptions=True)
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
