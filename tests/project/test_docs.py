@@ -19,6 +19,8 @@ import httpx2
 import pytest
 import yaml
 
+from confide.cli.commands import EXIT_CODES
+from confide.cli.output import EXIT_CHECK_FAILED, EXIT_INTERRUPTED
 from confide.server.settings import Settings
 from support.ports import find_free_port
 from support.processes import build_environment, run_service
@@ -271,6 +273,22 @@ def test_the_settings_page_lists_exactly_the_settings_that_exist() -> None:
     listed = set(re.findall(r"`CONFIDE_([A-Z_]+)`", (ROOT / "docs" / "reference" / "settings.md").read_text()))
     known = {name.upper() for name in Settings.model_fields} - {"APP_ENV"}
     assert listed - {"URL", "TOKEN"} == known
+
+
+def test_the_exit_codes_page_lists_exactly_the_exit_codes_that_exist() -> None:
+    page = (ROOT / "docs" / "reference" / "exit-codes.md").read_text()
+    listed = {int(code) for code in re.findall(r"(?m)^\| ([0-9]+) \|", page)}
+    success, rejected, invalid_command_line = 0, 1, 2
+    codes = {*EXIT_CODES.values(), EXIT_CHECK_FAILED, EXIT_INTERRUPTED}
+    assert listed == codes | {success, rejected, invalid_command_line}
+
+
+def test_the_contributing_page_names_test_support_that_exists() -> None:
+    named = re.findall(r"`support\.(\w+)(?:\.(\w+))?`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert named
+    for module, function in named:
+        source = (ROOT / "tests" / "support" / f"{module}.py").read_text()
+        assert not function or f"def {function}(" in source, f"support.{module}.{function}"
 
 
 def test_no_setting_turns_encryption_or_audit_off() -> None:
