@@ -101,17 +101,17 @@ def test_the_highest_covering_role_counts_and_a_token_may_not_exceed_its_own() -
 
 @pytest.mark.parametrize("name", ["password", "Password", "db_password", "passwordHash", "client_secret", "apiKey"])
 def test_names_of_secrets_are_known(name: str) -> None:
-    assert masking.is_secret(name)
+    assert masking.is_secret_name(name)
 
 
 @pytest.mark.parametrize("name", ["api-key", "access_token", "tokens", "private.key", "PIN", "credentials", "x-jwt"])
 def test_other_names_of_secrets_are_known_too(name: str) -> None:
-    assert masking.is_secret(name)
+    assert masking.is_secret_name(name)
 
 
 @pytest.mark.parametrize("name", ["username", "token_url", "session_url", "key", "keyboard", "spinner", "host"])
 def test_other_names_are_not_secret(name: str) -> None:
-    assert not masking.is_secret(name)
+    assert not masking.is_secret_name(name)
 
 
 def test_a_secret_is_masked_whole_whatever_its_type() -> None:

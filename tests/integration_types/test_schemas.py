@@ -119,7 +119,7 @@ def test_what_is_taken_is_harmless_whatever_it_is_held_against(name: str) -> Non
     document, configuration = HARMLESS[name]
     began = time.process_time()
     schema = Schema(document)
-    schema.violations(configuration)
+    schema.find_violations(configuration)
     mask(schema.fill_defaults(configuration), schema.place)
     assert time.process_time() - began < 0.5
 
@@ -135,7 +135,7 @@ def test_all_faults_are_told_at_once_with_pointer_and_rule() -> None:
             },
         }
     )
-    found = schema.violations({"port": 10, "host": 5, "deep": {"one": 1, "two": 2}})
+    found = schema.find_violations({"port": 10, "host": 5, "deep": {"one": 1, "two": 2}})
     told = sorted((format_pointer(violation.place), violation.rule) for violation in found)
     assert told == [
         ("/deep/one", "additionalProperties"),
@@ -143,7 +143,7 @@ def test_all_faults_are_told_at_once_with_pointer_and_rule() -> None:
         ("/host", "type"),
         ("/port", "maximum"),
     ]
-    assert [format_pointer(violation.place) for violation in schema.violations({})] == ["/host", "/port"]
+    assert [format_pointer(violation.place) for violation in schema.find_violations({})] == ["/host", "/port"]
 
 
 BREAKABLE: list[Any] = [
@@ -162,7 +162,7 @@ def test_a_fault_never_tells_the_value(rule: Any, value: Any) -> None:
         {"additionalProperties": inside},
         {"patternProperties": {"a": inside}},
     ):
-        for violation in Schema(schema).violations({"a": value}):
+        for violation in Schema(schema).find_violations({"a": value}):
             assert SECRET not in violation.sentence + violation.rule + str(violation.place)
 
 
@@ -223,7 +223,7 @@ def test_defaults_fill_what_was_left_out(schema: Any, configuration: Any, shown:
 
 def test_defaults_count_when_a_configuration_is_judged() -> None:
     schema = {"required": ["a"], "properties": {"a": {"default": 1}}}
-    assert Schema(schema).violations({}) == []
+    assert Schema(schema).find_violations({}) == []
 
 
 def test_defaults_fill_what_a_pattern_names_too() -> None:
@@ -242,7 +242,7 @@ def test_defaults_fill_what_a_pattern_names_too() -> None:
     ],
 )
 def test_a_member_may_be_named_like_a_keyword(schema: Any, value: Any) -> None:
-    (violation,) = Schema(schema).violations({"additionalProperties": value})
+    (violation,) = Schema(schema).find_violations({"additionalProperties": value})
     # Below `dependentSchemas` it is the object that breaks it, for it has that member.
     assert format_pointer(violation.place) == ("" if "dependentSchemas" in schema else "/additionalProperties")
 
@@ -258,7 +258,7 @@ def test_of_two_defaults_the_first_one_counts_whatever_was_read_before() -> None
 
 def test_a_member_may_be_named_like_an_identifier() -> None:
     schema = Schema({"properties": {"$id": {"type": "string"}, "a": {"$ref": "#/properties/$id"}}})
-    assert [format_pointer(violation.place) for violation in schema.violations({"$id": "x", "a": 5})] == ["/a"]
+    assert [format_pointer(violation.place) for violation in schema.find_violations({"$id": "x", "a": 5})] == ["/a"]
 
 
 def test_a_reference_is_decoded_before_it_is_a_pointer() -> None:
@@ -275,7 +275,7 @@ def test_defaults_that_would_make_too_much_of_little_are_left_out_and_said_to_be
     assert len(schema.fill_defaults(few)["l"][0]["q"]) == 200_000
     began = time.process_time()
     assert schema.fill_defaults(many) == many
-    assert [violation.rule for violation in schema.violations(many)] == ["default"]
+    assert [violation.rule for violation in schema.find_violations(many)] == ["default"]
     assert time.process_time() - began < 0.5
 
 
@@ -301,7 +301,7 @@ def test_more_faults_than_are_told_are_all_judged() -> None:
 def test_what_stands_in_a_secret_is_told_only_as_a_whole_to_those_who_may_not_see_it() -> None:
     vault = {"writeOnly": True, "propertyNames": {"maxLength": 3}, "additionalProperties": {"type": "integer"}}
     schema = Schema({"properties": {"vault": vault, "open": {"type": "integer"}}})
-    found = schema.violations({"vault": {SECRET: "x"}, "open": "x"})
+    found = schema.find_violations({"vault": {SECRET: "x"}, "open": "x"})
     assert all(SECRET not in violation.sentence for violation in found), (
         "nor does a name stand in a sentence for anybody"
     )
@@ -368,6 +368,6 @@ def test_every_configuration_is_judged_like_by_the_reference_implementation(
         "additionalProperties": not is_closed,
         "properties": {"a": {"type": ["null", "string"]}},
     }
-    assert bool(Schema(document).violations(configuration)) == (
+    assert bool(Schema(document).find_violations(configuration)) == (
         not Draft202012Validator(document).is_valid(configuration)
     )

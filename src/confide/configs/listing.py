@@ -54,7 +54,7 @@ class ConfigLister:
             role = principal.find_role(config.key)
             is_masked = role is None or role < Role.READER
             type_ = await self._types.get(config.key.integration_type)
-            violations = type_.report(config.configuration, hides_secrets=is_masked)
+            violations = type_.list_violations(config.configuration, hides_secrets=is_masked)
             if violations:
                 found.append(ConfigWithViolations(config.key, config.version, config.saved_at, violations))
             if len(found) >= limit or time.monotonic() >= until:

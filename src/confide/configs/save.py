@@ -287,13 +287,13 @@ class ConfigWriter:
         self._change_feed.notify()
         self._decrypter.clear_failure(new.key)
         warnings = () if plan is None else plan.warnings
-        return SavedVersion(new.key, new.version, outcome, type_version=type_.tag_part, warnings=warnings)
+        return SavedVersion(new.key, new.version, outcome, type_version=type_.tag_version, warnings=warnings)
 
     async def _record_unchanged(self, key: Key, plan: SavePlan, record: IdempotencyRecord | None) -> SavedVersion:
         if record is not None:
             completed = replace(record, version=plan.version, outcome=Outcome.UNCHANGED)
             await self._configs.insert_idempotency_record(completed, saved_at=self._clock())
-        return SavedVersion(key, plan.version, Outcome.UNCHANGED, type_version=plan.type.tag_part)
+        return SavedVersion(key, plan.version, Outcome.UNCHANGED, type_version=plan.type.tag_version)
 
     async def _require_data_key(self, tenant: str, data_key: WrappedKey | None) -> bytes:
         """Return the ID of the active data key of a tenant. Raises `Superseded` if the key was destroyed."""
@@ -316,4 +316,4 @@ class ConfigWriter:
             raise IdempotencyKeyReused
         self._cache.observe_version(key, first.version, is_deleted=first.outcome is Outcome.DELETED)
         type_ = await self._types.get(key.integration_type)
-        return SavedVersion(key, first.version, first.outcome, is_replayed=True, type_version=type_.tag_part)
+        return SavedVersion(key, first.version, first.outcome, is_replayed=True, type_version=type_.tag_version)

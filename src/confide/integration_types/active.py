@@ -1,4 +1,4 @@
-"""The active version of each integration type, compiled and cached."""
+"""Find the active version of an integration type. Compiled types are cached."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from confide.telemetry.io_log import NO_IO_LOG, IoLog
 if TYPE_CHECKING:
     from confide.integration_types.store import IntegrationTypeStore
 
-# Estimated memory of a type: a fixed part, and its compiled schema as a multiple of the written one.
+# Estimated memory of a type: a fixed part, and a compiled schema as a multiple of its JSON text.
 TYPE_BYTES = 600
-COMPILED_TIMES = 20
+COMPILED_BYTES_PER_BYTE = 20
 
 
 class CachedType(CacheEntry):
-    """A compiled type in the cache."""
+    """A compiled integration type in the cache."""
 
     __slots__ = ("type",)
 
     def __init__(self, found: TypeVersion | None) -> None:
-        written = 0 if found is None or found.schema is None else len(strict_json.write(found.schema))
+        schema_bytes = 0 if found is None or found.schema is None else len(strict_json.write(found.schema))
         self.type = model.compile_type(found)
         schema = self.type.schema
-        super().__init__(TYPE_BYTES + COMPILED_TIMES * written + (schema.pattern_bytes if schema else 0))
+        super().__init__(TYPE_BYTES + COMPILED_BYTES_PER_BYTE * schema_bytes + (schema.pattern_bytes if schema else 0))
 
 
 class ActiveIntegrationTypes:
-    """The active integration types: read once, compiled once, cached under the same lease as configs."""
+    """Reads, compiles and caches active integration types, under the same lease as configs."""
 
     def __init__(
         self, types: IntegrationTypeStore, memory: LruCache[Any], lease: Lease, *, io: IoLog = NO_IO_LOG
@@ -42,29 +42,30 @@ class ActiveIntegrationTypes:
         self._types = types
         self._memory = memory
         self._lease = lease
-        self._changes = 0
+        # Counts invalidations, so that a lookup notices one that happened meanwhile.
+        self._invalidations = 0
         self._lookups: SingleFlight[str, IntegrationType] = SingleFlight(self._look_up, io=io)
 
     async def get(self, name: str) -> IntegrationType:
-        """Return the active version of a type; raises `DatabaseUnavailable` if it is not cached and cannot be read."""
+        """Return the active version of a type. Raises `DatabaseUnavailable` if it is not in the cache."""
         cached: CachedType | None = self._memory.get(name, now=(now := boottime()))
         if cached is not None and now < self._lease.expires_at:
             return cached.type
         return await self._lookups.get(name)
 
     def forget(self, name: str) -> None:
-        self._changes += 1
+        self._invalidations += 1
         self._memory.drop(name)
 
     def discard_pending(self) -> None:
         """Discard the result of every lookup that is in progress."""
-        self._changes += 1
+        self._invalidations += 1
 
     async def _look_up(self, name: str) -> IntegrationType:
         while True:
-            changes = self._changes
+            invalidations = self._invalidations
             found = await self._types.read(name)
-            if changes == self._changes:
+            if invalidations == self._invalidations:
                 break  # otherwise a type changed during the lookup, perhaps this one
         cached = CachedType(found)
         self._memory.put(name, cached)

@@ -1,4 +1,4 @@
-"""Find the configs that violate a schema: the active one or a draft."""
+"""Find the configs that violate the active schema or a draft of a schema."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from confide.configs.scan import ConfigScanner, ScannedConfig
     from confide.identity.access import Access
 
-# The time limit of a page, and the maximum number of configs that it lists.
+# A page ends after this time, or when it lists this many configs.
 PAGE_SECONDS = 1.0
-MAX_BROKEN = 1_000
+MAX_LISTED = 1_000
 # The interval between two progress reports.
 PROGRESS_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class NonconformingConfig:
-    """A config that violates a schema, and its violations."""
+    """A config that violates a schema."""
 
     key: Key
     version: int
@@ -36,63 +36,63 @@ class NonconformingConfig:
 
 @dataclass(slots=True)
 class ConformanceReport:
-    """The result so far; `after` is the last checked key, or None at the end."""
+    """The result so far. `after` is the last checked key, or None at the end."""
 
     checked: int = 0
-    broken: int = 0
+    nonconforming: int = 0
     configs: list[NonconformingConfig] = field(default_factory=list)
     after: Key | None = None
 
 
 class ConformanceCheck:
-    """Checks the configs of a type for admins, in slices, so that other requests are not delayed."""
+    """Checks the configs of an integration type, for admins. Other requests run between its slices."""
 
     def __init__(self, scanner: ConfigScanner, types: ActiveIntegrationTypes, *, access: Access) -> None:
         self._scanner = scanner
         self._types = types
         self._access = access
 
-    async def of(self, type_: str | TypeDraft, *, principal: Principal) -> IntegrationType:
-        """Compile the type to check against, by name or from a draft; raises `NotFound` or `SchemaInvalid`."""
+    async def load_type(self, type_: str | TypeDraft, *, principal: Principal) -> IntegrationType:
+        """Load the active type by name, or compile a draft. Raises `NotFound` or `SchemaInvalid`."""
         await self._access.require_admin(principal, action="check type")
         if isinstance(type_, TypeDraft):
             schema = None if type_.schema is None else Schema(type_.schema)
             return IntegrationType(0, schema, mode=type_.mode, keep=type_.keep)
-        found = await self._types.get(type_)
-        if found.schema is None:
+        active = await self._types.get(type_)
+        if active.schema is None:
             raise NotFound
-        return found
+        return active
 
-    async def page(self, name: str, type_: IntegrationType, *, after: Key | None) -> ConformanceReport:
+    async def check_page(self, name: str, type_: IntegrationType, *, after: Key | None) -> ConformanceReport:
         """Check the configs after a key for up to a second."""
         until = time.monotonic() + PAGE_SECONDS
-        found = ConformanceReport(after=after)
+        report = ConformanceReport(after=after)
         async for config in self._scanner.scan([[Scope("*", name)]], after=after):
-            _check(config, type_, found)
-            found.after = config.key
-            if time.monotonic() >= until or len(found.configs) >= MAX_BROKEN:
-                return found
-        found.after = None
-        return found
+            _check(config, type_, report)
+            report.after = config.key
+            if time.monotonic() >= until or len(report.configs) >= MAX_LISTED:
+                return report
+        report.after = None
+        return report
 
-    async def all(self, name: str, type_: IntegrationType) -> AsyncIterator[ConformanceReport]:
-        """Check all configs; yields the result so far every half second and the final one at the end."""
-        due = time.monotonic() + PROGRESS_SECONDS
-        found = ConformanceReport()
+    async def check_all(self, name: str, type_: IntegrationType) -> AsyncIterator[ConformanceReport]:
+        """Check all configs. Yield the result so far every half second, and the final result at the end."""
+        report_at = time.monotonic() + PROGRESS_SECONDS
+        report = ConformanceReport()
         async for config in self._scanner.scan([[Scope("*", name)]], after=None):
-            found.after = config.key
-            _check(config, type_, found)
-            if time.monotonic() >= due:
-                yield found
-                due = time.monotonic() + PROGRESS_SECONDS
-        found.after = None
-        yield found
+            report.after = config.key
+            _check(config, type_, report)
+            if time.monotonic() >= report_at:
+                yield report
+                report_at = time.monotonic() + PROGRESS_SECONDS
+        report.after = None
+        yield report
 
 
-def _check(config: ScannedConfig, type_: IntegrationType, found: ConformanceReport) -> None:
-    found.checked += 1
-    violations = type_.report(config.configuration)
+def _check(config: ScannedConfig, type_: IntegrationType, report: ConformanceReport) -> None:
+    report.checked += 1
+    violations = type_.list_violations(config.configuration)
     if violations:
-        found.broken += 1
-        if len(found.configs) < MAX_BROKEN:
-            found.configs.append(NonconformingConfig(config.key, config.version, violations))
+        report.nonconforming += 1
+        if len(report.configs) < MAX_LISTED:
+            report.configs.append(NonconformingConfig(config.key, config.version, violations))

@@ -10,7 +10,7 @@ from confide.configs.errors import TooManyRaces
 from confide.configs.model import Outcome
 from confide.errors import NotFound
 from confide.identity.model import Principal
-from confide.integration_types.model import TypeDraft, TypeKind, TypeVersion
+from confide.integration_types.model import SavedType, TypeDraft, TypeKind, TypeVersion
 from confide.integration_types.schema import Schema
 from confide.preconditions import Precondition
 
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from confide.identity.access import Access
     from confide.integration_types.store import IntegrationTypeStore
 
+# A change that loses this many races against other processes fails.
 MAX_RACES = 64
 
 
 class IntegrationTypes:
-    """Use cases of integration types. A caller sees the types that its grants can cover; only admins change types."""
+    """Manages integration types. A caller sees the types that its grants cover. Only admins change types."""
 
     def __init__(
         self,
@@ -46,45 +47,45 @@ class IntegrationTypes:
         self._recorder = recorder
         self._change_feed = change_feed
         self._clock = clock
-        # Applies the change in this process before the change feed delivers it.
+        # Updates the caches of this process before the change feed delivers the change.
         self._on_change = on_change
 
     async def list(self, *, principal: Principal) -> list[TypeVersion]:
-        return [found for found in await self._types.list_all() if principal.can_see_type(found.name)]
+        return [one for one in await self._types.list_all() if principal.can_see_type(one.name)]
 
     async def read(self, name: str, *, principal: Principal) -> TypeVersion:
-        found = await self._types.read(name) if principal.can_see_type(name) else None
-        if found is None or found.kind is TypeKind.REMOVED:
+        current = await self._types.read(name) if principal.can_see_type(name) else None
+        if current is None or current.kind is TypeKind.REMOVED:
             raise NotFound
-        return found
+        return current
 
     async def require_precondition(self, name: str, *, precondition: Precondition) -> None:
-        """Raise `VersionConflict` if a save with this condition would."""
+        """Raise `VersionConflict` unless the precondition matches the current version."""
         await self._read_current(name, precondition=precondition)
 
-    async def put(self, draft: TypeDraft, *, principal: Principal, precondition: Precondition) -> tuple[Outcome, int]:
-        """Register a type or append a version of it; returns the outcome and the version."""
+    async def save(self, draft: TypeDraft, *, principal: Principal, precondition: Precondition) -> SavedType:
+        """Register an integration type, or append a version of it. Store nothing if it is unchanged."""
         await self._access.require_admin(principal, action="put type")
         if draft.schema is not None:
             Schema(draft.schema)
         for _ in range(MAX_RACES):
             current = await self._read_current(draft.name, precondition=precondition)
-            if current is not None and current.is_same(draft):
-                return Outcome.UNCHANGED, current.version
+            if current is not None and current.has_same_settings(draft):
+                return SavedType(Outcome.UNCHANGED, current.version)
             is_new = current is None or current.kind is TypeKind.REMOVED
-            version = self._next_version(draft, current, TypeKind.SAVED, principal=principal)
+            version = self._build_next_version(draft, current, TypeKind.SAVED, principal=principal)
             if await self._append(version, action="put type", outcome="saved", principal=principal):
-                return Outcome.CREATED if is_new else Outcome.UPDATED, version.version
+                return SavedType(Outcome.CREATED if is_new else Outcome.UPDATED, version.version)
         raise TooManyRaces(retry_after_seconds=1)
 
     async def remove(self, name: str, *, principal: Principal, precondition: Precondition) -> int:
-        """Remove a type; returns the version of its tombstone."""
+        """Remove an integration type. Return the version of its tombstone."""
         await self._access.require_admin(principal, action="remove type")
         for _ in range(MAX_RACES):
             current = await self._read_current(name, precondition=precondition)
             if current is None or current.kind is TypeKind.REMOVED:
                 raise NotFound
-            version = self._next_version(TypeDraft(name, None), current, TypeKind.REMOVED, principal=principal)
+            version = self._build_next_version(TypeDraft(name, None), current, TypeKind.REMOVED, principal=principal)
             if await self._append(version, action="remove type", outcome="removed", principal=principal):
                 return version.version
         raise TooManyRaces(retry_after_seconds=1)
@@ -94,7 +95,7 @@ class IntegrationTypes:
         precondition.require(current.version if current is not None and current.kind is TypeKind.SAVED else None)
         return current
 
-    def _next_version(
+    def _build_next_version(
         self, draft: TypeDraft, current: TypeVersion | None, kind: TypeKind, *, principal: Principal
     ) -> TypeVersion:
         number = 1 if current is None else current.version + 1

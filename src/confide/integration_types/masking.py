@@ -1,4 +1,4 @@
-"""Find secret members by their names or places, and mask their values."""
+"""Find the secret members of a configuration and mask their values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from confide.strict_json import Json, format_pointer
 
 MASK = "********"
 
-# A member is secret if its name, in lower case and without separators, contains one of these …
+# A member is secret if its name contains one of these. Case and separators do not matter.
 SECRET_PARTS = (
     "password",
     "passwd",
@@ -24,7 +24,8 @@ SECRET_PARTS = (
     "privatekey",
     "connectionstring",
 )
-# … or ends with one of these, in the singular or plural: `access_tokens` is secret, `token_url` is not.
+# A member is also secret if its name ends with one of these, in the singular or plural: `access_tokens` is secret,
+# `token_url` is not.
 SECRET_ENDINGS = (
     "token",
     "tokenvalue",
@@ -59,18 +60,18 @@ _SEPARATORS = re.compile(r"[^a-z0-9]")
 
 
 @functools.lru_cache(4_096)
-def is_secret(member: str) -> bool:
-    """Return whether the built-in list of secret names contains a member's name."""
-    plain = _SEPARATORS.sub("", member.lower())
-    if plain.endswith(SECRET_ENDINGS) or plain.removesuffix("s").endswith(SECRET_ENDINGS):
+def is_secret_name(member: str) -> bool:
+    """Return whether the built-in lists make a member secret."""
+    name = _SEPARATORS.sub("", member.lower())
+    if name.endswith(SECRET_ENDINGS) or name.removesuffix("s").endswith(SECRET_ENDINGS):
         return True
-    return any(part in plain for part in SECRET_PARTS)
+    return any(part in name for part in SECRET_PARTS)
 
 
 class SecretPlace:
     """A place in a configuration: whether its value is secret, and the places inside it.
 
-    Without a schema, a member's name decides.
+    This class decides by the names of members. `SchemaPlace` also decides by a schema.
     """
 
     __slots__ = ("is_secret",)
@@ -78,36 +79,36 @@ class SecretPlace:
     def __init__(self, *, is_secret: bool = False) -> None:
         self.is_secret = is_secret
 
-    def member(self, name: str) -> SecretPlace:
-        return _SECRET if is_secret(name) else ANYWHERE
+    def get_member(self, name: str) -> SecretPlace:
+        return _SECRET if is_secret_name(name) else PLACE_WITHOUT_SCHEMA
 
-    def element(self, _index: int) -> SecretPlace:
-        return ANYWHERE
+    def get_element(self, _index: int) -> SecretPlace:
+        return PLACE_WITHOUT_SCHEMA
 
-    def kind_of(self, _index: int) -> int:
-        """Return the kind of an element; elements of the same kind share a place."""
+    def get_element_kind(self, _index: int) -> int:
+        """Return the kind of an element. Elements of the same kind share a place."""
         return 0
 
     def mask(self, value: Any) -> Any:
         return mask(value, self)
 
 
-ANYWHERE = SecretPlace()
+PLACE_WITHOUT_SCHEMA = SecretPlace()
 _SECRET = SecretPlace(is_secret=True)
 
 
-def mask(value: Any, place: SecretPlace = ANYWHERE) -> Any:
-    """Return a copy of the value in which the mask replaces every secret, whatever its type."""
+def mask(value: Any, place: SecretPlace = PLACE_WITHOUT_SCHEMA) -> Any:
+    """Return a copy of the value with the mask in place of each secret, whatever the type of the secret."""
     if place.is_secret:
         return MASK
     if isinstance(value, dict):
-        return {member: mask(inner, place.member(member)) for member, inner in value.items()}
+        return {member: mask(inner, place.get_member(member)) for member, inner in value.items()}
     if isinstance(value, list):
-        alike: dict[int, SecretPlace] = {}
+        places: dict[int, SecretPlace] = {}
         for index in range(len(value)):
-            if (kind := place.kind_of(index)) not in alike:
-                alike[kind] = place.element(index)
-        return [mask(inner, alike[place.kind_of(index)]) for index, inner in enumerate(value)]
+            if (kind := place.get_element_kind(index)) not in places:
+                places[kind] = place.get_element(index)
+        return [mask(inner, places[place.get_element_kind(index)]) for index, inner in enumerate(value)]
     return value
 
 
@@ -116,7 +117,7 @@ def has_mask(value: Any) -> bool:
 
 
 def require_no_mask(configuration: Json) -> None:
-    """Raise `MaskSentBack` if a value is the mask, so that no client overwrites a secret with it."""
+    """Raise `MaskSentBack` if a value is the mask. A client must not replace a secret by its mask."""
     places = tuple(_find_masks(configuration, ("configuration",)))
     if places:
         raise MaskSentBack(violations=tuple(Violation(p, MaskSentBack.code, MaskSentBack.sentence) for p in places))

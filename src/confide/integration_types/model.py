@@ -1,4 +1,4 @@
-"""Integration types: kinds of external systems, each with an optional schema."""
+"""Values of integration types: kinds of external systems, each with an optional schema."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from confide.configs.model import Outcome
 from confide.errors import InvalidBody, Violation
-from confide.integration_types.masking import ANYWHERE, SecretPlace, mask, require_no_mask
+from confide.integration_types.masking import PLACE_WITHOUT_SCHEMA, SecretPlace, mask, require_no_mask
 from confide.integration_types.schema import Schema, SchemaViolation
 from confide.strict_json import Json, are_equal
 
@@ -16,6 +17,7 @@ __all__ = [
     "UNTYPED",
     "IntegrationType",
     "Mode",
+    "SavedType",
     "TypeDraft",
     "TypeKind",
     "TypeVersion",
@@ -24,21 +26,21 @@ __all__ = [
     "require_no_mask",
 ]
 
-KEEP = 100
-MAX_KEPT = 100_000
+DEFAULT_KEPT_VERSIONS = 100
+MAX_KEPT_VERSIONS = 100_000
 MAX_REPORTED = 1_000
 UNREADABLE = Violation("", "integrity-error", "The stored config cannot be decrypted.")
 
 
 class Mode(enum.StrEnum):
-    """Whether a violation is a warning in the response or rejects the save that introduces it."""
+    """The effect of a violation: a warning in the response, or the rejection of a save that introduces it."""
 
     WARN = "warn"
     ENFORCE = "enforce"
 
 
 class TypeKind(enum.StrEnum):
-    """Whether a version of a type holds settings or removes the type."""
+    """The kind of a version of a type: saved settings, or a tombstone."""
 
     SAVED = "saved"
     REMOVED = "removed"
@@ -46,18 +48,18 @@ class TypeKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TypeDraft:
-    """The settings that a client sends for a type."""
+    """A request to save an integration type. `keep` is the number of versions that each config keeps."""
 
     name: str
     schema: Json | None = field(repr=False)
     mode: Mode = Mode.WARN
-    keep: int = KEEP
+    keep: int = DEFAULT_KEPT_VERSIONS
     note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TypeVersion:
-    """One saved version of a type; the highest one is active."""
+    """One version of an integration type. The highest one is active."""
 
     name: str
     version: int
@@ -69,9 +71,16 @@ class TypeVersion:
     saved_at: int
     note: str | None = None
 
-    def is_same(self, draft: TypeDraft) -> bool:
+    def has_same_settings(self, draft: TypeDraft) -> bool:
         settings, drafted = (self.mode, self.keep), (draft.mode, draft.keep)
         return self.kind is TypeKind.SAVED and settings == drafted and are_equal(self.schema, draft.schema)
+
+
+class SavedType(NamedTuple):
+    """The result of saving an integration type."""
+
+    outcome: Outcome
+    version: int
 
 
 class SaveCheck(NamedTuple):
@@ -82,19 +91,21 @@ class SaveCheck(NamedTuple):
 
 
 class IntegrationType:
-    """An active type with its compiled schema; without a schema it accepts every configuration."""
+    """An active integration type with its compiled schema. Without a schema it accepts every configuration."""
 
     __slots__ = ("keep", "mode", "schema", "version")
 
-    def __init__(self, version: int, schema: Schema | None, *, mode: Mode = Mode.WARN, keep: int = KEEP) -> None:
+    def __init__(
+        self, version: int, schema: Schema | None, *, mode: Mode = Mode.WARN, keep: int = DEFAULT_KEPT_VERSIONS
+    ) -> None:
         self.version = version
         self.schema = schema
         self.mode = mode
         self.keep = keep
 
     @property
-    def tag_part(self) -> int | None:
-        """The version in entity tags; None without a schema."""
+    def tag_version(self) -> int | None:
+        """The version for entity tags. None without a schema."""
         return None if self.schema is None else self.version
 
     @property
@@ -103,8 +114,8 @@ class IntegrationType:
 
     @property
     def place(self) -> SecretPlace:
-        """The root of the places of a configuration, which says where its secrets are."""
-        return ANYWHERE if self.schema is None else self.schema.place
+        """The root of the places of a configuration, which decide where secrets are."""
+        return PLACE_WITHOUT_SCHEMA if self.schema is None else self.schema.place
 
     def mask(self, configuration: Json) -> Json:
         masked: Json = mask(configuration, self.place)
@@ -113,24 +124,22 @@ class IntegrationType:
     def fill_defaults(self, configuration: Json) -> Json:
         return configuration if self.schema is None else self.schema.fill_defaults(configuration)
 
-    def violations(self, configuration: Json, *, most: int | None = None) -> list[SchemaViolation]:
-        return [] if self.schema is None else self.schema.violations(configuration, most=most)
+    def find_violations(self, configuration: Json, *, limit: int | None = None) -> list[SchemaViolation]:
+        return [] if self.schema is None else self.schema.find_violations(configuration, limit=limit)
 
-    def report(self, configuration: Json | None, *, hides_secrets: bool = False) -> tuple[Violation, ...]:
-        """List up to a thousand violations; empty if the configuration conforms. None is one that is unreadable."""
+    def list_violations(self, configuration: Json | None, *, hides_secrets: bool = False) -> tuple[Violation, ...]:
+        """List up to a thousand violations. A configuration that cannot be decrypted is None."""
         if configuration is None:
             return (UNREADABLE,)
-        found = self.violations(configuration, most=MAX_REPORTED)
-        return tuple((one.hide_secrets(self.place) if hides_secrets else one).as_violation() for one in found)
+        violations = self.find_violations(configuration, limit=MAX_REPORTED)
+        return tuple((one.hide_secrets(self.place) if hides_secrets else one).as_violation() for one in violations)
 
     def check_save(self, before: Json | None, after: Json) -> SaveCheck:
-        """Check a save; under `enforce`, older violations that the save does not touch are only warnings."""
-        violations = self.violations(after)
+        """Check a save. In mode `enforce`, a violation that the save does not touch is only a warning."""
+        violations = self.find_violations(after)
         if self.mode is Mode.WARN or not violations:
             return SaveCheck([], violations)
-        old = (
-            set() if before is None else {(violation.place, violation.rule_at) for violation in self.violations(before)}
-        )
+        old = set() if before is None else {(one.place, one.rule_at) for one in self.find_violations(before)}
         check = SaveCheck([], [])
         for violation in violations:
             is_old = (violation.place, violation.rule_at) in old and _is_same_at(violation.place, before, after)
@@ -142,7 +151,7 @@ UNTYPED = IntegrationType(0, None)
 
 
 def compile_type(found: TypeVersion | None) -> IntegrationType:
-    """Compile the active version; a removed type has no schema but keeps its version."""
+    """Compile the active version. A removed type has no schema, but keeps its version."""
     if found is None:
         return UNTYPED
     schema = None if found.schema is None else Schema(found.schema)
@@ -150,19 +159,22 @@ def compile_type(found: TypeVersion | None) -> IntegrationType:
 
 
 def parse_keep(value: Any) -> int:
-    """Parse how many versions of each config are kept; raises `InvalidBody`."""
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_KEPT:
-        raise InvalidBody(f"Invalid `keep`. Use a number from 1 to {MAX_KEPT:,}.")
+    """Parse the number of versions to keep of each config. Raises `InvalidBody`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_KEPT_VERSIONS:
+        raise InvalidBody(f"Invalid `keep`. Use a number from 1 to {MAX_KEPT_VERSIONS:,}.")
     return value
 
 
 def _is_same_at(place: tuple[str | int, ...], before: Any, after: Any) -> bool:
-    """Return whether a place has the same value in both, or none; in a list, the whole element counts."""
-    inside = max((number for number, part in enumerate(place, 1) if isinstance(part, int)), default=len(place))
-    return all(are_equal(_get(one, before), _get(one, after)) for one in (place[:inside], place))
+    """Return whether a place has the same value in both configurations, or is missing in both.
+
+    The elements of a list can move, so for a place in a list the whole element must be the same.
+    """
+    length = max((number for number, part in enumerate(place, 1) if isinstance(part, int)), default=len(place))
+    return all(are_equal(_get_value(one, before), _get_value(one, after)) for one in (place[:length], place))
 
 
-def _get(place: tuple[str | int, ...], value: Any) -> Any:
+def _get_value(place: tuple[str | int, ...], value: Any) -> Any:
     for part in place:
         try:
             value = value[part]

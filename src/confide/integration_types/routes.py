@@ -1,4 +1,4 @@
-"""HTTP routes of integration types: registration, and which configs violate a schema."""
+"""HTTP routes of integration types: registering them, and listing configs that violate a schema."""
 
 from __future__ import annotations
 
@@ -89,84 +89,89 @@ class ConformanceShape(BaseModel):
 
 
 class TypeRoutes:
-    """Handlers of integration types."""
+    """Handlers of the routes of integration types."""
 
     def __init__(self, types: IntegrationTypes, conformance: ConformanceCheck) -> None:
         self._types = types
         self._conformance = conformance
 
     async def list_types(self, request: Request) -> Response:
-        found = await self._types.list(principal=request.principal)
-        return build_json_response({"types": [_summary_json(one) for one in found]})
+        types = await self._types.list(principal=request.principal)
+        return build_json_response({"types": [_build_summary_json(one) for one in types]})
 
     async def read(self, request: Request) -> Response:
-        found = await self._types.read(_path_name(request), principal=request.principal)
-        return build_json_response({**_summary_json(found), "schema": found.schema}, headers=_etag(found.version))
+        type_ = await self._types.read(_read_name(request), principal=request.principal)
+        document = {**_build_summary_json(type_), "schema": type_.schema}
+        return build_json_response(document, headers=_build_etag(type_.version))
 
     async def put(self, request: Request) -> Reply:
         body = request.body_as(TypeBody)
-        kept, reason = parse_keep(body.keep), parse_note(body.note)
-        draft = TypeDraft(_path_name(request), body.json_schema, Mode(body.mode), kept, reason)
+        keep, note = parse_keep(body.keep), parse_note(body.note)
+        draft = TypeDraft(_read_name(request), body.json_schema, Mode(body.mode), keep, note)
         precondition = read_precondition(request)
         if _DRY_RUN.read(request):
-            type_ = await self._conformance.of(draft, principal=request.principal)
+            type_ = await self._conformance.load_type(draft, principal=request.principal)
             await self._types.require_precondition(draft.name, precondition=precondition)
             return await self._check(request, draft.name, type_)
-        outcome, version = await self._types.put(draft, principal=request.principal, precondition=precondition)
-        document = {"message": f"Integration type '{draft.name}' is {outcome}", "name": draft.name, "version": version}
-        return build_json_response(document, headers=_etag(version))
+        saved = await self._types.save(draft, principal=request.principal, precondition=precondition)
+        document = {
+            "message": f"Integration type '{draft.name}' is {saved.outcome}",
+            "name": draft.name,
+            "version": saved.version,
+        }
+        return build_json_response(document, headers=_build_etag(saved.version))
 
     async def remove(self, request: Request) -> Response:
-        name = _path_name(request)
+        name = _read_name(request)
         version = await self._types.remove(name, principal=request.principal, precondition=read_precondition(request))
         return build_json_response(
             {"message": f"Integration type '{name}' is removed", "name": name, "version": version}
         )
 
     async def check_conformance(self, request: Request) -> Reply:
-        name = _path_name(request)
-        return await self._check(request, name, await self._conformance.of(name, principal=request.principal))
+        name = _read_name(request)
+        return await self._check(request, name, await self._conformance.load_type(name, principal=request.principal))
 
     async def _check(self, request: Request, name: str, type_: IntegrationType) -> Reply:
         if request.accepts_events():
             return EventStream(request, self._check_all(request, name, type_))
         return build_json_response(
-            _report_json(await self._conformance.page(name, type_, after=KEY_CURSOR.read(request)))
+            _build_report_json(await self._conformance.check_page(name, type_, after=KEY_CURSOR.read(request)))
         )
 
     async def _check_all(self, request: Request, name: str, type_: IntegrationType) -> AsyncIterator[bytes]:
         request.begin_stream()
         report: ConformanceReport | None = None
-        async for report in self._conformance.all(name, type_):
+        async for report in self._conformance.check_all(name, type_):
             if report.after is not None:
-                yield format_event("progress", {"checked": report.checked, "broken": report.broken})
+                yield format_event("progress", {"checked": report.checked, "broken": report.nonconforming})
         if report is not None:
-            yield format_event("result", _report_json(report))
+            yield format_event("result", _build_report_json(report))
 
 
-def _path_name(request: Request) -> str:
+def _read_name(request: Request) -> str:
     return names.parse_name(request.path_values["name"])
 
 
-def _etag(version: int) -> Headers:
+def _build_etag(version: int) -> Headers:
     return ((b"etag", b'"%d"' % version),)
 
 
-def _summary_json(found: TypeVersion) -> Json:
+def _build_summary_json(version: TypeVersion) -> Json:
     return {
-        "name": found.name,
-        "version": found.version,
-        "mode": found.mode,
-        "keep": found.keep,
-        "saved_at": format_time(found.saved_at),
-        "note": found.note,
+        "name": version.name,
+        "version": version.version,
+        "mode": version.mode,
+        "keep": version.keep,
+        "saved_at": format_time(version.saved_at),
+        "note": version.note,
     }
 
 
-def _report_json(report: ConformanceReport) -> Json:
+def _build_report_json(report: ConformanceReport) -> Json:
     return {
         "checked": report.checked,
-        "broken": report.broken,
+        "broken": report.nonconforming,
         "configs": [
             {
                 **config.key._asdict(),
@@ -210,8 +215,7 @@ ROUTES: tuple[Route[TypeRoutes], ...] = (
         tag=_TAG,
         summary="Register an integration type",
         description="Activate a schema, or only change how many versions are kept.\n\nA dry run stores nothing and"
-        " responds"
-        " like `GET /integration-types/{name}/conformance`.",
+        " responds like `GET /integration-types/{name}/conformance`.",
         body=TypeBody,
         query=(_DRY_RUN, KEY_CURSOR),
         returns=Returns((TypeSaved, ConformanceShape)),
@@ -234,8 +238,8 @@ ROUTES: tuple[Route[TypeRoutes], ...] = (
         tag=_TAG,
         summary="List configs that violate a schema",
         description="Check the configs of a type against its schema, as many as one second allows; `next`"
-        " continues.\n\nWith"
-        " `Accept: text/event-stream`, check all configs: `progress` events, then one `result` event.",
+        " continues.\n\nWith `Accept: text/event-stream`, check all configs: `progress` events, then one `result`"
+        " event.",
         query=(KEY_CURSOR,),
         returns=Returns((ConformanceShape,)),
     ),

@@ -17,28 +17,28 @@ from confide.integration_types.schema_limits import SchemaReader
 from confide.integration_types.subschemas import NO_DEFAULT, FilledTooLarge, Matcher, Path, SchemaPlace, fill_defaults
 from confide.strict_json import Json, format_pointer
 
-# Messages show this instead of the client's value.
+# Messages contain this instead of the value.
 _HIDDEN = "The value"
 _MEMBER_NOT_ALLOWED = "The schema does not allow this member."
 _NAME_NOT_ALLOWED = "The schema does not allow this member name."
 _VALUE_NOT_ALLOWED = "The schema allows no value here."
-_OF_EACH_MEMBER = {"propertyNames": _NAME_NOT_ALLOWED, "additionalProperties": _MEMBER_NOT_ALLOWED}
-# Keywords that a name or an index follows in a path.
-_KEYWORDS_OF_MANY = frozenset(
+_SENTENCES_OF_MEMBERS = {"propertyNames": _NAME_NOT_ALLOWED, "additionalProperties": _MEMBER_NOT_ALLOWED}
+# Keywords that hold several schemas: in a path, a name or an index follows.
+_KEYWORDS_WITH_SEVERAL = frozenset(
     {"properties", "patternProperties", "dependentSchemas", "$defs", "allOf", "anyOf", "oneOf", "prefixItems"}
 )
 MAX_MESSAGE_CHARACTERS = 300
-# Up to this many places times subschemas, violations are listed one by one.
+# The limit of places times subschemas up to which violations are listed one by one.
 MAX_TO_EXPLAIN = 20_000
 # The size of a compiled pattern is rounded up to one of these; the last one is the maximum.
 PATTERN_BYTES = (2**10, 2**13, 2**16, 2**18, 2**20)
-# Limits of the search for defaults on secrets.
-MAX_PLACES, MAX_LOOKS = 2_000, 20_000
+# Limits of the search for secrets with defaults.
+MAX_PLACES, MAX_VISITS = 2_000, 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaViolation:
-    """A place that violates a rule of the schema, and the rule, never the value."""
+    """A place that violates a rule of a schema, with the rule and its path in the schema. Never the value."""
 
     place: Path
     rule: str
@@ -49,20 +49,20 @@ class SchemaViolation:
         return Violation(format_pointer((*inside, *self.place)), self.rule, self.sentence)
 
     def hide_secrets(self, root: SecretPlace) -> SchemaViolation:
-        """Return a violation without details of a secret; `root` says where secrets are."""
+        """Return a violation without details inside a secret. `root` decides where secrets are."""
         place = root
         for number, part in enumerate(self.place, 1):
-            place = place.element(part) if isinstance(part, int) else place.member(part)
+            place = place.get_element(part) if isinstance(part, int) else place.get_member(part)
             if place.is_secret:
                 return SchemaViolation(self.place[:number], "secret", "", "The secret violates the schema.")
         return self
 
 
 class Schema:
-    """A compiled schema; raises `SchemaInvalid` if it is invalid or unsupported."""
+    """A compiled schema. Raises `SchemaInvalid` if the document is invalid or unsupported."""
 
     def __init__(self, document: Json) -> None:
-        # The limits come first, because the validator follows cycles and repeated references without any.
+        # Check the limits first, because the validator follows cycles and repeated references without a limit.
         reader = SchemaReader(document, matcher=_compile_pattern)
         root = reader.read()
         self._cost = reader.cost
@@ -70,7 +70,7 @@ class Schema:
         try:
             self._validator = _build_validator(document)
         except ValueError as error:
-            raise _schema_error(error) from None
+            raise _build_schema_error(error) from None
         self.place = SchemaPlace([root])
         _require_visible_root(self.place)
         self.has_defaults = _require_visible_defaults(self.place)
@@ -79,33 +79,33 @@ class Schema:
     def fill_defaults(self, configuration: Json) -> Json:
         """Add the defaults of missing members, unless that would make the configuration too large."""
         try:
-            whole: Json = fill_defaults(configuration, self._filling) if self.has_defaults else configuration
+            filled: Json = fill_defaults(configuration, self._filling) if self.has_defaults else configuration
         except FilledTooLarge:
             return configuration
-        return whole
+        return filled
 
-    def violations(self, configuration: Json, *, most: int | None = None) -> list[SchemaViolation]:
-        """List violations after filling defaults, `most` of them at most.
+    def find_violations(self, configuration: Json, *, limit: int | None = None) -> list[SchemaViolation]:
+        """List up to `limit` violations, after filling in the defaults.
 
-        If listing them would take too long, returns a single violation of the whole configuration.
+        If listing them would take too long, return one violation of the whole configuration.
         """
         try:
-            whole = fill_defaults(configuration, self._filling) if self.has_defaults else configuration
+            filled = fill_defaults(configuration, self._filling) if self.has_defaults else configuration
         except FilledTooLarge:
             return [SchemaViolation((), "default", "", "With its defaults, the configuration is larger than 256 KiB.")]
-        if self._validator.is_valid(whole):
+        if self._validator.is_valid(filled):
             return []
-        if _count_places(whole) * self._cost > MAX_TO_EXPLAIN:
+        if _count_places(filled) * self._cost > MAX_TO_EXPLAIN:
             return [
                 SchemaViolation(
                     (), "schema", "", "The configuration violates the schema and is too large to list where."
                 )
             ]
-        found = (
-            violation for error in self._validator.iter_errors(whole) for violation in _describe_error(error, whole)
+        violations = (
+            violation for error in self._validator.iter_errors(filled) for violation in _describe_error(error, filled)
         )
-        # An invalid configuration has a violation even if no place was found.
-        return list(itertools.islice(found, most)) or [
+        # An invalid configuration has a violation, even if the validator names no place.
+        return list(itertools.islice(violations, limit)) or [
             SchemaViolation((), "schema", "", "The configuration violates the schema.")
         ]
 
@@ -116,7 +116,7 @@ def _count_places(value: Any) -> int:
     return 1 + sum(map(_count_places, value)) if isinstance(value, list) else 1
 
 
-def _describe_error(error: Any, whole: Json) -> Iterator[SchemaViolation]:
+def _describe_error(error: Any, configuration: Json) -> Iterator[SchemaViolation]:
     kind, at = error.kind, tuple(error.instance_path)
     rule_at = format_pointer(tuple(error.schema_path))
     rule = kind.name
@@ -124,11 +124,11 @@ def _describe_error(error: Any, whole: Json) -> Iterator[SchemaViolation]:
         yield SchemaViolation((*at, kind.property), rule, rule_at, "This member is required.")
     elif rule == "propertyNames":
         yield SchemaViolation((*at, kind.error.instance), rule, rule_at, _NAME_NOT_ALLOWED)
-    elif rule == "falseSchema" and (keyword := _find_last_keyword(error.schema_path)) in _OF_EACH_MEMBER:
-        # The validator reports the whole object; the violation is about each of its members.
-        inside = functools.reduce(lambda value, part: value[part], at, whole)
+    elif rule == "falseSchema" and (keyword := _find_last_keyword(error.schema_path)) in _SENTENCES_OF_MEMBERS:
+        # The validator reports the whole object, but each of its members violates the rule.
+        inside = functools.reduce(lambda value, part: value[part], at, configuration)
         names = inside if isinstance(inside, dict) and inside else None
-        sentence = _OF_EACH_MEMBER[keyword]
+        sentence = _SENTENCES_OF_MEMBERS[keyword]
         yield from (SchemaViolation((*at, name), keyword, rule_at, sentence) for name in names or ())
         if names is None:
             yield SchemaViolation(at, rule, rule_at, _VALUE_NOT_ALLOWED)
@@ -141,15 +141,15 @@ def _describe_error(error: Any, whole: Json) -> Iterator[SchemaViolation]:
 
 
 def _find_last_keyword(path: Sequence[str | int]) -> str:
-    """Return the keyword at the end of a path of a schema, or an empty string for a name or an index."""
-    is_below = False
+    """Return the keyword at the end of a path in a schema. Return an empty string for a name or an index."""
+    is_after_keyword = False
     for part in path:
-        is_keyword, is_below = not is_below, not is_below and part in _KEYWORDS_OF_MANY
+        is_keyword, is_after_keyword = not is_after_keyword, not is_after_keyword and part in _KEYWORDS_WITH_SEVERAL
     return str(path[-1]) if path and is_keyword else ""
 
 
 def _compile_pattern(pattern: str) -> tuple[Matcher, int]:
-    """Compile a pattern; returns its matcher and the smallest size limit that is enough."""
+    """Compile a pattern. Return its matcher and the smallest size limit that is enough, in bytes."""
     for size in PATTERN_BYTES[:-1]:
         with suppress(ValueError):
             return _build_validator({"pattern": pattern}, pattern_bytes=size).is_valid, size
@@ -157,17 +157,17 @@ def _compile_pattern(pattern: str) -> tuple[Matcher, int]:
 
 
 def _build_validator(document: Json, *, pattern_bytes: int = PATTERN_BYTES[-1]) -> Any:
-    # Importing it at the top would add a tenth to the start time.
+    # An import at the top of the module would make the start a tenth slower.
     import jsonschema_rs  # noqa: PLC0415 - see above
 
-    # This engine matches in linear time and rejects patterns that need too much memory.
-    patterns = jsonschema_rs.RegexOptions(size_limit=pattern_bytes, dfa_size_limit=1 << 20)
+    # The engine of these options matches in linear time and limits the memory of a pattern.
+    pattern_options = jsonschema_rs.RegexOptions(size_limit=pattern_bytes, dfa_size_limit=1 << 20)
     return jsonschema_rs.Draft202012Validator(
-        document, validate_formats=True, mask=_HIDDEN, offline=True, pattern_options=patterns
+        document, validate_formats=True, mask=_HIDDEN, offline=True, pattern_options=pattern_options
     )
 
 
-def _schema_error(error: Exception) -> SchemaInvalid:
+def _build_schema_error(error: Exception) -> SchemaInvalid:
     at = tuple(getattr(error, "instance_path", ()))
     return SchemaInvalid(
         violations=(
@@ -179,7 +179,7 @@ def _schema_error(error: Exception) -> SchemaInvalid:
 
 
 def _require_visible_root(root: SchemaPlace) -> None:
-    """Reject a secret root: a viewer sees the names of all members and which of them changed."""
+    """Reject a secret root, because a viewer sees the names of its members and which of them changed."""
     for subschema in root.applied:
         if subschema.write_only:
             sentence = "A configuration as a whole cannot be secret. Mark its members."
@@ -191,9 +191,9 @@ def _require_visible_root(root: SchemaPlace) -> None:
 
 
 def _require_visible_defaults(root: SchemaPlace) -> bool:
-    """Return whether there are defaults; raise `SchemaInvalid` if one of them is a secret or the mask."""
+    """Return whether the schema has defaults. Raises `SchemaInvalid` if a default is secret or the mask."""
     seen: set[tuple[frozenset[int], bool]] = set()
-    pending, has_defaults, looks = [(root, False)], False, 0
+    pending, has_defaults, visits = [(root, False)], False, 0
     while pending:
         place, is_inside_secret = pending.pop()
         is_secret = is_inside_secret or place.is_secret
@@ -207,12 +207,12 @@ def _require_visible_defaults(root: SchemaPlace) -> bool:
                 raise SchemaInvalid(
                     violations=(Violation(at, SchemaInvalid.code, "A secret cannot have a default. Remove it."),)
                 )
-        for inside in place.all_inside():
-            looks += 1
-            known = (frozenset(map(id, inside.applied)), is_secret)
-            if inside.applied and known not in seen:
-                seen.add(known)
+        for inside in place.list_places_inside():
+            visits += 1
+            identity = (frozenset(map(id, inside.applied)), is_secret)
+            if inside.applied and identity not in seen:
+                seen.add(identity)
                 pending.append((inside, is_secret))
-            if len(seen) > MAX_PLACES or looks > MAX_LOOKS:
+            if len(seen) > MAX_PLACES or visits > MAX_VISITS:
                 raise SchemaInvalid("The schema describes too many places. Simplify it.")
     return has_defaults

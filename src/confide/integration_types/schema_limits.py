@@ -1,4 +1,4 @@
-"""Read a JSON Schema (2020-12) into subschemas and reject schemas that are unsupported or too expensive."""
+"""Read a JSON Schema (2020-12) into subschemas. Reject a schema that is unsupported or too expensive."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ _FRAGMENT = re.compile(r"#(?:/.*)?", re.DOTALL)
 
 
 class SchemaReader:
-    """Reads a schema into subschemas; raises `SchemaInvalid` with the place of the first problem."""
+    """Reads a schema into subschemas. Raises `SchemaInvalid` with the place of the first problem."""
 
     def __init__(self, document: Json, *, matcher: Callable[[str], tuple[Matcher, int]]) -> None:
-        """`matcher` compiles a pattern to a matcher and its size in bytes, or raises `ValueError`."""
+        """Take `matcher`, which compiles a pattern to a matcher and its size in bytes, or raises `ValueError`."""
         self._document = document
         self._matcher = matcher
-        # The compiled size of all patterns, each counted as often as the validator compiles it.
+        # The compiled size of all patterns. Each pattern counts as often as the validator compiles it.
         self.pattern_bytes = 0
         self._known: dict[Path, Subschema] = {}
         self._pending: list[tuple[Subschema, Any]] = []
-        # How many subschemas the validator may visit for one place of a configuration; `read` sets it.
+        # The number of subschemas that the validator can visit for one place of a configuration. `read` sets it.
         self.cost = 0
 
     def read(self) -> Subschema:
@@ -53,7 +53,7 @@ class SchemaReader:
             if isinstance(document, dict):
                 self._read_keywords(subschema, document)
             elif not isinstance(document, bool):
-                raise _error_at(subschema.path, "A schema must be an object, true or false.")
+                raise _build_error(subschema.path, "A schema must be an object, true or false.")
         self.cost = _compute_cost(list(self._known.values()))
         return root
 
@@ -96,39 +96,39 @@ class SchemaReader:
     def _require_supported(self, path: Path, document: Json) -> None:
         for keyword, reason in _UNSUPPORTED.items():
             if keyword in document:
-                raise _error_at((*path, keyword), reason)
+                raise _build_error((*path, keyword), reason)
         if "$id" in document and path:
-            raise _error_at((*path, "$id"), "Only the root of the schema can have an $id. Remove it.")
+            raise _build_error((*path, "$id"), "Only the root of the schema can have an $id. Remove it.")
         if document.get("$schema", DIALECTS[0]) not in DIALECTS:
-            raise _error_at((*path, "$schema"), "Unsupported dialect. Use JSON Schema 2020-12.")
+            raise _build_error((*path, "$schema"), "Unsupported dialect. Use JSON Schema 2020-12.")
 
     def _read_list(self, path: Path, document: Json, keyword: str) -> list[Subschema]:
-        given = document.get(keyword, [])
-        if not isinstance(given, list):
-            raise _error_at((*path, keyword), "This must be an array of schemas.")
-        return [self._add((*path, keyword, index), one) for index, one in enumerate(given)]
+        value = document.get(keyword, [])
+        if not isinstance(value, list):
+            raise _build_error((*path, keyword), "This must be an array of schemas.")
+        return [self._add((*path, keyword, index), one) for index, one in enumerate(value)]
 
     def _read_members(self, path: Path, document: Json, keyword: str) -> Iterator[tuple[str, Subschema]]:
-        given = document.get(keyword, {})
-        if not isinstance(given, dict):
-            raise _error_at((*path, keyword), "This must be an object of schemas.")
-        for name, one in given.items():
+        value = document.get(keyword, {})
+        if not isinstance(value, dict):
+            raise _build_error((*path, keyword), "This must be an object of schemas.")
+        for name, one in value.items():
             yield name, self._add((*path, keyword, name), one)
 
     def _compile(self, at: Path, pattern: str) -> Matcher:
         try:
             matches, size = self._matcher(pattern)
         except ValueError:
-            raise _error_at(at, "The pattern is invalid or unsupported. Correct it.") from None
+            raise _build_error(at, "The pattern is invalid or unsupported. Correct it.") from None
         self.pattern_bytes += size
         if self.pattern_bytes > MAX_PATTERN_BYTES:
-            raise _error_at(at, "The patterns of the schema are too large together. Use fewer repetitions.")
+            raise _build_error(at, "The patterns of the schema are too large together. Use fewer repetitions.")
         return matches
 
     def _resolve(self, path: Path, reference: Any) -> Subschema:
         at: Path = (*path, "$ref")
         if not isinstance(reference, str) or not _FRAGMENT.fullmatch(reference):
-            raise _error_at(at, "A reference must be # or start with #/. Remote references are not supported.")
+            raise _build_error(at, "A reference must be # or start with #/. Remote references are not supported.")
         found: Any = self._document
         steps: list[str | int] = []
         # A fragment is percent-decoded before it is split as a pointer (RFC 6901, section 6).
@@ -138,18 +138,18 @@ class SchemaReader:
                 step: str | int = int(name) if isinstance(found, list) else name
                 found = found[step]
             except (LookupError, ValueError, TypeError):
-                raise _error_at(at, "The target of this reference does not exist.") from None
+                raise _build_error(at, "The target of this reference does not exist.") from None
             steps.append(step)
             # An `$id` that is not a string is an ordinary member.
             if isinstance(found, dict) and isinstance(found.get("$id"), str):
-                raise _error_at((*steps, "$id"), "Only the root of the schema can have an $id. Remove it.")
+                raise _build_error((*steps, "$id"), "Only the root of the schema can have an $id. Remove it.")
         return self._add(tuple(steps), found)
 
 
 def _compute_cost(known: list[Subschema]) -> int:
-    """Return how many subschemas a validator may visit for one place; raise `SchemaInvalid` above the limit.
+    """Return how many subschemas the validator can visit for one place. Raises `SchemaInvalid` above the limit.
 
-    A subschema counts at every depth as often as it is reached, because a validator visits it that often.
+    A subschema counts at each depth as often as it is reached, because the validator visits it that often.
     """
     ordered, highest = _sort(known), 1
     cost = dict.fromkeys(map(id, known), 0)
@@ -161,7 +161,7 @@ def _compute_cost(known: list[Subschema]) -> int:
             inside += [max((cost[id(found)] for found in [*one.members.values(), *one.elements]), default=0)]
             within[id(one)] = max(1, sum(inside)) + sum(within[id(found)] for found in one.same)
             if within[id(one)] > MAX_AT_ONE_PLACE:
-                raise _error_at(
+                raise _build_error(
                     one.path, f"More than {MAX_AT_ONE_PLACE} subschemas apply to one place. Simplify the schema."
                 )
         cost = within
@@ -170,7 +170,7 @@ def _compute_cost(known: list[Subschema]) -> int:
 
 
 def _sort(known: list[Subschema]) -> list[Subschema]:
-    """Sort subschemas after those that they apply to the same place; raise `SchemaInvalid` for a cycle."""
+    """Sort subschemas after the ones that they apply to the same place. Raises `SchemaInvalid` for a cycle."""
     done: dict[int, int] = {}
     ordered: list[Subschema] = []
     for start in known:
@@ -183,7 +183,9 @@ def _sort(known: list[Subschema]) -> list[Subschema]:
                 done[id(one)] = 1
                 ordered.append(one)
             elif id(one) in in_progress:
-                raise _error_at(one.path, "This schema applies itself to the same place without end. Remove the cycle.")
+                raise _build_error(
+                    one.path, "This schema applies itself to the same place without end. Remove the cycle."
+                )
             elif id(one) not in done:
                 in_progress[id(one)] = None
                 pending.append((one, True))
@@ -191,5 +193,5 @@ def _sort(known: list[Subschema]) -> list[Subschema]:
     return ordered
 
 
-def _error_at(path: Path, sentence: str) -> SchemaInvalid:
+def _build_error(path: Path, sentence: str) -> SchemaInvalid:
     return SchemaInvalid(violations=(Violation(format_pointer(("schema", *path)), SchemaInvalid.code, sentence),))

@@ -1,4 +1,4 @@
-"""Stored versions of integration types."""
+"""The SQL of integration types."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ APPEND_CHANGE = f"/* types.log */ {insert_into('changes', TypeChangeRow)} RETURN
 
 
 class IntegrationTypeStore:
-    """Versions of integration types, of which the highest is active."""
+    """Stores versions of integration types. The highest one is active."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -81,7 +81,7 @@ class IntegrationTypeStore:
         return [_read_type(row) for row in await self._engine.query(ALL)]
 
     async def append(self, new: TypeVersion, *, audit: SignedEntry) -> bool:
-        """Append a version with its change and audit entry. False if that version exists already."""
+        """Append a version with its change and audit entry. Return False if the version exists already."""
         return await self._engine.transact(_append(new, audit))
 
 

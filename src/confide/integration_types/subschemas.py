@@ -1,19 +1,19 @@
-"""Find the subschemas that apply to a place of a configuration, for its defaults and secrets."""
+"""Find the subschemas that apply to a place of a configuration, which decide its defaults and secrets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from confide.integration_types.masking import SecretPlace, is_secret
+from confide.integration_types.masking import SecretPlace, is_secret_name
 from confide.strict_json import MAX_BODY_BYTES, write
 
 Matcher = Callable[[str], bool]
 Path = tuple[str | int, ...]
 
 NO_DEFAULT: Any = object()
-# Cached places of a schema; recursion and patterns can produce any number of them.
-MAX_KNOWN = 4_096
+# The number of cached places of a schema. Recursion and patterns can produce any number of places.
+MAX_CACHED_PLACES = 4_096
 
 
 class Subschema:
@@ -23,7 +23,7 @@ class Subschema:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Applied to the same place: all of them, and those that apply to any value.
+        # The subschemas for the same place: all, and those that apply to every value.
         self.same: list[Subschema] = []
         self.always: list[Subschema] = []
         self.members: dict[str, Subschema] = {}
@@ -34,7 +34,7 @@ class Subschema:
         self.default = NO_DEFAULT
 
     def find_for_member(self, name: str, *, is_certain: bool = False) -> Iterator[Subschema]:
-        """Yield the subschemas that may apply to a member, or with `is_certain` those that always do."""
+        """Yield the subschemas that can apply to a member. With `is_certain`, yield those that apply to every value."""
         is_described = name in self.members
         if is_described:
             yield self.members[name]
@@ -57,15 +57,14 @@ class Subschema:
                 yield self.inside[keyword]
 
 
-Known = dict[tuple[tuple[int, ...], bool], "SchemaPlace"]
+PlaceCache = dict[tuple[tuple[int, ...], bool], "SchemaPlace"]
 
 
 class SchemaPlace(SecretPlace):
-    """A place of a configuration with the subschemas that apply; places with the same subschemas share one object.
+    """A place of a configuration with the subschemas that apply. Places with the same subschemas share one object.
 
-    The value is secret if any subschema that can apply says `writeOnly: true`; if none has `writeOnly`, the name
-    decides. Places are cached for the next configuration. With `is_certain`, only subschemas that apply to any value
-    count.
+    The value is secret if a subschema that can apply has `writeOnly: true`. If none has `writeOnly`, the name decides.
+    Places are cached for the next configuration. With `is_certain`, only subschemas that apply to every value count.
     """
 
     __slots__ = ("_elements", "_is_certain", "_known", "_longest", "_named", "_others", "applied", "defaults")
@@ -76,7 +75,7 @@ class SchemaPlace(SecretPlace):
         *,
         has_secret_name: bool = False,
         is_certain: bool = False,
-        known: Known | None = None,
+        known: PlaceCache | None = None,
     ) -> None:
         self.applied = tuple(_expand(iter(subschemas), is_certain=is_certain))
         flags = {subschema.write_only for subschema in self.applied}
@@ -84,7 +83,7 @@ class SchemaPlace(SecretPlace):
         self._is_certain = is_certain
         # The cache of places, by the subschemas that apply.
         self._known = {} if known is None else known
-        # None if patterns exist, because a pattern may match any name.
+        # None if there are patterns, because a pattern can match any name.
         self._named: dict[str, SchemaPlace] | None = None if any(one.patterns for one in self.applied) else {}
         self._others: dict[bool, SchemaPlace] = {}
         self._elements: dict[int, SchemaPlace] = {}
@@ -92,10 +91,10 @@ class SchemaPlace(SecretPlace):
         # The defaults of missing members.
         self.defaults = list(self._find_defaults()) if is_certain else []
 
-    def member(self, name: str) -> SchemaPlace:
+    def get_member(self, name: str) -> SchemaPlace:
         if self._named is not None and name in self._named:
             return self._named[name]
-        has_secret_name = is_secret(name)
+        has_secret_name = is_secret_name(name)
         if self._named is None:
             return self._get_place(self._find_for_member(name), has_secret_name=has_secret_name)
         if any(name in one.members for one in self.applied):
@@ -108,8 +107,8 @@ class SchemaPlace(SecretPlace):
             )
         return self._others[has_secret_name]
 
-    def element(self, index: int) -> SchemaPlace:
-        kind = self.kind_of(index)
+    def get_element(self, index: int) -> SchemaPlace:
+        kind = self.get_element_kind(index)
         if kind not in self._elements:
             subschemas = (
                 one for applied in self.applied for one in applied.find_for_element(kind, is_certain=self._is_certain)
@@ -117,13 +116,13 @@ class SchemaPlace(SecretPlace):
             self._elements[kind] = self._get_place(subschemas)
         return self._elements[kind]
 
-    def kind_of(self, index: int) -> int:
+    def get_element_kind(self, index: int) -> int:
         return min(index, self._longest)
 
-    def all_inside(self) -> Iterator[SchemaPlace]:
+    def list_places_inside(self) -> Iterator[SchemaPlace]:
         """Yield every place inside that a subschema describes."""
         for name in {name for subschema in self.applied for name in subschema.members}:
-            yield self._get_place(self._find_for_member(name), has_secret_name=is_secret(name))
+            yield self._get_place(self._find_for_member(name), has_secret_name=is_secret_name(name))
         for subschema in self.applied:
             for _, found in subschema.patterns:
                 yield self._get_place([found])
@@ -140,7 +139,7 @@ class SchemaPlace(SecretPlace):
         key = tuple(map(id, subschemas)), has_secret_name
         found = self._known.get(key)
         if found is None:
-            if len(self._known) >= MAX_KNOWN:
+            if len(self._known) >= MAX_CACHED_PLACES:
                 self._known.clear()
             found = SchemaPlace(
                 subschemas, has_secret_name=has_secret_name, is_certain=self._is_certain, known=self._known
@@ -181,9 +180,9 @@ def _fill(value: Any, place: SchemaPlace, left: list[int]) -> Any:
                 left[0] -= size_bytes
                 if left[0] < 0:
                     raise FilledTooLarge
-        return {name: _fill(inner, place.member(name), left) for name, inner in whole.items()}
+        return {name: _fill(inner, place.get_member(name), left) for name, inner in whole.items()}
     if isinstance(value, list):
-        return [_fill(inner, place.element(index), left) for index, inner in enumerate(value)]
+        return [_fill(inner, place.get_element(index), left) for index, inner in enumerate(value)]
     return value
 
 

@@ -172,7 +172,7 @@ class ConfigCache:
                 current.version,
                 document,
                 is_masked=rendering.is_masked,
-                type_version=current.type.tag_part,
+                type_version=current.type.tag_version,
                 is_without_defaults=rendering.is_without_defaults,
             )
         )
