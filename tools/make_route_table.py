@@ -12,9 +12,10 @@ from confide.web.route import Route, Target
 FILE = Path(__file__).parents[1] / "docs" / "reference" / "routes.md"
 HEAD = """# Routes
 
-Written by `make routes` from the route declarations. [api.md](api.md) explains them, and `/docs` shows their shapes.
+Written by `make routes` from the route declarations. The [API](api.md) page explains the rules, and `/docs` of a
+running server shows requests and responses.
 
-| route | does | needs |
+| route | action | required role |
 | --- | --- | --- |
 """
 _NEEDS = {
@@ -30,8 +31,10 @@ def describe_access(route: Route[Any]) -> str:
     access = route.access
     if access.role is None:
         return _NEEDS[access.target]
-    needs = f"{access.role.name.lower()} on the {access.target.value}"
-    return f"{needs}; see [api.md](api.md) for callers without a token" if access.is_token_optional else needs
+    needs = access.role.name.lower()
+    if access.target is not Target.STORE:
+        needs += f" on the {access.target.value}"
+    return f"{needs}; see [API](api.md) for callers without a token" if access.is_token_optional else needs
 
 
 def write_table() -> str:
