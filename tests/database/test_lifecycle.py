@@ -1,4 +1,4 @@
-"""The life of a store: migrations, epochs, dumps, durability, and how its indexes are used."""
+"""The life of a database: migrations, epochs, dumps, durability, and the use of its indexes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def store(settings: Settings) -> AsyncIterator[Stores]:
 
 
 async def sql(store: Any, text: str, *args: Any) -> list[tuple[Any, ...]]:
-    """Say something to the store that its contract has no word for."""
+    """Run a statement that the contract of the stores does not have."""
 
     def work() -> Any:
         return (yield Statement(text, args))
@@ -54,7 +54,7 @@ async def test_migrating_twice_changes_nothing(settings: Settings, engine: str) 
     await store.close()
 
 
-async def test_many_processes_migrate_at_once_and_one_does(settings: Settings, engine: str) -> None:
+async def test_one_of_many_concurrent_processes_applies_the_migrations(settings: Settings, engine: str) -> None:
     settings.data.mkdir()
     stores = [open_stores(settings.database_url, is_unsafe=True) for _ in range(4)]
     for store in stores:
@@ -65,7 +65,7 @@ async def test_many_processes_migrate_at_once_and_one_does(settings: Settings, e
         await store.close()
 
 
-async def test_a_newer_schema_and_a_changed_migration_are_refused(store: Stores) -> None:
+async def test_a_newer_schema_and_a_changed_migration_are_rejected(store: Stores) -> None:
     await sql(store, "INSERT INTO schema_migrations VALUES (9999, 'future', 'x', 1)")
     with pytest.raises(NewerSchema):
         await store.database.migrate()
@@ -75,7 +75,7 @@ async def test_a_newer_schema_and_a_changed_migration_are_refused(store: Stores)
         await store.database.migrate()
 
 
-async def schema_of(store: Any, engine: str) -> list[tuple[Any, ...]]:
+async def read_schema(store: Any, engine: str) -> list[tuple[Any, ...]]:
     if engine == "sqlite":
         return await sql(store, "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY 1, 2")
     columns = await sql(
@@ -86,7 +86,7 @@ async def schema_of(store: Any, engine: str) -> list[tuple[Any, ...]]:
     return columns + await sql(store, "SELECT tablename, indexname, indexdef FROM pg_indexes ORDER BY 1, 2, 3")
 
 
-async def test_a_schema_migrated_step_by_step_is_the_fresh_schema(
+async def test_single_migrations_lead_to_the_same_schema_as_all_at_once(
     tmp_path: Path, engine: str, request: pytest.FixtureRequest
 ) -> None:
     urls = []
@@ -96,25 +96,25 @@ async def test_a_schema_migrated_step_by_step_is_the_fresh_schema(
         else:
             (tmp_path / name).mkdir()
             urls.append(f"sqlite:///{tmp_path / name / 'confide.db'}")
-    found = []
+    schemas = []
     for url, steps in zip(urls, (1, len(schema.list_migrations(engine))), strict=True):
         store: Any = open_stores(url, is_unsafe=True)
         await store.database.connect()
-        known = schema.list_migrations(engine)
+        migrations = schema.list_migrations(engine)
         for step in range(steps):
-            until = len(known) if steps == 1 else step + 1
-            await store.database._host_engine.transact_long(schema.migrate(known[:until], now=1))
-        found.append([row for row in await schema_of(store, engine) if "sequence" not in str(row).lower()])
+            until = len(migrations) if steps == 1 else step + 1
+            await store.database._host_engine.transact_long(schema.migrate(migrations[:until], now=1))
+        schemas.append([row for row in await read_schema(store, engine) if "sequence" not in str(row).lower()])
         await store.close()
-    assert found[0] == found[1]
-    assert len(found[0]) > 10
+    assert schemas[0] == schemas[1]
+    assert len(schemas[0]) > 10
 
 
-async def test_a_failing_migration_leaves_nothing_behind(store: Any, engine: str) -> None:
-    known = schema.list_migrations(engine)
-    broken = Migration(len(known) + 1, "broken", "CREATE TABLE half (a BIGINT); CREATE TABLE changes (a BIGINT);")
+async def test_a_failing_migration_is_rolled_back(store: Any, engine: str) -> None:
+    migrations = schema.list_migrations(engine)
+    broken = Migration(len(migrations) + 1, "broken", "CREATE TABLE half (a BIGINT); CREATE TABLE changes (a BIGINT);")
     with pytest.raises((apsw.SQLError, asyncpg.PostgresError)):
-        await store.database._host_engine.transact_long(schema.migrate([*known, broken], now=1))
+        await store.database._host_engine.transact_long(schema.migrate([*migrations, broken], now=1))
     with pytest.raises((apsw.SQLError, asyncpg.PostgresError)):
         await sql(store, "SELECT * FROM half")
 
@@ -124,7 +124,7 @@ def test_the_two_engines_have_the_same_migrations() -> None:
     assert names[0] == names[1]
 
 
-async def with_sessions(store: Stores) -> None:
+async def add_user_with_tokens(store: Stores) -> None:
     user_id = await store.users.add(NewUser("ada", grants_of(*ADMIN), "hash"), audit=AUDIT)
     for number, is_session in enumerate((True, False)):
         password_hash = "hash" if is_session else None
@@ -135,9 +135,9 @@ async def with_sessions(store: Stores) -> None:
     await append(store, version(1))
 
 
-async def test_the_same_home_keeps_its_epoch_and_its_sessions(settings: Settings) -> None:
+async def test_a_database_that_was_not_moved_keeps_its_epoch_and_sessions(settings: Settings) -> None:
     store = await opened(settings)
-    await with_sessions(store)
+    await add_user_with_tokens(store)
     first = await store.database.open()
     second = await store.database.open()
     assert (first.epoch, second.is_new_epoch) == (second.epoch, False)
@@ -145,12 +145,12 @@ async def test_the_same_home_keeps_its_epoch_and_its_sessions(settings: Settings
     await store.close()
 
 
-async def test_a_store_found_elsewhere_was_restored_and_begins_a_new_epoch(settings: Settings, engine: str) -> None:
+async def test_a_moved_database_begins_a_new_epoch_and_ends_sessions(settings: Settings, engine: str) -> None:
     store = await opened(settings)
-    await with_sessions(store)
+    await add_user_with_tokens(store)
     before = await store.database.open()
     if engine == "postgres":
-        # As after a dump into another cluster: transaction ids from the future of this one.
+        # As after a restore into another cluster: transaction IDs that this one has not reached.
         await sql(store, "UPDATE changes SET xid = '123456789012'")
         await sql(store, "UPDATE store SET home = 'another cluster/1'")
     else:
@@ -166,7 +166,7 @@ async def test_a_store_found_elsewhere_was_restored_and_begins_a_new_epoch(setti
     await store.close()
 
 
-async def test_a_copy_put_in_the_files_place_is_noticed_though_the_inode_is_used_again(tmp_path: Path) -> None:
+async def test_a_copy_that_replaces_the_file_is_detected_even_if_the_inode_is_reused(tmp_path: Path) -> None:
     path = tmp_path / "confide.db"
     url = f"sqlite:///{path}"
     store = open_stores(url, is_unsafe=True)
@@ -179,23 +179,21 @@ async def test_a_copy_put_in_the_files_place_is_noticed_though_the_inode_is_used
     try:
         os.setxattr(probe, "user.confide.home", b"x")
     except OSError:
-        pytest.skip("this file system keeps no attributes: only another inode tells a copy")
+        pytest.skip("the file system has no extended attributes, so only the inode identifies the file")
     copy = path.read_bytes()
     path.unlink()
     path.write_bytes(copy)
     again = open_stores(url, is_unsafe=True)
-    home = await again.database.open()
-    assert (home.is_new_epoch, home.epoch != first.epoch) == (True, True)
+    identity = await again.database.open()
+    assert (identity.is_new_epoch, identity.epoch != first.epoch) == (True, True)
     await again.close()
     third = open_stores(url, is_unsafe=True)
-    assert (await third.database.open()).epoch == home.epoch
+    assert (await third.database.open()).epoch == identity.epoch
     await third.close()
 
 
-async def test_a_dump_fills_another_store_whatever_its_engine(
-    store: Stores, tmp_path: Path, postgres: PostgresServer
-) -> None:
-    await with_sessions(store)
+async def test_a_dump_can_be_loaded_by_either_engine(store: Stores, tmp_path: Path, postgres: PostgresServer) -> None:
+    await add_user_with_tokens(store)
     archive = tmp_path / "backup"
     count = await backup.write(store.database, archive, progress=lambda _: None)
     assert backup.check(archive) == count
@@ -208,17 +206,17 @@ async def test_a_dump_fills_another_store_whatever_its_engine(
         assert found is not None
         assert found.body == b"sealed"
         assert [token.is_session for token in await other.tokens.list_all(None)] == [False]
-        # Numbers go on where they were.
+        # Numbers continue after the loaded ones.
         assert await append(other, version(2))
         assert await other.users.add(NewUser("bob", (), None), audit=AUDIT) > 1
         await other.close()
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "not a backup"])
-async def test_a_backup_that_is_not_whole_is_refused_and_changes_nothing(
+async def test_an_incomplete_or_changed_backup_is_rejected_and_nothing_is_loaded(
     store: Stores, tmp_path: Path, damage: str
 ) -> None:
-    await with_sessions(store)
+    await add_user_with_tokens(store)
     archive = tmp_path / "backup"
     await backup.write(store.database, archive, progress=lambda _: None)
     lines = gzip.decompress(archive.read_bytes()).splitlines(keepends=True)
@@ -237,37 +235,37 @@ async def test_a_backup_that_is_not_whole_is_refused_and_changes_nothing(
     await other.close()
 
 
-async def test_a_dump_is_of_one_moment(store: Stores) -> None:
+async def test_a_dump_is_one_snapshot(store: Stores) -> None:
     for number in range(1, 30):
         await append(store, version(number))
     rows = store.database.dump()
     first = await anext(rows)
     await append(store, version(30))
     await store.data_keys.destroy_tenant("acme", user_id=1, at=2, audit=AUDIT)
-    seen = [first, *[row async for row in rows]]
-    changes = [row for table, row in seen if table == "changes"]
+    dumped = [first, *[row async for row in rows]]
+    changes = [row for table, row in dumped if table == "changes"]
     assert len(changes) == 29
-    assert len([row for table, row in seen if table == "audit"]) == 29
+    assert len([row for table, row in dumped if table == "audit"]) == 29
 
 
-async def test_sqlite_is_durable_unless_told_otherwise(tmp_path: Path) -> None:
+async def test_sqlite_is_durable_by_default(tmp_path: Path) -> None:
     store = open_stores(f"sqlite:///{tmp_path / 'confide.db'}")
     await store.database.connect()
     await store.database.migrate()
-    home = await store.database.open()
-    assert (home.durability, home.is_unsafe) == ("SQLite wal, synchronous=FULL", False)
+    identity = await store.database.open()
+    assert (identity.durability, identity.is_unsafe) == ("SQLite wal, synchronous=FULL", False)
     await store.close()
 
 
-async def test_postgres_that_may_lose_saves_is_refused_and_on_reconnect_too(postgres: PostgresServer) -> None:
+async def test_a_postgresql_that_may_lose_saves_is_rejected(postgres: PostgresServer) -> None:
     url = postgres.new_database()
-    careful = open_stores(url)
+    store = open_stores(url)
     with pytest.raises(UnsafeDurability, match="fsync=off"):
-        await careful.database.connect()
-    await careful.close()
+        await store.database.connect()
+    await store.close()
 
 
-async def test_durability_is_read_again_on_each_new_connection() -> None:
+async def test_durability_is_checked_on_each_new_connection() -> None:
     server = LocalPostgresServer(options=())
     server.start()
     try:
@@ -292,8 +290,9 @@ async def test_durability_is_read_again_on_each_new_connection() -> None:
         server.remove()
 
 
-async def test_a_request_that_comes_late_says_nothing_about_the_store(postgres: PostgresServer) -> None:
-    """Neither does it keep a connection, however often it happens."""
+async def test_a_query_after_its_deadline_neither_blocks_later_ones_nor_keeps_a_connection(
+    postgres: PostgresServer,
+) -> None:
     store = open_stores(postgres.new_database(), is_unsafe=True, pool_size=2)
     await store.database.connect()
     for left in (0.05, 0.0, -1.0) * 4:
@@ -305,7 +304,7 @@ async def test_a_request_that_comes_late_says_nothing_about_the_store(postgres: 
     await store.close()
 
 
-async def test_a_role_without_privileges_that_owns_its_database_is_enough(postgres: PostgresServer) -> None:
+async def test_a_role_needs_only_to_own_its_database(postgres: PostgresServer) -> None:
     url = postgres.new_database()
     name = url.rsplit("/", 1)[1]
     postgres.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{name}'")
@@ -318,7 +317,7 @@ async def test_a_role_without_privileges_that_owns_its_database_is_enough(postgr
     await store.close()
 
 
-async def test_a_database_that_is_away_is_told_in_time(tmp_path: Path) -> None:
+async def test_an_unreachable_or_broken_database_is_reported(tmp_path: Path) -> None:
     store = open_stores("postgresql://confide@127.0.0.1:1/nothing")
     with pytest.raises(DatabaseUnavailable):
         await store.database.connect()
@@ -326,12 +325,12 @@ async def test_a_database_that_is_away_is_told_in_time(tmp_path: Path) -> None:
         await store.configs.read(KEY)
     await store.close()
     broken = tmp_path / "confide.db"
-    broken.write_bytes(b"this is no database" * 500)
+    broken.write_bytes(b"not a database" * 500)
     with pytest.raises(DatabaseUnavailable):
         await open_stores(f"sqlite:///{broken}").database.connect()
 
 
-async def test_a_refused_transaction_harms_no_other_of_the_same_commit(tmp_path: Path) -> None:
+async def test_a_failing_transaction_does_not_affect_others_of_the_same_commit(tmp_path: Path) -> None:
     store = await opened(settings_for(tmp_path, None))
     await append(store, version(1))
     results = await asyncio.gather(
@@ -346,7 +345,7 @@ async def test_a_refused_transaction_harms_no_other_of_the_same_commit(tmp_path:
     await store.close()
 
 
-async def test_sqlite_makes_files_for_its_owner_only(tmp_path: Path) -> None:
+async def test_only_the_owner_can_read_the_files_of_sqlite(tmp_path: Path) -> None:
     store = await opened(settings_for(tmp_path / "data", None))
     await append(store, version(1))
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "data").iterdir()}
@@ -355,8 +354,8 @@ async def test_sqlite_makes_files_for_its_owner_only(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_reads_and_lists_walk_an_index(store: Any, engine: str) -> None:
-    """Thousands of rows, statistics up to date, and neither engine reads them all."""
+async def test_reads_and_lists_use_an_index(store: Any, engine: str) -> None:
+    """With thousands of rows and current statistics, no query scans the whole table."""
     values = ", ".join(f"('saved', 'tenant{n:05}', 'crm', 1, 1, 1)" for n in range(5_000))
     await sql(
         store, f"INSERT INTO changes (kind, tenant, integration_type, version, saved_by, saved_at) VALUES {values}"
@@ -366,14 +365,14 @@ async def test_reads_and_lists_walk_an_index(store: Any, engine: str) -> None:
     listing = configs.LIST.format(
         columns="", filters="", joined="", scopes=configs._build_scope_conditions([[Scope("tenant0123*", "*")]], args)
     )
-    walks = [
+    queries = [
         (configs.SQLITE_READ if engine == "sqlite" else configs.POSTGRESQL_READ, ["tenant00007", "crm"]),
         (listing, args),
     ]
     if engine == "postgres":
-        walks.append((configs.POSTGRESQL_CHANGES_AFTER, ["0", 0, 10]))
-        walks.append((configs.POSTGRESQL_READ_MANY, [["tenant00007", "tenant00008"], ["crm", "crm"]]))
-    for text, values_ in walks:
+        queries.append((configs.POSTGRESQL_CHANGES_AFTER, ["0", 0, 10]))
+        queries.append((configs.POSTGRESQL_READ_MANY, [["tenant00007", "tenant00008"], ["crm", "crm"]]))
+    for text, values_ in queries:
         if engine == "sqlite":
             plan = str(await sql(store, f"EXPLAIN QUERY PLAN {text}", *values_))
             assert "SCAN changes" not in plan, plan

@@ -1,4 +1,4 @@
-"""The plain read in both frames, as bytes on a socket: the protocol class and the ASGI application on any server."""
+"""Plain reads over a socket give the same responses on the fast path and through the ASGI application."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from support.app import TYPE, RunningApp, settings_for, start_app
 from support.served import served
 from support.wire import Reply
 
-FRAMES = {"protocol": ReadingProtocol, "asgi": GuardedProtocol}
+PROTOCOLS = {"protocol": ReadingProtocol, "asgi": GuardedProtocol}
 PATH = f"/config?tenant=acme&integration_type={TYPE}"
 
 
 @dataclass
-class Room:
-    """A served app with one config, and a reader's token."""
+class Site:
+    """A served app with one config, the token of a reader and the token of an editor."""
 
     app: RunningApp
     port: int
@@ -36,7 +36,7 @@ class Room:
     def head(self, *headers: tuple[str, str], path: str = PATH, closes: bool = False) -> bytes:
         return wire.request("GET", path, [("Authorization", f"Bearer {self.token}"), *headers], closes=closes)
 
-    async def ask(self, *headers: tuple[str, str], path: str = PATH) -> Reply:
+    async def get(self, *headers: tuple[str, str], path: str = PATH) -> Reply:
         (reply,) = await self.send(self.head(*headers, path=path), until=1)
         return reply
 
@@ -48,69 +48,69 @@ class Room:
 
 
 @asynccontextmanager
-async def room_at(tmp_path: Path, frame: str, **more: Any) -> AsyncIterator[Room]:
+async def open_site(tmp_path: Path, protocol: str, **more: Any) -> AsyncIterator[Site]:
     async with (
         start_app(settings_for(tmp_path / "data", None)) as app,
-        served(app, http=FRAMES[frame], **more) as port,
+        served(app, http=PROTOCOLS[protocol], **more) as port,
     ):
         token = await app.token("reader", ("reader", "acme", "*"))
         editor = await app.token("editor", ("editor", "*", "*"))
         await app.save(editor, {"number": 1, "password": "cfd-not-a-canary"})
-        room = Room(app, port, token, editor)
-        await room.ask()  # the first one is answered from the store, the others from memory
-        room.hits()
-        yield room
+        site = Site(app, port, token, editor)
+        await site.get()  # from the database; later reads come from the cache
+        site.hits()
+        yield site
 
 
-@pytest.fixture(params=FRAMES)
-async def room(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Room]:
-    async with room_at(tmp_path, request.param) as built:
+@pytest.fixture(params=PROTOCOLS)
+async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Site]:
+    async with open_site(tmp_path, request.param) as built:
         yield built
 
 
-async def test_a_read_from_memory_is_the_answer_that_the_store_gives_but_for_the_request_id(room: Room) -> None:
-    from_store = await room.ask(("Cache-Control", "no-cache"))
-    assert room.hits() == 0
-    from_memory = await room.ask()
-    assert room.hits() == 1
-    assert from_memory.status == from_store.status == 200
-    assert from_memory.body == from_store.body
-    assert from_memory.header("request-id") is None
-    assert from_store.header("request-id")
-    kept = [pair for pair in from_store.headers if pair[0] not in ("request-id", "date")]
-    assert sorted(pair for pair in from_memory.headers if pair[0] != "date") == sorted(kept)
-    assert from_memory.header("date")
+async def test_a_cached_read_has_the_response_of_a_database_read_except_for_the_request_id(site: Site) -> None:
+    from_database = await site.get(("Cache-Control", "no-cache"))
+    assert site.hits() == 0
+    from_cache = await site.get()
+    assert site.hits() == 1
+    assert from_cache.status == from_database.status == 200
+    assert from_cache.body == from_database.body
+    assert from_cache.header("request-id") is None
+    assert from_database.header("request-id")
+    expected = [pair for pair in from_database.headers if pair[0] not in ("request-id", "date")]
+    assert sorted(pair for pair in from_cache.headers if pair[0] != "date") == sorted(expected)
+    assert from_cache.header("date")
 
 
-async def test_who_has_it_already_is_told_so_from_memory(room: Room) -> None:
-    reply = await room.ask(("If-None-Match", '"7", "1"'))
+async def test_a_client_with_the_current_version_gets_304_from_the_cache(site: Site) -> None:
+    reply = await site.get(("If-None-Match", '"7", "1"'))
     assert (reply.status, reply.body, reply.header("etag")) == (304, b"", '"1"')
-    assert room.app.process.reads.reader.take_counts().not_modified == 1
-    await room.app.save(room.editor, {"number": 2})
-    assert (await room.ask(("If-None-Match", '"1"'))).status == 200
+    assert site.app.process.reads.reader.take_counts().not_modified == 1
+    await site.app.save(site.editor, {"number": 2})
+    assert (await site.get(("If-None-Match", '"1"'))).status == 200
 
 
-async def test_a_version_that_the_caller_knows_is_read_through_to(room: Room) -> None:
-    assert (await room.ask(("Config-Min-Version", "1"))).header("config-version") == "1"
-    assert room.hits() == 1
-    # The store holds no more than it holds; memory is not believed about it.
-    assert (await room.ask(("Config-Min-Version", "2"))).header("config-version") == "1"
-    assert room.hits() == 0
+async def test_a_minimum_version_above_the_cached_one_is_read_from_the_database(site: Site) -> None:
+    assert (await site.get(("Config-Min-Version", "1"))).header("config-version") == "1"
+    assert site.hits() == 1
+    # The database has no newer version, but the cache alone cannot know that.
+    assert (await site.get(("Config-Min-Version", "2"))).header("config-version") == "1"
+    assert site.hits() == 0
     for wrong in ("0", "-1", "x", "1.0", ""):
-        assert (await room.ask(("Config-Min-Version", wrong))).status == 400
-    assert (await room.ask(("Cache-Control", "max-age=0, foo"))).status == 200
-    assert room.hits() == 0
+        assert (await site.get(("Config-Min-Version", wrong))).status == 400
+    assert (await site.get(("Cache-Control", "max-age=0, foo"))).status == 200
+    assert site.hits() == 0
 
 
-async def test_a_head_that_was_seen_before_is_decided_anew_each_time(room: Room) -> None:
+async def test_a_repeated_head_is_authorized_each_time(site: Site) -> None:
     for _ in range(3):
-        assert (await room.ask()).status == 200
-    assert room.hits() == 3
-    await room.app.process.identity.users.change(
-        "reader", principal=await room.app.principal("root", ("admin", "*", "*")), grants=()
+        assert (await site.get()).status == 200
+    assert site.hits() == 3
+    await site.app.process.identity.users.change(
+        "reader", principal=await site.app.principal("root", ("admin", "*", "*")), grants=()
     )
-    assert (await room.ask()).status == 404
-    assert room.hits() == 0
+    assert (await site.get()).status == 404
+    assert site.hits() == 0
 
 
 @pytest.mark.parametrize(
@@ -129,11 +129,13 @@ async def test_a_head_that_was_seen_before_is_decided_anew_each_time(room: Room)
         ([("Accept-Encoding", "gzip"), ("X-Forwarded-For", "127.0.0.7"), ("User-Agent", "a (b; c)")], 200),
     ],
 )
-async def test_what_is_not_plain_is_answered_as_ever(room: Room, lines: list[tuple[str, str]], status: int) -> None:
-    assert [reply.status for reply in await room.send(room.head(*lines), until=1)] == [status]
+async def test_a_read_that_is_not_plain_gets_the_response_of_the_router(
+    site: Site, lines: list[tuple[str, str]], status: int
+) -> None:
+    assert [reply.status for reply in await site.send(site.head(*lines), until=1)] == [status]
 
 
-async def test_names_that_are_none_and_parameters_that_are_not_ours_are_refused_as_ever(room: Room) -> None:
+async def test_invalid_names_and_parameters_get_the_response_of_the_router(site: Site) -> None:
     for path, status in (
         ("/config?tenant=acme", 400),
         (PATH + "&tenant=acme", 400),
@@ -146,94 +148,94 @@ async def test_names_that_are_none_and_parameters_that_are_not_ours_are_refused_
         ("//config?tenant=acme&integration_type=" + TYPE, 404),
         ("/config?" + "t" * 9_000, 414),
     ):
-        assert (await room.ask(path=path)).status == status, path
+        assert (await site.get(path=path)).status == status, path
 
 
-async def test_no_host_and_two_hosts_are_refused(room: Room) -> None:
-    bare = f"GET {PATH} HTTP/1.1\r\nAuthorization: Bearer {room.token}\r\n\r\n".encode()
-    two = room.head(("Host", "b"))
-    assert [reply.status for reply in await room.send(bare, until=1)] == [400]
-    assert [reply.status for reply in await room.send(two, until=1)] == [400]
+async def test_a_missing_or_second_host_is_rejected(site: Site) -> None:
+    without_host = f"GET {PATH} HTTP/1.1\r\nAuthorization: Bearer {site.token}\r\n\r\n".encode()
+    with_two = site.head(("Host", "b"))
+    assert [reply.status for reply in await site.send(without_host, until=1)] == [400]
+    assert [reply.status for reply in await site.send(with_two, until=1)] == [400]
 
 
-async def test_pipelined_requests_are_answered_in_their_order(room: Room) -> None:
+async def test_pipelined_requests_are_answered_in_order(site: Site) -> None:
     missing = "/config?tenant=acme&integration_type=nothing"
     save = json.dumps({"tenant": "acme", "integration_type": TYPE, "configuration": {"number": 5}}).encode()
     post = wire.request(
         "POST",
         "/config",
-        [("Authorization", f"Bearer {room.editor}"), ("Content-Type", "application/json")],
+        [("Authorization", f"Bearer {site.editor}"), ("Content-Type", "application/json")],
         save,
         closes=False,
     )
-    data = room.head() + room.head(path=missing) + room.head(("Cache-Control", "no-cache")) + post + room.head() * 2
-    replies = await room.send(data, until=6)
+    data = site.head() + site.head(path=missing) + site.head(("Cache-Control", "no-cache")) + post + site.head() * 2
+    replies = await site.send(data, until=6)
     assert [reply.status for reply in replies] == [200, 404, 200, 200, 200, 200]
     assert replies[4].json()["configuration"]["number"] == 5
 
 
-async def test_requests_that_come_while_one_is_read_from_the_store_wait_for_it(room: Room) -> None:
-    slow = room.head(("Cache-Control", "no-cache"))
-    reader, writer = await asyncio.open_connection("127.0.0.1", room.port)
-    read = room.app.process.stores.configs.read_with_key
+async def test_requests_during_a_read_from_the_database_are_answered_after_it(site: Site) -> None:
+    slow = site.head(("Cache-Control", "no-cache"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    read = site.app.process.stores.configs.read_with_key
 
-    async def slowly(key: Any) -> Any:
+    async def read_slowly(key: Any) -> Any:
         await asyncio.sleep(0.1)
         return await read(key)
 
-    room.app.process.stores.configs.read_with_key = slowly  # type: ignore[method-assign]
+    site.app.process.stores.configs.read_with_key = read_slowly  # type: ignore[method-assign]
     writer.write(slow)
     await asyncio.sleep(0.02)
-    writer.write(room.head(("If-None-Match", '"1"')))
+    writer.write(site.head(("If-None-Match", '"1"')))
     await asyncio.sleep(0.02)
-    writer.write(room.head(path="/config?tenant=acme&integration_type=nothing"))
+    writer.write(site.head(path="/config?tenant=acme&integration_type=nothing"))
     data = b""
     while len(wire.replies(data)) < 3:
         data += await reader.read(65_536)
-    room.app.process.stores.configs.read_with_key = read  # type: ignore[method-assign]
+    site.app.process.stores.configs.read_with_key = read  # type: ignore[method-assign]
     writer.close()
     assert [reply.status for reply in wire.replies(data)] == [200, 304, 404]
 
 
-async def test_http_1_0_gets_its_answer_and_its_connection_ends(room: Room) -> None:
-    data = f"GET {PATH} HTTP/1.0\r\nHost: x\r\nAuthorization: Bearer {room.token}\r\n\r\n".encode()
+async def test_an_http_1_0_request_is_answered_and_its_connection_is_closed(site: Site) -> None:
+    data = f"GET {PATH} HTTP/1.0\r\nHost: x\r\nAuthorization: Bearer {site.token}\r\n\r\n".encode()
     began = time.monotonic()
-    replies = await room.send(data, seconds=5)
+    replies = await site.send(data, seconds=5)
     assert [reply.status for reply in replies] == [200]
     assert time.monotonic() - began < 3
 
 
-async def test_connection_close_ends_it_and_keep_alive_does_not(room: Room) -> None:
+async def test_connection_close_closes_the_connection_and_keep_alive_does_not(site: Site) -> None:
     began = time.monotonic()
-    assert [reply.status for reply in await room.send(room.head(closes=True), seconds=5)] == [200]
+    assert [reply.status for reply in await site.send(site.head(closes=True), seconds=5)] == [200]
     assert time.monotonic() - began < 3
-    reader, writer = await asyncio.open_connection("127.0.0.1", room.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     for _ in range(3):
-        writer.write(room.head(("Connection", "keep-alive")))
+        writer.write(site.head(("Connection", "keep-alive")))
         assert wire.replies(await reader.read(65_536))[0].status == 200
     writer.close()
 
 
-async def test_a_header_line_without_a_colon_is_no_header(room: Room) -> None:
+async def test_a_header_line_without_a_colon_is_rejected(site: Site) -> None:
     for line in ("Host\r\nAuthorization", "foo\r\nHost: x\r\nAuthorization"):
-        data = f"GET {PATH} HTTP/1.1\r\n{line}: Bearer {room.token}\r\n\r\n".encode()
-        assert [reply.status for reply in await room.send(data, until=1)] == [400], line
+        data = f"GET {PATH} HTTP/1.1\r\n{line}: Bearer {site.token}\r\n\r\n".encode()
+        assert [reply.status for reply in await site.send(data, until=1)] == [400], line
 
 
-async def test_line_ends_between_two_requests_leave_no_connection_open_for_ever(tmp_path: Path) -> None:
-    async with room_at(tmp_path, "protocol", keep_alive=1) as room:
-        reader, writer = await asyncio.open_connection("127.0.0.1", room.port)
-        writer.write(room.head(path="/nothing"))
+async def test_empty_lines_between_requests_keep_no_idle_connection_open(tmp_path: Path) -> None:
+    async with open_site(tmp_path, "protocol", keep_alive=1) as site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(site.head(path="/nothing"))
         assert wire.replies(await reader.read(65_536))[0].status == 404
         writer.write(b"\r\n")
         assert await asyncio.wait_for(reader.read(65_536), 10) == b""
         writer.close()
 
 
-async def test_a_request_that_comes_in_pieces_is_one_request(room: Room) -> None:
-    head = room.head()
+async def test_a_request_that_arrives_in_pieces_is_answered(site: Site) -> None:
+    head = site.head()
     for cut in (3, 15, 40, len(head) - 3, len(head) - 1):
-        reader, writer = await asyncio.open_connection("127.0.0.1", room.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
         writer.write(head[:cut])
         await asyncio.sleep(0.02)
         writer.write(head[cut:])
@@ -243,12 +245,12 @@ async def test_a_request_that_comes_in_pieces_is_one_request(room: Room) -> None
         writer.close()
 
 
-async def test_one_who_does_not_read_does_not_fill_the_memory(room: Room) -> None:
-    await room.app.save(room.editor, {"large": ["x" * 60_000] * 3})
-    _, writer = await asyncio.open_connection("127.0.0.1", room.port, limit=1_000)
+async def test_a_client_that_does_not_read_does_not_fill_the_memory(site: Site) -> None:
+    await site.app.save(site.editor, {"large": ["x" * 60_000] * 3})
+    _, writer = await asyncio.open_connection("127.0.0.1", site.port, limit=1_000)
     transport: Any = writer.transport
     transport.pause_reading()
-    head = room.head()
+    head = site.head()
     sent = 0
     while sent < 400:
         writer.write(head)
@@ -259,37 +261,37 @@ async def test_one_who_does_not_read_does_not_fill_the_memory(room: Room) -> Non
         sent += 1
         await asyncio.sleep(0)
     await asyncio.sleep(0.3)
-    # 400 answers are 72 MB: what is not read is not made.
-    assert room.hits() < 200
-    assert (await room.ask()).status == 200
+    # 400 responses are 72 MB. The server stops when the client does not read.
+    assert site.hits() < 200
+    assert (await site.get()).status == 200
     writer.transport.abort()
 
 
-async def test_an_idle_connection_is_closed_in_time_and_one_that_is_used_is_not(tmp_path: Path) -> None:
-    for frame in FRAMES:
-        async with room_at(tmp_path / frame, frame, keep_alive=2) as room:
-            reader, writer = await asyncio.open_connection("127.0.0.1", room.port)
+async def test_only_an_idle_connection_is_closed_by_the_keep_alive_timeout(tmp_path: Path) -> None:
+    for protocol in PROTOCOLS:
+        async with open_site(tmp_path / protocol, protocol, keep_alive=2) as site:
+            reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
             for _ in range(4):
-                writer.write(room.head())
+                writer.write(site.head())
                 assert wire.replies(await asyncio.wait_for(reader.read(65_536), 5))[0].status == 200
                 await asyncio.sleep(0.6)
             assert await asyncio.wait_for(reader.read(65_536), 10) == b""
             writer.close()
 
 
-async def test_a_read_under_way_is_answered_when_the_server_ends(tmp_path: Path) -> None:
-    for frame, http in FRAMES.items():
-        async with start_app(settings_for(tmp_path / frame, None)) as app:
+async def test_a_read_in_progress_is_answered_when_the_server_stops(tmp_path: Path) -> None:
+    for protocol, http in PROTOCOLS.items():
+        async with start_app(settings_for(tmp_path / protocol, None)) as app:
             token = await app.token("editor", ("editor", "*", "*"))
             await app.save(token, {"number": 1})
             read = app.process.stores.configs.read_with_key
 
-            async def slowly(key: Any, read: Any = read) -> Any:
+            async def read_slowly(key: Any, read: Any = read) -> Any:
                 await asyncio.sleep(0.3)
                 return await read(key)
 
             async with served(app, http=http) as port:
-                app.process.stores.configs.read_with_key = slowly  # type: ignore[method-assign]
+                app.process.stores.configs.read_with_key = read_slowly  # type: ignore[method-assign]
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 headers = [("Authorization", f"Bearer {token}"), ("Cache-Control", "no-cache")]
                 writer.write(wire.request("GET", PATH, headers, closes=False))
@@ -301,22 +303,24 @@ async def test_a_read_under_way_is_answered_when_the_server_ends(tmp_path: Path)
             writer.close()
 
 
-async def test_a_bug_is_told_as_one(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: Any, **__: Any) -> None:
+async def test_an_unexpected_error_is_an_internal_error_without_details(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(room.app.process.reads.reader, "read_cached", fails)
-    reply = await room.ask()
+    monkeypatch.setattr(site.app.process.reads.reader, "read_cached", fail)
+    reply = await site.get()
     assert (reply.status, reply.json()["code"]) == (500, "internal-error")
     assert b"secret" not in reply.body
 
 
-async def test_reads_are_counted_by_token_and_key(room: Room) -> None:
+async def test_reads_are_counted_by_token_and_key(site: Site) -> None:
     for _ in range(3):
-        await room.ask()
-    await room.ask(("If-None-Match", '"1"'))
-    taken = room.app.process.reads.reader.take_counts()
-    assert (taken.hits, taken.not_modified) == (4, 1)
-    assert list(taken.reads.values()) == [4]
-    assert [key for _, key in taken.reads] == [("acme", TYPE)]
-    assert room.app.process.reads.reader.take_counts().reads == {}
+        await site.get()
+    await site.get(("If-None-Match", '"1"'))
+    counts = site.app.process.reads.reader.take_counts()
+    assert (counts.hits, counts.not_modified) == (4, 1)
+    assert list(counts.reads.values()) == [4]
+    assert [key for _, key in counts.reads] == [("acme", TYPE)]
+    assert site.app.process.reads.reader.take_counts().reads == {}

@@ -1,4 +1,4 @@
-"""Reads: from memory where it is proven, from the store otherwise, marked where neither can be had."""
+"""Reads come from the cache while it is fresh, else from the database, else stale from the cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from confide.errors import DatabaseUnavailable, NotFound
 from confide.identity.errors import InvalidToken
 from confide.identity.model import Credential, Principal
 from confide.names import Key
-from confide.reads import reader as reading_module
+from confide.reads import reader as reader_module
 from confide.reads.model import CurrentConfig, Rendering
 from confide.reads.reader import CachedRead, ConfigReader
 from confide.reads.request import FORCE_REVALIDATION, ReadRequest
@@ -21,319 +21,326 @@ from support.app import ADMIN, RunningApp
 KEY = Key("acme", "crm")
 
 
-class Desk:
-    """An app whose store can be counted, slowed down and taken away."""
+class ControlledApp:
+    """An app whose database queries are counted and can be slowed down or fail."""
 
     def __init__(self, app: RunningApp, root: Principal, token: str) -> None:
         self.app = app
         self.root = root
         self.token = token
-        self.asked = 0
+        self.queries = 0
         self.is_database_unavailable = False
         self.slow_seconds = 0.0
-        store: Any = app.process.stores
-        self._reads = store.configs.read_with_key, store.tokens.read
-        store.configs.read_with_key = lambda key: self._answer(self._reads[0], key)
-        store.tokens.read = lambda hashed: self._answer(self._reads[1], hashed)
+        stores: Any = app.process.stores
+        self._reads = stores.configs.read_with_key, stores.tokens.read
+        stores.configs.read_with_key = lambda key: self._query(self._reads[0], key)
+        stores.tokens.read = lambda credential: self._query(self._reads[1], credential)
 
     @property
-    def reading(self) -> ConfigReader:
+    def reader(self) -> ConfigReader:
         return self.app.process.reads.reader
 
     async def read(self, key: Key = KEY, **more: Any) -> Any:
-        return await self.reading.read(key, principal=self.root, **more)
+        return await self.reader.read(key, principal=self.root, **more)
 
-    def end_lease(self) -> None:
-        """Nothing is heard any more, and what was heard is a while ago."""
+    def expire_lease(self) -> None:
+        """Act as if the last successful read of the change feed was five seconds ago."""
         self.app.process.caching.lease.renew(boottime() - 5)
 
-    async def _answer(self, ask: Any, about: Any) -> Any:
-        self.asked += 1
+    async def _query(self, query: Any, argument: Any) -> Any:
+        self.queries += 1
         await asyncio.sleep(self.slow_seconds)
         if self.is_database_unavailable:
             raise DatabaseUnavailable
-        return await ask(about)
+        return await query(argument)
 
 
 @pytest.fixture
-async def desk(sqlite_app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    monkeypatch.setattr(reading_module, "STALE_AFTER_SECONDS", 0.1)
+async def controlled(sqlite_app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> ControlledApp:
+    monkeypatch.setattr(reader_module, "STALE_AFTER_SECONDS", 0.1)
     token = await sqlite_app.token("root", *ADMIN)
     root = await sqlite_app.process.identity.tokens.authenticate(token)
     await sqlite_app.save(token, {"a": 1}, type_="crm")
-    # No listening beside the test: each test says itself what is heard.
+    # Only the tests themselves apply changes.
     read_changes = sqlite_app.process.changes.subscriber.read_changes
     await read_changes()
 
-    async def read_nothing() -> bool:
+    async def read_no_changes() -> bool:
         return True
 
-    monkeypatch.setattr(sqlite_app.process.changes.subscriber, "read_changes", read_nothing)
+    monkeypatch.setattr(sqlite_app.process.changes.subscriber, "read_changes", read_no_changes)
     sqlite_app.process.caching.lease.renew(boottime() + 3_600)
-    return Desk(sqlite_app, root, token)
+    return ControlledApp(sqlite_app, root, token)
 
 
-async def test_what_was_saved_here_is_read_from_memory_at_once(desk: Desk) -> None:
-    found = await desk.read()
-    assert (found.response.version, found.stale_seconds, desk.asked) == (1, None, 0)
+async def test_a_config_that_this_process_saved_is_read_from_the_cache(controlled: ControlledApp) -> None:
+    result = await controlled.read()
+    assert (result.response.version, result.stale_seconds, controlled.queries) == (1, None, 0)
 
 
-async def test_many_callers_of_one_missing_key_share_one_question(desk: Desk) -> None:
-    desk.app.process.changes.subscriber.clear_caches()
-    desk.slow_seconds = 0.05
-    found = await asyncio.gather(*(desk.read() for _ in range(50)))
-    assert {one.response.version for one in found} == {1}
-    assert desk.asked == 1
+async def test_concurrent_reads_of_a_key_that_is_not_cached_share_one_query(controlled: ControlledApp) -> None:
+    controlled.app.process.changes.subscriber.clear_caches()
+    controlled.slow_seconds = 0.05
+    results = await asyncio.gather(*(controlled.read() for _ in range(50)))
+    assert {result.response.version for result in results} == {1}
+    assert controlled.queries == 1
 
 
-async def test_a_caller_who_goes_away_takes_nobody_elses_answer_along(desk: Desk) -> None:
-    desk.app.process.changes.subscriber.clear_caches()
-    desk.slow_seconds = 0.05
-    first, second = (asyncio.create_task(desk.read()) for _ in range(2))
+async def test_a_cancelled_read_does_not_cancel_the_shared_query(controlled: ControlledApp) -> None:
+    controlled.app.process.changes.subscriber.clear_caches()
+    controlled.slow_seconds = 0.05
+    first, second = (asyncio.create_task(controlled.read()) for _ in range(2))
     await asyncio.sleep(0.01)
     first.cancel()
     assert (await second).response.version == 1
-    assert desk.asked == 1
+    assert controlled.queries == 1
 
 
-async def test_who_demands_the_store_shares_no_question_that_was_sent_before(desk: Desk) -> None:
-    desk.app.process.changes.subscriber.clear_caches()
-    desk.slow_seconds = 0.05
+async def test_a_forced_revalidation_shares_no_query_that_was_sent_before(controlled: ControlledApp) -> None:
+    controlled.app.process.changes.subscriber.clear_caches()
+    controlled.slow_seconds = 0.05
     await asyncio.gather(
-        desk.read(), desk.read(min_version=FORCE_REVALIDATION), desk.read(min_version=FORCE_REVALIDATION)
+        controlled.read(),
+        controlled.read(min_version=FORCE_REVALIDATION),
+        controlled.read(min_version=FORCE_REVALIDATION),
     )
-    assert desk.asked == 3
+    assert controlled.queries == 3
 
 
-async def test_a_version_that_is_not_held_is_asked_for(desk: Desk) -> None:
-    assert (await desk.read(min_version=1)).response.version == 1
-    assert desk.asked == 0
-    assert (await desk.read(min_version=2)).response.version == 1
-    assert desk.asked > 0
+async def test_a_version_that_is_not_cached_is_queried(controlled: ControlledApp) -> None:
+    assert (await controlled.read(min_version=1)).response.version == 1
+    assert controlled.queries == 0
+    assert (await controlled.read(min_version=2)).response.version == 1
+    assert controlled.queries > 0
 
 
-async def test_a_missing_key_is_asked_for_once_and_found_when_it_is_saved(desk: Desk) -> None:
-    nothing = Key("acme", "nothing")
+async def test_a_missing_config_is_queried_once_and_found_after_its_save(controlled: ControlledApp) -> None:
+    missing = Key("acme", "missing")
     for _ in range(3):
         with pytest.raises(NotFound):
-            await desk.read(nothing)
-    assert desk.asked == 1
-    await desk.app.save(desk.token, {"b": 1}, type_="nothing")
-    assert (await desk.read(nothing)).response.version == 1
+            await controlled.read(missing)
+    assert controlled.queries == 1
+    await controlled.app.save(controlled.token, {"b": 1}, type_="missing")
+    assert (await controlled.read(missing)).response.version == 1
 
 
-async def test_when_the_lease_has_ended_each_read_goes_to_the_store(desk: Desk) -> None:
-    desk.end_lease()
+async def test_after_the_lease_expires_each_read_queries_the_database(controlled: ControlledApp) -> None:
+    controlled.expire_lease()
     for number in range(1, 4):
-        assert (await desk.read()).stale_seconds is None
-        assert desk.asked == number
+        assert (await controlled.read()).stale_seconds is None
+        assert controlled.queries == number
 
 
-async def test_what_is_held_is_given_marked_if_the_store_does_not_answer(desk: Desk) -> None:
-    desk.end_lease()
-    desk.is_database_unavailable = True
-    found = await desk.read()
-    assert (found.response.version, found.stale_seconds) == (1, 5)
-    desk.is_database_unavailable, desk.slow_seconds = False, 60.0
-    found = await asyncio.wait_for(desk.read(), 10)
-    assert (found.response.version, found.stale_seconds) == (1, 5)
+async def test_a_stale_response_is_served_if_the_database_does_not_respond(controlled: ControlledApp) -> None:
+    controlled.expire_lease()
+    controlled.is_database_unavailable = True
+    result = await controlled.read()
+    assert (result.response.version, result.stale_seconds) == (1, 5)
+    controlled.is_database_unavailable, controlled.slow_seconds = False, 60.0
+    result = await asyncio.wait_for(controlled.read(), 10)
+    assert (result.response.version, result.stale_seconds) == (1, 5)
 
 
-async def test_what_may_not_be_given_unproven_is_refused(desk: Desk) -> None:
-    desk.end_lease()
-    desk.is_database_unavailable = True
+async def test_a_read_fails_if_no_stale_response_may_be_served(controlled: ControlledApp) -> None:
+    controlled.expire_lease()
+    controlled.is_database_unavailable = True
     with pytest.raises(DatabaseUnavailable):
-        await desk.read(Key("acme", "never-read"))
+        await controlled.read(Key("acme", "never-read"))
     with pytest.raises(DatabaseUnavailable):
-        await desk.read(min_version=FORCE_REVALIDATION)
+        await controlled.read(min_version=FORCE_REVALIDATION)
     with pytest.raises(DatabaseUnavailable):
-        await desk.read(min_version=2)
-    desk.app.process.reads.cache.observe_version(KEY, 2, is_deleted=True)
-    with pytest.raises(DatabaseUnavailable):  # it is known to be gone
-        await desk.read()
+        await controlled.read(min_version=2)
+    controlled.app.process.reads.cache.observe_version(KEY, 2, is_deleted=True)
+    with pytest.raises(DatabaseUnavailable):  # the config is known to be deleted
+        await controlled.read()
 
 
-async def test_what_is_known_to_be_overtaken_stands_in_only_while_the_store_is_away(desk: Desk) -> None:
-    desk.app.process.reads.cache.observe_version(KEY, 2)
-    desk.is_database_unavailable = True
-    found = await desk.read()
-    assert (found.response.version, found.stale_seconds) == (1, 1)
+async def test_a_superseded_entry_is_served_as_stale_only_while_the_database_is_unavailable(
+    controlled: ControlledApp,
+) -> None:
+    controlled.app.process.reads.cache.observe_version(KEY, 2)
+    controlled.is_database_unavailable = True
+    result = await controlled.read()
+    assert (result.response.version, result.stale_seconds) == (1, 1)
     with pytest.raises(DatabaseUnavailable):
-        await desk.read(min_version=2)
-    # It counts from when it was last proven, not from the lease, which may hold all the time.
-    entry = desk.app.process.reads.cache.find(KEY, now=boottime())
+        await controlled.read(min_version=2)
+    # Its age counts from when it was last known to be current. The lease may be valid all the time.
+    entry = controlled.app.process.reads.cache.find(KEY, now=boottime())
     assert entry is not None
     entry.superseded_at = boottime() - 7
-    assert (await desk.read()).stale_seconds == 7
-    desk.reading._stale_seconds = 4
+    assert (await controlled.read()).stale_seconds == 7
+    controlled.reader._stale_seconds = 4
     with pytest.raises(DatabaseUnavailable):
-        await desk.read()
-    desk.is_database_unavailable = False
-    assert (await desk.read()).stale_seconds is None
+        await controlled.read()
+    controlled.is_database_unavailable = False
+    assert (await controlled.read()).stale_seconds is None
 
 
-async def test_after_the_stale_window_nothing_is_given(desk: Desk) -> None:
-    desk.reading._stale_seconds = 4
-    desk.end_lease()
-    desk.is_database_unavailable = True
-    assert desk.reading.is_past_stale_limit()
+async def test_after_the_stale_limit_nothing_is_served(controlled: ControlledApp) -> None:
+    controlled.reader._stale_seconds = 4
+    controlled.expire_lease()
+    controlled.is_database_unavailable = True
+    assert controlled.reader.is_past_stale_limit()
     with pytest.raises(DatabaseUnavailable):
-        await desk.read()
+        await controlled.read()
     with pytest.raises(DatabaseUnavailable):
-        await desk.reading.authenticate(
-            desk.app.process.identity.authenticator._by_token_id[desk.root.token_id].credential
+        await controlled.reader.authenticate(
+            controlled.app.process.identity.authenticator._by_token_id[controlled.root.token_id].credential
         )
 
 
-async def test_a_token_that_was_known_goes_on_reading_while_the_store_is_away(desk: Desk) -> None:
-    checked = desk.app.process.identity.authenticator._by_token_id[desk.root.token_id]
-    desk.end_lease()
-    desk.is_database_unavailable = True
-    assert await desk.reading.authenticate(checked.credential) == (checked.principal, True)
-    checked.expires_at = boottime()
+async def test_a_cached_token_can_read_while_the_database_is_unavailable(controlled: ControlledApp) -> None:
+    token = controlled.app.process.identity.authenticator._by_token_id[controlled.root.token_id]
+    controlled.expire_lease()
+    controlled.is_database_unavailable = True
+    assert await controlled.reader.authenticate(token.credential) == (token.principal, True)
+    token.expires_at = boottime()
     with pytest.raises(DatabaseUnavailable):
-        await desk.reading.authenticate(checked.credential)
+        await controlled.reader.authenticate(token.credential)
 
 
-async def test_time_ends_an_entry_only_while_the_store_answers(desk: Desk) -> None:
-    entry = desk.app.process.reads.cache.find_fresh(KEY, now=boottime())
+async def test_the_time_to_live_does_not_end_an_entry_while_the_database_is_unavailable(
+    controlled: ControlledApp,
+) -> None:
+    entry = controlled.app.process.reads.cache.find_fresh(KEY, now=boottime())
     assert entry is not None
     entry.fresh_until = boottime()
-    desk.is_database_unavailable = True
-    found = await desk.read()  # proven by the lease: nothing newer was heard of
-    assert (found.response.version, found.stale_seconds) == (1, None)
-    desk.is_database_unavailable = False
-    await desk.read()
+    controlled.is_database_unavailable = True
+    result = await controlled.read()  # fresh by the lease: no newer version is known
+    assert (result.response.version, result.stale_seconds) == (1, None)
+    controlled.is_database_unavailable = False
+    await controlled.read()
     assert entry.fresh_until > boottime()
 
 
-async def test_a_token_looked_up_while_something_was_heard_of_it_is_looked_up_again(desk: Desk) -> None:
-    authenticator = desk.app.process.identity.authenticator
-    credential = authenticator._by_token_id[desk.root.token_id].credential
-    desk.app.process.changes.subscriber.clear_caches()
-    desk.slow_seconds = 0.05
-    looking = asyncio.create_task(authenticator.authenticate(credential))
+async def test_a_token_that_changes_during_its_lookup_is_looked_up_again(controlled: ControlledApp) -> None:
+    authenticator = controlled.app.process.identity.authenticator
+    credential = authenticator._by_token_id[controlled.root.token_id].credential
+    controlled.app.process.changes.subscriber.clear_caches()
+    controlled.slow_seconds = 0.05
+    lookup = asyncio.create_task(authenticator.authenticate(credential))
     await asyncio.sleep(0.01)
-    authenticator.forget_user(desk.root.user_id)
-    assert (await looking).principal == desk.root
-    assert desk.asked == 2
+    authenticator.forget_user(controlled.root.user_id)
+    assert (await lookup).principal == controlled.root
+    assert controlled.queries == 2
 
 
-async def test_a_token_of_nobody_is_remembered_by_nobody(desk: Desk) -> None:
+async def test_an_unknown_token_is_not_cached(controlled: ControlledApp) -> None:
     for _ in range(2):
         with pytest.raises(InvalidToken):
-            await desk.app.process.identity.authenticator.authenticate(Credential(b"x" * 32))
-    assert desk.asked == 2
+            await controlled.app.process.identity.authenticator.authenticate(Credential(b"x" * 32))
+    assert controlled.queries == 2
 
 
-async def test_what_is_heard_while_the_store_is_asked_in_vain_counts(desk: Desk) -> None:
-    desk.end_lease()
-    desk.slow_seconds = 1.0
-    reading = asyncio.create_task(desk.read())
-    asking = asyncio.create_task(
-        desk.reading.authenticate(desk.app.process.identity.authenticator._by_token_id[desk.root.token_id].credential)
+async def test_a_change_during_a_failing_query_counts(controlled: ControlledApp) -> None:
+    controlled.expire_lease()
+    controlled.slow_seconds = 1.0
+    read = asyncio.create_task(controlled.read())
+    authentication = asyncio.create_task(
+        controlled.reader.authenticate(
+            controlled.app.process.identity.authenticator._by_token_id[controlled.root.token_id].credential
+        )
     )
     await asyncio.sleep(0.02)
-    # The news is back before the answer: the config and the token are gone.
-    desk.app.process.reads.cache.observe_version(KEY, 2, is_deleted=True)
-    desk.app.process.identity.authenticator.forget_token(desk.root.token_id)
-    desk.app.process.caching.lease.renew(boottime())
+    # The change feed recovers before the query fails. It reports that config and token are deleted.
+    controlled.app.process.reads.cache.observe_version(KEY, 2, is_deleted=True)
+    controlled.app.process.identity.authenticator.forget_token(controlled.root.token_id)
+    controlled.app.process.caching.lease.renew(boottime())
     with pytest.raises(DatabaseUnavailable):
-        await reading
+        await read
     with pytest.raises(DatabaseUnavailable):
-        await asking
+        await authentication
 
 
-async def test_a_floor_is_read_through_to_even_if_a_shared_question_found_nothing(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+async def test_a_minimum_version_is_found_even_if_a_shared_query_found_nothing(
+    controlled: ControlledApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = Key("acme", "late")
-    store: Any = desk.app.process.stores.configs
-    answers: list[Any] = [None]
+    store: Any = controlled.app.process.stores.configs
+    results: list[Any] = [None]
     read = store.read
-    store.read = lambda key: asyncio.sleep(0.1, answers.pop()) if answers else read(key)
-    first = asyncio.create_task(desk.read(late))
+    store.read = lambda key: asyncio.sleep(0.1, results.pop()) if results else read(key)
+    first = asyncio.create_task(controlled.read(late))
     await asyncio.sleep(0.01)
-    # As if another process had saved it, of which nothing was heard yet.
-    monkeypatch.setattr(desk.app.process.reads.cache, "observe_version", lambda *_: None)
-    await desk.app.save(desk.token, {"c": 1}, type_="late")
-    desk.app.process.caching.memory.drop(late)
-    assert (await desk.read(late, min_version=1)).response.version == 1
+    # As if another process had saved it and the change had not arrived yet.
+    monkeypatch.setattr(controlled.app.process.reads.cache, "observe_version", lambda *_: None)
+    await controlled.app.save(controlled.token, {"c": 1}, type_="late")
+    controlled.app.process.caching.memory.drop(late)
+    assert (await controlled.read(late, min_version=1)).response.version == 1
     with pytest.raises(NotFound):
         await first
 
 
-async def test_what_a_save_learns_of_the_version_a_read_knows(desk: Desk) -> None:
-    """A retry that is answered with version 2 is not followed by a read of version 1."""
+async def test_a_read_after_a_replayed_save_returns_at_least_its_version(controlled: ControlledApp) -> None:
     headers = {"Idempotency-Key": "k"}
-    saved = await desk.app.save(desk.token, {"a": 2}, type_="crm", headers=headers)
-    cache = desk.app.process.reads.cache
-    # As if another process had saved it: memory holds the version before.
-    desk.app.process.caching.memory.drop(KEY)
+    saved = await controlled.app.save(controlled.token, {"a": 2}, type_="crm", headers=headers)
+    cache = controlled.app.process.reads.cache
+    # As if another process had saved it: the cache has the previous version.
+    controlled.app.process.caching.memory.drop(KEY)
     entry = cache.find_fresh(KEY, now=boottime())
     assert entry is None
-    with cache.begin_update(KEY) as update:
-        cache.complete_update(update, KEY, CurrentConfig(1, b'{"a":1}'), rendering=Rendering.READABLE)
-    replayed = await desk.app.save(desk.token, {"a": 2}, type_="crm", headers=headers)
+    with cache.begin_update(KEY) as pending:
+        cache.complete_update(pending, KEY, CurrentConfig(1, b'{"a":1}'), rendering=Rendering.READABLE)
+    replayed = await controlled.app.save(controlled.token, {"a": 2}, type_="crm", headers=headers)
     assert (saved.json()["version"], replayed.json()["version"]) == (2, 2)
     assert replayed.headers["idempotency-replayed"] == "true"
-    assert (await desk.read()).response.version == 2
+    assert (await controlled.read()).response.version == 2
 
 
-async def test_a_validated_response_is_released_when_the_next_period_starts(desk: Desk) -> None:
-    checked = desk.app.process.identity.authenticator._by_token_id[desk.root.token_id]
-    read = CachedRead(ReadRequest(checked.credential, KEY))
-    response = desk.reading.read_cached(read, now=boottime())
+async def test_a_validated_response_is_released_when_the_next_period_starts(controlled: ControlledApp) -> None:
+    token = controlled.app.process.identity.authenticator._by_token_id[controlled.root.token_id]
+    read = CachedRead(ReadRequest(token.credential, KEY))
+    response = controlled.reader.read_cached(read, now=boottime())
     assert response is not None
     assert read.response is response
-    assert desk.reading.read_cached(read, now=boottime()) is response
-    taken = desk.reading.take_counts()
-    assert (taken.hits, taken.sent_bytes) == (2, 2 * response.length)
+    assert controlled.reader.read_cached(read, now=boottime()) is response
+    counts = controlled.reader.take_counts()
+    assert (counts.hits, counts.sent_bytes) == (2, 2 * response.length)
     assert read.response is None
-    assert desk.reading.read_cached(read, now=boottime()) is response
+    assert controlled.reader.read_cached(read, now=boottime()) is response
 
 
-async def test_a_cached_read_decides_not_modified_and_counts_it(desk: Desk) -> None:
-    checked = desk.app.process.identity.authenticator._by_token_id[desk.root.token_id]
-    read = CachedRead(ReadRequest(checked.credential, KEY, known_tags='"1"'))
+async def test_a_cached_read_decides_not_modified_and_counts_it(controlled: ControlledApp) -> None:
+    token = controlled.app.process.identity.authenticator._by_token_id[controlled.root.token_id]
+    read = CachedRead(ReadRequest(token.credential, KEY, known_tags='"1"'))
     for _ in range(2):
-        response = desk.reading.read_cached(read, now=boottime())
+        response = controlled.reader.read_cached(read, now=boottime())
         assert response is not None
         assert (response.status, response.body) == (304, b"")
-    taken = desk.reading.take_counts()
-    assert (taken.hits, taken.not_modified, taken.sent_bytes) == (2, 2, 0)
+    counts = controlled.reader.take_counts()
+    assert (counts.hits, counts.not_modified, counts.sent_bytes) == (2, 2, 0)
 
 
-async def test_every_nth_cached_read_is_sampled_once(desk: Desk) -> None:
-    checked = desk.app.process.identity.authenticator._by_token_id[desk.root.token_id]
-    read = CachedRead(ReadRequest(checked.credential, KEY))
-    desk.reading._sample = desk.reading._until_sample = 2
+async def test_every_nth_cached_read_is_sampled_once(controlled: ControlledApp) -> None:
+    token = controlled.app.process.identity.authenticator._by_token_id[controlled.root.token_id]
+    read = CachedRead(ReadRequest(token.credential, KEY))
+    controlled.reader._sample = controlled.reader._until_sample = 2
     samples = []
     for _ in range(4):
-        desk.reading.read_cached(read, now=boottime())
-        samples.append(desk.reading.take_sample())
+        controlled.reader.read_cached(read, now=boottime())
+        samples.append(controlled.reader.take_sample())
     assert [sample is not None for sample in samples] == [False, True, False, True]
     assert samples[1] is not None
-    assert (samples[1].user_id, samples[1].status) == (desk.root.user_id, 200)
+    assert (samples[1].user_id, samples[1].status) == (controlled.root.user_id, 200)
 
 
-async def test_what_was_remembered_before_the_first_news_is_forgotten(desk: Desk) -> None:
-    listener = desk.app.process.changes.subscriber
-    listener._has_read = False
-    assert len(desk.app.process.caching.memory) > 0
-    await type(listener).read_changes(listener)
-    assert len(desk.app.process.caching.memory) == 0
+async def test_the_first_read_of_the_change_feed_clears_the_caches(controlled: ControlledApp) -> None:
+    subscriber = controlled.app.process.changes.subscriber
+    subscriber._has_read = False
+    assert len(controlled.app.process.caching.memory) > 0
+    await type(subscriber).read_changes(subscriber)
+    assert len(controlled.app.process.caching.memory) == 0
 
 
-async def test_a_bug_while_hearing_forgets_what_may_not_have_been_heard(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+async def test_an_unexpected_error_while_applying_changes_clears_the_caches(
+    controlled: ControlledApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listener = desk.app.process.changes.subscriber
-    await desk.app.save(desk.token, {"a": 3}, type_="crm")
+    subscriber = controlled.app.process.changes.subscriber
+    await controlled.app.save(controlled.token, {"a": 3}, type_="crm")
 
-    def fails(*_: Any) -> None:
+    def fail(*_: Any) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(listener, "_apply", fails)
-    assert not await type(listener).read_changes(listener)
-    assert len(desk.app.process.caching.memory) == 0
+    monkeypatch.setattr(subscriber, "_apply", fail)
+    assert not await type(subscriber).read_changes(subscriber)
+    assert len(controlled.app.process.caching.memory) == 0
