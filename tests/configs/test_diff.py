@@ -1,4 +1,4 @@
-"""What changed between two configurations, and that a mask tells no more than that."""
+"""A diff lists the changes between two configurations and masks secrets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from support.json_values import OBJECTS
         ({"": 1}, {}, {"removed": {"/": 1}}),
     ],
 )  # fmt: skip
-def test_objects_are_walked_and_everything_else_is_one_value(before: Any, after: Any, found: Any) -> None:
+def test_a_diff_compares_objects_by_member_and_other_values_as_a_whole(before: Any, after: Any, found: Any) -> None:
     assert diff(before, after) == {"added": {}, "changed": {}, "removed": {}} | found
 
 
@@ -46,35 +46,35 @@ def test_objects_are_walked_and_everything_else_is_one_value(before: Any, after:
         ({"secret": "s"}, {}, {"removed": {"/secret": MASK}}),
     ],
 )  # fmt: skip
-def test_masked_a_secret_is_one_value_and_never_shown(before: Any, after: Any, found: Any) -> None:
+def test_a_masked_diff_compares_a_secret_as_a_whole_and_hides_it(before: Any, after: Any, found: Any) -> None:
     assert diff(before, after, secrets=PLACE_WITHOUT_SCHEMA) == {"added": {}, "changed": {}, "removed": {}} | found
 
 
-def applied(before: Any, found: Any) -> Any:
-    """What was, with a diff applied by RFC 6901 alone."""
+def apply_diff(before: Any, found: Any) -> Any:
+    """Apply a diff with JSON Pointer (RFC 6901) only."""
     document = copy.deepcopy(before)
     new = found["added"] | {place: change["to"] for place, change in found["changed"].items()}
     for place in found["removed"]:
-        parent, member = parent_of(document, place)
+        parent, member = find_parent(document, place)
         del parent[member]
     for place, value in new.items():
-        parent, member = parent_of(document, place)
+        parent, member = find_parent(document, place)
         parent[member] = value
     return document
 
 
-def parent_of(document: Any, place: str) -> tuple[Any, str]:
-    *above, member = [part.replace("~1", "/").replace("~0", "~") for part in place.split("/")[1:]]
-    for part in above:
+def find_parent(document: Any, place: str) -> tuple[Any, str]:
+    *ancestors, member = [part.replace("~1", "/").replace("~0", "~") for part in place.split("/")[1:]]
+    for part in ancestors:
         document = document[part]
     return document, member
 
 
 @given(OBJECTS, OBJECTS)
-def test_a_diff_leads_from_one_to_the_other_and_back(before: Any, after: Any) -> None:
+def test_a_diff_turns_either_configuration_into_the_other(before: Any, after: Any) -> None:
     there, back = diff(before, after), diff(after, before)
-    assert are_equal(applied(before, there), after)
-    assert are_equal(applied(after, back), before)
+    assert are_equal(apply_diff(before, there), after)
+    assert are_equal(apply_diff(after, back), before)
     assert there["added"] == back["removed"]
     assert there["removed"] == back["added"]
     assert {place: (one["from"], one["to"]) for place, one in there["changed"].items()} == {

@@ -1,4 +1,4 @@
-"""What is stored was altered: it does not open, harms that config alone, and is reported."""
+"""An altered row cannot be decrypted, affects only its config, and is reported."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from confide.database.engine import Statement
 from support.app import ADMIN, RunningApp
 from support.canaries import canary
 
-FROM_THE_STORE = {"Cache-Control": "no-cache"}
+NO_CACHE = {"Cache-Control": "no-cache"}
 TAMPERED: dict[str, tuple[str, str, Callable[[bytes, bytes], bytes]]] = {
     "a flipped bit": ("acme", "a", lambda body, _: body[:-1] + bytes([body[-1] ^ 1])),
     "another row's body": ("acme", "a", lambda _, other: other),
     "a cut body": ("acme", "a", lambda body, _: body[:20]),
     "an empty body": ("acme", "a", lambda _, __: b""),
-    "a key id of nobody": ("acme", "a", lambda body, _: body[:1] + b"\0" * 16 + body[17:]),
+    "an unknown key ID": ("acme", "a", lambda body, _: body[:1] + b"\0" * 16 + body[17:]),
     "another format": ("acme", "a", lambda body, _: b"\x02" + body[1:]),
 }
 
@@ -31,91 +31,91 @@ async def execute(app: RunningApp, sql: str, *args: Any) -> list[Any]:
     return list(await engine.transact(work()))
 
 
-async def body_of(app: RunningApp, tenant: str, type_: str, version: int = 1) -> bytes:
+async def read_body(app: RunningApp, tenant: str, type_: str, version: int = 1) -> bytes:
     sql = "SELECT body FROM changes WHERE tenant = $1 AND integration_type = $2 AND version = $3"
     return bytes((await execute(app, sql, tenant, type_, version))[0][0])
 
 
-async def put_body(app: RunningApp, body: bytes, tenant: str, type_: str, version: int = 1) -> None:
+async def write_body(app: RunningApp, body: bytes, tenant: str, type_: str, version: int = 1) -> None:
     sql = "UPDATE changes SET body = $1 WHERE tenant = $2 AND integration_type = $3 AND version = $4"
     await execute(app, sql, body, tenant, type_, version)
 
 
-@pytest.mark.parametrize("how", TAMPERED)
-async def test_an_altered_row_does_not_open_and_harms_nothing_else(
-    app: RunningApp, how: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("tampering", TAMPERED)
+async def test_an_altered_row_cannot_be_decrypted_and_affects_no_other(
+    app: RunningApp, tampering: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    token = await app.token("root", *ADMIN)
+    token = await app.create_token("root", *ADMIN)
     secret = canary("value")
     for type_ in ("a", "b"):
         await app.save(token, {"password": secret, "type": type_}, type_=type_)
-    tenant, type_, change = TAMPERED[how]
-    body = change(await body_of(app, "acme", "a"), await body_of(app, "acme", "b"))
-    await put_body(app, body, tenant, type_)
+    tenant, type_, change = TAMPERED[tampering]
+    body = change(await read_body(app, "acme", "a"), await read_body(app, "acme", "b"))
+    await write_body(app, body, tenant, type_)
     with caplog.at_level(logging.ERROR):
         for _ in range(2):
-            reply = await app.read(token, type_="a", headers=FROM_THE_STORE)
+            reply = await app.read(token, type_="a", headers=NO_CACHE)
             assert (reply.status_code, reply.json()["code"]) == (503, "integrity-error")
             assert reply.headers["retry-after"]
     assert (await app.read(token, type_="b")).json()["configuration"]["type"] == "b"
-    listed = (await app.ask("GET", "/configs", token=token)).json()["configs"]
+    listed = (await app.request("GET", "/configs", token=token)).json()["configs"]
     assert [line["integration_type"] for line in listed] == ["a", "b"]
-    # Reported: in the log, in the audit, in health; once, not at every read.
+    # It is reported once, not at each read: in the log, the audit log and the health check.
     assert [record.message for record in caplog.records if "config_undecryptable" in record.message] == [
         "config_undecryptable tenant=acme integration_type=a version=1"
     ]
     rows = [row async for table, row in app.process.stores.database.dump() if table == "audit"]
     assert [(row[2], row[3]) for row in rows].count(("open", "integrity-error")) == 1
-    health = (await app.ask("GET", "/health/ready")).json()
+    health = (await app.request("GET", "/health/ready")).json()
     assert health == {"status": "degraded", "reasons": ["unsafe-durability", "integrity-error"]}
-    # It cannot be merged into, but it can be put right.
+    # It cannot be merged into, but it can be replaced.
     assert (await app.save(token, {"x": 1}, type_="a")).status_code == 503
     document = {"tenant": "acme", "integration_type": "a", "configuration": {"x": 1}}
-    assert (await app.ask("PUT", "/config", token=token, json=document)).json()["version"] == 2
+    assert (await app.request("PUT", "/config", token=token, json=document)).json()["version"] == 2
     assert (await app.read(token, type_="a")).json()["configuration"] == {"x": 1}
-    health = (await app.ask("GET", "/health/ready")).json()
+    health = (await app.request("GET", "/health/ready")).json()
     assert health["reasons"] == ["unsafe-durability"]
 
 
-@pytest.mark.parametrize("how", TAMPERED)
-async def test_an_altered_older_version_is_reported_too(app: RunningApp, how: str) -> None:
-    token = await app.token("root", *ADMIN)
+@pytest.mark.parametrize("tampering", TAMPERED)
+async def test_an_altered_older_version_is_reported(app: RunningApp, tampering: str) -> None:
+    token = await app.create_token("root", *ADMIN)
     for number in range(2):
         await app.save(token, {"number": number}, type_="a")
         await app.save(token, {"number": number}, type_="b")
-    change = TAMPERED[how][2]
-    await put_body(app, change(await body_of(app, "acme", "a"), await body_of(app, "acme", "b")), "acme", "a")
+    change = TAMPERED[tampering][2]
+    await write_body(app, change(await read_body(app, "acme", "a"), await read_body(app, "acme", "b")), "acme", "a")
     params = {"tenant": "acme", "integration_type": "a"}
-    version = await app.ask("GET", "/config/versions/1", token=token, params=params)
-    diff = await app.ask("GET", "/config/diff", token=token, params={**params, "from": "1", "to": "2"})
-    back = await app.ask("POST", "/config/rollback", token=token, json={**params, "version": 1})
+    version = await app.request("GET", "/config/versions/1", token=token, params=params)
+    diff = await app.request("GET", "/config/diff", token=token, params={**params, "from": "1", "to": "2"})
+    back = await app.request("POST", "/config/rollback", token=token, json={**params, "version": 1})
     for reply in (version, diff, back):
         assert (reply.status_code, reply.json()["code"]) == (503, "integrity-error")
     rows = [row async for table, row in app.process.stores.database.dump() if table == "audit"]
     assert [(row[2], row[3]) for row in rows].count(("open", "integrity-error")) == 3
-    assert (await app.read(token, type_="a", headers=FROM_THE_STORE)).json()["configuration"] == {"number": 1}
+    assert (await app.read(token, type_="a", headers=NO_CACHE)).json()["configuration"] == {"number": 1}
 
 
 @pytest.mark.parametrize("place", ["tenant", "integration_type", "version"])
-async def test_a_row_moved_to_another_address_does_not_open(app: RunningApp, place: str) -> None:
-    token = await app.token("root", *ADMIN)
+async def test_a_body_moved_to_another_row_cannot_be_decrypted(app: RunningApp, place: str) -> None:
+    token = await app.create_token("root", *ADMIN)
     await app.save(token, {"v": 1}, type_="a")
     await app.save(token, {"v": 2}, type_="a")
-    old, new = await body_of(app, "acme", "a"), await body_of(app, "acme", "a", 2)
-    if place == "version":  # an old body in the place of the current one
-        await put_body(app, old, "acme", "a", 2)
-        assert (await app.read(token, type_="a", headers=FROM_THE_STORE)).json()["code"] == "integrity-error"
+    old, new = await read_body(app, "acme", "a"), await read_body(app, "acme", "a", 2)
+    if place == "version":  # an old body replaces the current one
+        await write_body(app, old, "acme", "a", 2)
+        assert (await app.read(token, type_="a", headers=NO_CACHE)).json()["code"] == "integrity-error"
         return
     tenant, type_ = ("globex", "a") if place == "tenant" else ("acme", "c")
     await app.save(token, {"v": 3}, tenant=tenant, type_=type_)
-    await put_body(app, new, tenant, type_)
-    moved = await app.read(token, tenant=tenant, type_=type_, headers=FROM_THE_STORE)
+    await write_body(app, new, tenant, type_)
+    moved = await app.read(token, tenant=tenant, type_=type_, headers=NO_CACHE)
     assert moved.json()["code"] == "integrity-error"
     assert (await app.read(token, type_="a")).json()["configuration"] == {"v": 2}
 
 
-async def test_nothing_that_was_saved_lies_readable_in_the_store(app: RunningApp) -> None:
-    token = await app.token("root", *ADMIN)
+async def test_the_database_holds_no_saved_value_in_plaintext(app: RunningApp) -> None:
+    token = await app.create_token("root", *ADMIN)
     secret = canary("value")
     await app.save(token, {"password": secret, secret: 1})
     async for _, row in app.process.stores.database.dump():

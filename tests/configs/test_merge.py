@@ -1,4 +1,4 @@
-"""Merging as RFC 7396 says."""
+"""A merge follows RFC 7396."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given
 from confide.configs.merge import merge
 from support.json_values import OBJECTS
 
-# RFC 7396, appendix A: those whose original and patch are objects.
-APPENDIX = [
+# The examples of RFC 7396, appendix A, whose original and patch are objects.
+RFC_EXAMPLES = [
     ({"a": "b"}, {"a": "c"}, {"a": "c"}),
     ({"a": "b"}, {"b": "c"}, {"a": "b", "b": "c"}),
     ({"a": "b"}, {"a": None}, {}),
@@ -27,8 +27,8 @@ APPENDIX = [
 ]
 
 
-def oracle(target: Any, patch: Any) -> Any:
-    """The pseudocode of RFC 7396, section 2, line by line."""
+def merge_by_rfc(target: Any, patch: Any) -> Any:
+    """Follow the pseudocode of RFC 7396, section 2, line by line."""
     if not isinstance(patch, dict):
         return patch
     result = dict(target) if isinstance(target, dict) else {}
@@ -37,27 +37,27 @@ def oracle(target: Any, patch: Any) -> Any:
             if name in result:
                 del result[name]
         else:
-            result[name] = oracle(result.get(name), value)
+            result[name] = merge_by_rfc(result.get(name), value)
     return result
 
 
-@pytest.mark.parametrize(("target", "change", "merged"), APPENDIX)
-def test_the_examples_of_the_rfc(target: Any, change: Any, merged: Any) -> None:
+@pytest.mark.parametrize(("target", "change", "merged"), RFC_EXAMPLES)
+def test_the_examples_of_the_rfc_merge_as_given(target: Any, change: Any, merged: Any) -> None:
     assert merge(target, change) == merged
 
 
 @given(OBJECTS, OBJECTS)
-def test_every_merge_is_the_rfcs(target: dict[str, Any], change: dict[str, Any]) -> None:
-    assert merge(target, change) == oracle(target, change)
+def test_any_merge_equals_the_pseudocode_of_the_rfc(target: dict[str, Any], change: dict[str, Any]) -> None:
+    assert merge(target, change) == merge_by_rfc(target, change)
 
 
 @given(OBJECTS, OBJECTS)
-def test_a_merge_alters_neither_side_and_is_done_once(target: dict[str, Any], change: dict[str, Any]) -> None:
+def test_a_merge_leaves_its_arguments_alone_and_is_idempotent(target: dict[str, Any], change: dict[str, Any]) -> None:
     before = copy.deepcopy((target, change))
     once = merge(target, change)
     assert (target, change) == before
     assert merge(once, change) == once
 
 
-def test_members_keep_their_place() -> None:
+def test_a_merge_keeps_the_order_of_members() -> None:
     assert list(merge({"z": 1, "a": 2}, {"z": 3, "b": 4})) == ["z", "a", "b"]
