@@ -1,4 +1,4 @@
-"""`confide load` and the plans for other tools, against the real service; the pages in a real browser."""
+"""Test `confide load` and the plan for JMeter against a real service, and HTML reports in a real browser."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from support.browser import drawn
+from confide.reports import pages
+from support.browser import render_page
 from support.canaries import canary
-from support.processes import Service, confide, environment, running
+from support.processes import Service, build_environment, run_confide, run_service
 
 ROOT = Path(__file__).parents[2]
 JMETER = Path("/usr/share/jmeter")
@@ -28,16 +28,16 @@ JMETER = Path("/usr/share/jmeter")
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    with running(tmp_path / "service", "--workers", "2") as started:
+    with run_service(tmp_path / "service", "--workers", "2") as started:
         yield started
 
 
-def load(service: Service, *args: str, token: str) -> subprocess.CompletedProcess[str]:
-    return confide("load", *args, cwd=service.folder, env={"CONFIDE_URL": service.url, "CONFIDE_TOKEN": token})
+def run_load(service: Service, *args: str, token: str) -> subprocess.CompletedProcess[str]:
+    return run_confide("load", *args, cwd=service.folder, env={"CONFIDE_URL": service.url, "CONFIDE_TOKEN": token})
 
 
 def test_a_run_reports_its_result_and_its_pages_render_in_a_browser(service: Service, tmp_path: Path) -> None:
-    token = service.admin()
+    token = service.add_admin()
     args = (
         "--rate",
         "100",
@@ -54,7 +54,7 @@ def test_a_run_reports_its_result_and_its_pages_render_in_a_browser(service: Ser
         "--mix",
         "get=80,merge=10,put=4,list=4,versions=2",
     )
-    done = load(
+    done = run_load(
         service,
         *args,
         "--json",
@@ -64,7 +64,7 @@ def test_a_run_reports_its_result_and_its_pages_render_in_a_browser(service: Ser
         token=token,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("300 requests were due in 3 s, 300 were answered; no errors.")
+    assert done.stdout.startswith("300 requests were scheduled in 3 s, 300 were answered; no errors.")
     result = json.loads((service.folder / "a.json").read_text())
     assert [second["intended"] for second in result["seconds"]] == [100] * 3
     answered = Counter[str]()
@@ -75,21 +75,21 @@ def test_a_run_reports_its_result_and_its_pages_render_in_a_browser(service: Ser
         listed = client.get("/configs", params={"tenant": "load-*", "integration_type": "*"}).json()
     assert len(listed["configs"]) == 20
 
-    again = load(service, *args, "--compare", "a.json", token=token)
+    again = run_load(service, *args, "--compare", "a.json", token=token)
     assert again.returncode in (0, 10), again.stderr
     assert sum("the noise" in line for line in again.stdout.splitlines()) == 2
     is_slower = any("+" in line and "exceeds" in line for line in again.stdout.splitlines())
     assert (again.returncode == 10) == (is_slower or "More requests failed" in again.stdout)
 
-    # A difference between unlike plans says nothing about the service: it is shown, but never fails the run.
-    unlike = load(service, *args, "--mix", "list=1", "--compare", "a.json", token=token)
-    assert unlike.returncode == 0, unlike.stderr
-    assert "The plans differ in mix" in unlike.stdout
+    # A difference between runs of different plans is printed, but never fails the run.
+    other_plan = run_load(service, *args, "--mix", "list=1", "--compare", "a.json", token=token)
+    assert other_plan.returncode == 0, other_plan.stderr
+    assert "The plans differ in mix" in other_plan.stdout
 
-    report = confide("io", "report", "--html", "r.html", cwd=service.folder)
+    report = run_confide("io", "report", "--html", "r.html", cwd=service.folder)
     assert report.returncode == 0, report.stderr
     for name, charts in (("l.html", 4), ("r.html", 2)):
-        page = drawn((service.folder / name).as_uri(), tmp_path / f"profile-{name}")
+        page = render_page((service.folder / name).as_uri(), tmp_path / f"profile-{name}")
         assert page.console == []
         assert page.text.count("<canvas") == charts, name
         assert "default-src 'none'" in page.text
@@ -97,20 +97,16 @@ def test_a_run_reports_its_result_and_its_pages_render_in_a_browser(service: Ser
         assert token not in text
 
 
-def test_a_page_that_asks_the_network_or_breaks_is_noticed(tmp_path: Path) -> None:
-    """The planted faults of the search for what a browser complains of."""
-    from confide.reports.pages import render_page  # noqa: PLC0415 - only here
-
-    broken = render_page("x", []).replace("</body>", "<script>missing()</script></body>")
-    asking = render_page("x", []).replace("</body>", '<img src="http://127.0.0.1:1/x.png"></body>')
-    for number, text in enumerate((broken, asking)):
-        path = tmp_path / f"{number}.html"
-        path.write_text(text)
-        assert drawn(path.as_uri(), tmp_path / f"profile{number}").console
+@pytest.mark.parametrize("fault", ["<script>missing()</script>", '<img src="http://127.0.0.1:1/x.png">'])
+def test_a_page_with_a_script_error_or_a_network_request_is_detected(tmp_path: Path, fault: str) -> None:
+    """Deliberate faults of the check that a page reports nothing on the console."""
+    path = tmp_path / "page.html"
+    path.write_text(pages.render_page("x", []).replace("</body>", f"{fault}</body>"))
+    assert render_page(path.as_uri(), tmp_path / "profile").console
 
 
-def test_tokens_come_from_a_file(service: Service) -> None:
-    admin = service.admin()
+def test_tokens_are_read_from_a_file(service: Service) -> None:
+    admin = service.add_admin()
     with service.client(admin) as client:
         tokens = [client.post("/tokens", json={"label": f"load {n}"}).json()["token"] for n in range(3)]
     (service.folder / "token.json").write_text("\n".join(tokens) + "\n")
@@ -128,124 +124,125 @@ def test_tokens_come_from_a_file(service: Service) -> None:
         "--token-file",
         "token.json",
     )
-    done = confide("load", "--url", service.url, *args, cwd=service.folder)
+    done = run_confide("load", "--url", service.url, *args, cwd=service.folder)
     assert done.returncode == 0, done.stderr
     assert "60 were answered; no errors" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
-        ((), "Say --rate"),
+        ((), "Pass --rate"),
         (("--rate", "5", "--stages", "1s:5"), "not both"),
         (("--rate", "0"), "--rate"),
         (("--rate", "nan"), "--rate"),
         (("--rate", "inf"), "--rate"),
-        (("--rate", "5", "--token-file", "binary"), "holds what is no token"),
+        (("--rate", "5", "--token-file", "binary"), "contains an invalid token"),
         (("--rate", "5", "--mix", "get"), "The weight of get"),
         (("--rate", "5", "--mix", "drop=1"), "is not one of get, merge"),
         (("--stages", "1s"), "is not a stage"),
         (("--rate", "5", "--duration", "soon"), "is not a duration"),
-        (("--rate", "5", "--compare", "service.log"), "is no result"),
+        (("--rate", "5", "--compare", "service.log"), "is not a result"),
         (("--rate", "5", "--token-file", "empty"), "There is no token in empty"),
         (("--token", "x", "--rate", "5"), "No such option"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_in_a_sentence(tmp_path: Path, args: tuple[str, ...], said: str) -> None:
+def test_invalid_options_are_explained_in_a_sentence(tmp_path: Path, args: tuple[str, ...], message: str) -> None:
     (tmp_path / "service.log").write_text("not JSON")
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "binary").write_bytes(bytes(range(256)))
-    done = confide("load", *args, cwd=tmp_path, env={"CONFIDE_TOKEN": canary("token")})
+    done = run_confide("load", *args, cwd=tmp_path, env={"CONFIDE_TOKEN": canary("token")})
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
 
 
-def test_a_service_that_is_away_or_refuses_the_token_ends_the_run_before_it_begins(
-    service: Service, tmp_path: Path
-) -> None:
-    done = load(service, "--rate", "5", token="cfd_" + "x" * 51)
+def test_a_missing_service_or_an_invalid_token_fails_before_the_run_starts(service: Service, tmp_path: Path) -> None:
+    done = run_load(service, "--rate", "5", token="cfd_" + "x" * 51)
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
-    done = confide("load", "--url", "http://127.0.0.1:1", "--rate", "5", cwd=tmp_path, env={"CONFIDE_TOKEN": "x"})
+    done = run_confide("load", "--url", "http://127.0.0.1:1", "--rate", "5", cwd=tmp_path, env={"CONFIDE_TOKEN": "x"})
     assert done.returncode == 1
     assert "No service answers" in done.stderr
 
 
-def test_the_search_says_what_it_tried_and_ends_with_ten_where_nothing_will_do(service: Service) -> None:
+def test_a_search_without_a_sustained_rate_prints_each_trial_and_exits_with_10(service: Service) -> None:
     args = ("--find-max", "--rate", "3", "--duration", "1s", "--warm-up", "100ms", "--tenants", "2", "--types", "1")
-    done = load(service, *args, "--max-p99", "0.001ms", token=service.admin())
+    done = run_load(service, *args, "--max-p99", "0.001ms", token=service.add_admin())
     assert done.returncode == 10, done.stderr
-    # Where the machine is busy, it says as well that the generator was a limit.
+    # On a busy machine, the command also reports that the generator was the limit.
     lines = [line for line in done.stdout.splitlines() if not line.startswith("At ")]
     assert [line.split()[0] for line in lines[:-1]] == ["3/s", "2/s"]
-    assert all("too much: p99" in line for line in lines[:-1])
+    assert all("too high: p99" in line for line in lines[:-1])
     assert lines[-1].startswith("Not even the lowest rate")
 
 
-def interrupted(service: Service, *args: str, token: str, after: Callable[[list[str]], bool]) -> tuple[str, str]:
-    """Load until what was printed is enough, then interrupt as a terminal does, with all it started; returns both."""
-    given: dict[str, Any] = {
-        "cwd": service.folder,
-        "env": environment(CONFIDE_URL=service.url, CONFIDE_TOKEN=token),
-        "start_new_session": True,
-    }
-    # Who starts the tests in the background ignores interrupts, and so would whatever they start.
-    heeding = (
+def interrupt_load(service: Service, *args: str, token: str, is_time: Callable[[list[str]], bool]) -> tuple[str, str]:
+    """Interrupt `confide load` and its workers when its output is as expected. Return standard output and error."""
+    # Background processes ignore SIGINT, and children inherit that: restore the default.
+    restore_default = (
         "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
     )
-    command = [sys.executable, "-c", heeding, sys.executable, "-m", "confide", "load", *args]
+    command = [sys.executable, "-c", restore_default, sys.executable, "-m", "confide", "load", *args]
     out = service.folder / "out.txt"
     with out.open("w") as stdout:
-        process = subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True, **given)
+        process = subprocess.Popen(
+            command,
+            cwd=service.folder,
+            env=build_environment(CONFIDE_URL=service.url, CONFIDE_TOKEN=token),
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         deadline = time.monotonic() + 30
-        while not after(out.read_text().splitlines()) and time.monotonic() < deadline:
+        while not is_time(out.read_text().splitlines()) and time.monotonic() < deadline:
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGINT)
         try:
-            said = process.communicate(timeout=20)[1]
+            errors = process.communicate(timeout=20)[1]
         finally:
-            with suppress(ProcessLookupError):  # it has ended, as it should
+            with suppress(ProcessLookupError):  # the group has ended
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-    assert process.returncode == 130, said
-    return out.read_text(), said
+    assert process.returncode == 130, errors
+    return out.read_text(), errors
 
 
-def test_a_run_that_is_stopped_tells_what_there_was_until_then(service: Service) -> None:
-    token = service.admin()
+def test_an_interrupted_run_reports_its_complete_seconds(service: Service) -> None:
+    token = service.add_admin()
     args = ("--tenants", "2", "--types", "1", "--mix", "get=1", "--warm-up", "0s", "--processes", "2")
 
-    def answered(_: list[str]) -> bool:
+    def has_answered_requests(_: list[str]) -> bool:
         with service.client(token) as client:
             page = client.get("/metrics").text
         found = re.search(r'confide_requests_total\{route="GET /config",status="200"\} (\d+)', page)
         return found is not None and int(found[1]) > 250
 
-    told, said = interrupted(
-        service, *args, "--rate", "100", "--duration", "60s", "--json", "s.json", token=token, after=answered
-    )
-    assert "Traceback" not in said
+    options = (*args, "--rate", "100", "--duration", "60s", "--json", "s.json")
+    output, errors = interrupt_load(service, *options, token=token, is_time=has_answered_requests)
+    assert "Traceback" not in errors
     result = json.loads((service.folder / "s.json").read_text())
     length = len(result["seconds"])
     assert 1 <= length < 30
     assert [second["intended"] for second in result["seconds"]] == [100] * length
-    assert told.startswith(f"Stopped after {length} s of 60 s.\n\n{length * 100} requests were due in {length} s")
+    scheduled = f"{length * 100} requests were scheduled in {length} s"
+    assert output.startswith(f"Stopped after {length} s of 60 s.\n\n{scheduled}")
 
 
-def test_a_search_that_is_stopped_tells_the_best_so_far(service: Service) -> None:
+def test_an_interrupted_search_reports_the_best_rate_so_far(service: Service) -> None:
     args = ("--find-max", "--rate", "4", "--duration", "1s", "--warm-up", "0s", "--tenants", "2", "--types", "1")
-    told, said = interrupted(
-        service, *args, "--max-p99", "5s", token=service.admin(), after=lambda lines: len(lines) == 2
+    output, errors = interrupt_load(
+        service, *args, "--max-p99", "5s", token=service.add_admin(), is_time=lambda lines: len(lines) == 2
     )
-    assert "Traceback" not in said
-    assert "Stopped after 2 rates.\nThe highest rate that keeps p99 under 5000 ms: 8/s, as far as it came." in told
+    assert "Traceback" not in errors
+    assert "Stopped after 2 rates.\nThe highest rate that keeps p99 under 5000 ms: 8/s, not narrowed down." in output
 
 
-def jmeter() -> list[str]:
-    """How Debian's JMeter is started, or a loud skip; in CI it must be there."""
+def find_jmeter() -> list[str]:
+    """Return the command that starts Debian's JMeter. Without JMeter, skip the test, or fail in CI."""
     java = shutil.which("java")
     if java is None or not (JMETER / "lib" / "ext" / "ApacheJMeter_http.jar").exists():
         if os.environ.get("CI"):
-            pytest.fail("JMeter is missing, and CI must have it")
+            pytest.fail("CI must have JMeter: apt-get install jmeter jmeter-http default-jdk-headless")
         pytest.skip("JMeter is not installed: apt-get install jmeter jmeter-http default-jdk-headless")
     jars = [str(path) for folder in ("lib", "lib/ext", "bin") for path in sorted((JMETER / folder).glob("*.jar"))]
     launcher = str(Path(__file__).parents[1] / "support" / "JMeterLauncher.java")
@@ -254,25 +251,28 @@ def jmeter() -> list[str]:
 
 
 def test_the_jmeter_plan_runs_headless(service: Service, tmp_path: Path) -> None:
-    command = jmeter()
-    token = service.admin()
-    made = load(service, "--rate", "5", "--duration", "1s", "--warm-up", "100ms", token=token)
-    assert made.returncode == 0, made.stderr
+    command = find_jmeter()
+    token = service.add_admin()
+    prepared = run_load(service, "--rate", "5", "--duration", "1s", "--warm-up", "100ms", token=token)
+    assert prepared.returncode == 0, prepared.stderr
     (tmp_path / "token.json").write_text(token)
     plan = str(ROOT / "ops" / "load" / "confide.jmx")
-    told = [f"-J{name}={value}" for name, value in _told(service, tmp_path).items()]
+    properties = {
+        "port": service.port,
+        "token_file": tmp_path / "token.json",
+        "rate": 100,
+        "seconds": 4,
+        "threads": 4,
+    }
+    options = [f"-J{name}={value}" for name, value in properties.items()]
     done = subprocess.run(
-        [*command, "-n", "-t", plan, *told, "-l", "result.jtl", "-j", "jmeter.log"],
+        [*command, "-n", "-t", plan, *options, "-l", "result.jtl", "-j", "jmeter.log"],
         cwd=tmp_path, capture_output=True, text=True, timeout=250, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = [line.split(",") for line in (tmp_path / "result.jtl").read_text().splitlines()]
-    lines = [line for line in lines if line[0].isdigit()]
-    assert Counter(line[3] for line in lines) == {"200": len(lines)}, done.stdout
-    calls = Counter(line[2] for line in lines)
-    assert calls.keys() == {"get", "merge", "list"}
-    assert calls["get"] > 0.9 * len(lines)
-
-
-def _told(service: Service, folder: Path) -> dict[str, Any]:
-    return {"port": service.port, "token_file": folder / "token.json", "rate": 100, "seconds": 4, "threads": 4}
+    samples = [line for line in lines if line[0].isdigit()]
+    assert Counter(sample[3] for sample in samples) == {"200": len(samples)}, done.stdout
+    operations = Counter(sample[2] for sample in samples)
+    assert operations.keys() == {"get", "merge", "list"}
+    assert operations["get"] > 0.9 * len(samples)

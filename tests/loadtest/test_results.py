@@ -1,4 +1,4 @@
-"""Results are kept, read again, compared with their noise, and searched by."""
+"""Test results of runs, their comparison and the search for the highest rate."""
 
 from __future__ import annotations
 
@@ -8,154 +8,159 @@ from pathlib import Path
 
 import pytest
 
-from confide.loadtest.plans import Plan, Stage
-from confide.loadtest.recording import Seconds, new_histogram
-from confide.loadtest.result_page import result_page, summary, table_rows
-from confide.loadtest.results import BadResult, Result, differences, has_more_errors, read_result, result_of, unlike
-from confide.loadtest.searching import Bound, Trial, find_max, verdict
+from confide.loadtest.comparison import compare_results, find_plan_differences, has_more_errors
+from confide.loadtest.plan import Plan, Stage
+from confide.loadtest.recorder import LatencyRecorder, create_histogram
+from confide.loadtest.report import build_table_rows, format_summary, render_report
+from confide.loadtest.results import InvalidResult, Result, build_result, read_result
+from confide.loadtest.search import LatencyLimit, Trial, find_max_rate, judge_trial
 
 SECONDS = 20
 
 
-def result(*, median: float, seed: int = 1, spread: float = 0.3, errors: int = 0) -> Result:
-    """A run of two processes whose latencies, in milliseconds, are drawn about a median."""
-    drawn = random.Random(seed)
+def simulate_run(*, median_ms: float, seed: int = 1, spread: float = 0.3, errors: int = 0) -> Result:
+    """Build the result of two workers with random latencies around a median."""
+    rng = random.Random(seed)
     plan = Plan("http://x", (Stage(SECONDS, 200),), warm_up_seconds=1, mix=(("get", 3.0), ("merge", 1.0)), processes=2)
-    done = []
+    measurements = []
     for _ in range(2):
-        seconds = Seconds()
+        recorder = LatencyRecorder()
         for number in range(-1, SECONDS):
-            second = seconds.of(number)
-            for one in range(100):
+            second = recorder.open_second(number)
+            for index in range(100):
                 second.intended += 1
-                second.note("get" if one % 4 else "merge", median * 1e3 * drawn.lognormvariate(0, spread))
+                second.record("get" if index % 4 else "merge", median_ms * 1e3 * rng.lognormvariate(0, spread))
         if errors:
-            seconds.of(5).errors["503"] = errors
-        lag = new_histogram()
+            recorder.open_second(5).errors["503"] = errors
+        lag = create_histogram()
         lag.record_value(50)
-        done.append({"seconds": seconds.documents(), "lag": lag.encode().decode(), "cpu_share": 0.2, "shortages": 0})
-    return result_of(plan, done, began_at=1_790_000_000.0)
+        encoded_lag = lag.encode().decode()
+        measurements.append({"seconds": recorder.encode_all(), "lag": encoded_lag, "cpu_share": 0.2, "shortages": 0})
+    return build_result(plan, measurements, began_at=1_790_000_000.0)
 
 
-def test_processes_are_added_up_without_the_warming_up() -> None:
-    found = result(median=2)
-    assert (found.intended, found.answered) == (4_000, 4_000)
-    all_, get, merge = found.lines()
-    assert (all_["answered"], get["answered"], merge["answered"]) == (4_000, 3_000, 1_000)
-    assert all_["rate"] == 200
-    assert all_["p50_ms"] == pytest.approx(2, rel=0.05)
-    assert all_["p50_ms"] < all_["p90_ms"] < all_["p99_ms"] <= all_["p99.9_ms"] <= all_["max_ms"]
+def test_workers_are_merged_without_the_warm_up() -> None:
+    result = simulate_run(median_ms=2)
+    assert (result.intended, result.answered) == (4_000, 4_000)
+    total, get, merge = result.summarize_all()
+    assert (total["answered"], get["answered"], merge["answered"]) == (4_000, 3_000, 1_000)
+    assert total["rate"] == 200
+    assert total["p50_ms"] == pytest.approx(2, rel=0.05)
+    assert total["p50_ms"] < total["p90_ms"] < total["p99_ms"] <= total["p99.9_ms"] <= total["max_ms"]
 
 
-def test_a_result_is_read_again_as_it_was_written(tmp_path: Path) -> None:
-    found = result(median=2, errors=3)
-    (tmp_path / "a.json").write_text(found.text())
-    again = read_result(tmp_path / "a.json")
-    assert again.lines() == found.lines()
-    assert again.errors == found.errors == {"503": 6}
-    assert "6 errors (0.15%): 6 x 503" in summary(again)
+def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
+    result = simulate_run(median_ms=2, errors=3)
+    (tmp_path / "a.json").write_text(result.to_json())
+    read = read_result(tmp_path / "a.json")
+    assert read.summarize_all() == result.summarize_all()
+    assert read.errors == result.errors == {"503": 6}
+    assert "6 errors (0.15%): 6 x 503" in format_summary(read)
 
 
 @pytest.mark.parametrize(
     "text", ["", "{}", "[]", '{"format": 2}', '{"format": 1}', '{"format": 1, "plan": {}, "seconds": []}']
 )
-def test_a_file_that_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_file_that_is_not_a_result_is_rejected(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
-    with pytest.raises(BadResult):
+    with pytest.raises(InvalidResult):
         read_result(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("histogram", ["", "AAAA", "HISTFAAAAB", "HISTFAAAAAx", 5, None])
-def test_a_result_whose_histograms_are_damaged_is_refused(tmp_path: Path, histogram: object) -> None:
-    document = json.loads(result(median=2).text())
+def test_a_result_with_a_damaged_histogram_is_rejected(tmp_path: Path, histogram: object) -> None:
+    document = json.loads(simulate_run(median_ms=2).to_json())
     document["seconds"][0]["histograms"] = {"get": histogram}
     (tmp_path / "a.json").write_text(json.dumps(document))
-    with pytest.raises(BadResult):
+    with pytest.raises(InvalidResult):
         read_result(tmp_path / "a.json")
 
 
-def test_the_same_twice_is_within_the_noise_and_a_tenth_more_exceeds_it() -> None:
-    base = result(median=2, seed=1)
-    same = {one.name: one for one in differences(base, result(median=2, seed=2))}
-    slower = {one.name: one for one in differences(base, result(median=2.2, seed=3))}
-    assert same.keys() == {"p50", "p99"}
-    assert not same["p50"].exceeds_noise
+def test_equal_runs_are_within_the_noise_and_ten_percent_more_latency_exceeds_it() -> None:
+    before = simulate_run(median_ms=2, seed=1)
+    equal = {each.name: each for each in compare_results(before, simulate_run(median_ms=2, seed=2))}
+    slower = {each.name: each for each in compare_results(before, simulate_run(median_ms=2.2, seed=3))}
+    assert equal.keys() == {"p50", "p99"}
+    assert not equal["p50"].is_significant
     assert slower["p50"].is_slower
     assert slower["p50"].percent == pytest.approx(10, abs=3)
-    assert "exceeds the noise" in slower["p50"].sentence()
-    quicker = differences(base, result(median=1.8, seed=4))[0]
-    assert quicker.exceeds_noise
-    assert not quicker.is_slower
+    assert "exceeds the noise" in slower["p50"].describe()
+    faster = compare_results(before, simulate_run(median_ms=1.8, seed=4))[0]
+    assert faster.is_significant
+    assert not faster.is_slower
 
 
-def test_runs_that_are_not_alike_or_failed_more_are_told_apart() -> None:
-    base, failing = result(median=2), result(median=2, seed=2, errors=50)
-    assert unlike(base, failing) == []
-    assert not has_more_errors(base, result(median=2, errors=1))
-    assert has_more_errors(base, failing)
-    assert not has_more_errors(failing, base)
-    other = json.loads(base.text())
-    other["plan"]["tenants"], other["plan"]["skew"] = 5, 0.0
-    assert unlike(base, Result(other)) == ["tenants", "skew"]
+def test_different_plans_and_more_errors_are_detected() -> None:
+    before, failing = simulate_run(median_ms=2), simulate_run(median_ms=2, seed=2, errors=50)
+    assert find_plan_differences(before, failing) == []
+    assert not has_more_errors(before, simulate_run(median_ms=2, errors=1))
+    assert has_more_errors(before, failing)
+    assert not has_more_errors(failing, before)
+    document = json.loads(before.to_json())
+    document["plan"]["tenants"], document["plan"]["skew"] = 5, 0.0
+    assert find_plan_differences(before, Result(document)) == ["tenants", "skew"]
 
 
-def test_what_speaks_for_the_generator_as_the_limit_is_said() -> None:
-    document = json.loads(result(median=2).text())
-    assert Result(document).limits() == []
-    lag = new_histogram()
+def test_a_result_reports_when_the_generator_was_the_limit() -> None:
+    document = json.loads(simulate_run(median_ms=2).to_json())
+    assert Result(document).find_generator_limits() == []
+    lag = create_histogram()
     lag.record_value(9_000)
     document["generator"] = {"cpu_shares": [0.3, 0.93], "lag": lag.encode().decode(), "shortages": 12}
-    said = Result(document).limits()
-    assert [any(words in line for line in said) for words in ("93% of a core", "9.0 ms late", "12 requests")] == [
-        True
-    ] * 3
+    busy, late, short = Result(document).find_generator_limits()
+    assert "93% of a core" in busy
+    assert "9.0 ms late" in late
+    assert "12 requests" in short
 
 
-def test_the_judgement_is_seldom_wrong_about_runs_that_do_not_differ() -> None:
-    wrong = sum(
-        one.exceeds_noise
+def test_equal_runs_seldom_exceed_the_noise() -> None:
+    significant = sum(
+        each.is_significant
         for seed in range(20)
-        for one in differences(result(median=2, seed=seed), result(median=2, seed=seed + 1_000))
-        if one.name == "p50"
+        for each in compare_results(simulate_run(median_ms=2, seed=seed), simulate_run(median_ms=2, seed=seed + 1_000))
+        if each.name == "p50"
     )
-    assert wrong <= 4  # 5 % of 20 is 1
+    assert significant <= 4  # 5 % of 20 is 1
 
 
-def test_a_run_of_which_nothing_was_answered_is_not_compared() -> None:
-    document = json.loads(result(median=2).text())
+def test_a_run_without_responses_is_reported_but_not_compared() -> None:
+    document = json.loads(simulate_run(median_ms=2).to_json())
     for second in document["seconds"]:
         second["answered"], second["histograms"] = {}, {}
-    silent = Result(document)
-    assert differences(silent, result(median=2)) == []
-    assert table_rows(silent)[0][:3] == ["all", 0, 0.0]
-    assert "<h1>" in result_page(silent)
+    unanswered = Result(document)
+    assert compare_results(unanswered, simulate_run(median_ms=2)) == []
+    assert build_table_rows(unanswered)[0][:3] == ["all", 0, 0.0]
+    assert "<h1>" in render_report(unanswered)
 
 
-def test_the_search_finds_the_highest_rate_within_a_twentieth() -> None:
-    tried: list[float] = []
+def test_the_search_finds_the_highest_rate_within_five_percent() -> None:
+    rates: list[float] = []
 
     def try_rate(rate: float) -> Trial:
-        tried.append(rate)
-        return Trial(rate, result(median=1), is_borne=rate <= 3_333, why="")
+        rates.append(rate)
+        return Trial(rate, simulate_run(median_ms=1), is_sustained=rate <= 3_333, reason="")
 
-    best, trials = find_max(100, try_rate)
+    best, trials = find_max_rate(100, try_rate)
     assert best is not None
     assert 3_333 * 0.95 <= best.rate <= 3_333
-    assert len(trials) == len(tried) < 15
+    assert len(trials) == len(rates) < 15
 
 
-def test_the_search_goes_down_where_the_first_rate_is_too_much_and_gives_up_at_nothing() -> None:
-    best, _ = find_max(1_000, lambda rate: Trial(rate, result(median=1), is_borne=rate <= 40, why=""))
+def test_the_search_lowers_a_start_rate_that_is_too_high() -> None:
+    best, _ = find_max_rate(1_000, lambda rate: Trial(rate, simulate_run(median_ms=1), rate <= 40, ""))
     assert best is not None
     assert 38 <= best.rate <= 40
-    best, trials = find_max(64, lambda rate: Trial(rate, result(median=1), is_borne=False, why=""))
+
+
+def test_the_search_ends_below_one_request_per_second() -> None:
+    best, trials = find_max_rate(64, lambda rate: Trial(rate, simulate_run(median_ms=1), is_sustained=False, reason=""))
     assert (best, len(trials)) == (None, 7)
 
 
-def test_a_rate_is_borne_if_latency_errors_and_answers_keep_to_it() -> None:
-    bound = Bound(99, 10)
-    assert verdict(200, result(median=1), bound).is_borne
-    assert not verdict(200, result(median=20), bound).is_borne
-    refused = verdict(200, result(median=1, errors=10), bound)
-    assert not refused.is_borne
-    assert "20 errors" in refused.why
+def test_a_rate_is_sustained_within_the_limits_of_latency_and_errors() -> None:
+    limit = LatencyLimit(99, 10)
+    assert judge_trial(200, simulate_run(median_ms=1), limit).is_sustained
+    assert not judge_trial(200, simulate_run(median_ms=20), limit).is_sustained
+    failing = judge_trial(200, simulate_run(median_ms=1, errors=10), limit)
+    assert not failing.is_sustained
+    assert "20 errors" in failing.reason

@@ -127,7 +127,7 @@ def test_imports_follow_the_contracts() -> None:
         ("names.py", "import confide.configs.save", "Layers"),
         ("configs/save.py", "import confide.server.application", "Layers"),
         ("client/protocol.py", "import confide.names", "The client stands alone"),
-        ("loadtest/plans.py", "import confide.telemetry.events", "The load tester is a client like any other"),
+        ("loadtest/plan.py", "import confide.telemetry.events", "The load tester is a client like any other"),
         ("web/router.py", "import confide.identity.users", "Web and database know no feature"),
         ("database/log.py", "import confide.server.settings", "Layers"),
         ("configs/merge.py", "import pydantic", "Models and rules are pure"),

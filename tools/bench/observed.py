@@ -25,9 +25,9 @@ from seeds import Seeded
 from track import Track
 
 from confide.client import Client
-from confide.loadtest.plans import Plan, Stage
+from confide.loadtest.plan import Plan, Stage
 from confide.loadtest.results import Result
-from confide.loadtest.running import missing_keys, run, save_missing
+from confide.loadtest.run import create_configs, find_missing_configs, run_plan
 from confide.telemetry.sinks.sqlite import NEW_CLOCK, SCHEMA, build_insert
 from support.collectors import run_silent_server
 
@@ -141,11 +141,11 @@ class Observer(Track):
     def _made(self, port: int, seeded: Seeded) -> None:
         plan = _saves(port, rate=1, seconds=1)
         with Client(plan.url, token=seeded.admin) as client:
-            missing = missing_keys(client, plan)
-        save_missing(missing, url=plan.url, token=seeded.admin, tell=lambda _: None)
+            missing = find_missing_configs(client, plan)
+        create_configs(missing, url=plan.url, token=seeded.admin, on_progress=lambda _: None)
 
     def _loaded(self, port: int, seeded: Seeded, *, rate: float, seconds: float) -> dict[str, Any]:
-        return _line(run(_saves(port, rate=rate, seconds=seconds), [seeded.admin], tell=lambda _: None))
+        return _line(run_plan(_saves(port, rate=rate, seconds=seconds), [seeded.admin], on_progress=lambda _: None))
 
     def _report(self) -> None:
         self.say(f"a report of {EVENTS:,} events")
@@ -200,7 +200,7 @@ class Observer(Track):
 
     def _open(self, port: int, rate: int) -> dict[str, float]:
         plan = Plan(f"http://127.0.0.1:{port}", (Stage(self.seconds, rate),), (("get", 1.0),), tenants=1, types=1)
-        return _line(run(plan, ["none"], tell=lambda _: None))
+        return _line(run_plan(plan, ["none"], on_progress=lambda _: None))
 
 
 def _saves(port: int, *, rate: float, seconds: float) -> Plan:
@@ -212,7 +212,7 @@ def _saves(port: int, *, rate: float, seconds: float) -> Plan:
 
 
 def _line(result: Result) -> dict[str, Any]:
-    return {**result.line(), "intended": result.intended}
+    return {**result.summarize(), "intended": result.intended}
 
 
 def _hey(port: int, rate: int, *, seconds: float) -> dict[str, float]:

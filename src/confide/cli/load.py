@@ -70,7 +70,7 @@ def load(**options: Any) -> int:
     measured from the scheduled start. Configs named load-* are created first where they are missing, and stay.
     """
     try:
-        from confide.cli import loading  # noqa: PLC0415 - needs an optional extra
+        from confide.cli import load_run  # noqa: PLC0415 - needs an optional extra
     except ModuleNotFoundError as missing:
         raise click.ClickException(f"{missing.name} is missing. Install confide[load].") from None
-    return loading.load(**options)
+    return load_run.load(**options)

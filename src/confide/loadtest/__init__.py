@@ -1,1 +1,1 @@
-"""The load tester: an open model, a client of the public API like any other."""
+"""Load generator with an open model. It uses the public API like any other client."""

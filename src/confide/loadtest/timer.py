@@ -1,4 +1,4 @@
-"""A timer that is on time: the loop's own are good for milliseconds, and a request is over sooner than that."""
+"""Timer with microsecond precision. Timers of the event loop have milliseconds, longer than many requests."""
 
 from __future__ import annotations
 
@@ -21,11 +21,8 @@ class _Itimerspec(ctypes.Structure):
     _fields_ = (("interval", _Timespec), ("value", _Timespec))
 
 
-class Timer:
-    """Calls back at a time on the monotonic clock, which is set again and again.
-
-    On Linux by timerfd_create(2), elsewhere by the loop.
-    """
+class PreciseTimer:
+    """Timer on the monotonic clock, by timerfd_create(2) on Linux and by the event loop elsewhere."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
         self._loop = loop
@@ -38,12 +35,12 @@ class Timer:
             loop.add_reader(self._file, self._fire)
 
     def set(self, at: float) -> None:
-        """`at` is in seconds of `time.monotonic`; what is over fires at once."""
+        """Fire at a time of `time.monotonic`, at once if it has passed. Set it again only after it fired."""
         if self._file < 0:
             self._loop.call_later(max(0.0, at - time.monotonic()), self._callback)
             return
         whole = int(at)
-        # All zeros would disarm it.
+        # A value of zero would disarm the timer.
         value = _Itimerspec(_Timespec(0, 0), _Timespec(whole, max(1, int((at - whole) * 1e9))))
         self._libc.timerfd_settime(self._file, _ABSOLUTE, ctypes.byref(value), None)
 
