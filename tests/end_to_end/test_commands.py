@@ -1,4 +1,4 @@
-"""The commands for types, the watch, the audit and moving configs, as somebody types them."""
+"""Test the commands for types, watches, audit entries, export and import."""
 
 from __future__ import annotations
 
@@ -13,150 +13,154 @@ from typing import Any
 import pytest
 
 from confide.integration_types.masking import MASK
-from support.canaries import canary
-from support.processes import Service, confide, environment, running
+from support.canaries import LEAKS, make_canary
+from support.processes import Service, build_environment, run_confide, run_service
 
-SECRET = canary("moved")
+SECRET = make_canary("moved")
 SCHEMA = {"required": ["host"], "properties": {"host": {"type": "string"}, "password": {}}}
 
 
-class Desk:
-    """A running service and somebody logged in at it."""
+class Terminal:
+    """Terminal of one user who is logged in at a service."""
 
     def __init__(self, service: Service, token: str, folder: Path) -> None:
         self.service, self.folder = service, folder
         self.env = {"CONFIDE_URL": service.url, "CONFIDE_TOKEN": token}
 
     def run(self, *args: str, stdin: str = "", code: int = 0) -> str:
-        done = confide(*args, cwd=self.folder, stdin=stdin, env=self.env)
+        done = run_confide(*args, cwd=self.folder, stdin=stdin, env=self.env)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
-    def set(self, tenant: str, configuration: Any) -> None:
+    def save(self, tenant: str, configuration: Any) -> None:
         self.run("config", "set", tenant, "crm", stdin=json.dumps(configuration))
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    with running(tmp_path / "service") as service:
-        (tmp_path / "desk").mkdir()
-        yield Desk(service, service.admin(), tmp_path / "desk")
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    with run_service(tmp_path / "service") as service:
+        (tmp_path / "files").mkdir()
+        yield Terminal(service, service.add_admin(), tmp_path / "files")
 
 
-def test_a_type_is_checked_before_it_is_put(desk: Desk) -> None:
-    desk.set("acme", {"host": "h"})
-    desk.set("globex", {"port": 1})
-    (desk.folder / "crm.json").write_text(json.dumps(SCHEMA))
-    told = desk.run("type", "check", "crm", "crm.json", code=10)
-    assert "globex : crm, version 1" in told
-    assert "/host  required" in told
-    assert "2 configs checked, 1 violate the schema." in told
-    assert "no integration type 'crm' with a schema" in desk.run("type", "check", "crm", code=1)
-    desk.run("type", "put", "crm", "crm.json")
-    warned = desk.run("config", "set", "globex", "crm", stdin='{"port": 2}')
-    assert "warning: /configuration/host  required: This member is required." in warned
-    assert "is updated, version 2." in desk.run("type", "put", "crm", "crm.json", "--mode", "enforce", "--keep", "7")
-    assert json.loads(desk.run("type", "check", "crm", "--json", code=10))["broken"] == 1
-    assert json.loads(desk.run("type", "show", "crm")) == SCHEMA
-    assert "enforce" in desk.run("type", "list")
-    assert "globex" in desk.run("config", "list", "--broken")
-    (desk.folder / "bad.json").write_text('{"type": "nothing"}')
-    assert "not a valid JSON Schema" in desk.run("type", "put", "crm", "bad.json", code=1)
-    (desk.folder / "bad.json").write_text("{")
-    assert "is not valid JSON at line 1, column 2" in desk.run("type", "put", "crm", "bad.json", code=1)
+def test_a_schema_is_checked_against_configs_and_activated(terminal: Terminal) -> None:
+    terminal.save("acme", {"host": "h"})
+    terminal.save("globex", {"port": 1})
+    (terminal.folder / "crm.json").write_text(json.dumps(SCHEMA))
+    output = terminal.run("type", "check", "crm", "crm.json", code=10)
+    assert "globex : crm, version 1" in output
+    assert "/host  required" in output
+    assert "2 configs checked, 1 violate the schema." in output
+    assert "no integration type 'crm' with a schema" in terminal.run("type", "check", "crm", code=1)
+    terminal.run("type", "put", "crm", "crm.json")
+    output = terminal.run("config", "set", "globex", "crm", stdin='{"port": 2}')
+    assert "warning: /configuration/host  required: This member is required." in output
+    assert "is updated, version 2." in terminal.run(
+        "type", "put", "crm", "crm.json", "--mode", "enforce", "--keep", "7"
+    )
+    assert json.loads(terminal.run("type", "check", "crm", "--json", code=10))["broken"] == 1
+    assert json.loads(terminal.run("type", "show", "crm")) == SCHEMA
+    assert "enforce" in terminal.run("type", "list")
+    assert "globex" in terminal.run("config", "list", "--broken")
+    (terminal.folder / "bad.json").write_text('{"type": "nothing"}')
+    assert "not a valid JSON Schema" in terminal.run("type", "put", "crm", "bad.json", code=1)
+    (terminal.folder / "bad.json").write_text("{")
+    assert "is not valid JSON at line 1, column 2" in terminal.run("type", "put", "crm", "bad.json", code=1)
 
 
-def test_configs_are_moved_from_one_service_to_another(desk: Desk, tmp_path: Path) -> None:
+def test_exported_configs_are_imported_into_another_service(terminal: Terminal, tmp_path: Path) -> None:
     for n in range(5):
-        desk.set(f"t{n}", {"n": n, "password": SECRET})
-    masked = desk.folder / "masked.jsonl"
-    assert "5 configs exported, secrets masked." in desk.run("export", str(masked))
+        terminal.save(f"t{n}", {"n": n, "password": SECRET})
+    masked = terminal.folder / "masked.jsonl"
+    assert "5 configs exported, secrets masked." in terminal.run("export", str(masked))
     assert SECRET not in masked.read_text()
     assert masked.read_text().count(MASK) == 5
-    told = desk.run("import", str(masked), code=1)
-    assert "5 refused" in told
-    assert "line 1: " in told
-    opened = desk.folder / "planted" / "opened.jsonl"  # a file with secrets in it, as asked for
+    output = terminal.run("import", str(masked), code=1)
+    assert "5 refused" in output
+    assert "line 1: " in output
+    opened = terminal.folder / LEAKS / "opened.jsonl"  # the canary search skips this folder
     opened.parent.mkdir()
-    desk.run("export", str(opened), "t*", "--secrets", "opened")
+    terminal.run("export", str(opened), "t*", "--secrets", "opened")
     assert opened.read_text().count(SECRET) == 5
     assert opened.stat().st_mode & 0o077 == 0
-    assert "exists" in desk.run("export", str(opened), code=1)
-    assert "5 unchanged." in desk.run("import", str(opened))
-    with running(tmp_path / "other") as other:
-        there = Desk(other, other.admin(), desk.folder)
-        assert "5 created (dry run: nothing was stored)." in there.run("import", str(opened), "--dry-run")
-        assert there.run("export", "-").strip() == "0 configs exported, secrets masked."
-        more = opened.read_text() + '{"tenant": "t0"}\nnonsense\n' + opened.read_text().splitlines()[0] + "\n"
-        told = there.run("import", stdin=more, code=1)
-        assert "5 created, 2 refused, 1 unchanged." in told
-        assert "line 6: it must be an object" in told
-        assert "line 7: it is not valid JSON at line 7, column 1" in told
-        odd = b'{"tenant": "t", "integration_type": "crm", "configuration": {"a": "\\ud800"}}\n\xff\n' + b"[" * 9_000
-        (desk.folder / "odd.jsonl").write_bytes(odd)
-        assert "3 refused." in there.run("import", "odd.jsonl", code=1)
-        # What would be another number once it was read, or is said twice, is judged by the service and saved by nobody.
-        address = '{"tenant": "x%d", "integration_type" : "crm", "configuration": '
-        places = (
+    assert "exists" in terminal.run("export", str(opened), code=1)
+    assert "5 unchanged." in terminal.run("import", str(opened))
+    with run_service(tmp_path / "other") as service:
+        other = Terminal(service, service.add_admin(), terminal.folder)
+        assert "5 created (dry run: nothing was stored)." in other.run("import", str(opened), "--dry-run")
+        assert other.run("export", "-").strip() == "0 configs exported, secrets masked."
+        lines = opened.read_text() + '{"tenant": "t0"}\nnonsense\n' + opened.read_text().splitlines()[0] + "\n"
+        output = other.run("import", stdin=lines, code=1)
+        assert "5 created, 2 refused, 1 unchanged." in output
+        assert "line 6: it must be an object" in output
+        assert "line 7: it is not valid JSON at line 7, column 1" in output
+        invalid = (
+            b'{"tenant": "t", "integration_type": "crm", "configuration": {"a": "\\ud800"}}\n\xff\n' + b"[" * 9_000
+        )
+        (terminal.folder / "invalid.jsonl").write_bytes(invalid)
+        assert "3 refused." in other.run("import", "invalid.jsonl", code=1)
+        # The command sends configurations unparsed: a repeated member or an inexact number reaches the service.
+        prefix = '{"tenant": "x%d", "integration_type" : "crm", "configuration": '
+        endings = (
             '{"a": 1, "a": 2}',
             '{"a": 12345678901234567890.5}',
             '{"a": NaN}',
             '{}, "tenant": "y"',
             '{"a": 1}, "b": [2]',
         )
-        lines = [f"{address % number}{place}}}" for number, place in enumerate(places)]
-        told = there.run("import", stdin="\n".join(lines), code=1)
-        assert "1 created, 4 refused." in told
-        assert "is not valid JSON" in there.run("config", "set", "x9", "crm", stdin='{}, "note": "not mine"', code=1)
-        exported = there.run("export", "-").splitlines()[:-1]
+        lines = "\n".join(f"{prefix % number}{ending}}}" for number, ending in enumerate(endings))
+        assert "1 created, 4 refused." in other.run("import", stdin=lines, code=1)
+        assert "is not valid JSON" in other.run("config", "set", "x9", "crm", stdin='{}, "note": "not mine"', code=1)
+        exported = other.run("export", "-").splitlines()[:-1]
         assert [json.loads(line)["tenant"] for line in exported] == ["t0", "t1", "t2", "t3", "t4", "x4"]
-        assert json.loads(there.run("config", "get", "t4", "crm")) == {"n": 4, "password": SECRET}
+        assert json.loads(other.run("config", "get", "t4", "crm")) == {"n": 4, "password": SECRET}
 
 
-def test_a_watch_prints_each_change_and_goes_on_after_a_restart(desk: Desk) -> None:
+def test_a_watch_prints_each_change_once_across_a_restart(terminal: Terminal) -> None:
     command = [sys.executable, "-m", "confide", "config", "watch", "acme", "--json", "--after", "0"]
-    with (desk.folder / "watched").open("wb") as out:
+    with (terminal.folder / "events.jsonl").open("wb") as out:
         watching = subprocess.Popen(
-            command, cwd=desk.folder, env=environment(**desk.env), stdout=out, stderr=subprocess.DEVNULL
+            command, cwd=terminal.folder, env=build_environment(**terminal.env), stdout=out, stderr=subprocess.DEVNULL
         )
         try:
-            desk.set("acme", {"n": 1})
-            heard(desk, 1)
-            desk.service.stop()
-            desk.service.start()
-            desk.set("acme", {"n": 2})
-            desk.set("globex", {"n": 2})
-            desk.set("acme", {"n": 3})
-            lines = [json.loads(line) for line in heard(desk, 3)]
+            terminal.save("acme", {"n": 1})
+            wait_for_lines(terminal, 1)
+            terminal.service.stop()
+            terminal.service.start()
+            terminal.save("acme", {"n": 2})
+            terminal.save("globex", {"n": 2})
+            terminal.save("acme", {"n": 3})
+            events = [json.loads(line) for line in wait_for_lines(terminal, 3)]
         finally:
             watching.terminate()
             watching.wait(10)
-    assert [(one["event"], one["tenant"], one["version"]) for one in lines] == [("saved", "acme", n) for n in (1, 2, 3)]
+    found = [(event["event"], event["tenant"], event["version"]) for event in events]
+    assert found == [("saved", "acme", 1), ("saved", "acme", 2), ("saved", "acme", 3)]
 
 
-def heard(desk: Desk, count: int) -> list[str]:
+def wait_for_lines(terminal: Terminal, count: int) -> list[str]:
     deadline = time.monotonic() + 15
     while time.monotonic() < deadline:
-        lines = (desk.folder / "watched").read_text().splitlines()
+        lines = (terminal.folder / "events.jsonl").read_text().splitlines()
         if len(lines) >= count:
             return lines
         time.sleep(0.05)
-    raise AssertionError((desk.folder / "watched").read_text())
+    raise AssertionError((terminal.folder / "events.jsonl").read_text())
 
 
-def test_an_export_of_the_audit_is_proven_offline_and_a_change_in_it_is_named(desk: Desk) -> None:
+def test_an_audit_export_is_verified_offline_and_an_altered_entry_is_named(terminal: Terminal) -> None:
     for n in range(10):
-        desk.set("acme", {"n": n})
-    time.sleep(1.5)
-    told = desk.run("audit", "export", "audit.jsonl")
-    key = told.split("public key ")[1].split(":")[0]
-    assert "are in order and unaltered; the first " in desk.run("audit", "verify", "audit.jsonl", "--key", key)
-    assert "save" in desk.run("audit", "list", "--tenant", "acme", "--limit", "3")
-    path = desk.folder / "audit.jsonl"
+        terminal.save("acme", {"n": n})
+    time.sleep(1.5)  # until the entries are chained
+    output = terminal.run("audit", "export", "audit.jsonl")
+    key = output.split("public key ")[1].split(":")[0]
+    assert "are in order and unaltered; the first " in terminal.run("audit", "verify", "audit.jsonl", "--key", key)
+    assert "save" in terminal.run("audit", "list", "--tenant", "acme", "--limit", "3")
+    path = terminal.folder / "audit.jsonl"
     lines = path.read_text().splitlines()
     number = next(n for n, line in enumerate(lines) if '"save"' in line)
     lines[number] = lines[number].replace('"save"', '"read"')
     path.write_text("\n".join(lines) + "\n")
-    assert f"BAD: entry {number + 1}:" in desk.run("audit", "verify", "audit.jsonl", code=10)
+    assert f"BAD: entry {number + 1}:" in terminal.run("audit", "verify", "audit.jsonl", code=10)
     path.write_text("nonsense\n")
-    assert "BAD: entry 1: its line is not an entry" in desk.run("audit", "verify", "audit.jsonl", code=10)
+    assert "BAD: entry 1: its line is not an entry" in terminal.run("audit", "verify", "audit.jsonl", code=10)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from confide.cli.input import store_options
+from confide.cli.input import add_store_options
 from confide.cli.output import show_progress
 from confide.cli.settings import load_settings, load_settings_of_store
 
@@ -19,7 +19,7 @@ MASTER_KEYS_NOTE = "The master keys are not in it. Without them no config can be
 
 
 @click.command()
-@store_options
+@add_store_options
 def migrate(**options: str | None) -> None:
     """Migrate the database schema to the newest version."""
     settings = load_settings(**options)
@@ -29,7 +29,7 @@ def migrate(**options: str | None) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@store_options
+@add_store_options
 def backup(file: Path, **options: str | None) -> None:
     """Write a consistent backup to FILE while the service runs."""
     settings = load_settings_of_store(**options)
@@ -43,7 +43,7 @@ def backup(file: Path, **options: str | None) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@store_options
+@add_store_options
 def restore(file: Path, **options: str | None) -> None:
     """Restore a backup into an empty store and begin a new epoch. All sessions end, service tokens stay."""
     settings = load_settings(**options)

@@ -48,7 +48,7 @@ class Since(click.ParamType[int]):
             self.fail(f"{text!r} is invalid. Write {expected}.", param, ctx)
 
 
-def store_options(command: C) -> C:
+def add_store_options(command: C) -> C:
     """Add `--data` and `--database` to a command that opens the store on the host."""
     command = click.option(
         "--data",

@@ -25,31 +25,31 @@ def report(data: Path, *, since: int | None, operations: tuple[str, ...], page: 
         raise click.ClickException(f"There are no I/O events in {data / 'io'}. The sink sqlite writes them there.")
     try:
         with show_progress("Reading", "events", total=files.estimate_count()) as update:
-            found = read_report(files, since_us=since or 0, patterns=operations, on_progress=update)
+            io_report = read_report(files, since_us=since or 0, patterns=operations, on_progress=update)
     except EventFileUnreadable as error:
         raise click.ClickException(str(error)) from None
-    if not found.times:
+    if not io_report.times:
         raise click.ClickException("No event matches. Change --since or --op.")
     if page is not None:
-        page.write_text(render_report(found, source=str(data)))
-        click.echo(f"{found.count_events():,} events in {page}.", err=is_json)
+        page.write_text(render_report(io_report, source=str(data)))
+        click.echo(f"{io_report.count_events():,} events in {page}.", err=is_json)
     if is_json:
-        print_json(found.to_document())
+        print_json(io_report.to_document())
     elif page is None:
-        _print_report(found)
+        _print_report(io_report)
 
 
-def _print_report(found: Report) -> None:
+def _print_report(io_report: Report) -> None:
     for heading, of_requests in (("Requests", True), ("Operations", False)):
-        rows = build_table_rows(found, of_requests=of_requests)
+        rows = build_table_rows(io_report, of_requests=of_requests)
         if rows:
             click.echo(f"{heading}\n")
             print_table(COLUMNS, rows)
             click.echo()
-    if found.slowest:
+    if io_report.slowest:
         click.echo("Slowest requests\n")
     console = Console(highlight=False, soft_wrap=True)
-    for slow in found.slowest:
+    for slow in io_report.slowest:
         console.print(Text(format_title(slow), style="bold"))
         request_ms = max(slow.request.took_ns / 1e6, 1e-9)
         for bar in build_bars(slow)[1:]:

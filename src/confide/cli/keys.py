@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from confide.cli.input import store_options
+from confide.cli.input import add_store_options
 from confide.cli.settings import load_settings_of_store
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def keys() -> None:
 
 
 @keys.command()
-@store_options
+@add_store_options
 @click.option(
     "--prepare",
     is_flag=True,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from confide.cli.input import store_options
+from confide.cli.input import add_store_options
 from confide.cli.settings import find_unknown_variables, load_settings
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     show_envvar=True,
     type=click.IntRange(0, 65_535),
 )
-@store_options
+@add_store_options
 @click.option(
     "--workers",
     envvar="CONFIDE_WORKERS",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from confide.cli.connection import connect, explain_not_found, url_option
-from confide.cli.input import json_option, parse_grants, prompt_new_password, store_options
+from confide.cli.input import add_store_options, json_option, parse_grants, prompt_new_password
 from confide.cli.output import format_grants, print_json, print_table
 from confide.cli.settings import load_settings_of_store
 from confide.client.protocol import build_request
@@ -30,7 +30,7 @@ def user() -> None:
     "--grant", "grants", multiple=True, metavar="ROLE:TENANT:TYPE", help="Grant, such as editor:acme:*. Repeatable."
 )
 @click.option("--service", is_flag=True, help="Create a service account, which has tokens and no password.")
-@store_options
+@add_store_options
 @url_option
 def add(
     login: str,
@@ -87,7 +87,7 @@ def list_users(*, is_json: bool, url: str | None) -> None:
 
 @user.command()
 @click.argument("login")
-@store_options
+@add_store_options
 def password(login: str, **options: str | None) -> None:
     """Set a user's password directly in the store of this host. All its sessions end."""
     settings = load_settings_of_store(**options)

@@ -96,7 +96,7 @@ class Client:
 
     def read(self, tenant: str, integration_type: str) -> dict[str, Any]:
         """Return the current version: `{tenant, integration_type, configuration}`."""
-        return self.send(build_request("GET", "/config", params=_address(tenant, integration_type)))
+        return self.send(build_request("GET", "/config", params=_build_address(tenant, integration_type)))
 
     def save(
         self,
@@ -114,32 +114,34 @@ class Client:
         `{diff, outcome, version}`.
         """
         method = "PUT" if replace else "POST"
-        address = _address(tenant, integration_type) | _drop_none(note=note)
+        address = _build_address(tenant, integration_type) | _drop_none(note=note)
         return self.send(build_save_request(method, address, configuration, dry_run=dry_run))
 
     def delete(self, tenant: str, integration_type: str, *, note: str | None = None) -> dict[str, Any]:
         """Delete a config. Its history stays. Return `{message, version}`."""
-        params = _address(tenant, integration_type) | _drop_none(note=note)
+        params = _build_address(tenant, integration_type) | _drop_none(note=note)
         return self.send(build_request("DELETE", "/config", params=params))
 
     def list_versions(self, tenant: str, integration_type: str, *, after: str | None = None) -> dict[str, Any]:
         """Return one page of the history, newest first: `{versions, next}`."""
-        params = _address(tenant, integration_type) | _drop_none(after=after)
+        params = _build_address(tenant, integration_type) | _drop_none(after=after)
         return self.send(build_request("GET", "/config/versions", params=params))
 
     def read_version(self, tenant: str, integration_type: str, version: int) -> dict[str, Any]:
-        return self.send(build_request("GET", f"/config/versions/{version}", params=_address(tenant, integration_type)))
+        return self.send(
+            build_request("GET", f"/config/versions/{version}", params=_build_address(tenant, integration_type))
+        )
 
     def diff(self, tenant: str, integration_type: str, *, since: int, until: int) -> dict[str, Any]:
         """Return the changes between two versions: `{added, changed, removed}` by JSON Pointer."""
-        params = _address(tenant, integration_type) | {"from": str(since), "to": str(until)}
+        params = _build_address(tenant, integration_type) | {"from": str(since), "to": str(until)}
         return self.send(build_request("GET", "/config/diff", params=params))
 
     def roll_back(
         self, tenant: str, integration_type: str, version: int, *, note: str | None = None, dry_run: bool = False
     ) -> dict[str, Any]:
         """Save an older version again as a new one. A dry run returns `{diff, outcome, version}`."""
-        document = {**_address(tenant, integration_type), "version": version, **_drop_none(note=note)}
+        document = {**_build_address(tenant, integration_type), "version": version, **_drop_none(note=note)}
         params = {"dry_run": "true"} if dry_run else {}
         return self.send(build_request("POST", "/config/rollback", document=document, params=params))
 
@@ -158,7 +160,7 @@ class Client:
         Times are RFC 3339. With `conforms="false"`, only configs that violate the schema of their type are listed.
         """
         filters = _drop_none(after=after, changed_since=changed_since, unread_since=unread_since, conforms=conforms)
-        return self.send(build_request("GET", "/configs", params=_address(tenant, integration_type) | filters))
+        return self.send(build_request("GET", "/configs", params=_build_address(tenant, integration_type) | filters))
 
     def export(
         self, tenant: str, integration_type: str, *, opened: bool = False, after: str | None = None
@@ -168,11 +170,13 @@ class Client:
         With `opened`, the configurations contain plaintext secrets where the caller may read them.
         """
         params = {"limit": "1000", "secrets": "opened" if opened else "masked"} | _drop_none(after=after)
-        return self.send(build_request("GET", "/configs/export", params=_address(tenant, integration_type) | params))
+        return self.send(
+            build_request("GET", "/configs/export", params=_build_address(tenant, integration_type) | params)
+        )
 
     def list_readers(self, tenant: str, integration_type: str) -> dict[str, Any]:
         """Return the tokens that read a config, most recent first: `{usage}`."""
-        return self.send(build_request("GET", "/config/usage", params=_address(tenant, integration_type)))
+        return self.send(build_request("GET", "/config/usage", params=_build_address(tenant, integration_type)))
 
     def put_type(
         self,
@@ -201,7 +205,7 @@ class Client:
         `refused` means that the token or its grants ended.
         """
         return self.stream(
-            build_request("GET", "/watch", params=_address(tenant, integration_type) | _drop_none(after=after))
+            build_request("GET", "/watch", params=_build_address(tenant, integration_type) | _drop_none(after=after))
         )
 
     def stream(self, request: ApiRequest) -> Iterator[Event]:
@@ -227,7 +231,7 @@ class Client:
             raise ConfideError(0, "unreachable", f"No service answers at {self._http.base_url}.") from error
 
 
-def _address(tenant: str, integration_type: str) -> dict[str, str]:
+def _build_address(tenant: str, integration_type: str) -> dict[str, str]:
     return {"tenant": tenant, "integration_type": integration_type}
 
 
