@@ -36,7 +36,7 @@ def audit() -> None:
 @click.option("--action", help="Exact action, such as save or login.")
 @click.option("--from", "since", help="RFC 3339, such as 2026-11-24T09:15:00Z.")
 @click.option("--to", "until", help="RFC 3339, exclusive.")
-@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1_000))
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1, 1_000), help="Number of entries.")
 @json_option
 @url_option
 def list_entries(*, limit: int, is_json: bool, url: str | None, since: str, until: str, **filters: str | None) -> None:

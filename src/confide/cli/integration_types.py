@@ -26,7 +26,13 @@ def type_group() -> None:
 @type_group.command()
 @click.argument("name")
 @click.argument("file", type=click.File("r", encoding="utf-8"), required=False)
-@click.option("--mode", type=click.Choice(["warn", "enforce"]), default="warn", show_default=True)
+@click.option(
+    "--mode",
+    type=click.Choice(["warn", "enforce"]),
+    default="warn",
+    show_default=True,
+    help="Warn about invalid saves, or reject them.",
+)
 @click.option("--keep", type=int, default=100, show_default=True, help="Versions to keep of each config.")
 @click.option("--note", help="Reason, in one line.")
 @url_option

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--host", envvar="CONFIDE_HOST", default="127.0.0.1", show_default=True, show_envvar=True)
+@click.option(
+    "--host",
+    envvar="CONFIDE_HOST",
+    default="127.0.0.1",
+    show_default=True,
+    show_envvar=True,
+    help="Address to listen on.",
+)
 @click.option(
     "--port",
     envvar=["CONFIDE_PORT", "APP_PORT"],
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
     show_default=True,
     show_envvar=True,
     type=click.IntRange(0, 65_535),
+    help="Port to listen on. 0 chooses a free port.",
 )
 @add_store_options
 @click.option(
@@ -32,9 +40,22 @@ if TYPE_CHECKING:
     show_default=True,
     show_envvar=True,
     type=click.IntRange(1, 64),
+    help="Number of worker processes.",
 )
-@click.option("--tls-cert", envvar="CONFIDE_TLS_CERT", show_envvar=True, type=click.Path(exists=True, dir_okay=False))
-@click.option("--tls-key", envvar="CONFIDE_TLS_KEY", show_envvar=True, type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--tls-cert",
+    envvar="CONFIDE_TLS_CERT",
+    show_envvar=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="PEM file of the certificate chain.",
+)
+@click.option(
+    "--tls-key",
+    envvar="CONFIDE_TLS_KEY",
+    show_envvar=True,
+    type=click.Path(exists=True, dir_okay=False),
+    help="PEM file of the private key.",
+)
 @click.option(
     "--behind-tls-proxy",
     is_flag=True,

@@ -57,7 +57,13 @@ class ImportResult(NamedTuple):
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @click.argument("tenant", default="*")
 @click.argument("integration_type", default="*")
-@click.option("--secrets", type=click.Choice(["masked", "opened"]), default="masked", show_default=True)
+@click.option(
+    "--secrets",
+    type=click.Choice(["masked", "opened"]),
+    default="masked",
+    show_default=True,
+    help="Mask secrets, or export them as plaintext.",
+)
 @url_option
 def export_configs(file: str, tenant: str, integration_type: str, *, secrets: str, url: str | None) -> None:
     """Export configs to FILE, or to standard output with -, one JSON object per line.
