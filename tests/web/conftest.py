@@ -1,4 +1,4 @@
-"""The furnished site, one for each module and engine."""
+"""A served app with users and configs, one for each module and engine."""
 
 from __future__ import annotations
 

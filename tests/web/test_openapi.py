@@ -1,4 +1,4 @@
-"""The OpenAPI document tells the truth: schemathesis asks everything it can think of, on both engines."""
+"""The service conforms to its OpenAPI document: schemathesis generates requests, on both engines."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ CHECKS = (
 )
 
 
-# The short form asks the same each time; the long one leaves it to chance what it asks.
+# The short run has a fixed seed. The long run has a random one.
 @pytest.mark.timeout(3_000)
 @pytest.mark.parametrize(("examples", "seed"), [(25, ["--seed=4"]), pytest.param(1_000, [], marks=pytest.mark.long)])
-def test_no_generated_request_finds_an_undocumented_answer(
+def test_no_generated_request_gets_an_undocumented_response(
     tmp_path: Path, database: str | None, examples: int, seed: list[str]
 ) -> None:
     with running(tmp_path, database=database) as service:
@@ -29,7 +29,7 @@ def test_no_generated_request_finds_an_undocumented_answer(
             "run",
             f"{service.url}/openapi.json",
             f"--header=Authorization: Bearer {token}",
-            # Those end the very token that asks.
+            # These routes would revoke the token of the test.
             "--exclude-path-regex=^/(logout|users/me/password|tokens/|login|watch)",
             f"--max-examples={examples}",
             f"--checks={CHECKS}",

@@ -1,4 +1,4 @@
-"""The catalogue's group resource: while some waste connections and time, others go on reading."""
+"""The group `resource` of the catalogue: clients that waste connections or time do not stop the reads of others."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @dataclass
-class Generator:
-    """What an entry of the group resource does while others read."""
+class IdleConnections:
+    """Open connections that send nothing."""
 
     connections: list[asyncio.StreamWriter] = field(default_factory=list)
 
@@ -26,109 +26,113 @@ class Generator:
             writer.close()
 
 
-class Heard(asyncio.Protocol):
-    """Keeps what came, also where a reset follows it: a stream's reader would forget it."""
+class ReceivingProtocol(asyncio.Protocol):
+    """Keeps the received data even after a reset, which asyncio's stream reader does not."""
 
     def __init__(self) -> None:
         self.data = bytearray()
-        self.is_over = asyncio.Event()
+        self.is_closed = asyncio.Event()
 
     def data_received(self, data: bytes) -> None:
         self.data += data
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        self.is_over.set()
+        self.is_closed.set()
 
 
-async def reads_answer(site: Site, *, times: int = 20) -> None:
+async def require_fast_reads(site: Site, *, times: int = 20) -> None:
     for _ in range(times):
         began = time.monotonic()
         assert (await site.read("tok_editor")).status == 200
         assert time.monotonic() - began < 2.0
 
 
-async def slow(site: Site, head: bytes, *, connections: int, every: float, seconds: float) -> list[bytes]:
-    """Open connections that send a byte now and then; returns what each was told in the end."""
+async def send_slowly(
+    site: Site, head: bytes, *, connections: int, interval_seconds: float, seconds: float
+) -> list[bytes]:
+    """Open connections that send one byte at each interval, and return the data that each received."""
 
-    async def one() -> bytes:
+    async def send() -> bytes:
         loop = asyncio.get_running_loop()
-        transport, heard = await loop.create_connection(Heard, "127.0.0.1", site.port)
+        transport, protocol = await loop.create_connection(ReceivingProtocol, "127.0.0.1", site.port)
         transport.write(head)
-        while not heard.is_over.is_set():
+        while not protocol.is_closed.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(heard.is_over.wait(), every)
-            if not heard.is_over.is_set():
+                await asyncio.wait_for(protocol.is_closed.wait(), interval_seconds)
+            if not protocol.is_closed.is_set():
                 transport.write(b"a")
-        return bytes(heard.data)
+        return bytes(protocol.data)
 
-    waiting = asyncio.gather(*(one() for _ in range(connections)))
+    waiting = asyncio.gather(*(send() for _ in range(connections)))
     await asyncio.sleep(1)
-    await reads_answer(site)
+    await require_fast_reads(site)
     return await asyncio.wait_for(waiting, seconds)
 
 
-async def test_slow_heads_are_ended_and_others_go_on_reading(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The entry res-slowloris, with the 10 s limit made 3 s so that the test need not wait for it."""
+async def test_slow_heads_are_rejected_while_other_clients_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry res-slowloris, with a limit of 3 s instead of 10 s."""
     monkeypatch.setattr("confide.web.http_protocol.HEAD_SECONDS", 3.0)
-    answers = await slow(site, b"GET /config HTTP/1.1\r\nHost: t\r\nX-A: ", connections=500, every=2, seconds=15)
-    assert all(answer == b"" or b" 408 " in answer for answer in answers)
-    assert sum(b" 408 " in answer for answer in answers) > 400
+    responses = await send_slowly(
+        site, b"GET /config HTTP/1.1\r\nHost: t\r\nX-A: ", connections=500, interval_seconds=2, seconds=15
+    )
+    assert all(response == b"" or b" 408 " in response for response in responses)
+    assert sum(b" 408 " in response for response in responses) > 400
 
 
-async def test_slow_bodies_are_ended_and_others_go_on_reading(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The entry res-slow-body, with the 30 s limit made 3 s so that the test need not wait for it."""
+async def test_slow_bodies_are_rejected_while_other_clients_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The entry res-slow-body, with a limit of 3 s instead of 30 s."""
     monkeypatch.setattr("confide.web.request.BODY_SECONDS", 3.0)
     head = (
         f"POST /config HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {site.values['tok_editor']}\r\n"
         "Content-Type: application/json\r\nContent-Length: 200\r\n\r\n{"
     ).encode()
-    answers = await slow(site, head, connections=200, every=1, seconds=15)
-    # Who goes on writing after the end may lose the answer to the reset that follows: 408 or closed.
-    assert all(answer == b"" or b" 408 " in answer for answer in answers)
-    assert sum(b" 408 " in answer for answer in answers) > 100
+    responses = await send_slowly(site, head, connections=200, interval_seconds=1, seconds=15)
+    # A client that continues to send gets a reset, and may lose the response.
+    assert all(response == b"" or b" 408 " in response for response in responses)
+    assert sum(b" 408 " in response for response in responses) > 100
 
 
-async def test_two_thousand_idle_connections_keep_nobody_from_reading(site: Site) -> None:
+async def test_two_thousand_idle_connections_do_not_stop_reads(site: Site) -> None:
     """The entry res-idle-2000."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8_192), hard))
-    idle = Generator()
+    idle = IdleConnections()
     try:
         for _ in range(2_000):
             _, writer = await asyncio.open_connection("127.0.0.1", site.port)
             idle.connections.append(writer)
-        await reads_answer(site)
+        await require_fast_reads(site)
     finally:
         idle.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("n", [64, 200])
-async def test_many_readers_at_once_are_all_answered(site: Site, n: int) -> None:
-    """The entries res-pool-deadlock and res-stampede: more readers than the pool has connections."""
+async def test_concurrent_reads_are_all_answered(site: Site, n: int) -> None:
+    """The entries res-pool-deadlock and res-stampede: more reads than the pool has connections."""
     began = time.monotonic()
     replies = await asyncio.gather(*(site.read("tok_editor") for _ in range(n)))
     assert {reply.status for reply in replies} == {200}
     assert time.monotonic() - began < 5
 
 
-async def test_a_tenant_that_floods_keeps_no_other_from_reading(site: Site) -> None:
-    """The entry res-noisy-neighbour, bounded in count and time."""
+async def test_a_tenant_that_floods_the_server_does_not_stop_the_reads_of_others(site: Site) -> None:
+    """The entry res-noisy-neighbour, with a bounded number of requests."""
 
     async def flood() -> None:
         for _ in range(100):
             assert (await site.read("tok_other", "globex")).status in {200, 429}
 
     flooding = asyncio.gather(*(flood() for _ in range(16)))
-    await reads_answer(site)
+    await require_fast_reads(site)
     await flooding
 
 
-async def test_a_request_refused_before_its_body_was_read_ends_its_connection(site: Site) -> None:
-    """Nobody would set a time limit for the rest of it."""
+async def test_a_request_that_is_rejected_before_its_body_closes_the_connection(site: Site) -> None:
+    # Otherwise the server would wait for the body without a time limit.
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     writer.write(b"POST /config HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer bad\r\nContent-Length: 1000\r\n\r\n")
-    answer = await asyncio.wait_for(reader.read(), 5)
-    assert b" 401 " in answer
-    assert b"connection: close" in answer
+    response = await asyncio.wait_for(reader.read(), 5)
+    assert b" 401 " in response
+    assert b"connection: close" in response
     writer.close()

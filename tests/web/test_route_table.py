@@ -1,4 +1,4 @@
-"""The table of routes in the docs is what the declarations say."""
+"""The table of routes in the docs matches the declarations."""
 
 from __future__ import annotations
 

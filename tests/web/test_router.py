@@ -33,7 +33,7 @@ class Note(Body):
 
 
 class Notes:
-    """Handlers that return the route they were called for."""
+    """Handlers that return their route and its values."""
 
     async def read(self, request: Request) -> Response:
         return Response(f"{request.route_path} {dict(request.path_values)} {dict(request.query)}".encode())
@@ -62,10 +62,10 @@ SAMPLE = (
 )  # fmt: skip
 
 
-def request(
+def build_request(
     method: str, path: str, *, query: bytes = b"", body: bytes = b"", headers: Sequence[tuple[bytes, bytes]] = ()
 ) -> Request:
-    described = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))] if body else []
+    content = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))] if body else []
 
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}
@@ -76,12 +76,12 @@ def request(
         "path": path,
         "raw_path": path.encode(),
         "query_string": query,
-        "headers": [(b"host", b"localhost"), *described, *headers],
+        "headers": [(b"host", b"localhost"), *content, *headers],
     }
     return Request(scope, receive)
 
 
-def router() -> Router:
+def build_router() -> Router:
     async def authenticate(token: str) -> Principal:
         if token != "good":
             raise InvalidToken
@@ -90,8 +90,8 @@ def router() -> Router:
     return Router(bind(SAMPLE, Notes()), authenticate=authenticate)
 
 
-async def answer(asked: Request) -> str:
-    reply = await router().dispatch(asked)
+async def dispatch(request: Request) -> str:
+    reply = await build_router().dispatch(request)
     assert isinstance(reply, Response)
     return reply.body.decode()
 
@@ -100,69 +100,72 @@ GOOD = ((b"authorization", b"Bearer good"),)
 
 
 @pytest.mark.parametrize(
-    ("path", "found"),
+    ("path", "expected"),
     [
         ("/notes", "/notes {} {}"),
         ("/notes/latest", "/notes/latest {} {}"),
         ("/notes/12", "/notes/{number} {'number': '12'} {}"),
     ],
 )
-async def test_an_exact_path_comes_before_a_template(path: str, found: str) -> None:
-    assert await answer(request("GET", path)) == found
+async def test_an_exact_path_comes_before_a_template(path: str, expected: str) -> None:
+    assert await dispatch(build_request("GET", path)) == expected
 
 
 @pytest.mark.parametrize("path", ["/", "/note", "/notes/", "/notes/1/2", "//notes", "/notes//1", "/NOTES"])
 async def test_an_unknown_path_is_not_found(path: str) -> None:
     with pytest.raises(NotFound):
-        await answer(request("GET", path))
+        await dispatch(build_request("GET", path))
 
 
 async def test_an_escaped_spelling_of_a_path_is_not_found() -> None:
-    asked = request("GET", "/notes")
-    asked.scope["raw_path"] = b"/n%6ftes"
+    request = build_request("GET", "/notes")
+    request.scope["raw_path"] = b"/n%6ftes"
     with pytest.raises(NotFound):
-        await answer(asked)
+        await dispatch(request)
 
 
 async def test_an_unknown_method_lists_the_allowed_ones_and_keeps_the_route_for_metrics() -> None:
-    asked = request("PUT", "/notes/12")
+    request = build_request("PUT", "/notes/12")
     with pytest.raises(MethodNotAllowed) as error:
-        await answer(asked)
+        await dispatch(request)
     assert error.value.allowed == ("GET", "DELETE")
-    assert asked.route_path == "/notes/{number}"
+    assert request.route_path == "/notes/{number}"
 
 
 @pytest.mark.parametrize(
-    ("asked", "error"),
+    ("rejected", "error"),
     [
-        (request("POST", "/notes", body=b'{"other": 1}'), NoToken),
-        (request("POST", "/notes", body=b'{"other": 1}', headers=[(b"authorization", b"Bearer bad")]), InvalidToken),
-        (request("POST", "/notes", body=b'{"other": 1}', query=b"x=1", headers=GOOD), UnknownMember),
-        (request("POST", "/notes", body=b'{"words": "a"}', query=b"x=1", headers=GOOD), UnknownParameter),
-        (request("GET", "/notes", query=b"after=1&after=2"), DuplicateParameter),
-        (request("DELETE", "/notes/1", headers=GOOD), MissingParameter),
-        (request("GET", "/notes", body=b"{}"), BodyNotExpected),
+        (build_request("POST", "/notes", body=b'{"other": 1}'), NoToken),
+        (
+            build_request("POST", "/notes", body=b'{"other": 1}', headers=[(b"authorization", b"Bearer bad")]),
+            InvalidToken,
+        ),
+        (build_request("POST", "/notes", body=b'{"other": 1}', query=b"x=1", headers=GOOD), UnknownMember),
+        (build_request("POST", "/notes", body=b'{"words": "a"}', query=b"x=1", headers=GOOD), UnknownParameter),
+        (build_request("GET", "/notes", query=b"after=1&after=2"), DuplicateParameter),
+        (build_request("DELETE", "/notes/1", headers=GOOD), MissingParameter),
+        (build_request("GET", "/notes", body=b"{}"), BodyNotExpected),
     ],
 )
 async def test_authentication_comes_first_then_the_body_then_the_parameters(
-    asked: Request, error: type[ServiceError]
+    rejected: Request, error: type[ServiceError]
 ) -> None:
     with pytest.raises(error):
-        await answer(asked)
+        await dispatch(rejected)
 
 
 async def test_a_handler_gets_the_parsed_body_and_the_principal() -> None:
-    asked = request("POST", "/notes", body=b'{"words": "hello"}', headers=GOOD)
-    assert await answer(asked) == "hello"
-    assert asked.principal is PRINCIPAL
+    request = build_request("POST", "/notes", body=b'{"words": "hello"}', headers=GOOD)
+    assert await dispatch(request) == "hello"
+    assert request.principal is PRINCIPAL
 
 
 def test_a_route_that_is_declared_twice_is_an_error() -> None:
     with pytest.raises(ValueError, match="GET /notes is declared twice"):
-        Router([*bind(SAMPLE, Notes()), *bind(SAMPLE[:1], Notes())], authenticate=_never)
+        Router([*bind(SAMPLE, Notes()), *bind(SAMPLE[:1], Notes())], authenticate=_reject)
 
 
-async def _never(token: str) -> Principal:
+async def _reject(token: str) -> Principal:
     raise InvalidToken
 
 
@@ -170,7 +173,7 @@ def test_every_route_of_the_service_is_declared_once_with_a_summary_of_its_own()
     assert len({(route.method, route.path) for route in ROUTES}) == len(ROUTES) > 30
     summaries = [route.summary for route in ROUTES]
     assert len(set(summaries)) == len(summaries)
-    Router([BoundRoute(route, _unused, None) for route in ROUTES], authenticate=_never)
+    Router([BoundRoute(route, _unused, None) for route in ROUTES], authenticate=_reject)
 
 
 async def _unused(_request: Request) -> Response:
