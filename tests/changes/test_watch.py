@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from confide.identity.model import Scope, parse_credential
+from confide.identity.model import Scope
 from confide.names import Key
 from support.app import ADMIN, TYPE, RunningApp
 from support.served import served
@@ -199,10 +199,8 @@ async def test_who_was_not_woken_yet_when_a_process_drains_is_not_sent_past_an_e
 ) -> None:
     monkeypatch.setattr("confide.changes.watch.WAKE_BATCH_SIZE", 1)
     watching, authenticator = desk.app.process.changes.hub, desk.app.process.identity.authenticator
-    hashed = parse_credential(desk.viewer)
-    assert hashed is not None
-    assert await authenticator.authenticate(hashed)
-    begun = [await watching.join(hashed, Scope("*", "*"), after=None) for _ in range(20)]
+    assert await authenticator.authenticate(authenticator.parse(desk.viewer))
+    begun = [await watching.join(desk.viewer, Scope("*", "*"), after=None) for _ in range(20)]
     for watcher in begun:
         watcher.is_caught_up = True
         watcher.wake = lambda **_: watching.drain() if not any(one.ended_by for one in begun) else None

@@ -80,13 +80,16 @@ async def test_who_was_let_go_is_moved_past_nothing_that_comes_after() -> None:
             return bounds
 
     class Tokens:
+        def parse(self, _: str) -> Credential:
+            return Credential(b"")
+
         async def authenticate(self, _: bytes) -> AuthenticatedToken:
             return watcher(EVERYTHING).token
 
     store: Any = Configs()
     tokens: Any = Tokens()
     watching = WatchHub(store, tokens, encode=lambda _: b"")
-    waiting = await watching.join(Credential(b""), EVERYTHING, after=None)
+    waiting = await watching.join("", EVERYTHING, after=None)
     waiting.is_caught_up = True
     watching.drain()
     watching._end = Position(0, 4)

@@ -14,8 +14,6 @@ from pydantic import BaseModel, Field
 from confide.changes.model import Change, Position
 from confide.clock import boottime
 from confide.errors import Busy, DatabaseUnavailable, ServiceError
-from confide.identity.errors import InvalidToken
-from confide.identity.model import parse_credential
 from confide.strict_json import Json
 from confide.web.asgi import Send
 from confide.web.errors import MalformedParameter
@@ -86,11 +84,9 @@ class WatchRoutes:
         wait = _WAIT_SECONDS.read(request)
         start = request.header(b"last-event-id") or _AFTER.read(request)
         after = None if start is None else self._parse_position(start)
-        credential = parse_credential(request.require_token())
-        if credential is None:
-            raise InvalidToken
+        token = request.require_token()
         request.begin_stream()
-        watcher = await self._hub.join(credential, scope, after=after)
+        watcher = await self._hub.join(token, scope, after=after)
         if wait is None:
             return WatchStream(request, watcher, hub=self._hub, format_position=self._format_position)
         try:

@@ -17,7 +17,7 @@ from confide.clock import boottime
 from confide.configs.model import Kind
 from confide.errors import Busy, DatabaseUnavailable, NotFound
 from confide.identity.errors import InvalidToken
-from confide.identity.model import Credential, Principal, Scope
+from confide.identity.model import Principal, Scope
 
 if TYPE_CHECKING:
     from confide.configs.store import ConfigStore
@@ -76,19 +76,20 @@ class WatchHub:
         for watcher in self._watchers:
             self._disconnect(watcher, Draining())
 
-    async def join(self, credential: Credential, scope: Scope, *, after: Position | None) -> Watcher:
+    async def join(self, token: str, scope: Scope, *, after: Position | None) -> Watcher:
         """Add a watcher that starts after a position, or at the end of the log. The caller must call `leave`.
 
         Raises `InvalidToken`, `NotFound` if no grant overlaps the scope, `PositionGone`, or `Busy`.
         """
-        token = await self._authenticator.authenticate(credential)
-        _require_overlap(token.principal, scope)
+        credential = self._authenticator.parse(token)
+        authenticated = await self._authenticator.authenticate(credential)
+        _require_overlap(authenticated.principal, scope)
         bounds = await self._configs.read_bounds()
         if after is not None and not bounds.start <= after <= bounds.end:
             raise PositionGone
         if self._is_draining or len(self._watchers) >= MAX_WATCHERS:
             raise Busy(retry_after_seconds=1)
-        watcher = Watcher(credential, scope, token, bounds.final if after is None else after)
+        watcher = Watcher(credential, scope, authenticated, bounds.final if after is None else after)
         if self._start is None:
             self._start = self._end = bounds.final
         self._watchers.add(watcher)

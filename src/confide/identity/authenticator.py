@@ -10,7 +10,7 @@ from confide.caching.lru_cache import CacheEntry, LruCache
 from confide.caching.single_flight import SingleFlight
 from confide.clock import MICROSECONDS_PER_SECOND, Clock, boottime
 from confide.identity.errors import InvalidToken
-from confide.identity.model import Credential, Principal, Token, User
+from confide.identity.model import Credential, Principal, Token, User, parse_credential
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
 
 if TYPE_CHECKING:
@@ -68,6 +68,13 @@ class Authenticator:
         """Return the cached token unless it has expired, even if it may have been revoked."""
         token: AuthenticatedToken | None = self._memory.get(credential, now=now)
         return None if token is None or now >= token.expires_at else token
+
+    def parse(self, token: str) -> Credential:
+        """Return the credential of a token without using the database. Raises `InvalidToken` if it is malformed."""
+        credential = parse_credential(token)
+        if credential is None:
+            raise InvalidToken
+        return credential
 
     async def authenticate(self, credential: Credential) -> AuthenticatedToken:
         """Return the token from the cache or the database. Raises `InvalidToken` or `DatabaseUnavailable`."""

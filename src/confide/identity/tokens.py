@@ -10,9 +10,9 @@ from confide.errors import NotFound
 from confide.identity import password_rules, token_format
 from confide.identity.access import Access
 from confide.identity.authenticator import Authenticator
-from confide.identity.errors import InvalidLogin, InvalidToken, LoginFailed
+from confide.identity.errors import InvalidLogin, LoginFailed
 from confide.identity.hasher import Argon2Hasher
-from confide.identity.model import Grant, NewToken, Principal, Token, User, parse_credential, parse_login
+from confide.identity.model import Grant, NewToken, Principal, Token, User, parse_login
 from confide.identity.throttle import LoginThrottle
 
 if TYPE_CHECKING:
@@ -51,10 +51,7 @@ class Tokens:
 
     async def authenticate(self, token: str) -> Principal:
         """Return the principal of a token. Raises `InvalidToken`, whatever the reason is."""
-        credential = parse_credential(token)
-        if credential is None:
-            raise InvalidToken
-        return (await self._authenticator.authenticate(credential)).principal
+        return (await self._authenticator.authenticate(self._authenticator.parse(token))).principal
 
     async def login(self, login: str, password: str) -> tuple[str, int]:
         """Start a session. Return its token and its end in microseconds since 1970.

@@ -163,6 +163,10 @@ class ConfigReader:
             self._sample_read(read, response)
         return response
 
+    async def authenticate_token(self, token: str) -> Authentication:
+        """Do as `authenticate` for the text of a token."""
+        return await self.authenticate(self._authenticator.parse(token))
+
     async def authenticate(self, credential: Credential) -> Authentication:
         """Find the principal of a token: in the cache, in the database, or stale in the cache if that fails.
 

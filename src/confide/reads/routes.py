@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field
 
 from confide import names, preconditions
-from confide.identity.errors import InvalidToken
-from confide.identity.model import parse_credential
 from confide.reads.request import parse_min_version
 from confide.reads.response import build_response
 from confide.web.parameters import INTEGRATION_TYPE, TENANT, format_time
@@ -63,10 +61,9 @@ class ReadRoutes:
 
     async def authenticate(self, request: Request) -> None:
         """Authenticate, with a cached token if the database is unavailable."""
-        credential = parse_credential(request.require_token())
-        if credential is None:
-            raise InvalidToken
-        request.principal, request.is_database_unavailable = await self._reader.authenticate(credential)
+        request.principal, request.is_database_unavailable = await self._reader.authenticate_token(
+            request.require_token()
+        )
 
     async def read(self, request: Request) -> Reply:
         key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
