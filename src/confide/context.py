@@ -48,7 +48,7 @@ class RequestContext:
     principal: Principal | None
     trace: Trace | None
 
-    def remaining_seconds(self) -> float:
+    def compute_remaining_seconds(self) -> float:
         """Return the time limit of a database query in seconds. Raises `DatabaseUnavailable` after the deadline."""
         left = RESPONSE_TIMEOUT_SECONDS if self.deadline is None else self.deadline - time.monotonic()
         if left <= 0:
@@ -84,6 +84,6 @@ def set_principal(principal: Principal) -> None:
     current_request.set(context.with_principal(principal))
 
 
-def remaining_seconds() -> float:
+def compute_remaining_seconds() -> float:
     """Return the time limit of a database query in seconds. Raises `DatabaseUnavailable` after the deadline."""
-    return current_request.get().remaining_seconds()
+    return current_request.get().compute_remaining_seconds()

@@ -31,7 +31,7 @@ class Violation:
     code: str
     detail: str
 
-    def as_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, str]:
         return {"pointer": self.pointer, "code": self.code, "detail": self.detail}
 
 

@@ -138,10 +138,10 @@ def test_the_age_of_a_superseded_entry_counts_from_when_it_was_last_known_to_be_
     clock[0] += 250.0
     cache.observe_version(KEY, 2)
     cache._lease.renew(clock[0])
-    assert cache.stale_seconds(entry) == 250.0
+    assert cache.compute_age_seconds(entry) == 250.0
     clock[0] += 5.0
     cache.observe_version(KEY, 3)
-    assert cache.stale_seconds(entry) == 255.0
+    assert cache.compute_age_seconds(entry) == 255.0
 
 
 def test_a_missing_config_is_cached_briefly_and_until_the_first_save(cache: ConfigCache, clock: list[float]) -> None:

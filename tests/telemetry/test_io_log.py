@@ -102,7 +102,7 @@ async def test_a_transaction_that_misses_its_deadline_records_one_wait_and_no_st
     recorded: RecordedEngine, engine: str
 ) -> None:
     lock = lock_writes(recorded.engine) if engine == "sqlite" else None
-    connection = recorded.engine.connection() if engine == "postgres" else None
+    connection = recorded.engine.acquire_connection() if engine == "postgres" else None
     if connection is not None:
         await connection.__aenter__()
     set_deadline(time.monotonic() + 0.3)
@@ -128,7 +128,7 @@ async def test_a_canceled_wait_for_a_connection_or_the_writer_is_recorded(
     recorded: RecordedEngine, engine: str
 ) -> None:
     if engine == "postgres":
-        async with recorded.engine.connection():
+        async with recorded.engine.acquire_connection():
             waiting = asyncio.create_task(recorded.engine.query("/* test.one */ SELECT 1"))
             await asyncio.sleep(0.05)
             waiting.cancel()

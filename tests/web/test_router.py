@@ -39,7 +39,7 @@ class Notes:
         return Response(f"{request.route_path} {dict(request.path_values)} {dict(request.query)}".encode())
 
     async def save(self, request: Request) -> Response:
-        return Response(request.body_as(Note).words.encode())
+        return Response(request.get_body(Note).words.encode())
 
 
 SAMPLE = (

@@ -23,6 +23,6 @@ class Lease:
     def is_valid(self) -> bool:
         return boottime() < self.expires_at
 
-    def age_seconds(self) -> float:
+    def compute_age_seconds(self) -> float:
         """Return the seconds since the cache was last known to be current."""
         return boottime() - (self.expires_at - LEASE_SECONDS)

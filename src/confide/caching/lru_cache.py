@@ -51,7 +51,7 @@ class LruCache(Generic[R]):
             self._entries.move_to_end(name)
         return entry
 
-    def names(self) -> Iterable[Hashable]:
+    def list_names(self) -> Iterable[Hashable]:
         return self._entries.keys()
 
     def put(self, name: Hashable, entry: R) -> None:

@@ -89,7 +89,7 @@ class PostgresqlChangeFeed:
             await asyncio.sleep(pause)
 
     def watermark_age(self) -> float:
-        return self._watermark.age_seconds()
+        return self._watermark.compute_age_seconds()
 
     def notify(self) -> None:
         self._has_notification = True

@@ -82,7 +82,7 @@ class WatchRoutes:
         """Start a stream. With `wait`, respond once, as soon as there are changes."""
         scope = read_scope(request)
         wait = _WAIT_SECONDS.read(request)
-        start = request.header(b"last-event-id") or _AFTER.read(request)
+        start = request.find_header(b"last-event-id") or _AFTER.read(request)
         after = None if start is None else self._parse_position(start)
         token = request.require_token()
         request.begin_stream()

@@ -107,7 +107,7 @@ class ConfigRoutes:
         return await self._save(request, mode="replace")
 
     async def _save(self, request: Request, *, mode: Literal["merge", "replace"]) -> Response:
-        body = request.body_as(ConfigBody)
+        body = request.get_body(ConfigBody)
         is_dry_run = DRY_RUN.read(request)
         key = names.parse_key(body.tenant, body.integration_type)
         precondition = read_precondition(request)
@@ -134,7 +134,7 @@ class ConfigRoutes:
         return build_saved_response(saved)
 
     async def roll_back(self, request: Request) -> Response:
-        body = request.body_as(RollbackBody)
+        body = request.get_body(RollbackBody)
         key = names.parse_key(body.tenant, body.integration_type)
         precondition = read_precondition(request)
         rollback = Rollback(key, body.version, model.parse_note(body.note))
@@ -157,7 +157,7 @@ class ConfigRoutes:
                 scope, principal=request.principal, after=after, limit=limit, filters=filters
             )
             listed = [
-                {**_build_summary_json(config), "errors": [violation.as_json() for violation in config.violations]}
+                {**_build_summary_json(config), "errors": [violation.to_json() for violation in config.violations]}
                 for config in nonconforming
             ]
             return build_json_response({"configs": listed, "next": format_key_cursor(following)})
@@ -232,7 +232,7 @@ class ConfigRoutes:
 
 def read_idempotency_key(request: Request, *, content: bytes) -> IdempotencyKey | None:
     """Read the `Idempotency-Key` of a request, with the content that a retry must repeat. None if it has no key."""
-    value = request.header(b"idempotency-key")
+    value = request.find_header(b"idempotency-key")
     if value is None:
         return None
     if not _IDEMPOTENCY_KEY.fullmatch(value):
@@ -266,7 +266,7 @@ def build_preview_response(preview: SavePreview) -> Response:
 
 
 def _build_warnings_json(warnings: Sequence[Violation]) -> Json:
-    return {"warnings": [violation.as_json() for violation in warnings]} if warnings else {}
+    return {"warnings": [violation.to_json() for violation in warnings]} if warnings else {}
 
 
 def _build_summary_json(config: ConfigSummary | ConfigWithViolations | ExportedConfig) -> Json:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic_ns
 from typing import Generic, TypeAlias, TypeVar
 
-from confide.context import RESPONSE_TIMEOUT_SECONDS, current_request, remaining_seconds, set_deadline
+from confide.context import RESPONSE_TIMEOUT_SECONDS, compute_remaining_seconds, current_request, set_deadline
 from confide.errors import DatabaseUnavailable
 from confide.telemetry.io_log import NO_IO_LOG, IoLog, record_failure
 
@@ -48,7 +48,7 @@ class Batcher(Generic[A, R]):
 
     async def submit(self, request: A) -> R:
         """Run a request, alone or in a batch, and return its result. Raises `DatabaseUnavailable` at its deadline."""
-        left = remaining_seconds()
+        left = compute_remaining_seconds()
         if left < MIN_WAIT_SECONDS:
             (result,) = await self._run([request])
             return result

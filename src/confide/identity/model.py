@@ -140,7 +140,7 @@ class Grant:
     role: Role
     scope: Scope
 
-    def as_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, str]:
         return {
             "role": self.role.name.lower(),
             "tenant": self.scope.tenant,

@@ -147,7 +147,7 @@ class IdentityRoutes:
         self._is_loopback = is_loopback
 
     async def add_user(self, request: Request) -> Response:
-        body = request.body_as(UserCreate)
+        body = request.get_body(UserCreate)
         draft = UserDraft(parse_login(body.login), body.password, read_grants(body.grants) or ())
         if await self._is_first_user(request):
             user_id = await self._users.add_first(draft)
@@ -167,7 +167,7 @@ class IdentityRoutes:
         )
 
     async def update_user(self, request: Request) -> Response:
-        body = request.body_as(UserUpdate)
+        body = request.get_body(UserUpdate)
         user = await self._users.change(
             _path_login(request),
             principal=request.principal,
@@ -183,12 +183,12 @@ class IdentityRoutes:
         return build_json_response({"message": f"User '{login}' is removed"})
 
     async def change_password(self, request: Request) -> Response:
-        body = request.body_as(PasswordChange)
+        body = request.get_body(PasswordChange)
         await self._users.change_own_password(body.old, body.new, principal=request.principal)
         return build_json_response({"message": "The password is changed"})
 
     async def login(self, request: Request) -> Response:
-        body = request.body_as(Login)
+        body = request.get_body(Login)
         token, expires_at = await self._tokens.login(body.login, body.password)
         return build_json_response({"token": token, "expires_at": format_time(expires_at)})
 
@@ -201,7 +201,7 @@ class IdentityRoutes:
         return build_json_response({"tokens": [build_token_json(token) for token in tokens]})
 
     async def add_token(self, request: Request) -> Response:
-        body = request.body_as(TokenCreate)
+        body = request.get_body(TokenCreate)
         secret, token = await self._tokens.add(
             body.label,
             principal=request.principal,
@@ -228,7 +228,7 @@ class IdentityRoutes:
             raise NoToken
         # The Host must be a loopback name too: a web page whose name resolves to this machine must not add the user.
         is_forwarded = any(name in _FORWARDED for name, _ in request.scope["headers"])
-        if is_forwarded or not _LOOPBACK_HOST.fullmatch(request.header(b"host") or ""):
+        if is_forwarded or not _LOOPBACK_HOST.fullmatch(request.find_header(b"host") or ""):
             raise NoToken
         return True
 
@@ -254,7 +254,7 @@ def build_user_json(user: User) -> dict[str, object]:
     return {
         "user_id": user.id,
         "login": user.login,
-        "grants": [one.as_json() for one in user.grants],
+        "grants": [one.to_json() for one in user.grants],
         "disabled": user.is_disabled,
         "has_password": user.password is not None,
         "added_at": format_time(user.added_at),
@@ -267,7 +267,7 @@ def build_token_json(token: Token) -> dict[str, object]:
         "login": token.login,
         "label": token.label,
         "is_session": token.is_session,
-        "grants": None if token.grants is None else [one.as_json() for one in token.grants],
+        "grants": None if token.grants is None else [one.to_json() for one in token.grants],
         "made_at": format_time(token.made_at),
         "expires_at": format_time(token.expires_at),
     }

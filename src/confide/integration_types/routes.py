@@ -105,7 +105,7 @@ class TypeRoutes:
         return build_json_response(document, headers=_build_etag(type_.version))
 
     async def put(self, request: Request) -> Reply:
-        body = request.body_as(TypeBody)
+        body = request.get_body(TypeBody)
         keep, note = parse_keep(body.keep), parse_note(body.note)
         draft = TypeDraft(_read_name(request), body.json_schema, Mode(body.mode), keep, note)
         precondition = read_precondition(request)
@@ -176,7 +176,7 @@ def _build_report_json(report: ConformanceReport) -> Json:
             {
                 **config.key._asdict(),
                 "version": config.version,
-                "errors": [violation.as_json() for violation in config.violations],
+                "errors": [violation.to_json() for violation in config.violations],
             }
             for config in report.configs
         ],

@@ -90,9 +90,9 @@ class ConfigCache:
         entry: CachedConfig | None = self._memory.get(key, now=now)
         return entry
 
-    def stale_seconds(self, entry: CachedConfig) -> float:
+    def compute_age_seconds(self, entry: CachedConfig) -> float:
         """Return the seconds since an entry was last known to be current."""
-        return max(self._lease.age_seconds(), boottime() - entry.superseded_at)
+        return max(self._lease.compute_age_seconds(), boottime() - entry.superseded_at)
 
     def observe_version(self, key: Key, version: int, *, is_deleted: bool = False) -> None:
         """Record that a version was saved, which supersedes older entries and older pending updates.
@@ -108,7 +108,7 @@ class ConfigCache:
             self._memory.drop(key)
         elif not entry.is_invalid:
             # The entry was current at the previous read of the change feed, which is when the lease began.
-            entry.superseded_at = boottime() - self._lease.age_seconds()
+            entry.superseded_at = boottime() - self._lease.compute_age_seconds()
             entry.invalidate()
 
     def invalidate_type(self, name: str) -> None:
@@ -119,7 +119,7 @@ class ConfigCache:
         for key, updates in self._pending.items():
             if key.integration_type == name:
                 _discard(updates)
-        for key in [key for key in self._memory.names() if isinstance(key, Key) and key.integration_type == name]:
+        for key in [key for key in self._memory.list_names() if isinstance(key, Key) and key.integration_type == name]:
             self._memory.drop(key)
 
     def discard_pending(self) -> None:

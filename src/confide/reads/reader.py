@@ -320,20 +320,20 @@ class ConfigReader:
         if self._lease.is_valid() and not is_database_unavailable and not entry.is_invalid:
             return ReadResult(response)  # only the time to live has passed; the change feed has no newer version
         self.stale_reads += 1
-        return ReadResult(response, max(1, int(self._cache.stale_seconds(entry))))
+        return ReadResult(response, max(1, int(self._cache.compute_age_seconds(entry))))
 
     def _find_stale(self, key: Key, rendering: Rendering, *, min_version: int) -> CachedConfig | None:
         """Return the entry to serve if the database does not answer."""
         entry = self._cache.find(key, now=boottime())
         if entry is None or entry.version < min_version or entry.responses[rendering] is None:
             return None
-        return entry if self._cache.stale_seconds(entry) <= self._stale_seconds else None
+        return entry if self._cache.compute_age_seconds(entry) <= self._stale_seconds else None
 
     def _find_stale_token(self, credential: Credential) -> AuthenticatedToken | None:
         return self._authenticator.find_unexpired(credential, now=boottime()) if self._may_serve_stale() else None
 
     def _may_serve_stale(self) -> bool:
-        return self._lease.age_seconds() <= self._stale_seconds
+        return self._lease.compute_age_seconds() <= self._stale_seconds
 
     async def _read_from_database(self, key: Key, rendering: Rendering, min_version: int) -> PreparedResponse:
         """Share a query with other callers if its result is new enough. Otherwise run a query of its own."""

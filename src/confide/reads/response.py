@@ -61,13 +61,13 @@ class PreparedResponse:
 
     def to_not_modified(self) -> NotModified:
         """Return the 304 response for a client that knows this version."""
-        return NotModified(self.raw[self._tag_lines_at : self._body_at], (*COMMON_HEADERS, *self.tag_headers()))
+        return NotModified(self.raw[self._tag_lines_at : self._body_at], (*COMMON_HEADERS, *self.build_tag_headers()))
 
-    def tag_headers(self) -> Headers:
+    def build_tag_headers(self) -> Headers:
         return ((b"etag", self.tag.encode()), (b"config-version", b"%d" % self.version))
 
-    def headers(self) -> Headers:
-        return (*CONTENT_HEADERS, (b"content-length", b"%d" % self.length), *self.tag_headers())
+    def build_headers(self) -> Headers:
+        return (*CONTENT_HEADERS, (b"content-length", b"%d" % self.length), *self.build_tag_headers())
 
 
 class NotModified:
@@ -83,7 +83,7 @@ class NotModified:
         self.raw = raw
         self._headers = headers
 
-    def headers(self) -> Headers:
+    def build_headers(self) -> Headers:
         return self._headers
 
 
@@ -119,7 +119,7 @@ class ConfigResponse:
         return STATUS_200 + format_headers((*extra, *self._extra)) + CONTENT_LINES + self._prepared.raw
 
     async def send(self, send: Send) -> None:
-        headers = (*self._prepared.headers(), *self._extra)
+        headers = (*self._prepared.build_headers(), *self._extra)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": self._prepared.body})
 
@@ -131,5 +131,5 @@ def build_response(result: ReadResult, known_tags: str | None) -> Response | Con
     if result.stale_seconds is not None:
         extra = ((b"config-freshness", b"stale; age=%d" % result.stale_seconds),)
     if prepared.is_known(known_tags):
-        return Response(b"", 304, (*prepared.tag_headers(), *extra))
+        return Response(b"", 304, (*prepared.build_tag_headers(), *extra))
     return ConfigResponse(prepared, extra)

@@ -68,11 +68,13 @@ class ReadRoutes:
     async def read(self, request: Request) -> Reply:
         key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
         is_without_defaults = _WITHOUT_DEFAULTS.read(request)
-        known_tags = request.header_list(b"if-none-match")
-        precondition = preconditions.parse_precondition(request.header_list(b"if-match"), None)
+        known_tags = request.find_list_header(b"if-none-match")
+        precondition = preconditions.parse_precondition(request.find_list_header(b"if-match"), None)
         if known_tags is not None:
             preconditions.parse_tags(known_tags)
-        min_version = parse_min_version(request.header_list(b"cache-control"), request.header(b"config-min-version"))
+        min_version = parse_min_version(
+            request.find_list_header(b"cache-control"), request.find_header(b"config-min-version")
+        )
         result = await self._reader.read(
             key,
             principal=request.principal,

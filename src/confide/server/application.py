@@ -132,7 +132,7 @@ class Application:
             return
         # Before the first await, because another read may be sampled during it.
         sample = reader.take_sample()
-        await send({"type": "http.response.start", "status": response.status, "headers": response.headers()})
+        await send({"type": "http.response.start", "status": response.status, "headers": response.build_headers()})
         await send({"type": "http.response.body", "body": response.body})
         if sample is not None:
             self.record_sample(sample, began=now)

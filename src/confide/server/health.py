@@ -98,14 +98,14 @@ class HealthRoutes:
         self._has_open_metrics = has_open_metrics
         self._authenticate = authenticate
 
-    async def live(self, request: Request) -> Response:  # noqa: ARG002 - a handler
+    async def check_live(self, request: Request) -> Response:  # noqa: ARG002 - a handler
         return build_json_response({"status": "ok", "reasons": []})
 
-    async def ready(self, request: Request) -> Response:  # noqa: ARG002 - a handler
+    async def check_ready(self, request: Request) -> Response:  # noqa: ARG002 - a handler
         state = await self._health.check()
         return build_json_response(state.model_dump(), status=503 if state.status == "unavailable" else 200)
 
-    async def metrics(self, request: Request) -> Response:
+    async def export_metrics(self, request: Request) -> Response:
         if not self._has_open_metrics:
             request.principal = principal = await self._authenticate(request.require_token())
             if not (principal.is_admin or principal.is_service_account):
@@ -117,13 +117,18 @@ _TAG = "health"
 
 ROUTES: tuple[Route[HealthRoutes], ...] = (
     Route(
-        "GET", "/health/live", HealthRoutes.live, access=PUBLIC, tag=_TAG, summary="Check that the process is alive",
+        "GET",
+        "/health/live",
+        HealthRoutes.check_live,
+        access=PUBLIC,
+        tag=_TAG,
+        summary="Check that the process is alive",
         returns=Returns((HealthShape,)),
     ),
     Route(
         "GET",
         "/health/ready",
-        HealthRoutes.ready,
+        HealthRoutes.check_ready,
         access=PUBLIC,
         tag=_TAG,
         summary="Check that the process can serve",
@@ -135,7 +140,7 @@ ROUTES: tuple[Route[HealthRoutes], ...] = (
     Route(
         "GET",
         "/metrics",
-        HealthRoutes.metrics,
+        HealthRoutes.export_metrics,
         access=RouteAccess(Target.STORE, Role.ADMIN, is_token_optional=True),
         tag=_TAG,
         summary="Export metrics",
@@ -143,4 +148,4 @@ ROUTES: tuple[Route[HealthRoutes], ...] = (
         " `CONFIDE_METRICS=open`.",
         returns=Returns(media_types=(("text/plain", None),)),
     ),
-)  # fmt: skip
+)

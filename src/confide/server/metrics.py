@@ -81,7 +81,7 @@ class WorkerMetrics:
         self._set_total("lost", self._sources.statistics.lost)
         for name, measure in self._sources.gauges.items():
             self._metrics[name].set(measure())
-        self._metrics["age"].set(self._sources.lease.age_seconds())
+        self._metrics["age"].set(self._sources.lease.compute_age_seconds())
         self._metrics["workers"].set(1)
 
     def render(self) -> bytes:

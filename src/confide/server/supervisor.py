@@ -58,14 +58,14 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
         setup_token = "" if settings.is_for_this_machine or preparation.has_had_user else secrets.token_urlsafe(24)
         for line in format_start_lines(settings, preparation, port=listener.getsockname()[1], setup_token=setup_token):
             say(line)
-        with _metrics_folder(settings.data / "metrics" / str(listener.getsockname()[1])):
+        with _create_metrics_folder(settings.data / "metrics" / str(listener.getsockname()[1])):
             _run(_build_server_config(settings, setup_token), listener)
     finally:
         listener.close()
 
 
 @contextmanager
-def _metrics_folder(folder: Path) -> Iterator[None]:
+def _create_metrics_folder(folder: Path) -> Iterator[None]:
     """Create an empty folder for the metrics of the workers, and remove it at the end."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

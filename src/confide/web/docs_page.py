@@ -71,15 +71,15 @@ class DocsRoutes:
         self._build_document = build_document
         self._document: bytes | None = None
 
-    async def document(self, request: Request) -> Response:  # noqa: ARG002 - a handler
+    async def read_document(self, request: Request) -> Response:  # noqa: ARG002 - a handler
         if self._document is None:
             self._document = strict_json.write(self._build_document())
         return Response(self._document)
 
-    async def page(self, request: Request) -> Response:  # noqa: ARG002 - a handler
+    async def read_page(self, request: Request) -> Response:  # noqa: ARG002 - a handler
         return Response(_PAGE, 200, (_PAGE_POLICY,), _HTML)
 
-    async def errors(self, request: Request) -> Response:  # noqa: ARG002 - a handler
+    async def list_errors(self, request: Request) -> Response:  # noqa: ARG002 - a handler
         rows = "".join(
             f'<tr id="{error.code}"><td>{get_status(error)}</td><td><code>{error.code}</code></td>'
             f"<td>{html.escape(error.sentence)}</td></tr>"
@@ -87,7 +87,7 @@ class DocsRoutes:
         )
         return Response(_ERRORS.replace("ROWS", rows).encode(), 200, (_PAGE_POLICY,), _HTML)
 
-    async def asset(self, request: Request) -> Response:
+    async def read_asset(self, request: Request) -> Response:
         name = request.path_values["name"]
         content_type = _ASSETS.get(name)
         if content_type is None:
@@ -102,9 +102,9 @@ _TAG = "docs"
 ROUTES: tuple[Route[DocsRoutes], ...] = tuple(
     Route("GET", path, handler, access=PUBLIC, tag=_TAG, summary=summary, is_documented=False)
     for path, handler, summary in (
-        ("/openapi.json", DocsRoutes.document, "Read the OpenAPI document"),
-        ("/docs", DocsRoutes.page, "Browse the API"),
-        ("/docs/errors", DocsRoutes.errors, "List errors"),
-        ("/docs/assets/{name}", DocsRoutes.asset, "Read an asset of the documentation"),
+        ("/openapi.json", DocsRoutes.read_document, "Read the OpenAPI document"),
+        ("/docs", DocsRoutes.read_page, "Browse the API"),
+        ("/docs/errors", DocsRoutes.list_errors, "List errors"),
+        ("/docs/assets/{name}", DocsRoutes.read_asset, "Read an asset of the documentation"),
     )
 )

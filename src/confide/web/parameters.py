@@ -100,4 +100,6 @@ def read_scope(request: Request) -> Scope:
 
 def read_precondition(request: Request) -> Precondition:
     """Read the precondition of a write from `If-Match` and `If-None-Match`. Raises `PreconditionInvalid`."""
-    return preconditions.parse_precondition(request.header_list(b"if-match"), request.header_list(b"if-none-match"))
+    return preconditions.parse_precondition(
+        request.find_list_header(b"if-match"), request.find_list_header(b"if-none-match")
+    )

@@ -81,7 +81,7 @@ def build_problem(error: ServiceError) -> Response:
         "error": error.detail,
     }
     if error.violations:
-        document["errors"] = [violation.as_json() for violation in error.violations]
+        document["errors"] = [violation.to_json() for violation in error.violations]
     return Response(strict_json.write(document), status, _build_headers(error), PROBLEM)
 
 

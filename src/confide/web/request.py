@@ -83,7 +83,7 @@ class Request:
         self._principal = principal
         set_principal(principal)
 
-    def body_as(self, shape: type[B]) -> B:
+    def get_body(self, shape: type[B]) -> B:
         """Return the body that the router has parsed as the shape that the route declares."""
         if not isinstance(self.parsed_body, shape):
             raise TypeError(f"the route of {self.path} does not declare the body {shape.__name__}")
@@ -104,7 +104,7 @@ class Request:
     def has_header(self, name: bytes) -> bool:
         return name in self._values
 
-    def header(self, name: bytes) -> str | None:
+    def find_header(self, name: bytes) -> str | None:
         """Return the value of a header. Raises `MalformedRequest` if it is sent more than once."""
         values = self._values.get(name)
         if values is None:
@@ -113,7 +113,7 @@ class Request:
             raise MalformedRequest(f"Send the header {name.decode()} only once.")
         return values[0].decode("latin-1")
 
-    def header_list(self, name: bytes) -> str | None:
+    def find_list_header(self, name: bytes) -> str | None:
         """Return the joined values of a list header (RFC 9110, section 5.3)."""
         values = self._values.get(name)
         return None if values is None else b", ".join(values).decode("latin-1")
@@ -140,7 +140,7 @@ class Request:
 
     def find_token(self) -> str | None:
         """Return the bearer token, or None if the request has no credentials."""
-        value = self.header(b"authorization")
+        value = self.find_header(b"authorization")
         if value is None:
             return None
         parts = _BEARER.fullmatch(value)
@@ -157,9 +157,9 @@ class Request:
 
     async def read_document(self) -> Json:
         """Read the body as one strict JSON object."""
-        if self.header(b"content-encoding") not in (None, "", "identity"):
+        if self.find_header(b"content-encoding") not in (None, "", "identity"):
             raise ContentEncodingUnsupported
-        if not _JSON_TYPE.fullmatch(self._content_type()):
+        if not _JSON_TYPE.fullmatch(self._find_content_type()):
             raise ContentTypeUnsupported
         return strict_json.read_object(await self.read_body())
 
@@ -174,8 +174,8 @@ class Request:
         self._set_headers([*self.scope["headers"], (name, value)])
 
     def require_no_body(self) -> None:
-        length = self.header(b"content-length")
-        if length not in (None, "0") or self.header(b"transfer-encoding") is not None:
+        length = self.find_header(b"content-length")
+        if length not in (None, "0") or self.find_header(b"transfer-encoding") is not None:
             raise BodyNotExpected
 
     def has_unread_body(self) -> bool:
@@ -185,7 +185,7 @@ class Request:
 
     def accepts_events(self) -> bool:
         """Return whether the client accepts server-sent events."""
-        return "text/event-stream" in (self.header_list(b"accept") or "")
+        return "text/event-stream" in (self.find_list_header(b"accept") or "")
 
     def begin_stream(self) -> None:
         """Remove the deadline of the request. Each database query then has a time limit of its own."""
@@ -195,7 +195,7 @@ class Request:
     async def read_body(self) -> bytes:
         """Read the body once. Only a body that its framing marks as complete counts."""
         if self._body is None:
-            length = self.header(b"content-length")
+            length = self.find_header(b"content-length")
             if length is not None and length.isdigit() and int(length) > MAX_BODY_BYTES:
                 raise BodyTooLarge
             try:
@@ -219,7 +219,7 @@ class Request:
             if not message.get("more_body", False):
                 return bytes(parts)
 
-    def _content_type(self) -> str:
+    def _find_content_type(self) -> str:
         values = self._values.get(b"content-type", ())
         return values[0].decode("latin-1") if len(values) == 1 else ""
 

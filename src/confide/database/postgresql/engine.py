@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import asyncpg
 
-from confide.context import remaining_seconds
+from confide.context import compute_remaining_seconds
 from confide.database.engine import T, Transaction, UniqueTaken
 from confide.database.model import Rows
 from confide.database.postgresql.transaction import Connection, fetch, run_transaction
@@ -67,9 +67,9 @@ class PostgresqlEngine:
             self._idle.pop().terminate()
 
     @asynccontextmanager
-    async def connection(self, *, has_deadline: bool = True) -> AsyncIterator[Connection]:
+    async def acquire_connection(self, *, has_deadline: bool = True) -> AsyncIterator[Connection]:
         """Borrow a connection. Raises `DatabaseUnavailable`, or `Busy` if all are in use until the deadline."""
-        left = await self._acquire_slot(remaining_seconds() if has_deadline else None)
+        left = await self._acquire_slot(compute_remaining_seconds() if has_deadline else None)
         try:
             async with asyncio.timeout(left), self._borrow() as connection:
                 yield connection
@@ -154,7 +154,7 @@ class PostgresqlEngine:
 
     async def query(self, sql: str, *args: Any) -> Rows:
         """Run one statement without context managers, because every read and save uses this path."""
-        left = await self._acquire_slot(remaining_seconds())
+        left = await self._acquire_slot(compute_remaining_seconds())
         try:
             connection = self._pop_idle()
             if connection is None:
@@ -189,17 +189,17 @@ class PostgresqlEngine:
             self._idle.append(connection)
 
     async def transact(self, work: Transaction[T]) -> T:
-        async with self.connection() as connection:
+        async with self.acquire_connection() as connection:
             return await run_transaction(self.io, connection, work)
 
     async def transact_long(self, work: Transaction[T]) -> T:
         """Run a transaction without a time limit, for migrations and restores on the host."""
-        async with self.connection(has_deadline=False) as connection:
+        async with self.acquire_connection(has_deadline=False) as connection:
             return await run_transaction(self.io, connection, work)
 
     async def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, Rows]]:
         async with (
-            self.connection(has_deadline=False) as connection,
+            self.acquire_connection(has_deadline=False) as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             for number, sql in enumerate(statements):

@@ -38,6 +38,6 @@ class Watermark:
             del self._samples[1::2]
             self._min_distance *= 2
 
-    def age_seconds(self) -> float:
+    def compute_age_seconds(self) -> float:
         """Return how long a commit had waited at the last snapshot, at least; 0 if none waited."""
         return self._observed_at - self._samples[0][1] if self._samples else 0.0

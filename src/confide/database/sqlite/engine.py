@@ -13,7 +13,7 @@ from typing import Any
 
 import apsw
 
-from confide.context import remaining_seconds
+from confide.context import compute_remaining_seconds
 from confide.database.engine import T, Transaction, find_operation, run_one
 from confide.database.model import Row, Rows
 from confide.database.sqlite.writer import WRITER, Writer, bind_arguments
@@ -112,7 +112,7 @@ class SqliteEngine:
     async def _search_on_thread(self, sql: str, args: Sequence[Any]) -> Rows:
         if self._search_executor is None:
             raise DatabaseUnavailable
-        began, left = monotonic_ns(), remaining_seconds()
+        began, left = monotonic_ns(), compute_remaining_seconds()
         search = _Search(self, sql, bind_arguments(args), until=time.monotonic() + left)
         try:
             async with asyncio.timeout(left):
@@ -135,7 +135,7 @@ class SqliteEngine:
             raise DatabaseUnavailable
         began = monotonic_ns()
         try:
-            async with asyncio.timeout(remaining_seconds()):
+            async with asyncio.timeout(compute_remaining_seconds()):
                 result: T = await self._writer.submit(work)
         except (TimeoutError, asyncio.CancelledError) as error:
             # The operations of the single steps are still with the writer, so this records the whole wait.
