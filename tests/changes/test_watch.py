@@ -1,4 +1,4 @@
-"""`/watch` over a real connection: each change once, in order, from where one left off, and no longer than one may."""
+"""`/watch` over a real connection: each change once, in order, with resumption, while a grant allows it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ OTHER = "crm"
 
 
 @dataclass
-class Desk:
-    """A served app with an editor of everything and a viewer of one tenant."""
+class WatchClient:
+    """Clients of an editor of all tenants and of a viewer of one tenant."""
 
     app: RunningApp
     port: int
@@ -37,85 +37,90 @@ class Desk:
     def stream(self, token: str | None = None, *, last_id: str | None = None, **params: str) -> Stream:
         return Stream(self.port, token or self.viewer, params, last_id=last_id)
 
-    async def ask(self, *, token: str | None = None, **params: str) -> Any:
-        return await self.app.ask("GET", "/watch", token=token or self.viewer, params=params)
+    async def poll(self, *, token: str | None = None, **params: str) -> Any:
+        return await self.app.request("GET", "/watch", token=token or self.viewer, params=params)
 
 
 @pytest_asyncio.fixture
-async def desk(app: RunningApp) -> AsyncIterator[Desk]:
-    editor = await app.token("ed", ("editor", "*", "*"))
-    viewer = await app.token("vi", ("viewer", "acme", "*"))
+async def client(app: RunningApp) -> AsyncIterator[WatchClient]:
+    editor = await app.create_token("ed", ("editor", "*", "*"))
+    viewer = await app.create_token("vi", ("viewer", "acme", "*"))
     async with served(app) as port:
-        yield Desk(app, port, editor, viewer)
+        yield WatchClient(app, port, editor, viewer)
 
 
-async def test_each_change_is_told_once_in_order_and_without_its_body(desk: Desk) -> None:
-    await desk.save(0)
-    async with desk.stream() as stream:
+async def test_each_change_is_sent_once_in_order_without_the_configuration(client: WatchClient) -> None:
+    await client.save(0)
+    async with client.stream() as stream:
         assert (stream.status, (await stream.next()).event) == (200, "ready")
         for n in range(1, 4):
-            await desk.save(n)
-        await desk.app.ask("DELETE", "/config", token=desk.editor, params={"tenant": "acme", "integration_type": TYPE})
-        told = [await stream.next() for _ in range(4)]
-    assert [(one.event, one.data["version"]) for one in told] == [
+            await client.save(n)
+        await client.app.request(
+            "DELETE", "/config", token=client.editor, params={"tenant": "acme", "integration_type": TYPE}
+        )
+        events = [await stream.next() for _ in range(4)]
+    assert [(one.event, one.data["version"]) for one in events] == [
         ("saved", 2), ("saved", 3), ("saved", 4), ("retired", 5),
     ]  # fmt: skip
-    assert all(one.data.keys() == {"tenant", "integration_type", "version", "position"} for one in told)
-    assert all(one.data["position"] == one.id for one in told)
-    listed = (await desk.app.ask(
-        "GET", "/config/versions", token=desk.editor, params={"tenant": "acme", "integration_type": TYPE}
+    assert all(one.data.keys() == {"tenant", "integration_type", "version", "position"} for one in events)
+    assert all(one.data["position"] == one.id for one in events)
+    listed = (await client.app.request(
+        "GET", "/config/versions", token=client.editor, params={"tenant": "acme", "integration_type": TYPE}
     )).json()["versions"]  # fmt: skip
-    assert [one["position"] for one in listed][:4] == [one.id for one in reversed(told)]
+    assert [one["position"] for one in listed][:4] == [one.id for one in reversed(events)]
 
 
-async def test_only_what_is_wanted_and_may_be_known_is_told(desk: Desk) -> None:
-    async with desk.stream(integration_type="fl*") as stream, desk.stream(desk.editor, tenant="g*") as all_of_g:
+async def test_a_watcher_gets_only_changes_in_its_scope_and_grants(client: WatchClient) -> None:
+    async with (
+        client.stream(integration_type="fl*") as stream,
+        client.stream(client.editor, tenant="g*") as editor_stream,
+    ):
         await stream.next()
-        await all_of_g.next()
-        await desk.save(1, tenant="globex")
-        await desk.save(1, type_=OTHER)
-        await desk.save(1)
+        await editor_stream.next()
+        await client.save(1, tenant="globex")
+        await client.save(1, type_=OTHER)
+        await client.save(1)
         assert (await stream.next()).data | {"position": ""} == {
             "tenant": "acme", "integration_type": TYPE, "version": 1, "position": "",
         }  # fmt: skip
-        assert (await all_of_g.next()).data["tenant"] == "globex"
+        assert (await editor_stream.next()).data["tenant"] == "globex"
     for scope in ({"tenant": "globex"}, {"tenant": "g*"}):
-        async with desk.stream(**scope) as foreign:
-            assert (foreign.status, (await foreign.refusal())["code"]) == (404, "not-found")
+        async with client.stream(**scope) as foreign:
+            assert (foreign.status, (await foreign.read_problem())["code"]) == (404, "not-found")
 
 
-async def test_who_comes_again_goes_on_where_they_were(desk: Desk) -> None:
-    async with desk.stream() as stream:
+async def test_a_resumed_stream_continues_after_the_last_event(client: WatchClient) -> None:
+    async with client.stream() as stream:
         await stream.next()
-        await desk.save(1)
+        await client.save(1)
         await stream.next()
-        known = stream.last_id
+        last_id_seen = stream.last_id
     for n in range(2, 400):
-        await desk.save(n)
-    heard: list[int] = []
-    while len(heard) < 398:
-        async with desk.stream(last_id=known, after="0") as again:
-            await again.next()
-            heard += [(await again.next()).data["version"] for _ in range(min(57, 398 - len(heard)))]
-            known = again.last_id
-    assert heard == list(range(2, 400))
+        await client.save(n)
+    received: list[int] = []
+    while len(received) < 398:
+        async with client.stream(last_id=last_id_seen, after="0") as resumed:
+            await resumed.next()
+            received += [(await resumed.next()).data["version"] for _ in range(min(57, 398 - len(received)))]
+            last_id_seen = resumed.last_id
+    assert received == list(range(2, 400))
 
 
-async def test_from_the_beginning_everything_is_told(desk: Desk) -> None:
+async def test_a_stream_from_position_0_gets_all_changes(client: WatchClient) -> None:
     for n in range(5):
-        await desk.save(n, tenant=f"acme{n}")
-    async with desk.stream(desk.editor, after="0") as stream:
+        await client.save(n, tenant=f"acme{n}")
+    async with client.stream(client.editor, after="0") as stream:
         await stream.next()
         assert [(await stream.next()).data["tenant"] for _ in range(5)] == [f"acme{n}" for n in range(5)]
 
 
-async def test_a_changed_type_is_told_to_those_with_a_grant_on_it(desk: Desk) -> None:
-    admin = await desk.app.token("root", *ADMIN)
-    async with desk.stream() as stream:
+async def test_a_changed_integration_type_is_sent_to_watchers_with_a_grant_on_it(client: WatchClient) -> None:
+    admin = await client.app.create_token("root", *ADMIN)
+    async with client.stream() as stream:
         await stream.next()
-        await desk.app.ask("PUT", f"/integration-types/{TYPE}", token=admin, json={"schema": {}})
-        told = await stream.next()
-    assert (told.event, told.data["tenant"], told.data["integration_type"]) == ("type-changed", None, TYPE)
+        await client.app.request("PUT", f"/integration-types/{TYPE}", token=admin, json={"schema": {}})
+        event = await stream.next()
+    assert (event.event, event.data["tenant"], event.data["integration_type"]) == ("type-changed", None, TYPE)
 
 
 @pytest.mark.parametrize(
@@ -131,21 +136,21 @@ async def test_a_changed_type_is_told_to_those_with_a_grant_on_it(desk: Desk) ->
         ({"more": "1"}, 400, "unknown-parameter"),
     ],
 )
-async def test_what_cannot_be_is_refused(desk: Desk, params: Any, status: int, code: str) -> None:
-    reply = await desk.ask(**params)
+async def test_an_invalid_parameter_is_rejected(client: WatchClient, params: Any, status: int, code: str) -> None:
+    reply = await client.poll(**params)
     assert (reply.status_code, reply.json()["code"]) == (status, code)
 
 
-async def test_a_position_that_the_log_never_had_is_gone(desk: Desk) -> None:
-    position = (await desk.ask(wait="0")).json()["position"]
+async def test_a_position_after_the_end_of_the_log_is_gone(client: WatchClient) -> None:
+    position = (await client.poll(wait="0")).json()["position"]
     epoch, *numbers = position.split(".")
     ahead = ".".join([epoch, *(str(int(part) + 10**9) for part in numbers[:-1]), str(10**12)])
-    assert (await desk.ask(wait="0", after=ahead)).json()["code"] == "position-gone"
+    assert (await client.poll(wait="0", after=ahead)).json()["code"] == "position-gone"
 
 
-async def ended_within_a_second(stream: Stream, act: Any) -> str:
+async def require_end_within_a_second(stream: Stream, action: Any) -> str:
     began = time.monotonic()
-    await act
+    await action
     block = await stream.next()
     assert time.monotonic() - began < 1.0
     assert block.event == "refused"
@@ -154,113 +159,113 @@ async def ended_within_a_second(stream: Stream, act: Any) -> str:
     return str(block.data["code"])
 
 
-async def test_a_stream_ends_within_a_second_when_the_token_or_its_grants_do(desk: Desk) -> None:
-    admin = await desk.app.token("root", *ADMIN)
-    async with desk.stream() as stream:
+async def test_a_stream_ends_within_a_second_after_its_token_or_grants(client: WatchClient) -> None:
+    admin = await client.app.create_token("root", *ADMIN)
+    async with client.stream() as stream:
         await stream.next()
-        act = desk.app.ask("POST", "/logout", token=desk.viewer)
-        assert await ended_within_a_second(stream, act) == "invalid-token"
-    other = await desk.app.token("vi")
-    async with desk.stream(other) as stream:
+        action = client.app.request("POST", "/logout", token=client.viewer)
+        assert await require_end_within_a_second(stream, action) == "invalid-token"
+    other = await client.app.create_token("vi")
+    async with client.stream(other) as stream:
         await stream.next()
-        act = desk.app.ask("PATCH", "/users/vi", token=admin, json={"grants": []})
-        assert await ended_within_a_second(stream, act) == "not-found"
+        action = client.app.request("PATCH", "/users/vi", token=admin, json={"grants": []})
+        assert await require_end_within_a_second(stream, action) == "not-found"
 
 
-async def test_a_narrower_grant_narrows_the_stream_that_goes_on(desk: Desk) -> None:
-    admin = await desk.app.token("root", *ADMIN)
-    async with desk.stream() as stream:
+async def test_a_running_stream_follows_a_narrower_grant(client: WatchClient) -> None:
+    admin = await client.app.create_token("root", *ADMIN)
+    async with client.stream() as stream:
         await stream.next()
         grants = [{"role": "viewer", "tenant": "acme", "integration_type": OTHER}]
-        await desk.app.ask("PATCH", "/users/vi", token=admin, json={"grants": grants})
+        await client.app.request("PATCH", "/users/vi", token=admin, json={"grants": grants})
         await asyncio.sleep(1.0)
-        await desk.save(1)
-        await desk.save(1, type_=OTHER)
+        await client.save(1)
+        await client.save(1, type_=OTHER)
         assert (await stream.next()).data["integration_type"] == OTHER
 
 
-async def test_a_draining_process_says_where_to_go_on(desk: Desk) -> None:
-    async with desk.stream() as stream:
+async def test_a_draining_process_sends_the_position_to_resume_from(client: WatchClient) -> None:
+    async with client.stream() as stream:
         await stream.next()
-        await desk.save(1)
-        told = await stream.next()
-        await desk.save(1, tenant="globex")
+        await client.save(1)
+        event = await stream.next()
+        await client.save(1, tenant="globex")
         await asyncio.sleep(0.5)
-        desk.app.process.draining.begin()
+        client.app.process.draining.begin()
         bye = await stream.next()
         assert (bye.event, bye.data) == ("bye", {"position": bye.id})
-        assert bye.id != told.id, "what is not for this watcher need not be looked at again"
+        assert bye.id != event.id, "the position is after changes that the watcher cannot see"
         with pytest.raises(ConnectionError):
             await stream.next()
 
 
-async def test_who_was_not_woken_yet_when_a_process_drains_is_not_sent_past_an_event(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+async def test_draining_does_not_move_a_watcher_past_an_unsent_event(
+    client: WatchClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("confide.changes.watch.WAKE_BATCH_SIZE", 1)
-    watching, authenticator = desk.app.process.changes.hub, desk.app.process.identity.authenticator
-    assert await authenticator.authenticate(authenticator.parse(desk.viewer))
-    begun = [await watching.join(desk.viewer, Scope("*", "*"), after=None) for _ in range(20)]
-    for watcher in begun:
+    hub, authenticator = client.app.process.changes.hub, client.app.process.identity.authenticator
+    assert await authenticator.authenticate(authenticator.parse(client.viewer))
+    started = [await hub.join(client.viewer, Scope("*", "*"), after=None) for _ in range(20)]
+    for watcher in started:
         watcher.is_caught_up = True
-        watcher.wake = lambda **_: watching.drain() if not any(one.ended_by for one in begun) else None
-    saved = await desk.app.save(desk.editor, {"n": 1})
+        watcher.wake = lambda **_: hub.drain() if not any(one.ended_by for one in started) else None
+    saved = await client.app.save(client.editor, {"n": 1})
     assert saved.status_code == 200
     for _ in range(100):
-        if all(watcher.ended_by for watcher in begun):
+        if all(watcher.ended_by for watcher in started):
             break
         await asyncio.sleep(0.02)
-    (line,) = await desk.app.process.stores.configs.list_versions(Key("acme", TYPE), before=None, limit=1)
-    assert all(watcher.position < line.position for watcher in begun)
+    (version,) = await client.app.process.stores.configs.list_versions(Key("acme", TYPE), before=None, limit=1)
+    assert all(watcher.position < version.position for watcher in started)
 
 
-async def test_a_number_that_no_store_can_hold_is_no_position(desk: Desk) -> None:
-    epoch = (await desk.ask(wait="0")).json()["position"].split(".")[0]
+async def test_a_position_with_a_number_above_64_bits_is_rejected(client: WatchClient) -> None:
+    epoch = (await client.poll(wait="0")).json()["position"].split(".")[0]
     for text in (f"{epoch}.9999999999999999999", f"{epoch}.3.9999999999999999999"):
-        assert (await desk.ask(wait="0", after=text)).json()["code"] == "invalid-cursor"
+        assert (await client.poll(wait="0", after=text)).json()["code"] == "invalid-cursor"
 
 
-async def test_a_heartbeat_shows_how_far_it_has_come(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_heartbeat_has_the_current_position(client: WatchClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("confide.changes.watchers.HEARTBEAT_SECONDS", 0.2)
-    async with desk.stream() as stream:
+    async with client.stream() as stream:
         blocks = stream.blocks()
-        begun = (await anext(blocks)).id
-        await desk.save(1, tenant="globex")
+        started = (await anext(blocks)).id
+        await client.save(1, tenant="globex")
         ids = [(await anext(blocks)).id for _ in range(5)]
-    assert ids[-1] not in (None, begun)
+    assert ids[-1] not in (None, started)
 
 
-async def test_without_streams_one_asks_and_waits(desk: Desk) -> None:
-    begun = (await desk.ask(wait="0")).json()
-    assert begun["events"] == []
-    asked = asyncio.create_task(desk.ask(wait="30", after=begun["position"]))
+async def test_long_polling_waits_for_a_visible_change(client: WatchClient) -> None:
+    started = (await client.poll(wait="0")).json()
+    assert started["events"] == []
+    poll = asyncio.create_task(client.poll(wait="30", after=started["position"]))
     await asyncio.sleep(0.3)
-    await desk.save(1, tenant="globex")
-    await desk.save(1)
-    answer = (await asyncio.wait_for(asked, 5)).json()
-    (event,) = answer["events"]
+    await client.save(1, tenant="globex")
+    await client.save(1)
+    page = (await asyncio.wait_for(poll, 5)).json()
+    (event,) = page["events"]
     assert (event["event"], event["tenant"], event["version"]) == ("saved", "acme", 1)
     began = time.monotonic()
-    again = (await desk.ask(wait="1", after=answer["position"])).json()
-    assert again["events"] == []
+    resumed = (await client.poll(wait="1", after=page["position"])).json()
+    assert resumed["events"] == []
     assert time.monotonic() - began > 0.9
-    await desk.save(2)
-    assert [one["version"] for one in (await desk.ask(wait="9", after=again["position"])).json()["events"]] == [2]
+    await client.save(2)
+    assert [one["version"] for one in (await client.poll(wait="9", after=resumed["position"])).json()["events"]] == [2]
 
 
-async def test_who_waits_with_a_token_that_ends_is_refused(desk: Desk) -> None:
-    asked = asyncio.create_task(desk.ask(wait="30"))
+async def test_long_polling_fails_when_the_token_ends(client: WatchClient) -> None:
+    poll = asyncio.create_task(client.poll(wait="30"))
     await asyncio.sleep(0.3)
-    await desk.app.ask("POST", "/logout", token=desk.viewer)
-    assert (await asyncio.wait_for(asked, 2)).status_code == 401
+    await client.app.request("POST", "/logout", token=client.viewer)
+    assert (await asyncio.wait_for(poll, 2)).status_code == 401
 
 
-async def test_nobody_watches_once_everybody_has_left(desk: Desk) -> None:
-    async with desk.stream() as stream:
+async def test_a_disconnected_watcher_is_removed(client: WatchClient) -> None:
+    async with client.stream() as stream:
         await stream.next()
-        assert len(desk.app.process.changes.hub) == 1
+        assert len(client.app.process.changes.hub) == 1
     for _ in range(100):
         await asyncio.sleep(0.02)
-        if not len(desk.app.process.changes.hub):
+        if not len(client.app.process.changes.hub):
             break
-    assert len(desk.app.process.changes.hub) == 0
+    assert len(client.app.process.changes.hub) == 0

@@ -1,4 +1,4 @@
-"""Who is looked at for a change: those it may concern, and not everybody."""
+"""The hub checks only the watchers that a change can concern."""
 
 from __future__ import annotations
 
@@ -16,63 +16,66 @@ from confide.identity.model import Credential, Grant, Principal, Role, Scope
 EVERYTHING = Scope("*", "*")
 
 
-def watcher(scope: Scope, *granted: Scope, narrowed: tuple[Scope, ...] | None = None) -> Watcher:
-    own = None if narrowed is None else tuple(Grant(Role.VIEWER, one) for one in narrowed)
-    grants = tuple(Grant(Role.VIEWER, one) for one in granted or (EVERYTHING,))
-    checked = AuthenticatedToken(
-        Credential(b""), Principal(1, "vi", grants, 1, token_grants=own), expires_at=1e9, fresh_until=1e9
+def build_watcher(scope: Scope, *scopes: Scope, token_scopes: tuple[Scope, ...] | None = None) -> Watcher:
+    token_grants = None if token_scopes is None else tuple(Grant(Role.VIEWER, one) for one in token_scopes)
+    grants = tuple(Grant(Role.VIEWER, one) for one in scopes or (EVERYTHING,))
+    token = AuthenticatedToken(
+        Credential(b""), Principal(1, "vi", grants, 1, token_grants=token_grants), expires_at=1e9, fresh_until=1e9
     )
-    return Watcher(Credential(b""), scope, checked, Position(0, 0))
+    return Watcher(Credential(b""), scope, token, Position(0, 0))
 
 
-def change(tenant: str | None) -> Change:
+def build_change(tenant: str | None) -> Change:
     kind, version = ("type-changed", None) if tenant is None else ("saved", 1)
     return Change(Position(0, 1), kind, tenant, "crm", version, None)
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[Watcher]:
-    counted: Counter[Watcher] = Counter()
+def checks(monkeypatch: pytest.MonkeyPatch) -> Counter[Watcher]:
+    counts: Counter[Watcher] = Counter()
     can_see = Watcher.can_see
 
-    def counting(one: Watcher, about: Change) -> bool:
-        counted[one] += 1
-        return can_see(one, about)
+    def count_check(one: Watcher, change: Change) -> bool:
+        counts[one] += 1
+        return can_see(one, change)
 
-    monkeypatch.setattr(Watcher, "can_see", counting)
-    return counted
-
-
-def test_a_change_is_looked_at_for_those_whom_it_may_concern(asked: Counter[Watcher]) -> None:
-    watchers = WatcherIndex()
-    elsewhere = [watcher(Scope(f"tenant-{number}", "*")) for number in range(100)]
-    by_grant = [watcher(EVERYTHING, Scope(f"tenant-{number}", "*")) for number in range(100)]
-    by_token = [watcher(EVERYTHING, narrowed=(Scope(f"tenant-{number}", "*"),)) for number in range(100)]
-    near = [watcher(Scope("acme", "*")), watcher(EVERYTHING, Scope("acme", "*"), Scope("globex", "*"))]
-    by_pattern = [watcher(EVERYTHING), watcher(Scope("ac*", "*")), watcher(Scope("b*", "*"))]
-    for one in (*elsewhere, *by_grant, *by_token, *near, *by_pattern):
-        watchers.add(one)
-    assert set(watchers.find_watchers_of([change("acme")])) == {*near, *by_pattern[:2]}
-    assert asked == Counter([*near, *by_pattern])
-    assert len(watchers.find_watchers_of([change(None)])) == 305
+    monkeypatch.setattr(Watcher, "can_see", count_check)
+    return counts
 
 
-def test_other_grants_and_leaving_are_noted() -> None:
-    watchers = WatcherIndex()
-    one = watcher(EVERYTHING, Scope("acme", "*"))
-    watchers.add(one)
-    one.token = watcher(EVERYTHING, Scope("globex", "*")).token
-    watchers.add(one)
-    assert watchers.find_watchers_of([change("acme")]) == []
-    assert watchers.find_watchers_of([change("globex"), change("globex")]) == [one]
-    assert one in watchers
-    watchers.remove(one)
-    watchers.remove(one)
-    assert (len(watchers), one in watchers, watchers.find_watchers_of([change("globex")])) == (0, False, [])
+def test_a_change_is_checked_only_for_watchers_of_its_tenant_and_of_patterns(checks: Counter[Watcher]) -> None:
+    index = WatcherIndex()
+    other_tenants = [build_watcher(Scope(f"tenant-{number}", "*")) for number in range(100)]
+    by_grant = [build_watcher(EVERYTHING, Scope(f"tenant-{number}", "*")) for number in range(100)]
+    by_token = [build_watcher(EVERYTHING, token_scopes=(Scope(f"tenant-{number}", "*"),)) for number in range(100)]
+    same_tenant = [
+        build_watcher(Scope("acme", "*")),
+        build_watcher(EVERYTHING, Scope("acme", "*"), Scope("globex", "*")),
+    ]
+    by_pattern = [build_watcher(EVERYTHING), build_watcher(Scope("ac*", "*")), build_watcher(Scope("b*", "*"))]
+    for one in (*other_tenants, *by_grant, *by_token, *same_tenant, *by_pattern):
+        index.add(one)
+    assert set(index.find_watchers_of([build_change("acme")])) == {*same_tenant, *by_pattern[:2]}
+    assert checks == Counter([*same_tenant, *by_pattern])
+    assert len(index.find_watchers_of([build_change(None)])) == 305
 
 
-async def test_who_was_let_go_is_moved_past_nothing_that_comes_after() -> None:
-    """Nobody wakes it any more: what is committed from then on it hears elsewhere."""
+def test_the_index_follows_changed_grants_and_removed_watchers() -> None:
+    index = WatcherIndex()
+    one = build_watcher(EVERYTHING, Scope("acme", "*"))
+    index.add(one)
+    one.token = build_watcher(EVERYTHING, Scope("globex", "*")).token
+    index.add(one)
+    assert index.find_watchers_of([build_change("acme")]) == []
+    assert index.find_watchers_of([build_change("globex"), build_change("globex")]) == [one]
+    assert one in index
+    index.remove(one)
+    index.remove(one)
+    assert (len(index), one in index, index.find_watchers_of([build_change("globex")])) == (0, False, [])
+
+
+async def test_a_disconnected_watcher_is_not_moved_past_later_changes() -> None:
+    """It is not woken again. After it reconnects to another process, that process sends the changes."""
     bounds = LogBounds(start=Position(0, 0), final=Position(0, 3), end=Position(0, 3))
 
     class Configs:
@@ -84,14 +87,14 @@ async def test_who_was_let_go_is_moved_past_nothing_that_comes_after() -> None:
             return Credential(b"")
 
         async def authenticate(self, _: bytes) -> AuthenticatedToken:
-            return watcher(EVERYTHING).token
+            return build_watcher(EVERYTHING).token
 
-    store: Any = Configs()
-    tokens: Any = Tokens()
-    watching = WatchHub(store, tokens, encode=lambda _: b"")
-    waiting = await watching.join("", EVERYTHING, after=None)
-    waiting.is_caught_up = True
-    watching.drain()
-    watching._end = Position(0, 4)
-    watching.skip_to_end(waiting)
-    assert waiting.position == Position(0, 3)
+    configs: Any = Configs()
+    authenticator: Any = Tokens()
+    hub = WatchHub(configs, authenticator, encode=lambda _: b"")
+    watcher = await hub.join("", EVERYTHING, after=None)
+    watcher.is_caught_up = True
+    hub.drain()
+    hub._end = Position(0, 4)
+    hub.skip_to_end(watcher)
+    assert watcher.position == Position(0, 3)

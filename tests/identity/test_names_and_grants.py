@@ -1,4 +1,4 @@
-"""Names, logins, grants, masks, conditions, positions, tokens and passwords."""
+"""The rules of names, logins, grants, masks, preconditions, positions, tokens and passwords."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from confide.identity.model import Principal, Role, Scope, normalize_attempted_l
 from confide.integration_types import masking
 from confide.names import Key
 from confide.preconditions import Precondition
-from support.app import grants_of
+from support.app import build_grants
 from support.json_values import OBJECTS
 
 
 @pytest.mark.parametrize("text", ["a", "A", "0", "acme", "a.b", "a_b-c", "x" * 128, "flight-information-system"])
-def test_a_legal_name_is_kept_exactly(text: str) -> None:
+def test_a_valid_name_is_kept_exactly(text: str) -> None:
     assert names.parse_name(text) == text
 
 
@@ -35,19 +35,19 @@ def test_a_legal_name_is_kept_exactly(text: str) -> None:
     ["", " ", " a", "a ", "-a", "a-", ".", "..", "a:b", "a/b", "a\\b", "a|b", "a\n", "a\0b", "%", "a'b", "ä", "ſ"]
     + ["x" * 129, True, 1, None, ["a"], {"a": 1}, "a b", "а"],
 )
-def test_anything_else_is_no_name(value: Any) -> None:
+def test_an_invalid_name_is_rejected(value: Any) -> None:
     with pytest.raises(InvalidName):
         names.parse_name(value)
 
 
-def test_logins_are_one_whatever_their_case() -> None:
+def test_a_login_is_parsed_to_lower_case() -> None:
     assert parse_login("Ada.L") == "ada.l"
     for value in ("", "a b", "x" * 65, "Ada\n", 5, "ſ", "\u212a"):
         with pytest.raises(InvalidLogin):
             parse_login(value)
 
 
-def test_variants_of_a_login_are_counted_as_one() -> None:
+def test_the_throttle_counts_variants_of_a_login_as_one() -> None:
     variants = ("alice", "Alice", "ALICE", "alice ", " alice", "al\u200dice")
     assert {normalize_attempted_login(text) for text in variants} == {"alice"}
 
@@ -56,7 +56,9 @@ def test_variants_of_a_login_are_counted_as_one() -> None:
     ("pattern", "covered", "not_covered"),
     [("acme", ["acme"], ["acme2", "Acme", "acm"]), ("ac*", ["ac", "acme"], ["a", "bac"]), ("*", ["acme", "x"], [])],
 )
-def test_a_pattern_covers_what_it_says(pattern: str, covered: list[str], not_covered: list[str]) -> None:
+def test_a_pattern_covers_exact_names_prefixes_or_all_names(
+    pattern: str, covered: list[str], not_covered: list[str]
+) -> None:
     scope = Scope(pattern, "*")
     assert all(scope.covers(Key(tenant, "t")) for tenant in covered)
     assert not any(scope.covers(Key(tenant, "t")) for tenant in not_covered)
@@ -66,7 +68,7 @@ NAMES = st.from_regex(names._NAME, fullmatch=True)
 
 
 @given(NAMES, NAMES, st.booleans(), NAMES)
-def test_bounds_and_patterns_agree(prefix: str, rest: str, is_prefix: bool, other: str) -> None:
+def test_bounds_cover_the_same_names_as_the_pattern(prefix: str, rest: str, is_prefix: bool, other: str) -> None:
     scope = Scope(prefix + "*" if is_prefix else prefix, "*")
     low, high, *_ = scope.find_bounds()
     for tenant in (prefix, prefix + rest, other):
@@ -78,55 +80,55 @@ def test_bounds_and_patterns_agree(prefix: str, rest: str, is_prefix: bool, othe
     [("owner", "a", "b"), ("Viewer", "a", "b"), ("admin", "acme", "*"), ("admin", "*", "crm"), ("viewer", "", "*")]
     + [("viewer", "a*b", "*"), ("viewer", "**", "*"), ("viewer", 1, "*"), (None, "*", "*"), ("viewer", "a:b", "*")],
 )
-def test_what_is_no_grant_is_refused(triple: tuple[Any, Any, Any]) -> None:
+def test_an_invalid_grant_is_rejected(triple: tuple[Any, Any, Any]) -> None:
     with pytest.raises(InvalidGrant):
         grants.parse_grant(*triple)
 
 
-def test_the_highest_covering_role_counts_and_a_token_may_not_exceed_its_own() -> None:
-    held = grants_of(("viewer", "*", "*"), ("editor", "acme", "crm"), ("reader", "acme", "*"))
-    whole = Principal(1, "ada", held, 1)
-    assert whole.find_role(Key("acme", "crm")) is Role.EDITOR
-    assert whole.find_role(Key("acme", "fis")) is Role.READER
-    assert whole.find_role(Key("globex", "fis")) is Role.VIEWER
-    narrow = Principal(1, "ada", held, 1, token_grants=grants_of(("editor", "acme", "*")))
-    assert narrow.find_role(Key("acme", "crm")) is Role.EDITOR
-    assert narrow.find_role(Key("acme", "fis")) is Role.READER
-    assert narrow.find_role(Key("globex", "fis")) is None
-    admin = grants_of(("admin", "*", "*"))
+def test_the_role_is_the_highest_one_that_both_the_user_and_the_token_have() -> None:
+    user_grants = build_grants(("viewer", "*", "*"), ("editor", "acme", "crm"), ("reader", "acme", "*"))
+    unrestricted = Principal(1, "ada", user_grants, 1)
+    assert unrestricted.find_role(Key("acme", "crm")) is Role.EDITOR
+    assert unrestricted.find_role(Key("acme", "fis")) is Role.READER
+    assert unrestricted.find_role(Key("globex", "fis")) is Role.VIEWER
+    restricted = Principal(1, "ada", user_grants, 1, token_grants=build_grants(("editor", "acme", "*")))
+    assert restricted.find_role(Key("acme", "crm")) is Role.EDITOR
+    assert restricted.find_role(Key("acme", "fis")) is Role.READER
+    assert restricted.find_role(Key("globex", "fis")) is None
+    admin = build_grants(("admin", "*", "*"))
     assert Principal(1, "ada", admin, 1).is_admin
-    assert not Principal(1, "ada", admin, 1, token_grants=grants_of(("editor", "*", "*"))).is_admin
-    assert not Principal(1, "ada", held, 1, token_grants=admin).is_admin
+    assert not Principal(1, "ada", admin, 1, token_grants=build_grants(("editor", "*", "*"))).is_admin
+    assert not Principal(1, "ada", user_grants, 1, token_grants=admin).is_admin
 
 
 @pytest.mark.parametrize("name", ["password", "Password", "db_password", "passwordHash", "client_secret", "apiKey"])
-def test_names_of_secrets_are_known(name: str) -> None:
+def test_common_names_of_secrets_are_recognized(name: str) -> None:
     assert masking.is_secret_name(name)
 
 
 @pytest.mark.parametrize("name", ["api-key", "access_token", "tokens", "private.key", "PIN", "credentials", "x-jwt"])
-def test_other_names_of_secrets_are_known_too(name: str) -> None:
+def test_variants_of_secret_names_are_recognized(name: str) -> None:
     assert masking.is_secret_name(name)
 
 
 @pytest.mark.parametrize("name", ["username", "token_url", "session_url", "key", "keyboard", "spinner", "host"])
-def test_other_names_are_not_secret(name: str) -> None:
+def test_ordinary_names_are_not_secret(name: str) -> None:
     assert not masking.is_secret_name(name)
 
 
-def test_a_secret_is_masked_whole_whatever_its_type() -> None:
+def test_a_secret_of_any_type_is_masked_as_a_whole() -> None:
     for value in ("s", 5, None, True, [1, {"a": 2}], {"deep": "s"}):
         assert masking.mask({"list": [{"password": value}], "a": 1}) == {"list": [{"password": "********"}], "a": 1}
 
 
 @given(OBJECTS)
-def test_masking_keeps_shape_and_is_done_once(value: dict[str, Any]) -> None:
+def test_masking_keeps_members_and_is_idempotent(value: dict[str, Any]) -> None:
     once = masking.mask(value)
     assert masking.mask(once) == once
     assert list(once) == list(value)
 
 
-def test_a_mask_sent_back_is_refused_and_its_places_are_named() -> None:
+def test_a_mask_is_rejected_with_its_places() -> None:
     with pytest.raises(MaskSentBack) as caught:
         masking.require_no_mask({"a": [{"password": "********"}], "b": 1})
     assert [violation.pointer for violation in caught.value.violations] == ["/configuration/a/0/password"]
@@ -160,12 +162,12 @@ def test_if_match_compares_the_version_strongly(if_match: str, version: int | No
 
 
 @pytest.mark.parametrize("text", ["", "3", '"3', '"3" "4"', '"3",', '"\u00e9"', "W/3", ',"3"'])
-def test_what_is_no_condition_is_refused(text: str) -> None:
+def test_an_invalid_precondition_is_rejected(text: str) -> None:
     with pytest.raises(PreconditionInvalid):
         preconditions.parse_precondition(text, None)
 
 
-def test_on_a_save_if_none_match_is_a_star_or_refused() -> None:
+def test_if_none_match_of_a_save_can_only_be_a_star() -> None:
     Precondition(None, must_be_new=True).require(None)
     with pytest.raises(VersionConflict):
         preconditions.parse_precondition(None, "*").require(1)
@@ -173,7 +175,7 @@ def test_on_a_save_if_none_match_is_a_star_or_refused() -> None:
         preconditions.parse_precondition(None, '"1"')
 
 
-def test_positions_are_read_as_they_were_written_and_garbage_is_not() -> None:
+def test_a_formatted_position_is_parsed_and_other_text_is_rejected() -> None:
     epoch = "0123456789abcdef"
     assert positions.parse_position(
         positions.format_position(epoch, Position(12, 5), has_xid=True), epoch, has_xid=True
@@ -187,7 +189,7 @@ def test_positions_are_read_as_they_were_written_and_garbage_is_not() -> None:
             positions.parse_position(text, epoch, has_xid=True)
 
 
-def test_tokens_are_never_alike_and_typos_are_told_without_a_store() -> None:
+def test_tokens_are_unique_and_typos_are_detected_by_the_checksum() -> None:
     tokens = {token_format.generate_token() for _ in range(1_000)}
     assert len(tokens) == 1_000
     token = tokens.pop()
@@ -197,11 +199,11 @@ def test_tokens_are_never_alike_and_typos_are_told_without_a_store() -> None:
 
 
 @given(st.integers(4, 46), st.sampled_from(string.ascii_letters + string.digits + "-_"))
-def test_a_changed_character_is_noticed(place: int, character: str) -> None:
+def test_a_token_with_a_changed_character_is_invalid(place: int, character: str) -> None:
     token = "cfd_" + "A" * 43
-    whole = token + token_format._compute_checksum("A" * 43)
-    changed = whole[:place] + character + whole[place + 1 :]
-    assert (token_format.hash_token(changed) is None) == (changed != whole)
+    unrestricted = token + token_format._compute_checksum("A" * 43)
+    changed = unrestricted[:place] + character + unrestricted[place + 1 :]
+    assert (token_format.hash_token(changed) is None) == (changed != unrestricted)
 
 
 @pytest.mark.parametrize(
@@ -209,12 +211,12 @@ def test_a_changed_character_is_noticed(place: int, character: str) -> None:
     ["password", "Password1!", "P@ssw0rd", "123456789012345", "qwertyuiop", "aaaaaaaaaaaa", "abcabcabcabc", "letmein99"]
     + ["confide2026", "ada-lovelace", "ecalevol-ada", "secretsecret", "1q2w3e4r5t", "987654321", "dragon!!!"],
 )
-def test_what_everybody_guesses_first_is_refused(password: str) -> None:
+def test_a_common_password_is_rejected(password: str) -> None:
     with pytest.raises(PasswordCommon):
         password_rules.require_acceptable(password, login="ada-lovelace", min_characters=8)
 
 
-def test_passwords_have_a_length_and_no_other_rule() -> None:
+def test_a_password_only_needs_a_valid_length() -> None:
     assert password_rules.require_acceptable("onlylowercaselettershere", login="ada", min_characters=8)
     assert password_rules.require_acceptable("correct horse battery staple " * 8, login="ada", min_characters=8)
     assert password_rules.require_acceptable("über-geheim-水-火-土-金", login="ada", min_characters=8)
@@ -224,5 +226,5 @@ def test_passwords_have_a_length_and_no_other_rule() -> None:
         password_rules.require_acceptable("x" * 257, login="ada", min_characters=8)
 
 
-def test_a_password_typed_on_another_system_is_the_same() -> None:
+def test_equivalent_unicode_forms_of_a_password_are_equal() -> None:
     assert password_rules.normalize("pass-e\u0301-long") == password_rules.normalize("pass-\u00e9-long")

@@ -1,4 +1,4 @@
-"""Every route x every role x {own, foreign, missing}: computed from one table, foreign and missing alike."""
+"""Each route is tested with each role and with an own, a foreign and a missing object."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ ROLES: dict[str, list[tuple[str, str, str]]] = {
     "editor": [("editor", "acme*", TYPE)],
     "admin": list(ADMIN),
 }
-LADDER = list(ROLES)
+ROLE_ORDER = list(ROLES)
 TARGETS = {"own": "acme", "foreign": "globex", "missing": "initech"}
 
 
 @dataclass(frozen=True)
-class Row:
-    """What a route needs: a role on the key that is meant, on the whole, or nothing."""
+class Requirement:
+    """The role that a route requires, and the object that it requires the role on."""
 
     role: str
-    on: str = "key"
+    target: str = "key"
 
 
-ON = {
+TARGET_NAMES = {
     Target.CONFIG: "key",
     Target.INTEGRATION_TYPE: "type",
     Target.STORE: "whole",
@@ -44,16 +44,16 @@ ON = {
     Target.TOKEN: "token",
     Target.PUBLIC: "open",
 }
-# The declarations of the routes: each cell of the matrix holds the service to what they say.
-ROWS = {
-    (route.method, route.path): Row(
-        "nobody" if route.access.role is None else route.access.role.name.lower(), ON[route.access.target]
+# The requirements that the routes declare.
+REQUIREMENTS = {
+    (route.method, route.path): Requirement(
+        "nobody" if route.access.role is None else route.access.role.name.lower(), TARGET_NAMES[route.access.target]
     )
     for route in ROUTES
     if route.is_documented
 }
-# What one sees of a missing thing with enough of a role: there is nothing, or it is made.
-MAKES = {
+# Routes that succeed for a missing object, mostly because they create it.
+CREATES = {
     ("POST", "/config"),
     ("PUT", "/config"),
     ("POST", "/user"),
@@ -63,38 +63,38 @@ MAKES = {
 }
 
 
-class Estate:
-    """An app with two tenants whose every value is a canary of its own, and one user of each role."""
+class MatrixClient:
+    """A client with a user of each role and two tenants with unique secrets."""
 
     def __init__(self, app: RunningApp) -> None:
         self.app = app
         self.secrets = {tenant: canary(tenant) for tenant in ("acme", "globex")}
         self._numbers = itertools.count()
 
-    async def furnish(self) -> None:
+    async def add_users(self) -> None:
         for role, grants in ROLES.items():
-            await self.app.user(role, *grants)
-        await self.app.user("victim", ("editor", "globex", "*"))
+            await self.app.add_user(role, *grants)
+        await self.app.add_user("victim", ("editor", "globex", "*"))
 
     async def reset(self) -> None:
-        admin = await self.app.token("admin")
+        admin = await self.app.create_token("admin")
         for tenant, secret in self.secrets.items():
             await self.app.save(admin, {"host": secret, "password": secret}, tenant=tenant)
             put = {"schema": {"type": "object"}}
-            await self.app.ask("PUT", f"/integration-types/{tenant}", token=admin, json=put)
-        await self.app.ask("DELETE", "/tenants/initech", token=admin, params={"confirm": "initech"})
-        await self.app.ask("DELETE", "/integration-types/initech", token=admin)
+            await self.app.request("PUT", f"/integration-types/{tenant}", token=admin, json=put)
+        await self.app.request("DELETE", "/tenants/initech", token=admin, params={"confirm": "initech"})
+        await self.app.request("DELETE", "/integration-types/initech", token=admin)
         for login in TARGETS.values():
             if login != "initech" and await self.app.process.stores.users.read(login) is None:
-                await self.app.user(login)
+                await self.app.add_user(login)
 
-    async def ask(self, route: tuple[str, str], role: str | None, target: str) -> httpx2.Response:
+    async def request_route(self, route: tuple[str, str], role: str | None, target: str) -> httpx2.Response:
         method, path = route
-        token = None if role is None else await self.app.token(role)
+        token = None if role is None else await self.app.create_token(role)
         name = TARGETS[target]
         more: dict[str, Any] = {}
         if path.startswith("/config/") and target == "missing":
-            name = "hooli"  # what once was has a history
+            name = "hooli"  # a deleted config has a history
         if path.startswith("/config") and "export" not in path and method in ("GET", "DELETE"):
             more["params"] = {"tenant": name, "integration_type": TYPE}
         if path == "/config" and method in ("POST", "PUT"):
@@ -124,89 +124,93 @@ class Estate:
             number = await self._token_id(role or "nobody" if target == "own" else token_ids.get(target))
             path = path.replace("{token_id}", str(number))
         path = path.replace("{login}", name).replace("{tenant}", name).replace("{name}", name)
-        return await self.app.ask(method, path, token=token, **more)
+        return await self.app.request(method, path, token=token, **more)
 
     async def _token_id(self, login: str | None) -> int:
         if login is None:
             return 999_999_999
-        token = await self.app.token(login)
+        token = await self.app.create_token(login)
         return (await self.app.process.identity.tokens.authenticate(token)).token_id
 
 
-def routes(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def list_routes(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for path, operations in document["paths"].items():
         for method in operations:
             yield method.upper(), path
 
 
-def comparable(reply: httpx2.Response) -> tuple[int, bytes, list[tuple[str, str]]]:
+def extract_comparable(reply: httpx2.Response) -> tuple[int, bytes, list[tuple[str, str]]]:
     headers = [(n, v) for n, v in reply.headers.items() if n not in ("date", "request-id")]
     return reply.status_code, reply.content, headers
 
 
-def expected(route: tuple[str, str], role: str, target: str) -> set[int]:
-    row = ROWS[route]
-    enough = LADDER.index(role) >= LADDER.index(row.role)
-    if row.on in ("open", "list", "self"):
+def list_expected_statuses(route: tuple[str, str], role: str, target: str) -> set[int]:
+    requirement = REQUIREMENTS[route]
+    is_role_sufficient = ROLE_ORDER.index(role) >= ROLE_ORDER.index(requirement.role)
+    if requirement.target in ("open", "list", "self"):
         return {403} if route[1] == "/users/me/password" else {200}
-    if row.on == "token":
+    if requirement.target == "token":
         return {200} if target == "own" or (role == "admin" and target == "foreign") else {404}
-    if row.on == "whole":
-        if not enough:
+    if requirement.target == "whole":
+        if not is_role_sufficient:
             return {403}
-        return {404} if target == "missing" and route not in MAKES and "{" in route[1] else {200}
+        return {404} if target == "missing" and route not in CREATES and "{" in route[1] else {200}
     is_covered = role == "admin" or (role != "nobody" and target == "own")
-    if row.on == "type":  # it belongs to no tenant: whoever has a grant on any type sees it
+    if requirement.target == "type":  # it has no tenant: a grant on the type for any tenant is enough
         is_covered = role in ("viewer", "reader", "admin")
-    if is_covered and not enough:
+    if is_covered and not is_role_sufficient:
         return {403}
-    return {200} if is_covered and (target != "missing" or route in MAKES) else {404}
+    return {200} if is_covered and (target != "missing" or route in CREATES) else {404}
 
 
 @pytest.fixture
-async def estate(app: RunningApp) -> Estate:
-    built = Estate(app)
-    await built.furnish()
-    return built
+async def client(app: RunningApp) -> MatrixClient:
+    new_client = MatrixClient(app)
+    await new_client.add_users()
+    return new_client
 
 
-async def test_a_route_without_a_row_fails_the_build(app: RunningApp) -> None:
-    document = (await app.ask("GET", "/openapi.json")).json()
-    assert set(routes(document)) == set(ROWS)
+async def test_every_documented_route_is_in_the_matrix(app: RunningApp) -> None:
+    document = (await app.request("GET", "/openapi.json")).json()
+    assert set(list_routes(document)) == set(REQUIREMENTS)
 
 
-async def test_every_cell_is_answered_as_the_table_says(estate: Estate) -> None:
+async def test_every_route_requires_the_role_that_it_declares(client: MatrixClient) -> None:
     cells = 0
-    for route, role, target in itertools.product(ROWS, ROLES, TARGETS):
+    for route, role, target in itertools.product(REQUIREMENTS, ROLES, TARGETS):
         if route == ("POST", "/login"):
-            continue  # its own tests: it is open, and a wrong password is 401 for everybody
-        await estate.reset()
-        reply = await estate.ask(route, role, target)
-        assert reply.status_code in expected(route, role, target), (route, role, target, reply.text)
+            continue  # other tests cover it: a wrong password gets 401 from any caller
+        await client.reset()
+        reply = await client.request_route(route, role, target)
+        assert reply.status_code in list_expected_statuses(route, role, target), (route, role, target, reply.text)
         if role != "admin":
-            assert estate.secrets["globex"].encode() not in reply.content, (route, role, target)
+            assert client.secrets["globex"].encode() not in reply.content, (route, role, target)
         if role in ("nobody", "viewer"):
             assert b'"password":"cnry' not in reply.content
         cells += 1
-    assert cells == (len(ROWS) - 1) * len(ROLES) * len(TARGETS)
+    assert cells == (len(REQUIREMENTS) - 1) * len(ROLES) * len(TARGETS)
 
 
-async def test_foreign_and_missing_are_alike_byte_for_byte(estate: Estate) -> None:
-    await estate.reset()
-    keyed = [route for route, row in ROWS.items() if row.on in ("key", "token", "whole")]
-    for route, role in itertools.product(keyed, ("nobody", "viewer", "reader", "editor")):
-        foreign, missing = [comparable(await estate.ask(route, role, target)) for target in ("foreign", "missing")]
+async def test_foreign_and_missing_objects_get_identical_responses(client: MatrixClient) -> None:
+    await client.reset()
+    routes_with_keys = [
+        route for route, requirement in REQUIREMENTS.items() if requirement.target in ("key", "token", "whole")
+    ]
+    for route, role in itertools.product(routes_with_keys, ("nobody", "viewer", "reader", "editor")):
+        foreign, missing = [
+            extract_comparable(await client.request_route(route, role, target)) for target in ("foreign", "missing")
+        ]
         assert foreign == missing, (route, role)
         assert foreign[0] in (403, 404)
-    listed = [await estate.ask(("GET", "/configs"), "editor", target) for target in ("foreign", "missing")]
-    assert comparable(listed[0]) == comparable(listed[1])
+    listed = [await client.request_route(("GET", "/configs"), "editor", target) for target in ("foreign", "missing")]
+    assert extract_comparable(listed[0]) == extract_comparable(listed[1])
 
 
-async def test_without_a_token_only_the_open_routes_answer(estate: Estate) -> None:
-    await estate.reset()
-    for route, row in ROWS.items():
-        reply = await estate.ask(route, None, "own")
-        if row.on == "open":
+async def test_only_public_routes_work_without_a_token(client: MatrixClient) -> None:
+    await client.reset()
+    for route, requirement in REQUIREMENTS.items():
+        reply = await client.request_route(route, None, "own")
+        if requirement.target == "open":
             assert reply.status_code in (200, 401)
             assert reply.json().get("code", "login-failed") == "login-failed"
         else:
@@ -214,28 +218,28 @@ async def test_without_a_token_only_the_open_routes_answer(estate: Estate) -> No
         assert canaries.found_in(reply.content) is None
 
 
-async def test_a_narrowed_token_is_never_more_than_its_grants_and_cannot_widen_itself(estate: Estate) -> None:
-    await estate.reset()
-    narrow = await estate.app.token("admin", narrowed=[("viewer", "acme", "*")])
-    assert (await estate.app.read(narrow)).json()["configuration"]["password"] == "********"
-    assert (await estate.app.read(narrow, tenant="globex")).status_code == 404
-    assert (await estate.app.save(narrow, {"a": 1})).status_code == 403
+async def test_a_restricted_token_cannot_exceed_or_widen_its_grants(client: MatrixClient) -> None:
+    await client.reset()
+    restricted = await client.app.create_token("admin", narrowed=[("viewer", "acme", "*")])
+    assert (await client.app.read(restricted)).json()["configuration"]["password"] == "********"
+    assert (await client.app.read(restricted, tenant="globex")).status_code == 404
+    assert (await client.app.save(restricted, {"a": 1})).status_code == 403
     for method, path, body in (
         ("POST", "/tokens", {"label": "wider"}),
         ("POST", "/user", {"login": "evil"}),
         ("PUT", "/users/me/password", {"old": "x", "new": "violet kettle on the moon"}),
         ("GET", "/users", None),
     ):
-        reply = await estate.app.ask(method, path, token=narrow, json=body)
+        reply = await client.app.request(method, path, token=restricted, json=body)
         assert reply.status_code == 403, path
-    tokens = (await estate.app.ask("GET", "/tokens", token=narrow)).json()["tokens"]
+    tokens = (await client.app.request("GET", "/tokens", token=restricted)).json()["tokens"]
     assert {token["login"] for token in tokens} == {"admin"}
 
 
-async def test_denials_are_audited_and_say_who_and_what(estate: Estate) -> None:
-    await estate.reset()
-    await estate.ask(("POST", "/config"), "viewer", "foreign")
-    rows = [row async for table, row in estate.app.process.stores.database.dump() if table == "audit"]
-    principal = await estate.app.process.identity.tokens.authenticate(await estate.app.token("viewer"))
+async def test_denied_access_is_audited_with_user_and_config(client: MatrixClient) -> None:
+    await client.reset()
+    await client.request_route(("POST", "/config"), "viewer", "foreign")
+    rows = [row async for table, row in client.app.process.stores.database.dump() if table == "audit"]
+    principal = await client.app.process.identity.tokens.authenticate(await client.app.create_token("viewer"))
     denied = [row for row in rows if row[2:5] == ("save", "denied", principal.user_id)]
     assert [(row[8], row[9]) for row in denied] == [("globex", TYPE)]

@@ -11,36 +11,36 @@ import pytest
 from confide.context import NO_REQUEST, current_request
 from confide.identity import token_format
 from confide.server.settings import Settings
-from support.app import ADMIN, PASSWORD, RunningApp, settings_for, start_app
+from support.app import ADMIN, PASSWORD, RunningApp, build_settings, start_app
 from support.canaries import canary
 
-NEW = canary("password")
+NEW_PASSWORD = canary("password")
 
 
-async def login(app: RunningApp, name: str, password: str = PASSWORD) -> dict[str, str]:
-    reply = await app.ask("POST", "/login", json={"login": name, "password": password})
+async def log_in(app: RunningApp, name: str, password: str = PASSWORD) -> dict[str, str]:
+    reply = await app.request("POST", "/login", json={"login": name, "password": password})
     assert reply.status_code == 200, reply.text
     return dict(reply.json())
 
 
-async def works(app: RunningApp, token: str) -> bool:
-    return (await app.ask("GET", "/tokens", token=token)).status_code == 200
+async def is_valid(app: RunningApp, token: str) -> bool:
+    return (await app.request("GET", "/tokens", token=token)).status_code == 200
 
 
 async def test_the_first_user_becomes_admin_and_needs_no_token_on_loopback(app: RunningApp) -> None:
-    first = await app.ask("POST", "/user", json={"login": "Ada", "password": PASSWORD})
+    first = await app.request("POST", "/user", json={"login": "Ada", "password": PASSWORD})
     assert (first.status_code, first.json()) == (200, {"user_id": 1})
-    token = (await login(app, "ada"))["token"]
-    (user,) = (await app.ask("GET", "/users", token=token)).json()["users"]
+    token = (await log_in(app, "ada"))["token"]
+    (user,) = (await app.request("GET", "/users", token=token)).json()["users"]
     assert (user["login"], user["grants"][0]["role"], user["has_password"]) == ("ada", "admin", True)
-    second = await app.ask("POST", "/user", json={"login": "eve", "password": PASSWORD})
+    second = await app.request("POST", "/user", json={"login": "eve", "password": PASSWORD})
     assert (second.status_code, second.json()["code"]) == (401, "no-token")
-    assert (await app.ask("POST", "/user", token=token, json={"login": "bob"})).json() == {"user_id": 2}
+    assert (await app.request("POST", "/user", token=token, json={"login": "bob"})).json() == {"user_id": 2}
 
 
-async def test_of_several_first_users_one_wins(app: RunningApp) -> None:
-    tries = [app.ask("POST", "/user", json={"login": f"user{n}", "password": PASSWORD}) for n in range(8)]
-    statuses = sorted(reply.status_code for reply in await asyncio.gather(*tries))
+async def test_one_of_several_concurrent_first_users_is_added(app: RunningApp) -> None:
+    requests = [app.request("POST", "/user", json={"login": f"user{n}", "password": PASSWORD}) for n in range(8)]
+    statuses = sorted(reply.status_code for reply in await asyncio.gather(*requests))
     assert statuses == [200] + [401] * 7
 
 
@@ -48,52 +48,59 @@ async def test_of_several_first_users_one_wins(app: RunningApp) -> None:
     "headers",
     [{"X-Forwarded-For": "127.0.0.1"}, {"Forwarded": "for=1"}, {"Via": "1.1 proxy"}, {"Host": "evil.example"}],
 )
-async def test_a_first_user_from_elsewhere_is_none(app: RunningApp, headers: dict[str, str]) -> None:
-    reply = await app.ask("POST", "/user", json={"login": "eve", "password": PASSWORD}, headers=headers)
+async def test_a_proxied_request_cannot_add_the_first_user(app: RunningApp, headers: dict[str, str]) -> None:
+    reply = await app.request("POST", "/user", json={"login": "eve", "password": PASSWORD}, headers=headers)
     assert (reply.status_code, reply.json()["code"]) == (401, "no-token")
 
 
-async def test_off_loopback_the_first_user_needs_the_setup_token(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path / "data", None, host="0.0.0.0", behind_tls_proxy=True)  # noqa: S104 - never bound
+async def test_the_first_user_needs_the_setup_token_off_loopback(tmp_path: Path) -> None:
+    settings = build_settings(tmp_path / "data", None, host="0.0.0.0", behind_tls_proxy=True)  # noqa: S104 - never bound
     async with start_app(settings, setup_token="the-setup-token") as app:
         document = {"login": "ada", "password": PASSWORD}
         for method, path in (("POST", "/user"), ("POST", "/config"), ("PUT", "/config"), ("POST", "/tokens")):
-            assert (await app.ask(method, path, json=document)).status_code == 401
-        assert (await app.ask("POST", "/user", token="another", json=document)).status_code == 401
-        assert (await app.ask("POST", "/user", token="the-setup-token", json=document)).status_code == 200
-        again = await app.ask("POST", "/user", token="the-setup-token", json={"login": "eve", "password": PASSWORD})
+            assert (await app.request(method, path, json=document)).status_code == 401
+        assert (await app.request("POST", "/user", token="another", json=document)).status_code == 401
+        assert (await app.request("POST", "/user", token="the-setup-token", json=document)).status_code == 200
+        again = await app.request("POST", "/user", token="the-setup-token", json={"login": "eve", "password": PASSWORD})
         assert again.status_code == 401
 
 
-async def test_the_first_user_needs_a_password_and_a_good_one(app: RunningApp) -> None:
-    assert (await app.ask("POST", "/user", json={"login": "ada"})).json()["code"] == "password-missing"
-    weak = await app.ask("POST", "/user", json={"login": "ada", "password": "password1"})
+async def test_the_first_user_needs_a_strong_password(app: RunningApp) -> None:
+    assert (await app.request("POST", "/user", json={"login": "ada"})).json()["code"] == "password-missing"
+    weak = await app.request("POST", "/user", json={"login": "ada", "password": "password1"})
     assert (weak.status_code, weak.json()["code"]) == (422, "password-common")
-    assert (await app.ask("POST", "/user", json={"login": "ada", "password": PASSWORD})).status_code == 200
+    assert (await app.request("POST", "/user", json={"login": "ada", "password": PASSWORD})).status_code == 200
 
 
-async def test_every_reason_of_a_failed_login_is_answered_alike(app: RunningApp) -> None:
-    await app.user("ada", *ADMIN)
-    await app.user("gone", *ADMIN)
-    admin = await app.token("ada")
-    await app.ask("PATCH", "/users/gone", token=admin, json={"disabled": True})
-    await app.ask("POST", "/user", token=admin, json={"login": "robot"})
-    answers = set()
-    for name, password in (("ada", NEW), ("nobody", NEW), ("gone", PASSWORD), ("robot", NEW), (" ", NEW), ("ä", NEW)):
-        reply = await app.ask("POST", "/login", json={"login": name, "password": password})
+async def test_every_failed_login_gets_the_same_response(app: RunningApp) -> None:
+    await app.add_user("ada", *ADMIN)
+    await app.add_user("gone", *ADMIN)
+    admin = await app.create_token("ada")
+    await app.request("PATCH", "/users/gone", token=admin, json={"disabled": True})
+    await app.request("POST", "/user", token=admin, json={"login": "robot"})
+    responses = set()
+    for name, password in (
+        ("ada", NEW_PASSWORD),
+        ("nobody", NEW_PASSWORD),
+        ("gone", PASSWORD),
+        ("robot", NEW_PASSWORD),
+        (" ", NEW_PASSWORD),
+        ("ä", NEW_PASSWORD),
+    ):
+        reply = await app.request("POST", "/login", json={"login": name, "password": password})
         headers = tuple((n, v) for n, v in reply.headers.items() if n not in ("date", "request-id"))
-        answers.add((reply.status_code, reply.content, headers))
-    assert len(answers) == 1
-    assert answers.pop()[0] == 401
+        responses.add((reply.status_code, reply.content, headers))
+    assert len(responses) == 1
+    assert responses.pop()[0] == 401
 
 
-async def test_the_sixth_failure_waits_on_every_worker_and_for_logins_of_nobody(settings: Settings) -> None:
+async def test_the_sixth_failed_login_is_throttled_on_every_worker_even_for_unknown_users(settings: Settings) -> None:
     async with start_app(settings) as one, start_app(settings) as other:
-        await one.user("ada", *ADMIN)
+        await one.add_user("ada", *ADMIN)
         for name in ("ada", "nobody"):
             for number in range(5):
                 worker = one if number % 2 else other
-                reply = await worker.ask("POST", "/login", json={"login": name, "password": NEW})
+                reply = await worker.ask("POST", "/login", json={"login": name, "password": NEW_PASSWORD})
                 assert reply.status_code == 401
             for worker in (one, other):
                 reply = await worker.ask("POST", "/login", json={"login": name, "password": PASSWORD})
@@ -101,220 +108,222 @@ async def test_the_sixth_failure_waits_on_every_worker_and_for_logins_of_nobody(
                 assert 0 < int(reply.headers["retry-after"]) <= 901
 
 
-async def test_a_login_in_time_is_not_counted_against_its_user(app: RunningApp) -> None:
-    await app.user("ada", *ADMIN)
+async def test_a_successful_login_clears_the_failures(app: RunningApp) -> None:
+    await app.add_user("ada", *ADMIN)
     for _ in range(3):
         for _ in range(4):
-            await app.ask("POST", "/login", json={"login": "ada", "password": NEW})
-        await login(app, "ada")
+            await app.request("POST", "/login", json={"login": "ada", "password": NEW_PASSWORD})
+        await log_in(app, "ada")
 
 
-async def test_many_right_logins_at_once_are_all_let_in(app: RunningApp) -> None:
-    await app.user("ada", *ADMIN)
-    sessions = await asyncio.gather(*(login(app, "ada") for _ in range(12)))
+async def test_concurrent_correct_logins_all_succeed(app: RunningApp) -> None:
+    await app.add_user("ada", *ADMIN)
+    sessions = await asyncio.gather(*(log_in(app, "ada") for _ in range(12)))
     assert len({session["token"] for session in sessions}) == 12
 
 
-async def test_twenty_failures_from_anywhere_close_the_login(app: RunningApp) -> None:
-    await app.user("ada", *ADMIN)
+async def test_twenty_failures_from_any_addresses_throttle_the_login(app: RunningApp) -> None:
+    await app.add_user("ada", *ADMIN)
     for number in range(20):
         current_request.set(replace(NO_REQUEST, address=f"2001:db8:{number:x}::1"))
         with pytest.raises(Exception, match="Wrong login or password"):
-            await app.process.identity.tokens.login("ada", NEW)
+            await app.process.identity.tokens.login("ada", NEW_PASSWORD)
     current_request.set(replace(NO_REQUEST, address="2001:db8:ffff::1"))
     with pytest.raises(Exception, match="Too many failed logins"):
         await app.process.identity.tokens.login("ada", PASSWORD)
 
 
-async def test_one_network_of_ipv6_is_one_address(app: RunningApp) -> None:
+async def test_an_ipv6_network_counts_as_one_address(app: RunningApp) -> None:
     for number in range(6):
         current_request.set(replace(NO_REQUEST, address=f"2001:db8::{number:x}"))
         with pytest.raises(Exception, match="Wrong" if number < 5 else "Too many"):
-            await app.process.identity.tokens.login("nobody", NEW)
+            await app.process.identity.tokens.login("nobody", NEW_PASSWORD)
 
 
-async def test_logging_out_ends_this_session_and_no_other(app: RunningApp) -> None:
-    await app.user("ada", *ADMIN)
-    one, other = (await login(app, "ada"))["token"], (await login(app, "ada"))["token"]
-    assert (await app.ask("POST", "/logout", token=one)).status_code == 200
-    assert not await works(app, one)
-    assert await works(app, other)
+async def test_a_logout_ends_only_its_own_session(app: RunningApp) -> None:
+    await app.add_user("ada", *ADMIN)
+    one, other = (await log_in(app, "ada"))["token"], (await log_in(app, "ada"))["token"]
+    assert (await app.request("POST", "/logout", token=one)).status_code == 200
+    assert not await is_valid(app, one)
+    assert await is_valid(app, other)
 
 
 async def test_a_new_password_ends_all_other_sessions(app: RunningApp) -> None:
-    await app.user("ada", *ADMIN)
-    mine, other = (await login(app, "ada"))["token"], (await login(app, "ada"))["token"]
-    worker = await app.token("ada", narrowed=ADMIN)
-    wrong = await app.ask("PUT", "/users/me/password", token=mine, json={"old": NEW, "new": NEW})
+    await app.add_user("ada", *ADMIN)
+    own, other = (await log_in(app, "ada"))["token"], (await log_in(app, "ada"))["token"]
+    worker = await app.create_token("ada", narrowed=ADMIN)
+    wrong = await app.request("PUT", "/users/me/password", token=own, json={"old": NEW_PASSWORD, "new": NEW_PASSWORD})
     assert wrong.status_code == 403
-    done = await app.ask("PUT", "/users/me/password", token=mine, json={"old": PASSWORD, "new": NEW})
+    done = await app.request("PUT", "/users/me/password", token=own, json={"old": PASSWORD, "new": NEW_PASSWORD})
     assert done.status_code == 200
-    assert [await works(app, token) for token in (mine, other, worker)] == [True, False, True]
-    await login(app, "ada", NEW)
-    old = await app.ask("POST", "/login", json={"login": "ada", "password": PASSWORD})
+    assert [await is_valid(app, token) for token in (own, other, worker)] == [True, False, True]
+    await log_in(app, "ada", NEW_PASSWORD)
+    old = await app.request("POST", "/login", json={"login": "ada", "password": PASSWORD})
     assert old.status_code == 401
 
 
-async def test_a_disabled_user_and_its_tokens_are_out_at_once_and_may_come_back(app: RunningApp) -> None:
-    admin = await app.token("ada", *ADMIN)
-    session, worker = await app.token("bob", ("reader", "*", "*")), await app.token("bob", narrowed=ADMIN)
-    assert (await app.ask("PATCH", "/users/bob", token=admin, json={"disabled": True})).json()["disabled"]
-    assert [await works(app, token) for token in (session, worker)] == [False, False]
-    await app.ask("PATCH", "/users/bob", token=admin, json={"disabled": False})
-    assert [await works(app, token) for token in (session, worker)] == [False, True]
+async def test_disabling_a_user_suspends_its_tokens_at_once(app: RunningApp) -> None:
+    admin = await app.create_token("ada", *ADMIN)
+    session, worker = await app.create_token("bob", ("reader", "*", "*")), await app.create_token("bob", narrowed=ADMIN)
+    assert (await app.request("PATCH", "/users/bob", token=admin, json={"disabled": True})).json()["disabled"]
+    assert [await is_valid(app, token) for token in (session, worker)] == [False, False]
+    await app.request("PATCH", "/users/bob", token=admin, json={"disabled": False})
+    assert [await is_valid(app, token) for token in (session, worker)] == [False, True]
 
 
-async def test_withdrawn_grants_act_at_once(app: RunningApp) -> None:
-    admin, bob = await app.token("ada", *ADMIN), await app.token("bob", ("editor", "acme", "*"))
+async def test_revoked_grants_take_effect_at_once(app: RunningApp) -> None:
+    admin, bob = await app.create_token("ada", *ADMIN), await app.create_token("bob", ("editor", "acme", "*"))
     assert (await app.save(bob, {"a": 1})).status_code == 200
     grant = {"role": "viewer", "tenant": "acme", "integration_type": "*"}
-    await app.ask("PATCH", "/users/bob", token=admin, json={"grants": [grant]})
+    await app.request("PATCH", "/users/bob", token=admin, json={"grants": [grant]})
     assert (await app.save(bob, {"a": 2})).status_code == 403
-    await app.ask("PATCH", "/users/bob", token=admin, json={"grants": []})
+    await app.request("PATCH", "/users/bob", token=admin, json={"grants": []})
     assert (await app.save(bob, {"a": 3})).status_code == 404
 
 
-async def test_an_admin_may_set_a_password_and_remove_a_user(app: RunningApp) -> None:
-    admin, bob = await app.token("ada", *ADMIN), await app.token("bob")
-    await app.ask("PATCH", "/users/bob", token=admin, json={"password": NEW})
-    assert not await works(app, bob)
-    session = (await login(app, "bob", NEW))["token"]
-    assert (await app.ask("DELETE", "/users/bob", token=admin)).status_code == 200
-    assert not await works(app, session)
-    assert (await app.ask("GET", "/users/bob", token=admin)).status_code == 404
-    last = await app.ask("DELETE", "/users/ada", token=admin)
+async def test_an_admin_can_set_a_password_and_remove_a_user(app: RunningApp) -> None:
+    admin, bob = await app.create_token("ada", *ADMIN), await app.create_token("bob")
+    await app.request("PATCH", "/users/bob", token=admin, json={"password": NEW_PASSWORD})
+    assert not await is_valid(app, bob)
+    session = (await log_in(app, "bob", NEW_PASSWORD))["token"]
+    assert (await app.request("DELETE", "/users/bob", token=admin)).status_code == 200
+    assert not await is_valid(app, session)
+    assert (await app.request("GET", "/users/bob", token=admin)).status_code == 404
+    last = await app.request("DELETE", "/users/ada", token=admin)
     assert (last.status_code, last.json()["code"]) == (409, "last-admin")
 
 
-async def test_a_service_token_is_told_once_and_does_what_its_grants_say(app: RunningApp) -> None:
-    admin = await app.token("ada", *ADMIN)
+async def test_a_service_token_is_returned_once_and_limited_by_its_grants(app: RunningApp) -> None:
+    admin = await app.create_token("ada", *ADMIN)
     grant = {"role": "reader", "tenant": "acme", "integration_type": "*"}
-    added = await app.ask("POST", "/tokens", token=admin, json={"label": "worker", "grants": [grant]})
+    added = await app.request("POST", "/tokens", token=admin, json={"label": "worker", "grants": [grant]})
     token = added.json()["token"]
-    await app.save(admin, {"password": NEW})
-    assert (await app.read(token)).json()["configuration"]["password"] == NEW
+    await app.save(admin, {"password": NEW_PASSWORD})
+    assert (await app.read(token)).json()["configuration"]["password"] == NEW_PASSWORD
     assert (await app.save(token, {"a": 1})).status_code == 403
-    listed = await app.ask("GET", "/tokens", token=admin)
+    listed = await app.request("GET", "/tokens", token=admin)
     assert token not in listed.text
     assert [(t["label"], t["is_session"]) for t in listed.json()["tokens"]] == [("test", True), ("worker", False)]
-    revoked = await app.ask("DELETE", f"/tokens/{added.json()['id']}", token=admin)
+    revoked = await app.request("DELETE", f"/tokens/{added.json()['id']}", token=admin)
     assert revoked.status_code == 200
     assert (await app.read(token)).status_code == 401
 
 
-async def test_an_admin_makes_tokens_for_service_accounts_and_nobody_else_does(app: RunningApp) -> None:
-    admin, bob = await app.token("ada", *ADMIN), await app.token("bob", ("editor", "acme", "*"))
+async def test_only_admins_create_tokens_for_service_accounts(app: RunningApp) -> None:
+    admin, bob = await app.create_token("ada", *ADMIN), await app.create_token("bob", ("editor", "acme", "*"))
     grant = {"role": "reader", "tenant": "*", "integration_type": "*"}
-    await app.ask("POST", "/user", token=admin, json={"login": "robot", "grants": [grant]})
-    made = await app.ask("POST", "/tokens", token=admin, json={"label": "robot's", "login": "robot"})
-    assert made.json()["login"] == "robot"
-    assert (await app.ask("POST", "/tokens", token=bob, json={"label": "x", "login": "robot"})).status_code == 403
-    unknown = await app.ask("POST", "/tokens", token=admin, json={"label": "x", "login": "nobody"})
+    await app.request("POST", "/user", token=admin, json={"login": "robot", "grants": [grant]})
+    added = await app.request("POST", "/tokens", token=admin, json={"label": "robot's", "login": "robot"})
+    assert added.json()["login"] == "robot"
+    assert (await app.request("POST", "/tokens", token=bob, json={"label": "x", "login": "robot"})).status_code == 403
+    unknown = await app.request("POST", "/tokens", token=admin, json={"label": "x", "login": "nobody"})
     assert unknown.status_code == 404
 
 
-async def test_an_expired_token_is_no_token(app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    admin = await app.token("ada", *ADMIN)
-    made = await app.ask("POST", "/tokens", token=admin, json={"label": "short", "ttl_seconds": 60})
-    token = made.json()["token"]
-    assert await works(app, token)
+async def test_an_expired_token_is_invalid_and_deleted(app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    admin = await app.create_token("ada", *ADMIN)
+    added = await app.request("POST", "/tokens", token=admin, json={"label": "short", "ttl_seconds": 60})
+    token = added.json()["token"]
+    assert await is_valid(app, token)
     clock = app.process.identity.tokens._clock
     for part in (app.process.identity.tokens, app.process.identity.authenticator):
         monkeypatch.setattr(part, "_clock", lambda: clock() + 61_000_000)
     app.process.changes.subscriber.clear_caches()
-    assert not await works(app, token)
+    assert not await is_valid(app, token)
     await app.process.identity.tokens.delete_expired()
-    assert len((await app.ask("GET", "/tokens", token=admin)).json()["tokens"]) == 1
+    assert len((await app.request("GET", "/tokens", token=admin)).json()["tokens"]) == 1
 
 
-async def test_the_old_contract_logs_in_and_saves_as_it_always_did(app: RunningApp) -> None:
-    first = await app.ask("POST", "/user", json={"login": "ada", "password": PASSWORD})
+async def test_the_legacy_contract_still_works(app: RunningApp) -> None:
+    first = await app.request("POST", "/user", json={"login": "ada", "password": PASSWORD})
     assert first.json() == {"user_id": 1}
-    reply = await app.ask("GET", "/login", params={"login": "ada", "password": PASSWORD})
+    reply = await app.request("GET", "/login", params={"login": "ada", "password": PASSWORD})
     token = reply.json()["token"]
     assert reply.headers["deprecation"].startswith("@")
     document = {"tenant": "acme", "integration_type": "crm", "configuration": {"a": 1}, "token": token}
-    saved = await app.ask("POST", "/config", json=document)
+    saved = await app.request("POST", "/config", json=document)
     assert saved.json()["message"] == "Config 'acme : crm' is created"
     assert saved.headers["deprecation"]
     params = {"tenant": "acme", "integration_type": "crm", "token": token}
-    read = await app.ask("GET", "/config", params=params)
+    read = await app.request("GET", "/config", params=params)
     assert (read.json()["configuration"], "deprecation" in read.headers) == ({"a": 1}, True)
-    added = await app.ask("POST", "/user", json={"login": "bob", "password": NEW, "token": token})
+    added = await app.request("POST", "/user", json={"login": "bob", "password": NEW_PASSWORD, "token": token})
     assert added.json() == {"user_id": 2}
     assert "deprecation" not in (await app.read(token, type_="crm")).headers
 
 
-async def test_two_credentials_are_one_too_many(app: RunningApp) -> None:
-    token = await app.token("ada", *ADMIN)
+async def test_a_request_with_two_credentials_is_rejected(app: RunningApp) -> None:
+    token = await app.create_token("ada", *ADMIN)
     params = {"tenant": "acme", "integration_type": "crm", "token": token}
-    both = await app.ask("GET", "/config", params=params, token=token)
+    both = await app.request("GET", "/config", params=params, token=token)
     assert (both.status_code, both.json()["code"]) == (400, "two-credentials")
     document = {"tenant": "acme", "integration_type": "crm", "configuration": {"a": 1}, "token": token}
-    assert (await app.ask("POST", "/config", json=document, token=token)).status_code == 400
+    assert (await app.request("POST", "/config", json=document, token=token)).status_code == 400
 
 
-async def test_the_old_contract_can_be_switched_off(tmp_path: Path) -> None:
-    async with start_app(settings_for(tmp_path / "data", None, old_contract=False)) as app:
-        token = await app.token("ada", *ADMIN)
+async def test_the_legacy_contract_can_be_disabled(tmp_path: Path) -> None:
+    async with start_app(build_settings(tmp_path / "data", None, old_contract=False)) as app:
+        token = await app.create_token("ada", *ADMIN)
         params = {"tenant": "acme", "integration_type": "crm", "token": token}
-        assert (await app.ask("GET", "/config", params=params)).status_code == 401
-        old = await app.ask("GET", "/login", params={"login": "ada", "password": PASSWORD})
+        assert (await app.request("GET", "/config", params=params)).status_code == 401
+        old = await app.request("GET", "/login", params={"login": "ada", "password": PASSWORD})
         assert old.status_code == 405
 
 
-async def test_health_says_when_the_store_is_away(sqlite_app: RunningApp) -> None:
-    assert (await sqlite_app.ask("GET", "/health/ready")).status_code == 200
+async def test_health_reports_draining_and_an_unavailable_database(sqlite_app: RunningApp) -> None:
+    assert (await sqlite_app.request("GET", "/health/ready")).status_code == 200
     sqlite_app.process.draining.is_draining = True
-    draining = await sqlite_app.ask("GET", "/health/ready")
+    draining = await sqlite_app.request("GET", "/health/ready")
     assert (draining.status_code, draining.json()["reasons"][0]) == (503, "draining")
     await sqlite_app.process.stores.close()
-    away = await sqlite_app.ask("GET", "/health/ready")
-    assert (away.status_code, away.json()["status"]) == (503, "unavailable")
-    assert (await sqlite_app.ask("GET", "/health/live")).status_code == 200
-    saved = await sqlite_app.ask("GET", "/tokens", token=token_format.generate_token())
+    unavailable = await sqlite_app.request("GET", "/health/ready")
+    assert (unavailable.status_code, unavailable.json()["status"]) == (503, "unavailable")
+    assert (await sqlite_app.request("GET", "/health/live")).status_code == 200
+    saved = await sqlite_app.request("GET", "/tokens", token=token_format.generate_token())
     assert (saved.status_code, saved.json()["code"], saved.headers["retry-after"]) == (503, "store-unavailable", "1")
 
 
-async def test_a_bug_is_told_as_one_and_nothing_of_it(sqlite_app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    token = await sqlite_app.token("ada", *ADMIN)
+async def test_a_bug_is_reported_as_an_internal_error_without_details(
+    sqlite_app: RunningApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await sqlite_app.create_token("ada", *ADMIN)
     monkeypatch.setattr(sqlite_app.process.reads.reader, "_cache", None)
     reply = await sqlite_app.read(token)
     assert (reply.status_code, reply.json()["code"]) == (500, "internal-error")
     assert "NoneType" not in reply.text
     monkeypatch.setattr(sqlite_app.process.identity.users, "_users", None)
-    assert (await sqlite_app.ask("GET", "/users", token=token)).json()["code"] == "internal-error"
+    assert (await sqlite_app.request("GET", "/users", token=token)).json()["code"] == "internal-error"
 
 
-async def test_a_login_that_overlaps_a_new_password_is_no_way_past_it(app: RunningApp) -> None:
-    admin = await app.token("root", *ADMIN)
-    await app.user("ada", ("reader", "*", "*"))
-    for old, new in ((PASSWORD, NEW), (NEW, canary("password"))):
+async def test_a_login_during_a_password_change_gets_no_valid_session(app: RunningApp) -> None:
+    admin = await app.create_token("root", *ADMIN)
+    await app.add_user("ada", ("reader", "*", "*"))
+    for old, new in ((PASSWORD, NEW_PASSWORD), (NEW_PASSWORD, canary("password"))):
         document = {"login": "ada", "password": old}
-        logins = [asyncio.create_task(app.ask("POST", "/login", json=document)) for _ in range(3)]
+        logins = [asyncio.create_task(app.request("POST", "/login", json=document)) for _ in range(3)]
         await asyncio.sleep(0.02)
-        changed = await app.ask("PATCH", "/users/ada", token=admin, json={"password": new})
+        changed = await app.request("PATCH", "/users/ada", token=admin, json={"password": new})
         assert changed.status_code == 200
         tokens = [reply.json().get("token") for reply in await asyncio.gather(*logins)]
-        assert not any([await works(app, token) for token in tokens if token])
+        assert not any([await is_valid(app, token) for token in tokens if token])
 
 
-async def test_a_user_removed_while_logging_in_is_told_that_the_login_failed(app: RunningApp) -> None:
-    admin = await app.token("root", *ADMIN)
+async def test_a_login_of_a_user_who_is_removed_meanwhile_does_not_crash(app: RunningApp) -> None:
+    admin = await app.create_token("root", *ADMIN)
     for _ in range(3):
-        await app.user("ada")
-        under_way = asyncio.create_task(app.ask("POST", "/login", json={"login": "ada", "password": PASSWORD}))
+        await app.add_user("ada")
+        login_task = asyncio.create_task(app.request("POST", "/login", json={"login": "ada", "password": PASSWORD}))
         await asyncio.sleep(0.02)
-        assert (await app.ask("DELETE", "/users/ada", token=admin)).status_code == 200
-        assert (await under_way).status_code in (200, 401)
+        assert (await app.request("DELETE", "/users/ada", token=admin)).status_code == 200
+        assert (await login_task).status_code in (200, 401)
 
 
-async def test_a_password_that_nobody_looked_at_is_no_failed_login(app: RunningApp) -> None:
-    await app.user("ada", *ADMIN)
+async def test_a_login_rejected_as_busy_does_not_count_as_a_failure(app: RunningApp) -> None:
+    await app.add_user("ada", *ADMIN)
     hasher = app.process.hasher
     hasher.waiting = 1_000
     for _ in range(7):
-        reply = await app.ask("POST", "/login", json={"login": "ada", "password": PASSWORD})
+        reply = await app.request("POST", "/login", json={"login": "ada", "password": PASSWORD})
         assert (reply.status_code, reply.json()["code"]) == (503, "busy")
     hasher.waiting = 0
-    await login(app, "ada")
+    await log_in(app, "ada")

@@ -1,4 +1,4 @@
-"""Schemas of integration types: hostile ones are refused or harmless, and what a schema says of a configuration."""
+"""Schemas: hostile ones are rejected or harmless, and they decide violations, defaults and secrets."""
 
 from __future__ import annotations
 
@@ -20,37 +20,40 @@ from support.json_values import OBJECTS
 
 SECRET = canary("schema")
 CHAIN = {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(30)} | {"d30": {}}
-REFUSED: dict[str, Any] = {
+REJECTED: dict[str, Any] = {
     "a reference over the network": {"$ref": "http://127.0.0.1:9/schema"},
     "a reference over TLS": {"properties": {"a": {"$ref": "https://example.com/s.json"}}},
     "a reference to a file": {"$ref": "file:///etc/passwd"},
     "a relative reference": {"$ref": "other.json"},
     "an anchor": {"$ref": "#here", "$anchor": "here"},
-    "nowhere": {"$ref": "#/$defs/none"},
-    "no reference": {"$ref": 5},
+    "a missing target": {"$ref": "#/$defs/none"},
+    "a reference that is a number": {"$ref": 5},
     "an empty reference": {"$ref": ""},
-    "itself": {"$ref": "#"},
-    "itself by way of another": {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#"}]}}},
-    "itself when not": {"not": {"$ref": "#"}},
-    "twice the next, thirty times": {"$ref": "#/$defs/d0", "$defs": CHAIN},
-    "twice itself in each element": {"items": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}},
+    "a cycle": {"$ref": "#"},
+    "a cycle through another schema": {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"$ref": "#"}]}}},
+    "a cycle through not": {"not": {"$ref": "#"}},
+    "two references at each of thirty levels": {"$ref": "#/$defs/d0", "$defs": CHAIN},
+    "two references to itself in each element": {"items": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}},
     "a dynamic reference": {"$dynamicRef": "#meta"},
-    "dependencies of before": {"dependencies": {"a": {"properties": {"b": {"writeOnly": True}}}}},
-    "an id on the way": {"$ref": "#/$defs/x/items", "$defs": {"x": {"$id": "https://example.com/x", "items": {}}}},
+    "the keyword dependencies of earlier drafts": {"dependencies": {"a": {"properties": {"b": {"writeOnly": True}}}}},
+    "an id on the path of a reference": {
+        "$ref": "#/$defs/x/items",
+        "$defs": {"x": {"$id": "https://example.com/x", "items": {}}},
+    },
     "an id inside": {"properties": {"a": {"$id": "https://example.com/a"}}},
     "another dialect": {"$schema": "http://json-schema.org/draft-07/schema#"},
     "a vocabulary": {"$vocabulary": {"https://example.com/v": True}},
     "a quantifier of a million": {"pattern": "(a{1000}){1000}"},
     "a quantifier in a name": {"patternProperties": {"(a{1000}){1000}": {}}},
-    "looking ahead": {"pattern": "(?=(a+)+$)b"},
+    "a lookahead": {"pattern": "(?=(a+)+$)b"},
     "a back reference": {"patternProperties": {"(a)\\1": {}}},
-    "no type": {"type": "nothing"},
-    "no list": {"allOf": {}},
-    "no object": {"properties": 5},
-    "no schema inside": {"properties": {"a": 5}},
+    "an unknown type": {"type": "nothing"},
+    "an object for a list": {"allOf": {}},
+    "a number for an object": {"properties": 5},
+    "a number for a schema": {"properties": {"a": 5}},
     "a number for a pattern": {"pattern": 5},
-    "more subschemas than are taken": {"properties": {f"p{i}": {} for i in range(1_500)}},
-    "more at one place than are taken": {"anyOf": [{"minProperties": i} for i in range(150)]},
+    "too many subschemas": {"properties": {f"p{i}": {} for i in range(1_500)}},
+    "too many subschemas at one place": {"anyOf": [{"minProperties": i} for i in range(150)]},
     "a default of a secret by its name": {"properties": {"password": {"default": "x"}}},
     "a default of a secret by the schema": {"properties": {"a": {"writeOnly": True, "default": "x"}}},
     "a default of a secret by another branch": {
@@ -63,7 +66,7 @@ REFUSED: dict[str, Any] = {
     "a default that is the mask": {"properties": {"o": {"default": {"password": MASK}}}},
     "a secret as a whole": {"writeOnly": True},
     "a secret as a whole by reference": {"$ref": "#/$defs/a", "$defs": {"a": {"anyOf": [{"writeOnly": True}]}}},
-    "places without end": {
+    "too many places": {
         "$defs": {
             "A": {"properties": {f"p{i}": {"$ref": "#/$defs/A"} for i in range(240)}},
             **{f"B{j}": {"additionalProperties": {"$ref": f"#/$defs/B{(j + 1) % 19}"}} for j in range(19)},
@@ -105,17 +108,17 @@ HARMLESS: dict[str, tuple[Any, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_a_hostile_schema_is_refused_with_its_place_and_at_once(name: str) -> None:
+@pytest.mark.parametrize("name", REJECTED)
+def test_a_hostile_schema_is_rejected_quickly_with_its_place(name: str) -> None:
     began = time.process_time()
-    with pytest.raises(SchemaInvalid) as refused:
-        Schema(REFUSED[name])
+    with pytest.raises(SchemaInvalid) as raised:
+        Schema(REJECTED[name])
     assert time.process_time() - began < 0.5
-    assert all(violation.pointer.startswith("/schema") for violation in refused.value.violations)
+    assert all(violation.pointer.startswith("/schema") for violation in raised.value.violations)
 
 
 @pytest.mark.parametrize("name", HARMLESS)
-def test_what_is_taken_is_harmless_whatever_it_is_held_against(name: str) -> None:
+def test_an_accepted_schema_is_applied_quickly(name: str) -> None:
     document, configuration = HARMLESS[name]
     began = time.process_time()
     schema = Schema(document)
@@ -124,7 +127,7 @@ def test_what_is_taken_is_harmless_whatever_it_is_held_against(name: str) -> Non
     assert time.process_time() - began < 0.5
 
 
-def test_all_faults_are_told_at_once_with_pointer_and_rule() -> None:
+def test_all_violations_are_listed_with_pointer_and_rule() -> None:
     schema = Schema(
         {
             "required": ["host", "port"],
@@ -136,8 +139,8 @@ def test_all_faults_are_told_at_once_with_pointer_and_rule() -> None:
         }
     )
     found = schema.find_violations({"port": 10, "host": 5, "deep": {"one": 1, "two": 2}})
-    told = sorted((format_pointer(violation.place), violation.rule) for violation in found)
-    assert told == [
+    listed = sorted((format_pointer(violation.place), violation.rule) for violation in found)
+    assert listed == [
         ("/deep/one", "additionalProperties"),
         ("/deep/two", "additionalProperties"),
         ("/host", "type"),
@@ -146,16 +149,16 @@ def test_all_faults_are_told_at_once_with_pointer_and_rule() -> None:
     assert [format_pointer(violation.place) for violation in schema.find_violations({})] == ["/host", "/port"]
 
 
-BREAKABLE: list[Any] = [
+VIOLATED_RULES: list[Any] = [
     {"type": "integer"}, {"enum": [1]}, {"const": 1}, {"pattern": "^x$"}, {"maxLength": 1}, {"format": "email"},
     {"not": {}}, {"anyOf": [{"type": "null"}]}, {"oneOf": [{}, {}]}, {"if": {}, "then": False}, False,
     {"contentEncoding": "base64", "type": "number"}, {"allOf": [{"maxLength": 2}, {"pattern": "y"}]},
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("rule", BREAKABLE)
+@pytest.mark.parametrize("rule", VIOLATED_RULES)
 @pytest.mark.parametrize("value", [SECRET, [SECRET], {"inner": SECRET}], ids=["text", "list", "object"])
-def test_a_fault_never_tells_the_value(rule: Any, value: Any) -> None:
+def test_a_violation_never_contains_the_value(rule: Any, value: Any) -> None:
     inside = rule if isinstance(value, str) else {"items": rule, "additionalProperties": rule, "uniqueItems": True}
     for schema in (
         {"properties": {"a": inside}},
@@ -167,7 +170,7 @@ def test_a_fault_never_tells_the_value(rule: Any, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("schema", "configuration", "shown"),
+    ("schema", "configuration", "expected"),
     [
         ({"properties": {"a": {"writeOnly": True}}}, {"a": [1], "b": 2}, {"a": MASK, "b": 2}),
         ({"properties": {"password": {"writeOnly": False}}}, {"password": "p"}, {"password": "p"}),
@@ -197,12 +200,12 @@ def test_a_fault_never_tells_the_value(rule: Any, value: Any) -> None:
          {"n": {"n": {"k": 1}}}, {"n": {"n": {"k": MASK}}}),
     ],
 )  # fmt: skip
-def test_secret_is_what_any_subschema_that_can_apply_says(schema: Any, configuration: Any, shown: Any) -> None:
-    assert mask(configuration, Schema(schema).place) == shown
+def test_a_value_is_secret_if_any_applicable_subschema_says_so(schema: Any, configuration: Any, expected: Any) -> None:
+    assert mask(configuration, Schema(schema).place) == expected
 
 
 @pytest.mark.parametrize(
-    ("schema", "configuration", "shown"),
+    ("schema", "configuration", "expected"),
     [
         ({"properties": {"a": {"default": 1}, "b": {"default": 2}}}, {"b": 3}, {"b": 3, "a": 1}),
         ({"properties": {"o": {"properties": {"a": {"default": 1}}}}}, {}, {}),
@@ -215,18 +218,18 @@ def test_secret_is_what_any_subschema_that_can_apply_says(schema: Any, configura
         ({"properties": {"a": {"default": None}}}, {}, {"a": None}),
     ],
 )  # fmt: skip
-def test_defaults_fill_what_was_left_out(schema: Any, configuration: Any, shown: Any) -> None:
-    was = repr(configuration)
-    assert Schema(schema).fill_defaults(configuration) == shown
-    assert repr(configuration) == was
+def test_defaults_fill_in_missing_members(schema: Any, configuration: Any, expected: Any) -> None:
+    before = repr(configuration)
+    assert Schema(schema).fill_defaults(configuration) == expected
+    assert repr(configuration) == before
 
 
-def test_defaults_count_when_a_configuration_is_judged() -> None:
+def test_violations_are_found_after_filling_in_defaults() -> None:
     schema = {"required": ["a"], "properties": {"a": {"default": 1}}}
     assert Schema(schema).find_violations({}) == []
 
 
-def test_defaults_fill_what_a_pattern_names_too() -> None:
+def test_defaults_apply_to_members_that_match_a_pattern() -> None:
     schema = Schema({"patternProperties": {"^x": {"properties": {"timeout": {"default": 5}}}}})
     assert schema.fill_defaults({"x1": {}, "y": {}}) == {"x1": {"timeout": 5}, "y": {}}
 
@@ -241,13 +244,13 @@ def test_defaults_fill_what_a_pattern_names_too() -> None:
         {"dependentSchemas": {"additionalProperties": False}},
     ],
 )
-def test_a_member_may_be_named_like_a_keyword(schema: Any, value: Any) -> None:
+def test_a_member_can_have_the_name_of_a_keyword(schema: Any, value: Any) -> None:
     (violation,) = Schema(schema).find_violations({"additionalProperties": value})
-    # Below `dependentSchemas` it is the object that breaks it, for it has that member.
+    # Below `dependentSchemas`, the object violates the rule, because it has that member.
     assert format_pointer(violation.place) == ("" if "dependentSchemas" in schema else "/additionalProperties")
 
 
-def test_of_two_defaults_the_first_one_counts_whatever_was_read_before() -> None:
+def test_the_first_of_two_defaults_applies() -> None:
     defs = {name: {"properties": {"x": {"properties": {"d": {"default": name}}}}} for name in "AB"}
     both = [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}]
     properties = {"one": {"allOf": both}, "two": {"allOf": both[::-1]}}
@@ -256,54 +259,54 @@ def test_of_two_defaults_the_first_one_counts_whatever_was_read_before() -> None
         assert (filled["one"]["x"], filled["two"]["x"]) == ({"d": "A"}, {"d": "B"})
 
 
-def test_a_member_may_be_named_like_an_identifier() -> None:
+def test_a_member_can_be_named_id() -> None:
     schema = Schema({"properties": {"$id": {"type": "string"}, "a": {"$ref": "#/properties/$id"}}})
     assert [format_pointer(violation.place) for violation in schema.find_violations({"$id": "x", "a": 5})] == ["/a"]
 
 
-def test_a_reference_is_decoded_before_it_is_a_pointer() -> None:
+def test_a_reference_is_percent_decoded_before_it_is_split() -> None:
     schema = {"$defs": {"a": {"b": {"properties": {"x": {"writeOnly": True}}}}, "a/b": {}}, "$ref": "#/$defs/a%2Fb"}
     assert mask({"x": 1}, Schema(schema).place) == {"x": MASK}
     schema["$ref"] = "#/$defs/a~1b"
     assert mask({"x": 1}, Schema(schema).place) == {"x": 1}
 
 
-def test_defaults_that_would_make_too_much_of_little_are_left_out_and_said_to_be_a_fault() -> None:
+def test_defaults_that_would_make_a_configuration_too_large_are_a_violation() -> None:
     schema = Schema({"properties": {"l": {"items": {"properties": {"q": {"default": "x" * 200_000}}}}}})
-    few: dict[str, Any] = {"l": [{}]}
-    many: dict[str, Any] = {"l": [{}] * 3_000}
-    assert len(schema.fill_defaults(few)["l"][0]["q"]) == 200_000
+    small: dict[str, Any] = {"l": [{}]}
+    large: dict[str, Any] = {"l": [{}] * 3_000}
+    assert len(schema.fill_defaults(small)["l"][0]["q"]) == 200_000
     began = time.process_time()
-    assert schema.fill_defaults(many) == many
-    assert [violation.rule for violation in schema.find_violations(many)] == ["default"]
+    assert schema.fill_defaults(large) == large
+    assert [violation.rule for violation in schema.find_violations(large)] == ["default"]
     assert time.process_time() - began < 0.5
 
 
-def test_masking_a_long_list_under_many_choices_is_quick() -> None:
+def test_masking_a_long_list_under_many_subschemas_is_quick() -> None:
     schema = Schema({"properties": {"l": {"items": {"anyOf": [{"minLength": n} for n in range(90)]}}}})
     began = time.process_time()
     mask({"l": ["x"] * 60_000}, schema.place)
     assert time.process_time() - began < 0.5
 
 
-def test_more_faults_than_are_told_are_all_judged() -> None:
-    strict = IntegrationType(
+def test_violations_beyond_the_reported_number_are_checked() -> None:
+    type_ = IntegrationType(
         1, Schema({"properties": {"l": {"items": {"type": "integer"}}, "z": {"type": "integer"}}}), mode=Mode.ENFORCE
     )
     before: Any = {"l": ["x"] * 1_500, "z": 1}
-    refusing, warned = strict.check_save(before, {**before, "z": "bad"})
-    assert [format_pointer(violation.place) for violation in refusing] == ["/z"]
+    rejected, warned = type_.check_save(before, {**before, "z": "bad"})
+    assert [format_pointer(violation.place) for violation in rejected] == ["/z"]
     assert len(warned) == 1_500
-    refusing, _ = strict.check_save(before, {**before, "l": [*before["l"], "y"]})
-    assert [format_pointer(violation.place) for violation in refusing] == ["/l/1500"]
+    rejected, _ = type_.check_save(before, {**before, "l": [*before["l"], "y"]})
+    assert [format_pointer(violation.place) for violation in rejected] == ["/l/1500"]
 
 
-def test_what_stands_in_a_secret_is_told_only_as_a_whole_to_those_who_may_not_see_it() -> None:
+def test_violations_inside_a_secret_are_reported_as_one_without_details() -> None:
     vault = {"writeOnly": True, "propertyNames": {"maxLength": 3}, "additionalProperties": {"type": "integer"}}
     schema = Schema({"properties": {"vault": vault, "open": {"type": "integer"}}})
     found = schema.find_violations({"vault": {SECRET: "x"}, "open": "x"})
     assert all(SECRET not in violation.sentence for violation in found), (
-        "nor does a name stand in a sentence for anybody"
+        "no sentence contains a member name of a secret"
     )
     hidden = {
         (format_pointer(violation.hide_secrets(schema.place).place), violation.hide_secrets(schema.place).rule)
@@ -331,7 +334,7 @@ STRICT = IntegrationType(
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "refusing", "warned"),
+    ("before", "after", "rejected", "warned"),
     [
         (None, {"host": 5}, ["/host", "/port"], []),
         ({"host": 5}, {"host": 5, "note": 1}, [], ["/host", "/port"]),
@@ -348,18 +351,18 @@ STRICT = IntegrationType(
          ["/no/b"], ["/no/a"]),
     ],
 )  # fmt: skip
-def test_enforced_a_save_is_refused_for_what_it_brings_or_touches_only(
-    before: Any, after: Any, refusing: Any, warned: Any
+def test_mode_enforce_rejects_a_save_only_for_new_or_changed_violations(
+    before: Any, after: Any, rejected: Any, warned: Any
 ) -> None:
     found = STRICT.check_save(before, after)
     assert [sorted(format_pointer(violation.place) for violation in violations) for violations in found] == [
-        refusing,
+        rejected,
         warned,
     ]
 
 
 @given(OBJECTS, st.booleans())
-def test_every_configuration_is_judged_like_by_the_reference_implementation(
+def test_a_schema_accepts_the_same_configurations_as_the_reference_implementation(
     configuration: Any, is_closed: bool
 ) -> None:
 

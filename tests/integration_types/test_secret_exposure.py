@@ -1,4 +1,4 @@
-"""S-side-doors: a secret in every secret member of every example type, and no route gives any of it to a viewer."""
+"""No route returns a secret of an example type to a viewer, and no error contains one."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ EXAMPLES = {
     path.stem: json.loads(path.read_text())
     for path in (Path(__file__).parents[2] / "docs" / "reference" / "types").glob("*.json")
 }
-# Two of each: a shape that the schema takes, and one that it does not.
+# Valid numbers for the members that are numbers.
 NUMBERS = {"timeout_seconds": 5, "requests_per_second": 5, "early_seconds": 5}
 
 
-def secrets_in(schema: Any, root: Any, name: str, found: list[str]) -> Any:
-    """A configuration with every member that the schema knows; what is secret is a canary of its own."""
+def build_configuration(schema: Any, root: Any, name: str, secrets: list[str]) -> Any:
+    """Build a configuration with every member of the schema. Each secret is a unique canary."""
     if "$ref" in schema:
-        return secrets_in(root["$defs"][schema["$ref"].rsplit("/", 1)[1]], root, name, found)
+        return build_configuration(root["$defs"][schema["$ref"].rsplit("/", 1)[1]], root, name, secrets)
     if schema.get("writeOnly"):
-        found.append(canary("side-door"))
-        return found[-1]
+        secrets.append(canary("exposure"))
+        return secrets[-1]
     members = dict(schema.get("properties", {}))
     for choice in schema.get("oneOf", []):
         members |= root["$defs"][choice["$ref"].rsplit("/", 1)[1]]["properties"]
     if members:
-        return {member: secrets_in(inner, root, member, found) for member, inner in members.items()}
+        return {member: build_configuration(inner, root, member, secrets) for member, inner in members.items()}
     if schema.get("type") == "array":
         return ["one"]
     return NUMBERS.get(name, schema.get("default", "https://system.example"))
@@ -39,25 +39,25 @@ def secrets_in(schema: Any, root: Any, name: str, found: list[str]) -> Any:
 
 @pytest.fixture
 async def tokens(app: RunningApp) -> dict[str, str]:
-    admin = await app.token("root", *ADMIN)
-    return {"admin": admin, "viewer": await app.token("vi", ("viewer", "*", "*"))}
+    admin = await app.create_token("root", *ADMIN)
+    return {"admin": admin, "viewer": await app.create_token("vi", ("viewer", "*", "*"))}
 
 
-async def furnished(app: RunningApp, admin: str) -> list[str]:
-    """Save each example twice, with other secrets, and return all of them."""
-    found: list[str] = []
+async def save_examples(app: RunningApp, admin: str) -> list[str]:
+    """Save configs of each example type with different secrets, and return all secrets."""
+    secrets: list[str] = []
     for name, schema in EXAMPLES.items():
-        reply = await app.ask("PUT", f"/integration-types/{name}", token=admin, json={"schema": schema})
+        reply = await app.request("PUT", f"/integration-types/{name}", token=admin, json={"schema": schema})
         assert reply.status_code == 200, reply.text
         for tenant in ("acme", "acme", "globex"):
-            saved = await app.save(admin, secrets_in(schema, schema, "", found), tenant=tenant, type_=name)
+            saved = await app.save(admin, build_configuration(schema, schema, "", secrets), tenant=tenant, type_=name)
             assert saved.status_code == 200, saved.text
-    assert len(found) >= 3 * 2 * len(EXAMPLES)
-    return found
+    assert len(secrets) >= 3 * 2 * len(EXAMPLES)
+    return secrets
 
 
-def routes(name: str) -> list[tuple[str, str, dict[str, str], Any]]:
-    """Every way of asking for something that a configuration of a type is behind."""
+def list_requests(name: str) -> list[tuple[str, str, dict[str, str], Any]]:
+    """List all requests whose responses could contain a configuration of a type."""
     address = {"tenant": "acme", "integration_type": name}
     body = {**address, "configuration": {"n": 1}}
     dry = {"dry_run": "true"}
@@ -88,41 +88,46 @@ def routes(name: str) -> list[tuple[str, str, dict[str, str], Any]]:
     ]
 
 
-async def test_no_route_gives_a_viewer_any_secret_of_any_example_type(app: RunningApp, tokens: dict[str, str]) -> None:
-    secrets = await furnished(app, tokens["admin"])
-    asked = shown = 0
+async def test_no_route_returns_a_secret_to_a_viewer(app: RunningApp, tokens: dict[str, str]) -> None:
+    secrets = await save_examples(app, tokens["admin"])
+    requests = masks = 0
     for name in EXAMPLES:
-        for method, path, params, body in routes(name):
-            reply = await app.ask(method, path, token=tokens["viewer"], params=params, json=body)
+        for method, path, params, body in list_requests(name):
+            reply = await app.request(method, path, token=tokens["viewer"], params=params, json=body)
             assert reply.status_code < 500
-            told = reply.text + str(reply.headers)
-            assert not [secret for secret in secrets if secret in told], (method, path, params)
-            asked, shown = asked + 1, shown + told.count("********")
-    assert asked == len(EXAMPLES) * 23
-    assert shown > 100, "what is not shown is masked, not left out"
+            received = reply.text + str(reply.headers)
+            assert not [secret for secret in secrets if secret in received], (method, path, params)
+            requests, masks = requests + 1, masks + received.count("********")
+    assert requests == len(EXAMPLES) * 23
+    assert masks > 100, "secrets are masked, not left out"
 
 
-async def test_a_refused_save_and_a_warning_tell_no_secret_to_anybody(app: RunningApp, tokens: dict[str, str]) -> None:
-    await furnished(app, tokens["admin"])
+async def test_errors_and_warnings_of_a_save_contain_no_secret(app: RunningApp, tokens: dict[str, str]) -> None:
+    await save_examples(app, tokens["admin"])
     for name, schema in EXAMPLES.items():
         for mode in ("warn", "enforce"):
-            broken = secrets_in(schema, schema, "", []) | {"base_url": canary("wrong"), "username": [canary("wrong")]}
+            nonconforming = build_configuration(schema, schema, "", []) | {
+                "base_url": canary("wrong"),
+                "username": [canary("wrong")],
+            }
             put = {"schema": schema, "mode": mode}
-            await app.ask("PUT", f"/integration-types/{name}", token=tokens["admin"], json=put)
-            reply = await app.save(tokens["admin"], broken, tenant="acme", type_=name)
+            await app.request("PUT", f"/integration-types/{name}", token=tokens["admin"], json=put)
+            reply = await app.save(tokens["admin"], nonconforming, tenant="acme", type_=name)
             assert reply.status_code == (200 if mode == "warn" else 422)
             assert reply.json()["warnings" if mode == "warn" else "errors"]
             assert canaries.found_in(reply.content) is None, reply.text
-        reply = await app.ask("GET", f"/integration-types/{name}/conformance", token=tokens["admin"])
+        reply = await app.request("GET", f"/integration-types/{name}/conformance", token=tokens["admin"])
         assert reply.json()["broken"] >= 1
         assert canaries.found_in(reply.content) is None
 
 
-async def test_the_doors_are_those_that_there_are(app: RunningApp, tokens: dict[str, str]) -> None:
-    """A new route that may show a configuration must be asked here too."""
-    document = (await app.ask("GET", "/openapi.json")).json()
+async def test_every_route_is_covered_or_listed_as_without_configurations(
+    app: RunningApp, tokens: dict[str, str]
+) -> None:
+    """A new route that can return a configuration must be added to `list_requests`."""
+    document = (await app.request("GET", "/openapi.json")).json()
     ours = {path.replace("crm", "{name}").replace("/1", "/{version}").replace("/2", "/{version}")
-            for _, path, _, _ in routes("crm")}  # fmt: skip
+            for _, path, _, _ in list_requests("crm")}  # fmt: skip
     others = {"/user", "/users", "/users/{login}", "/users/me/password", "/login", "/logout", "/tokens",
               "/tokens/{token_id}", "/tenants/{tenant}", "/audit/checkpoints", "/audit/verify", "/health/live",
               "/health/ready", "/metrics"}  # fmt: skip

@@ -68,7 +68,7 @@ class Stream:
     ) -> None:
         self._writer.transport.abort()
 
-    async def refusal(self) -> Any:
+    async def read_problem(self) -> Any:
         """The problem document of a stream that was refused."""
         length = next(int(line.split(":")[1]) for line in self.head if line.startswith("content-length"))
         return json.loads(await self._reader.readexactly(length))
