@@ -76,6 +76,19 @@ def set_deadline(deadline: float | None) -> None:
     current_request.set(current_request.get().with_deadline(deadline))
 
 
+def has_time_left() -> bool:
+    """Return whether the deadline of the current task is still ahead."""
+    deadline = current_request.get().deadline
+    return deadline is None or time.monotonic() < deadline
+
+
+def extend_deadline(seconds: float) -> None:
+    """Give the current task more time: it waited for something other than the database."""
+    deadline = current_request.get().deadline
+    if deadline is not None:
+        set_deadline(deadline + seconds)
+
+
 def set_principal(principal: Principal) -> None:
     """Set the authenticated caller of the current request and of its later I/O events."""
     context = current_request.get()

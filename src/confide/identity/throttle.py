@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from confide.clock import Clock
-from confide.context import current_request
+from confide.context import current_request, has_time_left
 from confide.errors import Busy
 from confide.identity.errors import RateLimited
 from confide.identity.model import normalize_attempted_login
@@ -45,11 +45,17 @@ class LoginThrottle:
 
     @asynccontextmanager
     async def begin_attempt(self, login: str) -> AsyncIterator[LoginAttempt]:
-        """Begin an attempt. Raises `RateLimited` after too many failures, whether or not the login exists."""
+        """Begin an attempt. Raises `RateLimited` after too many failures, whether or not the login exists.
+
+        Raises `Busy` if the attempts before this one take too long.
+        """
         # Only a MAC is stored, because users sometimes type their password into the login field.
         login_mac = self._encryption.compute_mac("audit", b"login " + normalize_attempted_login(login).encode())
         address = _find_client_network(current_request.get().address)
         async with self._locks.acquire(login_mac):
+            if not has_time_left():
+                # The time went to the attempts before this one. The database is not to blame.
+                raise Busy("Too many logins of this user are in progress. Try again.", retry_after_seconds=1)
             wait_seconds = await self._users.begin_attempt(login_mac, address, now=self._clock())
             if wait_seconds is not None:
                 raise RateLimited(retry_after_seconds=wait_seconds)
