@@ -169,7 +169,7 @@ async def test_a_superseded_entry_is_served_as_stale_only_while_the_database_is_
     assert entry is not None
     entry.superseded_at = boottime() - 7
     assert (await controlled.read()).stale_seconds == 7
-    controlled.reader._stale_seconds = 4
+    controlled.reader._max_stale_seconds = 4
     with pytest.raises(DatabaseUnavailable):
         await controlled.read()
     controlled.is_database_unavailable = False
@@ -177,7 +177,7 @@ async def test_a_superseded_entry_is_served_as_stale_only_while_the_database_is_
 
 
 async def test_after_the_stale_limit_nothing_is_served(controlled: ControlledApp) -> None:
-    controlled.reader._stale_seconds = 4
+    controlled.reader._max_stale_seconds = 4
     controlled.expire_lease()
     controlled.is_database_unavailable = True
     assert controlled.reader.is_past_stale_limit()

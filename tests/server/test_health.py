@@ -46,7 +46,7 @@ async def test_an_unavailable_database_degrades_the_health_until_stale_reads_end
 
     monkeypatch.setattr(disconnected_app.process.stores.database, "ping", fail)
     assert await check_health(disconnected_app) == (200, ["store-unavailable"])
-    disconnected_app.process.reads.reader._stale_seconds = 1
+    disconnected_app.process.reads.reader._max_stale_seconds = 1
     assert await check_health(disconnected_app) == (503, ["store-unavailable"])
 
 

@@ -37,7 +37,7 @@ class CachedConfig(CacheEntry):
         # Indexed by `Rendering`.
         self.responses: list[PreparedResponse | None] = [None] * len(Rendering)
         self.fresh_until = 0.0
-        # If a newer version is known: when this one was last known to be current. Only stale reads may use it then.
+        # When the entry was last known to be current, if a newer version is known. Only stale reads may use it then.
         self.superseded_at = math.inf
 
     def invalidate(self) -> None:

@@ -67,7 +67,7 @@ class RequestHeadCache(LruCache[CachedRead]):
 
     def _find_by_digest(self, digest: bytes) -> CachedRead | None:
         read = self._entries.get(digest)
-        # The first read since the counts were added up marks the entry as used. That is often enough.
+        # Marking the entry as used once per count period keeps the order well enough.
         if read is not None and not read.reads:
             self._entries.move_to_end(digest)
         return read

@@ -41,7 +41,7 @@ SUPERSEDED_STALE_AFTER_SECONDS = 1.2
 
 # Validated responses are reused for this long. Each validation also marks the cache entries as recently used.
 PERIOD_SECONDS = ORDER_SECONDS
-# Counts are kept on the cached reads. They are added up when this many cached reads have one.
+# Each cached read has its own count. The counts are added up when this many cached reads have one.
 MAX_UNCOUNTED = 512
 # Memory of a cached read and its request, with names, numbers and digest.
 CACHED_READ_BYTES = 720
@@ -67,7 +67,7 @@ class SampledRead(NamedTuple):
 
 
 class Authentication(NamedTuple):
-    """The caller of a request, and whether only the cache could confirm that."""
+    """The caller of a request, and whether the database was unavailable, so that only the cache confirms the caller."""
 
     principal: Principal
     is_database_unavailable: bool
@@ -110,7 +110,7 @@ class ConfigReader:
         decrypter: ConfigDecrypter,
         access: Access,
         types: ActiveIntegrationTypes,
-        stale_seconds: float,
+        max_stale_seconds: float,
         sample: int = 0,
         io: IoLog = NO_IO_LOG,
     ) -> None:
@@ -121,7 +121,7 @@ class ConfigReader:
         self._decrypter = decrypter
         self._access = access
         self._types = types
-        self._stale_seconds = stale_seconds
+        self._max_stale_seconds = max_stale_seconds
         self._queries: SingleFlight[tuple[Key, Rendering], PreparedResponse] = SingleFlight(self._query, io=io)
         self._counts = ReadCounts()
         self._uncounted: list[CachedRead] = []
@@ -198,7 +198,7 @@ class ConfigReader:
     ) -> ReadResult:
         """Read the current version, which must be at least `min_version`. Viewers get secrets masked.
 
-        `is_database_unavailable` says that a query of the same request has just failed. Then there is no other one.
+        With `is_database_unavailable`, a query of this request has just failed, so the database is not queried again.
         """
         result = await self._read(
             key,
@@ -327,13 +327,13 @@ class ConfigReader:
         entry = self._cache.find(key, now=boottime())
         if entry is None or entry.version < min_version or entry.responses[rendering] is None:
             return None
-        return entry if self._cache.compute_age_seconds(entry) <= self._stale_seconds else None
+        return entry if self._cache.compute_age_seconds(entry) <= self._max_stale_seconds else None
 
     def _find_stale_token(self, credential: Credential) -> AuthenticatedToken | None:
         return self._authenticator.find_unexpired(credential, now=boottime()) if self._may_serve_stale() else None
 
     def _may_serve_stale(self) -> bool:
-        return self._lease.compute_age_seconds() <= self._stale_seconds
+        return self._lease.compute_age_seconds() <= self._max_stale_seconds
 
     async def _read_from_database(self, key: Key, rendering: Rendering, min_version: int) -> PreparedResponse:
         """Share a query with other callers if its result is new enough. Otherwise run a query of its own."""

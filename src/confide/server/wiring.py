@@ -513,7 +513,7 @@ def build_reads(
         decrypter=decrypter,
         access=access,
         types=active,
-        stale_seconds=settings.stale_reads_seconds,
+        max_stale_seconds=settings.stale_reads_seconds,
         sample=0 if settings.is_io_off else settings.io_sample,
         io=io,
     )
