@@ -54,7 +54,7 @@ async def test_a_long_transaction_that_delays_watchers_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ages = [4.9]
-    monkeypatch.setattr(SqliteChangeFeed, "watermark_age", lambda _: ages[0])
+    monkeypatch.setattr(SqliteChangeFeed, "compute_watermark_age_seconds", lambda _: ages[0])
     async with start_app(settings_for(tmp_path / "data", None)) as app:
         token = await app.token("root", *ADMIN)
         assert await check_health(app) == (200, [])

@@ -56,7 +56,7 @@ class SimulatedChangeLog:
 
     async def wait(self) -> None: ...
 
-    def watermark_age(self) -> float:
+    def compute_watermark_age_seconds(self) -> float:
         return 0.0
 
     def notify(self) -> None: ...

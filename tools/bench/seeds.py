@@ -73,7 +73,7 @@ async def _row(process: Process, at: Key, keys: dict[str, bytes]) -> tuple[Any, 
     key_id = keys[at.tenant]
     body = process.encryption.encrypt(CONFIGURATION, EncryptionContext(at, 1, Kind.SAVED), key_id=key_id)
     new = NewVersion(at, 1, Kind.SAVED, key_id, body, saved_by=1, saved_at=now())
-    return tuple(VersionRow.of(new))
+    return tuple(VersionRow.from_value(new))
 
 
 def _append(rows: list[tuple[Any, ...]], engine: str) -> Transaction[None]:

@@ -110,9 +110,9 @@ class AuditLog:
             yield Verification(0, ChainBreak(min(forged), "its checkpoint is not signed with this store's key"), None)
             return
         from_file = await asyncio.to_thread(self._read_checkpoint_file, after)
-        # The file wins over the database: an attacker of the database cannot write it.
+        # The file takes precedence, because an attacker of the database cannot write it.
         checkpoints = {one.number: one for one in [*stored, *from_file]}
-        check = ChainCheck(checkpoints, number=after, link=link, mac=self._mac)
+        check = ChainCheck(checkpoints, number=after, link=link, mac=self._compute_mac)
         while entries := await self._audit.list_chained(after=check.number, limit=BATCH_SIZE):
             if not check.verify_next(entries):
                 break
@@ -130,5 +130,5 @@ class AuditLog:
     def _read_checkpoint_file(self, after: int) -> list[Checkpoint]:
         return [one for one in self._checkpoint_file.read() if one.number > after and self._has_valid_signature(one)]
 
-    def _mac(self, entry: bytes) -> bytes:
+    def _compute_mac(self, entry: bytes) -> bytes:
         return self._encryption.compute_mac("audit", entry)

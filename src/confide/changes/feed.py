@@ -20,7 +20,7 @@ class ChangeFeed(Protocol):
     async def wait(self) -> None:
         """Wait for a notification or for the polling interval of the engine."""
 
-    def watermark_age(self) -> float:
+    def compute_watermark_age_seconds(self) -> float:
         """Return the seconds by which a running transaction delays watch and the audit chain."""
 
     def notify(self) -> None:

@@ -47,7 +47,7 @@ _DRIVER_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.Interfac
 
 
 class PostgresqlChangeFeed:
-    """Listens, notifies and reads on a connection of its own. A new connection continues from the last snapshot."""
+    """Listens, notifies and reads on its own connection. A new connection continues from the last snapshot."""
 
     def __init__(self, engine: PostgresqlEngine) -> None:
         self._engine = engine
@@ -88,7 +88,7 @@ class PostgresqlChangeFeed:
         if pause > 0:
             await asyncio.sleep(pause)
 
-    def watermark_age(self) -> float:
+    def compute_watermark_age_seconds(self) -> float:
         return self._watermark.compute_age_seconds()
 
     def notify(self) -> None:

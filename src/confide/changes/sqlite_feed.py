@@ -55,7 +55,7 @@ class SqliteChangeFeed:
     async def wait(self) -> None:
         await asyncio.sleep(POLL_SECONDS)
 
-    def watermark_age(self) -> float:
+    def compute_watermark_age_seconds(self) -> float:
         """Return 0: with one writer, no transaction delays another."""
         return 0.0
 

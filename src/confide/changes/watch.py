@@ -115,7 +115,7 @@ class WatchHub:
             # All changes before the shared events were read.
             return events, watcher.position if start is None else start
         found: list[WatchEvent] = []
-        for number, one in enumerate(self._events_after(watcher.position), 1):
+        for number, one in enumerate(self._list_events_after(watcher.position), 1):
             if watcher.can_see(one.change):
                 found.append(one)
             if len(found) >= MAX_SENT or number >= MAX_READ:
@@ -217,7 +217,7 @@ class WatchHub:
     def _to_event(self, change: Change) -> WatchEvent:
         return WatchEvent(change.position, change, self._encode(change))
 
-    def _events_after(self, position: Position) -> Iterable[WatchEvent]:
+    def _list_events_after(self, position: Position) -> Iterable[WatchEvent]:
         low, high = 0, len(self._shared)
         while low < high:
             middle = (low + high) // 2

@@ -138,4 +138,4 @@ def _check_schema(type_: IntegrationType, before: Json | None, after: Json) -> t
 
 
 def _convert_violations(violations: list[SchemaViolation]) -> tuple[Violation, ...]:
-    return tuple(violation.as_violation(inside=("configuration",)) for violation in violations[:MAX_REPORTED])
+    return tuple(violation.to_violation(inside=("configuration",)) for violation in violations[:MAX_REPORTED])

@@ -403,7 +403,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         access=VIEWER,
         tag=_HISTORY,
         summary="Read a version",
-        description="One version with its configuration. For callers who may read secrets this is an audited secret"
+        description="One version with its configuration. For callers who can read secrets this is an audited secret"
         " access.",
         query=(TENANT, INTEGRATION_TYPE),
         returns=Returns((VersionShape,)),

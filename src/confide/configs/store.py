@@ -47,7 +47,7 @@ class VersionRow(NamedTuple):
     note: str | None
 
     @classmethod
-    def of(cls, new: NewVersion) -> VersionRow:
+    def from_value(cls, new: NewVersion) -> VersionRow:
         return cls(str(new.kind), *new.key, new.version, new.key_id, new.body, new.saved_by, new.saved_at, new.note)
 
 
@@ -63,7 +63,7 @@ class IdempotencyRow(NamedTuple):
     saved_at: int
 
     @classmethod
-    def of(cls, record: IdempotencyRecord, *, saved_at: int) -> IdempotencyRow:
+    def from_value(cls, record: IdempotencyRecord, *, saved_at: int) -> IdempotencyRow:
         return cls(
             record.user_id, record.route, record.key, record.content_mac, record.version, str(record.outcome), saved_at
         )
@@ -206,8 +206,8 @@ class ConfigStore:
     async def append(self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None) -> None:
         """Append a version with its audit entry and idempotency record in one transaction.
 
-        Stores nothing and raises `Superseded` if the version exists or the data key is no longer active, or
-        `IdempotencyKeyTaken` if the record exists.
+        Raises `Superseded` if the version exists or the data key is no longer active. Raises `IdempotencyKeyTaken` if
+        the record exists. Then nothing is stored.
         """
         raise NotImplementedError
 
@@ -277,7 +277,7 @@ class ConfigStore:
     async def insert_idempotency_record(self, record: IdempotencyRecord, *, saved_at: int) -> None:
         """Insert the record of a request that changed nothing. Raises `IdempotencyKeyTaken`."""
         try:
-            await self._engine.execute(INSERT_IDEMPOTENCY, *IdempotencyRow.of(record, saved_at=saved_at))
+            await self._engine.execute(INSERT_IDEMPOTENCY, *IdempotencyRow.from_value(record, saved_at=saved_at))
         except UniqueTaken:
             raise IdempotencyKeyTaken from None
 
@@ -323,13 +323,13 @@ class PostgresqlConfigStore(ConfigStore):
         return await self._reads.submit(key)
 
     async def append(self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None) -> None:
-        row = (*VersionRow.of(new), *build_entry_row(audit))
+        row = (*VersionRow.from_value(new), *build_entry_row(audit))
         if idempotency is None:
             if not await self._saves.submit(row):
                 raise Superseded
             return
         # Not in a batch, because an existing record rolls back the whole statement.
-        record = IdempotencyRow.of(idempotency, saved_at=new.saved_at)
+        record = IdempotencyRow.from_value(idempotency, saved_at=new.saved_at)
         try:
             if not await self._engine.query(POSTGRESQL_APPEND_IDEMPOTENT, *row, *record):
                 raise Superseded
@@ -365,12 +365,12 @@ class PostgresqlConfigStore(ConfigStore):
 
 
 def _append(new: NewVersion, audit: SignedEntry, idempotency: IdempotencyRecord | None) -> Transaction[None]:
-    appended = yield statement(SQLITE_APPEND, *VersionRow.of(new))
+    appended = yield statement(SQLITE_APPEND, *VersionRow.from_value(new))
     if not appended:
         raise Superseded
     yield insert_audit(audit, change_id=appended[0][0])
     if idempotency is not None:
-        yield statement(INSERT_IDEMPOTENCY, *IdempotencyRow.of(idempotency, saved_at=new.saved_at))
+        yield statement(INSERT_IDEMPOTENCY, *IdempotencyRow.from_value(idempotency, saved_at=new.saved_at))
 
 
 def _read_version(key: Key, row: Row) -> StoredVersion:

@@ -39,4 +39,4 @@ class Access:
         """Raise `NotAllowed` for a token with its own grants, because it could get more grants by this action."""
         if principal.token_grants is not None:
             await self._recorder.record(action, "denied", principal=principal)
-            raise NotAllowed("A token with grants of its own cannot do this. Log in or use an unrestricted token.")
+            raise NotAllowed("A token with its own grants cannot do this. Log in or use an unrestricted token.")

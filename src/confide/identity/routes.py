@@ -163,13 +163,13 @@ class IdentityRoutes:
 
     async def read_user(self, request: Request) -> Response:
         return build_json_response(
-            build_user_json(await self._users.read(_path_login(request), principal=request.principal))
+            build_user_json(await self._users.read(_read_login(request), principal=request.principal))
         )
 
     async def update_user(self, request: Request) -> Response:
         body = request.get_body(UserUpdate)
         user = await self._users.change(
-            _path_login(request),
+            _read_login(request),
             principal=request.principal,
             grants=read_grants(body.grants),
             is_disabled=body.disabled,
@@ -178,7 +178,7 @@ class IdentityRoutes:
         return build_json_response(build_user_json(user))
 
     async def remove_user(self, request: Request) -> Response:
-        login = _path_login(request)
+        login = _read_login(request)
         await self._users.remove(login, principal=request.principal)
         return build_json_response({"message": f"User '{login}' is removed"})
 
@@ -243,7 +243,7 @@ def read_grants(shapes: list[GrantShape] | None) -> tuple[Grant, ...] | None:
     )
 
 
-def _path_login(request: Request) -> str:
+def _read_login(request: Request) -> str:
     try:
         return parse_login(request.path_values["login"])
     except InvalidLogin:

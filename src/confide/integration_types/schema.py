@@ -30,7 +30,7 @@ _KEYWORDS_WITH_SEVERAL = frozenset(
 MAX_MESSAGE_CHARACTERS = 300
 # The limit of places times subschemas up to which violations are listed one by one.
 MAX_TO_EXPLAIN = 20_000
-# The size of a compiled pattern is rounded up to one of these; the last one is the maximum.
+# The size of a compiled pattern is rounded up to one of these. The last one is the maximum.
 PATTERN_BYTES = (2**10, 2**13, 2**16, 2**18, 2**20)
 # Limits of the search for secrets with defaults.
 MAX_PLACES, MAX_VISITS = 2_000, 20_000
@@ -45,7 +45,7 @@ class SchemaViolation:
     rule_at: str
     sentence: str
 
-    def as_violation(self, *, inside: Path = ()) -> Violation:
+    def to_violation(self, *, inside: Path = ()) -> Violation:
         return Violation(format_pointer((*inside, *self.place)), self.rule, self.sentence)
 
     def hide_secrets(self, root: SecretPlace) -> SchemaViolation:

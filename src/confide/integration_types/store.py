@@ -28,7 +28,7 @@ class TypeRow(NamedTuple):
     note: str | None
 
     @classmethod
-    def of(cls, new: TypeVersion) -> TypeRow:
+    def from_value(cls, new: TypeVersion) -> TypeRow:
         schema = None if new.schema is None else strict_json.write(new.schema).decode()
         return cls(
             new.name,
@@ -102,7 +102,7 @@ def _read_type(row: Row) -> TypeVersion:
 
 
 def _append(new: TypeVersion, audit: SignedEntry) -> Transaction[bool]:
-    if not (yield statement(APPEND, *TypeRow.of(new))):
+    if not (yield statement(APPEND, *TypeRow.from_value(new))):
         return False
     change = TypeChangeRow("type-changed", new.name, new.version, new.saved_by, new.saved_at, new.note)
     ((change_id,),) = yield statement(APPEND_CHANGE, *change)

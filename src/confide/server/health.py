@@ -66,7 +66,7 @@ class Health:
             (blocking if self._reader.is_past_stale_limit() else degrading).append("store-unavailable")
         elif not self._lease.is_valid():
             degrading.append("news-unavailable")
-        elif self._change_feed.watermark_age() > MAX_WATERMARK_AGE_SECONDS:
+        elif self._change_feed.compute_watermark_age_seconds() > MAX_WATERMARK_AGE_SECONDS:
             degrading.append("watch-delayed")
         status: Literal["ok", "degraded", "unavailable"] = "ok"
         if blocking or degrading:

@@ -541,7 +541,7 @@ def build_metrics(
             gauges={
                 "hashes": lambda: hasher.waiting,
                 "streams": changes.hub.__len__,
-                "watermark": stores.change_feed.watermark_age,
+                "watermark": stores.change_feed.compute_watermark_age_seconds,
             },
         )
     )
