@@ -74,10 +74,7 @@ class Authentication(NamedTuple):
 
 
 class CachedRead(CacheEntry):
-    """A request that repeats, with its validated response and its counts. Only the reader writes to it.
-
-    The response may be reused until the period ends, unless its version or the token is invalidated before.
-    """
+    """A request that repeats, with its validated response and its counts. Only the reader writes to it."""
 
     __slots__ = ("is_not_modified", "length", "period", "prepared", "reads", "request", "response", "token", "token_id")
 
@@ -98,7 +95,11 @@ class CachedRead(CacheEntry):
 
 
 class ConfigReader:
-    """Reads current configs. It owns all state of cached reads."""
+    """Reads current configs. It owns all state of cached reads.
+
+    Time is divided into periods of one second. A cached read is validated at its first use in a period. Until the
+    period ends, its response is reused unless the version or the token is invalidated.
+    """
 
     def __init__(
         self,
@@ -164,7 +165,7 @@ class ConfigReader:
         return response
 
     async def authenticate_token(self, token: str) -> Authentication:
-        """Do as `authenticate` for the text of a token."""
+        """Authenticate with the text of a token. Raises `InvalidToken` if it is malformed."""
         return await self.authenticate(self._authenticator.parse(token))
 
     async def authenticate(self, credential: Credential) -> Authentication:

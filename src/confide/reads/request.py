@@ -1,4 +1,4 @@
-"""Parse a plain `GET /config`: a read without a body, preconditions on writes, or unusual syntax.
+"""Parse a plain `GET /config`: a read without a body, an `If-Match` header or unusual syntax.
 
 The router handles all other reads.
 """
