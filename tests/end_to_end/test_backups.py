@@ -1,4 +1,4 @@
-"""Backups taken under load: each can be restored, and each is a prefix of history."""
+"""Backups under load can be restored, and each holds a prefix of the history."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ BACKUPS = 10
 WRITERS = 4
 
 
-async def backed_up(service: Service, database: str | None) -> list[Path]:
-    made = []
+async def make_backups(service: Service, database: str | None) -> list[Path]:
+    files = []
     for number in range(BACKUPS):
         file = service.folder / f"backup{number}"
         env = {} if database is None else {"CONFIDE_DATABASE": database}
         done = await asyncio.to_thread(run_confide, "backup", str(file), cwd=service.folder, env=env)
         assert done.returncode == 0, done.stderr
         assert "master keys are not in it" in done.stdout
-        made.append(file)
-    return made
+        files.append(file)
+    return files
 
 
 async def is_prefix(data: Path, database: str | None, other: Path, other_database: str | None) -> bool:
-    """Whether no change is missing that was saved clearly before the last one that is there."""
-    whole, part = await times_of(data, database), await times_of(other, other_database)
-    # Times are the clients' order only as far as a save takes: 2 s is as long as any may.
+    """Return whether the restored database holds every change from clearly before its last one."""
+    whole, part = await load_save_times(data, database), await load_save_times(other, other_database)
+    # Workers set the time before they commit. A save takes at most 2 s, so older ones were committed.
     last = max(part.values()) - 2 * MICROSECONDS_PER_SECOND
     return part.keys() <= whole.keys() and all(key in part for key, saved_at in whole.items() if saved_at < last)
 
 
-async def times_of(data: Path, database: str | None) -> dict[tuple[str, str, int], int]:
+async def load_save_times(data: Path, database: str | None) -> dict[tuple[str, str, int], int]:
     async with open_process(build_settings(data, database)) as process:
         rows = [row async for table, row in process.stores.database.dump() if table == "changes" and row[2] is not None]
     return {(row[2], row[3], row[4]): row[9] for row in rows}
@@ -54,7 +54,7 @@ async def test_ten_backups_under_load_are_prefixes_of_history(
             writing = [
                 asyncio.create_task(merge_markers(client, key, "w", times=1_900, pause_seconds=0.03)) for key in keys
             ]
-            files = await backed_up(service, database)
+            files = await make_backups(service, database)
             for task in writing:
                 task.cancel()
             await asyncio.gather(*writing, return_exceptions=True)

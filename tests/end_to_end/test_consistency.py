@@ -1,8 +1,9 @@
-"""What several processes answer while they are killed, paused and cut off: never older than a second, unless said."""
+"""Reads of a cluster whose processes are killed, paused and cut off: no unmarked answer is older than a second."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import signal
 import time
@@ -21,20 +22,21 @@ from support.observer import observe
 from support.postgres import PostgresServer
 from support.processes import Service
 from support.proxy import Proxy
+from support.waiting import build_stop_condition, wait_until_async
 
 KEY = Key("acme", TYPE)
-BOUND_SECONDS = 1.0
+# The lease guarantees it however slow the machine is: every test may assert it.
+STALENESS_SECONDS = 1.0
+# Long enough to see a stale answer of a faulty cache.
+STALE_AFTER_SECONDS = STALENESS_SECONDS + 0.3
+# Without a save for so long, the paused process may hold the write lock of SQLite.
+LOCKED_SECONDS = 20.0
 # Both faults together make an ordinary cache, whose entries end only by their time to live.
-TIME_ONLY = "no-lease,no-change-feed"
+TTL_ONLY = "no-lease,no-change-feed"
 
 
-def after(seconds: float) -> Callable[[], bool]:
-    end = time.monotonic() + seconds
-    return lambda: time.monotonic() > end
-
-
-async def final_markers(service: Service) -> list[str]:
-    """The markers of the key in the order of their versions, from the store itself."""
+async def load_final_markers(service: Service) -> list[str]:
+    """Load the markers of the key from the database, in the order of their versions."""
     histories = await load_histories(service.folder.parent / "data", service._env.get("CONFIDE_DATABASE"))
     order: list[str] = []
     for document in histories.get(KEY, []):
@@ -42,20 +44,30 @@ async def final_markers(service: Service) -> list[str]:
     return order
 
 
-async def stale_reads(services: list[Service], token: str, *, seconds: float) -> list[float]:
-    """Writes at the first service, reads at all others; the staleness of each read."""
-    until = after(seconds)
-    callers = [ConfigClient(service, token, KEY, name=f"{n}") for n, service in enumerate(services)]
-    written, *seen = await asyncio.gather(
-        merge_repeatedly(callers[0], until=until, pause_seconds=0.02),
-        *(read_repeatedly(caller, until=until, pause_seconds=0.001) for caller in callers[1:]),
+def has_time_for_stale_reads(writer: ConfigClient, reader: ConfigClient) -> bool:
+    """Return whether the reader still reads long after a save that its first answer could not show."""
+    if len(writer.operations) <= 10 or len(reader.operations) <= 20:
+        return False
+    first_read = reader.operations[0].ret
+    later_saves = [op.ret for op in writer.operations if op.call > first_read]
+    return bool(later_saves) and reader.operations[-1].call > min(later_saves) + STALE_AFTER_SECONDS
+
+
+async def measure_stale_reads(services: list[Service], token: str, *, min_seconds: float) -> list[float]:
+    """Save at the first service and read at all others. Return the staleness of each read in seconds."""
+    writer, *readers = [ConfigClient(service, token, KEY, name=f"{n}") for n, service in enumerate(services)]
+    is_over = build_stop_condition(
+        min_seconds=min_seconds,
+        has_enough=lambda: all(has_time_for_stale_reads(writer, reader) for reader in readers),
     )
-    assert len(written) > 10
-    assert all(len(ops) > 20 for ops in seen)
-    return measure_staleness([op for ops in seen for op in ops], written)
+    writes, *reads = await asyncio.gather(
+        merge_repeatedly(writer, until=is_over, pause_seconds=0.02),
+        *(read_repeatedly(reader, until=is_over, pause_seconds=0.001) for reader in readers),
+    )
+    return measure_staleness([op for ops in reads for op in ops], writes)
 
 
-def tell(what: str, ages: list[float]) -> None:
+def report(what: str, ages: list[float]) -> None:
     ages = sorted(ages)
     p99 = ages[len(ages) * 99 // 100]
     print(f"{what}: {len(ages)} reads, p99 {p99 * 1e3:.1f} ms, max {ages[-1] * 1e3:.1f} ms")
@@ -63,19 +75,21 @@ def tell(what: str, ages: list[float]) -> None:
 
 async def test_reads_in_other_processes_are_fresh_within_a_second(tmp_path: Path, database: str | None) -> None:
     async with run_cluster(tmp_path, 3, database=database) as services:
-        ages = await stale_reads(services, services[0].add_admin(), seconds=4)
-    tell("C-stale", ages)
-    assert max(ages) <= BOUND_SECONDS
+        ages = await measure_stale_reads(services, services[0].add_admin(), min_seconds=4)
+    report("C-stale", ages)
+    assert max(ages) <= STALENESS_SECONDS
 
 
-async def test_a_cache_that_only_counts_time_fails_the_same_test(tmp_path: Path, database: str | None) -> None:
-    async with run_cluster(tmp_path, 2, database=database, fault=TIME_ONLY) as services:
-        ages = await stale_reads(services, services[0].add_admin(), seconds=2.5)
-    assert max(ages) > BOUND_SECONDS
+async def test_a_cache_with_only_a_time_to_live_is_detected(tmp_path: Path, database: str | None) -> None:
+    async with run_cluster(tmp_path, 2, database=database, fault=TTL_ONLY) as services:
+        ages = await measure_stale_reads(services, services[0].add_admin(), min_seconds=1)
+    assert max(ages) > STALENESS_SECONDS
 
 
-async def stalled(tmp_path: Path, postgres: PostgresServer, *, fault: str = "", stalls: int = 3) -> list[float]:
-    """Only the link on which news comes is stalled; the reads go through another connection."""
+async def measure_under_stalls(
+    tmp_path: Path, postgres: PostgresServer, *, stalls: int, fault: str = ""
+) -> list[float]:
+    """Measure staleness while the connection of the change feed stalls; reads use another connection."""
     url = postgres.new_database()
     proxy = Proxy(postgres.port, host=postgres.host, only=b"LISTEN")
     await proxy.start()
@@ -86,9 +100,9 @@ async def stalled(tmp_path: Path, postgres: PostgresServer, *, fault: str = "", 
             token = services[0].add_admin()
             for _ in range(stalls):
                 proxy.stall()
-                ages += await stale_reads(services, token, seconds=2.5)
+                ages += await measure_stale_reads(services, token, min_seconds=2.5)
                 proxy.heal()
-                ages += await stale_reads(services, token, seconds=1)
+                ages += await measure_stale_reads(services, token, min_seconds=1)
     finally:
         await proxy.stop()
     return ages
@@ -97,58 +111,70 @@ async def stalled(tmp_path: Path, postgres: PostgresServer, *, fault: str = "", 
 async def test_a_stalled_change_feed_makes_no_read_older_than_a_second(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
-    ages = await stalled(tmp_path, postgres, stalls=2)
-    tell("C-stall", ages)
-    assert max(ages) <= BOUND_SECONDS
+    ages = await measure_under_stalls(tmp_path, postgres, stalls=2)
+    report("C-stall", ages)
+    assert max(ages) <= STALENESS_SECONDS
 
 
-async def test_without_the_lease_a_stalled_link_is_found_out(tmp_path: Path, postgres: PostgresServer) -> None:
-    assert max(await stalled(tmp_path, postgres, fault="no-lease", stalls=1)) > BOUND_SECONDS
+async def test_a_stalled_change_feed_without_the_lease_is_detected(tmp_path: Path, postgres: PostgresServer) -> None:
+    assert max(await measure_under_stalls(tmp_path, postgres, fault="no-lease", stalls=1)) > STALENESS_SECONDS
 
 
-async def paused(services: list[Service], token: str, *, pauses: int, seconds: float = 1.6) -> list[float]:
-    """One process is stopped while the other saves; reads that began while it stood still are the first answered."""
+async def measure_after_pauses(services: list[Service], token: str, *, pauses: int) -> list[float]:
+    """Pause one process while the other saves. Measure the reads that reach the paused process before it resumes."""
     ages: list[float] = []
-    process = services[1].process
-    assert process is not None
-    for _ in range(pauses):
+    while pauses:
         async with ConfigClient(services[1], token, KEY) as before:
             await before.read()
             await before.read()
-        process.send_signal(signal.SIGSTOP)
-        until = after(seconds)
-        writing = asyncio.create_task(
-            merge_repeatedly(
-                ConfigClient(services[0], token, KEY, name=f"{time.monotonic()}"), until=until, pause_seconds=0.05
-            )
-        )
-        await asyncio.sleep(seconds - 0.1)
-        waiting = [
-            asyncio.create_task(read_repeatedly(ConfigClient(services[1], token, KEY), until=after(seconds)))
-            for _ in range(4)
-        ]
-        await asyncio.sleep(0.1)
-        process.send_signal(signal.SIGCONT)
-        written = await writing
-        ages += measure_staleness([op for ops in await asyncio.gather(*waiting) for op in ops], written)
+        found = await measure_after_pause(services, token, name=f"{len(ages)}")
+        ages += found
+        pauses -= bool(found)
     return ages
 
 
-async def test_a_process_that_stood_still_answers_nothing_older_than_a_second(
-    tmp_path: Path, database: str | None
-) -> None:
+async def measure_after_pause(services: list[Service], token: str, *, name: str) -> list[float]:
+    process = services[1].process
+    assert process is not None
+    is_over = asyncio.Event()
+    writer = ConfigClient(services[0], token, KEY, name=f"w{name}")
+    readers = [ConfigClient(services[1], token, KEY) for _ in range(4)]
+    process.send_signal(signal.SIGSTOP)
+    paused_at = time.monotonic()
+    writing = asyncio.create_task(merge_repeatedly(writer, until=is_over.is_set, pause_seconds=0.05))
+
+    def has_old_save() -> bool:
+        return any(op.ret < time.monotonic() - STALE_AFTER_SECONDS for op in writer.operations)
+
+    await wait_until_async(
+        lambda: has_old_save() or time.monotonic() > paused_at + LOCKED_SECONDS, "a save during the pause"
+    )
+    reading = [
+        asyncio.create_task(read_repeatedly(reader, until=lambda reader=reader: bool(reader.operations)))  # type: ignore[misc]
+        for reader in readers
+    ]
+    await wait_until_async(lambda: all(reader.is_waiting for reader in readers), "the reads are sent")
+    is_old = has_old_save()
+    process.send_signal(signal.SIGCONT)
+    reads = [op for ops in await asyncio.gather(*reading) for op in ops]
+    is_over.set()
+    writes = await writing
+    return measure_staleness(reads, writes) if is_old else []
+
+
+async def test_a_paused_process_answers_nothing_older_than_a_second(tmp_path: Path, database: str | None) -> None:
     async with run_cluster(tmp_path, 2, database=database) as services:
-        ages = await paused(services, services[0].add_admin(), pauses=2)
-    tell("C-pause", ages)
-    assert max(ages) <= BOUND_SECONDS
+        ages = await measure_after_pauses(services, services[0].add_admin(), pauses=2)
+    report("C-pause", ages)
+    assert max(ages) <= STALENESS_SECONDS
 
 
-async def test_without_the_lease_a_pause_is_found_out(tmp_path: Path, database: str | None) -> None:
-    async with run_cluster(tmp_path, 2, database=database, fault=TIME_ONLY) as services:
-        assert max(await paused(services, services[0].add_admin(), pauses=1)) > BOUND_SECONDS
+async def test_a_pause_without_the_lease_is_detected(tmp_path: Path, database: str | None) -> None:
+    async with run_cluster(tmp_path, 2, database=database, fault=TTL_ONLY) as services:
+        assert max(await measure_after_pauses(services, services[0].add_admin(), pauses=1)) > STALENESS_SECONDS
 
 
-async def harmed(services: list[Service], *, until: Callable[[], bool]) -> None:
+async def disturb(services: list[Service], *, until: Callable[[], bool]) -> None:
     """Kill and pause processes at random moments, all but the first."""
     chance = random.Random(11)
     while not until():
@@ -164,70 +190,79 @@ async def harmed(services: list[Service], *, until: Callable[[], bool]) -> None:
         await asyncio.sleep(0.3)
 
 
-async def history(services: list[Service], token: str, *, seconds: float, is_hidden: bool = True) -> list[Operation]:
-    """Savers, readers that say what they know, plain readers and demanding ones, at all services, under harm.
+async def record_history(
+    services: list[Service], token: str, *, min_seconds: float, min_operations: int, is_disturbed: bool = True
+) -> list[Operation]:
+    """Record the operations of writers and of plain, fresh and session readers at all services.
 
-    Who saves, demands or is killed has its memory brought up to date: without that no fault of it is hidden.
+    Saves, fresh reads and restarts update the cache of their service. Without them no staleness of it is hidden.
     """
-    until = after(seconds)
-    work: list[Coroutine[Any, Any, list[Operation] | None]] = [harmed(services, until=until)] if is_hidden else []
+    clients: list[ConfigClient] = []
+
+    def has_enough() -> bool:
+        return sum(len(client.operations) for client in clients) > min_operations
+
+    until = build_stop_condition(min_seconds=min_seconds, has_enough=has_enough)
+    work: list[Coroutine[Any, Any, object]] = [disturb(services, until=until)] if is_disturbed else []
     for number, service in enumerate(services):
-        names = iter(f"{number}{letter}" for letter in "abcdef")
-
-        def caller(service: Service = service, names: object = names) -> ConfigClient:
-            return ConfigClient(service, token, KEY, name=next(names))  # type: ignore[call-overload]
-
-        work.append(read_repeatedly(caller(), until=until, pause_seconds=0.005))
-        if is_hidden or number == 0:
-            work.append(merge_repeatedly(caller(), until=until, pause_seconds=0.05))
-        if is_hidden:
+        plain, writer, session, fresh = [ConfigClient(service, token, KEY, name=f"{number}{kind}") for kind in "abcd"]
+        clients += [plain, writer, session, fresh]
+        work.append(read_repeatedly(plain, until=until, pause_seconds=0.005))
+        if is_disturbed or number == 0:
+            work.append(merge_repeatedly(writer, until=until, pause_seconds=0.05))
+        if is_disturbed:
             work += [
-                read_repeatedly(caller(), until=until, pause_seconds=0.005, sends_min_version=True),
-                read_repeatedly(caller(), until=until, pause_seconds=0.01, kind="fresh"),
+                read_repeatedly(session, until=until, pause_seconds=0.005, sends_min_version=True),
+                read_repeatedly(fresh, until=until, pause_seconds=0.01, kind="fresh"),
             ]
-    histories = await asyncio.gather(*work)
-    return [op for ops in histories for op in ops or []]
+    await asyncio.gather(*work)
+    return list(itertools.chain.from_iterable(client.operations for client in clients))
 
 
-def sessions(ops: list[Operation]) -> list[Operation]:
-    """The operations of those clients that always say what they know."""
-    return [op for op in ops if op.client.endswith("c") and op.kind == "read"]
+def select_sessions(operations: list[Operation]) -> list[Operation]:
+    """Select the operations of the clients that send the newest version that they know."""
+    return [op for op in operations if op.client.endswith("c")]
 
 
-async def test_a_history_under_harm_is_linearizable_within_the_bound(tmp_path: Path, database: str | None) -> None:
-    async with run_cluster(tmp_path, 3, database=database) as services:
-        ops = await history(services, services[0].add_admin(), seconds=8)
-        final = await final_markers(services[0])
-    print(f"C-lin: {len(ops)} operations, {len(final)} versions")
-    assert len(ops) > 500
-    assert find_violations(ops, final) == []
-    assert find_session_violations(sessions(ops)) == []
-
-
-async def test_the_same_history_of_a_cache_that_only_counts_time_has_faults(
+async def test_a_history_under_disturbances_is_linearizable_within_the_bound(
     tmp_path: Path, database: str | None
 ) -> None:
-    async with run_cluster(tmp_path, 2, database=database, fault=TIME_ONLY) as services:
-        ops = await history(services, services[0].add_admin(), seconds=3, is_hidden=False)
-        final = await final_markers(services[0])
+    async with run_cluster(tmp_path, 3, database=database) as services:
+        ops = await record_history(services, services[0].add_admin(), min_seconds=8, min_operations=500)
+        final = await load_final_markers(services[0])
+    print(f"C-lin: {len(ops)} operations, {len(final)} versions")
+    assert find_violations(ops, final) == []
+    assert find_session_violations(select_sessions(ops)) == []
+
+
+async def test_the_history_of_a_cache_with_only_a_time_to_live_has_violations(
+    tmp_path: Path, database: str | None
+) -> None:
+    async with run_cluster(tmp_path, 2, database=database, fault=TTL_ONLY) as services:
+        ops = await record_history(
+            services, services[0].add_admin(), min_seconds=3, min_operations=100, is_disturbed=False
+        )
+        final = await load_final_markers(services[0])
     assert any("stale" in violation for violation in find_violations(ops, final))
 
 
-async def test_an_observer_finds_all_processes_of_one_mind(tmp_path: Path, database: str | None) -> None:
+async def test_an_observer_finds_every_process_up_to_date(tmp_path: Path, database: str | None) -> None:
     async with run_cluster(tmp_path, 3, database=database) as services:
-        seen = await observe(services, services[0].add_admin(), KEY, seconds=4)
+        token = services[0].add_admin()
+        seen = await observe(services, token, KEY, min_seconds=4, has_enough=lambda seen: seen.checks > 60)
     print(f"C-observer: {seen}")
     assert seen.changes > 20
-    assert seen.inconsistencies == 0
+    assert seen.stale_answers == 0
 
 
-async def test_an_observer_finds_out_who_only_counts_time(tmp_path: Path, database: str | None) -> None:
-    async with run_cluster(tmp_path, 2, database=database, fault=TIME_ONLY) as services:
-        seen = await observe(services, services[0].add_admin(), KEY, seconds=3)
-    assert seen.inconsistencies > 0
+async def test_an_observer_detects_a_cache_with_only_a_time_to_live(tmp_path: Path, database: str | None) -> None:
+    async with run_cluster(tmp_path, 2, database=database, fault=TTL_ONLY) as services:
+        token = services[0].add_admin()
+        seen = await observe(services, token, KEY, min_seconds=0, has_enough=lambda seen: seen.stale_answers > 0)
+    assert seen.stale_answers > 0
 
 
-# The long forms: the figures of reliability.md, 2.5, as they were promised.
+# The long forms of the tests above.
 
 
 @pytest.mark.long
@@ -237,34 +272,37 @@ async def test_a_hundred_thousand_reads_are_fresh(tmp_path: Path, database: str 
     async with run_cluster(tmp_path, 4, database=database) as services:
         token = await asyncio.to_thread(services[0].add_admin)
         while len(ages) < 100_000:
-            ages += await stale_reads(services, token, seconds=20)
-    tell("C-stale", ages)
-    assert max(ages) <= BOUND_SECONDS
+            ages += await measure_stale_reads(services, token, min_seconds=20)
+    report("C-stale", ages)
+    assert max(ages) <= STALENESS_SECONDS
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1_800)
-async def test_two_hundred_pauses(tmp_path: Path, database: str | None) -> None:
+async def test_no_read_after_two_hundred_pauses_is_stale(tmp_path: Path, database: str | None) -> None:
     async with run_cluster(tmp_path, 2, database=database) as services:
-        ages = await paused(services, await asyncio.to_thread(services[0].add_admin), pauses=200)
-    tell("C-pause", ages)
-    assert max(ages) <= BOUND_SECONDS
+        ages = await measure_after_pauses(services, await asyncio.to_thread(services[0].add_admin), pauses=200)
+    report("C-pause", ages)
+    assert max(ages) <= STALENESS_SECONDS
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1_200)
-async def test_a_hundred_stalls_of_the_change_feed(tmp_path: Path, postgres: PostgresServer) -> None:
-    ages = await stalled(tmp_path, postgres, stalls=100)
-    tell("C-stall", ages)
-    assert max(ages) <= BOUND_SECONDS
+async def test_no_read_during_a_hundred_stalls_of_the_change_feed_is_stale(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    ages = await measure_under_stalls(tmp_path, postgres, stalls=100)
+    report("C-stall", ages)
+    assert max(ages) <= STALENESS_SECONDS
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1_200)
-async def test_a_history_of_a_hundred_thousand_operations(tmp_path: Path, database: str | None) -> None:
+async def test_a_history_of_a_hundred_thousand_operations_is_linearizable(tmp_path: Path, database: str | None) -> None:
     async with run_cluster(tmp_path, 4, database=database) as services:
-        ops = await history(services, await asyncio.to_thread(services[0].add_admin), seconds=150)
-        final = await final_markers(services[0])
+        token = await asyncio.to_thread(services[0].add_admin)
+        ops = await record_history(services, token, min_seconds=150, min_operations=10_000)
+        final = await load_final_markers(services[0])
     print(f"C-lin: {len(ops)} operations, {len(final)} versions")
     assert find_violations(ops, final) == []
-    assert find_session_violations(sessions(ops)) == []
+    assert find_session_violations(select_sessions(ops)) == []

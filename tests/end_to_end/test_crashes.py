@@ -1,4 +1,4 @@
-"""`kill -9` under writers: no acknowledged save is lost, no hole in the versions; a deliberate fault is detected."""
+"""`kill -9` under writers: no acknowledged save is lost, and versions have no gaps."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from support.writers import merge_markers
 WRITERS = 4
 
 
-async def written_until_killed(
+async def write_until_killed(
     service: Service, token: str, *, cycle: int, seconds: float, server: LocalPostgresServer | None
 ) -> list[AcknowledgedSave]:
-    """Four writers on two configs, all killed in the middle of it, the database before them if it is given."""
+    """Kill the service, and first the database server if given, while four writers save into two configs."""
     async with service.async_client(token) as client:
         keys = [Key("acme", f"type{number % 2}") for number in range(WRITERS)]
         names = [f"c{cycle}w{number}" for number in range(WRITERS)]
@@ -36,10 +36,10 @@ async def written_until_killed(
         return [one for writer in await asyncio.gather(*writers) for one in writer]
 
 
-async def crashes(
+async def run_crashes(
     tmp_path: Path, database: str | None, server: LocalPostgresServer | None, *, cycles: int, fault: str = ""
 ) -> list[str]:
-    """Run the cycles and return what the store fails to hold."""
+    """Run that many crashes and return the violations in the database afterwards."""
     chance = random.Random(0)
     program = FAULTY_SERVICE if fault else ("-m", "confide")
     service = Service(
@@ -50,23 +50,25 @@ async def crashes(
     for cycle in range(cycles):
         service.start()
         token = token or service.add_admin()
-        falls = server if cycle % 4 == 3 else None
+        killed_server = server if cycle % 4 == 3 else None
         seconds = chance.uniform(0.1, 0.5)
-        saved += await written_until_killed(service, token, cycle=cycle, seconds=seconds, server=falls)
-        if falls is not None:
-            falls.start()
+        saved += await write_until_killed(service, token, cycle=cycle, seconds=seconds, server=killed_server)
+        if killed_server is not None:
+            killed_server.start()
     histories = await load_histories(service.data, database)
     assert len(saved) > cycles * 4
-    holes = [
-        f"{key}: versions are no fold" for key, history in histories.items() if not adds_one_marker_per_version(history)
+    gaps = [
+        f"{key}: a version does not add exactly one marker"
+        for key, history in histories.items()
+        if not adds_one_marker_per_version(history)
     ]
-    return find_lost_saves(saved, histories) + holes
+    return find_lost_saves(saved, histories) + gaps
 
 
 @pytest.mark.timeout(3_000)
 @pytest.mark.parametrize("cycles", [20, pytest.param(200, marks=pytest.mark.long)])
 async def test_on_sqlite_no_acknowledged_save_is_lost(tmp_path: Path, cycles: int) -> None:
-    assert await crashes(tmp_path, None, None, cycles=cycles) == []
+    assert await run_crashes(tmp_path, None, None, cycles=cycles) == []
 
 
 @pytest.mark.timeout(3_000)
@@ -75,10 +77,10 @@ async def test_on_postgres_no_acknowledged_save_is_lost(tmp_path: Path, cycles: 
     server = LocalPostgresServer(options=())
     server.start()
     try:
-        assert await crashes(tmp_path, server.new_database(), server, cycles=cycles) == []
+        assert await run_crashes(tmp_path, server.new_database(), server, cycles=cycles) == []
     finally:
         server.remove()
 
 
-async def test_a_service_that_answers_before_the_commit_is_caught(tmp_path: Path, database: str | None) -> None:
-    assert await crashes(tmp_path, database, None, cycles=2, fault="answer-before-commit") != []
+async def test_a_service_that_answers_before_the_commit_is_detected(tmp_path: Path, database: str | None) -> None:
+    assert await run_crashes(tmp_path, database, None, cycles=2, fault="answer-before-commit") != []

@@ -1,4 +1,4 @@
-"""The documentation page in a real browser: drawn from what lies here, without a word to anybody else."""
+"""The documentation page in a real browser needs no other host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from support.browser import render_page
 from support.processes import run_service
 
 
-def test_the_page_draws_every_route_and_asks_nobody_else(tmp_path: Path) -> None:
+def test_the_page_shows_every_route_and_loads_only_local_files(tmp_path: Path) -> None:
     with run_service(tmp_path) as service, service.client() as client:
         page = render_page(f"{service.url}/docs", tmp_path / "profile")
         document = client.get("/openapi.json").json()
@@ -21,7 +21,7 @@ def test_the_page_draws_every_route_and_asks_nobody_else(tmp_path: Path) -> None
     assert {"/docs", "/docs/assets/swagger-ui-bundle.js", "/docs/assets/swagger-ui.css", "/openapi.json"} <= loaded
 
 
-def test_nothing_that_is_served_names_another_host(tmp_path: Path) -> None:
+def test_no_page_names_another_host(tmp_path: Path) -> None:
     with run_service(tmp_path) as service, service.client() as client:
         for path in ("/docs", "/docs/assets/docs.js", "/docs/errors"):
             reply = client.get(path)

@@ -1,8 +1,9 @@
-"""A new master key while reads and saves go on."""
+"""Rotation of the master key while reads and saves continue."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import httpx2
 
 from support.app import TYPE
 from support.processes import run_confide, run_service
+from support.waiting import wait_until_async
 
 
-async def busy(client: httpx2.AsyncClient, number: int, stop: asyncio.Event) -> list[int]:
-    """Save into ever new tenants, which need new keys, and read them back."""
-    statuses = []
+async def save_and_read(
+    client: httpx2.AsyncClient, number: int, statuses: list[int], *, until: Callable[[], bool]
+) -> None:
+    """Save into new tenants, which need new data keys, and read them back."""
     turn = 0
-    while not stop.is_set():
+    while not until():
         tenant = f"tenant{number}-{turn}"
         document = {"tenant": tenant, "integration_type": TYPE, "configuration": {"turn": turn}}
         statuses.append((await client.post("/config", json=document)).status_code)
@@ -24,7 +27,12 @@ async def busy(client: httpx2.AsyncClient, number: int, stop: asyncio.Event) -> 
         statuses.append((await client.get("/config", params=params)).status_code)
         turn += 1
         await asyncio.sleep(0.01)
-    return statuses
+
+
+async def wait_for_statuses(statuses: list[int], count: int) -> None:
+    """Wait for that many more responses."""
+    enough = len(statuses) + count
+    await wait_until_async(lambda: len(statuses) >= enough, f"{count} responses")
 
 
 async def test_rotating_the_master_key_fails_no_read_and_no_save(tmp_path: Path, database: str | None) -> None:
@@ -33,22 +41,24 @@ async def test_rotating_the_master_key_fails_no_read_and_no_save(tmp_path: Path,
         token = service.add_admin()
         stop = asyncio.Event()
         async with service.async_client(token) as client:
-            working = [asyncio.create_task(busy(client, number, stop)) for number in range(4)]
-            await asyncio.sleep(0.5)
+            statuses: list[int] = []
+            working = [
+                asyncio.create_task(save_and_read(client, number, statuses, until=stop.is_set)) for number in range(4)
+            ]
             for _ in range(2):
+                await wait_for_statuses(statuses, 40)
                 done = await asyncio.to_thread(run_confide, "keys", "rotate", cwd=tmp_path, env=env)
                 assert done.returncode == 0, done.stderr
-            await asyncio.sleep(0.3)
+            await wait_for_statuses(statuses, 40)
             stop.set()
-            statuses = [status for task in working for status in await task]
+            await asyncio.gather(*working)
         assert set(statuses) == {200}
-        assert len(statuses) > 100
         path = service.data / "master.keys"
         lines = path.read_text().splitlines()
         assert len(lines) == 3
         assert path.stat().st_mode & 0o777 == 0o600
         service.stop()
-        # The earlier ones open nothing any more.
+        # No data key is wrapped with the earlier keys any more.
         path.write_text(lines[-1] + "\n")
         service.start()
         with service.client(token) as http:
@@ -58,7 +68,7 @@ async def test_rotating_the_master_key_fails_no_read_and_no_save(tmp_path: Path,
                 assert http.get("/config", params=params).status_code == 200
 
 
-def test_a_key_is_prepared_for_other_machines_before_it_wraps_anything(tmp_path: Path) -> None:
+def test_a_prepared_key_wraps_nothing_until_it_is_on_every_machine(tmp_path: Path) -> None:
     with run_service(tmp_path) as service:
         service.add_admin()
         prepared = run_confide("keys", "rotate", "--prepare", cwd=tmp_path)
@@ -66,7 +76,7 @@ def test_a_key_is_prepared_for_other_machines_before_it_wraps_anything(tmp_path:
         assert "has a prepared" in run_confide("keys", "rotate", "--prepare", cwd=tmp_path).stdout
         path = service.data / "master.keys"
         old, _ = path.read_text().splitlines()
-        # A tenant that comes in between is sealed under the key that every machine has.
+        # The data key of a new tenant is still wrapped with the key that every machine has.
         with service.client(service.login()) as client:
             document = {"tenant": "new", "integration_type": "crm", "configuration": {}}
             assert client.post("/config", json=document).status_code == 200
@@ -74,7 +84,9 @@ def test_a_key_is_prepared_for_other_machines_before_it_wraps_anything(tmp_path:
         assert elsewhere.returncode == 0
         with (
             run_service(
-                tmp_path / "other", database=f"sqlite:///{service.data / 'confide.db'}", env=other_ring(old)
+                tmp_path / "other",
+                database=f"sqlite:///{service.data / 'confide.db'}",
+                env={"CONFIDE_MASTER_KEYS": old},
             ) as other,
             other.client(other.login()) as client,
         ):
@@ -85,11 +97,7 @@ def test_a_key_is_prepared_for_other_machines_before_it_wraps_anything(tmp_path:
         assert len(path.read_text().splitlines()) == 2
 
 
-def other_ring(ring: str) -> dict[str, str]:
-    return {"CONFIDE_MASTER_KEYS": ring}
-
-
-async def test_rotations_at_once_lose_no_key(tmp_path: Path) -> None:
+async def test_concurrent_rotations_lose_no_key(tmp_path: Path) -> None:
     with run_service(tmp_path) as service:
         service.add_admin()
         first = (service.data / "master.keys").read_text()
@@ -101,7 +109,7 @@ async def test_rotations_at_once_lose_no_key(tmp_path: Path) -> None:
         assert not list(service.data.glob("*.new"))
 
 
-def test_a_ring_in_a_variable_is_used_as_it_is(tmp_path: Path) -> None:
+def test_master_keys_in_a_variable_are_used_without_a_file(tmp_path: Path) -> None:
     old, new = f"{'11' * 16} {'A' * 43}=", f"{'22' * 16} {'B' * 42}A="
     with run_service(tmp_path, env={"CONFIDE_MASTER_KEYS": old}) as service:
         service.add_admin()

@@ -1,4 +1,4 @@
-"""The Postman collection: made from the OpenAPI document, and run by newman against a real service."""
+"""The Postman collection matches the OpenAPI document, and newman runs it against a real service."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 FILE = ROOT / "confide.postman_collection.json"
 
 
-def newman() -> str:
-    """The program, or a loud skip; in CI it must be there."""
+def find_newman() -> str:
+    """Find the program. Without it, skip the test, or fail in CI."""
     local = ROOT / ".make" / "npm" / "node_modules" / ".bin" / "newman"
     found = str(local) if local.exists() else shutil.which("newman")
     if found is None:
@@ -28,7 +28,7 @@ def newman() -> str:
     return found
 
 
-def test_the_collection_is_what_the_document_says() -> None:
+def test_the_collection_matches_the_openapi_document() -> None:
     sys.path.insert(0, str(ROOT / "tools"))
     try:
         from make_postman import collection  # noqa: PLC0415 - a tool, not a package
@@ -38,7 +38,7 @@ def test_the_collection_is_what_the_document_says() -> None:
 
 
 def test_newman_passes(tmp_path: Path, database: str | None) -> None:
-    program = newman()
+    program = find_newman()
     with run_service(tmp_path, database=database) as service:
         command = [program, "run", str(FILE), "--env-var", f"base_url={service.url}", "--bail", "--color", "off"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
@@ -46,8 +46,8 @@ def test_newman_passes(tmp_path: Path, database: str | None) -> None:
     assert "21" in done.stdout
 
 
-def test_newman_fails_where_the_service_does_not_do_it(tmp_path: Path) -> None:
-    program = newman()
+def test_newman_fails_for_an_unexpected_response(tmp_path: Path) -> None:
+    program = find_newman()
     broken = FILE.read_text().replace("is updated", "is reversed")
     collection = tmp_path / "broken.json"
     collection.write_text(broken)

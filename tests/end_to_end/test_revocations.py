@@ -1,4 +1,4 @@
-"""What is taken from somebody is gone everywhere within a second: revoked tokens, lowered roles, disabled users."""
+"""Revoked tokens, lowered roles and disabled users lose access in all processes within a second."""
 
 from __future__ import annotations
 
@@ -16,93 +16,103 @@ from support.cluster import ConfigClient, run_cluster
 from support.processes import Service
 
 KEY = Key("acme", TYPE)
-BOUND_SECONDS = 1.0
-TOGETHER = 10
+# The lease guarantees it however slow the machine is: every test may assert it.
+REVOCATION_SECONDS = 1.0
+PARALLEL_USERS = 10
 READER = [{"role": "reader", "tenant": "acme", "integration_type": "*"}]
 VIEWER = [{"role": "viewer", "tenant": "acme", "integration_type": "*"}]
 
 
 @dataclass
-class Office:
-    """Two processes: an admin at one, the tokens of others at the other."""
+class AccessControl:
+    """Two services: an admin uses one, and the users read at the other."""
 
     services: list[Service]
     admin: httpx2.AsyncClient
 
-    async def hired(self, login: str) -> str:
-        """A user with a reader's grant and a service token."""
-        await self._done(self.admin.post("/user", json={"login": login, "grants": READER}))
-        made = await self._done(self.admin.post("/tokens", json={"label": "worker", "login": login}))
+    async def add_reader(self, login: str) -> str:
+        """Add a user with a reader's grant and return a service token."""
+        await self._request(self.admin.post("/user", json={"login": login, "grants": READER}))
+        made = await self._request(self.admin.post("/tokens", json={"label": "worker", "login": login}))
         return str(made["token"])
 
     async def revoke(self, login: str) -> None:
         tokens = (await self.admin.get("/tokens")).json()["tokens"]
         (known,) = [token["id"] for token in tokens if token["login"] == login]
-        await self._done(self.admin.delete(f"/tokens/{known}"))
+        await self._request(self.admin.delete(f"/tokens/{known}"))
 
-    async def lower(self, login: str) -> None:
-        await self._done(self.admin.patch(f"/users/{login}", json={"grants": VIEWER}))
+    async def lower_role(self, login: str) -> None:
+        await self._request(self.admin.patch(f"/users/{login}", json={"grants": VIEWER}))
 
     async def disable(self, login: str) -> None:
-        await self._done(self.admin.patch(f"/users/{login}", json={"disabled": True}))
+        await self._request(self.admin.patch(f"/users/{login}", json={"disabled": True}))
 
-    async def _done(self, asking: object) -> dict[str, object]:
-        reply: httpx2.Response = await asking  # type: ignore[misc]
+    async def _request(self, call: object) -> dict[str, object]:
+        reply: httpx2.Response = await call  # type: ignore[misc]
         assert reply.status_code == 200, reply.text
         return dict(reply.json())
 
 
-async def overstayed(office: Office, act: str, number: int) -> float:
-    """For how long after the act was answered reads of what was taken still began and succeeded."""
+async def measure_remaining_access(access: AccessControl, act: str, number: int) -> float:
+    """Return how many seconds after the response to the act the last successful read started."""
     login = f"{act}-{number}"
-    token = await office.hired(login)
+    token = await access.add_reader(login)
     last_success = 0.0
     has_read = asyncio.Event()
-    taken_at: list[float] = []
+    revoked_at: list[float] = []
 
     async def reading() -> None:
         nonlocal last_success
-        async with ConfigClient(office.services[1], token, KEY) as caller:
-            while not taken_at or time.monotonic() < taken_at[0] + BOUND_SECONDS + 0.3:
+        async with ConfigClient(access.services[1], token, KEY) as client:
+            while not revoked_at or time.monotonic() < revoked_at[0] + REVOCATION_SECONDS + 0.3:
                 call = time.monotonic()
-                reply = await caller.read()
+                reply = await client.read()
                 if reply is not None and reply.status == 200 and b'"secret":"s"' in reply.body:
                     last_success = call
                     has_read.set()
-                elif taken_at:
+                elif revoked_at:
                     return
                 await asyncio.sleep(0.005)
 
     reader = asyncio.create_task(reading())
     await has_read.wait()
-    await getattr(office, act)(login)
-    taken_at.append(time.monotonic())
+    await getattr(access, act)(login)
+    revoked_at.append(time.monotonic())
     await reader
-    return last_success - taken_at[0]
+    return last_success - revoked_at[0]
 
 
-async def longest(tmp_path: Path, database: str | None, act: str, *, times: int, fault: str = "") -> float:
+async def measure_longest_access(
+    tmp_path: Path, database: str | None, act: str, *, times: int, fault: str = ""
+) -> float:
     async with run_cluster(tmp_path, 2, database=database, fault=fault) as services:
         token = await asyncio.to_thread(services[0].add_admin)
         async with services[0].async_client(token) as admin:
             document = {"tenant": "acme", "integration_type": TYPE, "configuration": {"secret": "s"}}
             assert (await admin.post("/config", json=document)).status_code == 200
-            office = Office(services, admin)
+            access = AccessControl(services, admin)
             ages: list[float] = []
-            for begin in range(0, times, TOGETHER):
-                rounds = (overstayed(office, act, begin + n) for n in range(min(TOGETHER, times - begin)))
+            for start in range(0, times, PARALLEL_USERS):
+                rounds = (
+                    measure_remaining_access(access, act, start + n) for n in range(min(PARALLEL_USERS, times - start))
+                )
                 ages += await asyncio.gather(*rounds)
-    print(f"{act}: {len(ages)} times, longest {max(ages) * 1e3:.0f} ms")
+    print(f"{act}: {len(ages)} times, longest access {max(ages) * 1e3:.0f} ms")
     return max(ages)
 
 
-@pytest.mark.parametrize(("act", "times"), [("revoke", 200), ("lower", 200), ("disable", 40)])
-async def test_no_success_begins_more_than_a_second_after_it_was_taken(
+@pytest.mark.parametrize(("act", "times"), [("revoke", 200), ("lower_role", 200), ("disable", 40)])
+async def test_no_read_succeeds_a_second_after_access_ends(
     tmp_path: Path, database: str | None, act: str, times: int
 ) -> None:
-    assert await longest(tmp_path, database, act, times=times) <= BOUND_SECONDS
+    assert await measure_longest_access(tmp_path, database, act, times=times) <= REVOCATION_SECONDS
 
 
-@pytest.mark.parametrize("act", ["revoke", "lower"])
-async def test_who_does_not_hear_the_news_is_found_out(tmp_path: Path, database: str | None, act: str) -> None:
-    assert await longest(tmp_path, database, act, times=2, fault="no-lease,no-change-feed") > BOUND_SECONDS
+@pytest.mark.parametrize("act", ["revoke", "lower_role"])
+async def test_a_process_that_ignores_the_change_feed_is_detected(
+    tmp_path: Path, database: str | None, act: str
+) -> None:
+    assert (
+        await measure_longest_access(tmp_path, database, act, times=2, fault="no-lease,no-change-feed")
+        > REVOCATION_SECONDS
+    )

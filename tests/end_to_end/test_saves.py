@@ -1,4 +1,4 @@
-"""Saves over HTTP into real processes: nothing is lost, however many save at once."""
+"""Concurrent saves over HTTP into real processes: no save is lost."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from support.writers import merge_marker, merge_markers
 WRITERS = 16
 TIMES = 200
 
-# Another worker may have answered the saves: what it read may be a second old otherwise.
-FROM_THE_STORE = {"Cache-Control": "no-cache"}
+# The cache of a worker may be a second old when another worker handled the saves.
+BYPASS_CACHE = {"Cache-Control": "no-cache"}
 
 
-async def test_3200_merges_of_16_writers_are_all_there(tmp_path: Path, database: str | None) -> None:
+async def test_3200_merges_of_16_writers_are_all_stored(tmp_path: Path, database: str | None) -> None:
     key = Key("acme", TYPE)
     with run_service(tmp_path, "--workers", "2", database=database) as service:
         async with service.async_client(service.add_admin()) as client:
@@ -33,7 +33,7 @@ async def test_3200_merges_of_16_writers_are_all_there(tmp_path: Path, database:
     assert sum(len(markers) for markers in last.values()) == WRITERS * TIMES
 
 
-async def test_32_first_saves_of_one_key_are_all_there(tmp_path: Path, database: str | None) -> None:
+async def test_32_first_saves_of_one_key_are_all_stored(tmp_path: Path, database: str | None) -> None:
     with run_service(tmp_path, "--workers", "2", database=database) as service:
         async with service.async_client(service.add_admin()) as client:
             for number in range(5):
@@ -43,11 +43,11 @@ async def test_32_first_saves_of_one_key_are_all_there(tmp_path: Path, database:
                 created = [reply for reply in replies if reply.json()["message"].endswith("is created")]
                 assert len(created) == 1
                 params = {"tenant": key.tenant, "integration_type": key.integration_type}
-                document = (await client.get("/config", params=params, headers=FROM_THE_STORE)).json()
+                document = (await client.get("/config", params=params, headers=BYPASS_CACHE)).json()
                 assert len(document["configuration"]) == 32
 
 
-async def test_of_32_writers_with_one_tag_one_wins_whatever_the_worker(tmp_path: Path, database: str | None) -> None:
+async def test_one_of_32_writers_with_the_same_tag_succeeds_at_any_worker(tmp_path: Path, database: str | None) -> None:
     key = Key("acme", TYPE)
     with run_service(tmp_path, "--workers", "2", database=database) as service:
         async with service.async_client(service.add_admin()) as client:

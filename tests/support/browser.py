@@ -1,4 +1,4 @@
-"""The distribution's Chromium, without a window."""
+"""Render pages in a headless Chromium."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ FLAGS = (
 
 
 class RenderedPage(NamedTuple):
-    """A page as it is after its scripts ran, and what they said to the console."""
+    """A page after its scripts ran, and their console messages."""
 
     text: str
     console: list[str]
 
 
 def find_chromium() -> str:
-    """The browser, or a loud skip; in CI it must be there."""
+    """Find the browser. Without it, skip the test, or fail in CI."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if found is None:
         if os.environ.get("CI"):

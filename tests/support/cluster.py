@@ -17,7 +17,9 @@ from support.linearizability import UNKNOWN, Operation
 from support.processes import FAULTY_SERVICE, Service
 from support.wire import Reply
 
-RESPONSE_SECONDS = 5.0
+# Longer than any response may take, also on a busy machine.
+RESPONSE_SECONDS = 60.0
+RECONNECT_SECONDS = 0.05
 
 
 @asynccontextmanager
@@ -46,6 +48,8 @@ class ConfigClient:
 
     def __init__(self, service: Service, token: str, key: Key, *, name: str = "") -> None:
         self.name = name
+        self.operations: list[Operation] = []
+        self.is_waiting = False
         self._service = service
         self._token = token
         self._key = key
@@ -57,7 +61,7 @@ class ConfigClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._drop()
+        self._disconnect()
 
     async def read(self, *headers: tuple[str, str]) -> Reply | None:
         """Read the config. None means no response."""
@@ -66,6 +70,7 @@ class ConfigClient:
         return await self._send(wire.request("GET", path, [bearer, *headers], closes=False))
 
     async def merge(self, marker: str) -> Reply | None:
+        """Merge `{marker: 1}` into the config. None means no response."""
         tenant, type_ = self._key
         document = {"tenant": tenant, "integration_type": type_, "configuration": {marker: 1}}
         headers = [("Authorization", f"Bearer {self._token}"), ("Content-Type", "application/json")]
@@ -78,6 +83,7 @@ class ConfigClient:
                     self._streams = await asyncio.open_connection("127.0.0.1", self._service.port)
                 reader, writer = self._streams
                 writer.write(data)
+                self.is_waiting = True
                 received = b""
                 while not (replies := wire.replies(received)):
                     more = await reader.read(1 << 20)
@@ -86,18 +92,20 @@ class ConfigClient:
                     received += more
                 return replies[0]
         except (OSError, TimeoutError):
-            self._drop()
-            await asyncio.sleep(0.05)
+            self._disconnect()
+            await asyncio.sleep(RECONNECT_SECONDS)
             return None
+        finally:
+            self.is_waiting = False
 
-    def _drop(self) -> None:
+    def _disconnect(self) -> None:
         if self._streams is not None:
             self._streams[1].transport.abort()
             self._streams = None
 
 
 async def read_repeatedly(
-    caller: ConfigClient,
+    client: ConfigClient,
     *,
     until: Callable[[], bool],
     kind: str = "read",
@@ -105,35 +113,34 @@ async def read_repeatedly(
     pause_seconds: float = 0.0,
 ) -> list[Operation]:
     """Read until `until` returns True. Leave out responses that are marked stale or are errors."""
-    ops: list[Operation] = []
-    known = 0
-    async with caller:
+    known_version = 0
+    async with client:
         while not until():
             headers = [("Cache-Control", "no-cache")] if kind == "fresh" else []
-            headers += [("Config-Min-Version", str(known))] if sends_min_version and known else []
+            headers += [("Config-Min-Version", str(known_version))] if sends_min_version and known_version else []
             call = time.monotonic()
-            reply = await caller.read(*headers)
+            reply = await client.read(*headers)
             if reply is not None and reply.status in (200, 404) and reply.header("config-freshness") is None:
                 version = int(reply.header("config-version") or 0)
                 seen = frozenset(reply.json()["configuration"]) if version else frozenset()
-                ops.append(Operation(caller.name, kind, call, time.monotonic(), version, seen=seen))
-                known = max(known, version)
+                client.operations.append(Operation(client.name, kind, call, time.monotonic(), version, seen=seen))
+                known_version = max(known_version, version)
             await asyncio.sleep(pause_seconds)
-    return ops
+    return client.operations
 
 
-async def merge_repeatedly(caller: ConfigClient, *, until: Callable[[], bool], pause_seconds: float) -> list[Operation]:
-    """Merge unique markers one by one. A merge without a response may have been applied."""
-    ops: list[Operation] = []
-    async with caller:
+async def merge_repeatedly(client: ConfigClient, *, until: Callable[[], bool], pause_seconds: float) -> list[Operation]:
+    """Merge unique markers until `until` returns True. A merge without a response may have been applied."""
+    number = 0
+    async with client:
         while not until():
-            marker = f"{caller.name}-{len(ops)}"
+            marker = f"{client.name}-{number}"
+            number += 1
             call = time.monotonic()
-            reply = await caller.merge(marker)
+            reply = await client.merge(marker)
             is_saved = reply is not None and reply.status == 200
             version: Any = reply.json()["version"] if reply is not None and is_saved else None
-            ops.append(
-                Operation(caller.name, "write", call, time.monotonic() if is_saved else UNKNOWN, version, marker)
-            )
+            end = time.monotonic() if is_saved else UNKNOWN
+            client.operations.append(Operation(client.name, "write", call, end, version, marker))
             await asyncio.sleep(pause_seconds)
-    return ops
+    return client.operations

@@ -1,4 +1,4 @@
-"""The history of configs as the store holds it, opened version by version."""
+"""Load the decrypted history of configs from a database, and check it against acknowledged saves."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from support.app import build_settings
 
 @dataclass(frozen=True)
 class AcknowledgedSave:
-    """A save that was answered with 200: which marker it merged, what it was told, when it began and ended."""
+    """A save with a 200 response: its marker, version, and start and end on the monotonic clock."""
 
     key: Key
     writer: str
     marker: str
     version: int
-    began: float
-    ended: float
+    start: float
+    end: float
 
 
 async def load_histories(data: Path, database: str | None) -> dict[Key, list[dict[str, Any] | None]]:
-    """Every version of every config in order, opened; None is a tombstone. A hole in the numbers is an error."""
+    """Load the decrypted versions of every config in order; None is a tombstone. Raises AssertionError for a gap."""
     found: dict[Key, list[dict[str, Any] | None]] = {}
     async with open_process(build_settings(data, database)) as process:
         rows = [row async for table, row in process.stores.database.dump() if table == "changes" and row[2] is not None]
@@ -47,21 +47,21 @@ Histories = dict[Key, list[dict[str, Any] | None]]
 
 
 def find_lost_saves(saved: list[AcknowledgedSave], histories: Histories) -> list[str]:
-    """What was acknowledged and is not there, or not where it was said to be."""
+    """Find acknowledged saves that are missing or are stored as another version."""
     found = []
     for one in saved:
         history = histories.get(one.key, [])
         if len(history) < one.version:
             found.append(f"{one} is lost")
         elif (one.writer, one.marker) not in list_markers(history[one.version - 1]):
-            found.append(f"{one} is not in that version")
+            found.append(f"{one} is missing in that version")
         elif one.version > 1 and (one.writer, one.marker) in list_markers(history[one.version - 2]):
-            found.append(f"{one} was there before that version")
+            found.append(f"{one} is already in the version before")
     return found
 
 
 def adds_one_marker_per_version(history: list[dict[str, Any] | None]) -> bool:
-    """Whether each version is the one before with exactly one marker more."""
+    """Return whether each version adds exactly one marker to the one before."""
     before: set[tuple[str, str]] = set()
     for document in history:
         now = list_markers(document)

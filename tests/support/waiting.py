@@ -35,6 +35,6 @@ def build_stop_condition(*, min_seconds: float, has_enough: Callable[[], bool] =
 
     def is_over() -> bool:
         elapsed = time.monotonic() - start
-        return elapsed > MAX_WAIT_SECONDS or (elapsed > min_seconds and has_enough())
+        return elapsed > min_seconds + MAX_WAIT_SECONDS or (elapsed > min_seconds and has_enough())
 
     return is_over

@@ -1,4 +1,4 @@
-"""Writers that merge unique markers over HTTP and remember what they were told."""
+"""Writers that merge unique markers over HTTP and record the acknowledged saves."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.histories import AcknowledgedSave
 async def merge_marker(
     client: httpx2.AsyncClient, key: Key, writer: str, marker: str, *, tag: str | None = None
 ) -> httpx2.Response:
-    """Merge `{writer: {marker: 1}}` into a config: an object for each writer, a member for each marker."""
+    """Merge `{writer: {marker: 1}}` into a config."""
     document = {
         "tenant": key.tenant,
         "integration_type": key.integration_type,
@@ -26,16 +26,16 @@ async def merge_marker(
 async def merge_markers(
     client: httpx2.AsyncClient, key: Key, writer: str, *, times: int, pause_seconds: float = 0
 ) -> list[AcknowledgedSave]:
-    """Merge markers one after the other, until all are in or the service is gone."""
+    """Merge markers one by one until all are saved or the service is unreachable."""
     saved = []
     for number in range(times):
-        began = time.monotonic()
+        start = time.monotonic()
         try:
             reply = await merge_marker(client, key, writer, f"{number}")
         except httpx2.HTTPError:
             break
         if reply.status_code == 200:
             version = reply.json()["version"]
-            saved.append(AcknowledgedSave(key, writer, f"{number}", version, began, time.monotonic()))
+            saved.append(AcknowledgedSave(key, writer, f"{number}", version, start, time.monotonic()))
         await asyncio.sleep(pause_seconds)
     return saved
