@@ -1,4 +1,4 @@
-"""Starting, serving and ending: what is said, what is made, how each failure ends."""
+"""Start, serve and stop: what the service prints and creates, and how each failure ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -28,24 +31,25 @@ from support.app import PASSWORD, TYPE
 from support.canaries import make_canary
 from support.ports import find_free_port
 from support.postgres import PostgresServer
-from support.processes import Service, build_environment, run_confide, run_service
+from support.processes import Service, build_environment, run_confide, run_service, start_process
+from support.waiting import MAX_WAIT_SECONDS, wait_until, wait_until_async
 
 
-def test_the_start_says_where_what_how_safe_and_what_to_do_first(tmp_path: Path) -> None:
+def test_the_start_prints_address_database_durability_and_the_first_step(tmp_path: Path) -> None:
     with run_service(tmp_path, is_unsafe=False, env={"APP_ENV": "staging"}) as service:
-        said = service.log.read_text()
-        assert f"at {service.url} (1 worker, APP_ENV=staging)" in said
-        assert "SQLite confide-data/confide.db, epoch " in said
-        assert "SQLite wal, synchronous=FULL" in said
-        assert "created confide-data/master.keys: copy it to a safe place now" in said
-        assert f"curl {service.url}/user" in said
+        printed = service.log.read_text()
+        assert f"at {service.url} (1 worker, APP_ENV=staging)" in printed
+        assert "SQLite confide-data/confide.db, epoch " in printed
+        assert "SQLite wal, synchronous=FULL" in printed
+        assert "created confide-data/master.keys: copy it to a safe place now" in printed
+        assert f"curl {service.url}/user" in printed
         service.add_admin()
         assert service.stop() == 0
         service.log.unlink()
         service.start()
-        said = service.log.read_text()
-        assert "confide login" in said
-        assert "master.keys" not in said
+        printed = service.log.read_text()
+        assert "confide login" in printed
+        assert "master.keys" not in printed
 
 
 def test_the_data_folder_is_for_its_owner_only(tmp_path: Path) -> None:
@@ -55,55 +59,40 @@ def test_the_data_folder_is_for_its_owner_only(tmp_path: Path) -> None:
         modes = {path.name: path.stat().st_mode & 0o777 for path in service.data.iterdir()}
         assert {"confide.db", "master.keys", "confide.lock"} <= modes.keys()
         assert modes.pop("metrics") == 0o700
-        # Made with the first events that are written.
+        # Created with the first written events.
         assert modes.pop("io", 0o700) == 0o700
         assert set(modes.values()) == {0o600}
 
 
-def test_app_port_is_the_port(tmp_path: Path) -> None:
+def test_app_port_sets_the_port(tmp_path: Path) -> None:
     port = find_free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "confide", "serve"],
-        cwd=tmp_path,
-        env=build_environment(APP_PORT=str(port), CONFIDE_UNSAFE_DURABILITY="true"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    with process, process.stdout:
+    env = build_environment(APP_PORT=str(port), CONFIDE_UNSAFE_DURABILITY="true")
+    with start_serve(tmp_path, env=env) as process:
+        assert process.stdout is not None
         assert f":{port} (1 worker" in process.stdout.readline()
-        ended(process)
+        process.terminate()
+        assert process.wait(MAX_WAIT_SECONDS) == 0
 
 
-def ended(process: subprocess.Popen[str]) -> None:
-    """SIGTERM ends it with 0; whatever comes of it, nothing is left running."""
-    process.terminate()
-    try:
-        assert process.wait(20) == 0
-    finally:
-        process.kill()
+def start_serve(folder: Path, *args: str, env: Mapping[str, str]) -> AbstractContextManager[subprocess.Popen[Any]]:
+    command = [sys.executable, "-m", "confide", "serve", *args]
+    return start_process(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-@pytest.mark.parametrize("hundredths", range(0, 20, 2))
+@pytest.mark.parametrize("hundredths", range(0, 20, 4))
 def test_a_signal_at_any_moment_of_the_start_is_not_lost(tmp_path: Path, hundredths: int) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "confide", "serve", "--port", "0"],
-        cwd=tmp_path,
-        env=build_environment(CONFIDE_UNSAFE_DURABILITY="true"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    with process, process.stdout:
+    env = build_environment(CONFIDE_UNSAFE_DURABILITY="true")
+    with start_serve(tmp_path, "--port", "0", env=env) as process:
+        assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(hundredths / 100)
-        ended(process)
+        time.sleep(hundredths / 100)  # the moment is what the test varies
+        process.terminate()
+        process.stdout.read()
+        assert process.wait(MAX_WAIT_SECONDS) == 0
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_requests_under_way_are_finished_and_the_exit_is_0(
+async def test_running_requests_finish_and_the_exit_code_is_0(
     tmp_path: Path, database: str | None, workers: str
 ) -> None:
     with run_service(tmp_path, "--workers", workers, database=database) as service:
@@ -114,18 +103,24 @@ async def test_requests_under_way_are_finished_and_the_exit_is_0(
         connections = [await asyncio.open_connection("127.0.0.1", service.port) for _ in range(4)]
         for reader, writer in connections:
             writer.write(head)
-            assert b" 100 " in await reader.readuntil(b"\r\n\r\n"), "whoever asks for the body has begun"
+            assert b" 100 " in await reader.readuntil(b"\r\n\r\n"), (
+                "the service requests the body once it handles the request"
+            )
         assert service.process is not None
         service.process.send_signal(signal.SIGTERM)
-        await asyncio.sleep(0.3)
+        await wait_until_async(lambda: not accepts_connections(service.port), "the service stops to listen")
         for _, writer in connections:
             writer.write(body)
         for reader, writer in connections:
             (reply,) = wire.replies(await reader.read())
             assert reply.status == 200
             writer.close()
-        assert await asyncio.to_thread(service.process.wait, 20) == 0
-        service.process = None
+        assert await asyncio.to_thread(service.process.wait, MAX_WAIT_SECONDS) == 0
+
+
+def accepts_connections(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
@@ -137,13 +132,13 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
         assert len(workers) == 2
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
+
+        def can_log_in() -> bool:
             with contextlib.suppress(httpx2.HTTPError, KeyError, ValueError):
-                assert service.login()
-                return
-            time.sleep(0.1)
-        pytest.fail("no worker came back")
+                return bool(service.login())
+            return False
+
+        wait_until(can_log_in, "a new worker answers")
 
 
 def run_failing_start(tmp_path: Path, *args: str, **env: str) -> tuple[int, str]:
@@ -157,24 +152,22 @@ def test_a_taken_port_ends_the_start_with_3(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        code, said = run_failing_start(tmp_path, "--port", port)
+        code, message = run_failing_start(tmp_path, "--port", port)
     taken_port = f"confide: Cannot listen on 127.0.0.1:{port}: Address already in use."
-    assert (code, said) == (3, f"{taken_port} Choose another with --port or CONFIDE_PORT.")
+    assert (code, message) == (3, f"{taken_port} Choose another with --port or CONFIDE_PORT.")
 
 
 def test_an_unreachable_database_ends_the_start_with_4(tmp_path: Path) -> None:
-    code, said = run_failing_start(
+    code, message = run_failing_start(
         tmp_path, CONFIDE_DATABASE="postgresql://confide:cnry-password-x@127.0.0.1:1/nothing"
     )
     assert code == 4
-    assert len(said.splitlines()) == 1
-    assert "cnry-" not in said
+    assert len(message.splitlines()) == 1
+    assert "cnry-" not in message
 
 
 @pytest.mark.parametrize("what", ["missing", "another", "other bytes"])
-def test_a_master_key_that_is_not_the_stores_ends_the_start_with_5(
-    tmp_path: Path, database: str | None, what: str
-) -> None:
+def test_a_wrong_master_key_ends_the_start_with_5(tmp_path: Path, database: str | None, what: str) -> None:
     with run_service(tmp_path, database=database) as service:
         service.add_admin()
     path = service.data / "master.keys"
@@ -187,35 +180,35 @@ def test_a_master_key_that_is_not_the_stores_ends_the_start_with_5(
     env = {"CONFIDE_UNSAFE_DURABILITY": "true"}
     if database is not None:
         env["CONFIDE_DATABASE"] = database
-    code, said = run_failing_start(tmp_path, **env)
-    assert code == 5, said
-    assert len(said.splitlines()) == 1
-    assert (path.exists(), "A" * 43 in said) == (what != "missing", False)
+    code, message = run_failing_start(tmp_path, **env)
+    assert code == 5, message
+    assert len(message.splitlines()) == 1
+    assert (path.exists(), "A" * 43 in message) == (what != "missing", False)
 
 
 def test_a_newer_schema_ends_the_start_with_6(tmp_path: Path) -> None:
-    import apsw  # noqa: PLC0415 - the future is written once
+    import apsw  # noqa: PLC0415 - only this test writes with the driver
 
     with run_service(tmp_path) as service:
         pass
     database = apsw.Connection(str(service.data / "confide.db"))
     database.execute("INSERT INTO schema_migrations VALUES (9999, 'future', 'x', 1)")
     database.close()
-    code, said = run_failing_start(tmp_path, CONFIDE_UNSAFE_DURABILITY="true")
-    assert (code, said) == (
+    code, message = run_failing_start(tmp_path, CONFIDE_UNSAFE_DURABILITY="true")
+    assert (code, message) == (
         6,
         "confide: The database has schema 9999, but this Confide supports 2. Use a newer Confide.",
     )
 
 
-def test_a_database_that_may_lose_saves_ends_the_start_with_7(tmp_path: Path, postgres: PostgresServer) -> None:
-    code, said = run_failing_start(tmp_path, CONFIDE_DATABASE=postgres.new_database())
+def test_a_database_without_durability_ends_the_start_with_7(tmp_path: Path, postgres: PostgresServer) -> None:
+    code, message = run_failing_start(tmp_path, CONFIDE_DATABASE=postgres.new_database())
     assert code == 7
-    assert "fsync=off" in said
+    assert "fsync=off" in message
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "message"),
     [
         (("--host", "0.0.0.0"), "not loopback"),  # noqa: S104 - refused
         (("--tls-cert", "pyproject.toml"), "go together"),
@@ -224,25 +217,25 @@ def test_a_database_that_may_lose_saves_ends_the_start_with_7(tmp_path: Path, po
         (("--nonsense",), "No such option"),
     ],
 )
-def test_a_wrong_command_line_ends_with_2(args: tuple[str, ...], said: str) -> None:
+def test_a_wrong_command_line_ends_with_2(args: tuple[str, ...], message: str) -> None:
     done = run_confide("serve", *args, cwd=Path(__file__).parents[2])
     assert done.returncode == 2
-    assert said in done.stderr.replace("\n", " ")
+    assert message in done.stderr.replace("\n", " ")
 
 
-def test_a_wrong_setting_is_one_sentence(tmp_path: Path) -> None:
-    code, said = run_failing_start(tmp_path, CONFIDE_POOL_SIZE="many")
+def test_a_wrong_setting_ends_the_start_with_one_sentence(tmp_path: Path) -> None:
+    code, message = run_failing_start(tmp_path, CONFIDE_POOL_SIZE="many")
     assert code == 2
-    assert "CONFIDE_POOL_SIZE" in said
+    assert "CONFIDE_POOL_SIZE" in message
 
 
 def test_help_names_every_variable() -> None:
-    said = run_confide("serve", "--help", cwd=Path.cwd()).stdout
+    printed = run_confide("serve", "--help", cwd=Path.cwd()).stdout
     for name in ("HOST", "PORT", "DATA", "DATABASE", "WORKERS", "TLS_CERT", "TLS_KEY", "BEHIND_TLS_PROXY"):
-        assert f"CONFIDE_{name}" in said
+        assert f"CONFIDE_{name}" in printed
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
+def create_certificate(folder: Path) -> tuple[Path, Path]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = dt.datetime.now(dt.UTC)
@@ -265,21 +258,21 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     return cert_file, key_file
 
 
-def test_tls_is_spoken_and_the_setup_token_opens_the_door(tmp_path: Path) -> None:
-    cert, key = certificate(tmp_path)
+def test_the_service_serves_tls_and_the_setup_token_adds_the_first_user(tmp_path: Path) -> None:
+    cert, key = create_certificate(tmp_path)
     args = ("--host", "0.0.0.0", "--tls-cert", str(cert), "--tls-key", str(key))  # noqa: S104 - with TLS
     service = Service(tmp_path, *args)
     service.launch()
     try:
         context = ssl.create_default_context(cafile=str(cert))
         with httpx2.Client(base_url=f"https://localhost:{service.port}", verify=context) as client:
-            deadline = time.monotonic() + 20
-            while time.monotonic() < deadline:
-                try:
-                    client.get("/health/ready").raise_for_status()
-                    break
-                except httpx2.HTTPError:
-                    time.sleep(0.05)
+
+            def is_ready() -> bool:
+                with contextlib.suppress(httpx2.HTTPError):
+                    return client.get("/health/ready").is_success
+                return False
+
+            wait_until(is_ready, "the service answers over TLS")
             document = {"login": "root", "password": PASSWORD}
             assert client.post("/user", json=document).status_code == 401
             token = service.log.read_text().split("Authorization: Bearer ")[1].split("'")[0]
@@ -287,11 +280,10 @@ def test_tls_is_spoken_and_the_setup_token_opens_the_door(tmp_path: Path) -> Non
             assert reply.json() == {"user_id": 1}
         assert service.stop() == 0
     finally:
-        if service.process is not None:
-            service.kill()
+        service.end()
 
 
-def test_forwarded_addresses_count_only_from_named_proxies(tmp_path: Path) -> None:
+def test_forwarded_addresses_count_only_from_trusted_proxies(tmp_path: Path) -> None:
     with run_service(tmp_path, "--trusted-proxies", "127.0.0.1") as service:
         assert run_confide("user", "add", "root", "--admin", cwd=tmp_path, stdin=PASSWORD + "\n").returncode == 0
         with service.client() as client:
@@ -305,7 +297,7 @@ def test_forwarded_addresses_count_only_from_named_proxies(tmp_path: Path) -> No
             assert last.status_code == 429
 
 
-def test_importing_confide_opens_and_reads_nothing() -> None:
+def test_importing_confide_opens_no_file_and_no_connection() -> None:
     code = """
 import sys
 before = set(sys.modules)
@@ -335,7 +327,7 @@ def test_logs_are_json_lines_without_query_or_secret(tmp_path: Path) -> None:
         assert "?" not in text
 
 
-def test_a_clean_stop_leaves_everything_in_the_one_file(tmp_path: Path) -> None:
+def test_a_clean_stop_leaves_no_temporary_files(tmp_path: Path) -> None:
     with run_service(tmp_path, "--workers", "2", is_unsafe=False) as service:
         token = service.add_admin()
         assert run_confide(
@@ -349,17 +341,16 @@ def test_a_clean_stop_leaves_everything_in_the_one_file(tmp_path: Path) -> None:
             "io",
             "master.keys",
         }
-        # And so of the I/O events: each worker ended its file.
         assert {path.name for path in (service.data / "io").iterdir()} == {"0.db", "0.lock", "1.db", "1.lock"}
 
 
 def test_commands_on_the_host_are_as_durable_as_the_service(tmp_path: Path) -> None:
-    """Whoever touches the file last decides what a power cut takes: none may write without waiting for the disk."""
+    """After a power cut, the last writer decides what is lost, so every command must sync its writes."""
     strace = shutil.which("strace")
     if strace is None and os.environ.get("CI"):
-        pytest.fail("strace must be there in CI")
+        pytest.fail("strace is missing, and CI must have it")
     if strace is None:
-        pytest.skip("strace is not installed: whether a command syncs cannot be seen")
+        pytest.skip("strace is not installed: apt-get install strace")
     with run_service(tmp_path, is_unsafe=False) as service:
         service.add_admin()
         trace = tmp_path / "trace"
@@ -383,7 +374,7 @@ def test_behind_a_proxy_on_this_machine_the_first_user_needs_the_setup_token(tmp
 
 
 @pytest.mark.parametrize(
-    ("env", "code", "said"),
+    ("env", "code", "message"),
     [
         ({"CONFIDE_DATABASE": "mysql://x"}, 2, "CONFIDE_DATABASE"),
         ({"CONFIDE_DATABASE": "postgresql://127.0.0.1:abc/x"}, 4, "cannot be reached"),
@@ -394,19 +385,21 @@ def test_behind_a_proxy_on_this_machine_the_first_user_needs_the_setup_token(tmp
         ({"CONFIDE_TLS_CERT": __file__, "CONFIDE_TLS_KEY": __file__}, 2, "PEM"),
     ],
 )
-def test_what_cannot_be_set_up_is_one_sentence(tmp_path: Path, env: dict[str, str], code: int, said: str) -> None:
+def test_a_failed_setup_ends_the_start_with_one_sentence(
+    tmp_path: Path, env: dict[str, str], code: int, message: str
+) -> None:
     found, text = run_failing_start(tmp_path, **env)
-    assert (found, said in text) == (code, True), text
+    assert (found, message in text) == (code, True), text
     assert not (tmp_path / "confide-data" / "master.keys").exists()
 
 
-def test_a_setting_that_is_none_is_told(tmp_path: Path) -> None:
+def test_the_start_warns_of_an_unknown_setting(tmp_path: Path) -> None:
     with run_service(tmp_path, env={"CONFIDE_WORKRES": "4"}) as service:
         assert "CONFIDE_WORKRES is not a setting" in service.log.read_text()
 
 
-def test_a_folder_that_others_may_read_is_told(tmp_path: Path) -> None:
+def test_the_start_warns_of_a_folder_that_other_users_can_read(tmp_path: Path) -> None:
     (tmp_path / "confide-data").mkdir()
     (tmp_path / "confide-data").chmod(0o755)
     with run_service(tmp_path) as service:
-        assert "other users can read confide-data: chmod go= confide-data" in service.log.read_text()
+        assert "others may read confide-data: chmod go= confide-data" in service.log.read_text()
