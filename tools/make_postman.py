@@ -1,4 +1,4 @@
-"""Writes `confide.postman_collection.json` from the OpenAPI document, in an order that runs."""
+"""Write `confide.postman_collection.json` from the OpenAPI document, in an order that runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VARIABLES = {
 
 @dataclass(frozen=True)
 class Step:
-    """One request: an operation of the document, what differs from its example, and what its answer must be."""
+    """One request: an operation of the document, changes to its example, and checks of its response."""
 
     name: str
     operation: str
@@ -36,7 +36,7 @@ class Step:
     needs_token: bool = False
 
 
-def _message(text: str) -> str:
+def _check_message(text: str) -> str:
     sentence = f"Config 'acme : flight-information-system' is {text}"
     return f'pm.expect(pm.response.json().message).to.eql("{sentence}");'
 
@@ -44,19 +44,23 @@ def _message(text: str) -> str:
 CREDENTIALS = {"login": "{{login}}", "password": "{{password}}"}
 ADDRESS = {"tenant": "acme", "integration_type": "flight-information-system"}
 STEPS = (
-    Step("Is it alive?", "GET /health/live", checks=('pm.expect(pm.response.json().status).to.eql("ok");',)),
-    Step("Is it ready?", "GET /health/ready"),
-    Step("The first user becomes admin", "POST /user", body=CREDENTIALS | {"grants": None}),
-    Step("Log in", "POST /login", body=CREDENTIALS, checks=(KEEP_TOKEN,)),
-    Step("Save a config", "POST /config", checks=(_message("created"),)),
     Step(
-        "Merge a change into it",
+        "Check that the process is alive",
+        "GET /health/live",
+        checks=('pm.expect(pm.response.json().status).to.eql("ok");',),
+    ),
+    Step("Check that the service is ready", "GET /health/ready"),
+    Step("Add the first user, an admin", "POST /user", body=CREDENTIALS | {"grants": None}),
+    Step("Log in", "POST /login", body=CREDENTIALS, checks=(KEEP_TOKEN,)),
+    Step("Save a config", "POST /config", checks=(_check_message("created"),)),
+    Step(
+        "Merge a change",
         "POST /config",
         body={"configuration": {"wsdl_urls": {"session_url": "https://session.new.svc"}}},
-        checks=(_message("updated"),),
+        checks=(_check_message("updated"),),
     ),
     Step(
-        "Read it back",
+        "Read the config",
         "GET /config",
         query=ADDRESS,
         checks=(
@@ -66,55 +70,64 @@ STEPS = (
             'pm.expect(pm.response.headers.get("Config-Version")).to.eql("2");',
         ),
     ),
-    Step("Replace it", "PUT /config", body={"configuration": {"username": "acme_user"}}, checks=(_message("updated"),)),
     Step(
-        "List its versions",
+        "Replace the config",
+        "PUT /config",
+        body={"configuration": {"username": "acme_user"}},
+        checks=(_check_message("updated"),),
+    ),
+    Step(
+        "List the versions",
         "GET /config/versions",
         query=ADDRESS,
         checks=("pm.expect(pm.response.json().versions).to.have.lengthOf(3);",),
     ),
-    Step("Read the first one", "GET /config/versions/{version}", path={"version": "1"}, query=ADDRESS),
+    Step("Read the first version", "GET /config/versions/{version}", path={"version": "1"}, query=ADDRESS),
     Step(
-        "See what changed",
+        "Compare two versions",
         "GET /config/diff",
         query=ADDRESS | {"from": "1", "to": "2"},
         checks=('pm.expect(pm.response.json().changed).to.have.property("/wsdl_urls/session_url");',),
     ),
     Step(
-        "Bring the second one back",
+        "Roll back to the second version",
         "POST /config/rollback",
         body={"version": 2, "note": "replaced by mistake"},
-        checks=(_message("updated"),),
+        checks=(_check_message("updated"),),
     ),
     Step(
-        "Say what its type must be",
+        "Add an integration type",
         "PUT /integration-types/{name}",
         path={"name": ADDRESS["integration_type"]},
         checks=("pm.expect(pm.response.json().version).to.eql(1);",),
     ),
-    Step("List types", "GET /integration-types", checks=("pm.expect(pm.response.json().types).to.have.lengthOf(1);",)),
-    Step("Read the type", "GET /integration-types/{name}", path={"name": ADDRESS["integration_type"]}),
     Step(
-        "Which configs break it",
+        "List integration types",
+        "GET /integration-types",
+        checks=("pm.expect(pm.response.json().types).to.have.lengthOf(1);",),
+    ),
+    Step("Read the integration type", "GET /integration-types/{name}", path={"name": ADDRESS["integration_type"]}),
+    Step(
+        "Check all configs of the type",
         "GET /integration-types/{name}/conformance",
         path={"name": ADDRESS["integration_type"]},
         checks=("pm.expect(pm.response.json().checked).to.eql(1);",),
     ),
-    Step("Remove the type", "DELETE /integration-types/{name}", path={"name": ADDRESS["integration_type"]}),
+    Step("Remove the integration type", "DELETE /integration-types/{name}", path={"name": ADDRESS["integration_type"]}),
     Step(
-        "Hear of what changed",
+        "Watch for changes",
         "GET /watch",
         query={"tenant": "acme", "after": "0", "wait": "5"},
         checks=('pm.expect(pm.response.json().events[0].event).to.eql("saved");',),
     ),
-    Step("Who reads it", "GET /config/usage", query=ADDRESS),
+    Step("Show the access statistics", "GET /config/usage", query=ADDRESS),
     Step(
-        "Export it, masked",
+        "Export configs with masked secrets",
         "GET /configs/export",
         checks=("pm.expect(pm.response.json().configs[0].masked).to.eql(true);",),
     ),
     Step("List configs", "GET /configs", checks=("pm.expect(pm.response.json().configs).to.have.lengthOf(1);",)),
-    Step("Retire it", "DELETE /config", query=ADDRESS, checks=(_message("retired"),)),
+    Step("Delete the config", "DELETE /config", query=ADDRESS, checks=(_check_message("retired"),)),
     Step(
         "Add a service account",
         "POST /user",
@@ -124,28 +137,33 @@ STEPS = (
     Step("List users", "GET /users", checks=("pm.expect(pm.response.json().users).to.have.lengthOf(2);",)),
     Step("Read a user", "GET /users/{login}", path={"login": "worker"}),
     Step("Disable a user", "PATCH /users/{login}", path={"login": "worker"}, body={"disabled": True}),
-    Step("Make a service token", "POST /tokens", checks=(KEEP_TOKEN_ID,)),
+    Step("Create a service token", "POST /tokens", checks=(KEEP_TOKEN_ID,)),
     Step("List tokens", "GET /tokens"),
-    Step("Revoke it", "DELETE /tokens/{token_id}", path={"token_id": "{{token_id}}"}),
+    Step("Revoke the token", "DELETE /tokens/{token_id}", path={"token_id": "{{token_id}}"}),
     Step(
-        "What is counted",
+        "Read the metrics",
         "GET /metrics",
         checks=('pm.expect(pm.response.text()).to.include("confide_reads_total");',),
         needs_token=True,
     ),
     Step("Remove a user", "DELETE /users/{login}", path={"login": "worker"}),
-    Step("Destroy a tenant's key", "DELETE /tenants/{tenant}", path={"tenant": "acme"}, query={"confirm": "acme"}),
+    Step(
+        "Destroy the data key of a tenant",
+        "DELETE /tenants/{tenant}",
+        path={"tenant": "acme"},
+        query={"confirm": "acme"},
+    ),
     Step("Change the password", "PUT /users/me/password", body={"old": "{{password}}", "new": "{{password}}"}),
     Step(
-        "Who did what",
+        "List audit entries",
         "GET /audit",
         query={"tenant": "acme", "limit": "5"},
         checks=("pm.expect(pm.response.json().entries).to.have.lengthOf(5);",),
     ),
-    Step("The chain", "GET /audit/export"),
-    Step("What was signed", "GET /audit/checkpoints"),
+    Step("Export the audit chain", "GET /audit/export"),
+    Step("List checkpoints", "GET /audit/checkpoints"),
     Step(
-        "Prove the chain",
+        "Verify the audit chain",
         "GET /audit/verify",
         checks=("pm.expect(pm.response.json().ok).to.eql(true);",),
     ),
@@ -153,8 +171,8 @@ STEPS = (
 )
 
 
-def collection() -> dict[str, Any]:
-    """Return the collection; raises `LookupError` if the document has an operation that no step runs."""
+def build_collection() -> dict[str, Any]:
+    """Build the collection. Raises `LookupError` for an operation without a step."""
     document = build_document()
     known = {f"{method.upper()} {path}" for path, operations in document["paths"].items() for method in operations}
     if known != {step.operation for step in STEPS}:
@@ -163,11 +181,11 @@ def collection() -> dict[str, Any]:
         "info": {"name": "Confide", "description": document["info"]["description"], "schema": SCHEMA},
         "auth": {"type": "bearer", "bearer": [{"key": "token", "value": "{{token}}", "type": "string"}]},
         "variable": [{"key": name, "value": value} for name, value in VARIABLES.items()],
-        "item": [_item(step, document) for step in STEPS],
+        "item": [_build_item(step, document) for step in STEPS],
     }
 
 
-def _item(step: Step, document: dict[str, Any]) -> dict[str, Any]:
+def _build_item(step: Step, document: dict[str, Any]) -> dict[str, Any]:
     method, path = step.operation.split(" ")
     operation = document["paths"][path][method.lower()]
     for name, value in step.path.items():
@@ -184,7 +202,7 @@ def _item(step: Step, document: dict[str, Any]) -> dict[str, Any]:
         request["auth"] = None if step.needs_token else {"type": "noauth"}
     if "requestBody" in operation:
         request["header"] = [{"key": "Content-Type", "value": "application/json"}]
-        request["body"] = {"mode": "raw", "raw": json.dumps(_body(step, operation, document), indent=2)}
+        request["body"] = {"mode": "raw", "raw": json.dumps(_build_body(step, operation, document), indent=2)}
     lines = ["pm.response.to.have.status(200);", *step.checks]
     test = [f"pm.test({json.dumps(step.name)}, () => {{", *(f"  {line}" for line in lines), "});"]
     return {
@@ -194,7 +212,7 @@ def _item(step: Step, document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _body(step: Step, operation: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+def _build_body(step: Step, operation: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     if "$ref" in schema:
         schema = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
@@ -203,5 +221,5 @@ def _body(step: Step, operation: dict[str, Any], document: dict[str, Any]) -> di
 
 
 if __name__ == "__main__":
-    FILE.write_text(json.dumps(collection(), indent=2) + "\n")
+    FILE.write_text(json.dumps(build_collection(), indent=2) + "\n")
     sys.stdout.write(f"{len(STEPS)} requests in {FILE.name}\n")

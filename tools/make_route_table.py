@@ -27,7 +27,7 @@ _NEEDS = {
 
 
 def describe_access(route: Route[Any]) -> str:
-    """Say who may call a route."""
+    """Describe who may call a route."""
     access = route.access
     if access.role is None:
         return _NEEDS[access.target]
@@ -37,8 +37,8 @@ def describe_access(route: Route[Any]) -> str:
     return f"{needs}; see [API](api.md) for callers without a token" if access.is_token_optional else needs
 
 
-def write_table() -> str:
-    """Return the page."""
+def build_page() -> str:
+    """Build the page."""
     rows = [
         f"| `{route.method} {route.path}` | {route.summary} | {describe_access(route)} |\n"
         for route in sorted(ROUTES, key=lambda route: (route.path, route.method))
@@ -48,5 +48,5 @@ def write_table() -> str:
 
 
 if __name__ == "__main__":
-    FILE.write_text(write_table())
+    FILE.write_text(build_page())
     sys.stdout.write(f"{FILE.name}\n")

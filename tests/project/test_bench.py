@@ -44,15 +44,15 @@ def test_the_output_of_wrk_is_parsed_and_other_output_is_rejected(monkeypatch: p
     import results  # noqa: PLC0415 - as above
 
     output = "  50%  410.00us\n  99%    2.50ms\n  1000 requests in 2.00s, 1.0MB read\nNon-2xx or 3xx responses: 7\n"
-    assert load._found(r"(\d+) requests in ([\d.]+)(\w+),", output) == (1000.0, 2.0)
-    assert load._latency(output, 99) == pytest.approx(0.0025)
-    assert load._errors(output) == 7
+    assert load._parse_count(r"(\d+) requests in ([\d.]+)(\w+),", output) == (1000.0, 2.0)
+    assert load._parse_latency(output, 99) == pytest.approx(0.0025)
+    assert load._count_errors(output) == 7
     with pytest.raises(RuntimeError):
-        load._found(r"(\d+) requests in ([\d.]+)(\w+),", "unable to connect")
+        load._parse_count(r"(\d+) requests in ([\d.]+)(\w+),", "unable to connect")
     reached: Any = results.Figure("a", 1.2, "x", most=1.4)
-    assert reached.holds
-    assert not results.Figure("a", 1.5, "x", most=1.4).holds
-    assert not results.Figure("a", 19, "x", least=20).holds
+    assert reached.is_reached
+    assert not results.Figure("a", 1.5, "x", most=1.4).is_reached
+    assert not results.Figure("a", 19, "x", least=20).is_reached
 
 
 def test_the_readme_shows_the_measured_figures() -> None:

@@ -8,16 +8,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def write_table() -> str:
+def build_page() -> str:
     spec = importlib.util.spec_from_file_location("make_route_table", ROOT / "tools" / "make_route_table.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return str(module.write_table())
+    return str(module.build_page())
 
 
 def test_the_route_table_is_up_to_date() -> None:
-    table = write_table()
+    table = build_page()
     assert (ROOT / "docs" / "reference" / "routes.md").read_text() == table, "run make routes"
     assert table.count("\n| `") == 36

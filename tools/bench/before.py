@@ -1,4 +1,4 @@
-"""The same service as it was at an earlier commit, beside the one of now: what a change costs."""
+"""Run the service of an earlier commit, to measure the cost of a change."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from running import free_port, running
+from running import find_free_port, run_program
 from seeds import Seeded
 
 from confide.server.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-# Run by the code of then, whose schema is its own.
+# The code of the earlier commit runs it, with its own schema.
 SEED = """
 import asyncio, json, sys
 sys.path[:0] = [f"{sys.argv[1]}/{part}" for part in ("src", "tests", "tools/bench")]
@@ -31,8 +31,8 @@ print(json.dumps([made.reader, made.admin, made.login, made.password]))
 """
 
 
-def checked_out(commit: str, folder: Path) -> Path:
-    """Return the tree of a commit, beside an environment with the requirements of that commit."""
+def check_out(commit: str, folder: Path) -> Path:
+    """Check out a commit with an environment for its requirements. Return the folder."""
     tree = folder / f"tree-{commit}"
     tree.mkdir()
     packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
@@ -45,7 +45,7 @@ def checked_out(commit: str, folder: Path) -> Path:
         "install",
         "-q",
         "--python",
-        _python(tree),
+        _find_python(tree),
         "--no-deps",
         "-r",
         tree / "requirements.txt",
@@ -54,27 +54,27 @@ def checked_out(commit: str, folder: Path) -> Path:
     return tree
 
 
-def _python(tree: Path) -> str:
-    """Return the interpreter of a tree; that of this run is its own."""
+def _find_python(tree: Path) -> str:
+    """Return the interpreter of a tree."""
     return sys.executable if tree == ROOT else str(tree / ".venv" / "bin" / "python")
 
 
-def filled(tree: Path, data: Path, database: str | None, count: int) -> Seeded:
-    """A store filled by the code of a tree."""
-    command = [_python(tree), "-c", SEED, str(tree), str(data), database or "", str(count)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    reader, admin, login, password = json.loads(said.splitlines()[-1])
+def fill_store(tree: Path, data: Path, database: str | None, count: int) -> Seeded:
+    """Fill a database with the code of a tree."""
+    command = [_find_python(tree), "-c", SEED, str(tree), str(data), database or "", str(count)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    reader, admin, login, password = json.loads(output.splitlines()[-1])
     settings = Settings(data=data, database=database, unsafe_durability=True)
     return Seeded(settings, reader, admin, login, password)
 
 
 @contextmanager
-def serving(tree: Path, folder: Path, seeded: Seeded) -> Iterator[tuple[int, int]]:
-    """The service of a tree on a store that it filled, waiting for the disk; yields process id and port."""
-    port = free_port()
-    command = [_python(tree), "-m", "confide", "serve", "--port", str(port), "--data", str(seeded.settings.data)]
+def run_tree(tree: Path, folder: Path, seeded: Seeded) -> Iterator[tuple[int, int]]:
+    """Run the durable service of a tree on its database. Yield the process ID and the port."""
+    port = find_free_port()
+    command = [_find_python(tree), "-m", "confide", "serve", "--port", str(port), "--data", str(seeded.settings.data)]
     env = {"PYTHONPATH": str(tree / "src")}
     if seeded.settings.database is not None:
         env["CONFIDE_DATABASE"] = seeded.settings.database.get_secret_value()
-    with running(command, port=port, log=folder / f"{tree.name}.log", env=env) as pid:
+    with run_program(command, port=port, log=folder / f"{tree.name}.log", env=env) as pid:
         yield pid, port

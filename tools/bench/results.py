@@ -1,4 +1,4 @@
-"""What was measured: named rows, ratios of rows of one run, and whether each figure of the plan was reached."""
+"""Results of a run: rows, ratios, and whether each figure reached its goal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from load import Figures
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what was loaded, and the median of its rounds."""
+    """One line of the table: the medians of the rounds of one load."""
 
     group: str
     name: str
@@ -30,7 +30,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the plan: what it is, what was measured, and what it should be."""
+    """A measured figure and its goal."""
 
     name: str
     value: float
@@ -40,19 +40,19 @@ class Figure:
     spread: tuple[float, float] | None = None  # the lowest and highest of several rounds
 
     @property
-    def holds(self) -> bool:
+    def is_reached(self) -> bool:
         return (self.most is None or self.value <= self.most) and (self.least is None or self.value >= self.least)
 
 
 @dataclass
 class Results:
-    """Everything of one run."""
+    """All results of one run."""
 
     rows: list[Row] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def add(self, group: str, name: str, rounds: Sequence[Figures]) -> Row:
+    def add_row(self, group: str, name: str, rounds: Sequence[Figures]) -> Row:
         def median(values: list[float]) -> float:
             return statistics.median(values)
 
@@ -68,7 +68,7 @@ class Results:
         self.rows.append(row)
         return row
 
-    def figure(
+    def add_figure(
         self,
         name: str,
         value: float,
@@ -83,16 +83,16 @@ class Results:
     def write(self, path: Path) -> None:
         document: dict[str, Any] = {
             "date": datetime.now(UTC).date().isoformat(),
-            "machine": machine(),
+            "machine": describe_machine(),
             "rows": [asdict(row) for row in self.rows],
-            "figures": [{**asdict(figure), "holds": figure.holds} for figure in self.figures],
+            "figures": [{**asdict(figure), "holds": figure.is_reached} for figure in self.figures],
             "skipped": self.skipped,
         }
         path.write_text(json.dumps(document, indent=1, default=str) + "\n")
 
 
-def machine() -> dict[str, str]:
-    """What it ran on, as far as it matters."""
+def describe_machine() -> dict[str, str]:
+    """Describe the machine of the run."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     return {
@@ -102,17 +102,17 @@ def machine() -> dict[str, str]:
     }
 
 
-def ratios(ours: Sequence[Figures], theirs: Sequence[Figures]) -> float:
-    """The median of the ratios of processor time, round by round: a noisy neighbour disturbs both of a pair."""
+def compute_ratio(ours: Sequence[Figures], theirs: Sequence[Figures]) -> float:
+    """Return the median of the CPU-time ratios by round, because noise affects both loads of a round."""
     return statistics.median(a.cpu_us / b.cpu_us for a, b in zip(ours, theirs, strict=True))
 
 
-def spread(ours: Sequence[Figures], theirs: Sequence[Figures]) -> tuple[float, float]:
-    """The lowest and the highest of the ratios whose median `ratios` returns."""
+def compute_spread(ours: Sequence[Figures], theirs: Sequence[Figures]) -> tuple[float, float]:
+    """Return the lowest and the highest ratio of `compute_ratio`."""
     pairs = [a.cpu_us / b.cpu_us for a, b in zip(ours, theirs, strict=True)]
     return min(pairs), max(pairs)
 
 
-def percentile(values: Sequence[float], percent: int) -> float:
+def compute_percentile(values: Sequence[float], percent: int) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, math.ceil(len(ordered) * percent / 100) - 1)]

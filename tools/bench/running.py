@@ -1,4 +1,4 @@
-"""Programs started for a measurement, and the processor time that they and their children took."""
+"""Start programs for a measurement, and measure their processor time and memory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
 START_SECONDS = 40.0
-# The server that Confide runs on, for a bare function and for Confide's ASGI frame alike.
+# The same server options for the bare function and for the ASGI frame of Confide.
 UVICORN = ("-m", "uvicorn", "--no-access-log", "--no-proxy-headers", "--no-server-header", "--log-level", "error")
 
 
-def free_port() -> int:
-    """A port below those that connections going out get, of which a load takes many."""
+def find_free_port() -> int:
+    """Find a free port below the ephemeral range, which the connections of a load use."""
     while True:
         port = random.SystemRandom().randrange(10_000, 12_000)
         with socket.socket() as probe, suppress(OSError):
@@ -27,26 +27,26 @@ def free_port() -> int:
             return port
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, of those it has waited for, and of its living descendants."""
+def measure_cpu_seconds(pid: int) -> float:
+    """Return the user and system time of a process, its reaped children and its living descendants."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     own = sum(int(value) for value in fields[11:15]) / TICKS
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return own + sum(cpu_seconds(int(child)) for child in children)
+    return own + sum(measure_cpu_seconds(int(child)) for child in children)
 
 
-def memory_bytes(pid: int) -> int:
-    """Resident memory of a process and its living descendants."""
+def measure_memory_bytes(pid: int) -> int:
+    """Return the resident memory of a process and its living descendants."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return pages * os.sysconf("SC_PAGE_SIZE") + sum(memory_bytes(int(child)) for child in children)
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(measure_memory_bytes(int(child)) for child in children)
 
 
 @contextmanager
-def running(
+def run_program(
     command: Sequence[str | Path], *, port: int, log: Path, env: Mapping[str, str] | None = None
 ) -> Iterator[int]:
-    """Start a program and wait until it listens; yields its process id. It ends with the block."""
+    """Run a program that listens on a port, and yield its process ID. It ends with the block."""
     with log.open("ab") as out:
         process = subprocess.Popen(
             [str(part) for part in command],

@@ -1,4 +1,4 @@
-"""A store filled for a measurement, through the store's own append, in batches."""
+"""Fill a database for a measurement in batches, with the SQL of a save."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from confide.strict_json import write
 TYPE = "flight-information-system"
 TYPES_A_TENANT = 10
 BATCH = 2_000
-# Its answer has 230 bytes of body.
+# The response body has 230 bytes.
 CONFIGURATION = write(
     {
         "username": "acme_user",
@@ -37,7 +37,7 @@ CONFIGURATION = write(
 
 @dataclass(frozen=True)
 class Seeded:
-    """A filled store and tokens for it."""
+    """A filled database, tokens and a login."""
 
     settings: Settings
     reader: str
@@ -46,29 +46,31 @@ class Seeded:
     password: str
 
 
-def key(number: int) -> Key:
+def build_key(number: int) -> Key:
     return Key(f"tenant-{number // TYPES_A_TENANT}", f"{TYPE}-{number % TYPES_A_TENANT}")
 
 
 async def seed(settings: Settings, count: int, *, progress: Callable[[int], None] = lambda _: None) -> Seeded:
-    """Fill an empty store with that many configs, a reader's token and an admin's."""
+    """Fill an empty database with that many configs, an admin and a reader."""
     await prepare(settings, accepts_unsafe=True)
-    password = "a password of the benchmark"  # noqa: S105 - of a store that is thrown away
+    password = "a password of the benchmark"  # noqa: S105 - for a temporary database
     async with open_process(settings, accepts_unsafe=True) as process:
-        admin = await _token(process, "bench-admin", model.parse_grant("admin", "*", "*"), password=password)
-        reader = await _token(process, "bench-reader", model.parse_grant("reader", "*", "*"), password=password)
+        admin = await _create_token(process, "bench-admin", model.parse_grant("admin", "*", "*"), password=password)
+        reader = await _create_token(process, "bench-reader", model.parse_grant("reader", "*", "*"), password=password)
         engine: Any = process.stores.database._host_engine
         keys: dict[str, bytes] = {}
-        for begin in range(0, count, BATCH):
-            rows = [await _row(process, key(number), keys) for number in range(begin, min(begin + BATCH, count))]
+        for start in range(0, count, BATCH):
+            rows = [
+                await _build_row(process, build_key(number), keys) for number in range(start, min(start + BATCH, count))
+            ]
             await engine.transact_long(_append(rows, engine.name))
             progress(len(rows))
     return Seeded(settings, reader, admin, "bench-admin", password)
 
 
-async def _row(process: Process, at: Key, keys: dict[str, bytes]) -> tuple[Any, ...]:
+async def _build_row(process: Process, at: Key, keys: dict[str, bytes]) -> tuple[Any, ...]:
     if at.tenant not in keys:
-        keys.clear()  # tenants come one after the other
+        keys.clear()  # configs come sorted by tenant
         keys[at.tenant] = await process.encryption.load_data_key(at.tenant, None)
     key_id = keys[at.tenant]
     body = process.encryption.encrypt(CONFIGURATION, EncryptionContext(at, 1, Kind.SAVED), key_id=key_id)
@@ -81,7 +83,7 @@ def _append(rows: list[tuple[Any, ...]], engine: str) -> Transaction[None]:
     yield Many(sql if engine == "sqlite" else sql.replace("$5 IS NULL", "$5::bytea IS NULL"), rows)
 
 
-async def _token(process: Process, login: str, *given: Any, password: str) -> str:
+async def _create_token(process: Process, login: str, *given: Any, password: str) -> str:
     hashed = await process.hasher.hash(password)
     audit = process.configs.writer._recorder.sign("add user", "added", principal=None)
     await process.stores.users.add(NewUser(login, given, hashed), audit=audit)

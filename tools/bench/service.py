@@ -1,4 +1,4 @@
-"""Confide itself, started as its users start it, on a store that was filled before."""
+"""Run Confide as its users do, on a filled database, and build requests for it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from load import get, post
-from running import UVICORN, free_port, running
-from seeds import Seeded, key
+from load import build_get, build_post
+from running import UVICORN, find_free_port, run_program
+from seeds import Seeded, build_key
 
 READY_SECONDS = 30.0
 
 
 @contextmanager
-def confide(
+def run_confide(
     folder: Path,
     seeded: Seeded,
     *options: str,
@@ -27,8 +27,8 @@ def confide(
     cache_bytes: int | None = None,
     env: dict[str, str] | None = None,
 ) -> Iterator[tuple[int, int]]:
-    """`confide serve`; yields its process id and port."""
-    port = free_port()
+    """Run `confide serve`. Yield the process ID and the port."""
+    port = find_free_port()
     command: list[str | Path] = [
         sys.executable,
         "-m",
@@ -45,32 +45,32 @@ def confide(
         command.append("--unsafe-durability")
     if cache_bytes is not None:
         env["CONFIDE_CACHE_BYTES"] = str(cache_bytes)
-    with running(command, port=port, log=folder / "confide.log", env=env) as pid:
-        _until_ready(port)
+    with run_program(command, port=port, log=folder / "confide.log", env=env) as pid:
+        _wait_until_ready(port)
         yield pid, port
 
 
 @contextmanager
-def asgi_frame(folder: Path, seeded: Seeded) -> Iterator[tuple[int, int]]:
-    """The application on the server's own protocol class, as on any other server."""
-    port = free_port()
+def run_asgi_frame(folder: Path, seeded: Seeded) -> Iterator[tuple[int, int]]:
+    """Run the ASGI application on uvicorn, without the fast path."""
+    port = find_free_port()
     command = [sys.executable, *UVICORN, "--http", "httptools", "--port", str(port)]
     env = {
         "CONFIDE_DATABASE": seeded.settings.database_url,
         "CONFIDE_DATA": str(seeded.settings.data),
         "CONFIDE_UNSAFE_DURABILITY": "true",
     }
-    with running(
+    with run_program(
         [*command, "--factory", "confide.server.supervisor:application"],
         port=port,
         log=folder / "asgi-frame.log",
         env=env,
     ) as pid:
-        _until_ready(port)
+        _wait_until_ready(port)
         yield pid, port
 
 
-def _until_ready(port: int) -> None:
+def _wait_until_ready(port: int) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         try:
@@ -79,30 +79,32 @@ def _until_ready(port: int) -> None:
             time.sleep(0.01)
         else:
             return
-    raise RuntimeError("Confide does not become ready")
+    raise RuntimeError("Confide did not become ready")
 
 
-def reads(seeded: Seeded, numbers: range, *headers: str) -> list[bytes]:
+def build_reads(seeded: Seeded, numbers: range, *headers: str) -> list[bytes]:
     bearer = f"Authorization: Bearer {seeded.reader}"
     return [
-        get(f"/config?tenant={at.tenant}&integration_type={at.integration_type}", bearer, *headers)
-        for at in map(key, numbers)
+        build_get(f"/config?tenant={at.tenant}&integration_type={at.integration_type}", bearer, *headers)
+        for at in map(build_key, numbers)
     ]
 
 
-def never_seen(seeded: Seeded, count: int, among: int) -> list[bytes]:
-    """Reads of a few keys whose heads are all unlike each other, as those are that carry a trace."""
+def build_unique_reads(seeded: Seeded, count: int, among: int) -> list[bytes]:
+    """Build reads whose request heads all differ, as they do with trace headers."""
     return [
-        reads(seeded, range(number % among, number % among + 1), f"traceparent: 00-{number:032x}-{number:016x}-01")[0]
+        build_reads(
+            seeded, range(number % among, number % among + 1), f"traceparent: 00-{number:032x}-{number:016x}-01"
+        )[0]
         for number in range(count)
     ]
 
 
-def merges(seeded: Seeded, numbers: range) -> list[bytes]:
-    """Merges that change something each time with great likelihood, and nothing but one member."""
+def build_merges(seeded: Seeded, numbers: range) -> list[bytes]:
+    """Build merges of one member, most of which change its value."""
     found = []
     for number in numbers:
-        at = key(number)
+        at = build_key(number)
         for value in range(7):
             document = {
                 "tenant": at.tenant,
@@ -110,48 +112,48 @@ def merges(seeded: Seeded, numbers: range) -> list[bytes]:
                 "configuration": {"password": f"changed {value}"},
             }
             body = json.dumps(document, separators=(",", ":")).encode()
-            found.append(post("/config", body, f"Authorization: Bearer {seeded.admin}"))
+            found.append(build_post("/config", body, f"Authorization: Bearer {seeded.admin}"))
     return found
 
 
-def start_seconds(folder: Path, seeded: Seeded) -> float:
-    """From the start of the process to its first answer that it is ready."""
-    began = time.monotonic()
-    with confide(folder, seeded):
-        return time.monotonic() - began
+def measure_start_seconds(folder: Path, seeded: Seeded) -> float:
+    """Measure the time from the start of the process until it is ready."""
+    start = time.monotonic()
+    with run_confide(folder, seeded):
+        return time.monotonic() - start
 
 
-async def news_seconds(ports: tuple[int, int], seeded: Seeded, *, count: int = 200) -> list[float]:
-    """How long after a save was answered by one process another shows it, asked again and again."""
+async def measure_propagation_seconds(ports: tuple[int, int], seeded: Seeded, *, count: int = 200) -> list[float]:
+    """Measure how long after a save at one process another process returns that version."""
     found = []
     save_reader, save_writer = await asyncio.open_connection("127.0.0.1", ports[0])
     read_reader, read_writer = await asyncio.open_connection("127.0.0.1", ports[1])
-    (request,) = reads(seeded, range(1))
-    at = key(0)
-
-    async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[bytes, bytes]:
-        writer.write(request)
-        head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        return head, await reader.readexactly(length)
-
+    (read,) = build_reads(seeded, range(1))
+    at = build_key(0)
     for number in range(count):
         document = {
             "tenant": at.tenant,
             "integration_type": at.integration_type,
-            "configuration": {"password": f"news {number}"},
+            "configuration": {"password": f"version {number}"},
         }
-        save = post("/config", json.dumps(document).encode(), f"Authorization: Bearer {seeded.admin}")
-        _, body = await asked(save_reader, save_writer, save)
-        version = json.loads(body)["version"]
-        answered = time.monotonic()
-        shown = 0
-        while shown < version:
-            asked_at = time.monotonic()
-            answer, _ = await asked(read_reader, read_writer, request)
-            shown = int(answer.partition(b"config-version: ")[2].partition(b"\r\n")[0])
-        found.append(max(asked_at - answered, 0.0))
+        save = build_post("/config", json.dumps(document).encode(), f"Authorization: Bearer {seeded.admin}")
+        _, body = await _send(save_reader, save_writer, save)
+        saved_version = json.loads(body)["version"]
+        saved_at = time.monotonic()
+        read_version = 0
+        while read_version < saved_version:
+            read_at = time.monotonic()
+            head, _ = await _send(read_reader, read_writer, read)
+            read_version = int(head.partition(b"config-version: ")[2].partition(b"\r\n")[0])
+        found.append(max(read_at - saved_at, 0.0))
         await asyncio.sleep(0.02)
     save_writer.close()
     read_writer.close()
     return found
+
+
+async def _send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> tuple[bytes, bytes]:
+    writer.write(request)
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    length = int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    return head, await reader.readexactly(length)

@@ -1,4 +1,4 @@
-"""The bare stores, without any service: what a save and a read cost at least."""
+"""Measure the databases without Confide: the lower bounds for a save and a read."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import asyncpg
 from load import Figures
-from results import percentile
-from seeds import key
+from results import compute_percentile
+from seeds import build_key
 
 from confide.configs import store
 from confide.database.log import INSERT_AUDIT
@@ -23,30 +23,32 @@ BODY = os.urandom(280)
 MAC = os.urandom(32)
 
 
-def sqlite_commits(path: Path, *, seconds: float) -> Figures:
-    """A loop of single commits with the statements of a save, waiting for the disk each time."""
+def measure_sqlite_commits(path: Path, *, seconds: float) -> Figures:
+    """Measure single durable commits with the statements of a save."""
     connection = connect(path, is_unsafe=False)
     last: Any = connection.execute("SELECT max(version) FROM changes").fetchall()[0][0]
     took: list[float] = []
-    began, cpu = time.monotonic(), time.process_time()
-    while time.monotonic() - began < seconds:
+    start, cpu = time.monotonic(), time.process_time()
+    while time.monotonic() - start < seconds:
         last += 1
         at = time.monotonic()
         connection.execute("BEGIN IMMEDIATE")
-        saved = ("saved", *key(0), last, None, BODY, 1, 1, None)
+        saved = ("saved", *build_key(0), last, None, BODY, 1, 1, None)
         ((change_id,),) = connection.execute(store.SQLITE_APPEND, bind_arguments(saved)).fetchall()
-        entry = (1, "save", "updated", 1, 1, "127.0.0.1", "0" * 16, *key(0), last, None, MAC, MAC, change_id)
+        entry = (1, "save", "updated", 1, 1, "127.0.0.1", "0" * 16, *build_key(0), last, None, MAC, MAC, change_id)
         connection.execute(INSERT_AUDIT, bind_arguments(entry))
         connection.execute("COMMIT")
         took.append(time.monotonic() - at)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start
     cpu_us = (time.process_time() - cpu) / len(took) * 1e6
     connection.close()
-    return Figures(len(took), 0, seconds, cpu_us, percentile(took, 50) * 1e3, percentile(took, 99) * 1e3)
+    return Figures(
+        len(took), 0, seconds, cpu_us, compute_percentile(took, 50) * 1e3, compute_percentile(took, 99) * 1e3
+    )
 
 
-async def asyncpg_fetches(url: str, *, count: int, connections: int, seconds: float) -> Figures:
-    """The statement of a read by the bare driver, each connection as fast as it answers."""
+async def measure_asyncpg_fetches(url: str, *, count: int, connections: int, seconds: float) -> Figures:
+    """Measure the statement of a read with the bare driver, in a closed loop on each connection."""
     took: list[float] = []
     until = time.monotonic() + seconds
 
@@ -56,18 +58,20 @@ async def asyncpg_fetches(url: str, *, count: int, connections: int, seconds: fl
         while time.monotonic() < until:
             number = (number * 1_103_515_245 + 12_345) % count
             at = time.monotonic()
-            await statement.fetch(*key(number))
+            await statement.fetch(*build_key(number))
             took.append(time.monotonic() - at)
         await connection.close()
 
     cpu = time.process_time()
     await asyncio.gather(*(fetch(number) for number in range(connections)))
     cpu_us = (time.process_time() - cpu) / len(took) * 1e6
-    return Figures(len(took), 0, seconds, cpu_us, percentile(took, 50) * 1e3, percentile(took, 99) * 1e3)
+    return Figures(
+        len(took), 0, seconds, cpu_us, compute_percentile(took, 50) * 1e3, compute_percentile(took, 99) * 1e3
+    )
 
 
-def pgbench(binary: Path, url: str, folder: Path, *, count: int, connections: int, seconds: int) -> Figures:
-    """The two statements of a save, as many at once, by PostgreSQL's own load generator."""
+def run_pgbench(binary: Path, url: str, folder: Path, *, count: int, connections: int, seconds: int) -> Figures:
+    """Measure the two statements of a save with the load generator of PostgreSQL."""
     script = folder / "save.sql"
     tenant, type_ = "'tenant-' || :n / 10", "'flight-information-system-' || :n % 10"
     read = store.POSTGRESQL_READ.replace("$1", f"({tenant})").replace("$2", f"({type_})")
@@ -84,7 +88,7 @@ def pgbench(binary: Path, url: str, folder: Path, *, count: int, connections: in
     lines = [" ".join(read.split()) + ";", " ".join(append.split()) + ";"]
     script.write_text(f"\\set n random(0, {count - 1})\n" + "\n".join(lines) + "\n")
     command = [binary, "-n", "-M", "prepared", "-f", script, "-c", str(connections), "-j", "1", "-T", str(seconds), url]
-    said = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
-    rate = float(next(line for line in said.splitlines() if line.startswith("tps")).split()[2])
-    latency = float(next(line for line in said.splitlines() if line.startswith("latency average")).split()[3])
+    output = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
+    rate = float(next(line for line in output.splitlines() if line.startswith("tps")).split()[2])
+    latency = float(next(line for line in output.splitlines() if line.startswith("latency average")).split()[3])
     return Figures(int(rate * seconds), 0, float(seconds), float("nan"), latency, float("nan"))

@@ -1,4 +1,4 @@
-"""The track: one run on one machine, its folder, its stores and how anybody on it is loaded."""
+"""One run on one machine: its folder, its databases, and how every server is loaded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.postgres import LocalPostgresServer, PostgresServer
 
 
 class Track:
-    """Everything is started here and compared within one run."""
+    """The shared parts of all legs."""
 
     def __init__(
         self,
@@ -28,14 +28,14 @@ class Track:
         rounds: int,
         large: int,
         before: str,
-        say: Callable[[str], None],
+        report_step: Callable[[str], None],
     ) -> None:
         self.results = results
         self.seconds = seconds
         self.rounds = rounds
         self.large = large
         self.before = before
-        self.say = say
+        self.report_step = report_step
         self.folder = Path(tempfile.mkdtemp(prefix="confide-bench-"))
         self._stores = 0
 
@@ -43,7 +43,7 @@ class Track:
         more = {"seconds": self.seconds, **more}
         return measure(pids, port, requests, folder=self.folder, **more)
 
-    def in_turn(
+    def load_in_turn(
         self,
         what: str,
         servers: Mapping[str, tuple[int, int, Seeded]],
@@ -52,20 +52,20 @@ class Track:
         rounds: int,
         connections: int,
     ) -> dict[str, list[Figures]]:
-        """Load servers (process id, port, store) in turn: the first round warms them; who goes first changes."""
+        """Load servers (process ID, port, database) in turn. The first round only warms them; the order alternates."""
         found: dict[str, list[Figures]] = {which: [] for which in servers}
         for number in range(rounds + 1):
-            self.say(f"{what}, round {number} of {rounds}")
+            self.report_step(f"{what}, round {number} of {rounds}")
             for which in sorted(servers, reverse=bool(number % 2)):
                 pid, port, seeded = servers[which]
                 load = self.load([pid], port, ask(seeded), connections=connections)
                 found[which].extend([load] if number else [])
         return found
 
-    def filled(self, count: int, database: str | None = None) -> Seeded:
-        """A store of its own with that many configs."""
+    def fill_store(self, count: int, database: str | None = None) -> Seeded:
+        """Create a database with that many configs."""
         self._stores += 1
-        self.say(f"filling a store with {count:,} configs")
+        self.report_step(f"filling a database with {count:,} configs")
         settings = Settings(
             data=self.folder / f"store-{self._stores}",
             database=database,
@@ -74,8 +74,8 @@ class Track:
         return asyncio.run(seed(settings, count))
 
     @contextmanager
-    def postgres(self) -> Iterator[PostgresServer]:
-        """A durable server, as it comes, but for room to keep a million configs in memory."""
+    def run_postgres(self) -> Iterator[PostgresServer]:
+        """Start a durable server with its defaults, except for enough memory for a million configs."""
         server = LocalPostgresServer(options=("shared_buffers=1GB", "max_wal_size=4GB", "max_connections=200"))
         server.start()
         try:

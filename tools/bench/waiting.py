@@ -1,4 +1,4 @@
-"""A server that answers a constant after ten milliseconds: what is asked of it takes as long whoever asks."""
+"""A server that answers a constant after ten milliseconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 
 
 
 class Waiting(asyncio.Protocol):
-    """One connection; the requests of the load tools come whole."""
+    """One connection. The load tools send whole requests."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
