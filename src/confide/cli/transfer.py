@@ -29,7 +29,7 @@ RETRYABLE_STATUSES = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILAB
 MAX_ATTEMPTS = 5
 RETRY_SECONDS = 1.0
 BATCH_SIZE = 200
-# `len`: only the server judges numbers.
+# `len` avoids converting numbers: the text is sent unchanged, and the server checks it.
 _JSON = json.JSONDecoder(parse_int=len, parse_float=len)
 _WHITE_SPACE = re.compile(r"[ \t\r\n]*")
 MEMBERS = ("tenant", "integration_type", "configuration")
@@ -70,17 +70,19 @@ def export_configs(file: str, tenant: str, integration_type: str, *, secrets: st
 
     With --secrets opened, FILE contains plaintext secrets and is readable by its owner only. Each page is audited.
     """
-    is_opened = secrets == "opened"
+    has_plaintext = secrets == "opened"
     count = masked = 0
     with connect(url) as client, _open_output(file) as out, show_progress("Exporting", "configs") as update:
-        for config in _fetch_configs(client, tenant, integration_type, is_opened=is_opened):
+        for config in _fetch_configs(client, tenant, integration_type, has_plaintext=has_plaintext):
             if config["configuration"] is None:
                 click.echo(f"{config['tenant']} : {config['integration_type']} cannot be decrypted. Skipped.", err=True)
                 continue
             out.write(json.dumps(config, ensure_ascii=False, separators=(",", ":")) + "\n")
             count, masked = count + 1, masked + config["masked"]
             update(count)
-    exceptions = f"; {masked:,} of them masked because you may not read their secrets" if is_opened and masked else ""
+    exceptions = (
+        f"; {masked:,} of them masked because you may not read their secrets" if has_plaintext and masked else ""
+    )
     click.echo(f"{count:,} configs exported, secrets {secrets}{exceptions}.", err=True)
 
 
@@ -128,10 +130,12 @@ def _open_output(file: str) -> Iterator[TextIO]:
         yield out
 
 
-def _fetch_configs(client: Client, tenant: str, integration_type: str, *, is_opened: bool) -> Iterator[dict[str, Any]]:
+def _fetch_configs(
+    client: Client, tenant: str, integration_type: str, *, has_plaintext: bool
+) -> Iterator[dict[str, Any]]:
     after: str | None = None
     while True:
-        page = client.export(tenant, integration_type, opened=is_opened, after=after)
+        page = client.export(tenant, integration_type, opened=has_plaintext, after=after)
         yield from page["configs"]
         after = page["next"]
         if after is None:

@@ -56,7 +56,7 @@ def add(
             if not service:
                 document["password"] = prompt_new_password(login)
             user_id = client.send(build_request("POST", "/user", document=document))["user_id"]
-    note = "" if admin or grants else " It has no grants yet. Add them with PATCH /users/{login}."
+    note = "" if admin or grants else f" It has no grants yet. Add them with PATCH /users/{login.lower()}."
     click.echo(f"User {login.lower()} has id {user_id}.{note}")
 
 

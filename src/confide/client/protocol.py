@@ -59,11 +59,11 @@ def build_save_request(
     """
     text = configuration if isinstance(configuration, bytes) else json.dumps(configuration, ensure_ascii=False).encode()
     try:
-        json.loads(text.decode(), parse_int=len, parse_float=len)  # `len`: only the server judges numbers
+        json.loads(text.decode(), parse_int=len, parse_float=len)  # `len` avoids converting numbers
     except ValueError:
         raise ConfideError(400, "malformed-json", "The configuration is not valid JSON.") from None
     except RecursionError:
-        pass  # the server reports the maximum depth
+        pass  # the server rejects text that is nested too deeply
     body = json.dumps(address).encode().rstrip(b"}") + b', "configuration": ' + text + b"}"
     return ApiRequest(
         method, "/config", {"dry_run": "true"} if dry_run else {}, body, {"Content-Type": "application/json"}
