@@ -22,7 +22,7 @@ _VARYING = (
     (r"/\S+/token\.json", "TOKEN_FILE"),
     (r"\b[0-9a-f]{64}\b", "PUBLIC_KEY"),
 )
-_PROMPT = re.compile(r"(?:New password of|Password of|Once more)[^:]*:$")
+_PROMPT = re.compile(r"(?:New password of|Password of|Repeat the password)[^:]*:$")
 _INTERRUPT = "^C"
 # The shell variables between two steps.
 _STATE = ".session-state"
