@@ -17,11 +17,11 @@ class Precondition:
     """`If-Match` and `If-None-Match: *` of one request (RFC 9110, section 13.1)."""
 
     match: tuple[str, ...] | None = None
-    must_be_new: bool = False
+    is_new_required: bool = False
 
-    def require(self, version: int | None) -> None:
+    def require_match(self, version: int | None) -> None:
         """Raise `VersionConflict` unless the current version matches. None means that the config does not exist."""
-        if self.must_be_new and version is not None:
+        if self.is_new_required and version is not None:
             raise VersionConflict(current_version=version)
         if self.match is None or (version is not None and self.match == ("*",)):
             return
@@ -34,7 +34,7 @@ def parse_precondition(if_match: str | None, if_none_match: str | None) -> Preco
     if if_none_match is not None and if_none_match.strip() != "*":
         raise PreconditionInvalid("Invalid If-None-Match. A write accepts only *.")
     match = None if if_match is None else parse_tags(if_match)
-    return Precondition(match, must_be_new=if_none_match is not None)
+    return Precondition(match, is_new_required=if_none_match is not None)
 
 
 def parse_tags(value: str) -> tuple[str, ...]:

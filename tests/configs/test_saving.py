@@ -121,7 +121,7 @@ async def test_a_save_that_loses_a_race_merges_into_the_version_that_won(
     sqlite_app: RunningApp, admin: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer, store = sqlite_app.process.configs.writer, sqlite_app.process.stores.configs
-    read = store.read_with_key
+    read = store.read_with_data_key
     rival_drafts = [build_draft({"rival": 1})]
 
     async def read_then_lose_race(key: Key) -> Any:
@@ -142,7 +142,7 @@ async def test_a_save_that_loses_a_race_merges_into_the_version_that_won(
         change_feed=writer._change_feed,
         clock=writer._clock,
     )
-    monkeypatch.setattr(store, "read_with_key", read_then_lose_race)
+    monkeypatch.setattr(store, "read_with_data_key", read_then_lose_race)
     saved = await writer.save(build_draft({"mine": 1}), principal=admin, precondition=NO_PRECONDITION)
     assert saved.version == 2
     assert await sqlite_app.read_configuration(KEY, principal=admin) == {"rival": 1, "mine": 1}
@@ -153,7 +153,7 @@ async def test_a_save_whose_data_key_is_destroyed_starts_again_with_a_new_one(
 ) -> None:
     writer, store = sqlite_app.process.configs.writer, sqlite_app.process.stores.configs
     await writer.save(build_draft({"a": 1}), principal=admin, precondition=NO_PRECONDITION)
-    read = store.read_with_key
+    read = store.read_with_data_key
     has_to_destroy = [True]
 
     async def read_then_destroy_tenant(key: Key) -> Any:
@@ -162,7 +162,7 @@ async def test_a_save_whose_data_key_is_destroyed_starts_again_with_a_new_one(
             await sqlite_app.process.configs.tenants.destroy("acme", principal=admin)
         return found
 
-    monkeypatch.setattr(store, "read_with_key", read_then_destroy_tenant)
+    monkeypatch.setattr(store, "read_with_data_key", read_then_destroy_tenant)
     saved = await writer.save(build_draft({"b": 1}), principal=admin, precondition=NO_PRECONDITION)
     assert (saved.version, saved.outcome) == (3, Outcome.CREATED)
     assert await sqlite_app.read_configuration(KEY, principal=admin) == {"b": 1}

@@ -155,10 +155,10 @@ def test_a_mask_is_rejected_with_its_places() -> None:
 def test_if_match_compares_the_version_strongly(if_match: str, version: int | None, *, holds: bool) -> None:
     precondition = preconditions.parse_precondition(if_match, None)
     if holds:
-        precondition.require(version)
+        precondition.require_match(version)
     else:
         with pytest.raises(VersionConflict):
-            precondition.require(version)
+            precondition.require_match(version)
 
 
 @pytest.mark.parametrize("text", ["", "3", '"3', '"3" "4"', '"3",', '"\u00e9"', "W/3", ',"3"'])
@@ -168,9 +168,9 @@ def test_an_invalid_precondition_is_rejected(text: str) -> None:
 
 
 def test_if_none_match_of_a_save_can_only_be_a_star() -> None:
-    Precondition(None, must_be_new=True).require(None)
+    Precondition(None, is_new_required=True).require_match(None)
     with pytest.raises(VersionConflict):
-        preconditions.parse_precondition(None, "*").require(1)
+        preconditions.parse_precondition(None, "*").require_match(1)
     with pytest.raises(PreconditionInvalid):
         preconditions.parse_precondition(None, '"1"')
 

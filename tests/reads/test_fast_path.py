@@ -177,13 +177,13 @@ async def test_pipelined_requests_are_answered_in_order(site: Site) -> None:
 async def test_requests_during_a_read_from_the_database_are_answered_after_it(site: Site) -> None:
     slow = site.head(("Cache-Control", "no-cache"))
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
-    read = site.app.process.stores.configs.read_with_key
+    read = site.app.process.stores.configs.read_with_data_key
 
     async def read_slowly(key: Any) -> Any:
         await asyncio.sleep(0.1)
         return await read(key)
 
-    site.app.process.stores.configs.read_with_key = read_slowly  # type: ignore[method-assign]
+    site.app.process.stores.configs.read_with_data_key = read_slowly  # type: ignore[method-assign]
     writer.write(slow)
     await asyncio.sleep(0.02)
     writer.write(site.head(("If-None-Match", '"1"')))
@@ -192,7 +192,7 @@ async def test_requests_during_a_read_from_the_database_are_answered_after_it(si
     data = b""
     while len(wire.replies(data)) < 3:
         data += await reader.read(65_536)
-    site.app.process.stores.configs.read_with_key = read  # type: ignore[method-assign]
+    site.app.process.stores.configs.read_with_data_key = read  # type: ignore[method-assign]
     writer.close()
     assert [reply.status for reply in wire.replies(data)] == [200, 304, 404]
 
@@ -284,14 +284,14 @@ async def test_a_read_in_progress_is_answered_when_the_server_stops(tmp_path: Pa
         async with start_app(settings_for(tmp_path / protocol, None)) as app:
             token = await app.token("editor", ("editor", "*", "*"))
             await app.save(token, {"number": 1})
-            read = app.process.stores.configs.read_with_key
+            read = app.process.stores.configs.read_with_data_key
 
             async def read_slowly(key: Any, read: Any = read) -> Any:
                 await asyncio.sleep(0.3)
                 return await read(key)
 
             async with served(app, http=http) as port:
-                app.process.stores.configs.read_with_key = read_slowly  # type: ignore[method-assign]
+                app.process.stores.configs.read_with_data_key = read_slowly  # type: ignore[method-assign]
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 headers = [("Authorization", f"Bearer {token}"), ("Cache-Control", "no-cache")]
                 writer.write(wire.request("GET", PATH, headers, closes=False))

@@ -32,8 +32,8 @@ class ControlledApp:
         self.is_database_unavailable = False
         self.slow_seconds = 0.0
         stores: Any = app.process.stores
-        self._reads = stores.configs.read_with_key, stores.tokens.read
-        stores.configs.read_with_key = lambda key: self._query(self._reads[0], key)
+        self._reads = stores.configs.read_with_data_key, stores.tokens.read
+        stores.configs.read_with_data_key = lambda key: self._query(self._reads[0], key)
         stores.tokens.read = lambda credential: self._query(self._reads[1], credential)
 
     @property

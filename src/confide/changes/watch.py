@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from confide.changes.errors import PositionGone
 from confide.changes.model import Change, Position
-from confide.changes.watchers import Watcher, WatcherIndex, WatchEvent
+from confide.changes.watchers import NextEvents, Watcher, WatcherIndex, WatchEvent
 from confide.clock import boottime
 from confide.configs.model import Kind
 from confide.errors import Busy, DatabaseUnavailable, NotFound
@@ -101,8 +101,8 @@ class WatchHub:
         if not self._watchers:
             self._clear()
 
-    async def read_next(self, watcher: Watcher) -> tuple[list[WatchEvent], Position]:
-        """Return the next events of a watcher, and its position after them. No events if it is caught up.
+    async def read_next(self, watcher: Watcher) -> NextEvents:
+        """Return the next events of a watcher. A watcher that is caught up gets no events.
 
         The caller moves the position of the watcher after it has sent the events, never before.
         """
@@ -111,17 +111,17 @@ class WatchHub:
             changes = await self._configs.read_changes_after(watcher.position, limit=MAX_READ)
             events = [self._to_event(one) for one in changes if one.kind in WATCHED_KINDS and watcher.can_see(one)]
             if changes:
-                return events, changes[-1].position
+                return NextEvents(events, changes[-1].position)
             # All changes before the shared events were read.
-            return events, watcher.position if start is None else start
+            return NextEvents(events, watcher.position if start is None else start)
         found: list[WatchEvent] = []
         for number, one in enumerate(self._list_events_after(watcher.position), 1):
             if watcher.can_see(one.change):
                 found.append(one)
             if len(found) >= MAX_SENT or number >= MAX_READ:
-                return found, one.position
+                return NextEvents(found, one.position)
         # A watcher that reconnected from another process may be ahead of this one.
-        return found, max(watcher.position, self._end)
+        return NextEvents(found, max(watcher.position, self._end))
 
     def is_up_to_date(self, watcher: Watcher) -> bool:
         return self._start is not None and watcher.position >= self._end

@@ -34,6 +34,13 @@ class WatchEvent(NamedTuple):
     encoded: bytes
 
 
+class NextEvents(NamedTuple):
+    """The next events of a watcher, and its position after them."""
+
+    events: list[WatchEvent]
+    position: Position
+
+
 class Watcher:
     """One watch stream. All its events up to `position` were sent."""
 

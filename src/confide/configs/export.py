@@ -30,6 +30,13 @@ class ExportedConfig(NamedTuple):
     is_masked: bool
 
 
+class ExportPage(NamedTuple):
+    """One page of an export. The next page starts after `last_key`; None on the last page."""
+
+    configs: list[ExportedConfig]
+    last_key: Key | None
+
+
 class ConfigExporter:
     """Exports the configs that a caller can see, in order of their keys."""
 
@@ -40,32 +47,32 @@ class ConfigExporter:
 
     async def export_page(
         self, scope: Scope, *, principal: Principal, after: Key | None, limit: int, is_masked: bool
-    ) -> tuple[list[ExportedConfig], Key | None]:
-        """Export a page, with the key to continue after. Secrets that the caller cannot read are always masked.
+    ) -> ExportPage:
+        """Export a page. Secrets that the caller cannot read are always masked.
 
         Access to secrets is audited before the page is returned.
         """
         until = time.monotonic() + PAGE_SECONDS
         exported: list[ExportedConfig] = []
-        following: Key | None = None
+        last_key: Key | None = None
         size_bytes = 0
         async for config in self._scanner.scan(build_scope_groups(scope, principal), after=after):
             size_bytes += config.size_bytes
             is_full = len(exported) >= limit or size_bytes > MAX_PAGE_BYTES or time.monotonic() >= until
             if is_full and exported:
-                following = exported[-1].key
+                last_key = exported[-1].key
                 break
             configuration, role = config.configuration, principal.find_role(config.key)
-            hides_secrets = is_masked or role is None or role < Role.READER
-            if configuration is not None and hides_secrets:
+            is_config_masked = is_masked or role is None or role < Role.READER
+            if configuration is not None and is_config_masked:
                 configuration = (await self._types.get(config.key.integration_type)).mask(configuration)
             exported.append(
-                ExportedConfig(config.key, config.version, config.saved_at, configuration, is_masked=hides_secrets)
+                ExportedConfig(config.key, config.version, config.saved_at, configuration, is_masked=is_config_masked)
             )
         readable = [config.key for config in exported if not config.is_masked]
         if readable:
             await self._record_access(scope, readable, principal=principal)
-        return exported, following
+        return ExportPage(exported, last_key)
 
     async def _record_access(self, scope: Scope, keys: list[Key], *, principal: Principal) -> None:
         subject = f"{len(keys)} configs from {':'.join(keys[0])} to {':'.join(keys[-1])}"

@@ -29,6 +29,13 @@ class ConfigWithViolations(NamedTuple):
     violations: tuple[Violation, ...]
 
 
+class NonconformingPage(NamedTuple):
+    """One page of configs with violations. The next page starts after `last_key`; None on the last page."""
+
+    configs: list[ConfigWithViolations]
+    last_key: Key | None
+
+
 class ConfigLister:
     """Lists the configs that a caller can see, in order of their keys, without their configurations."""
 
@@ -46,17 +53,17 @@ class ConfigLister:
 
     async def list_nonconforming(
         self, scope: Scope, *, principal: Principal, after: Key | None, limit: int, filters: ConfigFilter
-    ) -> tuple[list[ConfigWithViolations], Key | None]:
-        """List configs that violate their schema, with the key to continue after. Ends after one second."""
+    ) -> NonconformingPage:
+        """List configs that violate their schema. A page ends after one second."""
         until = time.monotonic() + PAGE_SECONDS
         found: list[ConfigWithViolations] = []
         async for config in self._scanner.scan(build_scope_groups(scope, principal), after=after, filters=filters):
             role = principal.find_role(config.key)
             is_masked = role is None or role < Role.READER
             type_ = await self._types.get(config.key.integration_type)
-            violations = type_.list_violations(config.configuration, hides_secrets=is_masked)
+            violations = type_.list_violations(config.configuration, is_masked=is_masked)
             if violations:
                 found.append(ConfigWithViolations(config.key, config.version, config.saved_at, violations))
             if len(found) >= limit or time.monotonic() >= until:
-                return found, config.key
-        return found, None
+                return NonconformingPage(found, config.key)
+        return NonconformingPage(found, None)

@@ -63,10 +63,10 @@ class SavePlanBuilder:
 
         Raises `VersionConflict`, or `SchemaBroken` if the integration type rejects the configuration.
         """
-        current, data_key = await self._configs.read_with_key(request.key)
+        current, data_key = await self._configs.read_with_data_key(request.key)
         self._update_cache(current)
         existing = _select_existing(current)
-        precondition.require(None if existing is None else existing.version)
+        precondition.require_match(None if existing is None else existing.version)
         is_merge = isinstance(request, ConfigDraft) and request.mode == "merge"
         before = None if existing is None else await self._decrypt(existing, data_key, is_needed=is_merge)
         old = None if before is None else strict_json.read_stored(before)
@@ -86,7 +86,7 @@ class SavePlanBuilder:
         current = await self._configs.read(key)
         self._update_cache(current)
         existing = _select_existing(current)
-        precondition.require(None if existing is None else existing.version)
+        precondition.require_match(None if existing is None else existing.version)
         if existing is None:
             raise NotFound
         return existing

@@ -153,14 +153,14 @@ class ConfigRoutes:
         scope, limit, after = read_scope(request), LIMIT.read(request), KEY_CURSOR.read(request)
         filters = ConfigFilter(_CHANGED_SINCE.read(request), _UNREAD_SINCE.read(request))
         if _NONCONFORMING.read(request):
-            nonconforming, following = await self._lister.list_nonconforming(
+            nonconforming = await self._lister.list_nonconforming(
                 scope, principal=request.principal, after=after, limit=limit, filters=filters
             )
             listed = [
                 {**_build_summary_json(config), "errors": [violation.to_json() for violation in config.violations]}
-                for config in nonconforming
+                for config in nonconforming.configs
             ]
-            return build_json_response({"configs": listed, "next": format_key_cursor(following)})
+            return build_json_response({"configs": listed, "next": format_key_cursor(nonconforming.last_key)})
         # One more than the page holds, to know whether there is a next page.
         found = await self._lister.list_configs(
             scope, principal=request.principal, after=after, limit=limit + 1, filters=filters
@@ -179,14 +179,14 @@ class ConfigRoutes:
     async def export(self, request: Request) -> Response:
         scope, is_unmasked = read_scope(request), _SECRETS.read(request)
         limit, after = LIMIT.read(request), KEY_CURSOR.read(request)
-        page, following = await self._exporter.export_page(
+        page = await self._exporter.export_page(
             scope, principal=request.principal, after=after, limit=limit, is_masked=not is_unmasked
         )
         exported = [
             {**_build_summary_json(config), "masked": config.is_masked, "configuration": config.configuration}
-            for config in page
+            for config in page.configs
         ]
-        return build_json_response({"configs": exported, "next": format_key_cursor(following)})
+        return build_json_response({"configs": exported, "next": format_key_cursor(page.last_key)})
 
     async def list_versions(self, request: Request) -> Response:
         key, limit, before = read_key(request), LIMIT.read(request), _BEFORE_VERSION.read(request)

@@ -199,7 +199,7 @@ class ConfigStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def read_with_key(self, key: Key) -> VersionWithDataKey:
+    async def read_with_data_key(self, key: Key) -> VersionWithDataKey:
         """Read the current version, even a tombstone, with the active data key of its tenant (PostgreSQL only)."""
         raise NotImplementedError
 
@@ -221,7 +221,7 @@ class ConfigStore:
 
     async def read(self, key: Key) -> StoredVersion | None:
         """Read the current version, even a tombstone."""
-        return (await self.read_with_key(key)).current
+        return (await self.read_with_data_key(key)).current
 
     async def read_version(self, key: Key, version: int) -> StoredVersion | None:
         rows = await self._engine.query(READ_VERSION, *key, version)
@@ -288,7 +288,7 @@ class ConfigStore:
 class SqliteConfigStore(ConfigStore):
     """Stores versions on SQLite. One writer commits at a time, so the row ID is the order of the log."""
 
-    async def read_with_key(self, key: Key) -> VersionWithDataKey:
+    async def read_with_data_key(self, key: Key) -> VersionWithDataKey:
         rows = await self._engine.query(SQLITE_READ, *key)
         return VersionWithDataKey(_read_version(key, rows[0]) if rows else None, None)
 
@@ -319,7 +319,7 @@ class PostgresqlConfigStore(ConfigStore):
         )
         self._saves: Batcher[Row, bool] = Batcher(self._append_batch, max_running=1, operation="wait append", io=io)
 
-    async def read_with_key(self, key: Key) -> VersionWithDataKey:
+    async def read_with_data_key(self, key: Key) -> VersionWithDataKey:
         return await self._reads.submit(key)
 
     async def append(self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None) -> None:

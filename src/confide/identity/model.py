@@ -226,6 +226,16 @@ def _find_bounds(pattern: str) -> tuple[str, str]:
     return pattern, pattern
 
 
+class CreatedToken(NamedTuple):
+    """A new token with its secret, which is not stored."""
+
+    secret: str
+    token: Token
+
+    def __repr__(self) -> str:
+        return f"CreatedToken({self.token})"
+
+
 class TokenWithUser(NamedTuple):
     """A token with its user."""
 

@@ -189,8 +189,8 @@ class IdentityRoutes:
 
     async def login(self, request: Request) -> Response:
         body = request.get_body(Login)
-        token, expires_at = await self._tokens.login(body.login, body.password)
-        return build_json_response({"token": token, "expires_at": format_time(expires_at)})
+        created = await self._tokens.login(body.login, body.password)
+        return build_json_response({"token": created.secret, "expires_at": format_time(created.token.expires_at)})
 
     async def logout(self, request: Request) -> Response:
         await self._tokens.logout(principal=request.principal)
@@ -202,14 +202,14 @@ class IdentityRoutes:
 
     async def add_token(self, request: Request) -> Response:
         body = request.get_body(TokenCreate)
-        secret, token = await self._tokens.add(
+        created = await self._tokens.add(
             body.label,
             principal=request.principal,
             login=None if body.login is None else parse_login(body.login),
             ttl_seconds=body.ttl_seconds,
             grants=read_grants(body.grants),
         )
-        return build_json_response({**build_token_json(token), "token": secret})
+        return build_json_response({**build_token_json(created.token), "token": created.secret})
 
     async def revoke_token(self, request: Request) -> Response:
         token_id = parse_number(request.path_values["token_id"])

@@ -12,7 +12,7 @@ from confide.identity.access import Access
 from confide.identity.authenticator import Authenticator
 from confide.identity.errors import InvalidLogin, LoginFailed
 from confide.identity.hasher import Argon2Hasher
-from confide.identity.model import Grant, NewToken, Principal, Token, User, parse_login
+from confide.identity.model import CreatedToken, Grant, NewToken, Principal, Token, User, parse_login
 from confide.identity.throttle import LoginThrottle
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class Tokens:
         """Return the principal of a token. Raises `InvalidToken`, whatever the reason is."""
         return (await self._authenticator.authenticate(self._authenticator.parse(token))).principal
 
-    async def login(self, login: str, password: str) -> tuple[str, int]:
-        """Start a session. Return its token and its end in microseconds since 1970.
+    async def login(self, login: str, password: str) -> CreatedToken:
+        """Start a session.
 
         Raises `LoginFailed` after the same time whether or not the user exists. Raises `RateLimited` before the
         password is verified.
@@ -70,7 +70,7 @@ class Tokens:
             raise LoginFailed
         if self._hasher.is_outdated(password_hash):
             await self._users.rehash(user.id, old=password_hash, new=await self._hasher.hash(plain))
-        return created[0], expires_at
+        return created
 
     async def logout(self, *, principal: Principal) -> None:
         audit = self._recorder.sign("logout", "ended", principal=principal, subject=f"token {principal.token_id}")
@@ -85,8 +85,8 @@ class Tokens:
         login: str | None,
         ttl_seconds: int,
         grants: tuple[Grant, ...] | None,
-    ) -> tuple[str, Token]:
-        """Create a service token for the caller or, for an admin, for any user. Return its secret and the token."""
+    ) -> CreatedToken:
+        """Create a service token for the caller or, for an admin, for any user."""
         await self._access.require_unrestricted_token(principal, action="add token")
         if login not in (None, principal.login):
             await self._access.require_admin(principal, action="add token")
@@ -128,9 +128,9 @@ class Tokens:
         expires_at: int,
         principal: Principal | None,
         password_hash: str | None = None,
-    ) -> tuple[str, Token] | None:
-        token = token_format.generate_token()
-        hashed = token_format.hash_token(token) or b""
+    ) -> CreatedToken | None:
+        secret = token_format.generate_token()
+        hashed = token_format.hash_token(secret) or b""
         made_at, is_session = self._clock(), password_hash is not None
         new = NewToken(hashed, user.id, is_session, label, grants, expires_at, password_hash)
         action = "login" if is_session else "add token"
@@ -138,7 +138,8 @@ class Tokens:
         token_id = await self._tokens.add(new, made_at=made_at, audit=audit)
         if token_id is None:
             return None
-        return token, Token(token_id, user.id, user.login, is_session, label, grants, made_at, expires_at)
+        token = Token(token_id, user.id, user.login, is_session, label, grants, made_at, expires_at)
+        return CreatedToken(secret, token)
 
     async def _verify_password(self, login: str, plain: str) -> tuple[User, str]:
         async with self._throttle.begin_attempt(login) as attempt:

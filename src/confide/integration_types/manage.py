@@ -92,7 +92,7 @@ class IntegrationTypes:
 
     async def _read_current(self, name: str, *, precondition: Precondition) -> TypeVersion | None:
         current = await self._types.read(name)
-        precondition.require(current.version if current is not None and current.kind is TypeKind.SAVED else None)
+        precondition.require_match(current.version if current is not None and current.kind is TypeKind.SAVED else None)
         return current
 
     def _build_next_version(

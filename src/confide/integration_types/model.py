@@ -127,12 +127,12 @@ class IntegrationType:
     def find_violations(self, configuration: Json, *, limit: int | None = None) -> list[SchemaViolation]:
         return [] if self.schema is None else self.schema.find_violations(configuration, limit=limit)
 
-    def list_violations(self, configuration: Json | None, *, hides_secrets: bool = False) -> tuple[Violation, ...]:
+    def list_violations(self, configuration: Json | None, *, is_masked: bool = False) -> tuple[Violation, ...]:
         """List up to a thousand violations. A configuration that cannot be decrypted is None."""
         if configuration is None:
             return (UNREADABLE,)
         violations = self.find_violations(configuration, limit=MAX_REPORTED)
-        return tuple((one.hide_secrets(self.place) if hides_secrets else one).to_violation() for one in violations)
+        return tuple((one.hide_secrets(self.place) if is_masked else one).to_violation() for one in violations)
 
     def check_save(self, before: Json | None, after: Json) -> SaveCheck:
         """Check a save. In mode `enforce`, a violation that the save does not touch is only a warning."""

@@ -367,7 +367,7 @@ class ConfigReader:
 
     async def _read_current(self, key: Key) -> CurrentConfig | None:
         """Read and decrypt the current version. None if it was replaced in between."""
-        stored, data_key = await self._configs.read_with_key(key)
+        stored, data_key = await self._configs.read_with_data_key(key)
         if stored is None:
             return CurrentConfig(0, None)
         if stored.kind is Kind.DELETED:

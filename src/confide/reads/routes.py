@@ -82,7 +82,7 @@ class ReadRoutes:
             is_without_defaults=is_without_defaults,
             is_database_unavailable=request.is_database_unavailable,
         )
-        precondition.require(result.response.version)
+        precondition.require_match(result.response.version)
         return build_response(result, known_tags)
 
     async def list_usage(self, request: Request) -> Response:
