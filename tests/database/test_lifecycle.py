@@ -17,7 +17,7 @@ import pytest
 from confide.changes.model import Position
 from confide.configs import store as configs
 from confide.context import set_deadline
-from confide.database import backup, schema
+from confide.database import backup, dump, schema
 from confide.database.engine import Statement
 from confide.database.errors import NewerSchema, UnsafeDurability
 from confide.database.schema import ChangedMigration, Migration
@@ -122,6 +122,23 @@ async def test_a_failing_migration_is_rolled_back(store: Any, engine: str) -> No
 def test_the_two_engines_have_the_same_migrations() -> None:
     names = [[(step.number, step.name) for step in schema.list_migrations(engine)] for engine in ("sqlite", "postgres")]
     assert names[0] == names[1]
+
+
+async def test_a_backup_holds_each_table_and_column_of_the_schema(store: Stores, engine: str) -> None:
+    if engine == "sqlite":
+        columns = "SELECT m.name, c.name FROM sqlite_schema m, pragma_table_info(m.name) c ORDER BY m.rowid, c.cid"
+    else:
+        columns = """
+            SELECT table_name::text, column_name::text FROM information_schema.columns
+            WHERE table_schema = current_schema() ORDER BY table_name, ordinal_position
+        """
+    stored: dict[str, list[str]] = {}
+    for table, column in await store.engine.query(columns):
+        stored.setdefault(table, []).append(column)
+    for table in ("login_attempts", "turns", "schema_migrations"):
+        del stored[table]
+    backed_up = {table: list(names) for table, names in dump.list_backed_up_tables().items()}
+    assert backed_up == {table: names for table, names in stored.items() if not table.startswith("sqlite_")}
 
 
 async def add_user_with_tokens(store: Stores) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from confide.database.database import Database
-from confide.database.dump import TABLES
+from confide.database.dump import list_backed_up_tables
 from confide.database.model import Row
 from confide.database.schema import get_schema_number
 
@@ -85,6 +85,7 @@ def _read_rows(lines: Iterator[bytes]) -> Iterator[tuple[str, Row]]:
         raise ArchiveBroken(
             f"The backup has schema {header['schema']}; this Confide restores {get_schema_number('sqlite')}."
         )
+    tables = list_backed_up_tables()
     count, digest, end = 0, hashlib.sha256(), None
     for line in lines:
         value = json.loads(line)
@@ -92,7 +93,7 @@ def _read_rows(lines: Iterator[bytes]) -> Iterator[tuple[str, Row]]:
             end = value
             break
         table, *row = value
-        if len(row) != len(TABLES[table]):
+        if len(row) != len(tables[table]):
             raise ValueError("wrong number of columns")
         digest.update(line)
         count += 1

@@ -8,58 +8,25 @@ from itertools import groupby, islice
 from confide.database.engine import Engine, Many, Transaction, statement
 from confide.database.identity import begin_epoch
 from confide.database.model import Row
+from confide.database.schema import list_tables
 
-# The columns of each table, in the order of foreign keys. Login attempts are not backed up.
-TABLES = {
-    "store": ("one", "epoch", "home", "began_at", "first_user_at", "begins_xid", "begins_id"),
-    "keys": ("id", "purpose", "tenant", "master_key_id", "wrapped", "made_at"),
-    "users": ("id", "login", "password", "grants", "is_admin", "disabled", "added_at"),
-    "tokens": ("id", "hash", "user_id", "is_session", "label", "grants", "made_at", "expires_at"),
-    "changes": (
-        "id",
-        "kind",
-        "tenant",
-        "integration_type",
-        "version",
-        "subject",
-        "key_id",
-        "body",
-        "saved_by",
-        "saved_at",
-        "note",
-    ),
-    "audit": (
-        "id",
-        "at",
-        "action",
-        "outcome",
-        "actor",
-        "token_id",
-        "address",
-        "request_id",
-        "tenant",
-        "integration_type",
-        "version",
-        "subject",
-        "digest",
-        "mac",
-        "change_id",
-    ),
-    "audit_links": ("number", "audit_id", "link"),
-    "checkpoints": ("number", "link", "at", "public_key", "signature"),
-    "usage": ("tenant", "integration_type", "token_id", "user_id", "label", "last_read_at", "reads"),
-    "types": ("name", "version", "kind", "schema", "mode", "keep", "saved_by", "saved_at", "note"),
-    "replays": ("user_id", "route", "name", "mac", "version", "outcome", "saved_at"),
-}
+# What is worthless after a restore. Every other table of the schema is backed up.
+NOT_BACKED_UP = frozenset({"login_attempts", "turns"})
 _NUMBERED = ("users", "tokens", "changes", "audit")
 _BATCH_SIZE = 500
 
 
+def list_backed_up_tables() -> dict[str, tuple[str, ...]]:
+    """Return the columns of each table that a backup holds, in the order of the migrations."""
+    return {name: columns for name, columns in list_tables().items() if name not in NOT_BACKED_UP}
+
+
 async def dump(engine: Engine) -> AsyncIterator[tuple[str, Row]]:
     """Read every row of every table in one snapshot, with the name of its table."""
-    tables = list(TABLES)
+    columns = list_backed_up_tables()
+    tables = list(columns)
     # By primary key, so that the change log is in the order of its IDs.
-    statements = [f"/* store.dump */ SELECT {', '.join(TABLES[table])} FROM {table} ORDER BY 1" for table in tables]
+    statements = [f"/* store.dump */ SELECT {', '.join(columns[table])} FROM {table} ORDER BY 1" for table in tables]
     async for number, rows in engine.stream(statements):
         for row in rows:
             yield tables[number], tuple(row)
@@ -74,9 +41,10 @@ def load(
     chain_audit_entries: Callable[[], Transaction[None]],
 ) -> Transaction[str]:
     """Load rows into an empty database and begin a new epoch, in one transaction. Returns the epoch."""
+    tables = list_backed_up_tables()
     yield statement("/* store.empty */ DELETE FROM store")
     for table, group in groupby(rows, key=lambda pair: pair[0]):
-        columns = TABLES[table]
+        columns = tables[table]
         places = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
         sql = f"/* store.load */ INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"
         while batch := [row for _, row in islice(group, _BATCH_SIZE)]:

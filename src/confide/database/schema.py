@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
+
+import apsw
 
 from confide.database.engine import Lock, Script, Transaction, statement
 from confide.database.errors import NewerSchema
@@ -49,6 +52,21 @@ def list_migrations(engine: str) -> list[Migration]:
 def get_schema_number(engine: str) -> int:
     """Return the number of the newest migration."""
     return list_migrations(engine)[-1].number
+
+
+@cache
+def list_tables() -> dict[str, tuple[str, ...]]:
+    """Return the columns of each table that the migrations create, in their order. It is the same on both engines."""
+    schema = apsw.Connection(":memory:")
+    for migration in list_migrations("sqlite"):
+        schema.execute(migration.sql)
+    names = schema.execute(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY rowid"
+    )
+    return {
+        str(name): tuple(str(row[0]) for row in schema.execute("SELECT name FROM pragma_table_info(?)", (name,)))
+        for (name,) in names.fetchall()
+    }
 
 
 def migrate(migrations: list[Migration], *, now: int) -> Transaction[list[str]]:
