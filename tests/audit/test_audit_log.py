@@ -11,9 +11,9 @@ import pytest
 from confide.audit.chain import FIRST_LINK, ChainCheck, compute_link, parse_checkpoint, parse_line
 from confide.database.engine import statement
 from support.app import ADMIN, TYPE, RunningApp
-from support.canaries import canary
+from support.canaries import make_canary
 
-SECRET = canary("audited")
+SECRET = make_canary("audited")
 
 
 class AuditClient:
@@ -24,7 +24,7 @@ class AuditClient:
 
     async def get(self, path: str = "/audit", *, token: str | None = None, headers: Any = None, **params: str) -> Any:
         await self.app.process.audit.chain_writer.append_entries()
-        return await self.app.ask("GET", path, token=token or self.admin, params=params, headers=headers or {})
+        return await self.app.request("GET", path, token=token or self.admin, params=params, headers=headers or {})
 
     async def list_entries(self, **params: str) -> list[Any]:
         entries: list[Any] = (await self.get(**params)).json()["entries"]
@@ -41,14 +41,14 @@ class AuditClient:
 
 @pytest.fixture
 async def client(app: RunningApp) -> AuditClient:
-    admin = await app.token("root", *ADMIN)
-    return AuditClient(app, admin, await app.token("ed", ("editor", "acme", "*")))
+    admin = await app.create_token("root", *ADMIN)
+    return AuditClient(app, admin, await app.create_token("ed", ("editor", "acme", "*")))
 
 
 async def test_an_entry_names_actor_action_object_time_origin_and_outcome(client: AuditClient) -> None:
     await client.app.save(client.editor, {"password": SECRET})
     await client.app.save(client.editor, {"n": 1}, tenant="globex")
-    await client.app.ask("PUT", f"/integration-types/{TYPE}", token=client.admin, json={"schema": {}})
+    await client.app.request("PUT", f"/integration-types/{TYPE}", token=client.admin, json={"schema": {}})
     reply = await client.get()
     assert SECRET not in reply.text
     changed, denied, saved = reply.json()["entries"][:3]
@@ -234,13 +234,13 @@ async def test_a_truncated_chain_and_an_entry_outside_the_chain_are_detected(cli
         "DELETE FROM audit WHERE id IN (SELECT audit_id FROM audit_links WHERE number > $1)", signed.number - 2
     )
     await client.execute_sql("DELETE FROM audit_links WHERE number > $1", signed.number - 2)
-    result = (await client.app.ask("GET", "/audit/verify", token=client.admin)).json()
+    result = (await client.app.request("GET", "/audit/verify", token=client.admin)).json()
     assert result["first_bad"]["number"] == signed.number - 1
     assert "signed" in result["first_bad"]["why"]
     await client.execute_sql(
         "INSERT INTO audit (id, at, action, outcome, mac) VALUES (-1, 1, 'save', 'created', $1)", b"m" * 32
     )
-    assert (await client.app.ask("GET", "/audit/verify", token=client.admin)).json()["unlinked"] == 1
+    assert (await client.app.request("GET", "/audit/verify", token=client.admin)).json()["unlinked"] == 1
 
 
 async def recompute_chain(client: AuditClient) -> None:
@@ -277,7 +277,7 @@ async def test_a_deleted_entry_is_detected_by_checkpoints_after_the_chain_is_rec
         client.app.settings.checkpoints_file.unlink()
         forged = (await client.app.process.stores.audit.read_link(signed.number - 1)) or b""
         await client.execute_sql("UPDATE checkpoints SET number = number - 1, link = $1", forged)
-    result = (await client.app.ask("GET", "/audit/verify", token=client.admin)).json()
+    result = (await client.app.request("GET", "/audit/verify", token=client.admin)).json()
     assert not result["ok"]
     assert "signed" in result["first_bad"]["why"]
 
@@ -294,7 +294,7 @@ async def test_several_writers_chain_each_entry_once_within_a_second(client: Aud
     for task in running:
         task.cancel()
     await asyncio.wait(running)
-    result = (await client.app.ask("GET", "/audit/verify", token=client.admin)).json()
+    result = (await client.app.request("GET", "/audit/verify", token=client.admin)).json()
     assert result["ok"]
     assert result["checked"] >= 100
     ((entries,),) = await client.execute_sql("SELECT count(*) FROM audit")

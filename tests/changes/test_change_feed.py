@@ -22,14 +22,14 @@ from confide.server.settings import Settings
 from confide.server.stores import Stores
 from support.postgres import PostgresServer
 from support.proxy import Proxy
-from support.rows import append, opened, version
+from support.rows import append, build_version, open_store
 
 
 @pytest.fixture
 async def stores(settings: Settings) -> AsyncIterator[tuple[Stores, Stores]]:
     """Open the stores of two processes on one database: one writes, the other reads the feed."""
-    one = await opened(settings)
-    other = await opened(settings)
+    one = await open_store(settings)
+    other = await open_store(settings)
     yield one, other
     await other.close()
     await one.close()
@@ -51,11 +51,11 @@ async def read_within(feed: ChangeFeed, seconds: float) -> list[Change]:
 
 async def test_the_first_read_returns_nothing_and_the_next_returns_later_changes(stores: tuple[Stores, Stores]) -> None:
     writer, reader = stores
-    await append(writer, version(1, key=build_key(0)))
+    await append(writer, build_version(1, key=build_key(0)))
     assert await reader.change_feed.read() == []
     assert await reader.change_feed.read() == []
-    await append(writer, version(1, key=build_key(1)))
-    await append(writer, version(2, key=build_key(1)))
+    await append(writer, build_version(1, key=build_key(1)))
+    await append(writer, build_version(2, key=build_key(1)))
     changes = await read_within(reader.change_feed, 5)
     assert [(change.kind, change.key, change.version) for change in changes] == [
         ("saved", build_key(1), 1),
@@ -67,7 +67,7 @@ async def test_the_first_read_returns_nothing_and_the_next_returns_later_changes
 async def test_a_process_receives_its_own_changes(stores: tuple[Stores, Stores]) -> None:
     writer, _ = stores
     await writer.change_feed.read()
-    await append(writer, version(1))
+    await append(writer, build_version(1))
     assert len(await read_within(writer.change_feed, 5)) == 1
 
 
@@ -84,7 +84,7 @@ async def test_each_change_of_concurrent_writers_is_received_once(stores: tuple[
         received.extend(await reader.change_feed.read())
 
     reading = asyncio.create_task(read_all())
-    await asyncio.gather(*(append(writer, version(1, key=build_key(number))) for number in range(200)))
+    await asyncio.gather(*(append(writer, build_version(1, key=build_key(number))) for number in range(200)))
     is_done = True
     await reading
     assert sorted(change.key for change in received if change.key) == sorted(build_key(number) for number in range(200))
@@ -92,7 +92,7 @@ async def test_each_change_of_concurrent_writers_is_received_once(stores: tuple[
 
 async def test_a_new_epoch_resets_the_feed(stores: tuple[Stores, Stores]) -> None:
     writer, reader = stores
-    await append(writer, version(1))
+    await append(writer, build_version(1))
     await reader.change_feed.read()
     engine = writer.database._host_engine
 
@@ -102,7 +102,7 @@ async def test_a_new_epoch_resets_the_feed(stores: tuple[Stores, Stores]) -> Non
     await engine.transact(change_epoch())
     with pytest.raises(ChangeFeedReset):
         await reader.change_feed.read()
-    await append(writer, version(2))
+    await append(writer, build_version(2))
     assert [change.version for change in await read_within(reader.change_feed, 5)] == [2]
 
 
@@ -113,10 +113,10 @@ async def test_too_many_changes_reset_the_feed(
     await reader.change_feed.read()
     monkeypatch.setattr(postgresql_feed if engine == "postgres" else sqlite_feed, "MAX_CHANGES", 5)
     for number in range(6):
-        await append(writer, version(1, key=build_key(number)))
+        await append(writer, build_version(1, key=build_key(number)))
     with pytest.raises(ChangeFeedReset):
         await reader.change_feed.read()
-    await append(writer, version(2, key=build_key(0)))
+    await append(writer, build_version(2, key=build_key(0)))
     assert [change.version for change in await read_within(reader.change_feed, 5)] == [2]
 
 
@@ -130,7 +130,7 @@ async def test_another_timeline_resets_the_feed(
     feed._read_timeline = "0000000F"
     with pytest.raises(ChangeFeedReset):
         await feed.read()
-    await append(writer, version(1))
+    await append(writer, build_version(1))
     assert [change.version for change in await read_within(feed, 5)] == [1]
 
 
@@ -139,12 +139,12 @@ async def test_changes_with_transaction_ids_reused_after_a_crash_are_received(
 ) -> None:
     writer, reader, _ = on_postgres
     feed: Any = reader.change_feed
-    await append(writer, version(1))
+    await append(writer, build_version(1))
     await feed.read()
     # The snapshot from before the crash has transactions that never reached the disk.
     xmin, xmax, _ = feed._snapshot.split(":")
     feed._snapshot = f"{int(xmin) + 50}:{int(xmax) + 50}:"
-    await append(writer, version(2))
+    await append(writer, build_version(2))
     await feed.close()
     assert [change.version for change in await feed.read()] == [2]
 
@@ -166,7 +166,7 @@ def test_a_snapshot_is_lowered_below_a_transaction(snapshot: str, xid: int, lowe
 async def on_postgres(tmp_path: Path, postgres: PostgresServer) -> AsyncIterator[tuple[Stores, Stores, str]]:
     url = postgres.new_database()
     settings = Settings(data=tmp_path / "data", database=url)
-    one, other = await opened(settings), await opened(settings)
+    one, other = await open_store(settings), await open_store(settings)
     yield one, other, url
     await other.close()
     await one.close()
@@ -182,7 +182,7 @@ async def test_a_long_transaction_delays_only_its_own_changes(
     await transaction.start()
     await slow.execute("INSERT INTO changes (kind, subject, saved_at) VALUES ('user-changed', 7, 0)")
     for number in range(30):
-        await append(writer, version(1, key=build_key(number)))
+        await append(writer, build_version(1, key=build_key(number)))
         changes = await reader.change_feed.read()
         assert [change.key for change in changes] == [build_key(number)]
     await transaction.commit()
@@ -201,7 +201,7 @@ async def test_the_watermark_is_as_old_as_the_first_change_that_waits_for_a_tran
     for number, connection in enumerate(connections):
         await connection.execute("BEGIN; SELECT pg_current_xact_id()")
         await reader.change_feed.read()
-        await append(writer, version(1, key=build_key(number)))
+        await append(writer, build_version(1, key=build_key(number)))
         committed_at.append(time.monotonic())
         await reader.change_feed.read()
         await asyncio.sleep(0.4)
@@ -257,7 +257,7 @@ async def test_reading_by_row_id_misses_a_change_that_commits_late(
     transaction = slow.transaction()
     await transaction.start()
     late = await slow.fetchval("INSERT INTO changes (kind, saved_at) VALUES ('user-changed', 0) RETURNING id")
-    await append(writer, version(1))
+    await append(writer, build_version(1))
     ((last,),) = await writer.database._host_engine.query("SELECT max(id) FROM changes")
     await transaction.commit()
     await slow.close()
@@ -273,7 +273,7 @@ async def test_a_notification_wakes_the_reader_before_the_next_heartbeat(
     monkeypatch.setattr(postgresql_feed, "HEARTBEAT_SECONDS", 30)
     await reader.change_feed.read()
     await writer.change_feed.read()
-    await append(writer, version(1))
+    await append(writer, build_version(1))
     writer.change_feed.notify()
     waiting = asyncio.create_task(reader.change_feed.wait())
     await writer.change_feed.wait()
@@ -286,19 +286,19 @@ async def test_a_new_connection_continues_from_the_last_read(tmp_path: Path, pos
     url = postgres.new_database()
     proxy = Proxy(postgres.port, host=postgres.host)
     await proxy.start()
-    writer = await opened(Settings(data=tmp_path / "data", database=url))
+    writer = await open_store(Settings(data=tmp_path / "data", database=url))
     through = postgres.build_proxied_url(url, proxy.port)
-    reader = await opened(Settings(data=tmp_path / "data", database=through))
+    reader = await open_store(Settings(data=tmp_path / "data", database=through))
     try:
         await reader.change_feed.read()
         for number, break_connection in enumerate((proxy.cut, proxy.stall, proxy.cut)):
-            await append(writer, version(1, key=build_key(number)))
+            await append(writer, build_version(1, key=build_key(number)))
             break_connection()
             began = time.monotonic()
             with pytest.raises(DatabaseUnavailable):
                 await reader.change_feed.read()
             assert time.monotonic() - began < 1
-            await append(writer, version(2, key=build_key(number)))
+            await append(writer, build_version(2, key=build_key(number)))
             proxy.heal()
             changes = await read_within(reader.change_feed, 10)
             assert [(change.key, change.version) for change in changes] == [
@@ -316,7 +316,7 @@ async def test_reading_the_feed_uses_the_index(
 ) -> None:
     writer, _, url = on_postgres
     for number in range(50):
-        await append(writer, version(1, key=build_key(number)))
+        await append(writer, build_version(1, key=build_key(number)))
     connection = await asyncpg.connect(url)
     await connection.execute("ANALYZE")
     await connection.execute(postgresql_feed.PREPARE)

@@ -11,7 +11,7 @@ import pytest
 
 from confide.database.engine import Many, Transaction
 from support.app import RunningApp
-from support.served import served
+from support.http_server import serve_app
 from support.streams import Stream
 
 EVENTS = 20_000
@@ -39,9 +39,9 @@ async def test_a_client_that_reads_no_events_is_disconnected_and_resumes_without
     engine: Any = app.process.stores.database._host_engine
     hub = app.process.changes.hub
     received: list[int] = []
-    async with served(app) as port:
+    async with serve_app(app) as port:
         async with Stream(port, token, {"tenant": "acme"}, is_slow=True) as stream:
-            blocks = stream.blocks()
+            blocks = stream.read_blocks()
             assert (await anext(blocks)).event == "ready"
             before = memory_bytes()
             for begin in range(1, EVENTS + 1, 2_000):
@@ -63,7 +63,7 @@ async def test_a_client_that_reads_no_events_is_disconnected_and_resumes_without
                 pass
             assert len(received) < EVENTS
         async with Stream(port, token, {"tenant": "acme"}, last_id=last_id) as stream:
-            await stream.next()
+            await stream.read_event()
             while len(received) < EVENTS:
-                received.append((await stream.next()).data["version"])
+                received.append((await stream.read_event()).data["version"])
     assert received == list(range(1, EVENTS + 1))

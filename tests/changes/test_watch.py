@@ -14,7 +14,7 @@ import pytest_asyncio
 from confide.identity.model import Scope
 from confide.names import Key
 from support.app import ADMIN, TYPE, RunningApp
-from support.served import served
+from support.http_server import serve_app
 from support.streams import Stream
 
 OTHER = "crm"
@@ -45,20 +45,20 @@ class WatchClient:
 async def client(app: RunningApp) -> AsyncIterator[WatchClient]:
     editor = await app.create_token("ed", ("editor", "*", "*"))
     viewer = await app.create_token("vi", ("viewer", "acme", "*"))
-    async with served(app) as port:
+    async with serve_app(app) as port:
         yield WatchClient(app, port, editor, viewer)
 
 
 async def test_each_change_is_sent_once_in_order_without_the_configuration(client: WatchClient) -> None:
     await client.save(0)
     async with client.stream() as stream:
-        assert (stream.status, (await stream.next()).event) == (200, "ready")
+        assert (stream.status, (await stream.read_event()).event) == (200, "ready")
         for n in range(1, 4):
             await client.save(n)
         await client.app.request(
             "DELETE", "/config", token=client.editor, params={"tenant": "acme", "integration_type": TYPE}
         )
-        events = [await stream.next() for _ in range(4)]
+        events = [await stream.read_event() for _ in range(4)]
     assert [(one.event, one.data["version"]) for one in events] == [
         ("saved", 2), ("saved", 3), ("saved", 4), ("retired", 5),
     ]  # fmt: skip
@@ -75,15 +75,15 @@ async def test_a_watcher_gets_only_changes_in_its_scope_and_grants(client: Watch
         client.stream(integration_type="fl*") as stream,
         client.stream(client.editor, tenant="g*") as editor_stream,
     ):
-        await stream.next()
-        await editor_stream.next()
+        await stream.read_event()
+        await editor_stream.read_event()
         await client.save(1, tenant="globex")
         await client.save(1, type_=OTHER)
         await client.save(1)
-        assert (await stream.next()).data | {"position": ""} == {
+        assert (await stream.read_event()).data | {"position": ""} == {
             "tenant": "acme", "integration_type": TYPE, "version": 1, "position": "",
         }  # fmt: skip
-        assert (await editor_stream.next()).data["tenant"] == "globex"
+        assert (await editor_stream.read_event()).data["tenant"] == "globex"
     for scope in ({"tenant": "globex"}, {"tenant": "g*"}):
         async with client.stream(**scope) as foreign:
             assert (foreign.status, (await foreign.read_problem())["code"]) == (404, "not-found")
@@ -91,17 +91,17 @@ async def test_a_watcher_gets_only_changes_in_its_scope_and_grants(client: Watch
 
 async def test_a_resumed_stream_continues_after_the_last_event(client: WatchClient) -> None:
     async with client.stream() as stream:
-        await stream.next()
+        await stream.read_event()
         await client.save(1)
-        await stream.next()
+        await stream.read_event()
         last_id_seen = stream.last_id
     for n in range(2, 400):
         await client.save(n)
     received: list[int] = []
     while len(received) < 398:
         async with client.stream(last_id=last_id_seen, after="0") as resumed:
-            await resumed.next()
-            received += [(await resumed.next()).data["version"] for _ in range(min(57, 398 - len(received)))]
+            await resumed.read_event()
+            received += [(await resumed.read_event()).data["version"] for _ in range(min(57, 398 - len(received)))]
             last_id_seen = resumed.last_id
     assert received == list(range(2, 400))
 
@@ -110,16 +110,16 @@ async def test_a_stream_from_position_0_gets_all_changes(client: WatchClient) ->
     for n in range(5):
         await client.save(n, tenant=f"acme{n}")
     async with client.stream(client.editor, after="0") as stream:
-        await stream.next()
-        assert [(await stream.next()).data["tenant"] for _ in range(5)] == [f"acme{n}" for n in range(5)]
+        await stream.read_event()
+        assert [(await stream.read_event()).data["tenant"] for _ in range(5)] == [f"acme{n}" for n in range(5)]
 
 
 async def test_a_changed_integration_type_is_sent_to_watchers_with_a_grant_on_it(client: WatchClient) -> None:
     admin = await client.app.create_token("root", *ADMIN)
     async with client.stream() as stream:
-        await stream.next()
+        await stream.read_event()
         await client.app.request("PUT", f"/integration-types/{TYPE}", token=admin, json={"schema": {}})
-        event = await stream.next()
+        event = await stream.read_event()
     assert (event.event, event.data["tenant"], event.data["integration_type"]) == ("type-changed", None, TYPE)
 
 
@@ -151,23 +151,23 @@ async def test_a_position_after_the_end_of_the_log_is_gone(client: WatchClient) 
 async def require_end_within_a_second(stream: Stream, action: Any) -> str:
     began = time.monotonic()
     await action
-    block = await stream.next()
+    block = await stream.read_event()
     assert time.monotonic() - began < 1.0
     assert block.event == "refused"
     with pytest.raises(ConnectionError):
-        await stream.next()
+        await stream.read_event()
     return str(block.data["code"])
 
 
 async def test_a_stream_ends_within_a_second_after_its_token_or_grants(client: WatchClient) -> None:
     admin = await client.app.create_token("root", *ADMIN)
     async with client.stream() as stream:
-        await stream.next()
+        await stream.read_event()
         action = client.app.request("POST", "/logout", token=client.viewer)
         assert await require_end_within_a_second(stream, action) == "invalid-token"
     other = await client.app.create_token("vi")
     async with client.stream(other) as stream:
-        await stream.next()
+        await stream.read_event()
         action = client.app.request("PATCH", "/users/vi", token=admin, json={"grants": []})
         assert await require_end_within_a_second(stream, action) == "not-found"
 
@@ -175,28 +175,28 @@ async def test_a_stream_ends_within_a_second_after_its_token_or_grants(client: W
 async def test_a_running_stream_follows_a_narrower_grant(client: WatchClient) -> None:
     admin = await client.app.create_token("root", *ADMIN)
     async with client.stream() as stream:
-        await stream.next()
+        await stream.read_event()
         grants = [{"role": "viewer", "tenant": "acme", "integration_type": OTHER}]
         await client.app.request("PATCH", "/users/vi", token=admin, json={"grants": grants})
         await asyncio.sleep(1.0)
         await client.save(1)
         await client.save(1, type_=OTHER)
-        assert (await stream.next()).data["integration_type"] == OTHER
+        assert (await stream.read_event()).data["integration_type"] == OTHER
 
 
 async def test_a_draining_process_sends_the_position_to_resume_from(client: WatchClient) -> None:
     async with client.stream() as stream:
-        await stream.next()
+        await stream.read_event()
         await client.save(1)
-        event = await stream.next()
+        event = await stream.read_event()
         await client.save(1, tenant="globex")
         await asyncio.sleep(0.5)
         client.app.process.draining.begin()
-        bye = await stream.next()
+        bye = await stream.read_event()
         assert (bye.event, bye.data) == ("bye", {"position": bye.id})
         assert bye.id != event.id, "the position is after changes that the watcher cannot see"
         with pytest.raises(ConnectionError):
-            await stream.next()
+            await stream.read_event()
 
 
 async def test_draining_does_not_move_a_watcher_past_an_unsent_event(
@@ -228,7 +228,7 @@ async def test_a_position_with_a_number_above_64_bits_is_rejected(client: WatchC
 async def test_a_heartbeat_has_the_current_position(client: WatchClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("confide.changes.watchers.HEARTBEAT_SECONDS", 0.2)
     async with client.stream() as stream:
-        blocks = stream.blocks()
+        blocks = stream.read_blocks()
         started = (await anext(blocks)).id
         await client.save(1, tenant="globex")
         ids = [(await anext(blocks)).id for _ in range(5)]
@@ -262,7 +262,7 @@ async def test_long_polling_fails_when_the_token_ends(client: WatchClient) -> No
 
 async def test_a_disconnected_watcher_is_removed(client: WatchClient) -> None:
     async with client.stream() as stream:
-        await stream.next()
+        await stream.read_event()
         assert len(client.app.process.changes.hub) == 1
     for _ in range(100):
         await asyncio.sleep(0.02)

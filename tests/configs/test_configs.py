@@ -13,11 +13,11 @@ from confide.crypto.model import EncryptionContext
 from confide.names import Key
 from confide.server.settings import Settings
 from support.app import ADMIN, TYPE, RunningApp, start_app
-from support.canaries import canary
+from support.canaries import make_canary
 
 CONFIGURATION = {
     "username": "acme_user",
-    "password": canary("value"),
+    "password": make_canary("value"),
     "wsdl_urls": {"session_url": "https://session.manager.svc", "booking_url": "https://booking.manager.svc"},
 }
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from confide.integration_types.masking import MASK
 from confide.names import Key
 from support.app import TYPE, RunningApp
-from support.canaries import canary
+from support.canaries import make_canary
 from support.json_values import OBJECTS
 
 ADDRESS = {"tenant": "acme", "integration_type": TYPE}
 KEY = Key("acme", TYPE)
-SECRET, OTHER = canary("first"), canary("second")
+SECRET, OTHER = make_canary("first"), make_canary("second")
 
 
 class HistoryClient:

@@ -10,7 +10,7 @@ import pytest
 
 from confide.database.engine import Statement
 from support.app import ADMIN, RunningApp
-from support.canaries import canary
+from support.canaries import make_canary
 
 NO_CACHE = {"Cache-Control": "no-cache"}
 TAMPERED: dict[str, tuple[str, str, Callable[[bytes, bytes], bytes]]] = {
@@ -46,7 +46,7 @@ async def test_an_altered_row_cannot_be_decrypted_and_affects_no_other(
     app: RunningApp, tampering: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     token = await app.create_token("root", *ADMIN)
-    secret = canary("value")
+    secret = make_canary("value")
     for type_ in ("a", "b"):
         await app.save(token, {"password": secret, "type": type_}, type_=type_)
     tenant, type_, change = TAMPERED[tampering]
@@ -116,7 +116,7 @@ async def test_a_body_moved_to_another_row_cannot_be_decrypted(app: RunningApp, 
 
 async def test_the_database_holds_no_saved_value_in_plaintext(app: RunningApp) -> None:
     token = await app.create_token("root", *ADMIN)
-    secret = canary("value")
+    secret = make_canary("value")
     await app.save(token, {"password": secret, secret: 1})
     async for _, row in app.process.stores.database.dump():
         for value in row:

@@ -11,9 +11,9 @@ import pytest
 
 from confide.integration_types.masking import MASK
 from support.app import ADMIN, TYPE, RunningApp
-from support.canaries import canary
+from support.canaries import make_canary
 
-SECRET = canary("exported")
+SECRET = make_canary("exported")
 
 
 @dataclass

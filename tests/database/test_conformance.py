@@ -21,8 +21,8 @@ from confide.identity.model import NewToken, NewUser, Scope, UserChange
 from confide.names import Key
 from confide.server.settings import Settings
 from confide.server.stores import Stores, open_stores
-from support.app import ADMIN, grants_of
-from support.rows import AUDIT, ENTRY, KEY, append, version
+from support.app import ADMIN, build_grants
+from support.rows import AUDIT, ENTRY, KEY, append, build_version
 
 EVERYTHING = [[Scope("*", "*")]]
 
@@ -48,16 +48,16 @@ async def list_audit_rows(store: Stores) -> list[tuple[object, ...]]:
 
 
 async def test_a_read_returns_the_appended_version(store: Stores) -> None:
-    assert await append(store, version(1, body=b"\x00\xff"))
+    assert await append(store, build_version(1, body=b"\x00\xff"))
     found = await store.configs.read(KEY)
     assert found is not None
     assert (found.version, found.kind, found.body) == (1, Kind.SAVED, b"\x00\xff")
 
 
 async def test_a_second_append_of_a_version_stores_nothing(store: Stores) -> None:
-    assert await append(store, version(1, body=b"first"))
+    assert await append(store, build_version(1, body=b"first"))
     replay = IdempotencyRecord(1, "POST /config", "k", b"mac", 1, Outcome.CREATED)
-    assert not await append(store, version(1, body=b"second"), replay)
+    assert not await append(store, build_version(1, body=b"second"), replay)
     found = await store.configs.read(KEY)
     assert found is not None
     assert found.body == b"first"
@@ -66,16 +66,16 @@ async def test_a_second_append_of_a_version_stores_nothing(store: Stores) -> Non
 
 
 async def test_one_of_many_concurrent_appends_of_a_version_wins(store: Stores) -> None:
-    won = await asyncio.gather(*(append(store, version(1, body=b"%d" % n)) for n in range(32)))
+    won = await asyncio.gather(*(append(store, build_version(1, body=b"%d" % n)) for n in range(32)))
     assert sum(won) == 1
     assert len(await list_audit_rows(store)) == 1
 
 
 async def test_each_of_many_concurrent_appends_has_its_own_version_and_audit_entry(store: Stores) -> None:
     keys = [Key("acme", f"type{number}") for number in range(40)]
-    assert await append(store, version(1, key=keys[7], body=b"competitor"))
+    assert await append(store, build_version(1, key=keys[7], body=b"competitor"))
     won = await asyncio.gather(
-        *(append(store, version(1, key=key, body=key.integration_type.encode())) for key in keys)
+        *(append(store, build_version(1, key=key, body=key.integration_type.encode())) for key in keys)
     )
     assert [number for number, is_won in enumerate(won) if not is_won] == [7]
     found = await asyncio.gather(*(store.configs.read(key) for key in [*keys, Key("acme", "none")]))
@@ -89,9 +89,9 @@ async def test_each_of_many_concurrent_appends_has_its_own_version_and_audit_ent
 
 async def test_an_existing_idempotency_record_rolls_the_version_back(store: Stores) -> None:
     replay = IdempotencyRecord(1, "POST /config", "k", b"mac", 1, Outcome.CREATED)
-    assert await append(store, version(1), replay)
+    assert await append(store, build_version(1), replay)
     with pytest.raises(IdempotencyKeyTaken):
-        await append(store, version(2), replay)
+        await append(store, build_version(2), replay)
     found = await store.configs.read(KEY)
     assert found is not None
     assert found.version == 1
@@ -110,18 +110,18 @@ async def test_an_unchanged_save_keeps_an_idempotency_record(store: Stores) -> N
 
 
 async def test_a_version_with_a_destroyed_data_key_is_not_appended(store: Stores) -> None:
-    assert not await append(store, version(1, key_id=b"k" * 16))
+    assert not await append(store, build_version(1, key_id=b"k" * 16))
     await store.data_keys.add_if_none(WrappedKey(b"k" * 16, "config", "acme", b"m" * 16, b"wrapped"), made_at=1)
-    assert await append(store, version(1, key_id=b"k" * 16))
+    assert await append(store, build_version(1, key_id=b"k" * 16))
     destroyed = await store.data_keys.destroy_tenant("acme", user_id=1, at=2, audit=AUDIT)
     assert destroyed == (1, [b"k" * 16])
-    assert not await append(store, version(3, key_id=b"k" * 16))
+    assert not await append(store, build_version(3, key_id=b"k" * 16))
 
 
 async def test_saves_during_the_destruction_of_a_tenant_leave_no_undecryptable_version(store: Stores) -> None:
     await store.data_keys.add_if_none(WrappedKey(b"k" * 16, "config", "acme", b"m" * 16, b"wrapped"), made_at=1)
     keys = [Key("acme", f"type{n}") for n in range(24)]
-    saves = [append(store, version(1, key=key, key_id=b"k" * 16)) for key in keys]
+    saves = [append(store, build_version(1, key=key, key_id=b"k" * 16)) for key in keys]
     await asyncio.gather(*saves, store.data_keys.destroy_tenant("acme", user_id=1, at=2, audit=AUDIT))
     for key in keys:
         found = await store.configs.read(key)
@@ -147,9 +147,9 @@ async def test_a_rewrap_replaces_only_the_wrapping_that_was_read(store: Stores) 
 async def test_a_page_starts_after_the_previous_one_and_lists_no_deleted_config(store: Stores) -> None:
     for tenant in ("acme", "acme-2", "globex"):
         for number in (1, 2):
-            await append(store, version(number, key=Key(tenant, "crm")))
-        await append(store, version(1, key=Key(tenant, "fis")))
-    await append(store, version(2, key=Key("acme", "fis"), body=None))
+            await append(store, build_version(number, key=Key(tenant, "crm")))
+        await append(store, build_version(1, key=Key(tenant, "fis")))
+    await append(store, build_version(2, key=Key("acme", "fis"), body=None))
     first = await store.configs.list_page(EVERYTHING, after=None, limit=3)
     assert [(*summary.key, summary.version) for summary in first] == [
         ("acme", "crm", 2),
@@ -174,22 +174,22 @@ async def test_a_list_contains_configs_that_a_scope_of_each_group_covers(
     store: Stores, scopes: list[list[Scope]], expected: list[str]
 ) -> None:
     for tenant in ("acme", "acme-2", "globex"):
-        await append(store, version(1, key=Key(tenant, "crm")))
+        await append(store, build_version(1, key=Key(tenant, "crm")))
     summaries = await store.configs.list_page(scopes, after=None, limit=10)
     assert [":".join(summary.key) for summary in summaries] == expected
 
 
 async def test_names_are_compared_exactly_and_listed_in_byte_order(store: Stores) -> None:
     for tenant in ("b", "A", "a", "B", "a.b", "a-b", "a_b"):
-        await append(store, version(1, key=Key(tenant, "t")))
+        await append(store, build_version(1, key=Key(tenant, "t")))
     summaries = await store.configs.list_page(EVERYTHING, after=None, limit=10)
     assert [summary.key.tenant for summary in summaries] == sorted(["b", "A", "a", "B", "a.b", "a-b", "a_b"])
 
 
 async def test_the_change_log_has_each_change_once_and_in_order(store: Stores) -> None:
-    await store.users.add(NewUser("ada", grants_of(*ADMIN), "hash"), audit=AUDIT)
+    await store.users.add(NewUser("ada", build_grants(*ADMIN), "hash"), audit=AUDIT)
     for number in range(1, 6):
-        await append(store, version(number))
+        await append(store, build_version(number))
     seen, position = [], Position(0, 0)
     while changes := await store.configs.read_changes_after(position, limit=2):
         seen += changes
@@ -209,7 +209,7 @@ async def test_a_position_of_another_epoch_is_rejected(opened: tuple[Stores, Dat
 
 async def test_only_one_first_user_can_be_added(store: Stores) -> None:
     def first(number: int) -> NewUser:
-        return NewUser(f"user{number}", grants_of(*ADMIN), "hash")
+        return NewUser(f"user{number}", build_grants(*ADMIN), "hash")
 
     ids = await asyncio.gather(*(store.users.add_first(first(n), audit=AUDIT) for n in range(8)))
     assert sum(id_ is not None for id_ in ids) == 1
@@ -228,7 +228,7 @@ async def test_a_login_is_unique(store: Stores) -> None:
 
 async def test_two_admins_cannot_remove_each_others_role_concurrently(store: Stores) -> None:
     for login in ("ada", "bob"):
-        await store.users.add(NewUser(login, grants_of(*ADMIN), "hash"), audit=AUDIT)
+        await store.users.add(NewUser(login, build_grants(*ADMIN), "hash"), audit=AUDIT)
     without_role = UserChange(grants=())
     results = await asyncio.gather(
         *(store.users.change(login, without_role, audit=AUDIT) for login in ("ada", "bob")),
@@ -239,8 +239,8 @@ async def test_two_admins_cannot_remove_each_others_role_concurrently(store: Sto
 
 @pytest.mark.parametrize("action", ["remove role", "disable", "remove"])
 async def test_the_last_admin_cannot_be_removed(store: Stores, action: str) -> None:
-    await store.users.add(NewUser("ada", grants_of(*ADMIN), "hash"), audit=AUDIT)
-    await store.users.add(NewUser("robot", grants_of(*ADMIN), None), audit=AUDIT)
+    await store.users.add(NewUser("ada", build_grants(*ADMIN), "hash"), audit=AUDIT)
+    await store.users.add(NewUser("robot", build_grants(*ADMIN), None), audit=AUDIT)
     change = UserChange(grants=()) if action == "remove role" else UserChange(is_disabled=True)
     act: Coroutine[Any, Any, object] = store.users.remove("ada", audit=AUDIT)
     if action != "remove":
@@ -252,7 +252,7 @@ async def test_the_last_admin_cannot_be_removed(store: Stores, action: str) -> N
 
 
 async def test_a_token_is_read_by_its_hash_and_removed_only_by_its_owner(store: Stores) -> None:
-    user_id = await store.users.add(NewUser("ada", grants_of(*ADMIN), "hash"), audit=AUDIT)
+    user_id = await store.users.add(NewUser("ada", build_grants(*ADMIN), "hash"), audit=AUDIT)
     new = NewToken(b"h" * 32, user_id, is_session=False, label="worker", grants=None, expires_at=9)
     token_id = await store.tokens.add(new, made_at=1, audit=AUDIT)
     assert token_id is not None
@@ -271,7 +271,7 @@ def build_token(user_id: int, number: int, *, is_session: bool) -> NewToken:
 
 async def test_a_session_is_not_added_if_the_password_changed_during_the_login(store: Stores) -> None:
     """A service token needs only an existing user."""
-    user_id = await store.users.add(NewUser("ada", grants_of(*ADMIN), "hash"), audit=AUDIT)
+    user_id = await store.users.add(NewUser("ada", build_grants(*ADMIN), "hash"), audit=AUDIT)
     session = build_token(user_id, 1, is_session=True)
     await store.users.change("ada", UserChange(password="new"), audit=AUDIT)
     assert await store.tokens.add(session, made_at=1, audit=AUDIT) is None
@@ -281,7 +281,7 @@ async def test_a_session_is_not_added_if_the_password_changed_during_the_login(s
 
 
 async def test_concurrent_logins_and_changes_of_a_user_leave_no_session(store: Stores) -> None:
-    await store.users.add(NewUser("root", grants_of(*ADMIN), "hash"), audit=AUDIT)
+    await store.users.add(NewUser("root", build_grants(*ADMIN), "hash"), audit=AUDIT)
     for number in range(10):
         user_id = await store.users.add(NewUser("ada", (), "hash"), audit=AUDIT)
         acts = [
@@ -294,7 +294,7 @@ async def test_concurrent_logins_and_changes_of_a_user_leave_no_session(store: S
 
 
 async def test_a_new_password_ends_all_other_sessions_but_no_service_token(store: Stores) -> None:
-    user_id = await store.users.add(NewUser("ada", grants_of(*ADMIN), "hash"), audit=AUDIT)
+    user_id = await store.users.add(NewUser("ada", build_grants(*ADMIN), "hash"), audit=AUDIT)
     ids: list[int] = []
     for number, is_session in enumerate((True, True, False)):
         new = build_token(user_id, number, is_session=is_session)
@@ -330,7 +330,7 @@ async def test_a_successful_login_clears_the_failures_of_its_address(store: Stor
 
 async def test_an_audit_entry_references_its_change(store: Stores) -> None:
     await store.audit.insert(SignedEntry(replace(ENTRY, action="read", outcome="denied"), AUDIT.mac))
-    await append(store, version(1))
+    await append(store, build_version(1))
     denied, saved = await list_audit_rows(store)
     assert denied[-1] is None
     changes = [row async for table, row in store.database.dump() if table == "changes"]

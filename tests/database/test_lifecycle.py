@@ -26,14 +26,14 @@ from confide.identity.model import NewToken, NewUser, Scope
 from confide.names import Key
 from confide.server.settings import Settings
 from confide.server.stores import Stores, open_stores
-from support.app import ADMIN, grants_of, settings_for
+from support.app import ADMIN, build_grants, build_settings
 from support.postgres import LocalPostgresServer, PostgresServer
-from support.rows import AUDIT, KEY, append, opened, version
+from support.rows import AUDIT, KEY, append, build_version, open_store
 
 
 @pytest.fixture
 async def store(settings: Settings) -> AsyncIterator[Stores]:
-    store = await opened(settings)
+    store = await open_store(settings)
     yield store
     await store.close()
 
@@ -48,7 +48,7 @@ async def sql(store: Any, text: str, *args: Any) -> list[tuple[Any, ...]]:
 
 
 async def test_migrating_twice_changes_nothing(settings: Settings, engine: str) -> None:
-    store = await opened(settings)
+    store = await open_store(settings)
     assert await store.database.migrate() == []
     assert await sql(store, "SELECT count(*) FROM schema_migrations") == [(len(schema.list_migrations(engine)),)]
     await store.close()
@@ -143,18 +143,18 @@ async def test_a_backup_holds_each_table_and_column_of_the_schema(store: Stores,
 
 
 async def add_user_with_tokens(store: Stores) -> None:
-    user_id = await store.users.add(NewUser("ada", grants_of(*ADMIN), "hash"), audit=AUDIT)
+    user_id = await store.users.add(NewUser("ada", build_grants(*ADMIN), "hash"), audit=AUDIT)
     for number, is_session in enumerate((True, False)):
         password_hash = "hash" if is_session else None
         new = NewToken(
             bytes([number]) * 32, user_id, is_session, "t", None, expires_at=2**60, password_hash=password_hash
         )
         await store.tokens.add(new, made_at=1, audit=AUDIT)
-    await append(store, version(1))
+    await append(store, build_version(1))
 
 
 async def test_a_database_that_was_not_moved_keeps_its_epoch_and_sessions(settings: Settings) -> None:
-    store = await opened(settings)
+    store = await open_store(settings)
     await add_user_with_tokens(store)
     first = await store.database.open()
     second = await store.database.open()
@@ -164,7 +164,7 @@ async def test_a_database_that_was_not_moved_keeps_its_epoch_and_sessions(settin
 
 
 async def test_a_moved_database_begins_a_new_epoch_and_ends_sessions(settings: Settings, engine: str) -> None:
-    store = await opened(settings)
+    store = await open_store(settings)
     await add_user_with_tokens(store)
     before = await store.database.open()
     if engine == "postgres":
@@ -180,7 +180,7 @@ async def test_a_moved_database_begins_a_new_epoch_and_ends_sessions(settings: S
     changes = await store.configs.read_changes_after(Position(0, 0), limit=10)
     assert len(changes) == 4
     assert {change.position.xid for change in changes} == {0}
-    assert await append(store, version(2))
+    assert await append(store, build_version(2))
     await store.close()
 
 
@@ -216,7 +216,7 @@ async def test_a_dump_can_be_loaded_by_either_engine(store: Stores, tmp_path: Pa
     count = await backup.write(store.database, archive, progress=lambda _: None)
     assert backup.check(archive) == count
     for number, url in enumerate((None, postgres.new_database())):
-        other = await opened(settings_for(tmp_path / f"restored{number}", url))
+        other = await open_store(build_settings(tmp_path / f"restored{number}", url))
         assert await other.database.is_empty()
         await other.database.load(backup.read(archive))
         assert not await other.database.is_empty()
@@ -225,7 +225,7 @@ async def test_a_dump_can_be_loaded_by_either_engine(store: Stores, tmp_path: Pa
         assert found.body == b"sealed"
         assert [token.is_session for token in await other.tokens.list_all(None)] == [False]
         # Numbers continue after the loaded ones.
-        assert await append(other, version(2))
+        assert await append(other, build_version(2))
         assert await other.users.add(NewUser("bob", (), None), audit=AUDIT) > 1
         await other.close()
 
@@ -246,7 +246,7 @@ async def test_an_incomplete_or_changed_backup_is_rejected_and_nothing_is_loaded
     archive.write_bytes(gzip.compress(b"".join(damaged)))
     with pytest.raises(backup.ArchiveBroken):
         backup.check(archive)
-    other = await opened(settings_for(tmp_path / "restored", None))
+    other = await open_store(build_settings(tmp_path / "restored", None))
     with pytest.raises(backup.ArchiveBroken):
         await other.database.load(backup.read(archive))
     assert await other.database.is_empty()
@@ -255,10 +255,10 @@ async def test_an_incomplete_or_changed_backup_is_rejected_and_nothing_is_loaded
 
 async def test_a_dump_is_one_snapshot(store: Stores) -> None:
     for number in range(1, 30):
-        await append(store, version(number))
+        await append(store, build_version(number))
     rows = store.database.dump()
     first = await anext(rows)
-    await append(store, version(30))
+    await append(store, build_version(30))
     await store.data_keys.destroy_tenant("acme", user_id=1, at=2, audit=AUDIT)
     dumped = [first, *[row async for row in rows]]
     changes = [row for table, row in dumped if table == "changes"]
@@ -331,7 +331,7 @@ async def test_a_role_needs_only_to_own_its_database(postgres: PostgresServer) -
     await store.database.connect()
     await store.database.migrate()
     await store.database.open()
-    assert await append(store, version(1))
+    assert await append(store, build_version(1))
     await store.close()
 
 
@@ -349,12 +349,12 @@ async def test_an_unreachable_or_broken_database_is_reported(tmp_path: Path) -> 
 
 
 async def test_a_failing_transaction_does_not_affect_others_of_the_same_commit(tmp_path: Path) -> None:
-    store = await opened(settings_for(tmp_path, None))
-    await append(store, version(1))
+    store = await open_store(build_settings(tmp_path, None))
+    await append(store, build_version(1))
     results = await asyncio.gather(
-        *(append(store, version(1, key=Key("acme", f"t{n}"))) for n in range(20)),
+        *(append(store, build_version(1, key=Key("acme", f"t{n}"))) for n in range(20)),
         sql(store, "INSERT INTO users (nonsense) VALUES (1)"),
-        append(store, version(1)),
+        append(store, build_version(1)),
         return_exceptions=True,
     )
     assert results[:20] == [True] * 20
@@ -364,8 +364,8 @@ async def test_a_failing_transaction_does_not_affect_others_of_the_same_commit(t
 
 
 async def test_only_the_owner_can_read_the_files_of_sqlite(tmp_path: Path) -> None:
-    store = await opened(settings_for(tmp_path / "data", None))
-    await append(store, version(1))
+    store = await open_store(build_settings(tmp_path / "data", None))
+    await append(store, build_version(1))
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "data").iterdir()}
     assert set(modes) >= {"confide.db", "confide.db-wal", "confide.lock"}
     assert set(modes.values()) == {0o600}

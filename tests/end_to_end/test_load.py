@@ -19,7 +19,7 @@ import pytest
 
 from confide.reports import pages
 from support.browser import render_page
-from support.canaries import canary
+from support.canaries import make_canary
 from support.processes import Service, build_environment, run_confide, run_service
 
 ROOT = Path(__file__).parents[2]
@@ -151,7 +151,7 @@ def test_invalid_options_are_explained_in_a_sentence(tmp_path: Path, args: tuple
     (tmp_path / "service.log").write_text("not JSON")
     (tmp_path / "empty").write_text("\n")
     (tmp_path / "binary").write_bytes(bytes(range(256)))
-    done = run_confide("load", *args, cwd=tmp_path, env={"CONFIDE_TOKEN": canary("token")})
+    done = run_confide("load", *args, cwd=tmp_path, env={"CONFIDE_TOKEN": make_canary("token")})
     assert done.returncode == 2
     assert message in done.stderr
 

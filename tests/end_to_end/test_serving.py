@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from support import wire
+from support import raw_http
 from support.app import PASSWORD, TYPE
 from support.canaries import make_canary
 from support.ports import find_free_port
@@ -99,7 +99,7 @@ async def test_running_requests_finish_and_the_exit_code_is_0(
         service.add_admin()
         body = json.dumps({"login": "root", "password": PASSWORD}).encode()
         headers = [("Content-Type", "application/json"), ("Expect", "100-continue")]
-        head = wire.request("POST", "/login", headers, body, closes=False).removesuffix(body)
+        head = raw_http.build_request("POST", "/login", headers, body, closes=False).removesuffix(body)
         connections = [await asyncio.open_connection("127.0.0.1", service.port) for _ in range(4)]
         idle = [await asyncio.open_connection("127.0.0.1", service.port) for _ in range(8)]
         for reader, writer in connections:
@@ -115,7 +115,7 @@ async def test_running_requests_finish_and_the_exit_code_is_0(
         for _, writer in connections:
             writer.write(body)
         for reader, writer in connections:
-            (reply,) = wire.replies(await reader.read())
+            (reply,) = raw_http.parse_replies(await reader.read())
             assert reply.status == 200
             writer.close()
         await asyncio.gather(*closing)

@@ -14,7 +14,7 @@ from confide.server.api import ROUTES
 from confide.web.route import Target
 from support import canaries
 from support.app import ADMIN, TYPE, RunningApp
-from support.canaries import canary
+from support.canaries import make_canary
 
 ROLES: dict[str, list[tuple[str, str, str]]] = {
     "nobody": [],
@@ -68,7 +68,7 @@ class MatrixClient:
 
     def __init__(self, app: RunningApp) -> None:
         self.app = app
-        self.secrets = {tenant: canary(tenant) for tenant in ("acme", "globex")}
+        self.secrets = {tenant: make_canary(tenant) for tenant in ("acme", "globex")}
         self._numbers = itertools.count()
 
     async def add_users(self) -> None:
@@ -215,7 +215,7 @@ async def test_only_public_routes_work_without_a_token(client: MatrixClient) -> 
             assert reply.json().get("code", "login-failed") == "login-failed"
         else:
             assert (reply.status_code, reply.json()["code"]) == (401, "no-token"), route
-        assert canaries.found_in(reply.content) is None
+        assert canaries.find_canary(reply.content) is None
 
 
 async def test_a_restricted_token_cannot_exceed_or_widen_its_grants(client: MatrixClient) -> None:

@@ -15,9 +15,9 @@ from confide.identity import token_format
 from confide.identity.hasher import Argon2Hasher
 from confide.server.settings import Settings
 from support.app import ADMIN, PASSWORD, RunningApp, build_settings, start_app
-from support.canaries import canary
+from support.canaries import make_canary
 
-NEW_PASSWORD = canary("password")
+NEW_PASSWORD = make_canary("password")
 
 
 async def log_in(app: RunningApp, name: str, password: str = PASSWORD) -> dict[str, str]:
@@ -106,10 +106,10 @@ async def test_the_sixth_failed_login_is_throttled_on_every_worker_even_for_unkn
         for name in ("ada", "nobody"):
             for number in range(5):
                 worker = one if number % 2 else other
-                reply = await worker.ask("POST", "/login", json={"login": name, "password": NEW_PASSWORD})
+                reply = await worker.request("POST", "/login", json={"login": name, "password": NEW_PASSWORD})
                 assert reply.status_code == 401
             for worker in (one, other):
-                reply = await worker.ask("POST", "/login", json={"login": name, "password": PASSWORD})
+                reply = await worker.request("POST", "/login", json={"login": name, "password": PASSWORD})
                 assert (reply.status_code, reply.json()["code"]) == (429, "rate-limited")
                 assert 0 < int(reply.headers["retry-after"]) <= 901
 
@@ -328,7 +328,7 @@ async def test_a_bug_is_reported_as_an_internal_error_without_details(
 async def test_a_login_during_a_password_change_gets_no_valid_session(app: RunningApp) -> None:
     admin = await app.create_token("root", *ADMIN)
     await app.add_user("ada", ("reader", "*", "*"))
-    for old, new in ((PASSWORD, NEW_PASSWORD), (NEW_PASSWORD, canary("password"))):
+    for old, new in ((PASSWORD, NEW_PASSWORD), (NEW_PASSWORD, make_canary("password"))):
         document = {"login": "ada", "password": old}
         logins = [asyncio.create_task(app.request("POST", "/login", json=document)) for _ in range(3)]
         await asyncio.sleep(0.02)

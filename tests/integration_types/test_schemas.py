@@ -15,10 +15,10 @@ from confide.integration_types.masking import MASK, mask
 from confide.integration_types.model import IntegrationType, Mode
 from confide.integration_types.schema import Schema
 from confide.strict_json import format_pointer
-from support.canaries import canary
+from support.canaries import make_canary
 from support.json_values import OBJECTS
 
-SECRET = canary("schema")
+SECRET = make_canary("schema")
 CHAIN = {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(30)} | {"d30": {}}
 REJECTED: dict[str, Any] = {
     "a reference over the network": {"$ref": "http://127.0.0.1:9/schema"},

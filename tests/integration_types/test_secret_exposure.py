@@ -10,7 +10,7 @@ import pytest
 
 from support import canaries
 from support.app import ADMIN, RunningApp
-from support.canaries import canary
+from support.canaries import make_canary
 
 EXAMPLES = {
     path.stem: json.loads(path.read_text())
@@ -25,7 +25,7 @@ def build_configuration(schema: Any, root: Any, name: str, secrets: list[str]) -
     if "$ref" in schema:
         return build_configuration(root["$defs"][schema["$ref"].rsplit("/", 1)[1]], root, name, secrets)
     if schema.get("writeOnly"):
-        secrets.append(canary("exposure"))
+        secrets.append(make_canary("exposure"))
         return secrets[-1]
     members = dict(schema.get("properties", {}))
     for choice in schema.get("oneOf", []):
@@ -107,18 +107,18 @@ async def test_errors_and_warnings_of_a_save_contain_no_secret(app: RunningApp, 
     for name, schema in EXAMPLES.items():
         for mode in ("warn", "enforce"):
             nonconforming = build_configuration(schema, schema, "", []) | {
-                "base_url": canary("wrong"),
-                "username": [canary("wrong")],
+                "base_url": make_canary("wrong"),
+                "username": [make_canary("wrong")],
             }
             put = {"schema": schema, "mode": mode}
             await app.request("PUT", f"/integration-types/{name}", token=tokens["admin"], json=put)
             reply = await app.save(tokens["admin"], nonconforming, tenant="acme", type_=name)
             assert reply.status_code == (200 if mode == "warn" else 422)
             assert reply.json()["warnings" if mode == "warn" else "errors"]
-            assert canaries.found_in(reply.content) is None, reply.text
+            assert canaries.find_canary(reply.content) is None, reply.text
         reply = await app.request("GET", f"/integration-types/{name}/conformance", token=tokens["admin"])
         assert reply.json()["broken"] >= 1
-        assert canaries.found_in(reply.content) is None
+        assert canaries.find_canary(reply.content) is None
 
 
 async def test_every_route_is_covered_or_listed_as_without_configurations(

@@ -11,7 +11,7 @@ import pytest
 
 from confide.integration_types.masking import MASK
 from support.app import ADMIN, RunningApp
-from support.canaries import canary
+from support.canaries import make_canary
 
 TYPE = "crm"
 PATH = f"/integration-types/{TYPE}"
@@ -28,7 +28,7 @@ EXAMPLES = {
     path.stem: json.loads(path.read_text())
     for path in (Path(__file__).parents[2] / "docs" / "reference" / "types").glob("*.json")
 }
-SECRET = canary("typed")
+SECRET = make_canary("typed")
 
 
 class TypeClient:

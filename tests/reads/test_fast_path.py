@@ -15,10 +15,10 @@ import pytest
 
 from confide.reads.fast_path import ReadingProtocol
 from confide.web.http_protocol import GuardedProtocol
-from support import wire
-from support.app import TYPE, RunningApp, settings_for, start_app
-from support.served import served
-from support.wire import Reply
+from support import raw_http
+from support.app import TYPE, RunningApp, build_settings, start_app
+from support.http_server import serve_app
+from support.raw_http import Reply
 
 PROTOCOLS = {"protocol": ReadingProtocol, "asgi": GuardedProtocol}
 PATH = f"/config?tenant=acme&integration_type={TYPE}"
@@ -34,14 +34,14 @@ class Site:
     editor: str
 
     def head(self, *headers: tuple[str, str], path: str = PATH, closes: bool = False) -> bytes:
-        return wire.request("GET", path, [("Authorization", f"Bearer {self.token}"), *headers], closes=closes)
+        return raw_http.build_request("GET", path, [("Authorization", f"Bearer {self.token}"), *headers], closes=closes)
 
     async def get(self, *headers: tuple[str, str], path: str = PATH) -> Reply:
         (reply,) = await self.send(self.head(*headers, path=path), until=1)
         return reply
 
     async def send(self, data: bytes, *, seconds: float = 2, **more: Any) -> list[Reply]:
-        return await wire.exchange(self.port, data, seconds=seconds, **more)
+        return await raw_http.exchange(self.port, data, seconds=seconds, **more)
 
     def hits(self) -> int:
         return self.app.process.reads.reader.take_counts().hits
@@ -50,11 +50,11 @@ class Site:
 @asynccontextmanager
 async def open_site(tmp_path: Path, protocol: str, **more: Any) -> AsyncIterator[Site]:
     async with (
-        start_app(settings_for(tmp_path / "data", None)) as app,
-        served(app, http=PROTOCOLS[protocol], **more) as port,
+        start_app(build_settings(tmp_path / "data", None)) as app,
+        serve_app(app, http=PROTOCOLS[protocol], **more) as port,
     ):
-        token = await app.token("reader", ("reader", "acme", "*"))
-        editor = await app.token("editor", ("editor", "*", "*"))
+        token = await app.create_token("reader", ("reader", "acme", "*"))
+        editor = await app.create_token("editor", ("editor", "*", "*"))
         await app.save(editor, {"number": 1, "password": "cfd-not-a-canary"})
         site = Site(app, port, token, editor)
         await site.get()  # from the database; later reads come from the cache
@@ -107,7 +107,7 @@ async def test_a_repeated_head_is_authorized_each_time(site: Site) -> None:
         assert (await site.get()).status == 200
     assert site.hits() == 3
     await site.app.process.identity.users.change(
-        "reader", principal=await site.app.principal("root", ("admin", "*", "*")), grants=()
+        "reader", principal=await site.app.load_principal("root", ("admin", "*", "*")), grants=()
     )
     assert (await site.get()).status == 404
     assert site.hits() == 0
@@ -161,7 +161,7 @@ async def test_a_missing_or_second_host_is_rejected(site: Site) -> None:
 async def test_pipelined_requests_are_answered_in_order(site: Site) -> None:
     missing = "/config?tenant=acme&integration_type=nothing"
     save = json.dumps({"tenant": "acme", "integration_type": TYPE, "configuration": {"number": 5}}).encode()
-    post = wire.request(
+    post = raw_http.build_request(
         "POST",
         "/config",
         [("Authorization", f"Bearer {site.editor}"), ("Content-Type", "application/json")],
@@ -190,11 +190,11 @@ async def test_requests_during_a_read_from_the_database_are_answered_after_it(si
     await asyncio.sleep(0.02)
     writer.write(site.head(path="/config?tenant=acme&integration_type=nothing"))
     data = b""
-    while len(wire.replies(data)) < 3:
+    while len(raw_http.parse_replies(data)) < 3:
         data += await reader.read(65_536)
     site.app.process.stores.configs.read_with_data_key = read  # type: ignore[method-assign]
     writer.close()
-    assert [reply.status for reply in wire.replies(data)] == [200, 304, 404]
+    assert [reply.status for reply in raw_http.parse_replies(data)] == [200, 304, 404]
 
 
 async def test_an_http_1_0_request_is_answered_and_its_connection_is_closed(site: Site) -> None:
@@ -212,7 +212,7 @@ async def test_connection_close_closes_the_connection_and_keep_alive_does_not(si
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     for _ in range(3):
         writer.write(site.head(("Connection", "keep-alive")))
-        assert wire.replies(await reader.read(65_536))[0].status == 200
+        assert raw_http.parse_replies(await reader.read(65_536))[0].status == 200
     writer.close()
 
 
@@ -226,7 +226,7 @@ async def test_empty_lines_between_requests_keep_no_idle_connection_open(tmp_pat
     async with open_site(tmp_path, "protocol", keep_alive=1) as site:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
         writer.write(site.head(path="/nothing"))
-        assert wire.replies(await reader.read(65_536))[0].status == 404
+        assert raw_http.parse_replies(await reader.read(65_536))[0].status == 404
         writer.write(b"\r\n")
         assert await asyncio.wait_for(reader.read(65_536), 10) == b""
         writer.close()
@@ -239,9 +239,9 @@ async def test_a_request_that_arrives_in_pieces_is_answered(site: Site) -> None:
         writer.write(head[:cut])
         await asyncio.sleep(0.02)
         writer.write(head[cut:])
-        assert wire.replies(await asyncio.wait_for(reader.read(65_536), 10))[0].status == 200
+        assert raw_http.parse_replies(await asyncio.wait_for(reader.read(65_536), 10))[0].status == 200
         writer.write(head)
-        assert wire.replies(await asyncio.wait_for(reader.read(65_536), 10))[0].status == 200
+        assert raw_http.parse_replies(await asyncio.wait_for(reader.read(65_536), 10))[0].status == 200
         writer.close()
 
 
@@ -273,7 +273,7 @@ async def test_only_an_idle_connection_is_closed_by_the_keep_alive_timeout(tmp_p
             reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
             for _ in range(4):
                 writer.write(site.head())
-                assert wire.replies(await asyncio.wait_for(reader.read(65_536), 5))[0].status == 200
+                assert raw_http.parse_replies(await asyncio.wait_for(reader.read(65_536), 5))[0].status == 200
                 await asyncio.sleep(0.6)
             assert await asyncio.wait_for(reader.read(65_536), 10) == b""
             writer.close()
@@ -281,8 +281,8 @@ async def test_only_an_idle_connection_is_closed_by_the_keep_alive_timeout(tmp_p
 
 async def test_a_read_in_progress_is_answered_when_the_server_stops(tmp_path: Path) -> None:
     for protocol, http in PROTOCOLS.items():
-        async with start_app(settings_for(tmp_path / protocol, None)) as app:
-            token = await app.token("editor", ("editor", "*", "*"))
+        async with start_app(build_settings(tmp_path / protocol, None)) as app:
+            token = await app.create_token("editor", ("editor", "*", "*"))
             await app.save(token, {"number": 1})
             read = app.process.stores.configs.read_with_data_key
 
@@ -290,13 +290,13 @@ async def test_a_read_in_progress_is_answered_when_the_server_stops(tmp_path: Pa
                 await asyncio.sleep(0.3)
                 return await read(key)
 
-            async with served(app, http=http) as port:
+            async with serve_app(app, http=http) as port:
                 app.process.stores.configs.read_with_data_key = read_slowly  # type: ignore[method-assign]
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 headers = [("Authorization", f"Bearer {token}"), ("Cache-Control", "no-cache")]
-                writer.write(wire.request("GET", PATH, headers, closes=False))
+                writer.write(raw_http.build_request("GET", PATH, headers, closes=False))
                 await asyncio.sleep(0.1)
-            (reply,) = wire.replies(await asyncio.wait_for(reader.read(65_536), 10))
+            (reply,) = raw_http.parse_replies(await asyncio.wait_for(reader.read(65_536), 10))
             assert reply.status == 200
             assert reply.header("connection") == "close"
             assert await reader.read(100) == b""

@@ -58,7 +58,7 @@ class ControlledApp:
 @pytest.fixture
 async def controlled(sqlite_app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> ControlledApp:
     monkeypatch.setattr(reader_module, "STALE_AFTER_SECONDS", 0.1)
-    token = await sqlite_app.token("root", *ADMIN)
+    token = await sqlite_app.create_token("root", *ADMIN)
     root = await sqlite_app.process.identity.tokens.authenticate(token)
     await sqlite_app.save(token, {"a": 1}, type_="crm")
     # Only the tests themselves apply changes.

@@ -10,12 +10,12 @@ import pytest
 from confide.changes.sqlite_feed import SqliteChangeFeed
 from confide.clock import boottime
 from confide.errors import DatabaseUnavailable
-from support.app import ADMIN, RunningApp, settings_for, start_app
+from support.app import ADMIN, RunningApp, build_settings, start_app
 
 
 async def check_health(app: RunningApp) -> tuple[int, list[str]]:
     """Return the status and the reasons, except that tests do not wait for the disk."""
-    reply = await app.ask("GET", "/health/ready")
+    reply = await app.request("GET", "/health/ready")
     reasons = [reason for reason in reply.json()["reasons"] if reason != "unsafe-durability"]
     return reply.status_code, reasons
 
@@ -55,10 +55,10 @@ async def test_a_long_transaction_that_delays_watchers_is_reported(
 ) -> None:
     ages = [4.9]
     monkeypatch.setattr(SqliteChangeFeed, "compute_watermark_age_seconds", lambda _: ages[0])
-    async with start_app(settings_for(tmp_path / "data", None)) as app:
-        token = await app.token("root", *ADMIN)
+    async with start_app(build_settings(tmp_path / "data", None)) as app:
+        token = await app.create_token("root", *ADMIN)
         assert await check_health(app) == (200, [])
         ages[0] = 5.1
         assert await check_health(app) == (200, ["watch-delayed"])
-        page = (await app.ask("GET", "/metrics", token=token)).text
+        page = (await app.request("GET", "/metrics", token=token)).text
         assert "confide_horizon_age_seconds 5.1" in page

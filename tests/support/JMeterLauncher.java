@@ -4,7 +4,7 @@ import org.apache.jmeter.JMeter;
 import org.apache.jmeter.save.SaveService;
 import org.apache.jmeter.util.JMeterUtils;
 
-/** Debian's JMeter 2.13 does not say which classes its newer XStream may read, and so reads no plan: here it is said. */
+/** Starts JMeter 2.13 of Debian, and allows the classes that its newer XStream rejects in test plans. */
 public class JMeterLauncher {
   public static void main(String[] args) throws Exception {
     String home = System.getProperty("jmeter.home");

@@ -1,1 +1,1 @@
-"""Support for tests: a real PostgreSQL, the app with users, real processes, and the search for test secrets."""
+"""Support for tests: real PostgreSQL servers, apps, processes, and the search for test secrets."""

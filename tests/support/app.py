@@ -1,4 +1,4 @@
-"""The app under test: the real parts on a real store, with users of every role."""
+"""The app under test: real parts on a real database, and users for each role."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def build_grants(*triples: tuple[str, str, str]) -> tuple[Grant, ...]:
 
 @dataclass
 class RunningApp:
-    """One process's parts, a client that speaks to its application, and users as they are needed."""
+    """The parts of one process, an HTTP client of its application, and users on demand."""
 
     settings: Settings
     process: Process
     http: httpx2.AsyncClient
 
     async def add_user(self, login: str, *triples: tuple[str, str, str], password: str | None = None) -> int:
-        """Add a user with a password (the same for all) without paying for its hash."""
+        """Add a user. Without `password`, a hash of the shared test password is reused, which is fast."""
         audit = self.process.configs.writer._recorder.sign("add user", "added", principal=None)
         new = NewUser(login, build_grants(*triples), password or compute_password_hash())
         return await self.process.stores.users.add(new, audit=audit)
@@ -61,7 +61,7 @@ class RunningApp:
     async def create_token(
         self, login: str, *triples: tuple[str, str, str], narrowed: Sequence[tuple[str, str, str]] | None = None
     ) -> str:
-        """Return a token of a user, who is added if there is none of that login."""
+        """Create a token of a user, and first the user if it does not exist."""
         if await self.process.stores.users.read(login) is None:
             await self.add_user(login, *triples)
         user = await self.process.stores.users.read(login)
@@ -78,7 +78,7 @@ class RunningApp:
         return added[0]
 
     async def read_configuration(self, key: Key, *, principal: Principal) -> Any:
-        """The configuration that the service shows to somebody."""
+        """Read the configuration that the service returns to a principal."""
         found = await self.process.reads.reader.read(key, principal=principal)
         return json.loads(found.response.body)["configuration"]
 
@@ -89,8 +89,6 @@ class RunningApp:
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         return await self.http.request(method, path, json=json, headers=headers, **more)
-
-    ask, user, token, principal, configuration = request, add_user, create_token, load_principal, read_configuration
 
     async def save(
         self, token: str, configuration: Any, *, tenant: str = "acme", type_: str = TYPE, **more: Any
@@ -117,8 +115,3 @@ async def start_app(settings: Settings, *, setup_token: str = "") -> AsyncIterat
         client = httpx2.AsyncClient(transport=transport, base_url="http://localhost")
         async with client as http, subscribe(process):
             yield RunningApp(settings, process, http)
-
-
-# Earlier names, until all tests use the new ones.
-grants_of = build_grants
-settings_for = build_settings

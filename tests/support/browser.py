@@ -52,6 +52,3 @@ def render_page(address: str, profile: Path) -> RenderedPage:
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     return RenderedPage(done.stdout, [line for line in done.stderr.splitlines() if ":CONSOLE" in line])
-
-
-drawn = render_page  # the earlier name, until all tests use the new one

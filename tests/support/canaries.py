@@ -1,4 +1,4 @@
-"""Every secret of the tests has one look, so that one search finds each of them, however it is written."""
+"""Test secrets with a common prefix, and a search that finds them in every encoding."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 MARK = "cnry-"
 # Files in a folder of this name hold secrets on purpose.
 LEAKS = "planted"
-# What may hold secrets in clear: master keys, and the token file that a login of the tests wrote.
+# Files that may hold plaintext secrets: the master keys, and the token file of `confide login`.
 ALLOWED = frozenset({"master.keys", "token.json"})
 
 
 def make_canary(kind: str) -> str:
-    """A secret of a test: a password, a token or a value, unlike any other."""
+    """Make a unique test secret, such as a password, a token or a value."""
     return f"{MARK}{kind}-{secrets.token_hex(8)}"
 
 
@@ -25,7 +25,7 @@ def _encodings(mark: str) -> list[bytes]:
     plain = mark.encode()
     found = [plain, plain.hex().encode(), plain.hex().upper().encode(), mark.encode("utf-16-le")]
     for shift in range(3):
-        # Of base64 only what does not depend on the neighbours.
+        # Only those base64 characters that do not depend on neighboring bytes.
         coded = base64.b64encode(b"\0" * shift + plain + b"\0\0")
         start, end = (shift * 8 + 5) // 6, (shift + len(plain)) * 8 // 6
         found.append(coded[start:end])
@@ -41,18 +41,18 @@ _PATTERN = re.compile(
 )
 
 
-# Digests of what was searched and holds none: each database of PostgreSQL begins as the same files.
+# Digests of files without canaries: most files of a new PostgreSQL database are the same.
 _CLEAN: set[bytes] = set()
 
 
 def find_canary(data: bytes) -> bytes | None:
-    """The first canary in these bytes, plain or encoded."""
+    """Find the first canary in these bytes, plain or encoded."""
     hit = _PATTERN.search(data)
     return data[max(0, hit.start() - 20) : hit.end() + 20] if hit else None
 
 
 def search(files: Iterable[Path]) -> tuple[int, list[str]]:
-    """Search files; returns how many bytes were read and what was found where."""
+    """Search files. Return the number of bytes read and each file with a canary."""
     size, found = 0, []
     for path in files:
         if path.name in ALLOWED:
@@ -69,8 +69,3 @@ def search(files: Iterable[Path]) -> tuple[int, list[str]]:
         else:
             found.append(f"{path}: {hit!r}")
     return size, found
-
-
-# Earlier names, until all tests use the new ones.
-canary = make_canary
-found_in = find_canary

@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from confide.names import Key
-from support import wire
+from support import raw_http
 from support.linearizability import UNKNOWN, Operation
 from support.processes import FAULTY_SERVICE, Service
-from support.wire import Reply
+from support.raw_http import Reply
 
 # Longer than any response may take, also on a busy machine.
 RESPONSE_SECONDS = 60.0
@@ -67,14 +67,16 @@ class ConfigClient:
         """Read the config. None means no response."""
         path = f"/config?tenant={self._key.tenant}&integration_type={self._key.integration_type}"
         bearer = ("Authorization", f"Bearer {self._token}")
-        return await self._send(wire.request("GET", path, [bearer, *headers], closes=False))
+        return await self._send(raw_http.build_request("GET", path, [bearer, *headers], closes=False))
 
     async def merge(self, marker: str) -> Reply | None:
         """Merge `{marker: 1}` into the config. None means no response."""
         tenant, type_ = self._key
         document = {"tenant": tenant, "integration_type": type_, "configuration": {marker: 1}}
         headers = [("Authorization", f"Bearer {self._token}"), ("Content-Type", "application/json")]
-        return await self._send(wire.request("POST", "/config", headers, json.dumps(document).encode(), closes=False))
+        return await self._send(
+            raw_http.build_request("POST", "/config", headers, json.dumps(document).encode(), closes=False)
+        )
 
     async def _send(self, data: bytes) -> Reply | None:
         try:
@@ -85,7 +87,7 @@ class ConfigClient:
                 writer.write(data)
                 self.is_waiting = True
                 received = b""
-                while not (replies := wire.replies(received)):
+                while not (replies := raw_http.parse_replies(received)):
                     more = await reader.read(1 << 20)
                     if not more:
                         raise ConnectionError

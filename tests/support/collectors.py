@@ -1,4 +1,4 @@
-"""Servers that take I/O events as Elasticsearch and OpenTelemetry do, or hang, or refuse, as they are told."""
+"""Servers that receive I/O events like Elasticsearch and OpenTelemetry, or never answer."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-# A path and a body come, a status and a body go.
+# Maps the path, body and headers of a request to the status and body of its response.
 Answer = Callable[[str, bytes, dict[str, str]], tuple[int, bytes]]
 
 
 @contextmanager
 def run_collector(answer: Answer) -> Iterator[int]:
-    """Serve on a free port of loopback; yields the port."""
+    """Serve on a free port of loopback. Yield the port."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -30,7 +30,7 @@ def run_collector(answer: Answer) -> Iterator[int]:
             self.wfile.write(said)
 
         def log_message(self, *_: Any) -> None:
-            """Silent."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -46,7 +46,7 @@ def run_collector(answer: Answer) -> Iterator[int]:
 
 @contextmanager
 def run_silent_server() -> Iterator[int]:
-    """A port on which connections come about and nothing is ever answered; yields the port."""
+    """Accept connections and never answer. Yield the port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)
@@ -54,14 +54,8 @@ def run_silent_server() -> Iterator[int]:
 
 
 def build_bulk_response(body: bytes, status_of: Callable[[int], int]) -> bytes:
-    """What `_bulk` answers: for each event the status that its number is given."""
+    """Build a response of `_bulk` with a status for each event number."""
     count = len(body.splitlines()) // 2
     items = [{"create": {"status": status_of(number)}} for number in range(count)]
     errors = any(item["create"]["status"] >= 300 for item in items)
     return json.dumps({"errors": errors, "items": items}).encode()
-
-
-# Earlier names, until all tests use the new ones.
-collector = run_collector
-silent_server = run_silent_server
-bulk_answer = build_bulk_response

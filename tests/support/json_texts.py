@@ -1,4 +1,4 @@
-"""Texts that look like JSON and are not, and texts that are: after RFC 8259, rule by rule."""
+"""Malformed and well-formed JSON texts for each rule of RFC 8259."""
 
 MALFORMED = [
     # literals
@@ -15,7 +15,7 @@ MALFORMED = [
     "{", '{"a"', '{"a":', '{"a":1', '{"a":1,', '{"a":1,}', "{,}", "{a:1}", "{'a':1}", "{1:1}", '{"a" 1}',
     '{"a"=1}', '{"a":1;"b":2}', '{"a":1 "b":2}', '{"a"::1}', "{null:1}", '{"a":1}}', '{"a":}', "{:1}",
     '{"a":1,"a":1}', '{"a":[}]',
-    # comments and what else people write
+    # comments and other mistakes
     "/* c */ 1", "1 // c", "# c", "1 1", "{} {}", "[] x", "<a/>", "\u00a01", "\u20281", "\x0b1", "\x0c1", "\ufeff1", "%31", "",
     " ", "&nbsp;", "=1", "!1", "1n", "@",
 ]  # fmt: skip

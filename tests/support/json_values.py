@@ -1,4 +1,4 @@
-"""Strategies for JSON values as the strict reader lets them through."""
+"""Hypothesis strategies for JSON values that the strict parser accepts."""
 
 from __future__ import annotations
 

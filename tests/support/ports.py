@@ -1,4 +1,4 @@
-"""Ports to listen on that nobody else takes between the choice and the listening."""
+"""Ports for services, which no other process takes before the service listens."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import os
 import random
 import socket
 
-# Below the range that Linux gives to connections going out (32768 to 60999): a port from that range, as `bind(0)` gives
-# it, can be anybody's by the time that a service has started, or started again.
-FIRST, SHARE = 12_000, 2_000
+# Below the ephemeral range of Linux (32768 to 60999). Another process could take a port of that range, which `bind(0)`
+# returns, before a service starts or restarts.
+FIRST, PORTS_PER_WORKER = 12_000, 2_000
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 10
-# From anywhere in this worker's share: two runs of the tests on one machine seldom meet, and then ask who is there.
-_numbers = itertools.count(random.SystemRandom().randrange(SHARE))
-_ports = (FIRST + _worker * SHARE + number % SHARE for number in _numbers)
+# A random start, so that two test runs on one machine rarely try the same port.
+_numbers = itertools.count(random.SystemRandom().randrange(PORTS_PER_WORKER))
+_ports = (FIRST + _worker * PORTS_PER_WORKER + number % PORTS_PER_WORKER for number in _numbers)
 
 
 def find_free_port() -> int:
-    """A port of loopback on which nobody listens; another each time, and another than any other worker's."""
+    """Find a free port of loopback. Each call returns another one, which no other worker uses."""
     for port in _ports:
         with socket.socket() as probe:
             try:
@@ -25,8 +25,4 @@ def find_free_port() -> int:
             except OSError:
                 continue
             return port
-    raise AssertionError("the numbers do not end")
-
-
-# Earlier names, until all tests use the new ones.
-free_port = find_free_port
+    raise AssertionError("the range of ports never ends")

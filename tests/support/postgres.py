@@ -236,9 +236,3 @@ def _make_reachable(folder: Path, root: Path) -> Path:
     shutil.copytree(folder.parent, copy, symlinks=True)
     subprocess.run(["chmod", "-R", "a+rX", copy], check=True)
     return copy / "bin"
-
-
-# Earlier names, until all tests use the new ones.
-binaries = find_binaries
-shared_server = open_shared_server
-run_in = execute_sql

@@ -183,8 +183,6 @@ class Service:
             client.post("/user", json={"login": "root", "password": PASSWORD}).raise_for_status()
         return self.login()
 
-    admin = add_admin  # the earlier name
-
     def login(self, login: str = "root", password: str = PASSWORD) -> str:
         with self.client() as client:
             answer: dict[str, Any] = client.post("/login", json={"login": login, "password": password}).json()
@@ -202,9 +200,3 @@ def run_service(folder: Path, *args: str, **more: Any) -> Iterator[Service]:
         raise
     finally:
         service.end()
-
-
-# Earlier names, until all tests use the new ones.
-environment = build_environment
-confide = run_confide
-running = run_service

@@ -1,4 +1,4 @@
-"""A small TCP proxy that can be slowed, cut, stalled and healed; all of its connections or those that say a word."""
+"""A TCP proxy that delays, cuts or stalls its connections, or only those that send a given word."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ class Proxy:
 
     def __init__(self, target: int, *, host: str = "127.0.0.1", only: bytes | None = None) -> None:
         self._host, self._target = host, target
-        # With a word, only connections that have sent it are stalled: the others go on.
+        # With a word, only connections that sent it stall.
         self._only = only
-        # What is sent to the target waits so long each time.
+        # The delay of each packet to the target.
         self.delay_seconds = 0.0
         self._is_cut = False
-        self._goes_on = asyncio.Event()
-        self._goes_on.set()
+        self._may_pass = asyncio.Event()
+        self._may_pass.set()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -41,15 +41,15 @@ class Proxy:
         self._drop_all()
 
     def stall(self) -> None:
-        """Leave connections open and pass nothing on."""
-        self._goes_on.clear()
+        """Keep connections open and forward nothing."""
+        self._may_pass.clear()
 
     def heal(self) -> None:
-        """Pass on again; what had stalled is ended, as routers do."""
-        if not self._goes_on.is_set():
+        """Forward again. Stalled connections end, as they do behind a router."""
+        if not self._may_pass.is_set():
             self._drop_all()
         self._is_cut = False
-        self._goes_on.set()
+        self._may_pass.set()
 
     def _drop_all(self) -> None:
         for writer in list(self._writers):
@@ -68,7 +68,7 @@ class Proxy:
             self._writers.add(to_writer)
             stalls = [self._only is None]
             await asyncio.gather(
-                self._pass(reader, to_writer, stalls, is_there=True), self._pass(to_reader, writer, stalls)
+                self._pass(reader, to_writer, stalls, is_to_target=True), self._pass(to_reader, writer, stalls)
             )
         except (OSError, asyncio.CancelledError):
             pass
@@ -80,14 +80,19 @@ class Proxy:
                     one.transport.abort()
 
     async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stalls: list[bool], *, is_there: bool = False
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        stalls: list[bool],
+        *,
+        is_to_target: bool = False,
     ) -> None:
         while data := await reader.read(65_536):
             if self._only is not None and self._only in data:
                 stalls[0] = True
             if stalls[0]:
-                await self._goes_on.wait()
-            if is_there and self.delay_seconds:
+                await self._may_pass.wait()
+            if is_to_target and self.delay_seconds:
                 await asyncio.sleep(self.delay_seconds)
             writer.write(data)
             await writer.drain()

@@ -1,4 +1,4 @@
-"""Rows for tests of a store, which never looks into bodies."""
+"""Rows for tests of the database, which never decrypts bodies."""
 
 from __future__ import annotations
 
@@ -32,15 +32,10 @@ async def append(store: Stores, new: NewVersion, replay: IdempotencyRecord | Non
 
 
 async def open_store(settings: Settings) -> Stores:
-    """A store with its schema, open; whoever asks for it closes it."""
+    """Open a database with its schema. The caller closes it."""
     settings.data.mkdir(exist_ok=True)
     store = open_stores(settings.database_url, is_unsafe=True)
     await store.database.connect()
     await store.database.migrate()
     await store.database.open()
     return store
-
-
-# Earlier names, until all tests use the new ones.
-version = build_version
-opened = open_store

@@ -1,4 +1,4 @@
-"""A reader of server-sent events that believes nothing: every block as it came, with the id that stands."""
+"""A strict reader of server-sent events, which returns every block as received."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
 
-from support import wire
+from support import raw_http
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Stream:
         headers = [("Authorization", f"Bearer {token}"), ("Accept", "text/event-stream")]
         headers += [("Last-Event-ID", last_id)] if last_id is not None else []
         query = f"?{urlencode(params)}" if params else ""
-        self._request = wire.request("GET", f"/watch{query}", headers, closes=False)
+        self._request = raw_http.build_request("GET", f"/watch{query}", headers, closes=False)
         self._port = port
         self.status = 0
         self.last_id = last_id
@@ -56,7 +56,7 @@ class Stream:
         try:
             self._writer.write(self._request)
             head = (await self._reader.readuntil(b"\r\n\r\n")).decode()
-        except BaseException:  # a service that ends before it answers: nobody else will let go of the connection
+        except BaseException:  # the service ended before it answered
             self._writer.transport.abort()
             raise
         self.head = head.lower().split("\r\n")
@@ -69,53 +69,53 @@ class Stream:
         self._writer.transport.abort()
 
     async def read_problem(self) -> Any:
-        """The problem document of a stream that was refused."""
+        """Read the problem document of a failed request."""
         length = next(int(line.split(":")[1]) for line in self.head if line.startswith("content-length"))
         return json.loads(await self._reader.readexactly(length))
 
-    async def blocks(self) -> AsyncIterator[Block]:
-        """Blocks until the stream ends; raises `ConnectionError` where it breaks off."""
+    async def read_blocks(self) -> AsyncIterator[Block]:
+        """Yield blocks until the stream ends. Raises `ConnectionError` if the connection breaks."""
         text = b""
         while True:
-            size = int((await self._line()).strip() or b"0", 16)
-            part = await self._exactly(size + 2)
+            size = int((await self._read_line()).strip() or b"0", 16)
+            part = await self._read_exactly(size + 2)
             if size == 0:
                 return
             text += part[:-2]
             while b"\n\n" in text:
                 one, _, text = text.partition(b"\n\n")
-                block = _read(one.decode())
+                block = _parse_block(one.decode())
                 self.last_id = block.id or self.last_id
                 yield block
 
-    async def next(self, seconds: float = 5.0) -> Block:
-        """The next block that is no heartbeat."""
+    async def read_event(self, seconds: float = 60.0) -> Block:
+        """Read the next block that has an event."""
         async with asyncio.timeout(seconds):
-            async for block in self._all:
+            async for block in self._blocks:
                 if block.event is not None:
                     return block
         raise ConnectionError("the stream ended")
 
     @property
-    def _all(self) -> AsyncIterator[Block]:
-        if not hasattr(self, "_begun"):
-            self._begun = self.blocks()
-        return self._begun
+    def _blocks(self) -> AsyncIterator[Block]:
+        if not hasattr(self, "_iterator"):
+            self._iterator = self.read_blocks()
+        return self._iterator
 
-    async def _line(self) -> bytes:
+    async def _read_line(self) -> bytes:
         try:
             return await self._reader.readuntil(b"\r\n")
         except asyncio.IncompleteReadError as error:
             raise ConnectionError from error
 
-    async def _exactly(self, size: int) -> bytes:
+    async def _read_exactly(self, size: int) -> bytes:
         try:
             return await self._reader.readexactly(size)
         except asyncio.IncompleteReadError as error:
             raise ConnectionError from error
 
 
-def _read(text: str) -> Block:
+def _parse_block(text: str) -> Block:
     fields = dict(line.split(": ", 1) for line in text.split("\n") if not line.startswith(":"))
     data = fields.get("data")
     return Block(fields.get("id"), fields.get("event"), None if data is None else json.loads(data))

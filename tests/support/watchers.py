@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 
 from confide.names import Key
-from support import wire
+from support import raw_http
 from support.processes import Service
 from support.streams import Stream
 
@@ -61,7 +61,7 @@ class Watcher:
         async with Stream(service.port, self.token, last_id=self.last_id, params={"tenant": self.tenant}) as stream:
             if stream.status != 200:
                 raise ConnectionError(stream.status)
-            blocks = stream.blocks()
+            blocks = stream.read_blocks()
             while blocks_left > 0 and not is_done(self):
                 async with asyncio.timeout(RESPONSE_SECONDS):
                     block = await anext(blocks, None)
@@ -116,7 +116,7 @@ async def write_versions(service: Service, token: str, key: Key, *, until: Calla
         attempts += 1
         document = {"tenant": key.tenant, "integration_type": key.integration_type, "configuration": {"n": attempts}}
         headers = [("Authorization", f"Bearer {token}"), ("Content-Type", "application/json")]
-        data = wire.request("POST", "/config", headers, json.dumps(document).encode(), closes=False)
+        data = raw_http.build_request("POST", "/config", headers, json.dumps(document).encode(), closes=False)
         try:
             async with asyncio.timeout(RESPONSE_SECONDS):
                 streams = streams or await asyncio.open_connection("127.0.0.1", service.port)
@@ -144,8 +144,8 @@ async def hold_transactions_open(database: str, key: Key, *, until: Callable[[],
             version += 1
             async with connection.transaction():
                 await connection.execute(
-                    "INSERT INTO changes (kind, tenant, integration_type, version, saved_by, saved_at)"
-                    " VALUES ('retired', $1, $2, $3, 1, 1)",
+                    """INSERT INTO changes (kind, tenant, integration_type, version, saved_by, saved_at)
+                    VALUES ('retired', $1, $2, $3, 1, 1)""",
                     *key,
                     version,
                 )

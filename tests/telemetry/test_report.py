@@ -14,7 +14,7 @@ from confide.telemetry.event_files import EventFiles
 from confide.telemetry.report import BAR_BOUNDS_MS, Intervals, Report, find_percentile, read_report
 from confide.telemetry.report_page import render_report
 from confide.telemetry.sinks.sqlite import NEW_CLOCK, SCHEMA, build_insert
-from support.processes import confide
+from support.processes import run_confide
 
 NS_PER_MS = 1_000_000
 BEGIN_US = 1_790_000_000_000_000
@@ -152,14 +152,14 @@ def test_the_page_escapes_the_text_of_events(tmp_path: Path) -> None:
 
 def test_the_command_writes_a_table_json_or_a_page_and_explains_invalid_input(tmp_path: Path) -> None:
     read_example(tmp_path / "data" / "io")
-    done = confide("io", "report", "--data", "data", cwd=tmp_path)
+    done = run_confide("io", "report", "--data", "data", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "sql configs.read" in done.stdout
     assert "in the process itself" in done.stdout
-    done = confide("io", "report", "--data", "data", "--json", "--op", "commit", cwd=tmp_path)
+    done = run_confide("io", "report", "--data", "data", "--json", "--op", "commit", cwd=tmp_path)
     document = json.loads(done.stdout)
     assert (document["events"], document["operations"][0]["operation"]) == (1, "commit")
-    done = confide("io", "report", "--data", "data", "--html", "page.html", cwd=tmp_path)
+    done = run_confide("io", "report", "--data", "data", "--html", "page.html", cwd=tmp_path)
     assert done.stdout == "8 events in page.html.\n"
     (tmp_path / "damaged" / "io").mkdir(parents=True)
     (tmp_path / "empty").mkdir()
@@ -176,6 +176,6 @@ def test_the_command_writes_a_table_json_or_a_page_and_explains_invalid_input(tm
         (("--data", "data", "--op", "nothing", "--since", "999999999d"), "No event matches"),
         (("--data", "damaged"), "Cannot read damaged/io/0.db"),
     ):
-        done = confide("io", "report", *args, cwd=tmp_path)
+        done = run_confide("io", "report", *args, cwd=tmp_path)
         assert done.returncode != 0
         assert message in done.stderr

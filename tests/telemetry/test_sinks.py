@@ -25,7 +25,7 @@ from confide.telemetry.events import Batch, EventRecorder, build_documents
 from confide.telemetry.sinks import postgresql, sqlite
 from confide.telemetry.sinks.registry import SINK_TYPES, SinkType, UnknownSink, build_sinks, require_known_sinks
 from confide.telemetry.sinks.sink import IncompleteWrite, Sink
-from support.collectors import bulk_answer, collector
+from support.collectors import build_bulk_response, run_collector
 from support.postgres import PostgresServer
 
 
@@ -250,9 +250,9 @@ def test_elasticsearch_and_opensearch_get_a_document_id_per_event_and_report_eac
     def answer(path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         requests.append((path, [json.loads(line) for line in body.splitlines()], headers))
         # One document exists already, one exceeds a rate limit, one is invalid.
-        return 200, bulk_answer(body, lambda number: {1: 409, 2: 429, 3: 400}.get(number, 201))
+        return 200, build_bulk_response(body, lambda number: {1: 409, 2: 429, 3: 400}.get(number, 201))
 
-    with collector(answer) as port:
+    with run_collector(answer) as port:
         sink = build_sink(f"{name}+http://user:p%40ss@127.0.0.1:{port}/io-events", tmp_path)
         written = build_batch(6)
         with pytest.raises(IncompleteWrite) as raised:
@@ -275,7 +275,7 @@ def test_elasticsearch_and_opensearch_get_a_document_id_per_event_and_report_eac
 def test_http_errors_are_either_retryable_or_counted_as_rejected(
     tmp_path: Path, status: int, error: type[Exception], rejected: int | None
 ) -> None:
-    with collector(lambda *_: (status, b"error")) as port:
+    with run_collector(lambda *_: (status, b"error")) as port:
         for address in (f"elasticsearch+http://127.0.0.1:{port}", f"otlp+http://127.0.0.1:{port}"):
             sink = build_sink(address, tmp_path)
             with pytest.raises(error) as raised:
@@ -292,7 +292,7 @@ def test_otlp_sends_spans_in_the_trace_of_the_client(tmp_path: Path, monkeypatch
         requests.append((path, ExportTraceServiceRequest.FromString(body), headers))
         return 200, b""
 
-    with collector(answer) as port:
+    with run_collector(answer) as port:
         sink = build_sink(f"otlp+http://127.0.0.1:{port}", tmp_path)
         written = build_batch()
         sink.write(written)
@@ -318,7 +318,7 @@ def test_otlp_sends_spans_in_the_trace_of_the_client(tmp_path: Path, monkeypatch
 def test_otlp_counts_the_spans_that_the_server_rejects(tmp_path: Path) -> None:
     response = ExportTraceServiceResponse()
     response.partial_success.rejected_spans = 2
-    with collector(lambda *_: (200, response.SerializeToString())) as port:
+    with run_collector(lambda *_: (200, response.SerializeToString())) as port:
         sink = build_sink(f"otlp+http://127.0.0.1:{port}", tmp_path)
         with pytest.raises(IncompleteWrite) as raised:
             sink.write(build_batch())

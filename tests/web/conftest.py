@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from support.site import Site, site_at
+from support.populated_server import PopulatedServer, start_populated_server
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["sqlite", "postgres"])
-async def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+async def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[PopulatedServer]:
     database = None
     if request.param == "postgres":
         database = request.getfixturevalue("postgres").new_database(is_shared=True)
-    async with site_at(tmp_path_factory.mktemp("catalogue"), database) as built:
+    async with start_populated_server(tmp_path_factory.mktemp("catalogue"), database) as built:
         yield built

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from support import canaries, catalogue, wire
-from support.catalogue_checks import CHECKS, ENTRIES
+from support import bad_inputs, canaries, raw_http
+from support.bad_input_checks import CASES, CHECKS
 from support.json_texts import MALFORMED
-from support.site import Site
-from support.wire import Reply
+from support.populated_server import PopulatedServer
+from support.raw_http import Reply
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -27,24 +27,24 @@ def memory_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry["id"])
-async def test_a_bad_input_gets_the_expected_response(site: Site, entry: dict[str, Any]) -> None:
-    await site.forget_failures()
+@pytest.mark.parametrize("entry", CASES, ids=lambda entry: entry["id"])
+async def test_a_bad_input_gets_the_expected_response(site: PopulatedServer, entry: dict[str, Any]) -> None:
+    await site.clear_login_attempts()
     before = await site.read("tok_editor")
     site.values["etag"] = before.header("etag") or ""
-    counts, memory, began, log_start = await site.counts(), memory_bytes(), time.monotonic(), len(site.log)
+    counts, memory, began, log_start = await site.count_rows(), memory_bytes(), time.monotonic(), len(site.log)
     if entry["id"] == "json-test-suite":
         for text in MALFORMED:
-            request = catalogue.env(text)
-            headers = [(n, catalogue.filled(v, site.values)) for n, v in entry["headers"].items()]
-            (reply,) = await site.send(wire.request("POST", "/config", headers, request))
+            request = bad_inputs.wrap_configuration(text)
+            headers = [(n, bad_inputs.fill_placeholders(v, site.values)) for n, v in entry["headers"].items()]
+            (reply,) = await site.send(raw_http.build_request("POST", "/config", headers, request))
             assert reply.status == 400, text
         return
     also = entry.get("also", [])
     replies: list[Reply] = []
-    for data in catalogue.requests(entry, site.values):
+    for data in bad_inputs.build_requests(entry, site.values):
         request_began = time.monotonic()
-        seconds = 1.0 if entry["method"] == "RAW" else wire.READ_SECONDS
+        seconds = 1.0 if entry["method"] == "RAW" else raw_http.READ_SECONDS
         replies = await site.send(data, half_close="half-close-after-send" in also, seconds=seconds)
         if entry["method"] != "RAW":
             assert time.monotonic() - request_began < 2.0
@@ -53,12 +53,12 @@ async def test_a_bad_input_gets_the_expected_response(site: Site, entry: dict[st
     assert memory_bytes() - memory < memory_limit * 2**20
     for reply in replies:
         check_form(entry, reply)
-    if replies and replies[-1].status >= 400 and len(catalogue.requests(entry, site.values)) == 1:
-        assert await site.counts() == counts
+    if replies and replies[-1].status >= 400 and len(bad_inputs.build_requests(entry, site.values)) == 1:
+        assert await site.count_rows() == counts
     after = await site.read("tok_editor")
     assert after.status == 200
     lines = "\n".join(site.log[log_start:])
-    assert canaries.found_in(lines.encode()) is None
+    assert canaries.find_canary(lines.encode()) is None
     for name in also:
         await CHECKS[name.split(":")[0]](site, entry, replies, before, after, lines, counts, name)
     assert time.monotonic() - began < 20
@@ -85,6 +85,6 @@ def check_form(entry: dict[str, Any], reply: Reply) -> None:
     problem = reply.json()
     assert problem["status"] == reply.status
     assert {"title", "code", "detail", "error"} <= problem.keys()
-    assert canaries.found_in(reply.body) is None
+    assert canaries.find_canary(reply.body) is None
     if problem["code"] != "malformed-request":
         assert reply.header("request-id") or entry["method"] == "RAW"

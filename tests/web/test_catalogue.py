@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from support import catalogue
-from support.catalogue_checks import APART, CHECKS, ENTRIES
+from support import bad_inputs
+from support.bad_input_checks import CASES, CHECKS, SEPARATE_CASE
 
 
 def test_every_check_of_the_catalogue_exists_and_every_changed_entry_has_a_reason() -> None:
-    for entry in ENTRIES:
+    for entry in CASES:
         assert {name.split(":")[0] for name in entry.get("also", [])} <= CHECKS.keys()
         assert entry.get("mended", "why") != ""
-    assert len(ENTRIES) > 180
+    assert len(CASES) > 180
 
 
 def test_the_slow_reader_has_a_test() -> None:
-    assert APART in (Path(__file__).parents[1] / "changes" / "test_slow_watchers.py").read_text()
+    assert SEPARATE_CASE in (Path(__file__).parents[1] / "changes" / "test_slow_watchers.py").read_text()
 
 
 def test_every_entry_of_the_group_resource_has_a_test() -> None:
     text = (Path(__file__).parent / "test_resources.py").read_text()
-    entries = [entry["id"] for entry in catalogue.entries() if entry["group"] == "resource"]
+    entries = [entry["id"] for entry in bad_inputs.load_cases() if entry["group"] == "resource"]
     assert len(entries) == 6
     assert all(name in text for name in entries)

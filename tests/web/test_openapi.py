@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import running
+from support.processes import run_service
 
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,"
@@ -22,8 +22,8 @@ CHECKS = (
 def test_no_generated_request_gets_an_undocumented_response(
     tmp_path: Path, database: str | None, examples: int, seed: list[str]
 ) -> None:
-    with running(tmp_path, database=database) as service:
-        token = service.admin()
+    with run_service(tmp_path, database=database) as service:
+        token = service.add_admin()
         command = [
             str(Path(sysconfig.get_path("scripts")) / "schemathesis"),
             "run",

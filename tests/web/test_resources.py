@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from support.site import Site
+from support.populated_server import PopulatedServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -40,7 +40,7 @@ class ReceivingProtocol(asyncio.Protocol):
         self.is_closed.set()
 
 
-async def require_fast_reads(site: Site, *, times: int = 20) -> None:
+async def require_fast_reads(site: PopulatedServer, *, times: int = 20) -> None:
     for _ in range(times):
         began = time.monotonic()
         assert (await site.read("tok_editor")).status == 200
@@ -48,7 +48,7 @@ async def require_fast_reads(site: Site, *, times: int = 20) -> None:
 
 
 async def send_slowly(
-    site: Site, head: bytes, *, connections: int, interval_seconds: float, seconds: float
+    site: PopulatedServer, head: bytes, *, connections: int, interval_seconds: float, seconds: float
 ) -> list[bytes]:
     """Open connections that send one byte at each interval, and return the data that each received."""
 
@@ -69,7 +69,9 @@ async def send_slowly(
     return await asyncio.wait_for(waiting, seconds)
 
 
-async def test_slow_heads_are_rejected_while_other_clients_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_heads_are_rejected_while_other_clients_read(
+    site: PopulatedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The entry res-slowloris, with a limit of 3 s instead of 10 s."""
     monkeypatch.setattr("confide.web.http_protocol.HEAD_SECONDS", 3.0)
     responses = await send_slowly(
@@ -79,7 +81,9 @@ async def test_slow_heads_are_rejected_while_other_clients_read(site: Site, monk
     assert sum(b" 408 " in response for response in responses) > 400
 
 
-async def test_slow_bodies_are_rejected_while_other_clients_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_bodies_are_rejected_while_other_clients_read(
+    site: PopulatedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The entry res-slow-body, with a limit of 3 s instead of 30 s."""
     monkeypatch.setattr("confide.web.request.BODY_SECONDS", 3.0)
     head = (
@@ -92,7 +96,7 @@ async def test_slow_bodies_are_rejected_while_other_clients_read(site: Site, mon
     assert sum(b" 408 " in response for response in responses) > 100
 
 
-async def test_two_thousand_idle_connections_do_not_stop_reads(site: Site) -> None:
+async def test_two_thousand_idle_connections_do_not_stop_reads(site: PopulatedServer) -> None:
     """The entry res-idle-2000."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8_192), hard))
@@ -108,7 +112,7 @@ async def test_two_thousand_idle_connections_do_not_stop_reads(site: Site) -> No
 
 
 @pytest.mark.parametrize("n", [64, 200])
-async def test_concurrent_reads_are_all_answered(site: Site, n: int) -> None:
+async def test_concurrent_reads_are_all_answered(site: PopulatedServer, n: int) -> None:
     """The entries res-pool-deadlock and res-stampede: more reads than the pool has connections."""
     began = time.monotonic()
     replies = await asyncio.gather(*(site.read("tok_editor") for _ in range(n)))
@@ -116,7 +120,7 @@ async def test_concurrent_reads_are_all_answered(site: Site, n: int) -> None:
     assert time.monotonic() - began < 5
 
 
-async def test_a_tenant_that_floods_the_server_does_not_stop_the_reads_of_others(site: Site) -> None:
+async def test_a_tenant_that_floods_the_server_does_not_stop_the_reads_of_others(site: PopulatedServer) -> None:
     """The entry res-noisy-neighbour, with a bounded number of requests."""
 
     async def flood() -> None:
@@ -128,7 +132,7 @@ async def test_a_tenant_that_floods_the_server_does_not_stop_the_reads_of_others
     await flooding
 
 
-async def test_a_request_that_is_rejected_before_its_body_closes_the_connection(site: Site) -> None:
+async def test_a_request_that_is_rejected_before_its_body_closes_the_connection(site: PopulatedServer) -> None:
     # Otherwise the server would wait for the body without a time limit.
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     writer.write(b"POST /config HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer bad\r\nContent-Length: 1000\r\n\r\n")

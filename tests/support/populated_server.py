@@ -1,4 +1,4 @@
-"""A served app populated as the catalogue of bad inputs says."""
+"""A server with the users, tokens and configs that the bad-input cases expect."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from confide.names import Key
-from support import catalogue, wire
+from support import bad_inputs, raw_http
 from support.app import ADMIN, RunningApp, build_settings, start_app
 from support.canaries import make_canary
-from support.served import served
-from support.wire import Reply
+from support.http_server import serve_app
+from support.raw_http import Reply
 
 SECRET = make_canary("value")
-TYPE = catalogue.TYPE
+TYPE = bad_inputs.TYPE
 
 
 @dataclass
-class Site:
-    """A served app populated as the catalogue says."""
+class PopulatedServer:
+    """A running server, its app, and the values that fill the placeholders of the cases."""
 
     app: RunningApp
     port: int
@@ -31,21 +31,21 @@ class Site:
     log: list[str] = field(default_factory=list)
 
     async def send(self, data: bytes, **more: Any) -> list[Reply]:
-        return await wire.exchange(self.port, data, **more)
+        return await raw_http.exchange(self.port, data, **more)
 
     async def read(self, token: str, tenant: str = "acme") -> Reply:
         path = f"/config?tenant={tenant}&integration_type={TYPE}"
         headers = [("Authorization", f"Bearer {self.values[token]}")]
-        (reply,) = await self.send(wire.request("GET", path, headers))
+        (reply,) = await self.send(raw_http.build_request("GET", path, headers))
         return reply
 
-    async def counts(self) -> dict[str, int]:
+    async def count_rows(self) -> dict[str, int]:
         found: dict[str, int] = {}
         async for table, _ in self.app.process.stores.database.dump():
             found[table] = found.get(table, 0) + 1
         return {table: found.get(table, 0) for table in ("changes", "users", "tokens", "replays", "keys")}
 
-    async def forget_failures(self) -> None:
+    async def clear_login_attempts(self) -> None:
         engine: Any = self.app.process.stores.database._host_engine
         await engine.query("SELECT 1")
         for login in ("alice", "bob", "nobody-here", "nobody-here-2", "disabled", "nfc-user"):
@@ -53,7 +53,7 @@ class Site:
             await self.app.process.stores.users.clear_attempts(counted, "127.0.0.1")
 
 
-class Lines(logging.Handler):
+class LineHandler(logging.Handler):
     def __init__(self, lines: list[str]) -> None:
         super().__init__()
         self._lines = lines
@@ -62,7 +62,7 @@ class Lines(logging.Handler):
         self._lines.append(self.format(record))
 
 
-async def furnish(app: RunningApp) -> dict[str, str]:
+async def populate(app: RunningApp) -> dict[str, str]:
     logins = {
         "reader": [("viewer", "acme", "*")],
         "editor": [("editor", "acme", "*")],
@@ -83,7 +83,7 @@ async def furnish(app: RunningApp) -> dict[str, str]:
     sha256 = hashlib.sha256(values["tok_reader"].encode()).hexdigest()
     configuration = {"username": "u", "password": SECRET, "wsdl_urls": {"session_url": "a", "booking_url": "b"}}
     for role, tenant in (("editor", "acme"), ("other", "globex")):
-        # The second version: entries call the first one stale.
+        # Two versions, because some cases send the first tag as a stale one.
         for document in ({"username": "first"}, configuration):
             saved = await app.save(values[f"tok_{role}"], document, tenant=tenant)
             assert saved.status_code == 200
@@ -92,7 +92,7 @@ async def furnish(app: RunningApp) -> dict[str, str]:
 
 
 async def _cursors(app: RunningApp, admin: str) -> dict[str, str]:
-    """Positions: of globex's last change, of a log that is no more, and of one that never was."""
+    """Build watch positions: the last change of globex, one of an earlier log, and one ahead of the log."""
     params = {"tenant": "globex", "integration_type": TYPE}
     listed = await app.request("GET", "/config/versions", token=admin, params=params)
     position = listed.json()["versions"][0]["position"]
@@ -102,12 +102,12 @@ async def _cursors(app: RunningApp, admin: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def site_at(folder: Path, database: str | None) -> AsyncIterator[Site]:
+async def start_populated_server(folder: Path, database: str | None) -> AsyncIterator[PopulatedServer]:
     async with start_app(build_settings(folder / "data", database)) as app:
-        values = await furnish(app)
-        async with served(app) as port:
-            built = Site(app, port, values)
-            handler = Lines(built.log)
+        values = await populate(app)
+        async with serve_app(app) as port:
+            built = PopulatedServer(app, port, values)
+            handler = LineHandler(built.log)
             logging.getLogger().addHandler(handler)
             yield built
             logging.getLogger().removeHandler(handler)

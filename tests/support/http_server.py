@@ -1,4 +1,4 @@
-"""The application behind the real server and its protocol class, in the loop of the test."""
+"""The application on the real HTTP server, in the event loop of the test."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from support.app import RunningApp
 
 
 @asynccontextmanager
-async def served(app: RunningApp, *, http: Any = ReadingProtocol, keep_alive: int = 75) -> AsyncIterator[int]:
-    """Serve an app on a free port of loopback, with our protocol class or another; yields the port."""
+async def serve_app(app: RunningApp, *, http: Any = ReadingProtocol, keep_alive: int = 75) -> AsyncIterator[int]:
+    """Serve an app on a free port of loopback with a protocol class. Yield the port."""
     config = uvicorn.Config(
         Application(lambda: app.process),
         host="127.0.0.1",

@@ -1,4 +1,4 @@
-"""HTTP as bytes on a socket, for requests that no well-behaved client would send."""
+"""HTTP as bytes on a socket, for requests that no HTTP client sends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ READ_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer as it came."""
+    """One parsed response."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -29,7 +29,7 @@ class Reply:
 async def exchange(
     port: int, data: bytes, *, half_close: bool = False, seconds: float = READ_SECONDS, until: int | None = None
 ) -> list[Reply]:
-    """Send bytes, read until the other side closes, nothing more comes, or that many answers are there."""
+    """Send bytes and read until the server closes, `until` responses arrived, or the time is over."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     received = bytearray()
     try:
@@ -40,25 +40,25 @@ async def exchange(
             if half_close:
                 writer.write_eof()
         except ConnectionError:
-            pass  # refused while we were still sending: the answer is what counts
+            pass  # the server answered and closed before it read everything
         await asyncio.wait({reading}, timeout=seconds)
         reading.cancel()
     finally:
         writer.close()
-    return replies(bytes(received))
+    return parse_replies(bytes(received))
 
 
 async def _read_into(reader: asyncio.StreamReader, received: bytearray, until: int | None) -> None:
     try:
         while data := await reader.read(65_536):
             received += data
-            if until is not None and len(replies(bytes(received))) >= until:
+            if until is not None and len(parse_replies(bytes(received))) >= until:
                 return
     except ConnectionError:
         return
 
 
-def replies(data: bytes) -> list[Reply]:
+def parse_replies(data: bytes) -> list[Reply]:
     found = []
     while data:
         head, separator, rest = data.partition(b"\r\n\r\n")
@@ -75,10 +75,10 @@ def replies(data: bytes) -> list[Reply]:
     return found
 
 
-def request(
+def build_request(
     method: str, path: str, headers: list[tuple[str, str]], body: bytes | None = None, *, closes: bool = True
 ) -> bytes:
-    """Write a request; header values are sent as UTF-8 whatever they hold."""
+    """Build a request. Header values are encoded as UTF-8."""
     lines = [f"{method} {path} HTTP/1.1".encode(), b"Host: localhost"]
     lines += [f"{name}: {value}".encode() for name, value in headers]
     if body is not None:
