@@ -1,4 +1,7 @@
-"""A client that reads no events is disconnected, needs little memory, and loses nothing when it resumes."""
+"""A client that reads no events is disconnected, needs little memory, and loses nothing when it resumes.
+
+It covers the case `watch-slow-reader` of `bad_inputs.yaml`.
+"""
 
 from __future__ import annotations
 
