@@ -17,6 +17,7 @@ from support.cache_simulation import (
     SimulatedProcess,
     VersionedResponse,
 )
+from support.rows import build_version
 
 KEY = Key("acme", "crm")
 SEEDS = 1_500
@@ -47,7 +48,7 @@ def update(
         if received:
             cache.observe_version(KEY, received)
         responses = cache.complete_update(
-            pending, KEY, CurrentConfig(version, configuration), rendering=Rendering.READABLE
+            pending, KEY, CurrentConfig(build_version(version), configuration), rendering=Rendering.READABLE
         )
     return responses is not None
 
@@ -177,7 +178,9 @@ def test_an_entry_has_a_response_for_each_requested_rendering(cache: ConfigCache
     size = entry.size_bytes
     assert [response is None for response in entry.responses] == [False, True, True, True]
     with cache.begin_update(KEY) as pending:
-        cache.complete_update(pending, KEY, CurrentConfig(1, b'{"password":"x"}'), rendering=Rendering.MASKED)
+        cache.complete_update(
+            pending, KEY, CurrentConfig(build_version(1), b'{"password":"x"}'), rendering=Rendering.MASKED
+        )
     assert cache.find_fresh(KEY, now=clock[0]) is entry
     assert [response is None for response in entry.responses] == [False, False, True, True]
     assert entry.size_bytes > size

@@ -17,6 +17,7 @@ from confide.reads.model import CurrentConfig, Rendering
 from confide.reads.reader import CachedRead, ConfigReader
 from confide.reads.request import FORCE_REVALIDATION, ReadRequest
 from support.app import ADMIN, RunningApp
+from support.rows import build_version
 
 KEY = Key("acme", "crm")
 
@@ -280,7 +281,7 @@ async def test_a_read_after_a_replayed_save_returns_at_least_its_version(control
     entry = cache.find_fresh(KEY, now=boottime())
     assert entry is None
     with cache.begin_update(KEY) as pending:
-        cache.complete_update(pending, KEY, CurrentConfig(1, b'{"a":1}'), rendering=Rendering.READABLE)
+        cache.complete_update(pending, KEY, CurrentConfig(build_version(1), b'{"a":1}'), rendering=Rendering.READABLE)
     replayed = await controlled.app.save(controlled.token, {"a": 2}, type_="crm", headers=headers)
     assert (saved.json()["version"], replayed.json()["version"]) == (2, 2)
     assert replayed.headers["idempotency-replayed"] == "true"

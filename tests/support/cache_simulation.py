@@ -12,13 +12,13 @@ from confide.caching.lru_cache import LruCache
 from confide.changes.model import Change, Position
 from confide.changes.subscriber import ChangeSubscriber
 from confide.changes.watch import WatchHub
-from confide.configs.model import DecryptedConfig
 from confide.errors import DatabaseUnavailable
 from confide.identity.authenticator import Authenticator
 from confide.integration_types.active import ActiveIntegrationTypes
 from confide.names import Key
 from confide.reads.cache import ConfigCache, PendingUpdate
-from confide.reads.model import CurrentConfig, Rendering
+from confide.reads.model import CurrentConfig, RenderedConfig, Rendering
+from support.rows import build_version
 
 KEYS = [Key("acme", "a"), Key("acme", "b"), Key("globex", "a")]
 STALE_SECONDS = 1.0
@@ -27,8 +27,8 @@ STALE_SECONDS = 1.0
 class VersionedResponse:
     """A prepared response that only knows its version."""
 
-    def __init__(self, config: DecryptedConfig) -> None:
-        self.version, self.size_bytes, self.is_invalid = config.version, 100, False
+    def __init__(self, config: RenderedConfig) -> None:
+        self.version, self.size_bytes, self.is_invalid = config.stored.version, 100, False
 
 
 class SimulatedChangeLog:
@@ -155,9 +155,8 @@ class SimulatedProcess:
         one = self.chance.choice(ready)
         self.updates.remove(one)
         version = one.version or 0
-        self.cache.complete_update(
-            one.update, one.key, CurrentConfig(version, b"{}" if version else None), rendering=Rendering.READABLE
-        )
+        current = CurrentConfig(build_version(version, key=one.key), b"{}") if version else CurrentConfig(None)
+        self.cache.complete_update(one.update, one.key, current, rendering=Rendering.READABLE)
         one.context.__exit__(None, None, None)
         if one.is_save:
             self.min_versions[one.key] = max(self.min_versions[one.key], version)

@@ -17,7 +17,7 @@ def build_version(
     number: int, *, key: Key = KEY, body: bytes | None = b"sealed", key_id: bytes | None = None
 ) -> NewVersion:
     kind = Kind.DELETED if body is None else Kind.SAVED
-    return NewVersion(key, number, kind, key_id, body, saved_by=1, saved_at=number)
+    return NewVersion(key, number, kind, body, key_id=key_id, saved_by=1, saved_at=number)
 
 
 async def append(store: Stores, new: NewVersion, replay: IdempotencyRecord | None = None) -> bool:

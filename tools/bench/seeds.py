@@ -74,7 +74,7 @@ async def _build_row(process: Process, at: Key, keys: dict[str, bytes]) -> tuple
         keys[at.tenant] = await process.encryption.load_data_key(at.tenant, None)
     key_id = keys[at.tenant]
     body = process.encryption.encrypt(CONFIGURATION, EncryptionContext(at, 1, Kind.SAVED), key_id=key_id)
-    new = NewVersion(at, 1, Kind.SAVED, key_id, body, saved_by=1, saved_at=now())
+    new = NewVersion(at, 1, Kind.SAVED, body, key_id=key_id, saved_by=1, saved_at=now())
     return tuple(VersionRow.from_value(new))
 
 

@@ -43,26 +43,6 @@ class StoredVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class DecryptedConfig:
-    """The current version of a config as JSON bytes. Secrets are masked for callers who cannot read them."""
-
-    key: Key
-    version: int
-    configuration: bytes = field(repr=False)
-    is_masked: bool = False
-    # The version of its integration type. None if the type has no schema.
-    type_version: int | None = None
-    # Without the defaults of its integration type.
-    is_without_defaults: bool = False
-
-    @property
-    def tag(self) -> str:
-        """The entity tag: version, version of the type, `m` for masked, `d` without defaults."""
-        type_part = "" if self.type_version is None else f".{self.type_version}"
-        return f'"{self.version}{type_part}{"m" if self.is_masked else ""}{"d" if self.is_without_defaults else ""}"'
-
-
-@dataclass(frozen=True, slots=True)
 class ConfigSummary:
     """A config in a list, without its body."""
 
@@ -172,15 +152,11 @@ class IdempotencyKeyTaken(Superseded):
     """Another request with the same Idempotency-Key was stored first. Nothing was stored."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewVersion:
-    """A version to append. A tombstone has no body."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewVersion(StoredVersion):
+    """A version to append, with the rest of its row."""
 
-    key: Key
-    version: int
-    kind: Kind
     key_id: bytes | None
-    body: bytes | None = field(repr=False)
     saved_by: int
     saved_at: int
     note: str | None = None

@@ -224,8 +224,8 @@ class ConfigWriter:
             request.key,
             plan.version,
             Kind.SAVED,
-            key_id,
             body,
+            key_id=key_id,
             saved_by=principal.user_id,
             saved_at=self._clock(),
             note=request.note,
@@ -249,8 +249,8 @@ class ConfigWriter:
             deletion.key,
             current.version + 1,
             Kind.DELETED,
-            None,
-            None,
+            body=None,
+            key_id=None,
             saved_by=principal.user_id,
             saved_at=self._clock(),
             note=deletion.note,
@@ -281,9 +281,7 @@ class ConfigWriter:
         )
         completed = record and replace(record, version=new.version, outcome=outcome)
         await self._configs.append(new, audit=audit, idempotency=completed)
-        self._cache.complete_update(
-            update, new.key, CurrentConfig(new.version, plaintext, type_), rendering=Rendering.READABLE
-        )
+        self._cache.complete_update(update, new.key, CurrentConfig(new, plaintext, type_), rendering=Rendering.READABLE)
         self._change_feed.notify()
         self._decrypter.clear_failure(new.key)
         warnings = () if plan is None else plan.warnings

@@ -12,10 +12,10 @@ from confide import strict_json
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import CacheEntry, LruCache
 from confide.clock import boottime
-from confide.configs.model import DecryptedConfig
+from confide.configs.model import StoredVersion
 from confide.integration_types.model import IntegrationType
 from confide.names import Key
-from confide.reads.model import CurrentConfig, Rendering
+from confide.reads.model import CurrentConfig, RenderedConfig, Rendering
 from confide.reads.response import PreparedResponse
 
 # How long the cache remembers that a config does not exist.
@@ -69,7 +69,7 @@ class ConfigCache:
         memory: LruCache[Any],
         lease: Lease,
         *,
-        prepare: Callable[[DecryptedConfig], PreparedResponse],
+        prepare: Callable[[RenderedConfig], PreparedResponse],
         ttl_seconds: float,
     ) -> None:
         self._memory = memory
@@ -152,9 +152,11 @@ class ConfigCache:
             return None
         if entry is not None and entry.is_invalid:
             entry = None
-        is_missing = current.configuration is None
-        has_response = is_missing or (entry is not None and entry.responses[rendering] is not None)
-        response = None if has_response else self._prepare_response(key, current, rendering)
+        stored, configuration, type_ = current
+        is_missing = configuration is None
+        response = None
+        if stored and configuration is not None and (entry is None or entry.responses[rendering] is None):
+            response = self._prepare_response(stored, configuration, type_, rendering)
         if entry is None:
             entry = CachedConfig(key, current.version, is_missing=is_missing)
             self._memory.put(key, entry)
@@ -164,18 +166,11 @@ class ConfigCache:
             self._memory.grow(key, entry, response.size_bytes)
         return entry.responses
 
-    def _prepare_response(self, key: Key, current: CurrentConfig, rendering: Rendering) -> PreparedResponse:
-        document = render_configuration(current.configuration or b"", current.type, rendering)
-        return self._prepare(
-            DecryptedConfig(
-                key,
-                current.version,
-                document,
-                is_masked=rendering.is_masked,
-                type_version=current.type.tag_version,
-                is_without_defaults=rendering.is_without_defaults,
-            )
-        )
+    def _prepare_response(
+        self, stored: StoredVersion, configuration: bytes, type_: IntegrationType, rendering: Rendering
+    ) -> PreparedResponse:
+        document = render_configuration(configuration, type_, rendering)
+        return self._prepare(RenderedConfig(stored, document, rendering, type_.tag_version))
 
 
 def _discard(updates: list[PendingUpdate]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from confide.configs.model import StoredVersion
 from confide.integration_types.model import UNTYPED, IntegrationType
 from confide.names import Key
 
@@ -48,9 +50,31 @@ class Rendering(enum.IntEnum):
 class CurrentConfig(NamedTuple):
     """The current version of a config, with its configuration as JSON.
 
-    For a config that does not exist, `configuration` is None and `version` is that of its tombstone, or 0.
+    A deleted config has a tombstone and no `configuration`. A config that never existed has no stored version either.
     """
 
-    version: int
-    configuration: bytes | None
+    stored: StoredVersion | None
+    configuration: bytes | None = None
     type: IntegrationType = UNTYPED
+
+    @property
+    def version(self) -> int:
+        return 0 if self.stored is None else self.stored.version
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedConfig:
+    """A version of a config in one rendering, as JSON."""
+
+    stored: StoredVersion
+    configuration: bytes = field(repr=False)
+    rendering: Rendering
+    # The version of its integration type. None if the type has no schema.
+    type_version: int | None
+
+    @property
+    def tag(self) -> str:
+        """The entity tag: version, version of the type, `m` for masked, `d` without defaults."""
+        type_part = "" if self.type_version is None else f".{self.type_version}"
+        masked = "m" if self.rendering.is_masked else ""
+        return f'"{self.stored.version}{type_part}{masked}{"d" if self.rendering.is_without_defaults else ""}"'

@@ -369,14 +369,14 @@ class ConfigReader:
         """Read and decrypt the current version. None if it was replaced in between."""
         stored, data_key = await self._configs.read_with_data_key(key)
         if stored is None:
-            return CurrentConfig(0, None)
+            return CurrentConfig(None)
         if stored.kind is Kind.DELETED:
-            return CurrentConfig(stored.version, None)
+            return CurrentConfig(stored)
         try:
             decrypted = await self._decrypter.decrypt(stored, data_key)
         except Superseded:
             return None
-        return CurrentConfig(stored.version, decrypted, await self._types.get(key.integration_type))
+        return CurrentConfig(stored, decrypted, await self._types.get(key.integration_type))
 
 
 def choose_rendering(role: Role, *, is_without_defaults: bool = False) -> Rendering:

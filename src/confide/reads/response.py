@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from confide import preconditions
-from confide.configs.model import DecryptedConfig
+from confide.reads.model import RenderedConfig
 from confide.web.asgi import Send
 from confide.web.response import JSON, POLICY, SAFE, Headers, Response, format_headers
 
@@ -30,17 +30,18 @@ class PreparedResponse:
     status = 200
     is_not_modified = False
 
-    def __init__(self, config: DecryptedConfig) -> None:
+    def __init__(self, config: RenderedConfig) -> None:
+        key = config.stored.key
         # Names are ASCII without quotes and the configuration is JSON already, so nothing needs escaping.
         body = b'{"tenant":"%b","integration_type":"%b","configuration":%b}' % (
-            config.key.tenant.encode(),
-            config.key.integration_type.encode(),
+            key.tenant.encode(),
+            key.integration_type.encode(),
             config.configuration,
         )
         # Set when the cache entry is invalidated.
         self.is_invalid = False
         self.tag = config.tag
-        self.version = config.version
+        self.version = config.stored.version
         length_line = b"content-length: %d\r\n" % len(body)
         tag_lines = b"etag: %b\r\nconfig-version: %d\r\n\r\n" % (self.tag.encode(), self.version)
         self.raw = length_line + tag_lines + body
