@@ -1,4 +1,4 @@
-"""Names of tenants and integration types, and the key that addresses a config."""
+"""Names of tenants and integration types, and the config key that they form together."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from confide.errors import InvalidName, Violation
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 
 
-class Key(NamedTuple):
-    """The address of a config: tenant and integration type."""
+class ConfigKey(NamedTuple):
+    """The address of a config: tenant and integration type. It has nothing to do with encryption keys."""
 
     tenant: str
     integration_type: str
@@ -24,12 +24,12 @@ def parse_name(value: Any) -> str:
     raise InvalidName
 
 
-def parse_key(tenant: Any, integration_type: Any) -> Key:
-    """Build a key, or raise `InvalidName` with the pointer to the invalid name."""
+def parse_key(tenant: Any, integration_type: Any) -> ConfigKey:
+    """Build a config key, or raise `InvalidName` with the pointer to the invalid name."""
     parsed = []
     for member, value in (("tenant", tenant), ("integration_type", integration_type)):
         try:
             parsed.append(parse_name(value))
         except InvalidName:
             raise InvalidName(violations=(Violation(f"/{member}", InvalidName.code, InvalidName.sentence),)) from None
-    return Key(*parsed)
+    return ConfigKey(*parsed)

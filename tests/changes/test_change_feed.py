@@ -17,7 +17,7 @@ from confide.changes.model import Change, ChangeFeedReset
 from confide.database.engine import statement
 from confide.database.postgresql.watermark import MAX_SAMPLES, Watermark
 from confide.errors import DatabaseUnavailable
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.server.settings import Settings
 from confide.server.stores import Stores
 from support.postgres import PostgresServer
@@ -35,8 +35,8 @@ async def stores(settings: Settings) -> AsyncIterator[tuple[Stores, Stores]]:
     await one.close()
 
 
-def build_key(number: int) -> Key:
-    return Key("acme", f"type-{number}")
+def build_key(number: int) -> ConfigKey:
+    return ConfigKey("acme", f"type-{number}")
 
 
 async def read_within(feed: ChangeFeed, seconds: float) -> list[Change]:

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from confide.identity.model import Scope
-from confide.names import Key
+from confide.names import ConfigKey
 from support.app import ADMIN, TYPE, RunningApp
 from support.http_server import serve_app
 from support.streams import Stream
@@ -215,7 +215,7 @@ async def test_draining_does_not_move_a_watcher_past_an_unsent_event(
         if all(watcher.ended_by for watcher in started):
             break
         await asyncio.sleep(0.02)
-    (version,) = await client.app.process.stores.configs.list_versions(Key("acme", TYPE), before=None, limit=1)
+    (version,) = await client.app.process.stores.configs.list_versions(ConfigKey("acme", TYPE), before=None, limit=1)
     assert all(watcher.position < version.position for watcher in started)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from confide.crypto.errors import DecryptionFailed
 from confide.crypto.model import EncryptionContext
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.server.settings import Settings
 from support.app import ADMIN, TYPE, RunningApp, start_app
 from support.canaries import make_canary
@@ -337,7 +337,7 @@ async def test_a_destroyed_data_key_decrypts_nothing_in_another_process(
     token = await one.create_token("root", *ADMIN)
     await one.save(token, {"a": 1})
     assert (await other.read(token)).status_code == 200
-    stored = await other.process.stores.configs.read(Key("acme", TYPE))
+    stored = await other.process.stores.configs.read(ConfigKey("acme", TYPE))
     assert stored is not None
     await one.request("DELETE", "/tenants/acme", token=token, params={"confirm": "acme"})
     # Workers of one machine share a folder and check it for destroyed keys ten times a second.

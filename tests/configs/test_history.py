@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from confide.integration_types.masking import MASK
-from confide.names import Key
+from confide.names import ConfigKey
 from support.app import TYPE, RunningApp
 from support.canaries import make_canary
 from support.json_values import OBJECTS
 
 ADDRESS = {"tenant": "acme", "integration_type": TYPE}
-KEY = Key("acme", TYPE)
+KEY = ConfigKey("acme", TYPE)
 SECRET, OTHER = make_canary("first"), make_canary("second")
 
 

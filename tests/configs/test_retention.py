@@ -9,10 +9,10 @@ import pytest
 from confide.clock import now
 from confide.configs import retention
 from confide.configs.retention import Retention
-from confide.names import Key
+from confide.names import ConfigKey
 from support.app import ADMIN, TYPE, RunningApp
 
-KEY = Key("acme", TYPE)
+KEY = ConfigKey("acme", TYPE)
 DAY = 24 * 60 * 60 * 1_000_000
 
 
@@ -63,7 +63,7 @@ async def test_many_old_versions_are_pruned_in_batches(
     erased: list[list[int]] = []
     erase = app.process.stores.retention.prune
 
-    async def prune_and_record(key: Key, **bounds: int) -> list[int]:
+    async def prune_and_record(key: ConfigKey, **bounds: int) -> list[int]:
         erased.append(await erase(key, **bounds))
         return erased[-1]
 

@@ -12,15 +12,15 @@ from confide.configs.model import ConfigDraft, Deletion, Outcome, Superseded
 from confide.errors import Busy, NotFound
 from confide.identity.model import Principal
 from confide.keyed_lock import KeyedLock
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.preconditions import Precondition
 from support.app import ADMIN, RunningApp
 
-KEY = Key("acme", "crm")
+KEY = ConfigKey("acme", "crm")
 NO_PRECONDITION = Precondition()
 
 
-def build_draft(configuration: Any, key: Key = KEY) -> ConfigDraft:
+def build_draft(configuration: Any, key: ConfigKey = KEY) -> ConfigDraft:
     return ConfigDraft(key, configuration, "merge")
 
 
@@ -124,7 +124,7 @@ async def test_a_save_that_loses_a_race_merges_into_the_version_that_won(
     read = store.read_with_data_key
     rival_drafts = [build_draft({"rival": 1})]
 
-    async def read_then_lose_race(key: Key) -> Any:
+    async def read_then_lose_race(key: ConfigKey) -> Any:
         found = await read(key)
         if rival_drafts:
             rival_draft = rival_drafts.pop()
@@ -156,7 +156,7 @@ async def test_a_save_whose_data_key_is_destroyed_starts_again_with_a_new_one(
     read = store.read_with_data_key
     has_to_destroy = [True]
 
-    async def read_then_destroy_tenant(key: Key) -> Any:
+    async def read_then_destroy_tenant(key: ConfigKey) -> Any:
         found = await read(key)
         if has_to_destroy.pop() if has_to_destroy else False:
             await sqlite_app.process.configs.tenants.destroy("acme", principal=admin)

@@ -22,50 +22,50 @@ from confide.crypto.model import EncryptionContext
 from confide.errors import Busy
 from confide.identity import hasher as passwords
 from confide.identity.hasher import Argon2Hasher
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.server.stores import Stores, open_stores
 
-KEY = AESGCM(b"k" * 32)
+CIPHER = AESGCM(b"k" * 32)
 KEY_ID = b"i" * 16
 ROW = ("acme", "crm", "7", "saved")
 
 
 def test_a_ciphertext_has_the_documented_format() -> None:
-    encrypted = encrypt(b"plain", key=KEY, key_id=KEY_ID, bound_to=ROW)
+    encrypted = encrypt(b"plain", cipher=CIPHER, key_id=KEY_ID, bound_to=ROW)
     assert encrypted[0] == 1
     assert encrypted[1:17] == KEY_ID
     assert len(encrypted) == 1 + 16 + 12 + len(b"plain") + 16
     parts = [b"\x01", KEY_ID, b"acme", b"crm", b"7", b"saved"]
     additional = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-    assert KEY.decrypt(encrypted[17:29], encrypted[29:], additional) == b"plain"
+    assert CIPHER.decrypt(encrypted[17:29], encrypted[29:], additional) == b"plain"
 
 
 @given(st.binary(max_size=300))
 def test_decryption_returns_what_was_encrypted(plain: bytes) -> None:
-    assert decrypt(encrypt(plain, key=KEY, key_id=KEY_ID, bound_to=ROW), key=KEY, bound_to=ROW) == plain
+    assert decrypt(encrypt(plain, cipher=CIPHER, key_id=KEY_ID, bound_to=ROW), cipher=CIPHER, bound_to=ROW) == plain
 
 
 @pytest.mark.parametrize("index", range(4))
 def test_a_ciphertext_that_was_moved_to_another_row_cannot_be_decrypted(index: int) -> None:
-    encrypted = encrypt(b"plain", key=KEY, key_id=KEY_ID, bound_to=ROW)
+    encrypted = encrypt(b"plain", cipher=CIPHER, key_id=KEY_ID, bound_to=ROW)
     other_row = (*ROW[:index], "other", *ROW[index + 1 :])
     with pytest.raises(DecryptionFailed):
-        decrypt(encrypted, key=KEY, bound_to=other_row)
+        decrypt(encrypted, cipher=CIPHER, bound_to=other_row)
 
 
 def test_each_flipped_bit_is_detected() -> None:
-    encrypted = encrypt(b"plain text of a configuration", key=KEY, key_id=KEY_ID, bound_to=ROW)
+    encrypted = encrypt(b"plain text of a configuration", cipher=CIPHER, key_id=KEY_ID, bound_to=ROW)
     for bit in range(len(encrypted) * 8):
         flipped = bytearray(encrypted)
         flipped[bit // 8] ^= 1 << bit % 8
         with pytest.raises(DecryptionFailed):
-            decrypt(bytes(flipped), key=KEY, bound_to=ROW)
+            decrypt(bytes(flipped), cipher=CIPHER, bound_to=ROW)
 
 
 @given(st.binary(max_size=60))
 def test_arbitrary_bytes_cause_the_expected_error(data: bytes) -> None:
     with pytest.raises(DecryptionFailed):
-        decrypt(data, key=KEY, bound_to=ROW)
+        decrypt(data, cipher=CIPHER, bound_to=ROW)
 
 
 @given(st.lists(st.text(max_size=5), max_size=4), st.lists(st.text(max_size=5), max_size=4))
@@ -74,7 +74,7 @@ def test_different_rows_have_different_associated_data(one: list[str], other: li
 
 
 def test_nonces_never_repeat() -> None:
-    encrypted = [encrypt(b"", key=KEY, key_id=KEY_ID, bound_to=ROW) for _ in range(20_000)]
+    encrypted = [encrypt(b"", cipher=CIPHER, key_id=KEY_ID, bound_to=ROW) for _ in range(20_000)]
     assert len({parse(one).nonce for one in encrypted}) == len(encrypted)
 
 
@@ -135,12 +135,12 @@ async def processes(tmp_path: Path):  # type: ignore[no-untyped-def]  # noqa: AN
     await store.close()
 
 
-CONTEXT = EncryptionContext(Key("acme", "crm"), 1, "saved")
+CONTEXT = EncryptionContext(ConfigKey("acme", "crm"), 1, "saved")
 
 
 async def test_another_process_can_decrypt(processes: Processes) -> None:
     one, other = await processes.start(), await processes.start()
-    encrypted = one.encrypt(b"plain", CONTEXT, key_id=await one.load_data_key("acme", None))
+    encrypted = one.encrypt(b"plain", CONTEXT, data_key_id=await one.load_data_key("acme", None))
     assert await other.decrypt(encrypted, CONTEXT) == b"plain"
     assert one.compute_mac("audit", b"x") == other.compute_mac("audit", b"x") != one.compute_mac("idempotency", b"x")
 
@@ -149,14 +149,14 @@ async def test_each_tenant_has_its_own_data_key(processes: Processes) -> None:
     keys = await processes.start()
     one, other = await keys.load_data_key("acme", None), await keys.load_data_key("globex", None)
     assert one != other
-    stolen = keys.encrypt(b"plain", CONTEXT, key_id=other)
+    stolen = keys.encrypt(b"plain", CONTEXT, data_key_id=other)
     with pytest.raises(DecryptionFailed):
         await (await processes.start()).decrypt(stolen, CONTEXT)
 
 
 async def test_a_rotation_rewraps_all_data_keys_while_processes_use_the_old_key_ring(processes: Processes) -> None:
     running = await processes.start()
-    encrypted = running.encrypt(b"plain", CONTEXT, key_id=await running.load_data_key("acme", None))
+    encrypted = running.encrypt(b"plain", CONTEXT, data_key_id=await running.load_data_key("acme", None))
     processes.ring.append(create_master_key())
     rotation = await processes.start()
     assert await rotation.rewrap_all() == 4
@@ -183,15 +183,15 @@ async def test_a_key_ring_without_the_master_key_or_with_other_bytes_is_rejected
 
 async def test_a_destroyed_data_key_decrypts_nothing_even_after_a_restore(processes: Processes) -> None:
     keys = await processes.start()
-    key_id = await keys.load_data_key("acme", None)
-    encrypted = keys.encrypt(b"plain", CONTEXT, key_id=key_id)
-    backup = await processes.store.data_keys.read(key_id)
-    keys.forget_keys([key_id])
+    data_key_id = await keys.load_data_key("acme", None)
+    encrypted = keys.encrypt(b"plain", CONTEXT, data_key_id=data_key_id)
+    backup = await processes.store.data_keys.read(data_key_id)
+    keys.forget_keys([data_key_id])
     with pytest.raises(DecryptionFailed):
         await keys.decrypt(encrypted, CONTEXT)
     assert backup is not None
     # As after a restore of an older backup: the database has the wrapped key again.
-    assert (await processes.store.data_keys.read(key_id)) == replace(backup)
+    assert (await processes.store.data_keys.read(data_key_id)) == replace(backup)
     with pytest.raises(DecryptionFailed):
         await (await processes.start()).decrypt(encrypted, CONTEXT)
 

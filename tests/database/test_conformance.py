@@ -18,7 +18,7 @@ from confide.crypto.model import WrappedKey
 from confide.database.model import DatabaseIdentity
 from confide.identity.errors import LastAdmin, UserExists
 from confide.identity.model import NewToken, NewUser, Scope, UserChange
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.server.settings import Settings
 from confide.server.stores import Stores, open_stores
 from support.app import ADMIN, build_grants
@@ -72,13 +72,13 @@ async def test_one_of_many_concurrent_appends_of_a_version_wins(store: Stores) -
 
 
 async def test_each_of_many_concurrent_appends_has_its_own_version_and_audit_entry(store: Stores) -> None:
-    keys = [Key("acme", f"type{number}") for number in range(40)]
+    keys = [ConfigKey("acme", f"type{number}") for number in range(40)]
     assert await append(store, build_version(1, key=keys[7], body=b"competitor"))
     won = await asyncio.gather(
         *(append(store, build_version(1, key=key, body=key.integration_type.encode())) for key in keys)
     )
     assert [number for number, is_won in enumerate(won) if not is_won] == [7]
-    found = await asyncio.gather(*(store.configs.read(key) for key in [*keys, Key("acme", "none")]))
+    found = await asyncio.gather(*(store.configs.read(key) for key in [*keys, ConfigKey("acme", "none")]))
     assert [one and one.body for one in found] == [
         b"competitor" if key is keys[7] else key.integration_type.encode() for key in keys
     ] + [None]
@@ -110,18 +110,18 @@ async def test_an_unchanged_save_keeps_an_idempotency_record(store: Stores) -> N
 
 
 async def test_a_version_with_a_destroyed_data_key_is_not_appended(store: Stores) -> None:
-    assert not await append(store, build_version(1, key_id=b"k" * 16))
+    assert not await append(store, build_version(1, data_key_id=b"k" * 16))
     await store.data_keys.add_if_none(WrappedKey(b"k" * 16, "config", "acme", b"m" * 16, b"wrapped"), made_at=1)
-    assert await append(store, build_version(1, key_id=b"k" * 16))
+    assert await append(store, build_version(1, data_key_id=b"k" * 16))
     destroyed = await store.data_keys.destroy_tenant("acme", user_id=1, at=2, audit=AUDIT)
     assert destroyed == (1, [b"k" * 16])
-    assert not await append(store, build_version(3, key_id=b"k" * 16))
+    assert not await append(store, build_version(3, data_key_id=b"k" * 16))
 
 
 async def test_saves_during_the_destruction_of_a_tenant_leave_no_undecryptable_version(store: Stores) -> None:
     await store.data_keys.add_if_none(WrappedKey(b"k" * 16, "config", "acme", b"m" * 16, b"wrapped"), made_at=1)
-    keys = [Key("acme", f"type{n}") for n in range(24)]
-    saves = [append(store, build_version(1, key=key, key_id=b"k" * 16)) for key in keys]
+    keys = [ConfigKey("acme", f"type{n}") for n in range(24)]
+    saves = [append(store, build_version(1, key=key, data_key_id=b"k" * 16)) for key in keys]
     await asyncio.gather(*saves, store.data_keys.destroy_tenant("acme", user_id=1, at=2, audit=AUDIT))
     for key in keys:
         found = await store.configs.read(key)
@@ -147,9 +147,9 @@ async def test_a_rewrap_replaces_only_the_wrapping_that_was_read(store: Stores) 
 async def test_a_page_starts_after_the_previous_one_and_lists_no_deleted_config(store: Stores) -> None:
     for tenant in ("acme", "acme-2", "globex"):
         for number in (1, 2):
-            await append(store, build_version(number, key=Key(tenant, "crm")))
-        await append(store, build_version(1, key=Key(tenant, "fis")))
-    await append(store, build_version(2, key=Key("acme", "fis"), body=None))
+            await append(store, build_version(number, key=ConfigKey(tenant, "crm")))
+        await append(store, build_version(1, key=ConfigKey(tenant, "fis")))
+    await append(store, build_version(2, key=ConfigKey("acme", "fis"), body=None))
     first = await store.configs.list_page(EVERYTHING, after=None, limit=3)
     assert [(*summary.key, summary.version) for summary in first] == [
         ("acme", "crm", 2),
@@ -174,14 +174,14 @@ async def test_a_list_contains_configs_that_a_scope_of_each_group_covers(
     store: Stores, scopes: list[list[Scope]], expected: list[str]
 ) -> None:
     for tenant in ("acme", "acme-2", "globex"):
-        await append(store, build_version(1, key=Key(tenant, "crm")))
+        await append(store, build_version(1, key=ConfigKey(tenant, "crm")))
     summaries = await store.configs.list_page(scopes, after=None, limit=10)
     assert [":".join(summary.key) for summary in summaries] == expected
 
 
 async def test_names_are_compared_exactly_and_listed_in_byte_order(store: Stores) -> None:
     for tenant in ("b", "A", "a", "B", "a.b", "a-b", "a_b"):
-        await append(store, build_version(1, key=Key(tenant, "t")))
+        await append(store, build_version(1, key=ConfigKey(tenant, "t")))
     summaries = await store.configs.list_page(EVERYTHING, after=None, limit=10)
     assert [summary.key.tenant for summary in summaries] == sorted(["b", "A", "a", "B", "a.b", "a-b", "a_b"])
 

@@ -23,7 +23,7 @@ from confide.database.errors import NewerSchema, UnsafeDurability
 from confide.database.schema import ChangedMigration, Migration
 from confide.errors import DatabaseUnavailable
 from confide.identity.model import NewToken, NewUser, Scope
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.server.settings import Settings
 from confide.server.stores import Stores, open_stores
 from support.app import ADMIN, build_grants, build_settings
@@ -352,7 +352,7 @@ async def test_a_failing_transaction_does_not_affect_others_of_the_same_commit(t
     store = await open_store(build_settings(tmp_path, None))
     await append(store, build_version(1))
     results = await asyncio.gather(
-        *(append(store, build_version(1, key=Key("acme", f"t{n}"))) for n in range(20)),
+        *(append(store, build_version(1, key=ConfigKey("acme", f"t{n}"))) for n in range(20)),
         sql(store, "INSERT INTO users (nonsense) VALUES (1)"),
         append(store, build_version(1)),
         return_exceptions=True,

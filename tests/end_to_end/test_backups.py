@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from confide.clock import MICROSECONDS_PER_SECOND
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.server.wiring import open_process
 from support.app import TYPE, build_settings
 from support.histories import load_histories
@@ -50,7 +50,7 @@ async def test_ten_backups_under_load_are_prefixes_of_history(
     with run_service(tmp_path / "running", "--workers", "2", database=database) as service:
         token = service.add_admin()
         async with service.async_client(token) as client:
-            keys = [Key("acme", f"{TYPE}{number}") for number in range(WRITERS)]
+            keys = [ConfigKey("acme", f"{TYPE}{number}") for number in range(WRITERS)]
             writing = [
                 asyncio.create_task(merge_markers(client, key, "w", times=1_900, pause_seconds=0.03)) for key in keys
             ]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from confide.names import Key
+from confide.names import ConfigKey
 from support.app import TYPE
 from support.cluster import ConfigClient, merge_repeatedly, read_repeatedly, run_cluster
 from support.histories import load_histories
@@ -24,7 +24,7 @@ from support.processes import Service
 from support.proxy import Proxy
 from support.waiting import build_stop_condition, wait_until_async
 
-KEY = Key("acme", TYPE)
+KEY = ConfigKey("acme", TYPE)
 # The lease guarantees it however slow the machine is: every test may assert it.
 STALENESS_SECONDS = 1.0
 # Long enough to see a stale answer of a faulty cache.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from confide.names import Key
+from confide.names import ConfigKey
 from support.histories import AcknowledgedSave, adds_one_marker_per_version, find_lost_saves, load_histories
 from support.postgres import LocalPostgresServer
 from support.processes import FAULTY_SERVICE, Service
@@ -22,7 +22,7 @@ async def write_until_killed(
 ) -> list[AcknowledgedSave]:
     """Kill the service, and first the database server if given, while four writers save into two configs."""
     async with service.async_client(token) as client:
-        keys = [Key("acme", f"type{number % 2}") for number in range(WRITERS)]
+        keys = [ConfigKey("acme", f"type{number % 2}") for number in range(WRITERS)]
         names = [f"c{cycle}w{number}" for number in range(WRITERS)]
         writers = [
             asyncio.create_task(merge_markers(client, key, name, times=1_000))

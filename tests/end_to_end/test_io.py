@@ -21,7 +21,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from confide.names import Key
+from confide.names import ConfigKey
 from support import canaries
 from support.app import TYPE
 from support.bounds import assert_within
@@ -508,7 +508,7 @@ async def test_an_unknown_sink_ends_the_start_with_one_sentence(tmp_path: Path) 
 
 
 async def test_metric_labels_hold_no_tenant_no_login_and_no_unknown_path(tmp_path: Path) -> None:
-    key = Key("hidden-tenant", TYPE)
+    key = ConfigKey("hidden-tenant", TYPE)
     with (
         run_service(tmp_path, env={"CONFIDE_METRICS": "open"}) as service,
         service.client(service.add_admin()) as client,

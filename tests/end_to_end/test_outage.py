@@ -15,7 +15,7 @@ import httpx2
 
 from confide.caching.lease import LEASE_SECONDS
 from confide.database.postgresql.engine import UNAVAILABLE_SECONDS
-from confide.names import Key
+from confide.names import ConfigKey
 from support.app import PASSWORD, TYPE
 from support.bounds import assert_within
 from support.histories import find_lost_saves, load_histories
@@ -24,7 +24,7 @@ from support.processes import run_service
 from support.waiting import MAX_WAIT_SECONDS
 from support.writers import merge_markers
 
-KEY = Key("acme", TYPE)
+KEY = ConfigKey("acme", TYPE)
 # The service promises 2 s for a response. The rest is for the network and the client.
 RESPONSE_SECONDS = 2.5
 RECOVERY_SECONDS = 3.0

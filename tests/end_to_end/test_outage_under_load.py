@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from confide.names import Key
+from confide.names import ConfigKey
 from support.app import TYPE
 from support.bounds import assert_within, is_busy
 from support.cluster import ConfigClient, merge_repeatedly, run_cluster
@@ -21,7 +21,7 @@ from support.postgres import LocalPostgresServer
 from support.processes import Service
 from support.waiting import wait_until_async
 
-KEY = Key("acme", TYPE)
+KEY = ConfigKey("acme", TYPE)
 # The service promises 2 s for a response. The rest is for the network and the client.
 RESPONSE_SECONDS = 2.5
 RECOVERY_SECONDS = 3.0

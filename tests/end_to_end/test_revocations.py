@@ -10,12 +10,12 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from confide.names import Key
+from confide.names import ConfigKey
 from support.app import TYPE
 from support.cluster import ConfigClient, run_cluster
 from support.processes import Service
 
-KEY = Key("acme", TYPE)
+KEY = ConfigKey("acme", TYPE)
 # The lease guarantees it however slow the machine is: every test may assert it.
 REVOCATION_SECONDS = 1.0
 PARALLEL_USERS = 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from confide.names import Key
+from confide.names import ConfigKey
 from support.app import TYPE
 from support.histories import adds_one_marker_per_version, find_lost_saves, load_histories
 from support.processes import run_service
@@ -19,7 +19,7 @@ BYPASS_CACHE = {"Cache-Control": "no-cache"}
 
 
 async def test_3200_merges_of_16_writers_are_all_stored(tmp_path: Path, database: str | None) -> None:
-    key = Key("acme", TYPE)
+    key = ConfigKey("acme", TYPE)
     with run_service(tmp_path, "--workers", "2", database=database) as service:
         async with service.async_client(service.add_admin()) as client:
             writers = [merge_markers(client, key, f"w{number}", times=TIMES) for number in range(WRITERS)]
@@ -37,7 +37,7 @@ async def test_32_first_saves_of_one_key_are_all_stored(tmp_path: Path, database
     with run_service(tmp_path, "--workers", "2", database=database) as service:
         async with service.async_client(service.add_admin()) as client:
             for number in range(5):
-                key = Key("acme", f"type{number}")
+                key = ConfigKey("acme", f"type{number}")
                 replies = await asyncio.gather(*(merge_marker(client, key, f"w{n}", "m") for n in range(32)))
                 assert {reply.status_code for reply in replies} == {200}
                 created = [reply for reply in replies if reply.json()["message"].endswith("is created")]
@@ -48,7 +48,7 @@ async def test_32_first_saves_of_one_key_are_all_stored(tmp_path: Path, database
 
 
 async def test_one_of_32_writers_with_the_same_tag_succeeds_at_any_worker(tmp_path: Path, database: str | None) -> None:
-    key = Key("acme", TYPE)
+    key = ConfigKey("acme", TYPE)
     with run_service(tmp_path, "--workers", "2", database=database) as service:
         async with service.async_client(service.add_admin()) as client:
             await merge_marker(client, key, "first", "m")

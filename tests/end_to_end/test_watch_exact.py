@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from confide.names import Key
+from confide.names import ConfigKey
 from support.cluster import run_cluster
 from support.postgres import PostgresServer
 from support.waiting import MAX_WAIT_SECONDS
@@ -27,8 +27,8 @@ async def run_watchers(
 ) -> list[str]:
     """Return the violations of one run with that many events. With a deliberate fault, wait less for missing events."""
     chance = random.Random(4)
-    keys = [Key(f"tenant{n % 4}", TYPES[n % 2]) for n in range(WRITERS)]
-    lingering = Key("linger", "crm")
+    keys = [ConfigKey(f"tenant{n % 4}", TYPES[n % 2]) for n in range(WRITERS)]
+    lingering = ConfigKey("linger", "crm")
     async with run_cluster(folder, 2, database=database, fault=fault) as services:
         token = await asyncio.to_thread(services[0].add_admin)
         async with services[0].async_client(token) as client:
@@ -36,7 +36,7 @@ async def run_watchers(
         scopes = ["*", "*", "*", "*", "tenant0", "tenant1", "tenant2", "tenant3", "linger", "*"]
         watchers = [Watcher(services, token, random.Random(n), scopes[n], DISCONNECTS) for n in range(WATCHERS)]
         is_over = False
-        total: dict[Key, int] = {}
+        total: dict[ConfigKey, int] = {}
 
         async def wait_for_events(count: int) -> None:
             # Bounded by the time limit of the test.

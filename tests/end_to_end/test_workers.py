@@ -9,14 +9,14 @@ from pathlib import Path
 
 import httpx2
 
-from confide.names import Key
+from confide.names import ConfigKey
 from support.app import TYPE
 from support.bounds import assert_within
 from support.processes import Service, run_service
 from support.waiting import MAX_WAIT_SECONDS
 from support.writers import merge_marker
 
-KEY = Key("acme", TYPE)
+KEY = ConfigKey("acme", TYPE)
 PARAMS = {"tenant": KEY.tenant, "integration_type": KEY.integration_type}
 
 

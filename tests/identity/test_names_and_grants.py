@@ -19,7 +19,7 @@ from confide.identity import password_rules, token_format
 from confide.identity.errors import InvalidGrant, InvalidLogin, PasswordCommon, PasswordTooLong, PasswordTooShort
 from confide.identity.model import Principal, Role, Scope, normalize_attempted_login, parse_login
 from confide.integration_types import masking
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.preconditions import Precondition
 from support.app import build_grants
 from support.json_values import OBJECTS
@@ -60,8 +60,8 @@ def test_a_pattern_covers_exact_names_prefixes_or_all_names(
     pattern: str, covered: list[str], not_covered: list[str]
 ) -> None:
     scope = Scope(pattern, "*")
-    assert all(scope.covers(Key(tenant, "t")) for tenant in covered)
-    assert not any(scope.covers(Key(tenant, "t")) for tenant in not_covered)
+    assert all(scope.covers(ConfigKey(tenant, "t")) for tenant in covered)
+    assert not any(scope.covers(ConfigKey(tenant, "t")) for tenant in not_covered)
 
 
 NAMES = st.from_regex(names._NAME, fullmatch=True)
@@ -72,7 +72,7 @@ def test_bounds_cover_the_same_names_as_the_pattern(prefix: str, rest: str, is_p
     scope = Scope(prefix + "*" if is_prefix else prefix, "*")
     low, high, *_ = scope.find_bounds()
     for tenant in (prefix, prefix + rest, other):
-        assert scope.covers(Key(tenant, "t")) == (low <= tenant <= high)
+        assert scope.covers(ConfigKey(tenant, "t")) == (low <= tenant <= high)
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_an_invalid_grant_is_rejected(triple: tuple[Any, Any, Any]) -> None:
 def test_the_role_is_the_highest_one_that_both_the_user_and_the_token_have() -> None:
     user_grants = build_grants(("viewer", "*", "*"), ("editor", "acme", "crm"), ("reader", "acme", "*"))
     unrestricted = Principal(1, "ada", user_grants, 1)
-    assert unrestricted.find_role(Key("acme", "crm")) is Role.EDITOR
-    assert unrestricted.find_role(Key("acme", "fis")) is Role.READER
-    assert unrestricted.find_role(Key("globex", "fis")) is Role.VIEWER
+    assert unrestricted.find_role(ConfigKey("acme", "crm")) is Role.EDITOR
+    assert unrestricted.find_role(ConfigKey("acme", "fis")) is Role.READER
+    assert unrestricted.find_role(ConfigKey("globex", "fis")) is Role.VIEWER
     restricted = Principal(1, "ada", user_grants, 1, token_grants=build_grants(("editor", "acme", "*")))
-    assert restricted.find_role(Key("acme", "crm")) is Role.EDITOR
-    assert restricted.find_role(Key("acme", "fis")) is Role.READER
-    assert restricted.find_role(Key("globex", "fis")) is None
+    assert restricted.find_role(ConfigKey("acme", "crm")) is Role.EDITOR
+    assert restricted.find_role(ConfigKey("acme", "fis")) is Role.READER
+    assert restricted.find_role(ConfigKey("globex", "fis")) is None
     admin = build_grants(("admin", "*", "*"))
     assert Principal(1, "ada", admin, 1).is_admin
     assert not Principal(1, "ada", admin, 1, token_grants=build_grants(("editor", "*", "*"))).is_admin

@@ -8,7 +8,7 @@ import pytest
 
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import LruCache
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.reads.cache import MISSING_TTL_SECONDS, ConfigCache
 from confide.reads.model import CurrentConfig, Rendering
 from support.cache_simulation import (
@@ -19,7 +19,7 @@ from support.cache_simulation import (
 )
 from support.rows import build_version
 
-KEY = Key("acme", "crm")
+KEY = ConfigKey("acme", "crm")
 SEEDS = 1_500
 STEPS = 80
 

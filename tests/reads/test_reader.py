@@ -11,7 +11,7 @@ from confide.clock import boottime
 from confide.errors import DatabaseUnavailable, NotFound
 from confide.identity.errors import InvalidToken
 from confide.identity.model import Credential, Principal
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.reads import reader as reader_module
 from confide.reads.model import CurrentConfig, Rendering
 from confide.reads.reader import CachedRead, ConfigReader
@@ -19,7 +19,7 @@ from confide.reads.request import FORCE_REVALIDATION, ReadRequest
 from support.app import ADMIN, RunningApp
 from support.rows import build_version
 
-KEY = Key("acme", "crm")
+KEY = ConfigKey("acme", "crm")
 
 
 class ControlledApp:
@@ -41,7 +41,7 @@ class ControlledApp:
     def reader(self) -> ConfigReader:
         return self.app.process.reads.reader
 
-    async def read(self, key: Key = KEY, **more: Any) -> Any:
+    async def read(self, key: ConfigKey = KEY, **more: Any) -> Any:
         return await self.reader.read(key, principal=self.root, **more)
 
     def expire_lease(self) -> None:
@@ -116,7 +116,7 @@ async def test_a_version_that_is_not_cached_is_queried(controlled: ControlledApp
 
 
 async def test_a_missing_config_is_queried_once_and_found_after_its_save(controlled: ControlledApp) -> None:
-    missing = Key("acme", "missing")
+    missing = ConfigKey("acme", "missing")
     for _ in range(3):
         with pytest.raises(NotFound):
             await controlled.read(missing)
@@ -146,7 +146,7 @@ async def test_a_read_fails_if_no_stale_response_may_be_served(controlled: Contr
     controlled.expire_lease()
     controlled.is_database_unavailable = True
     with pytest.raises(DatabaseUnavailable):
-        await controlled.read(Key("acme", "never-read"))
+        await controlled.read(ConfigKey("acme", "never-read"))
     with pytest.raises(DatabaseUnavailable):
         await controlled.read(min_version=FORCE_REVALIDATION)
     with pytest.raises(DatabaseUnavailable):
@@ -256,7 +256,7 @@ async def test_a_change_during_a_failing_query_counts(controlled: ControlledApp)
 async def test_a_minimum_version_is_found_even_if_a_shared_query_found_nothing(
     controlled: ControlledApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    late = Key("acme", "late")
+    late = ConfigKey("acme", "late")
     store: Any = controlled.app.process.stores.configs
     results: list[Any] = [None]
     read = store.read

@@ -16,7 +16,7 @@ from confide.clock import now
 from confide.identity import model
 from confide.identity.hasher import Argon2Hasher
 from confide.identity.model import Grant, NewUser, Principal
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.server.application import Application
 from confide.server.preparation import prepare
 from confide.server.settings import Settings
@@ -77,7 +77,7 @@ class RunningApp:
         assert added is not None
         return added[0]
 
-    async def read_configuration(self, key: Key, *, principal: Principal) -> Any:
+    async def read_configuration(self, key: ConfigKey, *, principal: Principal) -> Any:
         """Read the configuration that the service returns to a principal."""
         found = await self.process.reads.reader.read(key, principal=principal)
         return json.loads(found.response.body)["configuration"]

@@ -15,12 +15,12 @@ from confide.changes.watch import WatchHub
 from confide.errors import DatabaseUnavailable
 from confide.identity.authenticator import Authenticator
 from confide.integration_types.active import ActiveIntegrationTypes
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.reads.cache import ConfigCache, PendingUpdate
 from confide.reads.model import CurrentConfig, RenderedConfig, Rendering
 from support.rows import build_version
 
-KEYS = [Key("acme", "a"), Key("acme", "b"), Key("globex", "a")]
+KEYS = [ConfigKey("acme", "a"), ConfigKey("acme", "b"), ConfigKey("globex", "a")]
 STALE_SECONDS = 1.0
 
 
@@ -35,17 +35,17 @@ class SimulatedChangeLog:
     """All commits with their times, and a change feed of them that may fail or lag."""
 
     def __init__(self) -> None:
-        self.committed: list[tuple[float, Key, int]] = []
+        self.committed: list[tuple[float, ConfigKey, int]] = []
         self.versions = dict.fromkeys(KEYS, 0)
         self.delivered = 0
         self.is_cut = False
 
-    def commit(self, key: Key, now: float) -> int:
+    def commit(self, key: ConfigKey, now: float) -> int:
         self.versions[key] += 1
         self.committed.append((now, key, self.versions[key]))
         return self.versions[key]
 
-    def find_newest(self, key: Key, *, before: float) -> int:
+    def find_newest(self, key: ConfigKey, *, before: float) -> int:
         return max((version for at, known, version in self.committed if known == key and at <= before), default=0)
 
     async def read(self) -> list[Change]:
@@ -68,7 +68,7 @@ class SimulatedChangeLog:
 class Fill:
     """A fill or a save in progress: it starts, gets its version, then lands in the cache."""
 
-    key: Key
+    key: ConfigKey
     update: PendingUpdate
     context: Any
     version: int | None = None
@@ -200,7 +200,7 @@ class CacheThatForgetsNewerVersions(ConfigCache):
     """A deliberate fault: a change drops the entry, and a late fill may store an older version."""
 
     def complete_update(
-        self, update: PendingUpdate, key: Key, current: CurrentConfig, *, rendering: Rendering
+        self, update: PendingUpdate, key: ConfigKey, current: CurrentConfig, *, rendering: Rendering
     ) -> list[Any] | None:
         update.newest_version = 0
         self._memory.drop(key)
@@ -210,5 +210,5 @@ class CacheThatForgetsNewerVersions(ConfigCache):
 class CacheWithoutLease(ConfigCache):
     """A deliberate fault: entries stay valid however old the last read of the change feed is."""
 
-    def find_fresh(self, key: Key, *, now: float) -> Any:
+    def find_fresh(self, key: ConfigKey, *, now: float) -> Any:
         return self.find(key, now=now)

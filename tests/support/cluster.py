@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from confide.names import Key
+from confide.names import ConfigKey
 from support import raw_http
 from support.linearizability import UNKNOWN, Operation
 from support.processes import FAULTY_SERVICE, Service
@@ -46,7 +46,7 @@ async def run_cluster(
 class ConfigClient:
     """A client of one key at one service. It keeps one connection and reconnects after an error."""
 
-    def __init__(self, service: Service, token: str, key: Key, *, name: str = "") -> None:
+    def __init__(self, service: Service, token: str, key: ConfigKey, *, name: str = "") -> None:
         self.name = name
         self.operations: list[Operation] = []
         self.is_waiting = False

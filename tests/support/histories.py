@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from confide.crypto.model import EncryptionContext
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.server.wiring import open_process
 from support.app import build_settings
 
@@ -17,7 +17,7 @@ from support.app import build_settings
 class AcknowledgedSave:
     """A save with a 200 response: its marker, version, and start and end on the monotonic clock."""
 
-    key: Key
+    key: ConfigKey
     writer: str
     marker: str
     version: int
@@ -25,14 +25,14 @@ class AcknowledgedSave:
     end: float
 
 
-async def load_histories(data: Path, database: str | None) -> dict[Key, list[dict[str, Any] | None]]:
+async def load_histories(data: Path, database: str | None) -> dict[ConfigKey, list[dict[str, Any] | None]]:
     """Load the decrypted versions of every config in order; None is a tombstone. Raises AssertionError for a gap."""
-    found: dict[Key, list[dict[str, Any] | None]] = {}
+    found: dict[ConfigKey, list[dict[str, Any] | None]] = {}
     async with open_process(build_settings(data, database)) as process:
         rows = [row async for table, row in process.stores.database.dump() if table == "changes" and row[2] is not None]
         for row in sorted(rows, key=lambda one: (one[2], one[3], one[4])):
             _, kind, tenant, type_, version, _, _, body, *_ = row
-            key = Key(tenant, type_)
+            key = ConfigKey(tenant, type_)
             history = found.setdefault(key, [])
             assert version == len(history) + 1, f"{key}: version {version} after {len(history)}"
             if body is None:
@@ -43,7 +43,7 @@ async def load_histories(data: Path, database: str | None) -> dict[Key, list[dic
     return found
 
 
-Histories = dict[Key, list[dict[str, Any] | None]]
+Histories = dict[ConfigKey, list[dict[str, Any] | None]]
 
 
 def find_lost_saves(saved: list[AcknowledgedSave], histories: Histories) -> list[str]:

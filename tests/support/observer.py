@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from confide.changes.feed import ChangeFeed
 from confide.errors import DatabaseUnavailable
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.server.stores import open_stores
 from support.app import build_settings
 from support.cluster import ConfigClient, merge_repeatedly
@@ -28,7 +28,12 @@ class Observation:
 
 
 async def observe(
-    services: list[Service], token: str, key: Key, *, min_seconds: float, has_enough: Callable[[Observation], bool]
+    services: list[Service],
+    token: str,
+    key: ConfigKey,
+    *,
+    min_seconds: float,
+    has_enough: Callable[[Observation], bool],
 ) -> Observation:
     """Save at the first service and check all services, for `min_seconds` and until there is enough."""
     settings = build_settings(services[0].folder.parent / "data", services[0]._env.get("CONFIDE_DATABASE"))
@@ -50,7 +55,7 @@ async def observe(
     return seen
 
 
-async def _watch(feed: ChangeFeed, seen: Observation, services: list[Service], *, token: str, key: Key) -> None:
+async def _watch(feed: ChangeFeed, seen: Observation, services: list[Service], *, token: str, key: ConfigKey) -> None:
     async with asyncio.TaskGroup() as checks:
         while True:
             try:
@@ -63,7 +68,9 @@ async def _watch(feed: ChangeFeed, seen: Observation, services: list[Service], *
             await feed.wait()
 
 
-async def _check_services(seen: Observation, services: list[Service], token: str, *, key: Key, version: int) -> None:
+async def _check_services(
+    seen: Observation, services: list[Service], token: str, *, key: ConfigKey, version: int
+) -> None:
     await asyncio.sleep(STALENESS_SECONDS)
     for service in services:
         async with ConfigClient(service, token, key) as client:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from confide.names import Key
+from confide.names import ConfigKey
 from support import bad_inputs, raw_http
 from support.app import ADMIN, RunningApp, build_settings, start_app
 from support.canaries import make_canary
@@ -87,7 +87,7 @@ async def populate(app: RunningApp) -> dict[str, str]:
         for document in ({"username": "first"}, configuration):
             saved = await app.save(values[f"tok_{role}"], document, tenant=tenant)
             assert saved.status_code == 200
-    await app.process.stores.retention.prune(Key("acme", TYPE), after=0, until=1, limit=1)
+    await app.process.stores.retention.prune(ConfigKey("acme", TYPE), after=0, until=1, limit=1)
     return values | {"tok_revoked": revoked, "tok_reader_sha256": sha256, **await _cursors(app, values["tok_admin"])}
 
 

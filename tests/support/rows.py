@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from confide.audit.model import AuditEntry, SignedEntry
 from confide.configs.model import IdempotencyKeyTaken, IdempotencyRecord, Kind, NewVersion, Superseded
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.server.settings import Settings
 from confide.server.stores import Stores, open_stores
 
-KEY = Key("acme", "crm")
+KEY = ConfigKey("acme", "crm")
 ENTRY = AuditEntry(at=1, action="save", outcome="created", actor=1, key=KEY, version=1)
 AUDIT = SignedEntry(ENTRY, b"m" * 32)
 
 
 def build_version(
-    number: int, *, key: Key = KEY, body: bytes | None = b"sealed", key_id: bytes | None = None
+    number: int, *, key: ConfigKey = KEY, body: bytes | None = b"sealed", data_key_id: bytes | None = None
 ) -> NewVersion:
     kind = Kind.DELETED if body is None else Kind.SAVED
-    return NewVersion(key, number, kind, body, key_id=key_id, saved_by=1, saved_at=number)
+    return NewVersion(key, number, kind, body, data_key_id=data_key_id, saved_by=1, saved_at=number)
 
 
 async def append(store: Stores, new: NewVersion, replay: IdempotencyRecord | None = None) -> bool:

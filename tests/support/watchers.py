@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 
-from confide.names import Key
+from confide.names import ConfigKey
 from support import raw_http
 from support.processes import Service
 from support.streams import Stream
@@ -27,7 +27,7 @@ class WatchEvent:
     """One change as a watcher received it."""
 
     position: tuple[int, ...]
-    key: Key
+    key: ConfigKey
     version: int
 
 
@@ -41,7 +41,7 @@ class Watcher:
     tenant: str
     disconnects: int
     received: list[WatchEvent] = field(default_factory=list)
-    newest: dict[Key, int] = field(default_factory=dict)
+    newest: dict[ConfigKey, int] = field(default_factory=dict)
     reconnects: int = 0
     last_id: str | None = None
 
@@ -71,7 +71,7 @@ class Watcher:
                 self.last_id = block.id or self.last_id
                 if block.event in ("saved", "retired"):
                     data = block.data
-                    key = Key(data["tenant"], data["integration_type"])
+                    key = ConfigKey(data["tenant"], data["integration_type"])
                     self.received.append(WatchEvent(_parse_position(block.id or ""), key, data["version"]))
                     self.newest[key] = data["version"]
 
@@ -80,11 +80,11 @@ def _parse_position(position: str) -> tuple[int, ...]:
     return tuple(int(part) for part in position.split(".")[1:])
 
 
-def find_violations(watchers: Sequence[Watcher], saved: dict[Key, int]) -> list[str]:
+def find_violations(watchers: Sequence[Watcher], saved: dict[ConfigKey, int]) -> list[str]:
     """Find events that are out of order, duplicated, missing or out of scope. `saved` counts the versions."""
     found = []
     for number, watcher in enumerate(watchers):
-        received: dict[Key, list[int]] = defaultdict(list)
+        received: dict[ConfigKey, list[int]] = defaultdict(list)
         last: tuple[int, ...] = ()
         for event in watcher.received:
             if event.position <= last:
@@ -108,7 +108,7 @@ def find_violations(watchers: Sequence[Watcher], saved: dict[Key, int]) -> list[
     return found
 
 
-async def write_versions(service: Service, token: str, key: Key, *, until: Callable[[], bool]) -> int:
+async def write_versions(service: Service, token: str, key: ConfigKey, *, until: Callable[[], bool]) -> int:
     """Save one version after another on one connection. Return the number of 200 responses."""
     answered, streams = 0, None
     attempts = 0
@@ -135,7 +135,7 @@ async def write_versions(service: Service, token: str, key: Key, *, until: Calla
     return answered
 
 
-async def hold_transactions_open(database: str, key: Key, *, until: Callable[[], bool]) -> None:
+async def hold_transactions_open(database: str, key: ConfigKey, *, until: Callable[[], bool]) -> None:
     """Insert versions in slow transactions, which start before others and commit after them."""
     connection = await asyncpg.connect(database)
     version = 0
@@ -155,7 +155,7 @@ async def hold_transactions_open(database: str, key: Key, *, until: Callable[[],
         await connection.close()
 
 
-async def count_versions(service: Service, token: str, keys: Sequence[Key]) -> dict[Key, int]:
+async def count_versions(service: Service, token: str, keys: Sequence[ConfigKey]) -> dict[ConfigKey, int]:
     """Count the versions of each key."""
     found = {}
     async with service.async_client(token) as client:

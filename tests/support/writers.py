@@ -7,12 +7,12 @@ import time
 
 import httpx2
 
-from confide.names import Key
+from confide.names import ConfigKey
 from support.histories import AcknowledgedSave
 
 
 async def merge_marker(
-    client: httpx2.AsyncClient, key: Key, writer: str, marker: str, *, tag: str | None = None
+    client: httpx2.AsyncClient, key: ConfigKey, writer: str, marker: str, *, tag: str | None = None
 ) -> httpx2.Response:
     """Merge `{writer: {marker: 1}}` into a config."""
     document = {
@@ -24,7 +24,7 @@ async def merge_marker(
 
 
 async def merge_markers(
-    client: httpx2.AsyncClient, key: Key, writer: str, *, times: int, pause_seconds: float = 0
+    client: httpx2.AsyncClient, key: ConfigKey, writer: str, *, times: int, pause_seconds: float = 0
 ) -> list[AcknowledgedSave]:
     """Merge markers one by one until all are saved or the service is unreachable."""
     saved = []

@@ -13,7 +13,7 @@ from confide.crypto.model import EncryptionContext
 from confide.database.engine import Many, Transaction
 from confide.identity import model
 from confide.identity.model import NewUser
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.server.preparation import prepare
 from confide.server.settings import Settings
 from confide.server.wiring import Process, open_process
@@ -46,8 +46,8 @@ class Seeded:
     password: str
 
 
-def build_key(number: int) -> Key:
-    return Key(f"tenant-{number // TYPES_A_TENANT}", f"{TYPE}-{number % TYPES_A_TENANT}")
+def build_key(number: int) -> ConfigKey:
+    return ConfigKey(f"tenant-{number // TYPES_A_TENANT}", f"{TYPE}-{number % TYPES_A_TENANT}")
 
 
 async def seed(settings: Settings, count: int, *, progress: Callable[[int], None] = lambda _: None) -> Seeded:
@@ -68,13 +68,13 @@ async def seed(settings: Settings, count: int, *, progress: Callable[[int], None
     return Seeded(settings, reader, admin, "bench-admin", password)
 
 
-async def _build_row(process: Process, at: Key, keys: dict[str, bytes]) -> tuple[Any, ...]:
+async def _build_row(process: Process, at: ConfigKey, keys: dict[str, bytes]) -> tuple[Any, ...]:
     if at.tenant not in keys:
         keys.clear()  # configs come sorted by tenant
         keys[at.tenant] = await process.encryption.load_data_key(at.tenant, None)
-    key_id = keys[at.tenant]
-    body = process.encryption.encrypt(CONFIGURATION, EncryptionContext(at, 1, Kind.SAVED), key_id=key_id)
-    new = NewVersion(at, 1, Kind.SAVED, body, key_id=key_id, saved_by=1, saved_at=now())
+    data_key_id = keys[at.tenant]
+    body = process.encryption.encrypt(CONFIGURATION, EncryptionContext(at, 1, Kind.SAVED), data_key_id=data_key_id)
+    new = NewVersion(at, 1, Kind.SAVED, body, data_key_id=data_key_id, saved_by=1, saved_at=now())
     return tuple(VersionRow.from_value(new))
 
 

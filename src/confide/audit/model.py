@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from confide.changes.model import Position
 from confide.identity.model import Scope
-from confide.names import Key
+from confide.names import ConfigKey
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
@@ -27,7 +27,7 @@ class AuditEntry:
     token_id: int | None = None
     address: str | None = None
     request_id: str | None = None
-    key: Key | None = None
+    key: ConfigKey | None = None
     version: int | None = None
     subject: str | None = None
     digest: bytes | None = field(default=None, repr=False)

@@ -8,7 +8,7 @@ from confide.audit.model import AuditEntry, SignedEntry
 from confide.clock import Clock
 from confide.context import current_request
 from confide.identity.model import Principal
-from confide.names import Key
+from confide.names import ConfigKey
 
 if TYPE_CHECKING:
     from confide.audit.store import AuditStore
@@ -29,7 +29,7 @@ class AuditRecorder:
         outcome: str,
         *,
         principal: Principal | None,
-        key: Key | None = None,
+        key: ConfigKey | None = None,
         version: int | None = None,
         subject: str | None = None,
         digest: bytes | None = None,
@@ -57,7 +57,7 @@ class AuditRecorder:
         outcome: str,
         *,
         principal: Principal | None,
-        key: Key | None = None,
+        key: ConfigKey | None = None,
         version: int | None = None,
         subject: str | None = None,
     ) -> None:

@@ -13,7 +13,7 @@ from confide.database.engine import Engine, Lock, Many, Transaction, statement
 from confide.database.log import insert_audit
 from confide.database.model import Row
 from confide.database.rows import insert_into, list_array_placeholders, list_columns
-from confide.names import Key
+from confide.names import ConfigKey
 
 # The number of entries that one transaction appends to the chain.
 CHAIN_BATCH_SIZE = 500
@@ -211,7 +211,7 @@ def _decode_text(entry: Row) -> list[Any]:
 def _read_entry(row: Row) -> ListedEntry:
     number, login, xid, change_id = row[:4]
     at, action, outcome, actor, token_id, address, request_id, tenant, type_, version, subject, digest = row[4:]
-    key = None if tenant is None else Key(tenant, type_)
+    key = None if tenant is None else ConfigKey(tenant, type_)
     entry = AuditEntry(
         at, action, outcome, actor, token_id, address, request_id, key=key, version=version, subject=subject,
         digest=digest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from confide.names import Key
+from confide.names import ConfigKey
 
 
 class Change(NamedTuple):
@@ -21,10 +21,10 @@ class Change(NamedTuple):
     subject: int | None
 
     @property
-    def key(self) -> Key | None:
+    def key(self) -> ConfigKey | None:
         if self.tenant is None or self.integration_type is None:
             return None
-        return Key(self.tenant, self.integration_type)
+        return ConfigKey(self.tenant, self.integration_type)
 
 
 class LogBounds(NamedTuple):

@@ -9,7 +9,7 @@ from confide.configs.errors import VersionPruned
 from confide.configs.model import StoredVersion, Superseded
 from confide.crypto.errors import DecryptionFailed, IntegrityBroken
 from confide.crypto.model import EncryptionContext, WrappedKey
-from confide.names import Key
+from confide.names import ConfigKey
 
 if TYPE_CHECKING:
     from confide.audit.recorder import AuditRecorder
@@ -26,7 +26,7 @@ class ConfigDecrypter:
         self._configs = configs
         self._encryption = encryption
         self._recorder = recorder
-        self.undecryptable: set[tuple[Key, int]] = set()
+        self.undecryptable: set[tuple[ConfigKey, int]] = set()
 
     async def decrypt(self, stored: StoredVersion, data_key: WrappedKey | None) -> bytes:
         """Decrypt the current version of a config, with the data key of its tenant if the caller has read it.
@@ -35,7 +35,7 @@ class ConfigDecrypter:
         """
         context = EncryptionContext(stored.key, stored.version, stored.kind)
         try:
-            plaintext = await self._encryption.decrypt(stored.body or b"", context, key=data_key)
+            plaintext = await self._encryption.decrypt(stored.body or b"", context, data_key=data_key)
         except DecryptionFailed:
             if await self._configs.read(stored.key) != stored:
                 # The tenant was destroyed after the version was read. Its data is intact.
@@ -64,7 +64,7 @@ class ConfigDecrypter:
             )
             raise IntegrityBroken(retry_after_seconds=60) from None
 
-    def clear_failure(self, key: Key) -> None:
+    def clear_failure(self, key: ConfigKey) -> None:
         """Record that the current version of a config can be decrypted."""
         if self.undecryptable:
             self.undecryptable = {version for version in self.undecryptable if version[0] != key}

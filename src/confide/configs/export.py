@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from confide.configs.scan import ConfigScanner, build_scope_groups
 from confide.identity.model import Principal, Role, Scope
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.strict_json import Json
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ MAX_PAGE_BYTES = 2 * 2**20
 class ExportedConfig(NamedTuple):
     """One config as stored, without defaults. The configuration is None if it cannot be decrypted."""
 
-    key: Key
+    key: ConfigKey
     version: int
     saved_at: int
     configuration: Json | None
@@ -34,7 +34,7 @@ class ExportPage(NamedTuple):
     """One page of an export. The next page starts after `last_key`; None on the last page."""
 
     configs: list[ExportedConfig]
-    last_key: Key | None
+    last_key: ConfigKey | None
 
 
 class ConfigExporter:
@@ -46,7 +46,7 @@ class ConfigExporter:
         self._recorder = recorder
 
     async def export_page(
-        self, scope: Scope, *, principal: Principal, after: Key | None, limit: int, is_masked: bool
+        self, scope: Scope, *, principal: Principal, after: ConfigKey | None, limit: int, is_masked: bool
     ) -> ExportPage:
         """Export a page. Secrets that the caller cannot read are always masked.
 
@@ -54,7 +54,7 @@ class ConfigExporter:
         """
         until = time.monotonic() + PAGE_SECONDS
         exported: list[ExportedConfig] = []
-        last_key: Key | None = None
+        last_key: ConfigKey | None = None
         size_bytes = 0
         async for config in self._scanner.scan(build_scope_groups(scope, principal), after=after):
             size_bytes += config.size_bytes
@@ -74,7 +74,7 @@ class ConfigExporter:
             await self._record_access(scope, readable, principal=principal)
         return ExportPage(exported, last_key)
 
-    async def _record_access(self, scope: Scope, keys: list[Key], *, principal: Principal) -> None:
+    async def _record_access(self, scope: Scope, keys: list[ConfigKey], *, principal: Principal) -> None:
         subject = f"{len(keys)} configs from {':'.join(keys[0])} to {':'.join(keys[-1])}"
-        pattern = Key(scope.tenant, scope.integration_type)
+        pattern = ConfigKey(scope.tenant, scope.integration_type)
         await self._recorder.record("reveal", "export", principal=principal, key=pattern, subject=subject)

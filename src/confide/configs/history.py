@@ -10,7 +10,7 @@ from confide.configs.diff import diff
 from confide.configs.model import Kind, VersionSummary
 from confide.errors import NotFound
 from confide.identity.model import Principal, Role
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.strict_json import Json
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class History:
         self._recorder = recorder
 
     async def list_versions(
-        self, key: Key, *, principal: Principal, before: int | None, limit: int
+        self, key: ConfigKey, *, principal: Principal, before: int | None, limit: int
     ) -> list[VersionSummary]:
         """List versions and tombstones, the newest first. Raises `NotFound` if the config never existed."""
         await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
@@ -58,7 +58,7 @@ class History:
             raise NotFound
         return versions
 
-    async def read_version(self, key: Key, number: int, *, principal: Principal) -> DecryptedVersion:
+    async def read_version(self, key: ConfigKey, number: int, *, principal: Principal) -> DecryptedVersion:
         """Read one version. Raises `NotFound`, or `VersionPruned` if its body was erased."""
         role = await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
         versions = await self._configs.list_versions(key, before=number + 1, limit=1)
@@ -71,7 +71,7 @@ class History:
             configuration = (await self._types.get(key.integration_type)).mask(configuration)
         return DecryptedVersion(versions[0], configuration)
 
-    async def compare(self, key: Key, *, since: int, until: int, principal: Principal) -> Json:
+    async def compare(self, key: ConfigKey, *, since: int, until: int, principal: Principal) -> Json:
         """Compare two versions. A tombstone and version 0 count as an empty configuration."""
         role = await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
         if await self._configs.read(key) is None:
@@ -84,7 +84,7 @@ class History:
         )
         return diff(before, after)
 
-    async def _decrypt(self, key: Key, number: int) -> Json | None:
+    async def _decrypt(self, key: ConfigKey, number: int) -> Json | None:
         if number == BEFORE_FIRST_VERSION:
             return None
         stored = await self._configs.read_version(key, number)

@@ -10,7 +10,7 @@ from confide.configs.model import ANY_CONFIG, ConfigFilter, ConfigSummary
 from confide.configs.scan import ConfigScanner, build_scope_groups
 from confide.errors import Violation
 from confide.identity.model import Principal, Role, Scope
-from confide.names import Key
+from confide.names import ConfigKey
 
 if TYPE_CHECKING:
     from confide.configs.store import ConfigStore
@@ -23,7 +23,7 @@ PAGE_SECONDS = 1.0
 class ConfigWithViolations(NamedTuple):
     """One config with its violations of the schema of its integration type."""
 
-    key: Key
+    key: ConfigKey
     version: int
     saved_at: int
     violations: tuple[Violation, ...]
@@ -33,7 +33,7 @@ class NonconformingPage(NamedTuple):
     """One page of configs with violations. The next page starts after `last_key`; None on the last page."""
 
     configs: list[ConfigWithViolations]
-    last_key: Key | None
+    last_key: ConfigKey | None
 
 
 class ConfigLister:
@@ -45,14 +45,20 @@ class ConfigLister:
         self._types = types
 
     async def list_configs(
-        self, scope: Scope, *, principal: Principal, after: Key | None, limit: int, filters: ConfigFilter = ANY_CONFIG
+        self,
+        scope: Scope,
+        *,
+        principal: Principal,
+        after: ConfigKey | None,
+        limit: int,
+        filters: ConfigFilter = ANY_CONFIG,
     ) -> Sequence[ConfigSummary]:
         """List the configs in a scope after a key."""
         groups = build_scope_groups(scope, principal)
         return await self._configs.list_page(groups, after=after, limit=limit, filters=filters)
 
     async def list_nonconforming(
-        self, scope: Scope, *, principal: Principal, after: Key | None, limit: int, filters: ConfigFilter
+        self, scope: Scope, *, principal: Principal, after: ConfigKey | None, limit: int, filters: ConfigFilter
     ) -> NonconformingPage:
         """List configs that violate their schema. A page ends after one second."""
         until = time.monotonic() + PAGE_SECONDS

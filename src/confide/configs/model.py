@@ -10,7 +10,7 @@ from confide.changes.model import Position
 from confide.configs.errors import InvalidNote
 from confide.crypto.model import WrappedKey
 from confide.errors import Violation
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.strict_json import Json
 
 MAX_NOTE_CHARACTERS = 500
@@ -36,7 +36,7 @@ class Outcome(enum.StrEnum):
 class StoredVersion:
     """One version as stored: encrypted. A tombstone has no body."""
 
-    key: Key
+    key: ConfigKey
     version: int
     kind: Kind
     body: bytes | None = field(repr=False)
@@ -46,7 +46,7 @@ class StoredVersion:
 class ConfigSummary:
     """A config in a list, without its body."""
 
-    key: Key
+    key: ConfigKey
     version: int
     saved_at: int
     # The last read with any token. None if the config was never read.
@@ -72,7 +72,7 @@ class VersionSummary:
 class ConfigDraft:
     """A request to save: merge a configuration into the current one, or replace the current one."""
 
-    key: Key
+    key: ConfigKey
     configuration: Any = field(repr=False)
     mode: Literal["merge", "replace"]
     note: str | None = None
@@ -82,7 +82,7 @@ class ConfigDraft:
 class Rollback:
     """A request to append the configuration of an older version as a new version."""
 
-    key: Key
+    key: ConfigKey
     version: int
     note: str | None = None
 
@@ -91,7 +91,7 @@ class Rollback:
 class Deletion:
     """A request to append a tombstone. The config then reads as missing and keeps its history."""
 
-    key: Key
+    key: ConfigKey
     note: str | None = None
 
 
@@ -102,7 +102,7 @@ WriteRequest = ConfigDraft | Rollback | Deletion
 class SavedVersion:
     """The result of a save, rollback or deletion."""
 
-    key: Key
+    key: ConfigKey
     version: int
     outcome: Outcome
     # The outcome of the first request with the same idempotency key.
@@ -137,7 +137,7 @@ class IdempotencyRecord:
 
     user_id: int
     route: str
-    key: str
+    idempotency_key: str
     # The MAC of the content of the request.
     content_mac: bytes
     version: int = 0
@@ -156,7 +156,7 @@ class IdempotencyKeyTaken(Superseded):
 class NewVersion(StoredVersion):
     """A version to append, with the rest of its row."""
 
-    key_id: bytes | None
+    data_key_id: bytes | None
     saved_by: int
     saved_at: int
     note: str | None = None
@@ -192,4 +192,4 @@ class DestroyedTenant(NamedTuple):
     """The result of destroying a tenant."""
 
     deleted_configs: int
-    key_ids: list[bytes]
+    data_key_ids: list[bytes]

@@ -14,7 +14,7 @@ from confide.crypto.model import WrappedKey
 from confide.errors import NotFound, Violation
 from confide.integration_types.errors import SchemaBroken
 from confide.integration_types.model import IntegrationType, require_no_mask
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.preconditions import Precondition
 from confide.strict_json import Json
 
@@ -81,7 +81,7 @@ class SavePlanBuilder:
         outcome = Outcome.CREATED if existing is None else Outcome.UPDATED
         return SavePlan(number, before, after, plaintext, outcome, number + 1, data_key, type_, warnings)
 
-    async def read_deletable_version(self, key: Key, *, precondition: Precondition) -> StoredVersion:
+    async def read_deletable_version(self, key: ConfigKey, *, precondition: Precondition) -> StoredVersion:
         """Read the version that a deletion ends. Raises `VersionConflict`, or `NotFound` if there is none."""
         current = await self._configs.read(key)
         self._update_cache(current)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from confide.clock import MICROSECONDS_PER_SECOND, Clock
-from confide.names import Key
+from confide.names import ConfigKey
 
 if TYPE_CHECKING:
     from confide.configs.retention_store import RetentionStore
@@ -45,7 +45,7 @@ class Retention:
         Returns the number of erased bodies.
         """
         count = 0
-        after: Key | None = None
+        after: ConfigKey | None = None
         while batch := await self._retention.list_highest_versions(after=after, limit=BATCH_SIZE):
             for key, version in batch:
                 after = key
@@ -55,7 +55,7 @@ class Retention:
             await asyncio.sleep(0)
         return count
 
-    async def _prune_config(self, key: Key, *, until: int) -> int:
+    async def _prune_config(self, key: ConfigKey, *, until: int) -> int:
         count = after = 0
         while True:
             erased = await self._retention.prune(key, after=after, until=until, limit=BATCH_SIZE)

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from confide.changes.model import Position
 from confide.database.engine import Engine, Transaction, statement
-from confide.names import Key
+from confide.names import ConfigKey
 
 
 class HighestVersion(NamedTuple):
     """The highest version of a config."""
 
-    key: Key
+    key: ConfigKey
     version: int
 
 
@@ -59,12 +59,12 @@ class RetentionStore:
         """Claim a background job until a time. Return False if another process has claimed it."""
         return bool(await self._engine.execute(CLAIM_JOB, name, until, now))
 
-    async def list_highest_versions(self, *, after: Key | None, limit: int) -> list[HighestVersion]:
+    async def list_highest_versions(self, *, after: ConfigKey | None, limit: int) -> list[HighestVersion]:
         """List configs with their highest version, including deleted configs, in order of key."""
         rows = await self._engine.query(HIGHEST_VERSIONS, *(after or ("", "")), limit)
-        return [HighestVersion(Key(tenant, type_), version) for tenant, type_, version in rows]
+        return [HighestVersion(ConfigKey(tenant, type_), version) for tenant, type_, version in rows]
 
-    async def prune(self, key: Key, *, after: int, until: int, limit: int) -> list[int]:
+    async def prune(self, key: ConfigKey, *, after: int, until: int, limit: int) -> list[int]:
         """Erase the bodies of up to `limit` versions above `after`, up to `until`. Return the versions in order."""
         return sorted(version for (version,) in await self._engine.execute(PRUNE, *key, after, until, limit))
 

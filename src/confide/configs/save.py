@@ -31,7 +31,7 @@ from confide.crypto.model import EncryptionContext, WrappedKey
 from confide.identity.model import Principal, Role
 from confide.integration_types.model import UNTYPED
 from confide.keyed_lock import KeyedLock
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.preconditions import Precondition
 from confide.reads.model import CurrentConfig, Rendering
 
@@ -87,7 +87,7 @@ class ConfigWriter:
         self._plans = SavePlanBuilder(configs, decrypter=decrypter, cache=cache, types=types)
         self._change_feed = change_feed
         self._clock = clock
-        self._locks: KeyedLock[Key] = KeyedLock(max_queued=MAX_QUEUED)
+        self._locks: KeyedLock[ConfigKey] = KeyedLock(max_queued=MAX_QUEUED)
 
     async def save(
         self,
@@ -217,15 +217,15 @@ class ConfigWriter:
         plan = await self._plans.build(request, precondition=precondition)
         if plan.outcome is Outcome.UNCHANGED:
             return await self._record_unchanged(request.key, plan, record)
-        key_id = await self._require_data_key(request.key.tenant, plan.data_key)
+        data_key_id = await self._require_data_key(request.key.tenant, plan.data_key)
         context = EncryptionContext(request.key, plan.version, Kind.SAVED)
-        body = self._encryption.encrypt(plan.plaintext, context, key_id=key_id)
+        body = self._encryption.encrypt(plan.plaintext, context, data_key_id=data_key_id)
         new = NewVersion(
             request.key,
             plan.version,
             Kind.SAVED,
             body,
-            key_id=key_id,
+            data_key_id=data_key_id,
             saved_by=principal.user_id,
             saved_at=self._clock(),
             note=request.note,
@@ -250,7 +250,7 @@ class ConfigWriter:
             current.version + 1,
             Kind.DELETED,
             body=None,
-            key_id=None,
+            data_key_id=None,
             saved_by=principal.user_id,
             saved_at=self._clock(),
             note=deletion.note,
@@ -287,7 +287,7 @@ class ConfigWriter:
         warnings = () if plan is None else plan.warnings
         return SavedVersion(new.key, new.version, outcome, type_version=type_.tag_version, warnings=warnings)
 
-    async def _record_unchanged(self, key: Key, plan: SavePlan, record: IdempotencyRecord | None) -> SavedVersion:
+    async def _record_unchanged(self, key: ConfigKey, plan: SavePlan, record: IdempotencyRecord | None) -> SavedVersion:
         if record is not None:
             completed = replace(record, version=plan.version, outcome=Outcome.UNCHANGED)
             await self._configs.insert_idempotency_record(completed, saved_at=self._clock())
@@ -304,7 +304,7 @@ class ConfigWriter:
         content_mac = self._encryption.compute_mac("idempotency", idempotency_key.content)
         return IdempotencyRecord(principal.user_id, idempotency_key.route, idempotency_key.value, content_mac)
 
-    async def _find_first_outcome(self, record: IdempotencyRecord, key: Key) -> SavedVersion | None:
+    async def _find_first_outcome(self, record: IdempotencyRecord, key: ConfigKey) -> SavedVersion | None:
         """Return the outcome of the first request with the same key. Raises `IdempotencyKeyReused`."""
         not_before = self._clock() - IDEMPOTENCY_SECONDS * MICROSECONDS_PER_SECOND
         first = await self._configs.read_idempotency_record(record, not_before=not_before)

@@ -12,7 +12,7 @@ from confide.configs.decryption import ConfigDecrypter
 from confide.configs.model import ANY_CONFIG, ConfigFilter, Superseded
 from confide.crypto.errors import IntegrityBroken
 from confide.identity.model import Principal, Scope
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.strict_json import Json
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ SLICE_SECONDS = 0.001
 class ScannedConfig(NamedTuple):
     """One scanned config. The configuration is None if it cannot be decrypted."""
 
-    key: Key
+    key: ConfigKey
     version: int
     saved_at: int
     configuration: Json | None
@@ -42,7 +42,7 @@ class ConfigScanner:
         self._decrypter = decrypter
 
     async def scan(
-        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, filters: ConfigFilter = ANY_CONFIG
+        self, scopes: Sequence[Sequence[Scope]], *, after: ConfigKey | None, filters: ConfigFilter = ANY_CONFIG
     ) -> AsyncIterator[ScannedConfig]:
         """Yield current configs after a key, if one scope of each group covers them. Skips deleted configs."""
         until = time.monotonic() + SLICE_SECONDS

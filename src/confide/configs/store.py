@@ -29,7 +29,7 @@ from confide.database.log import EntryRow, build_entry_row, insert_audit
 from confide.database.model import Row
 from confide.database.rows import insert_into, list_array_placeholders, list_columns, list_placeholders
 from confide.identity.model import Scope
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
 
 
@@ -48,7 +48,9 @@ class VersionRow(NamedTuple):
 
     @classmethod
     def from_value(cls, new: NewVersion) -> VersionRow:
-        return cls(str(new.kind), *new.key, new.version, new.key_id, new.body, new.saved_by, new.saved_at, new.note)
+        return cls(
+            str(new.kind), *new.key, new.version, new.data_key_id, new.body, new.saved_by, new.saved_at, new.note
+        )
 
 
 class IdempotencyRow(NamedTuple):
@@ -65,7 +67,13 @@ class IdempotencyRow(NamedTuple):
     @classmethod
     def from_value(cls, record: IdempotencyRecord, *, saved_at: int) -> IdempotencyRow:
         return cls(
-            record.user_id, record.route, record.key, record.content_mac, record.version, str(record.outcome), saved_at
+            record.user_id,
+            record.route,
+            record.idempotency_key,
+            record.content_mac,
+            record.version,
+            str(record.outcome),
+            saved_at,
         )
 
 
@@ -199,7 +207,7 @@ class ConfigStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def read_with_data_key(self, key: Key) -> VersionWithDataKey:
+    async def read_with_data_key(self, key: ConfigKey) -> VersionWithDataKey:
         """Read the current version, even a tombstone, with the active data key of its tenant (PostgreSQL only)."""
         raise NotImplementedError
 
@@ -219,15 +227,15 @@ class ConfigStore:
         """Read the range of the log that is complete."""
         raise NotImplementedError
 
-    async def read(self, key: Key) -> StoredVersion | None:
+    async def read(self, key: ConfigKey) -> StoredVersion | None:
         """Read the current version, even a tombstone."""
         return (await self.read_with_data_key(key)).current
 
-    async def read_version(self, key: Key, version: int) -> StoredVersion | None:
+    async def read_version(self, key: ConfigKey, version: int) -> StoredVersion | None:
         rows = await self._engine.query(READ_VERSION, *key, version)
         return _read_version(key, rows[0]) if rows else None
 
-    async def list_versions(self, key: Key, *, before: int | None, limit: int) -> list[VersionSummary]:
+    async def list_versions(self, key: ConfigKey, *, before: int | None, limit: int) -> list[VersionSummary]:
         """List versions below `before`, the newest first, including tombstones and pruned versions."""
         until = MAX_NUMBER if before is None else before
         rows = await self._engine.query(VERSIONS.format(xid=self.xid), *key, until, limit)
@@ -237,7 +245,12 @@ class ConfigStore:
         ]
 
     async def list_page(
-        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, filters: ConfigFilter = ANY_CONFIG
+        self,
+        scopes: Sequence[Sequence[Scope]],
+        *,
+        after: ConfigKey | None,
+        limit: int,
+        filters: ConfigFilter = ANY_CONFIG,
     ) -> list[ConfigSummary]:
         """List configs that one scope of each group covers, in order of key. Skip deleted configs."""
         if not all(scopes):
@@ -245,10 +258,15 @@ class ConfigStore:
         args: list[Any] = [*(after or ("", "")), limit]
         conditions = {"scopes": _build_scope_conditions(scopes, args), "filters": _build_filters(filters, args)}
         rows = await self._engine.search(LIST.format(columns=LAST_READ_COLUMN, joined="", **conditions), *args)
-        return [ConfigSummary(Key(row[0], row[1]), *row[2:]) for row in rows]
+        return [ConfigSummary(ConfigKey(row[0], row[1]), *row[2:]) for row in rows]
 
     async def list_encrypted_page(
-        self, scopes: Sequence[Sequence[Scope]], *, after: Key | None, limit: int, filters: ConfigFilter = ANY_CONFIG
+        self,
+        scopes: Sequence[Sequence[Scope]],
+        *,
+        after: ConfigKey | None,
+        limit: int,
+        filters: ConfigFilter = ANY_CONFIG,
     ) -> list[EncryptedConfig]:
         """List the same page as `list_page`, with encrypted bodies."""
         if not all(scopes):
@@ -264,14 +282,14 @@ class ConfigStore:
             " WHERE user_id = $1 AND route = $2 AND name = $3 AND saved_at >= $4",
             record.user_id,
             record.route,
-            record.key,
+            record.idempotency_key,
             not_before,
         )
         if not rows:
             return None
         content_mac, version, outcome = rows[0]
         return IdempotencyRecord(
-            record.user_id, record.route, record.key, bytes(content_mac), version, Outcome(outcome)
+            record.user_id, record.route, record.idempotency_key, bytes(content_mac), version, Outcome(outcome)
         )
 
     async def insert_idempotency_record(self, record: IdempotencyRecord, *, saved_at: int) -> None:
@@ -288,7 +306,7 @@ class ConfigStore:
 class SqliteConfigStore(ConfigStore):
     """Stores versions on SQLite. One writer commits at a time, so the row ID is the order of the log."""
 
-    async def read_with_data_key(self, key: Key) -> VersionWithDataKey:
+    async def read_with_data_key(self, key: ConfigKey) -> VersionWithDataKey:
         rows = await self._engine.query(SQLITE_READ, *key)
         return VersionWithDataKey(_read_version(key, rows[0]) if rows else None, None)
 
@@ -314,12 +332,12 @@ class PostgresqlConfigStore(ConfigStore):
 
     def __init__(self, engine: Engine, *, io: IoLog = NO_IO_LOG) -> None:
         super().__init__(engine)
-        self._reads: Batcher[Key, VersionWithDataKey] = Batcher(
+        self._reads: Batcher[ConfigKey, VersionWithDataKey] = Batcher(
             self._read_batch, max_running=2, operation="wait read", io=io
         )
         self._saves: Batcher[Row, bool] = Batcher(self._append_batch, max_running=1, operation="wait append", io=io)
 
-    async def read_with_data_key(self, key: Key) -> VersionWithDataKey:
+    async def read_with_data_key(self, key: ConfigKey) -> VersionWithDataKey:
         return await self._reads.submit(key)
 
     async def append(self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None) -> None:
@@ -345,7 +363,7 @@ class PostgresqlConfigStore(ConfigStore):
         rows = await self._engine.query(POSTGRESQL_CHANGES_AFTER, str(position.xid), position.id, limit)
         return [Change(Position(*row[:2]), *row[2:]) for row in rows]
 
-    async def _read_batch(self, keys: Sequence[Key]) -> list[VersionWithDataKey]:
+    async def _read_batch(self, keys: Sequence[ConfigKey]) -> list[VersionWithDataKey]:
         if len(keys) == 1:
             rows = await self._engine.query(POSTGRESQL_READ, *keys[0]) or [_NO_ROW]
         else:
@@ -373,12 +391,12 @@ def _append(new: NewVersion, audit: SignedEntry, idempotency: IdempotencyRecord 
         yield statement(INSERT_IDEMPOTENCY, *IdempotencyRow.from_value(idempotency, saved_at=new.saved_at))
 
 
-def _read_version(key: Key, row: Row) -> StoredVersion:
+def _read_version(key: ConfigKey, row: Row) -> StoredVersion:
     version, kind, body = row
     return StoredVersion(key, version, Kind(kind), body)
 
 
-def _read_version_with_key(key: Key, row: Row) -> VersionWithDataKey:
+def _read_version_with_key(key: ConfigKey, row: Row) -> VersionWithDataKey:
     version, kind, body, *wrapping = row
     if version is None:
         return VersionWithDataKey(None, None)
@@ -387,13 +405,13 @@ def _read_version_with_key(key: Key, row: Row) -> VersionWithDataKey:
 
 def _read_encrypted(row: Row) -> EncryptedConfig:
     tenant, type_, version, saved_at, kind, body, *wrapping = row
-    current = _read_version(Key(tenant, type_), (version, kind, body))
+    current = _read_version(ConfigKey(tenant, type_), (version, kind, body))
     return EncryptedConfig(saved_at, current, _read_data_key(tenant, wrapping))
 
 
 def _read_data_key(tenant: str, row: Row) -> WrappedKey | None:
-    key_id, master_key_id, wrapped = row
-    return None if key_id is None else WrappedKey(key_id, "config", tenant, master_key_id, wrapped)
+    data_key_id, master_key_id, wrapped = row
+    return None if data_key_id is None else WrappedKey(data_key_id, "config", tenant, master_key_id, wrapped)
 
 
 def _build_filters(filters: ConfigFilter, args: list[Any]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from confide.clock import Clock
 from confide.errors import NotFound
 from confide.identity.model import Principal
-from confide.names import Key
+from confide.names import ConfigKey
 
 if TYPE_CHECKING:
     from confide.audit.recorder import AuditRecorder
@@ -46,13 +46,13 @@ class Tenants:
         No version that was encrypted with the key can be decrypted again. A later save creates a new data key.
         """
         await self._access.require_admin(principal, action="destroy tenant")
-        audit = self._recorder.sign("destroy tenant", "destroyed", principal=principal, key=Key(tenant, "*"))
+        audit = self._recorder.sign("destroy tenant", "destroyed", principal=principal, key=ConfigKey(tenant, "*"))
         destroyed = await self._data_keys.destroy_tenant(
             tenant, user_id=principal.user_id, at=self._clock(), audit=audit
         )
         if destroyed is None:
             raise NotFound
-        self._encryption.forget_keys(destroyed.key_ids)
+        self._encryption.forget_keys(destroyed.data_key_ids)
         self._subscriber.clear_caches()
         self._change_feed.notify()
         return destroyed.deleted_configs

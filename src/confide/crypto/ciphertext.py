@@ -28,18 +28,18 @@ class EncryptedParts(NamedTuple):
     ciphertext: bytes
 
 
-def encrypt(plain: bytes, *, key: AESGCM, key_id: bytes, bound_to: tuple[str | bytes, ...]) -> bytes:
+def encrypt(plain: bytes, *, cipher: AESGCM, key_id: bytes, bound_to: tuple[str | bytes, ...]) -> bytes:
     """Encrypt with a random nonce. Decryption needs the same values in `bound_to`."""
     nonce = secrets.token_bytes(NONCE_BYTES)
-    ciphertext = key.encrypt(nonce, plain, build_associated_data(key_id, bound_to))
+    ciphertext = cipher.encrypt(nonce, plain, build_associated_data(key_id, bound_to))
     return bytes((FORMAT,)) + key_id + nonce + ciphertext
 
 
-def decrypt(encrypted: bytes, *, key: AESGCM, bound_to: tuple[str | bytes, ...]) -> bytes:
+def decrypt(encrypted: bytes, *, cipher: AESGCM, bound_to: tuple[str | bytes, ...]) -> bytes:
     """Decrypt and verify. Raises `DecryptionFailed`, which does not say why."""
     parts = parse(encrypted)
     try:
-        return key.decrypt(parts.nonce, parts.ciphertext, build_associated_data(parts.key_id, bound_to))
+        return cipher.decrypt(parts.nonce, parts.ciphertext, build_associated_data(parts.key_id, bound_to))
     except InvalidTag:
         raise DecryptionFailed from None
 

@@ -70,37 +70,39 @@ class EnvelopeEncryption:
 
     async def load_data_key(self, tenant: str, active: WrappedKey | None) -> bytes:
         """Load the active data key of a tenant for `encrypt`, and return its ID. Creates the key if there is none."""
-        key = active or await self._find_or_create(TENANT_PURPOSE, tenant)
-        if key.id not in self._ciphers:
-            self._load_cipher(key)
-        return key.id
+        data_key = active or await self._find_or_create(TENANT_PURPOSE, tenant)
+        if data_key.id not in self._ciphers:
+            self._load_cipher(data_key)
+        return data_key.id
 
-    def encrypt(self, plain: bytes, context: EncryptionContext, *, key_id: bytes) -> bytes:
-        return encrypt(plain, key=self._ciphers[key_id], key_id=key_id, bound_to=_bind_context(context))
+    def encrypt(self, plain: bytes, context: EncryptionContext, *, data_key_id: bytes) -> bytes:
+        return encrypt(plain, cipher=self._ciphers[data_key_id], key_id=data_key_id, bound_to=_bind_context(context))
 
-    async def decrypt(self, encrypted: bytes, context: EncryptionContext, *, key: WrappedKey | None = None) -> bytes:
-        key_id = parse(encrypted).key_id
-        if key_id in self._destroyed:
+    async def decrypt(
+        self, encrypted: bytes, context: EncryptionContext, *, data_key: WrappedKey | None = None
+    ) -> bytes:
+        data_key_id = parse(encrypted).key_id
+        if data_key_id in self._destroyed:
             raise DecryptionFailed
-        if key_id not in self._ciphers:
-            if key is None or key.id != key_id:
-                key = await self._data_keys.read(key_id)
-            if key is None or key.wrapped is None or key.tenant != context.key.tenant:
+        if data_key_id not in self._ciphers:
+            if data_key is None or data_key.id != data_key_id:
+                data_key = await self._data_keys.read(data_key_id)
+            if data_key is None or data_key.wrapped is None or data_key.tenant != context.config_key.tenant:
                 raise DecryptionFailed
-            self._load_cipher(key)
-        self._ciphers.move_to_end(key_id)
-        return decrypt(encrypted, key=self._ciphers[key_id], bound_to=_bind_context(context))
+            self._load_cipher(data_key)
+        self._ciphers.move_to_end(data_key_id)
+        return decrypt(encrypted, cipher=self._ciphers[data_key_id], bound_to=_bind_context(context))
 
     async def is_erased(self, encrypted: bytes) -> bool:
         """Return whether the data key of a ciphertext was destroyed."""
         try:
-            key_id = parse(encrypted).key_id
+            data_key_id = parse(encrypted).key_id
         except DecryptionFailed:
             return False  # the format is invalid, so there is no key ID
-        if key_id in self._destroyed:
+        if data_key_id in self._destroyed:
             return True
-        key = await self._data_keys.read(key_id)
-        return key is not None and key.wrapped is None
+        data_key = await self._data_keys.read(data_key_id)
+        return data_key is not None and data_key.wrapped is None
 
     def compute_mac(self, purpose: str, data: bytes) -> bytes:
         return hmac.digest(self._secrets[purpose], data, "sha256")
@@ -119,11 +121,11 @@ class EnvelopeEncryption:
     def public_key(self) -> bytes:
         return self._verifying_key.public_bytes_raw()
 
-    def forget_keys(self, key_ids: Sequence[bytes]) -> None:
+    def forget_keys(self, data_key_ids: Sequence[bytes]) -> None:
         """Remove destroyed data keys from memory, and add them to the list of destroyed keys."""
-        for key_id in key_ids:
-            self._ciphers.pop(key_id, None)
-        self._destroyed.add(key_ids)
+        for data_key_id in data_key_ids:
+            self._ciphers.pop(data_key_id, None)
+        self._destroyed.add(data_key_ids)
 
     async def find_restored_tenants(self) -> list[str]:
         """List tenants whose destroyed data key is in the database again, from a restored backup."""
@@ -183,13 +185,13 @@ class EnvelopeEncryption:
 
     def _wrap(self, key: WrappedKey, secret: bytes) -> bytes:
         cipher = self._master_keys.get_cipher(key.master_key_id)
-        return encrypt(secret, key=cipher, key_id=key.master_key_id, bound_to=(key.id, key.purpose, key.tenant))
+        return encrypt(secret, cipher=cipher, key_id=key.master_key_id, bound_to=(key.id, key.purpose, key.tenant))
 
     def _unwrap(self, key: WrappedKey) -> bytes:
         self._reload_master_keys_for(key.master_key_id)
         cipher = self._master_keys.get_cipher(key.master_key_id)
         try:
-            return decrypt(key.wrapped or b"", key=cipher, bound_to=(key.id, key.purpose, key.tenant))
+            return decrypt(key.wrapped or b"", cipher=cipher, bound_to=(key.id, key.purpose, key.tenant))
         except DecryptionFailed:
             raise MasterKeyMissing(
                 f"The bytes of master key {key.master_key_id.hex()} did not wrap the keys of this database."
@@ -197,4 +199,4 @@ class EnvelopeEncryption:
 
 
 def _bind_context(context: EncryptionContext) -> tuple[str, ...]:
-    return (context.key.tenant, context.key.integration_type, str(context.version), context.kind)
+    return (context.config_key.tenant, context.config_key.integration_type, str(context.version), context.kind)

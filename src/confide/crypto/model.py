@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from confide.names import Key
+from confide.names import ConfigKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,6 @@ class WrappedKey:
 class EncryptionContext:
     """The row that a ciphertext is bound to. A ciphertext that was moved to another row cannot be decrypted."""
 
-    key: Key
+    config_key: ConfigKey
     version: int
     kind: str

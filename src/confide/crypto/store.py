@@ -79,8 +79,8 @@ class DataKeyStore:
         )
         return _read_key(rows[0]) if rows else None
 
-    async def read(self, key_id: bytes) -> WrappedKey | None:
-        rows = await self._engine.query(f"/* keys.read */ SELECT {_KEY} FROM keys WHERE id = $1", key_id)
+    async def read(self, data_key_id: bytes) -> WrappedKey | None:
+        rows = await self._engine.query(f"/* keys.read */ SELECT {_KEY} FROM keys WHERE id = $1", data_key_id)
         return _read_key(rows[0]) if rows else None
 
     async def list_all(self) -> list[WrappedKey]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from confide.errors import NotAllowed, NotFound
 from confide.identity.model import Principal, Role
-from confide.names import Key
+from confide.names import ConfigKey
 
 if TYPE_CHECKING:
     from confide.audit.recorder import AuditRecorder
@@ -18,7 +18,7 @@ class Access:
     def __init__(self, recorder: AuditRecorder) -> None:
         self._recorder = recorder
 
-    async def require_role(self, role: Role, key: Key, *, principal: Principal, action: str) -> Role:
+    async def require_role(self, role: Role, key: ConfigKey, *, principal: Principal, action: str) -> Role:
         """Return the role of the principal on a key, which is at least the required one.
 
         Raises `NotFound` if no grant covers the key, so that the caller cannot learn whether the config exists.

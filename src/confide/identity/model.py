@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, NewType
 from confide.errors import InvalidName, Violation
 from confide.identity import token_format
 from confide.identity.errors import InvalidGrant, InvalidLogin
-from confide.names import Key
+from confide.names import ConfigKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Scope:
     tenant: str
     integration_type: str
 
-    def covers(self, key: Key) -> bool:
+    def covers(self, key: ConfigKey) -> bool:
         return _matches(self.tenant, key.tenant) and _matches(self.integration_type, key.integration_type)
 
     def covers_type(self, name: str) -> bool:
@@ -163,7 +163,7 @@ class Principal:
     token_grants: tuple[Grant, ...] | None = None
     is_service_account: bool = False
 
-    def find_role(self, key: Key) -> Role | None:
+    def find_role(self, key: ConfigKey) -> Role | None:
         """Return the lower one of the roles of the user and of the token on a key, or None."""
         role = find_highest_role(self.grants, key)
         if role is None or self.token_grants is None:
@@ -185,7 +185,7 @@ class Principal:
         return has_admin(self.grants) and (self.token_grants is None or has_admin(self.token_grants))
 
 
-def find_highest_role(grants: Iterable[Grant], key: Key) -> Role | None:
+def find_highest_role(grants: Iterable[Grant], key: ConfigKey) -> Role | None:
     highest: Role | None = None
     for grant in grants:
         if (highest is None or grant.role > highest) and grant.scope.covers(key):

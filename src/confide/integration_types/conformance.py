@@ -12,7 +12,7 @@ from confide.identity.model import Principal, Scope
 from confide.integration_types.active import ActiveIntegrationTypes
 from confide.integration_types.model import IntegrationType, TypeDraft
 from confide.integration_types.schema import Schema
-from confide.names import Key
+from confide.names import ConfigKey
 
 if TYPE_CHECKING:
     from confide.configs.scan import ConfigScanner, ScannedConfig
@@ -29,7 +29,7 @@ PROGRESS_SECONDS = 0.5
 class NonconformingConfig:
     """A config that violates a schema."""
 
-    key: Key
+    key: ConfigKey
     version: int
     violations: tuple[Violation, ...]
 
@@ -41,7 +41,7 @@ class ConformanceReport:
     checked: int = 0
     nonconforming: int = 0
     configs: list[NonconformingConfig] = field(default_factory=list)
-    after: Key | None = None
+    after: ConfigKey | None = None
 
 
 class ConformanceCheck:
@@ -63,7 +63,7 @@ class ConformanceCheck:
             raise NotFound
         return active
 
-    async def check_page(self, name: str, type_: IntegrationType, *, after: Key | None) -> ConformanceReport:
+    async def check_page(self, name: str, type_: IntegrationType, *, after: ConfigKey | None) -> ConformanceReport:
         """Check the configs after a key for up to a second."""
         until = time.monotonic() + PAGE_SECONDS
         report = ConformanceReport(after=after)

@@ -14,7 +14,7 @@ from confide.caching.lru_cache import CacheEntry, LruCache
 from confide.clock import boottime
 from confide.configs.model import StoredVersion
 from confide.integration_types.model import IntegrationType
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.reads.model import CurrentConfig, RenderedConfig, Rendering
 from confide.reads.response import PreparedResponse
 
@@ -29,7 +29,7 @@ class CachedConfig(CacheEntry):
 
     __slots__ = ("fresh_until", "is_missing", "responses", "superseded_at", "version")
 
-    def __init__(self, key: Key, version: int, *, is_missing: bool) -> None:
+    def __init__(self, key: ConfigKey, version: int, *, is_missing: bool) -> None:
         super().__init__(CONFIG_BYTES + sum(map(sys.getsizeof, (key, *key, version))))
         self.version = version
         # The config does not exist, so there are no responses.
@@ -76,16 +76,16 @@ class ConfigCache:
         self._lease = lease
         self._prepare = prepare
         self._ttl_seconds = ttl_seconds
-        self._pending: dict[Key, list[PendingUpdate]] = {}
+        self._pending: dict[ConfigKey, list[PendingUpdate]] = {}
 
-    def find_fresh(self, key: Key, *, now: float) -> CachedConfig | None:
+    def find_fresh(self, key: ConfigKey, *, now: float) -> CachedConfig | None:
         """Return the entry of a config if it is fresh. An entry can say that the config is missing."""
         entry = self.find(key, now=now)
         if entry is None or now >= self._lease.expires_at or now >= entry.fresh_until or entry.is_invalid:
             return None
         return entry
 
-    def find(self, key: Key, *, now: float) -> CachedConfig | None:
+    def find(self, key: ConfigKey, *, now: float) -> CachedConfig | None:
         """Return the entry of a config, fresh or not."""
         entry: CachedConfig | None = self._memory.get(key, now=now)
         return entry
@@ -94,7 +94,7 @@ class ConfigCache:
         """Return the seconds since an entry was last known to be current."""
         return max(self._lease.compute_age_seconds(), boottime() - entry.superseded_at)
 
-    def observe_version(self, key: Key, version: int, *, is_deleted: bool = False) -> None:
+    def observe_version(self, key: ConfigKey, version: int, *, is_deleted: bool = False) -> None:
         """Record that a version was saved, which supersedes older entries and older pending updates.
 
         If the version is a deletion, remove the entry: a deleted config is not served, not even as stale.
@@ -119,7 +119,9 @@ class ConfigCache:
         for key, updates in self._pending.items():
             if key.integration_type == name:
                 _discard(updates)
-        for key in [key for key in self._memory.list_names() if isinstance(key, Key) and key.integration_type == name]:
+        for key in [
+            key for key in self._memory.list_names() if isinstance(key, ConfigKey) and key.integration_type == name
+        ]:
             self._memory.drop(key)
 
     def discard_pending(self) -> None:
@@ -128,7 +130,7 @@ class ConfigCache:
             _discard(updates)
 
     @contextmanager
-    def begin_update(self, key: Key) -> Iterator[PendingUpdate]:
+    def begin_update(self, key: ConfigKey) -> Iterator[PendingUpdate]:
         """Register an update. Call this before the query of a database read, or before the commit of a save."""
         update = PendingUpdate()
         updates = self._pending.setdefault(key, [])
@@ -141,7 +143,7 @@ class ConfigCache:
                 self._pending.pop(key, None)
 
     def complete_update(
-        self, update: PendingUpdate, key: Key, current: CurrentConfig, *, rendering: Rendering
+        self, update: PendingUpdate, key: ConfigKey, current: CurrentConfig, *, rendering: Rendering
     ) -> list[PreparedResponse | None] | None:
         """Cache the version that an update brings and return its responses. None if a newer version is known."""
         if current.version < update.newest_version:

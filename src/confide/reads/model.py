@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from confide.configs.model import StoredVersion
 from confide.integration_types.model import UNTYPED, IntegrationType
-from confide.names import Key
+from confide.names import ConfigKey
 
 
 class ReadCount(NamedTuple):
     """How often one token read one config, and when last (microseconds since 1970)."""
 
-    key: Key
+    key: ConfigKey
     token_id: int
     last_read_at: int
     reads: int

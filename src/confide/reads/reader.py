@@ -18,7 +18,7 @@ from confide.clock import boottime
 from confide.configs.model import Kind, Superseded
 from confide.errors import Busy, DatabaseUnavailable, NotFound
 from confide.identity.model import Credential, Principal, Role
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.reads.cache import CachedConfig, ConfigCache
 from confide.reads.model import CurrentConfig, Rendering
 from confide.reads.request import FORCE_REVALIDATION, ReadRequest
@@ -55,7 +55,7 @@ class ReadCounts:
     not_modified: int = 0
     sent_bytes: int = 0
     # By token ID and key, for reads from the cache and from the database.
-    reads: dict[tuple[int, Key], int] = field(default_factory=dict)
+    reads: dict[tuple[int, ConfigKey], int] = field(default_factory=dict)
 
 
 class SampledRead(NamedTuple):
@@ -123,7 +123,7 @@ class ConfigReader:
         self._access = access
         self._types = types
         self._max_stale_seconds = max_stale_seconds
-        self._queries: SingleFlight[tuple[Key, Rendering], PreparedResponse] = SingleFlight(self._query, io=io)
+        self._queries: SingleFlight[tuple[ConfigKey, Rendering], PreparedResponse] = SingleFlight(self._query, io=io)
         self._counts = ReadCounts()
         self._uncounted: list[CachedRead] = []
         # A new object for each period. An identity check is the cheapest way to tell periods apart.
@@ -190,7 +190,7 @@ class ConfigReader:
 
     async def read(
         self,
-        key: Key,
+        key: ConfigKey,
         *,
         principal: Principal,
         min_version: int = 0,
@@ -287,7 +287,7 @@ class ConfigReader:
 
     async def _read(
         self,
-        key: Key,
+        key: ConfigKey,
         *,
         principal: Principal,
         min_version: int,
@@ -323,7 +323,7 @@ class ConfigReader:
         self.stale_reads += 1
         return ReadResult(response, max(1, int(self._cache.compute_age_seconds(entry))))
 
-    def _find_stale(self, key: Key, rendering: Rendering, *, min_version: int) -> CachedConfig | None:
+    def _find_stale(self, key: ConfigKey, rendering: Rendering, *, min_version: int) -> CachedConfig | None:
         """Return the entry to serve if the database does not answer."""
         entry = self._cache.find(key, now=boottime())
         if entry is None or entry.version < min_version or entry.responses[rendering] is None:
@@ -336,7 +336,7 @@ class ConfigReader:
     def _may_serve_stale(self) -> bool:
         return self._lease.compute_age_seconds() <= self._max_stale_seconds
 
-    async def _read_from_database(self, key: Key, rendering: Rendering, min_version: int) -> PreparedResponse:
+    async def _read_from_database(self, key: ConfigKey, rendering: Rendering, min_version: int) -> PreparedResponse:
         """Share a query with other callers if its result is new enough. Otherwise run a query of its own."""
         if min_version < FORCE_REVALIDATION:
             try:
@@ -350,7 +350,7 @@ class ConfigReader:
         # A shared query may have been sent before this request arrived.
         return await self._query((key, rendering))
 
-    async def _query(self, requested: tuple[Key, Rendering]) -> PreparedResponse:
+    async def _query(self, requested: tuple[ConfigKey, Rendering]) -> PreparedResponse:
         """Query the database and cache the result. Query again if it is superseded on the way."""
         key, rendering = requested
         self.database_queries += 1
@@ -365,7 +365,7 @@ class ConfigReader:
             raise NotFound
         return response
 
-    async def _read_current(self, key: Key) -> CurrentConfig | None:
+    async def _read_current(self, key: ConfigKey) -> CurrentConfig | None:
         """Read and decrypt the current version. None if it was replaced in between."""
         stored, data_key = await self._configs.read_with_data_key(key)
         if stored is None:

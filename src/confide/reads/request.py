@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from confide import preconditions
 from confide.errors import ServiceError
 from confide.identity.model import Credential, parse_credential
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.web.errors import MalformedRequest
 
 PATH = b"/config"
@@ -47,7 +47,7 @@ class ReadRequest:
     """A parsed read of a current config."""
 
     credential: Credential = field(repr=False)
-    key: Key
+    key: ConfigKey
     # The value of `If-None-Match`.
     known_tags: str | None = None
     min_version: int = 0
@@ -73,7 +73,7 @@ def parse_plain_read(query: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Re
     except ServiceError:
         return None
     tenant, type_, other_type, other_tenant = query_match.groups()
-    key = Key((tenant or other_tenant).decode(), (type_ or other_type).decode())
+    key = ConfigKey((tenant or other_tenant).decode(), (type_ or other_type).decode())
     return ReadRequest(credential, key, known_tags=known_tags, min_version=min_version)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from confide.clock import Clock
 from confide.errors import Busy, DatabaseUnavailable, NotFound
 from confide.identity.model import Principal, Role
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.reads.model import AccessSummary, ReadCount
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ class AccessStatistics:
         self._statistics = statistics
         self._access = access
         self._clock = clock
-        self._waiting: dict[tuple[int, Key], ReadCount] = {}
+        self._waiting: dict[tuple[int, ConfigKey], ReadCount] = {}
         # Reads that were dropped.
         self.lost = 0
 
-    def add_reads(self, reads: Mapping[tuple[int, Key], int]) -> None:
+    def add_reads(self, reads: Mapping[tuple[int, ConfigKey], int]) -> None:
         """Add numbers of reads by token and key."""
         now = self._clock()
         for pair, count in reads.items():
@@ -77,7 +77,7 @@ class AccessStatistics:
                 self.lost += sum(count.reads for count in batch)
                 _log.exception("access_statistics_failed")
 
-    async def list_readers(self, key: Key, *, principal: Principal) -> list[AccessSummary]:
+    async def list_readers(self, key: ConfigKey, *, principal: Principal) -> list[AccessSummary]:
         """List the tokens that read a config, the latest first. Requires the editor role; raises `NotFound`."""
         await self._access.require_role(Role.EDITOR, key, principal=principal, action="read usage")
         if await self._configs.read(key) is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from confide.database.engine import Engine, Many, Transaction
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.reads.model import AccessSummary, ReadCount
 
 ADD = """/* usage.add */
@@ -31,7 +31,7 @@ class AccessStatisticsStore:
     async def add(self, counts: Sequence[ReadCount]) -> None:
         await self._engine.transact(_add(counts))
 
-    async def list_readers(self, key: Key, *, limit: int) -> list[AccessSummary]:
+    async def list_readers(self, key: ConfigKey, *, limit: int) -> list[AccessSummary]:
         """List the tokens that read a config, the latest first."""
         return [AccessSummary(*row) for row in await self._engine.query(LIST, *key, limit)]
 

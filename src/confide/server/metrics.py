@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import LruCache
 from confide.changes.subscriber import ChangeSubscriber
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.reads.reader import ConfigReader
 from confide.reads.statistics import AccessStatistics
 from confide.telemetry.dispatcher import Dispatcher
@@ -53,7 +53,7 @@ class WorkerMetrics:
         # The totals of the sources at the last update, by metric and labels.
         self._totals: dict[Any, float] = {}
         # Pairs of token and key that were read in the last second.
-        self._pairs: set[tuple[int, Key]] = set()
+        self._pairs: set[tuple[int, ConfigKey]] = set()
 
     async def run(self) -> None:
         """Copy the counters once a second until cancelled. Errors are logged."""

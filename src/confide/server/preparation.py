@@ -20,7 +20,7 @@ from confide.crypto.master_keys import (
     write_master_keys,
 )
 from confide.database.model import DatabaseIdentity
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.server.settings import Settings
 from confide.server.stores import Stores, open_stores
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
@@ -100,7 +100,7 @@ async def _repeat_destructions(stores: Stores, keys: EnvelopeEncryption) -> None
     """Destroy tenants again if a restored backup contains them. Their configs cannot be decrypted any more."""
     recorder = AuditRecorder(stores.audit, keys, now)
     for tenant in await keys.find_restored_tenants():
-        audit = recorder.sign("destroy tenant", "destroyed again", principal=None, key=Key(tenant, "*"))
+        audit = recorder.sign("destroy tenant", "destroyed again", principal=None, key=ConfigKey(tenant, "*"))
         await stores.data_keys.destroy_tenant(tenant, user_id=None, at=now(), audit=audit)
         _log.warning("destroyed_tenant_restored tenant=%s action=destroyed", tenant)
 

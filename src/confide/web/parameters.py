@@ -9,7 +9,7 @@ from confide import names, preconditions
 from confide.clock import MICROSECONDS_PER_SECOND
 from confide.errors import InvalidCursor, InvalidName
 from confide.identity.model import Scope, parse_scope
-from confide.names import Key
+from confide.names import ConfigKey
 from confide.preconditions import Precondition
 from confide.time_formats import TIME_EXAMPLE, parse_time
 from confide.web.errors import MalformedParameter
@@ -46,7 +46,7 @@ def format_time(microseconds: int) -> str:
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def format_key_cursor(key: Key | None) -> str | None:
+def format_key_cursor(key: ConfigKey | None) -> str | None:
     return None if key is None else ":".join(key)
 
 
@@ -70,7 +70,7 @@ def _parse_limit(value: str) -> int:
     return int(value)
 
 
-def _parse_key_cursor(value: str) -> Key | None:
+def _parse_key_cursor(value: str) -> ConfigKey | None:
     tenant, _, integration_type = value.partition(":")
     try:
         return names.parse_key(tenant, integration_type)
@@ -88,7 +88,7 @@ NUMBER_CURSOR = Parameter("after", "A number; the page starts after it.", parse_
 DRY_RUN = declare_switch("dry_run", "`true`: preview the result and store nothing.")
 
 
-def read_key(request: Request) -> Key:
+def read_key(request: Request) -> ConfigKey:
     """Read the key of a config from the parameters `tenant` and `integration_type`. Raises `InvalidName`."""
     return names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
 
