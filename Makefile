@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMPS := .make
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-long test-busy test-versions check fix lock bench postman routes measurements clean
+.PHONY: help serve test test-long test-busy test-versions check fix lock bench postman routes contract measurements clean
 
 help: ## List all targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ postman: $(STAMPS)/test ## Write the Postman collection from the OpenAPI documen
 
 routes: $(STAMPS)/test ## Write the route table of the docs from the route declarations.
 	@$(BIN)/python tools/make_route_table.py
+
+contract: $(STAMPS)/test ## Record additions to the public contract. ARGS=--accept-changes also records changes.
+	@PYTHONPATH=tests $(BIN)/python -m support.contract $(ARGS)
 
 measurements: $(STAMPS)/test ## Write the tables of the docs from the recorded benchmark runs.
 	@$(BIN)/python tools/make_measurements.py
