@@ -13,18 +13,10 @@ import pytest
 from confide.server.api import ROUTES
 from confide.web.route import Target
 from support import canaries
-from support.app import ADMIN, TYPE, RunningApp
-from support.canaries import make_canary
+from support.app import TYPE, RunningApp
+from support.route_requests import ROLES, TARGETS, RouteClient
 
-ROLES: dict[str, list[tuple[str, str, str]]] = {
-    "nobody": [],
-    "viewer": [("viewer", "acme", "*")],
-    "reader": [("reader", "acme", "*")],
-    "editor": [("editor", "acme*", TYPE)],
-    "admin": list(ADMIN),
-}
 ROLE_ORDER = list(ROLES)
-TARGETS = {"own": "acme", "foreign": "globex", "missing": "initech"}
 
 
 @dataclass(frozen=True)
@@ -63,76 +55,6 @@ CREATES = {
 }
 
 
-class MatrixClient:
-    """A client with a user of each role and two tenants with unique secrets."""
-
-    def __init__(self, app: RunningApp) -> None:
-        self.app = app
-        self.secrets = {tenant: make_canary(tenant) for tenant in ("acme", "globex")}
-        self._numbers = itertools.count()
-
-    async def add_users(self) -> None:
-        for role, grants in ROLES.items():
-            await self.app.add_user(role, *grants)
-        await self.app.add_user("victim", ("editor", "globex", "*"))
-
-    async def reset(self) -> None:
-        admin = await self.app.create_token("admin")
-        for tenant, secret in self.secrets.items():
-            await self.app.save(admin, {"host": secret, "password": secret}, tenant=tenant)
-            put = {"schema": {"type": "object"}}
-            await self.app.request("PUT", f"/integration-types/{tenant}", token=admin, json=put)
-        await self.app.request("DELETE", "/tenants/initech", token=admin, params={"confirm": "initech"})
-        await self.app.request("DELETE", "/integration-types/initech", token=admin)
-        for login in TARGETS.values():
-            if login != "initech" and await self.app.process.stores.users.read(login) is None:
-                await self.app.add_user(login)
-
-    async def request_route(self, route: tuple[str, str], role: str | None, target: str) -> httpx2.Response:
-        method, path = route
-        token = None if role is None else await self.app.create_token(role)
-        name = TARGETS[target]
-        more: dict[str, Any] = {}
-        if path.startswith("/config/") and target == "missing":
-            name = "hooli"  # a deleted config has a history
-        if path.startswith("/config") and "export" not in path and method in ("GET", "DELETE"):
-            more["params"] = {"tenant": name, "integration_type": TYPE}
-        if path == "/config" and method in ("POST", "PUT"):
-            document = {"tenant": name, "integration_type": TYPE, "configuration": {"n": next(self._numbers)}}
-            more["json"] = document
-        if path == "/watch":
-            more["params"] = {"tenant": name, "integration_type": TYPE, "wait": "0"}
-        if path == "/config/diff":
-            more["params"] |= {"from": "0", "to": "1"}
-        if path == "/config/rollback":
-            more["json"] = {"tenant": name, "integration_type": TYPE, "version": 1}
-        path = path.replace("{version}", "1")
-        bodies: dict[str, Any] = {
-            "POST /user": {"login": f"new-{next(self._numbers)}"},
-            "PATCH /users/{login}": {"disabled": False},
-            "PUT /users/me/password": {"old": "wrong one, this", "new": "never mind, never set"},
-            "POST /login": {"login": name, "password": "wrong one, this"},
-            "POST /tokens": {"label": "t"},
-            "PUT /integration-types/{name}": {"schema": {"maxProperties": 100 + next(self._numbers)}},
-        }
-        if body := bodies.get(f"{method} {path}"):
-            more["json"] = body
-        if "{tenant}" in path:
-            more["params"] = {"confirm": name}
-        token_ids = {"own": "me", "foreign": "victim"}
-        if "{token_id}" in path:
-            number = await self._token_id(role or "nobody" if target == "own" else token_ids.get(target))
-            path = path.replace("{token_id}", str(number))
-        path = path.replace("{login}", name).replace("{tenant}", name).replace("{name}", name)
-        return await self.app.request(method, path, token=token, **more)
-
-    async def _token_id(self, login: str | None) -> int:
-        if login is None:
-            return 999_999_999
-        token = await self.app.create_token(login)
-        return (await self.app.process.identity.tokens.authenticate(token)).token_id
-
-
 def list_routes(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for path, operations in document["paths"].items():
         for method in operations:
@@ -164,8 +86,8 @@ def list_expected_statuses(route: tuple[str, str], role: str, target: str) -> se
 
 
 @pytest.fixture
-async def client(app: RunningApp) -> MatrixClient:
-    new_client = MatrixClient(app)
+async def client(app: RunningApp) -> RouteClient:
+    new_client = RouteClient(app)
     await new_client.add_users()
     return new_client
 
@@ -175,7 +97,7 @@ async def test_every_documented_route_is_in_the_matrix(app: RunningApp) -> None:
     assert set(list_routes(document)) == set(REQUIREMENTS)
 
 
-async def test_every_route_requires_the_role_that_it_declares(client: MatrixClient) -> None:
+async def test_every_route_requires_the_role_that_it_declares(client: RouteClient) -> None:
     cells = 0
     for route, role, target in itertools.product(REQUIREMENTS, ROLES, TARGETS):
         if route == ("POST", "/login"):
@@ -191,7 +113,7 @@ async def test_every_route_requires_the_role_that_it_declares(client: MatrixClie
     assert cells == (len(REQUIREMENTS) - 1) * len(ROLES) * len(TARGETS)
 
 
-async def test_foreign_and_missing_objects_get_identical_responses(client: MatrixClient) -> None:
+async def test_foreign_and_missing_objects_get_identical_responses(client: RouteClient) -> None:
     await client.reset()
     routes_with_keys = [
         route for route, requirement in REQUIREMENTS.items() if requirement.target in ("key", "token", "whole")
@@ -206,7 +128,7 @@ async def test_foreign_and_missing_objects_get_identical_responses(client: Matri
     assert extract_comparable(listed[0]) == extract_comparable(listed[1])
 
 
-async def test_only_public_routes_work_without_a_token(client: MatrixClient) -> None:
+async def test_only_public_routes_work_without_a_token(client: RouteClient) -> None:
     await client.reset()
     for route, requirement in REQUIREMENTS.items():
         reply = await client.request_route(route, None, "own")
@@ -218,7 +140,7 @@ async def test_only_public_routes_work_without_a_token(client: MatrixClient) -> 
         assert canaries.find_canary(reply.content) is None
 
 
-async def test_a_restricted_token_cannot_exceed_or_widen_its_grants(client: MatrixClient) -> None:
+async def test_a_restricted_token_cannot_exceed_or_widen_its_grants(client: RouteClient) -> None:
     await client.reset()
     restricted = await client.app.create_token("admin", narrowed=[("viewer", "acme", "*")])
     assert (await client.app.read(restricted)).json()["configuration"]["password"] == "********"
@@ -236,7 +158,7 @@ async def test_a_restricted_token_cannot_exceed_or_widen_its_grants(client: Matr
     assert {token["login"] for token in tokens} == {"admin"}
 
 
-async def test_denied_access_is_audited_with_user_and_config(client: MatrixClient) -> None:
+async def test_denied_access_is_audited_with_user_and_config(client: RouteClient) -> None:
     await client.reset()
     await client.request_route(("POST", "/config"), "viewer", "foreign")
     rows = [row async for table, row in client.app.process.stores.database.dump() if table == "audit"]

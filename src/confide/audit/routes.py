@@ -27,7 +27,7 @@ from confide.web.parameters import (
 from confide.web.request import Request
 from confide.web.response import Reply, Response, build_json_response
 from confide.web.route import ADMIN, Parameter, Returns, Route
-from confide.web.sse import EventStream, format_event
+from confide.web.sse import EVENT_STREAM, EventStream, format_event
 
 if TYPE_CHECKING:
     from confide.audit.verification import AuditLog, Verification
@@ -244,6 +244,6 @@ ROUTES: tuple[Route[AuditRoutes], ...] = (
         " continues.\n\nWith `Accept: text/event-stream`, check all entries: `progress` events, then one `result`"
         " event.",
         query=(NUMBER_CURSOR,),
-        returns=Returns((ProofShape,)),
+        returns=Returns((ProofShape,), media_types=((EVENT_STREAM, None),)),
     ),
 )

@@ -44,6 +44,7 @@ from confide.web.parameters import (
     INTEGRATION_TYPE,
     KEY_CURSOR,
     LIMIT,
+    PRECONDITION,
     TENANT,
     TENANT_PATTERN,
     TYPE_PATTERN,
@@ -304,7 +305,7 @@ _NOTE: Parameter[str | None] = Parameter(
 _CHANGED_SINCE = declare_time("changed_since", "RFC 3339: saved at that time or later.")
 _UNREAD_SINCE = declare_time("unread_since", "RFC 3339: neither read nor saved since that time.")
 _NONCONFORMING = Parameter(
-    "conforms", "`false`: only configs that break the schema of their type.", _parse_false, False
+    "conforms", "`false`: only configs that violate the schema of their type.", _parse_false, False
 )
 _SECRETS = declare_switch("secrets", "`masked` or `opened`. Default: `masked`.", on="opened", off="masked")
 _BEFORE_VERSION: Parameter[int | None] = Parameter(
@@ -313,12 +314,12 @@ _BEFORE_VERSION: Parameter[int | None] = Parameter(
 _FROM_VERSION = _declare_version("from", "A version. 0 means before the first version.")
 _TO_VERSION = _declare_version("to", "A version.")
 _CONFIRM = declare_required_text("confirm", "The tenant's name again.")
-_IF_MATCH = Header("If-Match", "Only if this is the current tag of the config. Otherwise 412.")
-_IF_NONE_MATCH = Header("If-None-Match", "`*`: only if the config does not exist. Otherwise 412.")
 _IDEMPOTENCY = Header(
     "Idempotency-Key", "1 to 255 visible ASCII characters. A retry within 24 hours gets the first response again."
 )
-_SAVE_HEADERS = (("ETag", "string"), ("Config-Version", "integer"))
+_SAVE_REQUEST_HEADERS = (*PRECONDITION, _IDEMPOTENCY)
+_DELETE_HEADERS = (("Config-Version", "integer"), ("Idempotency-Replayed", "boolean"))
+_SAVE_HEADERS = (("ETag", "string"), *_DELETE_HEADERS)
 _CONFIGS, _HISTORY = "configs", "history"
 
 ROUTES: tuple[Route[ConfigRoutes], ...] = (
@@ -333,7 +334,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         " the config if it does not exist.",
         body=ConfigBody,
         query=(DRY_RUN,),
-        headers=(_IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY),
+        headers=_SAVE_REQUEST_HEADERS,
         returns=Returns((ConfigSaved, PreviewShape), headers=_SAVE_HEADERS),
     ),
     Route(
@@ -346,7 +347,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         description="Replaces the whole configuration.",
         body=ConfigBody,
         query=(DRY_RUN,),
-        headers=(_IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY),
+        headers=_SAVE_REQUEST_HEADERS,
         returns=Returns((ConfigSaved, PreviewShape), headers=_SAVE_HEADERS),
     ),
     Route(
@@ -358,8 +359,8 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         summary="Delete a config",
         description="The config then reads as missing and keeps its history. Version numbers continue.",
         query=(TENANT, INTEGRATION_TYPE, _NOTE),
-        headers=(_IF_MATCH, _IDEMPOTENCY),
-        returns=Returns((ConfigSaved,)),
+        headers=_SAVE_REQUEST_HEADERS,
+        returns=Returns((ConfigSaved,), headers=_DELETE_HEADERS),
     ),
     Route(
         "GET",
@@ -368,7 +369,8 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         access=VISIBLE,
         tag=_CONFIGS,
         summary="List configs",
-        description="Keys, versions and times of the configs that the caller may see, in order of key. Never bodies.",
+        description="Keys, versions and times of the configs that the caller may see, in order of key. Never"
+        " configurations.",
         query=(TENANT_PATTERN, TYPE_PATTERN, KEY_CURSOR, LIMIT, _CHANGED_SINCE, _UNREAD_SINCE, _NONCONFORMING),
         returns=Returns((ConfigList,)),
     ),
@@ -392,7 +394,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         access=VIEWER,
         tag=_HISTORY,
         summary="List versions",
-        description="All versions of a config, the newest first, including tombstones. Never bodies.",
+        description="All versions of a config, the newest first, including tombstones. Never configurations.",
         query=(TENANT, INTEGRATION_TYPE, _BEFORE_VERSION, LIMIT),
         returns=Returns((VersionList,)),
     ),
@@ -430,7 +432,8 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         description="Append the content of an older version as a new one. This also restores a deleted config.",
         body=RollbackBody,
         query=(DRY_RUN,),
-        returns=Returns((ConfigSaved, PreviewShape)),
+        headers=_SAVE_REQUEST_HEADERS,
+        returns=Returns((ConfigSaved, PreviewShape), headers=_SAVE_HEADERS),
     ),
     Route(
         "DELETE",

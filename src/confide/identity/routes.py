@@ -227,7 +227,7 @@ class IdentityRoutes:
         if not self._is_loopback or not await self._users.can_add_first_user():
             raise NoToken
         # The Host must be a loopback name too: a web page whose name resolves to this machine must not add the user.
-        is_forwarded = any(name in _FORWARDED for name, _ in request.scope["headers"])
+        is_forwarded = any(map(request.has_header, _FORWARDED))
         if is_forwarded or not _LOOPBACK_HOST.fullmatch(request.find_header(b"host") or ""):
             raise NoToken
         return True

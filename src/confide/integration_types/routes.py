@@ -12,12 +12,12 @@ from confide.configs.model import parse_note
 from confide.identity.model import Role
 from confide.integration_types.model import IntegrationType, Mode, TypeDraft, TypeVersion, parse_keep
 from confide.strict_json import Json
-from confide.web.parameters import KEY_CURSOR, format_key_cursor, format_time, read_precondition
+from confide.web.parameters import KEY_CURSOR, PRECONDITION, format_key_cursor, format_time, read_precondition
 from confide.web.request import Request
 from confide.web.response import Headers, Reply, Response, build_json_response
 from confide.web.route import ADMIN, Body, Returns, Route, RouteAccess, Target, declare_switch
 from confide.web.shapes import ViolationShape
-from confide.web.sse import EventStream, format_event
+from confide.web.sse import EVENT_STREAM, EventStream, format_event
 
 if TYPE_CHECKING:
     from confide.integration_types.conformance import ConformanceCheck, ConformanceReport
@@ -185,6 +185,8 @@ def _build_report_json(report: ConformanceReport) -> Json:
 
 
 _DRY_RUN = declare_switch("dry_run", "`true`: list the configs that would violate the schema and store nothing.")
+_ETAG = (("ETag", "string"),)
+_EVENTS = ((EVENT_STREAM, None),)
 _TAG = "integration types"
 
 ROUTES: tuple[Route[TypeRoutes], ...] = (
@@ -205,7 +207,7 @@ ROUTES: tuple[Route[TypeRoutes], ...] = (
         access=RouteAccess(Target.INTEGRATION_TYPE, Role.VIEWER),
         tag=_TAG,
         summary="Read an integration type",
-        returns=Returns((TypeShape,)),
+        returns=Returns((TypeShape,), headers=_ETAG),
     ),
     Route(
         "PUT",
@@ -218,7 +220,8 @@ ROUTES: tuple[Route[TypeRoutes], ...] = (
         " responds like `GET /integration-types/{name}/conformance`.",
         body=TypeBody,
         query=(_DRY_RUN, KEY_CURSOR),
-        returns=Returns((TypeSaved, ConformanceShape)),
+        headers=PRECONDITION,
+        returns=Returns((TypeSaved, ConformanceShape), headers=_ETAG, media_types=_EVENTS),
     ),
     Route(
         "DELETE",
@@ -228,6 +231,7 @@ ROUTES: tuple[Route[TypeRoutes], ...] = (
         tag=_TAG,
         summary="Remove an integration type",
         description="The configs of the type stay, without a schema.",
+        headers=PRECONDITION,
         returns=Returns((TypeSaved,)),
     ),
     Route(
@@ -241,6 +245,6 @@ ROUTES: tuple[Route[TypeRoutes], ...] = (
         " continues.\n\nWith `Accept: text/event-stream`, check all configs: `progress` events, then one `result`"
         " event.",
         query=(KEY_CURSOR,),
-        returns=Returns((ConformanceShape,)),
+        returns=Returns((ConformanceShape,), media_types=_EVENTS),
     ),
 )

@@ -111,8 +111,15 @@ ROUTES: tuple[Route[ReadRoutes], ...] = (
         headers=(
             Header("If-None-Match", "A known tag. The response is 304 if it is still current."),
             Header("If-Match", "Only if this is the current tag of the config. Otherwise 412."),
+            Header("Cache-Control", "`no-cache`, `no-store` or `max-age=0`: read the database."),
+            Header(
+                "Config-Min-Version", "A version number. The response has this version or a newer one, if it exists."
+            ),
         ),
-        returns=Returns((ConfigShape,), headers=(("ETag", "string"), ("Config-Version", "integer"))),
+        returns=Returns(
+            (ConfigShape,),
+            headers=(("ETag", "string"), ("Config-Version", "integer"), ("Config-Freshness", "string")),
+        ),
         other_responses=((304, "The known tag is still current.", None),),
     ),
     Route(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from http import HTTPStatus
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -119,11 +120,14 @@ def _build_responses(route: Route[Any], shapes: Shapes) -> Json:
     success: Json = {"description": returns.description}
     if content:
         success["content"] = content
-    if returns.headers:
-        success["headers"] = {name: {"schema": {"type": type_}} for name, type_ in returns.headers}
+    headers = {name: {"schema": {"type": type_}} for name, type_ in returns.headers}
+    if headers:
+        success["headers"] = headers
     responses: Json = {"200": success}
     for status, description, shape in route.other_responses:
         other: Json = {"description": description}
+        if headers and status == HTTPStatus.NOT_MODIFIED:  # RFC 9110, section 15.4.5: the headers of a 200
+            other["headers"] = headers
         if shape is not None:
             other["content"] = {"application/json": {"schema": shapes[shape, "serialization"]}}
         responses[str(status)] = other

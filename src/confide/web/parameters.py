@@ -14,7 +14,7 @@ from confide.preconditions import Precondition
 from confide.time_formats import TIME_EXAMPLE, parse_time
 from confide.web.errors import MalformedParameter
 from confide.web.request import Request
-from confide.web.route import Parameter, declare_required_text, declare_switch, declare_text
+from confide.web.route import Header, Parameter, declare_required_text, declare_switch, declare_text
 
 MAX_PAGE_SIZE = 1_000
 DEFAULT_PAGE_SIZE = 100
@@ -85,6 +85,11 @@ TYPE_PATTERN = declare_text("integration_type", "A name, `prefix*` or `*`.")
 LIMIT = Parameter("limit", "1 to 1,000. Default: 100.", _parse_limit, DEFAULT_PAGE_SIZE)
 KEY_CURSOR = Parameter("after", "The `next` value of the previous page.", _parse_key_cursor, None)
 NUMBER_CURSOR = Parameter("after", "A number; the page starts after it.", parse_cursor_number, 0)
+# `read_precondition` reads them.
+PRECONDITION = (
+    Header("If-Match", "Only if this is the current tag. Otherwise 412."),
+    Header("If-None-Match", "`*`: only if it does not exist. Otherwise 412."),
+)
 DRY_RUN = declare_switch("dry_run", "`true`: preview the result and store nothing.")
 
 

@@ -80,7 +80,7 @@ class Parameter(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A request header of a route, for the OpenAPI document. The handler reads it."""
+    """An optional request header, for the OpenAPI document. A test compares it with what the handler reads."""
 
     name: str
     description: str
@@ -111,6 +111,7 @@ class Returns:
     """A successful response of a route, for the OpenAPI document."""
 
     shapes: tuple[type[BaseModel], ...] = ()
+    # Name and JSON type of each header that a response can have. Headers of all responses are not declared.
     headers: tuple[tuple[str, str], ...] = ()
     media_types: tuple[tuple[str, type[BaseModel] | None], ...] = ()
     description: str = "Success"
