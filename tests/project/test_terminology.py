@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import sys
 import tokenize
@@ -16,8 +15,6 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
-# Violations that files of before the rewrite still have. The numbers only go down; a file that is not listed has none.
-REMAINING = Path(__file__).with_name("terminology_remaining.json")
 
 CODE = ("src", "tests", "tools")
 PROSE = ("*.md", "docs/**/*.md", "ops/**/*.md", "ops/**/*.yml")
@@ -185,7 +182,7 @@ def check_file(path: Path) -> list[Violation]:
     return check(name, path.read_text())
 
 
-def checked_files() -> list[Path]:
+def list_checked_files() -> list[Path]:
     code = [path for folder in CODE for path in (ROOT / folder).rglob("*.py")]
     return sorted({*code, *(path for pattern in PROSE for path in ROOT.glob(pattern))})
 
@@ -212,32 +209,24 @@ def test_plain_prose_quoted_code_wire_words_and_sql_pass() -> None:
     assert check_python("a.py", 'KINDS = ("saved", "retired", "news-unavailable")\nsql = "SELECT 1 AS news"\n') == []
 
 
-def count_violations() -> dict[str, int]:
-    """Count the violations of each file that has any."""
-    found = {path.relative_to(ROOT).as_posix(): len(check_file(path)) for path in checked_files()}
-    return {name: count for name, count in found.items() if count}
+def test_no_file_has_a_violation() -> None:
+    assert [str(found) for path in list_checked_files() for found in check_file(path)] == []
 
 
-def grown(found: dict[str, int], remaining: dict[str, int]) -> list[str]:
-    """List the files with more violations than remain of before."""
-    return [f"{name} has {n}, not {remaining.get(name, 0)}" for name, n in found.items() if n > remaining.get(name, 0)]
-
-
-def test_no_file_gains_a_violation() -> None:
-    assert grown(count_violations(), json.loads(REMAINING.read_text())) == [], "run this file as a script to see them"
-
-
-def test_a_new_violation_is_found_beside_the_remaining_ones() -> None:
-    assert grown({"a.py": 2, "b.py": 1}, {"a.py": 2, "b.py": 1}) == []
-    assert grown({"a.py": 3, "c.py": 1}, {"a.py": 2}) == ["a.py has 3, not 2", "c.py has 1, not 0"]
+def test_a_deliberate_violation_in_a_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "planted.py").write_text('"""Whoever reads this."""\n')
+    (tmp_path / "README.md").write_text("Nobody shall wait.\n")
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    found = [violation.found for path in list_checked_files() for violation in check_file(path)]
+    assert found == ["Nobody", "shall", "Whoever"]
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--record"]:
-        REMAINING.write_text(json.dumps(count_violations(), indent=1, sort_keys=True) + "\n")
-        sys.exit()
     chosen = [Path(name).resolve() for name in sys.argv[1:]]
-    files = [path for path in checked_files() if not chosen or any(path.is_relative_to(folder) for folder in chosen)]
+    files = [
+        path for path in list_checked_files() if not chosen or any(path.is_relative_to(folder) for folder in chosen)
+    ]
     violations = [(path, found) for path in files if (found := check_file(path))]
     for path, places in violations:
         print(f"{path.relative_to(ROOT)}: {len(places)}", *places, sep="\n  ")
