@@ -171,6 +171,12 @@ class StringTooLong(ServiceError):
     sentence = "A string is longer than 64 KiB. Shorten it."
 
 
+class DocumentTooLarge(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
+    code = "document-too-large"
+    sentence = "The configuration would be larger than 256 KiB. Shorten it."
+
+
 class Busy(ServiceError):
     kind = ErrorKind.UNAVAILABLE
     code = "busy"

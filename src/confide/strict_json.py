@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from confide.configs.errors import DocumentTooLarge
 from confide.errors import (
+    DocumentTooLarge,
     JsonDuplicateKey,
     JsonEncoding,
     JsonInvalid,
@@ -55,8 +55,8 @@ def read_object(data: bytes) -> Json:
     return document
 
 
-def check_merged(configuration: Json) -> bytes:
-    """Encode a merged configuration for storage. Raises an error if it exceeds the limits of a request."""
+def encode_configuration(configuration: Json) -> bytes:
+    """Encode a configuration for storage. Raises an error if it exceeds the limits of a request."""
     # Every stored configuration must fit into a request, where it is one level deeper.
     _require_limits({"configuration": configuration}, has_escapes=False)
     data = write(configuration)
@@ -71,7 +71,7 @@ def write(value: Any) -> bytes:
 
 
 def read_stored(data: bytes) -> Json:
-    """Parse a configuration that `check_merged` encoded."""
+    """Parse a configuration that `encode_configuration` encoded."""
     configuration: Json = json.loads(data)
     return configuration
 

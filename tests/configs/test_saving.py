@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from confide.configs.errors import TooManyRaces
-from confide.configs.model import ConfigDraft, Deletion, Outcome, Superseded
+from confide.configs.errors import Superseded, TooManyRaces
+from confide.configs.model import ConfigDraft, Deletion, Outcome
 from confide.errors import Busy, NotFound
 from confide.identity.model import Principal
 from confide.keyed_lock import KeyedLock

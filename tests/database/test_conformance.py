@@ -13,7 +13,8 @@ from confide.audit.model import SignedEntry
 from confide.changes import positions
 from confide.changes.errors import PositionGone
 from confide.changes.model import Position
-from confide.configs.model import IdempotencyKeyTaken, IdempotencyRecord, Kind, Outcome
+from confide.configs.errors import IdempotencyKeyTaken
+from confide.configs.model import IdempotencyRecord, Kind, Outcome
 from confide.crypto.model import WrappedKey
 from confide.database.model import DatabaseIdentity
 from confide.identity.errors import LastAdmin, UserExists

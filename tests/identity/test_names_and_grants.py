@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from confide import names, preconditions
 from confide.changes import positions
 from confide.changes.model import Position
-from confide.configs.errors import MaskSentBack
 from confide.errors import InvalidCursor, InvalidName, PreconditionInvalid, VersionConflict
 from confide.identity import model as grants
 from confide.identity import password_rules, token_format
 from confide.identity.errors import InvalidGrant, InvalidLogin, PasswordCommon, PasswordTooLong, PasswordTooShort
 from confide.identity.model import Principal, Role, Scope, normalize_attempted_login, parse_login
 from confide.integration_types import masking
+from confide.integration_types.errors import MaskSentBack
 from confide.names import ConfigKey
 from confide.preconditions import Precondition
 from support.app import build_grants

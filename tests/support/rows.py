@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from confide.audit.model import AuditEntry, SignedEntry
-from confide.configs.model import IdempotencyKeyTaken, IdempotencyRecord, Kind, NewVersion, Superseded
+from confide.configs.errors import IdempotencyKeyTaken, Superseded
+from confide.configs.model import IdempotencyRecord, Kind, NewVersion
 from confide.names import ConfigKey
 from confide.server.settings import Settings
 from confide.server.stores import Stores, open_stores

@@ -156,14 +156,14 @@ def test_a_merged_configuration_has_the_limits_of_a_request() -> None:
     deepest: Any = 1
     for _ in range(31):
         deepest = {"a": deepest}
-    assert strict_json.check_merged(deepest)
+    assert strict_json.encode_configuration(deepest)
     for value, code in (
         ({"a": deepest}, "too-deep"),
         ({f"k{n}": 1 for n in range(2_001)}, "too-many-members"),
         ({f"k{n}": "x" * 60_000 for n in range(5)}, "document-too-large"),
     ):
         with pytest.raises(ServiceError) as caught:
-            strict_json.check_merged(value)
+            strict_json.encode_configuration(value)
         assert caught.value.code == code
 
 

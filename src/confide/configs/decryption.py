@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from confide.configs.errors import VersionPruned
-from confide.configs.model import StoredVersion, Superseded
+from confide.configs.errors import Superseded, VersionPruned
+from confide.configs.model import StoredVersion
 from confide.crypto.errors import DecryptionFailed, IntegrityBroken
 from confide.crypto.model import EncryptionContext, WrappedKey
 from confide.names import ConfigKey

@@ -1,4 +1,4 @@
-"""Expected errors of configs."""
+"""Errors of configs."""
 
 from __future__ import annotations
 
@@ -23,18 +23,6 @@ class ConfigurationInvalid(ServiceError):
     sentence = "The configuration is not a JSON object. Send an object."
 
 
-class DocumentTooLarge(ServiceError):
-    kind = ErrorKind.INVALID_CONTENT
-    code = "document-too-large"
-    sentence = "The configuration would be larger than 256 KiB. Shorten it."
-
-
-class MaskSentBack(ServiceError):
-    kind = ErrorKind.INVALID_CONTENT
-    code = "mask-sent-back"
-    sentence = "A mask was sent in place of a secret. Send the secret or omit the member."
-
-
 class IdempotencyKeyReused(ServiceError):
     kind = ErrorKind.INVALID_CONTENT
     code = "idempotency-key-reused"
@@ -57,3 +45,11 @@ class TooManyRaces(ServiceError):
     kind = ErrorKind.UNAVAILABLE
     code = "too-many-races"
     sentence = "Other clients saved this config first, 64 times. Try again."
+
+
+class Superseded(Exception):
+    """The config, its idempotency record or its data key changed after it was read. Nothing was stored."""
+
+
+class IdempotencyKeyTaken(Superseded):
+    """Another request with the same Idempotency-Key was stored first. Nothing was stored."""

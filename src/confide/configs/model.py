@@ -144,14 +144,6 @@ class IdempotencyRecord:
     outcome: Outcome = Outcome.UNCHANGED
 
 
-class Superseded(Exception):
-    """The config, its idempotency record or its data key changed after it was read. Nothing was stored."""
-
-
-class IdempotencyKeyTaken(Superseded):
-    """Another request with the same Idempotency-Key was stored first. Nothing was stored."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewVersion(StoredVersion):
     """A version to append, with the rest of its row."""

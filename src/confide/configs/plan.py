@@ -13,7 +13,7 @@ from confide.crypto.errors import IntegrityBroken
 from confide.crypto.model import WrappedKey
 from confide.errors import NotFound, Violation
 from confide.integration_types.errors import SchemaBroken
-from confide.integration_types.model import IntegrationType, require_no_mask
+from confide.integration_types.model import IntegrationType
 from confide.names import ConfigKey
 from confide.preconditions import Precondition
 from confide.strict_json import Json
@@ -64,14 +64,14 @@ class SavePlanBuilder:
         Raises `VersionConflict`, or `SchemaBroken` if the integration type rejects the configuration.
         """
         current, data_key = await self._configs.read_with_data_key(request.key)
-        self._update_cache(current)
+        self._supersede_cached(current)
         existing = _select_existing(current)
         precondition.require_match(None if existing is None else existing.version)
         is_merge = isinstance(request, ConfigDraft) and request.mode == "merge"
         before = None if existing is None else await self._decrypt(existing, data_key, is_needed=is_merge)
         old = None if before is None else strict_json.read_stored(before)
         after = await self._build_configuration(request, old or {})
-        plaintext = strict_json.check_merged(after)
+        plaintext = strict_json.encode_configuration(after)
         type_ = await self._types.get(request.key.integration_type)
         number = 0 if current is None else current.version
         # Equal configurations have the same length, whatever the order of their members.
@@ -84,7 +84,7 @@ class SavePlanBuilder:
     async def read_deletable_version(self, key: ConfigKey, *, precondition: Precondition) -> StoredVersion:
         """Read the version that a deletion ends. Raises `VersionConflict`, or `NotFound` if there is none."""
         current = await self._configs.read(key)
-        self._update_cache(current)
+        self._supersede_cached(current)
         existing = _select_existing(current)
         precondition.require_match(None if existing is None else existing.version)
         if existing is None:
@@ -100,7 +100,7 @@ class SavePlanBuilder:
             raise NotFound("This version does not exist or is a tombstone. Choose a saved version.")
         return strict_json.read_stored(await self._decrypter.decrypt_version(version))
 
-    def _update_cache(self, current: StoredVersion | None) -> None:
+    def _supersede_cached(self, current: StoredVersion | None) -> None:
         if current is not None:
             self._cache.observe_version(current.key, current.version, is_deleted=current.kind is Kind.DELETED)
 
@@ -119,7 +119,7 @@ def require_valid_draft(draft: ConfigDraft) -> None:
     if not isinstance(draft.configuration, dict):
         violation = Violation("/configuration", ConfigurationInvalid.code, ConfigurationInvalid.sentence)
         raise ConfigurationInvalid(violations=(violation,))
-    require_no_mask(draft.configuration)
+    IntegrationType.require_no_mask(draft.configuration)
 
 
 def _select_existing(current: StoredVersion | None) -> StoredVersion | None:

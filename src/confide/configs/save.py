@@ -10,11 +10,10 @@ from confide import strict_json
 from confide.clock import MICROSECONDS_PER_SECOND, Clock
 from confide.configs import diff
 from confide.configs.decryption import ConfigDecrypter
-from confide.configs.errors import IdempotencyKeyReused, TooManyRaces
+from confide.configs.errors import IdempotencyKeyReused, IdempotencyKeyTaken, Superseded, TooManyRaces
 from confide.configs.model import (
     ConfigDraft,
     Deletion,
-    IdempotencyKeyTaken,
     IdempotencyRecord,
     Kind,
     NewVersion,
@@ -22,7 +21,6 @@ from confide.configs.model import (
     Rollback,
     SavedVersion,
     SavePreview,
-    Superseded,
     WriteRequest,
 )
 from confide.configs.plan import SavePlan, SavePlanBuilder, require_valid_draft

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from confide import strict_json
 from confide.configs.decryption import ConfigDecrypter
-from confide.configs.model import ANY_CONFIG, ConfigFilter, Superseded
+from confide.configs.errors import Superseded
+from confide.configs.model import ANY_CONFIG, ConfigFilter
 from confide.crypto.errors import IntegrityBroken
 from confide.identity.model import Principal, Scope
 from confide.names import ConfigKey

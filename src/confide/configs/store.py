@@ -7,18 +7,17 @@ from typing import Any, NamedTuple
 
 from confide.audit.model import SignedEntry
 from confide.changes.model import Change, LogBounds, Position
+from confide.configs.errors import IdempotencyKeyTaken, Superseded
 from confide.configs.model import (
     ANY_CONFIG,
     ConfigFilter,
     ConfigSummary,
     EncryptedConfig,
-    IdempotencyKeyTaken,
     IdempotencyRecord,
     Kind,
     NewVersion,
     Outcome,
     StoredVersion,
-    Superseded,
     VersionSummary,
     VersionWithDataKey,
 )

@@ -15,3 +15,9 @@ class SchemaBroken(ServiceError):
     kind = ErrorKind.INVALID_CONTENT
     code = "schema-broken"
     sentence = "The configuration violates the schema of its integration type. Correct the listed places."
+
+
+class MaskSentBack(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
+    code = "mask-sent-back"
+    sentence = "A mask was sent in place of a secret. Send the secret or omit the member."

@@ -6,8 +6,8 @@ import functools
 import re
 from typing import Any
 
-from confide.configs.errors import MaskSentBack
 from confide.errors import Violation
+from confide.integration_types.errors import MaskSentBack
 from confide.strict_json import Json, format_pointer
 
 MASK = "********"

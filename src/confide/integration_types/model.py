@@ -12,20 +12,6 @@ from confide.integration_types.masking import PLACE_WITHOUT_SCHEMA, SecretPlace,
 from confide.integration_types.schema import Schema, SchemaViolation
 from confide.strict_json import Json, are_equal
 
-# Other features check a document for masks through this module.
-__all__ = [
-    "UNTYPED",
-    "IntegrationType",
-    "Mode",
-    "SavedType",
-    "TypeDraft",
-    "TypeKind",
-    "TypeVersion",
-    "compile_type",
-    "parse_keep",
-    "require_no_mask",
-]
-
 DEFAULT_KEPT_VERSIONS = 100
 MAX_KEPT_VERSIONS = 100_000
 MAX_REPORTED = 1_000
@@ -120,6 +106,11 @@ class IntegrationType:
     def mask(self, configuration: Json) -> Json:
         masked: Json = mask(configuration, self.place)
         return masked
+
+    @staticmethod
+    def require_no_mask(configuration: Json) -> None:
+        """Raise `MaskSentBack` if a value is the mask, whatever the type."""
+        require_no_mask(configuration)
 
     def fill_defaults(self, configuration: Json) -> Json:
         return configuration if self.schema is None else self.schema.fill_defaults(configuration)

@@ -15,7 +15,8 @@ from confide.caching.lease import Lease
 from confide.caching.lru_cache import ORDER_SECONDS, CacheEntry
 from confide.caching.single_flight import SingleFlight
 from confide.clock import boottime
-from confide.configs.model import Kind, Superseded
+from confide.configs.errors import Superseded
+from confide.configs.model import Kind
 from confide.errors import Busy, DatabaseUnavailable, NotFound
 from confide.identity.model import Credential, Principal, Role
 from confide.names import ConfigKey
