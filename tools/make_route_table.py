@@ -32,7 +32,7 @@ def describe_access(route: Route[Any]) -> str:
     if access.role is None:
         return _NEEDS[access.target]
     needs = access.role.name.lower()
-    if access.target is not Target.STORE:
+    if access.target is not Target.SERVICE:
         needs += f" on the {access.target.value}"
     return f"{needs}; see [API](api.md) for callers without a token" if access.is_token_optional else needs
 

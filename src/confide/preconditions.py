@@ -30,7 +30,7 @@ class Precondition:
 
 
 def parse_precondition(if_match: str | None, if_none_match: str | None) -> Precondition:
-    """Parse the precondition headers of a write, where `If-None-Match` can only be `*`."""
+    """Parse the precondition headers of a request. A read passes no `If-None-Match`, and a write only `*`."""
     if if_none_match is not None and if_none_match.strip() != "*":
         raise PreconditionInvalid("Invalid If-None-Match. A write accepts only *.")
     match = None if if_match is None else parse_tags(if_match)
@@ -44,6 +44,14 @@ def parse_tags(value: str) -> tuple[str, ...]:
     if not _TAG_LIST.fullmatch(value):
         raise PreconditionInvalid
     return tuple(_TAG.findall(value))
+
+
+def format_tag(
+    version: int, type_version: int | None = None, *, is_masked: bool = False, has_defaults: bool = True
+) -> str:
+    """Format an entity tag: version, version of the type if it has a schema, `m` for masked, `d` without defaults."""
+    type_part = "" if type_version is None else f".{type_version}"
+    return f'"{version}{type_part}{"m" if is_masked else ""}{"" if has_defaults else "d"}"'
 
 
 def read_tag_version(tag: str) -> int | None:

@@ -30,7 +30,7 @@ class Requirement:
 TARGET_NAMES = {
     Target.CONFIG: "key",
     Target.INTEGRATION_TYPE: "type",
-    Target.STORE: "whole",
+    Target.SERVICE: "whole",
     Target.VISIBLE: "list",
     Target.SELF: "self",
     Target.TOKEN: "token",

@@ -14,8 +14,8 @@ from confide.identity.model import Credential, Principal
 from confide.names import ConfigKey
 from confide.reads import reader as reader_module
 from confide.reads.model import CurrentConfig, Rendering
-from confide.reads.reader import CachedRead, ConfigReader
-from confide.reads.request import FORCE_REVALIDATION, ReadRequest
+from confide.reads.plain_read import FORCE_REVALIDATION, ReadRequest
+from confide.reads.reader import CachedRequest, ConfigReader
 from support.app import ADMIN, RunningApp
 from support.rows import build_version
 
@@ -290,7 +290,7 @@ async def test_a_read_after_a_replayed_save_returns_at_least_its_version(control
 
 async def test_a_validated_response_is_released_when_the_next_period_starts(controlled: ControlledApp) -> None:
     token = controlled.app.process.identity.authenticator._by_token_id[controlled.root.token_id]
-    read = CachedRead(ReadRequest(token.credential, KEY))
+    read = CachedRequest(ReadRequest(token.credential, KEY))
     response = controlled.reader.read_cached(read, now=boottime())
     assert response is not None
     assert read.response is response
@@ -303,7 +303,7 @@ async def test_a_validated_response_is_released_when_the_next_period_starts(cont
 
 async def test_a_cached_read_decides_not_modified_and_counts_it(controlled: ControlledApp) -> None:
     token = controlled.app.process.identity.authenticator._by_token_id[controlled.root.token_id]
-    read = CachedRead(ReadRequest(token.credential, KEY, known_tags='"1"'))
+    read = CachedRequest(ReadRequest(token.credential, KEY, known_tags='"1"'))
     for _ in range(2):
         response = controlled.reader.read_cached(read, now=boottime())
         assert response is not None
@@ -314,7 +314,7 @@ async def test_a_cached_read_decides_not_modified_and_counts_it(controlled: Cont
 
 async def test_every_nth_cached_read_is_sampled_once(controlled: ControlledApp) -> None:
     token = controlled.app.process.identity.authenticator._by_token_id[controlled.root.token_id]
-    read = CachedRead(ReadRequest(token.credential, KEY))
+    read = CachedRequest(ReadRequest(token.credential, KEY))
     controlled.reader._sample = controlled.reader._until_sample = 2
     samples = []
     for _ in range(4):

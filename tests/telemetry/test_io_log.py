@@ -21,7 +21,7 @@ from confide.identity.hasher import Argon2Hasher
 from confide.server.preparation import build_stores, prepare
 from confide.server.settings import Settings
 from confide.telemetry.events import EventRecorder, build_documents
-from confide.web.request_scope import RequestCounter
+from confide.web.request_span import RequestCounter
 from support.app import RunningApp
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from confide.reads.plain_read import RELEVANT_HEADERS
 from confide.reads.reader import ConfigReader
-from confide.reads.request import RELEVANT_HEADERS
 from confide.reads.response import ReadResult
 from confide.server.api import ROUTES
 from confide.web.request import Request

@@ -15,7 +15,11 @@ ORDER_SECONDS = 1.0
 
 
 class CacheEntry:
-    """A cached object. Once it is evicted, replaced or superseded, code that still references it must not use it."""
+    """A cached object.
+
+    It is invalid once it is evicted, replaced or superseded: it must not count as fresh. A superseded config may still
+    be served as stale.
+    """
 
     __slots__ = ("is_invalid", "size_bytes", "used_at")
 
@@ -50,6 +54,10 @@ class LruCache(Generic[R]):
             entry.used_at = now
             self._entries.move_to_end(name)
         return entry
+
+    def peek(self, name: Hashable) -> R | None:
+        """Return an entry without marking it as used; None if there is none."""
+        return self._entries.get(name)
 
     def list_names(self) -> Iterable[Hashable]:
         return self._entries.keys()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from confide import names
+from confide import names, preconditions
 from confide.changes.model import Position
 from confide.configs import model
 from confide.configs.errors import ConfirmWrong, IdempotencyKeyInvalid
@@ -153,7 +153,7 @@ class ConfigRoutes:
     async def list_configs(self, request: Request) -> Response:
         scope, limit, after = read_scope(request), LIMIT.read(request), KEY_CURSOR.read(request)
         filters = ConfigFilter(_CHANGED_SINCE.read(request), _UNREAD_SINCE.read(request))
-        if _NONCONFORMING.read(request):
+        if _CONFORMS.read(request) is False:
             nonconforming = await self._lister.list_nonconforming(
                 scope, principal=request.principal, after=after, limit=limit, filters=filters
             )
@@ -245,8 +245,7 @@ def build_saved_response(saved: SavedVersion) -> Response:
     tenant, integration_type = saved.key
     headers = [(b"config-version", b"%d" % saved.version)]
     if saved.outcome is not model.Outcome.DELETED:
-        type_part = b"" if saved.type_version is None else b".%d" % saved.type_version
-        headers.append((b"etag", b'"%d%b"' % (saved.version, type_part)))
+        headers.append((b"etag", preconditions.format_tag(saved.version, saved.type_version).encode()))
     if saved.is_replayed:
         headers.append((b"idempotency-replayed", b"true"))
     return build_json_response(
@@ -274,12 +273,12 @@ def _build_summary_json(config: ConfigSummary | ConfigWithViolations | ExportedC
     return {**config.key._asdict(), "version": config.version, "saved_at": format_time(config.saved_at)}
 
 
-def _parse_false(value: str) -> bool:
+def _parse_conforms(value: str) -> Literal[False]:
     if value not in ("true", "false"):
         raise MalformedParameter("The parameter conforms must be true or false.")
     if value == "true":
         raise MalformedParameter("The parameter conforms must be false. Leave it out to list all configs.")
-    return True
+    return False
 
 
 def _parse_version_cursor(value: str) -> int | None:
@@ -304,10 +303,12 @@ _NOTE: Parameter[str | None] = Parameter(
 )
 _CHANGED_SINCE = declare_time("changed_since", "RFC 3339: saved at that time or later.")
 _UNREAD_SINCE = declare_time("unread_since", "RFC 3339: neither read nor saved since that time.")
-_NONCONFORMING = Parameter(
-    "conforms", "`false`: only configs that violate the schema of their type.", _parse_false, False
+_CONFORMS: Parameter[Literal[False] | None] = Parameter(
+    "conforms", "`false`: only configs that violate the schema of their type.", _parse_conforms, None
 )
-_SECRETS = declare_switch("secrets", "`masked` or `opened`. Default: `masked`.", on="opened", off="masked")
+_SECRETS = declare_switch(
+    "secrets", "`masked` or `opened`. Default: `masked`.", true_word="opened", false_word="masked"
+)
 _BEFORE_VERSION: Parameter[int | None] = Parameter(
     "after", "The `next` value of the previous page.", _parse_version_cursor, None
 )
@@ -369,9 +370,9 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         access=VISIBLE,
         tag=_CONFIGS,
         summary="List configs",
-        description="Keys, versions and times of the configs that the caller may see, in order of key. Never"
+        description="Keys, versions and times of the configs that the caller may see, in order of key, without"
         " configurations.",
-        query=(TENANT_PATTERN, TYPE_PATTERN, KEY_CURSOR, LIMIT, _CHANGED_SINCE, _UNREAD_SINCE, _NONCONFORMING),
+        query=(TENANT_PATTERN, TYPE_PATTERN, KEY_CURSOR, LIMIT, _CHANGED_SINCE, _UNREAD_SINCE, _CONFORMS),
         returns=Returns((ConfigList,)),
     ),
     Route(
@@ -394,7 +395,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         access=VIEWER,
         tag=_HISTORY,
         summary="List versions",
-        description="All versions of a config, the newest first, including tombstones. Never configurations.",
+        description="All versions of a config, the newest first, including tombstones, without configurations.",
         query=(TENANT, INTEGRATION_TYPE, _BEFORE_VERSION, LIMIT),
         returns=Returns((VersionList,)),
     ),

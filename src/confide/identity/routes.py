@@ -280,7 +280,7 @@ ROUTES: tuple[Route[IdentityRoutes], ...] = (
         "POST",
         "/user",
         IdentityRoutes.add_user,
-        access=RouteAccess(Target.STORE, Role.ADMIN, is_token_optional=True),
+        access=RouteAccess(Target.SERVICE, Role.ADMIN, is_token_optional=True),
         tag=_USERS,
         summary="Add a user",
         description="Add a user. A user without a password is a service account.\n\nThe first user"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from confide import names
+from confide import names, preconditions
 from confide.configs.model import parse_note
 from confide.identity.model import Role
 from confide.integration_types.model import IntegrationType, Mode, TypeDraft, TypeVersion, parse_keep
@@ -102,7 +102,7 @@ class TypeRoutes:
     async def read(self, request: Request) -> Response:
         type_ = await self._types.read(_read_name(request), principal=request.principal)
         document = {**_build_summary_json(type_), "schema": type_.schema}
-        return build_json_response(document, headers=_build_etag(type_.version))
+        return build_json_response(document, headers=_build_tag_headers(type_.version))
 
     async def put(self, request: Request) -> Reply:
         body = request.get_body(TypeBody)
@@ -119,7 +119,7 @@ class TypeRoutes:
             "name": draft.name,
             "version": saved.version,
         }
-        return build_json_response(document, headers=_build_etag(saved.version))
+        return build_json_response(document, headers=_build_tag_headers(saved.version))
 
     async def remove(self, request: Request) -> Response:
         name = _read_name(request)
@@ -153,8 +153,8 @@ def _read_name(request: Request) -> str:
     return names.parse_name(request.path_values["name"])
 
 
-def _build_etag(version: int) -> Headers:
-    return ((b"etag", b'"%d"' % version),)
+def _build_tag_headers(version: int) -> Headers:
+    return ((b"etag", preconditions.format_tag(version).encode()),)
 
 
 def _build_summary_json(version: TypeVersion) -> Json:

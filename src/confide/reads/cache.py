@@ -86,7 +86,7 @@ class ConfigCache:
         return entry
 
     def find(self, key: ConfigKey, *, now: float) -> CachedConfig | None:
-        """Return the entry of a config, fresh or not."""
+        """Return the entry of a config, fresh or not, and mark it as used."""
         entry: CachedConfig | None = self._memory.get(key, now=now)
         return entry
 
@@ -101,7 +101,7 @@ class ConfigCache:
         """
         for update in self._pending.get(key, ()):
             update.newest_version = max(update.newest_version, version)
-        entry = self.find(key, now=0)
+        entry: CachedConfig | None = self._memory.peek(key)
         if entry is None or entry.version >= version:
             return
         if is_deleted:
@@ -149,7 +149,7 @@ class ConfigCache:
         if current.version < update.newest_version:
             return None
         self.observe_version(key, current.version)
-        entry = self.find(key, now=0)
+        entry: CachedConfig | None = self._memory.peek(key)
         if entry is not None and entry.version > current.version:
             return None
         if entry is not None and entry.is_invalid:
@@ -182,7 +182,7 @@ def _discard(updates: list[PendingUpdate]) -> None:
 
 def render_configuration(configuration: bytes, type_: IntegrationType, rendering: Rendering) -> bytes:
     """Fill in the defaults of the type and mask secrets, as the rendering requires."""
-    must_fill = type_.has_defaults and not rendering.is_without_defaults
+    must_fill = type_.has_defaults and rendering.has_defaults
     if not must_fill and not rendering.is_masked:
         return configuration
     document = strict_json.read_stored(configuration)

@@ -1,4 +1,4 @@
-"""The fast path: answer a plain `GET /config` from the cache where its bytes arrive, without a task."""
+"""The fast path: answer a plain `GET /config` where its bytes arrive, without a task if the cache has the response."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from time import CLOCK_BOOTTIME, clock_gettime
 from typing import Any
 
 from confide.clock import boottime
-from confide.reads.reader import CachedRead
-from confide.reads.request import ReadRequest
+from confide.reads.plain_read import ReadRequest
 from confide.reads.response import COMMON_LINES, CONTENT_LINES, STATUS_200, STATUS_304
 from confide.web.http_protocol import GuardedProtocol
 from confide.web.problems import build_bug_response
@@ -89,18 +88,18 @@ class ReadingProtocol(GuardedProtocol):
     def _try_to_answer(self, head: bytes) -> bool:
         """Answer a plain read: from the cache now, or from the database in a task. Return False for other requests."""
         try:
-            read = self._request_heads.find(head)
-            if read is None or self.transport.is_closing():
+            cached = self._request_heads.find(head)
+            if cached is None or self.transport.is_closing():
                 return False
             now = clock_gettime(CLOCK_BOOTTIME)  # inlines `boottime`, which saves a call
             self._last_used_at = now
             if self.timeout_keep_alive_task is None:
                 self._start_keep_alive_timer()
-            response = self._reader.read_cached(read, now=now)
+            response = self._reader.read_cached(cached, now=now)
             if response is None:
                 if self._is_behind_proxy:
                     return False  # only the application reads the client's address from the proxy's header
-                self._start_reading(read, head)
+                self._start_reading(cached.request, head)
                 return True
             server = self.server_state
             if self._formatted_headers is not server.default_headers:
@@ -117,9 +116,9 @@ class ReadingProtocol(GuardedProtocol):
             self._application.record_sample(sample, began=now)
         return True
 
-    def _start_reading(self, read: CachedRead, head: bytes) -> None:
+    def _start_reading(self, request: ReadRequest, head: bytes) -> None:
         self.flow.pause_reading()  # keeps responses in the order of their requests
-        self._reading = self.loop.create_task(self._read_from_database(read.request, head))
+        self._reading = self.loop.create_task(self._read_from_database(request, head))
         self.tasks.add(self._reading)
         self._reading.add_done_callback(self.tasks.discard)
 

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from confide.caching.lru_cache import LruCache
-from confide.reads.reader import CachedRead
-from confide.reads.request import MAX_VALUE_BYTES, RELEVANT_HEADERS, parse_plain_read
+from confide.reads.plain_read import MAX_READ_HEADERS, MAX_VALUE_BYTES, RELEVANT_HEADERS, parse_plain_read
+from confide.reads.reader import CachedRequest
 
 Headers = Sequence[tuple[bytes, bytes]]
 
 # A whole head is cached only when it repeats. A head with a unique value, such as a trace ID, never does.
 SEEN_SLOTS = 1 << 16
-MAX_LINES = 30
+# The request line, the headers and the empty line.
+MAX_LINES = MAX_READ_HEADERS + 2
 MAX_KNOWN_NAMES = 1_000
 
 _VISIBLE = bytes(range(0x20, 0x7F)) + b"\r\n"
@@ -22,8 +23,8 @@ _NAME = re.compile(rb"[A-Za-z0-9-]+")
 _REQUEST_LINE = re.compile(rb"GET /config\?([A-Za-z0-9._=&-]+) HTTP/1\.1")
 
 
-class RequestHeadCache(LruCache[CachedRead]):
-    """Cached reads by the digest of the whole request head, and by the digest of its relevant lines.
+class RequestHeadCache(LruCache[CachedRequest]):
+    """Cached requests by the digest of the whole request head, and by the digest of its relevant lines.
 
     It has a memory limit of its own, so that unique heads do not evict configs. It accepts a small part of RFC 9112.
     The server's parser reads other heads.
@@ -35,26 +36,26 @@ class RequestHeadCache(LruCache[CachedRead]):
         # Whether a header is relevant, by its name as the client spells it.
         self._relevance: dict[bytes, bool] = {}
 
-    def find(self, head: bytes) -> CachedRead | None:
-        """Return the cached read of a complete request head, or None if it is not a plain read."""
+    def find(self, head: bytes) -> CachedRequest | None:
+        """Return the cached request of a complete request head, or None if it is not a plain read."""
         digest = sha256(head).digest()
         # Inlines `_find_by_digest`, which saves a call on the fast path.
-        read = self._entries.get(digest)
-        if read is not None:
-            if not read.reads:
+        cached = self._entries.get(digest)
+        if cached is not None:
+            if not cached.count:
                 self._entries.move_to_end(digest)
-            return read
+            return cached
         lines = self._select_lines(head)
         if lines is None:
             return None
-        read = self._find_by_lines(lines)
-        if read is not None:
-            self._cache_if_repeated(digest, read)
-        return read
+        cached = self._find_by_lines(lines)
+        if cached is not None:
+            self._cache_if_repeated(digest, cached)
+        return cached
 
-    def find_parsed(self, query: bytes, headers: Headers) -> CachedRead | None:
-        """Return the cached read of a `GET /config` that the server has parsed. Header names are in lower case."""
-        if len(headers) > MAX_LINES:
+    def find_parsed(self, query: bytes, headers: Headers) -> CachedRequest | None:
+        """Return the cached request of a `GET /config` that the server has parsed. Header names are in lower case."""
+        if len(headers) > MAX_READ_HEADERS:
             return None
         parts = [query]
         for name, value in headers:
@@ -65,29 +66,29 @@ class RequestHeadCache(LruCache[CachedRead]):
         digest = sha256(b"\0".join(parts)).digest()
         return self._find_by_digest(digest) or self._parse(digest, query, headers)
 
-    def _find_by_digest(self, digest: bytes) -> CachedRead | None:
-        read = self._entries.get(digest)
-        # Marking the entry as used once per count period keeps the order well enough.
-        if read is not None and not read.reads:
+    def _find_by_digest(self, digest: bytes) -> CachedRequest | None:
+        cached = self._entries.get(digest)
+        # Only the first read after the reader added up the counts marks the entry as used: precise enough, and cheap.
+        if cached is not None and not cached.count:
             self._entries.move_to_end(digest)
-        return read
+        return cached
 
-    def _find_by_lines(self, lines: list[bytes]) -> CachedRead | None:
+    def _find_by_lines(self, lines: list[bytes]) -> CachedRequest | None:
         digest = sha256(b"\n".join(lines)).digest()
-        read = self._find_by_digest(digest)
-        if read is not None:
-            return read
+        cached = self._find_by_digest(digest)
+        if cached is not None:
+            return cached
         request_line = _REQUEST_LINE.fullmatch(lines[0])
         headers = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines[1:])]
         return self._parse(digest, request_line[1], headers) if request_line else None
 
-    def _parse(self, digest: bytes, query: bytes, headers: Headers) -> CachedRead | None:
+    def _parse(self, digest: bytes, query: bytes, headers: Headers) -> CachedRequest | None:
         request = parse_plain_read(query, headers)
         if request is None:
             return None
-        read = CachedRead(request)
-        self.put(digest, read)
-        return read
+        cached = CachedRequest(request)
+        self.put(digest, cached)
+        return cached
 
     def _select_lines(self, head: bytes) -> list[bytes] | None:
         """Return the request line and the relevant header lines, or None if a line is unusual."""
@@ -113,13 +114,13 @@ class RequestHeadCache(LruCache[CachedRead]):
                 selected.append(line)
         return selected
 
-    def _cache_if_repeated(self, digest: bytes, read: CachedRead) -> None:
+    def _cache_if_repeated(self, digest: bytes, cached: CachedRequest) -> None:
         """Cache the whole head if it was seen before.
 
         A head leaves one byte of its digest in a table, in the slot that two other bytes choose.
         """
         slot, mark = digest[0] << 8 | digest[1], digest[2] or 1
         if self._seen_once[slot] == mark:
-            self.put(digest, read)
+            self.put(digest, cached)
         else:
             self._seen_once[slot] = mark

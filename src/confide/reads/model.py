@@ -43,8 +43,8 @@ class Rendering(enum.IntEnum):
         return self in (Rendering.MASKED, Rendering.MASKED_WITHOUT_DEFAULTS)
 
     @property
-    def is_without_defaults(self) -> bool:
-        return self >= Rendering.READABLE_WITHOUT_DEFAULTS
+    def has_defaults(self) -> bool:
+        return self < Rendering.READABLE_WITHOUT_DEFAULTS
 
 
 class CurrentConfig(NamedTuple):
@@ -71,10 +71,3 @@ class RenderedConfig:
     rendering: Rendering
     # The version of its integration type. None if the type has no schema.
     type_version: int | None
-
-    @property
-    def tag(self) -> str:
-        """The entity tag: version, version of the type, `m` for masked, `d` without defaults."""
-        type_part = "" if self.type_version is None else f".{self.type_version}"
-        masked = "m" if self.rendering.is_masked else ""
-        return f'"{self.stored.version}{type_part}{masked}{"d" if self.rendering.is_without_defaults else ""}"'

@@ -1,7 +1,7 @@
 """Read current configs: from the cache while it is fresh, else from the database, else stale from the cache.
 
-`ConfigReader` has two entry points. `read_cached` serves the fast path: it answers a repeated request from the cache,
-without waiting. `authenticate` and `read` serve everything else and may query the database.
+`ConfigReader.read_cached` answers a plain read from the caches, without waiting. Otherwise, and for all other reads,
+the caller awaits `authenticate` and `read`, which may query the database.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from confide.identity.model import Credential, Principal, Role
 from confide.names import ConfigKey
 from confide.reads.cache import CachedConfig, ConfigCache
 from confide.reads.model import CurrentConfig, Rendering
-from confide.reads.request import FORCE_REVALIDATION, ReadRequest
-from confide.reads.response import CachedResponse, PreparedResponse, ReadResult
+from confide.reads.plain_read import FORCE_REVALIDATION, ReadRequest
+from confide.reads.response import NotModified, PreparedResponse, ReadResult
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ SUPERSEDED_STALE_AFTER_SECONDS = 1.2
 PERIOD_SECONDS = ORDER_SECONDS
 # Each cached read has its own count. The counts are added up when this many cached reads have one.
 MAX_UNCOUNTED = 512
-# Memory of a cached read and its request, with names, numbers and digest.
-CACHED_READ_BYTES = 720
+# Memory of a cached request, with names, numbers and digest.
+CACHED_REQUEST_BYTES = 720
 
 
 @dataclass(slots=True)
@@ -74,31 +74,31 @@ class Authentication(NamedTuple):
     is_database_unavailable: bool
 
 
-class CachedRead(CacheEntry):
-    """A request that repeats, with its validated response and its counts. Only the reader writes to it."""
+class CachedRequest(CacheEntry):
+    """A plain read that repeats, with its validated response and its count. Only the reader writes to it."""
 
-    __slots__ = ("is_not_modified", "length", "period", "prepared", "reads", "request", "response", "token", "token_id")
+    __slots__ = ("count", "is_not_modified", "length", "period", "prepared", "request", "response", "token", "token_id")
 
     def __init__(self, request: ReadRequest) -> None:
-        super().__init__(CACHED_READ_BYTES)
+        super().__init__(CACHED_REQUEST_BYTES)
         self.request = request
         self.token: AuthenticatedToken | None = None
         self.token_id = 0
         self.prepared: PreparedResponse | None = None
         # The prepared response itself, or its 304 if the client has this version.
-        self.response: CachedResponse | None = None
+        self.response: PreparedResponse | NotModified | None = None
         # The period in which the response was validated.
         self.period: object = None
         # Reads since the counts were last added up. All of them had this response.
-        self.reads = 0
+        self.count = 0
         self.is_not_modified = False
         self.length = 0
 
 
 class ConfigReader:
-    """Reads current configs. It owns all state of cached reads.
+    """Reads current configs. It owns all state of cached requests.
 
-    Time is divided into periods of one second. A cached read is validated at its first use in a period. Until the
+    Time is divided into periods of one second. A cached request is validated at its first use in a period. Until the
     period ends, its response is reused unless the version or the token is invalidated.
     """
 
@@ -126,11 +126,11 @@ class ConfigReader:
         self._max_stale_seconds = max_stale_seconds
         self._queries: SingleFlight[tuple[ConfigKey, Rendering], PreparedResponse] = SingleFlight(self._query, io=io)
         self._counts = ReadCounts()
-        self._uncounted: list[CachedRead] = []
+        self._uncounted: list[CachedRequest] = []
         # A new object for each period. An identity check is the cheapest way to tell periods apart.
         self._period: object = None
         self._period_ends_at = 0.0
-        self._validated: list[CachedRead] = []
+        self._validated: list[CachedRequest] = []
         # Every `sample`-th cached read is recorded. The countdown never reaches zero if sampling is off.
         self._sample = sample
         self._until_sample = sample or -1
@@ -143,7 +143,7 @@ class ConfigReader:
         self.stale_reads = 0
         self.database_queries = 0
 
-    def read_cached(self, read: CachedRead, *, now: float) -> CachedResponse | None:
+    def read_cached(self, cached: CachedRequest, *, now: float) -> PreparedResponse | NotModified | None:
         """Return the 200 or 304 response if token, grant and version are fresh in the cache, and count the read.
 
         Return None if the database must be queried. Check `has_sample` afterwards, before any await.
@@ -152,17 +152,17 @@ class ConfigReader:
             return None
         if now >= self._period_ends_at:
             self._start_period(now)
-        response = read.response
-        if read.period is not self._period or read.prepared.is_invalid or read.token.is_invalid:  # type: ignore[union-attr]
-            response = self._validate(read, now)
+        response = cached.response
+        if cached.period is not self._period or cached.prepared.is_invalid or cached.token.is_invalid:  # type: ignore[union-attr]
+            response = self._validate(cached, now)
             if response is None:
                 return None
-        if not read.reads:
-            self._start_counting(read)
-        read.reads += 1
+        if not cached.count:
+            self._start_counting(cached)
+        cached.count += 1
         self._until_sample -= 1
         if not self._until_sample:
-            self._sample_read(read, response)
+            self._sample_read(cached, response)
         return response
 
     async def authenticate_token(self, token: str) -> Authentication:
@@ -195,10 +195,10 @@ class ConfigReader:
         *,
         principal: Principal,
         min_version: int = 0,
-        is_without_defaults: bool = False,
+        has_defaults: bool = True,
         is_database_unavailable: bool = False,
     ) -> ReadResult:
-        """Read the current version, which must be at least `min_version`. Viewers get secrets masked.
+        """Read the current version: at least `min_version`, if that version exists. Viewers get secrets masked.
 
         With `is_database_unavailable`, a query of this request has just failed, so the database is not queried again.
         """
@@ -206,7 +206,7 @@ class ConfigReader:
             key,
             principal=principal,
             min_version=min_version,
-            is_without_defaults=is_without_defaults,
+            has_defaults=has_defaults,
             is_database_unavailable=is_database_unavailable,
         )
         counted = (principal.token_id, key)
@@ -231,12 +231,12 @@ class ConfigReader:
         self.has_sample = False
         return self._sampled
 
-    def _validate(self, read: CachedRead, now: float) -> CachedResponse | None:
+    def _validate(self, cached: CachedRequest, now: float) -> PreparedResponse | NotModified | None:
         """Look up token and version in the caches, and choose the response to reuse until the period ends."""
-        read.period = None
-        if read.reads:
+        cached.period = None
+        if cached.count:
             self._add_up_counts()  # the reads so far had another response
-        request = read.request
+        request = cached.request
         token = self._authenticator.find_fresh(request.credential, now=now)
         entry = self._cache.find_fresh(request.key, now=now)
         role = None if token is None else token.principal.find_role(request.key)
@@ -246,42 +246,42 @@ class ConfigReader:
         if prepared is None:
             return None
         response = prepared.to_not_modified() if prepared.is_known(request.known_tags) else prepared
-        read.token_id, read.length = token.principal.token_id, response.length
-        read.is_not_modified = response is not prepared
+        cached.token_id, cached.length = token.principal.token_id, response.length
+        cached.is_not_modified = response is not prepared
         if min(entry.fresh_until, token.fresh_until) >= self._period_ends_at:
-            read.prepared, read.response = prepared, response
-            read.token, read.period = token, self._period
-            self._validated.append(read)
+            cached.prepared, cached.response = prepared, response
+            cached.token, cached.period = token, self._period
+            self._validated.append(cached)
         return response
 
     def _start_period(self, now: float) -> None:
         """Release the validated responses, so that they do not outlive their eviction from the cache."""
-        for read in self._validated:
-            read.prepared = read.response = read.token = read.period = None
+        for cached in self._validated:
+            cached.prepared = cached.response = cached.token = cached.period = None
         self._validated.clear()
         self._period, self._period_ends_at = object(), now + PERIOD_SECONDS
 
-    def _start_counting(self, read: CachedRead) -> None:
+    def _start_counting(self, cached: CachedRequest) -> None:
         if len(self._uncounted) >= MAX_UNCOUNTED:
             self._add_up_counts()
-        self._uncounted.append(read)
+        self._uncounted.append(cached)
 
     def _add_up_counts(self) -> None:
         counts = self._counts
-        for read in self._uncounted:
-            counted = (read.token_id, read.request.key)
-            counts.reads[counted] = counts.reads.get(counted, 0) + read.reads
-            counts.hits += read.reads
-            if read.is_not_modified:
-                counts.not_modified += read.reads
+        for cached in self._uncounted:
+            counted = (cached.token_id, cached.request.key)
+            counts.reads[counted] = counts.reads.get(counted, 0) + cached.count
+            counts.hits += cached.count
+            if cached.is_not_modified:
+                counts.not_modified += cached.count
             else:
-                counts.sent_bytes += read.reads * read.length
-            read.reads = 0
+                counts.sent_bytes += cached.count * cached.length
+            cached.count = 0
         self._uncounted.clear()
 
-    def _sample_read(self, read: CachedRead, response: CachedResponse | None) -> None:
+    def _sample_read(self, cached: CachedRequest, response: PreparedResponse | NotModified | None) -> None:
         self._until_sample = self._sample
-        user_id = None if read.token is None else read.token.principal.user_id
+        user_id = None if cached.token is None else cached.token.principal.user_id
         if response is not None:
             self._sampled = SampledRead(user_id, response.status, response.length)
             self.has_sample = True
@@ -292,11 +292,11 @@ class ConfigReader:
         *,
         principal: Principal,
         min_version: int,
-        is_without_defaults: bool,
+        has_defaults: bool,
         is_database_unavailable: bool,
     ) -> ReadResult:
         role = await self._access.require_role(Role.VIEWER, key, principal=principal, action="read")
-        rendering = choose_rendering(role, is_without_defaults=is_without_defaults)
+        rendering = choose_rendering(role, has_defaults=has_defaults)
         entry = self._cache.find_fresh(key, now=boottime())
         if entry is not None and entry.version >= min_version:
             if entry.is_missing:
@@ -380,11 +380,11 @@ class ConfigReader:
         return CurrentConfig(stored, decrypted, await self._types.get(key.integration_type))
 
 
-def choose_rendering(role: Role, *, is_without_defaults: bool = False) -> Rendering:
+def choose_rendering(role: Role, *, has_defaults: bool = True) -> Rendering:
     """Mask secrets for viewers."""
     if role >= Role.READER:
-        return Rendering.READABLE_WITHOUT_DEFAULTS if is_without_defaults else Rendering.READABLE
-    return Rendering.MASKED_WITHOUT_DEFAULTS if is_without_defaults else Rendering.MASKED
+        return Rendering.READABLE if has_defaults else Rendering.READABLE_WITHOUT_DEFAULTS
+    return Rendering.MASKED if has_defaults else Rendering.MASKED_WITHOUT_DEFAULTS
 
 
 async def _await_within(seconds: float | None, work: Awaitable[T]) -> T | None:

@@ -40,7 +40,13 @@ class PreparedResponse:
         )
         # Set when the cache entry is invalidated.
         self.is_invalid = False
-        self.tag = config.tag
+        rendering = config.rendering
+        self.tag = preconditions.format_tag(
+            config.stored.version,
+            config.type_version,
+            is_masked=rendering.is_masked,
+            has_defaults=rendering.has_defaults,
+        )
         self.version = config.stored.version
         length_line = b"content-length: %d\r\n" % len(body)
         tag_lines = b"etag: %b\r\nconfig-version: %d\r\n\r\n" % (self.tag.encode(), self.version)
@@ -86,9 +92,6 @@ class NotModified:
 
     def build_headers(self) -> Headers:
         return self._headers
-
-
-CachedResponse = PreparedResponse | NotModified
 
 
 class ReadResult(NamedTuple):

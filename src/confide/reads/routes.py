@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
-from confide import names, preconditions
-from confide.reads.request import parse_min_version
+from confide import preconditions
+from confide.reads.plain_read import parse_min_version
 from confide.reads.response import build_response
-from confide.web.parameters import INTEGRATION_TYPE, TENANT, format_time
+from confide.web.parameters import INTEGRATION_TYPE, TENANT, format_time, read_key
 from confide.web.request import Request
 from confide.web.response import Reply, Response, build_json_response
 from confide.web.route import EDITOR, VIEWER, Header, Returns, Route, declare_switch
@@ -66,8 +66,8 @@ class ReadRoutes:
         )
 
     async def read(self, request: Request) -> Reply:
-        key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
-        is_without_defaults = _WITHOUT_DEFAULTS.read(request)
+        key = read_key(request)
+        has_defaults = _DEFAULTS.read(request)
         known_tags = request.find_list_header(b"if-none-match")
         precondition = preconditions.parse_precondition(request.find_list_header(b"if-match"), None)
         if known_tags is not None:
@@ -79,21 +79,25 @@ class ReadRoutes:
             key,
             principal=request.principal,
             min_version=min_version,
-            is_without_defaults=is_without_defaults,
+            has_defaults=has_defaults,
             is_database_unavailable=request.is_database_unavailable,
         )
         precondition.require_match(result.response.version)
         return build_response(result, known_tags)
 
     async def list_usage(self, request: Request) -> Response:
-        key = names.parse_key(TENANT.read(request), INTEGRATION_TYPE.read(request))
+        key = read_key(request)
         summaries = await self._statistics.list_readers(key, principal=request.principal)
         usage = [{**summary._asdict(), "last_read_at": format_time(summary.last_read_at)} for summary in summaries]
         return build_json_response({"usage": usage})
 
 
-_WITHOUT_DEFAULTS = declare_switch(
-    "defaults", "`off`: the stored configuration, without the defaults of its type.", on="off", off="on"
+_DEFAULTS = declare_switch(
+    "defaults",
+    "`off`: the stored configuration, without the defaults of its type.",
+    true_word="on",
+    false_word="off",
+    default=True,
 )
 _TAG = "configs"
 
@@ -107,7 +111,7 @@ ROUTES: tuple[Route[ReadRoutes], ...] = (
         tag=_TAG,
         summary="Read a config",
         description="The current version. Viewers see secrets as `********`.",
-        query=(TENANT, INTEGRATION_TYPE, _WITHOUT_DEFAULTS),
+        query=(TENANT, INTEGRATION_TYPE, _DEFAULTS),
         headers=(
             Header("If-None-Match", "A known tag. The response is 304 if it is still current."),
             Header("If-Match", "Only if this is the current tag of the config. Otherwise 412."),

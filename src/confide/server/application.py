@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 from confide.clock import boottime
 from confide.context import current_request, set_principal
-from confide.reads import request as plain_reads
+from confide.reads import plain_read
 from confide.reads.fast_path import CACHED_ROUTE
-from confide.reads.reader import CachedRead, SampledRead
-from confide.reads.request import ReadRequest
+from confide.reads.plain_read import ReadRequest
+from confide.reads.reader import CachedRequest, SampledRead
 from confide.reads.response import ConfigResponse, build_response
 from confide.server import api, legacy
 from confide.strict_json import Json
 from confide.web.asgi import Message, Receive, Scope, Send
 from confide.web.problems import build_bug_response, build_error_response
 from confide.web.request import Disconnected, Request
-from confide.web.request_scope import OTHER, RequestScope
+from confide.web.request_span import OTHER, RequestSpan
 from confide.web.response import Response
 from confide.web.router import Router
 
@@ -62,15 +62,15 @@ class Application:
         if scope["type"] == "lifespan":
             await self._run_lifespan(receive, send)
             return
-        if scope["method"] == "GET" and scope["raw_path"] == plain_reads.PATH:
-            read = self._process().caching.request_heads.find_parsed(scope["query_string"], scope["headers"])
-            if read is not None:
-                await self._answer_plain_read(read, scope, send)
+        if scope["method"] == "GET" and scope["raw_path"] == plain_read.PATH:
+            cached = self._process().caching.request_heads.find_parsed(scope["query_string"], scope["headers"])
+            if cached is not None:
+                await self._answer_plain_read(cached, scope, send)
                 return
         await self._handle(scope, receive, send)
 
     async def read(
-        self, read: ReadRequest, *, address: str | None, traceparent: str | None
+        self, request: ReadRequest, *, address: str | None, traceparent: str | None
     ) -> Response | ConfigResponse:
         """Answer a plain read from the database. Always returns a response, also for errors.
 
@@ -78,22 +78,22 @@ class Application:
         """
         reader = self._process().reads.reader
         response: Response | ConfigResponse
-        with self._open_scope("GET", "/config", address=address, traceparent=traceparent) as request:
-            request.route, request.is_logged = "/config", False
+        with self._open_span("GET", "/config", address=address, traceparent=traceparent) as span:
+            span.route, span.is_logged = "/config", False
             try:
-                principal, is_database_unavailable = await reader.authenticate(read.credential)
+                principal, is_database_unavailable = await reader.authenticate(request.credential)
                 set_principal(principal)
                 result = await reader.read(
-                    read.key,
+                    request.key,
                     principal=principal,
-                    min_version=read.min_version,
+                    min_version=request.min_version,
                     is_database_unavailable=is_database_unavailable,
                 )
-                response = build_response(result, read.known_tags)
+                response = build_response(result, request.known_tags)
             except Exception as error:  # noqa: BLE001 - last resort: every error has a response
-                response = build_error_response(error, request_id=request.request_id)
-            request.status, request.sent_bytes = response.status, len(response.body)
-        return response.with_header(b"request-id", request.request_id.encode())
+                response = build_error_response(error, request_id=span.request_id)
+            span.status, span.sent_bytes = response.status, len(response.body)
+        return response.with_header(b"request-id", span.request_id.encode())
 
     def record_sample(self, sample: SampledRead, *, began: float) -> None:
         """Record a sampled read as an I/O event. `began` is `boottime` seconds."""
@@ -103,9 +103,9 @@ class Application:
         took = int((boottime() - began) * 1e9)
         io.end_request(event, CACHED, monotonic_ns() - took, outcome=str(sample.status), amount=sample.sent_bytes)
 
-    def _open_scope(self, method: str, path: str, *, address: str | None, traceparent: str | None) -> RequestScope:
+    def _open_span(self, method: str, path: str, *, address: str | None, traceparent: str | None) -> RequestSpan:
         process = self._process()
-        return RequestScope(
+        return RequestSpan(
             method,
             path,
             io=process.observation.io,
@@ -114,10 +114,10 @@ class Application:
             traceparent=traceparent,
         )
 
-    async def _answer_plain_read(self, read: CachedRead, scope: Scope, send: Send) -> None:
+    async def _answer_plain_read(self, cached: CachedRequest, scope: Scope, send: Send) -> None:
         now, reader = boottime(), self._process().reads.reader
         try:
-            response = reader.read_cached(read, now=now)
+            response = reader.read_cached(cached, now=now)
         except Exception as error:  # noqa: BLE001 - last resort: every error has a response
             self._process().observation.traffic.count(CACHED_ROUTE, HTTPStatus.INTERNAL_SERVER_ERROR)
             await build_bug_response(error).send(send)
@@ -126,7 +126,7 @@ class Application:
             client = scope.get("client")
             traceparent = find_traceparent(scope["headers"])
             from_database = await self.read(
-                read.request, address=client[0] if client else None, traceparent=traceparent
+                cached.request, address=client[0] if client else None, traceparent=traceparent
             )
             await from_database.send(send)
             return
@@ -138,20 +138,19 @@ class Application:
             self.record_sample(sample, began=now)
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request in its scope."""
         client = scope.get("client")
         request = Request(scope, receive)
         address, traceparent = client[0] if client else None, find_traceparent(scope["headers"])
-        with self._open_scope(request.method, request.path, address=address, traceparent=traceparent) as current:
-            sender = _Sender(send, current.request_id, request)
+        with self._open_span(request.method, request.path, address=address, traceparent=traceparent) as span:
+            sender = _Sender(send, span.request_id, request)
             try:
                 await self._respond(request, sender)
             except Disconnected:
                 return
             finally:
-                current.status, current.sent_bytes, current.ended_ns = sender.status, sender.sent_bytes, sender.ended_ns
-                current.is_stream = request.is_stream
-                current.route = request.route_path or OTHER
+                span.status, span.sent_bytes, span.ended_ns = sender.status, sender.sent_bytes, sender.ended_ns
+                span.is_stream = request.is_stream
+                span.route = request.route_path or OTHER
 
     async def _respond(self, request: Request, sender: _Sender) -> None:
         try:

@@ -141,7 +141,7 @@ ROUTES: tuple[Route[HealthRoutes], ...] = (
         "GET",
         "/metrics",
         HealthRoutes.export_metrics,
-        access=RouteAccess(Target.STORE, Role.ADMIN, is_token_optional=True),
+        access=RouteAccess(Target.SERVICE, Role.ADMIN, is_token_optional=True),
         tag=_TAG,
         summary="Export metrics",
         description="Metrics for Prometheus, with the token of an admin or a service account; without a token if"

@@ -18,7 +18,7 @@ from confide.reads.statistics import AccessStatistics
 from confide.telemetry.dispatcher import Dispatcher
 from confide.telemetry.histograms import BUCKET_BOUNDS_SECONDS
 from confide.telemetry.metrics_page import render_metrics
-from confide.web.request_scope import RequestCounter
+from confide.web.request_span import RequestCounter
 
 # A variable of prometheus_client: the folder where the workers of one service share their metrics.
 FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"

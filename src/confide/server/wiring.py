@@ -59,7 +59,7 @@ from confide.telemetry.histograms import Histograms
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
 from confide.telemetry.sinks.registry import build_sinks
 from confide.telemetry.sinks.worker import build_sink_workers
-from confide.web.request_scope import RequestCounter
+from confide.web.request_span import RequestCounter
 
 # The request head cache gets one eighth of the memory for caches.
 HEAD_CACHE_SHARE = 8

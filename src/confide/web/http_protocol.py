@@ -14,7 +14,7 @@ from confide.telemetry.request_log import log_request
 from confide.web.errors import HeadersTooLarge, MalformedRequest, RequestTimeout
 from confide.web.problems import build_problem
 from confide.web.request import MAX_HEADERS_BYTES, MAX_URI_BYTES
-from confide.web.request_scope import OTHER
+from confide.web.request_span import OTHER
 
 if TYPE_CHECKING:
     from confide.server.application import Application

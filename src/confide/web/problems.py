@@ -64,7 +64,7 @@ def build_error_response(error: Exception, *, request_id: str) -> Response:
 
 
 def build_bug_response(error: Exception) -> Response:
-    """Build the response to a bug outside of a `RequestScope`, with a new request ID to find it in the log."""
+    """Build the response to a bug outside of a `RequestSpan`, with a new request ID to find it in the log."""
     request_id = secrets.token_hex(8)
     return build_error_response(error, request_id=request_id).with_header(b"request-id", request_id.encode())
 

@@ -28,7 +28,7 @@ class Target(enum.Enum):
     # The integration type of the request, for any tenant.
     INTEGRATION_TYPE = "integration type"
     # The whole service.
-    STORE = "store"
+    SERVICE = "service"
     # Nothing: the response contains only what the caller's grants cover.
     VISIBLE = "visible"
     # Nothing: the request is about the caller.
@@ -41,7 +41,10 @@ class Target(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class RouteAccess:
-    """Who can call a route. The router authenticates, and the use case checks the role."""
+    """Who can call a route. A declaration only: the router authenticates, but does not check the role.
+
+    The use case must call `Access.require_role`. The role matrix test calls each route with each role.
+    """
 
     target: Target
     role: Role | None = None
@@ -58,7 +61,7 @@ VISIBLE = RouteAccess(Target.VISIBLE)
 SELF = RouteAccess(Target.SELF)
 VIEWER = RouteAccess(Target.CONFIG, Role.VIEWER)
 EDITOR = RouteAccess(Target.CONFIG, Role.EDITOR)
-ADMIN = RouteAccess(Target.STORE, Role.ADMIN)
+ADMIN = RouteAccess(Target.SERVICE, Role.ADMIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +171,13 @@ def declare_required_text(name: str, description: str, *, example: str | None = 
 
 
 def declare_switch(
-    name: str, description: str, *, on: str = "true", off: str = "false", default: bool = False
+    name: str, description: str, *, true_word: str = "true", false_word: str = "false", default: bool = False
 ) -> Parameter[bool]:
-    """Declare a parameter that must be one of two words. Its value is true for the word `on`."""
+    """Declare a parameter that must be one of two words. Its value is true for `true_word`."""
 
     def parse(value: str) -> bool:
-        if value not in (on, off):
-            raise MalformedParameter(f"The parameter {name} must be {on} or {off}.")
-        return value == on
+        if value not in (true_word, false_word):
+            raise MalformedParameter(f"The parameter {name} must be {true_word} or {false_word}.")
+        return value == true_word
 
     return Parameter(name, description, parse, default)

@@ -1,4 +1,4 @@
-"""The scope of a request: it sets the request context, and records metrics, an I/O event and a log line at the end."""
+"""The span of a request: it sets the request context, and records metrics, an I/O event and a log line at the end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RequestCounter:
         self.requests[counted] = self.requests.get(counted, 0) + 1
 
 
-class RequestScope:
+class RequestSpan:
     """A context manager around the handling of one request. Set the attributes before its end."""
 
     def __init__(
