@@ -1,4 +1,4 @@
-"""Open a store and restore a backup that the code before the move wrote."""
+"""Open a database and restore a backup that the code before the move wrote."""
 
 from __future__ import annotations
 

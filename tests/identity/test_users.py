@@ -264,7 +264,7 @@ async def test_an_expired_token_is_invalid_and_deleted(app: RunningApp, monkeypa
     assert len((await app.request("GET", "/tokens", token=admin)).json()["tokens"]) == 1
 
 
-async def test_the_legacy_contract_still_works(app: RunningApp) -> None:
+async def test_the_old_contract_still_works(app: RunningApp) -> None:
     first = await app.request("POST", "/user", json={"login": "ada", "password": PASSWORD})
     assert first.json() == {"user_id": 1}
     reply = await app.request("GET", "/login", params={"login": "ada", "password": PASSWORD})
@@ -291,7 +291,7 @@ async def test_a_request_with_two_credentials_is_rejected(app: RunningApp) -> No
     assert (await app.request("POST", "/config", json=document, token=token)).status_code == 400
 
 
-async def test_the_legacy_contract_can_be_disabled(tmp_path: Path) -> None:
+async def test_the_old_contract_can_be_disabled(tmp_path: Path) -> None:
     async with start_app(build_settings(tmp_path / "data", None, old_contract=False)) as app:
         token = await app.create_token("ada", *ADMIN)
         params = {"tenant": "acme", "integration_type": "crm", "token": token}

@@ -21,6 +21,7 @@ import yaml
 
 from confide.cli.commands import EXIT_CODES
 from confide.cli.output import EXIT_CHECK_FAILED, EXIT_INTERRUPTED
+from confide.server.metrics import COUNTERS, GAUGES
 from confide.server.settings import Settings
 from support.ports import find_free_port
 from support.processes import build_environment, run_service
@@ -28,6 +29,7 @@ from support.sessions import normalize, read_session, run_session
 
 ROOT = Path(__file__).parents[2]
 MAX_GLOSSARY_WORDS = 15
+SHARED_MODULE_NAMES = {"__init__", "errors", "model", "routes", "store"}
 PASSWORD = "violet kettle on the moon"  # as the pages show it
 
 
@@ -164,6 +166,29 @@ def test_the_architecture_page_names_modules_that_exist() -> None:
     assert packages - set(re.findall(r"`(\w+)/`", page)) == set()
 
 
+def find_unlisted_modules(page: str) -> list[str]:
+    """Return the modules that the row of their package does not name, if the row names any.
+
+    Modules that several features have, such as `store`, are explained once for all packages.
+    """
+    found = []
+    for row in re.findall(r"(?m)^\| `[a-z_]+/`.*$", page):
+        first, contents = row.strip("|").split("|", 1)
+        listed = set(re.findall(r"`(\w+)", contents))
+        for owner in re.findall(r"`(\w+)/`", first) if listed else ():
+            modules = {path.stem for path in (ROOT / "src" / "confide" / owner).glob("*.py")}
+            found += [f"{owner}/{name}" for name in sorted(modules - listed - SHARED_MODULE_NAMES)]
+    return found
+
+
+def test_the_architecture_page_lists_every_module_of_a_feature() -> None:
+    assert find_unlisted_modules((ROOT / "docs" / "explanation" / "architecture.md").read_text()) == []
+
+
+def test_a_deliberately_unlisted_module_is_found() -> None:
+    assert find_unlisted_modules("| `caching/` | `lease`, `single_flight` |\n") == ["caching/lru_cache"]
+
+
 def test_a_deliberately_wrong_module_is_found() -> None:
     assert find_missing_modules("`configs/save` and configs/missing\n") == ["configs/missing"]
     assert find_missing_modules("| `configs/` | `save`, `gone` |\n") == ["configs/gone"]
@@ -273,6 +298,15 @@ def test_the_settings_page_lists_exactly_the_settings_that_exist() -> None:
     listed = set(re.findall(r"`CONFIDE_([A-Z_]+)`", (ROOT / "docs" / "reference" / "settings.md").read_text()))
     known = {name.upper() for name in Settings.model_fields} - {"APP_ENV"}
     assert listed - {"URL", "TOKEN"} == known
+
+
+def test_the_metrics_page_lists_exactly_the_metrics_that_exist() -> None:
+    page = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    listed = re.findall(r"(?m)^\| `(confide_\w+)(?:\{[a-z,]+\})?` \|", page)
+    # The page of metrics shows these two as one histogram.
+    counters = {name for name, _, _ in COUNTERS.values()} - {"confide_io_steps", "confide_io_took"}
+    known = {f"{name}_total" for name in counters} | {name for name, _, _ in GAUGES.values()} | {"confide_io_seconds"}
+    assert sorted(listed) == sorted(known)
 
 
 def test_the_exit_codes_page_lists_exactly_the_exit_codes_that_exist() -> None:

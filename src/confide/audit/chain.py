@@ -62,7 +62,7 @@ class ChainCheck:
     """Verifies a chain from a trusted link on. `bad` is the first invalid entry.
 
     Links and checkpoints prove order and completeness. An attacker can recompute the links after altering an entry.
-    `mac` needs the key of the store and detects that at the altered entry.
+    `mac` needs the audit key of the database and detects that at the altered entry.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ class AuditEntry:
 
 
 class SignedEntry(NamedTuple):
-    """An entry with its MAC under the audit key of the store. Only `AuditRecorder.sign` makes one."""
+    """An entry with its MAC under the audit key of the database. Only `AuditRecorder.sign` makes one."""
 
     entry: AuditEntry
     mac: bytes

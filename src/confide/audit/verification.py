@@ -107,7 +107,9 @@ class AuditLog:
         stored = await self._audit.list_checkpoints(after=after)
         forged = await asyncio.to_thread(lambda: [one.number for one in stored if not self._has_valid_signature(one)])
         if forged:
-            yield Verification(0, ChainBreak(min(forged), "its checkpoint is not signed with this store's key"), None)
+            yield Verification(
+                0, ChainBreak(min(forged), "its checkpoint is not signed with the key of this database"), None
+            )
             return
         from_file = await asyncio.to_thread(self._read_checkpoint_file, after)
         # The file takes precedence, because an attacker of the database cannot write it.

@@ -247,9 +247,9 @@ ROUTES: tuple[Route[WatchRoutes], ...] = (
         tag="configs",
         summary="Watch changes",
         description="Server-sent events: `id` is the position, `event` the kind of change, `data` the changed config,"
-        " never its body. Each change is sent once, in order. Resume with `Last-Event-ID` or `after`; without them the"
-        " stream starts now. An `id` alone every 15 seconds shows that the stream is alive. `bye` means that this"
-        " process ends, `refused` that the token is no longer valid.",
+        " never its configuration. Each change is sent once, in order. Resume with `Last-Event-ID` or `after`; without"
+        " them the stream starts now. An `id` alone every 15 seconds shows that the stream is alive. `bye` means that"
+        " this process ends, `refused` that the token is no longer valid.",
         query=(TENANT_PATTERN, TYPE_PATTERN, _AFTER, _WAIT_SECONDS),
         headers=(Header("Last-Event-ID", "The last received position. It takes precedence over `after`."),),
         returns=Returns(media_types=((EVENT_STREAM, None), (Returns.JSON, ChangeList)), description="Events"),

@@ -1,4 +1,4 @@
-"""Command line: clients of the public API, and commands that open the store on the host."""
+"""Command line: clients of the public API, and commands that open the database on the host."""
 
 from __future__ import annotations
 

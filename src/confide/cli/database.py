@@ -1,4 +1,4 @@
-"""`confide migrate`, `backup` and `restore`, which open the store on the host."""
+"""`confide migrate`, `backup` and `restore`, which open the database on the host."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def _restore(settings: Settings, file: Path) -> int:
     try:
         await stores.database.migrate()
         if not await stores.database.is_empty():
-            raise click.ClickException("The store is not empty. Restore into a new data folder or database.")
+            raise click.ClickException("The database is not empty. Restore into a new data folder or database.")
         with show_progress("Restoring", "rows"):
             await stores.database.load(archives.read(file))
         try:

@@ -49,7 +49,7 @@ class Since(click.ParamType[int]):
 
 
 def add_store_options(command: C) -> C:
-    """Add `--data` and `--database` to a command that opens the store on the host."""
+    """Add `--data` and `--database` to a command that opens the database on the host."""
     command = click.option(
         "--data",
         envvar="CONFIDE_DATA",

@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     default=None,
     envvar="CONFIDE_UNSAFE_DURABILITY",
     show_envvar=True,
-    help="Accept a store that can lose acknowledged saves.",
+    help="Accept a database that can lose acknowledged saves.",
 )
 def serve(**options: Any) -> None:
     """Serve the API until SIGTERM.

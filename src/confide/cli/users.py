@@ -25,7 +25,7 @@ def user() -> None:
 
 @user.command()
 @click.argument("login")
-@click.option("--admin", is_flag=True, help="Create an admin directly in the store of this host. Needs no token.")
+@click.option("--admin", is_flag=True, help="Create an admin directly in the database of this host. Needs no token.")
 @click.option(
     "--grant", "grants", multiple=True, metavar="ROLE:TENANT:TYPE", help="Grant, such as editor:acme:*. Repeatable."
 )
@@ -89,7 +89,7 @@ def list_users(*, is_json: bool, url: str | None) -> None:
 @click.argument("login")
 @add_store_options
 def password(login: str, **options: str | None) -> None:
-    """Set a user's password directly in the store of this host. All its sessions end."""
+    """Set a user's password directly in the database of this host. All its sessions end."""
     settings = load_settings_of_store(**options)
     asyncio.run(_set_password(settings, login, prompt_new_password(login)))
     click.echo(f"The password of {login} is changed and all its sessions have ended.")

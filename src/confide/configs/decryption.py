@@ -38,7 +38,7 @@ class ConfigDecrypter:
             plaintext = await self._encryption.decrypt(stored.body or b"", context, data_key=data_key)
         except DecryptionFailed:
             if await self._configs.read(stored.key) != stored:
-                # The tenant was destroyed after the version was read. Its data is intact.
+                # The row changed after it was read, so this is not corruption.
                 raise Superseded from None
             await self._report_failure(stored)
             raise IntegrityBroken(retry_after_seconds=60) from None

@@ -139,7 +139,7 @@ class ConfigWriter:
     ) -> SavePreview:
         """Return the result that a save or rollback would have. Store nothing but an audit entry.
 
-        The preview shows secrets, so it is audited as an access to them.
+        Clients call this a dry run. The preview shows secrets, so it is audited as an access to them.
         """
         await self._access.require_role(Role.EDITOR, request.key, principal=principal, action="try out")
         if isinstance(request, ConfigDraft):

@@ -53,7 +53,7 @@ class VersionRow(NamedTuple):
 
 
 class IdempotencyRow(NamedTuple):
-    """A row of the table `replays`."""
+    """A row of the table `replays`: an idempotency record."""
 
     user_id: int
     route: str
@@ -77,11 +77,13 @@ class IdempotencyRow(NamedTuple):
 
 
 MAX_NUMBER = 2**63 - 1
-# The numbers of the first placeholders of the second and third row of a statement.
+# A statement that appends has the placeholders of the version first. These are the numbers of its data key, and of the
+# first placeholders of the audit row and of the idempotency row.
+DATA_KEY_AT = VersionRow._fields.index("key_id") + 1
 ENTRY_AT = len(VersionRow._fields) + 1
 IDEMPOTENCY_AT = ENTRY_AT + len(EntryRow._fields)
 # A version is inserted only while its data key exists. A tombstone has no data key.
-_KEY_EXISTS = "EXISTS (SELECT 1 FROM keys WHERE id = $5 AND wrapped IS NOT NULL)"
+_DATA_KEY_EXISTS = f"EXISTS (SELECT 1 FROM keys WHERE id = ${DATA_KEY_AT} AND wrapped IS NOT NULL)"
 INSERT_IDEMPOTENCY = f"/* configs.keep_replay */ {insert_into('replays', IdempotencyRow)}"
 READ_VERSION = """/* configs.read_version */
     SELECT version, kind, body FROM changes WHERE tenant = $1 AND integration_type = $2 AND version = $3
@@ -110,7 +112,7 @@ SQLITE_READ = """/* configs.read */
 """
 SQLITE_APPEND = f"""/* configs.append */
     INSERT INTO changes ({list_columns(VersionRow)}) SELECT {list_placeholders(VersionRow)}
-    WHERE $5 IS NULL OR {_KEY_EXISTS}
+    WHERE ${DATA_KEY_AT} IS NULL OR {_DATA_KEY_EXISTS}
     ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING id
 """
 SQLITE_CHANGES_AFTER = """/* configs.changes_after */
@@ -126,7 +128,7 @@ SQLITE_BOUNDS = """/* configs.bounds */
 _APPEND = f"""/* configs.append */
     WITH appended AS (
         INSERT INTO changes ({list_columns(VersionRow)}) SELECT {list_placeholders(VersionRow)}
-        WHERE $5::bytea IS NULL OR {_KEY_EXISTS}
+        WHERE ${DATA_KEY_AT}::bytea IS NULL OR {_DATA_KEY_EXISTS}
         ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING id
     ), audited AS (
         INSERT INTO audit ({list_columns(EntryRow)}, change_id)

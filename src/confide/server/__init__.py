@@ -1,1 +1,1 @@
-"""Settings, wiring, worker processes, health, metrics and the old API."""
+"""Settings, wiring, worker processes, health, metrics and the old contract."""

@@ -17,7 +17,7 @@ from confide.reads.fast_path import CACHED_ROUTE
 from confide.reads.plain_read import ReadRequest
 from confide.reads.reader import CachedRequest, SampledRead
 from confide.reads.response import ConfigResponse, build_response
-from confide.server import api, legacy
+from confide.server import api, old_contract
 from confide.strict_json import Json
 from confide.web.asgi import Message, Receive, Scope, Send
 from confide.web.problems import build_bug_response, build_error_response
@@ -155,8 +155,8 @@ class Application:
     async def _respond(self, request: Request, sender: _Sender) -> None:
         try:
             request.require_valid_framing()
-            if self._process().settings.old_contract and await legacy.translate(request):
-                sender.extra.append(legacy.DEPRECATION)
+            if self._process().settings.old_contract and await old_contract.translate(request):
+                sender.extra.append(old_contract.DEPRECATION)
             reply = await self._router.dispatch(request)
             await reply.send(sender)
         except Disconnected:

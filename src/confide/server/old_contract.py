@@ -1,6 +1,6 @@
-"""Translate requests of the old API to the current one before routing.
+"""Translate requests of the old contract to the current one before routing.
 
-To end support for the old API, delete this module and the one call in `application`.
+To end support for the old contract, delete this module and the one call in `application`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PATHS_WITH_BODY_TOKENS = frozenset({"/config", "/user"})
 
 
 async def translate(request: Request) -> bool:
-    """Translate a request in place. Returns whether it used the old API."""
+    """Translate a request in place. Return whether it used the old contract."""
     if request.path == "/login" and request.method == "GET":
         _translate_login(request)
         return True
