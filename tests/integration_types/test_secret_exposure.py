@@ -123,7 +123,7 @@ async def test_errors_and_warnings_of_a_save_contain_no_secret(app: RunningApp, 
 async def test_every_route_is_covered_or_listed_as_without_configurations(
     app: RunningApp, tokens: dict[str, str]
 ) -> None:
-    """A new route that can return a configuration must be added to `list_requests`."""
+    """A new route that can return a configuration must be added to `list_requests`, any other one to `others`."""
     document = (await app.request("GET", "/openapi.json")).json()
     ours = {path.replace("crm", "{name}").replace("/1", "/{version}").replace("/2", "/{version}")
             for _, path, _, _ in list_requests("crm")}  # fmt: skip
