@@ -141,6 +141,7 @@ class ConfigWriter:
 
         Clients call this a dry run. The preview shows secrets, so it is audited as an access to them.
         """
+        # A stored word of the audit log for a preview.
         await self._access.require_role(Role.EDITOR, request.key, principal=principal, action="try out")
         if isinstance(request, ConfigDraft):
             require_valid_draft(request)
