@@ -10,12 +10,19 @@ from typing import Any
 import httpx2
 import pytest
 
+from confide.configs import routes as config_routes
+from confide.errors import Busy, VersionConflict
+from confide.identity.errors import NoToken
+from confide.identity.model import Scope
 from confide.reads.plain_read import RELEVANT_HEADERS
 from confide.reads.reader import ConfigReader
 from confide.reads.response import ReadResult
-from confide.server.api import ROUTES
+from confide.server.api import ROUTES, build_document
+from confide.web.errors import MethodNotAllowed
+from confide.web.parameters import read_scope
+from confide.web.problems import build_problem
 from confide.web.request import Request
-from confide.web.response import POLICY, SAFE
+from confide.web.response import POLICY, SAFE, Response, build_json_response
 from confide.web.route import Header, Route
 from confide.web.sse import EVENT_STREAM
 from support.app import PASSWORD, RunningApp
@@ -165,6 +172,37 @@ async def test_a_deliberately_wrong_declaration_is_found(recorder: HeaderRecorde
         "declares prefer, which it does not read",
         "declares link, which it does not send",
     ]
+
+
+async def test_a_handler_that_deliberately_uses_undeclared_headers_is_found(
+    recorder: HeaderRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_scope_and_region(request: Request) -> Scope:
+        request.find_header(b"region")
+        return read_scope(request)
+
+    def build_response_with_link(value: Any) -> Response:
+        return build_json_response(value).with_header(b"link", b"</configs>")
+
+    monkeypatch.setattr(config_routes, "read_scope", read_scope_and_region)
+    monkeypatch.setattr(config_routes, "build_json_response", build_response_with_link)
+    route = find_route("GET", "/configs")
+    assert find_differences(route, await recorder.observe(route)) == [
+        "reads region, which is not declared",
+        "sends link, which is not declared",
+    ]
+
+
+def test_errors_have_exactly_the_headers_that_the_document_declares() -> None:
+    errors = (
+        NoToken(),
+        MethodNotAllowed(allowed=("GET",)),
+        VersionConflict(current_version=3),
+        Busy(retry_after_seconds=1),
+    )
+    sent = {name.decode() for error in errors for name, _ in build_problem(error).build_headers()}
+    declared = build_document()["paths"]["/configs"]["get"]["responses"]["default"]["headers"]
+    assert sent - COMMON_RESPONSE_HEADERS == {name.lower() for name in declared}
 
 
 async def test_a_deliberately_undeclared_event_stream_is_found(recorder: HeaderRecorder) -> None:

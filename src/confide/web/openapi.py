@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from confide.strict_json import Json
-from confide.web.problems import PROBLEM_TYPE
+from confide.web.problems import PROBLEM_HEADERS, PROBLEM_TYPE
 from confide.web.route import Header, Parameter, Route
 from confide.web.shapes import Problem
 
@@ -120,7 +120,7 @@ def _build_responses(route: Route[Any], shapes: Shapes) -> Json:
     success: Json = {"description": returns.description}
     if content:
         success["content"] = content
-    headers = {name: {"schema": {"type": type_}} for name, type_ in returns.headers}
+    headers = _build_headers(returns.headers)
     if headers:
         success["headers"] = headers
     responses: Json = {"200": success}
@@ -132,5 +132,9 @@ def _build_responses(route: Route[Any], shapes: Shapes) -> Json:
             other["content"] = {"application/json": {"schema": shapes[shape, "serialization"]}}
         responses[str(status)] = other
     problem = {PROBLEM_TYPE: {"schema": shapes[Problem, "serialization"]}}
-    responses["default"] = {"description": "An error", "content": problem}
+    responses["default"] = {"description": "An error", "content": problem, "headers": _build_headers(PROBLEM_HEADERS)}
     return responses
+
+
+def _build_headers(headers: Iterable[tuple[str, str]]) -> Json:
+    return {name: {"schema": {"type": type_}} for name, type_ in headers}

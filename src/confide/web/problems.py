@@ -16,6 +16,13 @@ from confide.web.response import PROBLEM, Headers, Response
 STORE_RETRY_SECONDS = 1
 KEY_RETRY_SECONDS = 60
 PROBLEM_TYPE = PROBLEM.decode()
+# Name and JSON type of each header that only errors have. `_build_headers` sends them.
+PROBLEM_HEADERS = (
+    ("WWW-Authenticate", "string"),
+    ("Allow", "string"),
+    ("ETag", "string"),
+    ("Retry-After", "integer"),
+)
 
 _log = logging.getLogger("confide")
 
