@@ -23,7 +23,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("confide")
 
-ENGINES = ("sqlite", "postgres")
+ENGINES = ("sqlite", "postgresql")
 POSTGRES = pytest.StashKey[PostgresServer]()
 
 

@@ -155,7 +155,7 @@ async def test_tampering_with_the_database_is_detected_at_its_entry(client: Audi
 async def test_an_entry_with_invalid_values_is_named_and_hides_no_other(
     client: AuditClient, engine: str, altered: str
 ) -> None:
-    if "CAST" in altered and engine == "postgres":
+    if "CAST" in altered and engine == "postgresql":
         altered = "subject = 'other'"  # PostgreSQL stores valid text only
     for n in range(8):
         await client.app.save(client.editor, {"n": n})
@@ -186,7 +186,7 @@ async def test_an_entry_altered_before_it_is_chained_does_not_stop_the_chain(cli
     await client.app.process.audit.chain_writer.append_entries()
     for n in range(3):
         await client.app.save(client.editor, {"n": n})
-    altered = "'other'" if engine == "postgres" else "CAST(x'ff00' AS TEXT)"
+    altered = "'other'" if engine == "postgresql" else "CAST(x'ff00' AS TEXT)"
     ((last,),) = await client.execute_sql("SELECT max(id) FROM audit")
     await client.execute_sql(f"UPDATE audit SET subject = {altered} WHERE id = $1", last - 1)
     result = (await client.get("/audit/verify")).json()

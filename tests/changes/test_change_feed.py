@@ -111,7 +111,7 @@ async def test_too_many_changes_reset_the_feed(
 ) -> None:
     writer, reader = stores
     await reader.change_feed.read()
-    monkeypatch.setattr(postgresql_feed if engine == "postgres" else sqlite_feed, "MAX_CHANGES", 5)
+    monkeypatch.setattr(postgresql_feed if engine == "postgresql" else sqlite_feed, "MAX_CHANGES", 5)
     for number in range(6):
         await append(writer, build_version(1, key=build_key(number)))
     with pytest.raises(ChangeFeedReset):

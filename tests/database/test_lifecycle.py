@@ -91,7 +91,7 @@ async def test_single_migrations_lead_to_the_same_schema_as_all_at_once(
 ) -> None:
     urls = []
     for name in ("fresh", "stepwise"):
-        if engine == "postgres":
+        if engine == "postgresql":
             urls.append(request.getfixturevalue("postgres").new_database())
         else:
             (tmp_path / name).mkdir()
@@ -120,7 +120,9 @@ async def test_a_failing_migration_is_rolled_back(store: Any, engine: str) -> No
 
 
 def test_the_two_engines_have_the_same_migrations() -> None:
-    names = [[(step.number, step.name) for step in schema.list_migrations(engine)] for engine in ("sqlite", "postgres")]
+    names = [
+        [(step.number, step.name) for step in schema.list_migrations(engine)] for engine in ("sqlite", "postgresql")
+    ]
     assert names[0] == names[1]
 
 
@@ -167,7 +169,7 @@ async def test_a_moved_database_begins_a_new_epoch_and_ends_sessions(settings: S
     store = await open_store(settings)
     await add_user_with_tokens(store)
     before = await store.database.open()
-    if engine == "postgres":
+    if engine == "postgresql":
         # As after a restore into another cluster: transaction IDs that this one has not reached.
         await sql(store, "UPDATE changes SET xid = '123456789012'")
         await sql(store, "UPDATE store SET home = 'another cluster/1'")
@@ -387,7 +389,7 @@ async def test_reads_and_lists_use_an_index(store: Any, engine: str) -> None:
         (configs.SQLITE_READ if engine == "sqlite" else configs.POSTGRESQL_READ, ["tenant00007", "crm"]),
         (listing, args),
     ]
-    if engine == "postgres":
+    if engine == "postgresql":
         queries.append((configs.POSTGRESQL_CHANGES_AFTER, ["0", 0, 10]))
         queries.append((configs.POSTGRESQL_READ_MANY, [["tenant00007", "tenant00008"], ["crm", "crm"]]))
     for text, values_ in queries:

@@ -67,7 +67,7 @@ async def test_ten_backups_under_load_are_prefixes_of_history(
         folder = tmp_path / f"restored{number}"
         (folder / "confide-data").mkdir(parents=True)
         (folder / "confide-data" / "master.keys").write_bytes(master_keys)
-        url = postgres.new_database() if engine == "postgres" else None
+        url = postgres.new_database() if engine == "postgresql" else None
         env = {} if url is None else {"CONFIDE_DATABASE": url}
         done = run_confide("restore", str(file), cwd=folder, env=env)
         assert done.returncode == 0, done.stderr

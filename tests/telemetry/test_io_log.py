@@ -79,7 +79,7 @@ async def test_statements_and_transactions_are_recorded_with_their_names_and_row
     assert {event["request_id"] for event in events} == {"abc"}
     assert {event["parent"] for event in events} == {trace.event_id}
     names = [event["operation"] for event in events]
-    begin = "begin" if engine == "postgres" else "wait writer"
+    begin = "begin" if engine == "postgresql" else "wait writer"
     assert names == ["sql test.two", begin, "sql test.count", "sql test.delete", "commit"]
     amounts = [event["amount"] for event in events if event["operation"] in ("sql test.two", "sql test.count")]
     assert amounts == [2, 1]
@@ -92,7 +92,7 @@ async def test_a_failed_statement_is_recorded_with_the_class_of_its_error(
     with pytest.raises(Exception, match="missing_table"):
         await recorded.engine.transact(delete_tokens(1, fails=True))
     outcomes = recorded.count_outcomes()
-    error = "UndefinedTableError" if engine == "postgres" else "SQLError"
+    error = "UndefinedTableError" if engine == "postgresql" else "SQLError"
     assert outcomes["sql test.broken", error] == 1
     assert ("commit", "ok") not in outcomes
     assert ("rollback", "ok") in outcomes or engine == "sqlite"
@@ -102,7 +102,7 @@ async def test_a_transaction_that_misses_its_deadline_records_one_wait_and_no_st
     recorded: RecordedEngine, engine: str
 ) -> None:
     lock = lock_writes(recorded.engine) if engine == "sqlite" else None
-    connection = recorded.engine.acquire_connection() if engine == "postgres" else None
+    connection = recorded.engine.acquire_connection() if engine == "postgresql" else None
     if connection is not None:
         await connection.__aenter__()
     set_deadline(time.monotonic() + 0.3)
@@ -117,7 +117,7 @@ async def test_a_transaction_that_misses_its_deadline_records_one_wait_and_no_st
     set_deadline(None)
     await recorded.engine.transact(delete_tokens(1))  # it runs after the canceled one
     events = recorded.take_events()
-    operation = "wait connection" if engine == "postgres" else "wait writer"
+    operation = "wait connection" if engine == "postgresql" else "wait writer"
     failed = [event for event in events if event["operation"] == operation and event["outcome"] != "ok"]
     assert [event["outcome"] for event in failed] == ["TimeoutError"]
     assert sum(event["operation"] == "sql test.delete" for event in events) == 1
@@ -127,7 +127,7 @@ async def test_a_transaction_that_misses_its_deadline_records_one_wait_and_no_st
 async def test_a_canceled_wait_for_a_connection_or_the_writer_is_recorded(
     recorded: RecordedEngine, engine: str
 ) -> None:
-    if engine == "postgres":
+    if engine == "postgresql":
         async with recorded.engine.acquire_connection():
             waiting = asyncio.create_task(recorded.engine.query("/* test.one */ SELECT 1"))
             await asyncio.sleep(0.05)
@@ -153,7 +153,7 @@ async def test_only_a_query_that_waits_for_a_connection_records_the_wait(recorde
     await asyncio.gather(*(recorded.engine.query("/* test.one */ SELECT 1") for _ in range(4)))
     outcomes = recorded.count_outcomes()
     assert outcomes["sql test.one", "ok"] == 4
-    assert outcomes["wait connection", "ok"] == (3 if engine == "postgres" else 0)
+    assert outcomes["wait connection", "ok"] == (3 if engine == "postgresql" else 0)
 
 
 async def test_each_request_of_a_single_flight_records_its_own_wait() -> None:

@@ -10,12 +10,12 @@ import pytest_asyncio
 from support.populated_server import PopulatedServer, start_populated_server
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["sqlite", "postgres"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["sqlite", "postgresql"])
 async def site(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[PopulatedServer]:
     database = None
-    if request.param == "postgres":
+    if request.param == "postgresql":
         database = request.getfixturevalue("postgres").new_database(is_shared=True)
     async with start_populated_server(tmp_path_factory.mktemp("catalogue"), database) as built:
         yield built

@@ -59,7 +59,7 @@ NEXT = {
         SELECT a.id, a.mac, {_RAW_ENTRY} FROM audit a
         WHERE $1 = 0 AND a.id > $2 AND {_UNCHAINED} ORDER BY a.id LIMIT $3
     """,
-    "postgres": f"""/* audits.next */
+    "postgresql": f"""/* audits.next */
         SELECT a.id, a.mac, {_ENTRY} FROM audit a
         WHERE (a.xid, a.id) > ($1::text::xid8, $2::bigint) AND a.xid < pg_snapshot_xmin(pg_current_snapshot())
           AND {_UNCHAINED}
@@ -96,7 +96,7 @@ class AuditStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._has_xid = engine.name == "postgres"
+        self._has_xid = engine.name == "postgresql"
 
     async def insert(self, audit: SignedEntry) -> None:
         """Insert an entry that belongs to no change."""
@@ -179,7 +179,7 @@ def chain_next_entries(*, has_xid: bool, has_writers: bool = True) -> Transactio
         unchained = yield statement(REST.format(entry=entry, xid=order), CHAIN_BATCH_SIZE)
     else:
         place = (xid or "0") if has_xid else 0
-        unchained = yield statement(NEXT["postgres" if has_xid else "sqlite"], place, last or 0, CHAIN_BATCH_SIZE)
+        unchained = yield statement(NEXT["postgresql" if has_xid else "sqlite"], place, last or 0, CHAIN_BATCH_SIZE)
     links: list[LinkRow] = []
     link = bytes(link)
     for row in unchained:

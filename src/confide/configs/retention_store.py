@@ -53,7 +53,7 @@ class RetentionStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._trim = TRIM.format(xid="xid::text::bigint" if engine.name == "postgres" else "0")
+        self._trim = TRIM.format(xid="xid::text::bigint" if engine.name == "postgresql" else "0")
 
     async def claim_job(self, name: str, *, now: int, until: int) -> bool:
         """Claim a background job until a time. Return False if another process has claimed it."""

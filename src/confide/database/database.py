@@ -81,7 +81,7 @@ class Database(ABC):
         return bool(is_empty)
 
     def _determine_epoch(self) -> Transaction[EpochStatus]:
-        has_xid = self._host_engine.name == "postgres"
+        has_xid = self._host_engine.name == "postgresql"
         return identity.determine_epoch(
             self.locate(), now=self._clock(), has_xid=has_xid, chain_audit_entries=self._chain_audit_entries
         )

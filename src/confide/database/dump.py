@@ -49,14 +49,16 @@ def load(
         sql = f"/* store.load */ INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"
         while batch := [row for _, row in islice(group, _BATCH_SIZE)]:
             yield Many(sql, batch)
-    if engine == "postgres":
+    if engine == "postgresql":
         for table in _NUMBERED:
             yield statement(
                 "/* store.restart_ids */ "
                 f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), GREATEST((SELECT max(id) FROM {table}), 1))"
             )
     return (
-        yield from begin_epoch(location, now=now, has_xid=engine == "postgres", chain_audit_entries=chain_audit_entries)
+        yield from begin_epoch(
+            location, now=now, has_xid=engine == "postgresql", chain_audit_entries=chain_audit_entries
+        )
     )
 
 

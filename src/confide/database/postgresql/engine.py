@@ -43,7 +43,7 @@ class PostgresqlEngine:
     After a failure, calls fail at once for a short time instead of waiting for the database.
     """
 
-    name = "postgres"
+    name = "postgresql"
 
     def __init__(
         self,
