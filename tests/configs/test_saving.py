@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 
 from confide.configs.errors import Superseded, TooManyRaces
 from confide.configs.model import ConfigDraft, Deletion, Outcome
-from confide.errors import Busy, NotFound
+from confide.configs.save_queue import SaveQueue
+from confide.errors import NotFound
 from confide.identity.model import Principal
-from confide.keyed_lock import KeyedLock
 from confide.names import ConfigKey
 from confide.preconditions import Precondition
 from support.app import ADMIN, RunningApp
@@ -29,70 +28,22 @@ async def admin(sqlite_app: RunningApp) -> Principal:
     return await sqlite_app.load_principal("root", *ADMIN)
 
 
-async def test_holders_of_one_key_run_one_by_one_and_of_different_keys_at_once() -> None:
-    locks: KeyedLock[str] = KeyedLock(max_queued=10)
-    running: dict[str, int] = {"a": 0, "b": 0}
-    highest = {"a": 0, "b": 0}
-
-    async def hold_lock(name: str) -> None:
-        async with locks.acquire(name):
-            running[name] += 1
-            highest[name] = max(highest[name], running[name])
-            await asyncio.sleep(0.001)
-            assert running["a"] + running["b"] <= 2
-            running[name] -= 1
-
-    await asyncio.gather(*(hold_lock(name) for name in "abababab"))
-    assert highest == {"a": 1, "b": 1}
-    assert locks._queues == {}
-
-
-async def test_a_full_queue_rejects_callers_at_once_and_is_not_kept() -> None:
-    locks: KeyedLock[str] = KeyedLock(max_queued=2)
-
-    async def hold_lock() -> None:
-        async with locks.acquire("a"):
-            await asyncio.sleep(0.01)
-
-    results = await asyncio.gather(*(hold_lock() for _ in range(5)), return_exceptions=True)
-    assert sum(isinstance(result, Busy) for result in results) == 3
-    assert locks._queues == {}
-
-
-async def test_a_cancelled_caller_in_the_queue_blocks_no_other() -> None:
-    locks: KeyedLock[str] = KeyedLock(max_queued=10)
-
-    async def hold_lock() -> str:
-        async with locks.acquire("a"):
-            await asyncio.sleep(0.01)
-            return "done"
-
-    tasks = [asyncio.create_task(hold_lock()) for _ in range(4)]
-    await asyncio.sleep(0.001)
-    tasks[0].cancel()
-    tasks[2].cancel()
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [result == "done" for result in results] == [False, True, False, True]
-    assert locks._queues == {}
-
-
 async def test_only_a_process_with_a_competitor_backs_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    locks: KeyedLock[str] = KeyedLock(max_queued=10)
+    queue = SaveQueue()
     pauses: list[float] = []
 
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("confide.keyed_lock.asyncio.sleep", sleep)
-    async with locks.acquire("a") as queue:
-        for version in (1, 2, 3):
-            await queue.back_off()
-            queue.record_turn(version, seconds=0.01, races_lost=0)
-        assert pauses == []
-        queue.record_turn(5, seconds=0.01, races_lost=0)  # another process saved version 4
+    monkeypatch.setattr("confide.configs.save_queue.asyncio.sleep", sleep)
+    for version in (1, 2, 3):
         await queue.back_off()
-        assert len(pauses) == 1
-        assert 0 <= pauses[0] <= 0.02
+        queue.record_turn(version, seconds=0.01, races_lost=0)
+    assert pauses == []
+    queue.record_turn(5, seconds=0.01, races_lost=0)  # another process saved version 4
+    await queue.back_off()
+    assert len(pauses) == 1
+    assert 0 <= pauses[0] <= 0.02
 
 
 async def test_a_save_that_loses_64_races_fails_and_stores_nothing(

@@ -24,6 +24,7 @@ from confide.configs.model import (
     WriteRequest,
 )
 from confide.configs.plan import SavePlan, SavePlanBuilder, require_valid_draft
+from confide.configs.save_queue import SaveQueue
 from confide.crypto.errors import DecryptionFailed
 from confide.crypto.model import EncryptionContext, WrappedKey
 from confide.identity.model import Principal, Role
@@ -85,7 +86,7 @@ class ConfigWriter:
         self._plans = SavePlanBuilder(configs, decrypter=decrypter, cache=cache, types=types)
         self._change_feed = change_feed
         self._clock = clock
-        self._locks: KeyedLock[ConfigKey] = KeyedLock(max_queued=MAX_QUEUED)
+        self._locks: KeyedLock[ConfigKey, SaveQueue] = KeyedLock(SaveQueue, max_queued=MAX_QUEUED)
 
     async def save(
         self,

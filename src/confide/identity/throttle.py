@@ -12,7 +12,7 @@ from confide.context import current_request, has_time_left
 from confide.errors import Busy
 from confide.identity.errors import RateLimited
 from confide.identity.model import normalize_attempted_login
-from confide.keyed_lock import KeyedLock
+from confide.keyed_lock import KeyedLock, LockQueue
 
 if TYPE_CHECKING:
     from confide.crypto.envelope import EnvelopeEncryption
@@ -41,7 +41,7 @@ class LoginThrottle:
         self._encryption = encryption
         self._clock = clock
         # One attempt at a time for each login, so that concurrent correct logins do not count as failures.
-        self._locks: KeyedLock[bytes] = KeyedLock(max_queued=MAX_QUEUED)
+        self._locks: KeyedLock[bytes, LockQueue] = KeyedLock(LockQueue, max_queued=MAX_QUEUED)
 
     @asynccontextmanager
     async def begin_attempt(self, login: str) -> AsyncIterator[LoginAttempt]:
