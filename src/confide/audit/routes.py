@@ -15,6 +15,7 @@ from confide.identity.errors import InvalidLogin
 from confide.identity.model import parse_login, parse_scope
 from confide.strict_json import Json
 from confide.web.errors import MalformedParameter
+from confide.web.paging import cut_page
 from confide.web.parameters import (
     LIMIT,
     NUMBER_CURSOR,
@@ -114,9 +115,10 @@ class AuditRoutes:
         found = await self._audit_log.list_entries(
             selection, login=_ACTOR.read(request), principal=request.principal, before=before, limit=limit + 1
         )
-        entries = found[:limit]
-        following = str(entries[-1].number) if len(found) > limit else None
-        return build_json_response({"entries": [self._build_entry_json(entry) for entry in entries], "next": following})
+        page = cut_page(found, limit)
+        following = None if page.last_item is None else str(page.last_item.number)
+        entries = [self._build_entry_json(entry) for entry in page.items]
+        return build_json_response({"entries": entries, "next": following})
 
     async def export(self, request: Request) -> Response:
         after, limit = NUMBER_CURSOR.read(request), LIMIT.read(request)
@@ -127,10 +129,10 @@ class AuditRoutes:
     async def list_checkpoints(self, request: Request) -> Response:
         after, limit = NUMBER_CURSOR.read(request), LIMIT.read(request)
         found = await self._audit_log.list_checkpoints(principal=request.principal, after=after, limit=limit + 1)
-        page = found[:limit]
-        following = str(page[-1].number) if len(found) > limit else None
+        page = cut_page(found, limit)
+        following = None if page.last_item is None else str(page.last_item.number)
         key = self._audit_log.public_key.hex()
-        checkpoints = [chain.build_checkpoint_json(checkpoint) for checkpoint in page]
+        checkpoints = [chain.build_checkpoint_json(checkpoint) for checkpoint in page.items]
         return build_json_response({"public_key": key, "checkpoints": checkpoints, "next": following})
 
     async def verify(self, request: Request) -> Reply:

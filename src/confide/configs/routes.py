@@ -39,6 +39,7 @@ from confide.configs.shapes import (
 from confide.errors import InvalidCursor, NotFound, Violation
 from confide.strict_json import Json
 from confide.web.errors import MalformedParameter
+from confide.web.paging import cut_page
 from confide.web.parameters import (
     DRY_RUN,
     INTEGRATION_TYPE,
@@ -162,19 +163,18 @@ class ConfigRoutes:
                 for config in nonconforming.configs
             ]
             return build_json_response({"configs": listed, "next": format_key_cursor(nonconforming.last_key)})
-        # One more than the page holds, to know whether there is a next page.
         found = await self._lister.list_configs(
             scope, principal=request.principal, after=after, limit=limit + 1, filters=filters
         )
-        page = found[:limit]
-        following = page[-1].key if len(found) > limit else None
+        page = cut_page(found, limit)
         listed = [
             {
                 **_build_summary_json(config),
                 "last_read_at": None if config.last_read_at is None else format_time(config.last_read_at),
             }
-            for config in page
+            for config in page.items
         ]
+        following = None if page.last_item is None else page.last_item.key
         return build_json_response({"configs": listed, "next": format_key_cursor(following)})
 
     async def export(self, request: Request) -> Response:
@@ -192,9 +192,11 @@ class ConfigRoutes:
     async def list_versions(self, request: Request) -> Response:
         key, limit, before = read_key(request), LIMIT.read(request), _BEFORE_VERSION.read(request)
         found = await self._history.list_versions(key, principal=request.principal, before=before, limit=limit + 1)
-        page = found[:limit]
-        following = str(page[-1].version) if len(found) > limit else None
-        return build_json_response({"versions": [self._build_version_json(one) for one in page], "next": following})
+        page = cut_page(found, limit)
+        following = None if page.last_item is None else str(page.last_item.version)
+        return build_json_response(
+            {"versions": [self._build_version_json(one) for one in page.items], "next": following}
+        )
 
     async def read_version(self, request: Request) -> Response:
         key = read_key(request)
