@@ -6,12 +6,17 @@ import json
 from typing import NamedTuple
 
 from confide.audit.model import SignedEntry
-from confide.clock import MICROSECONDS_PER_SECOND
 from confide.database.engine import Engine, Lock, Transaction, statement
 from confide.database.log import append_change
 from confide.database.model import Row
 from confide.database.rows import insert_into, list_columns
 from confide.identity.errors import LastAdmin, UserExists
+from confide.identity.login_limits import (
+    MAX_FROM_ANYWHERE,
+    WINDOW_MICROSECONDS,
+    FailedAttempt,
+    compute_wait_seconds,
+)
 from confide.identity.model import (
     Grant,
     NewToken,
@@ -23,11 +28,6 @@ from confide.identity.model import (
     has_admin,
     parse_grant,
 )
-
-# The login throttle counts failed attempts within this time.
-WINDOW_SECONDS = 15 * 60
-MAX_FROM_ONE_ADDRESS = 5
-MAX_FROM_ANYWHERE = 20
 
 
 class UserRow(NamedTuple):
@@ -304,21 +304,15 @@ def _set_password(user_id: int, password: str, keep: int, audit: SignedEntry) ->
 
 def _begin_attempt(login: bytes, address: str, now: int) -> Transaction[int | None]:
     yield Lock("login " + login.hex())
-    since = now - WINDOW_SECONDS * MICROSECONDS_PER_SECOND
-    yield statement("/* attempts.forget_old */ DELETE FROM login_attempts WHERE at < $1", since)
+    yield statement("/* attempts.forget_old */ DELETE FROM login_attempts WHERE at < $1", now - WINDOW_MICROSECONDS)
     rows = yield statement(
         "/* attempts.read */ SELECT address, at FROM login_attempts WHERE login = $1 ORDER BY at DESC LIMIT $2",
         login,
         MAX_FROM_ANYWHERE,
     )
-    from_address = [at for known, at in rows if known == address][:MAX_FROM_ONE_ADDRESS]
-    allowed_at = [
-        times[-1] + WINDOW_SECONDS * MICROSECONDS_PER_SECOND
-        for times, limit in ((from_address, MAX_FROM_ONE_ADDRESS), ([at for _, at in rows], MAX_FROM_ANYWHERE))
-        if len(times) >= limit
-    ]
-    if allowed_at:
-        return max(1, int((max(allowed_at) - now) // MICROSECONDS_PER_SECOND) + 1)
+    wait_seconds = compute_wait_seconds([FailedAttempt(*row) for row in rows], address, now=now)
+    if wait_seconds is not None:
+        return wait_seconds
     yield statement(
         "/* attempts.add */ INSERT INTO login_attempts (login, address, at) VALUES ($1, $2, $3)", login, address, now
     )
