@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -199,7 +200,7 @@ POSTGRESQL_BOUNDS = """/* configs.bounds */
 _NO_ROW: Row = (None,) * 6
 
 
-class ConfigStore:
+class ConfigStore(ABC):
     """Stores versions of configs. A subclass for each engine appends versions and reads the change log."""
 
     # The SQL expression of the transaction ID of a change. SQLite has none.
@@ -208,25 +209,25 @@ class ConfigStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    @abstractmethod
     async def read_with_data_key(self, key: ConfigKey) -> VersionWithDataKey:
         """Read the current version, even a tombstone, with the active data key of its tenant (PostgreSQL only)."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def append(self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None) -> None:
         """Append a version with its audit entry and idempotency record in one transaction.
 
         Raises `Superseded` if the version exists or the data key is no longer active. Raises `IdempotencyKeyTaken` if
         the record exists. Then nothing is stored.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     async def read_changes_after(self, position: Position, *, limit: int) -> list[Change]:
         """Read changes in the order of the log, up to the oldest running transaction."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def read_bounds(self) -> LogBounds:
         """Read the range of the log that is complete."""
-        raise NotImplementedError
 
     async def read(self, key: ConfigKey) -> StoredVersion | None:
         """Read the current version, even a tombstone."""
