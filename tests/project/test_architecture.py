@@ -129,6 +129,7 @@ def test_imports_follow_the_contracts() -> None:
         ("client/protocol.py", "import confide.names", "The client imports no server code"),
         ("loadtest/plan.py", "import confide.telemetry.events", "The load generator imports no server code"),
         ("web/router.py", "import confide.identity.users", "Web and database know no feature"),
+        ("strict_json.py", "import confide.configs.errors", "Shared vocabulary knows no feature"),
         ("database/log.py", "import confide.server.settings", "Layers"),
         ("configs/merge.py", "import pydantic", "Models and rules are pure"),
         ("identity/model.py", "import cryptography", "Models and rules are pure"),
