@@ -12,7 +12,7 @@ from confide.caching.lru_cache import ENTRY_OVERHEAD_BYTES, CacheEntry, LruCache
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
-    monkeypatch.setattr("confide.caching.lru_cache.boottime", lambda: now[0])
+    monkeypatch.setattr("confide.caching.lru_cache.read_boot_clock", lambda: now[0])
     return now
 
 

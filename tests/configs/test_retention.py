@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from confide.clock import now
+from confide.clock import read_wall_clock
 from confide.configs import retention
 from confide.configs.retention import Retention
 from confide.names import ConfigKey
@@ -25,7 +25,7 @@ def build_retention(app: RunningApp, *, days: int = 365, later_days: int = 0) ->
     """Build retention with a clock that is some days ahead."""
     ahead = later_days * DAY
     store, types = app.process.stores.retention, app.process.types.active
-    return Retention(store, types, clock=lambda: now() + ahead, log_days=days)
+    return Retention(store, types, clock=lambda: read_wall_clock() + ahead, log_days=days)
 
 
 async def list_versions(app: RunningApp, token: str) -> list[Any]:
@@ -124,7 +124,7 @@ async def test_one_process_claims_a_background_job(app: RunningApp, admin: str) 
     await app.request("PUT", f"/integration-types/{TYPE}", token=admin, json={"keep": 1})
     await app.save(admin, {"n": 1})
     await app.save(admin, {"n": 2})
-    store, at = app.process.stores.retention, now()
+    store, at = app.process.stores.retention, read_wall_clock()
     assert [await store.claim_job("prune", now=at, until=at + 10) for _ in range(3)] == [True, False, False]
     assert await store.claim_job("prune", now=at + 10, until=at + 20)
     await build_retention(app, later_days=1).run_due_jobs()

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
-from confide.clock import now
+from confide.clock import read_wall_clock
 from confide.crypto import master_keys
 from confide.crypto.ciphertext import build_associated_data, decrypt, encrypt, parse
 from confide.crypto.envelope import EnvelopeEncryption
@@ -120,7 +120,7 @@ class Processes:
             self.store.data_keys,
             read_master_keys=lambda: MasterKeys("\n".join(key.format_line() for key in self.ring)),
             destroyed=self.destroyed,
-            clock=now,
+            clock=read_wall_clock,
         )
         await keys.start()
         return keys

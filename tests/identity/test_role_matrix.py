@@ -142,7 +142,7 @@ async def test_only_public_routes_work_without_a_token(client: RouteClient) -> N
 
 async def test_a_restricted_token_cannot_exceed_or_widen_its_grants(client: RouteClient) -> None:
     await client.reset()
-    restricted = await client.app.create_token("admin", narrowed=[("viewer", "acme", "*")])
+    restricted = await client.app.create_token("admin", token_grants=[("viewer", "acme", "*")])
     assert (await client.app.read(restricted)).json()["configuration"]["password"] == "********"
     assert (await client.app.read(restricted, tenant="globex")).status_code == 404
     assert (await client.app.save(restricted, {"a": 1})).status_code == 403

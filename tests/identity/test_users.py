@@ -181,7 +181,7 @@ async def test_a_logout_ends_only_its_own_session(app: RunningApp) -> None:
 async def test_a_new_password_ends_all_other_sessions(app: RunningApp) -> None:
     await app.add_user("ada", *ADMIN)
     own, other = (await log_in(app, "ada"))["token"], (await log_in(app, "ada"))["token"]
-    worker = await app.create_token("ada", narrowed=ADMIN)
+    worker = await app.create_token("ada", token_grants=ADMIN)
     wrong = await app.request("PUT", "/users/me/password", token=own, json={"old": NEW_PASSWORD, "new": NEW_PASSWORD})
     assert wrong.status_code == 403
     done = await app.request("PUT", "/users/me/password", token=own, json={"old": PASSWORD, "new": NEW_PASSWORD})
@@ -194,7 +194,10 @@ async def test_a_new_password_ends_all_other_sessions(app: RunningApp) -> None:
 
 async def test_disabling_a_user_suspends_its_tokens_at_once(app: RunningApp) -> None:
     admin = await app.create_token("ada", *ADMIN)
-    session, worker = await app.create_token("bob", ("reader", "*", "*")), await app.create_token("bob", narrowed=ADMIN)
+    session, worker = (
+        await app.create_token("bob", ("reader", "*", "*")),
+        await app.create_token("bob", token_grants=ADMIN),
+    )
     assert (await app.request("PATCH", "/users/bob", token=admin, json={"disabled": True})).json()["disabled"]
     assert [await is_valid(app, token) for token in (session, worker)] == [False, False]
     await app.request("PATCH", "/users/bob", token=admin, json={"disabled": False})

@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Simulated boot time."""
     now = [1_000.0]
     for module in ("reads.cache", "caching.lease", "changes.subscriber", "caching.lru_cache"):
-        monkeypatch.setattr(f"confide.{module}.boottime", lambda: now[0])
+        monkeypatch.setattr(f"confide.{module}.read_boot_clock", lambda: now[0])
     return now
 
 

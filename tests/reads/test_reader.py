@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from confide.clock import boottime
+from confide.clock import read_boot_clock
 from confide.errors import DatabaseUnavailable, NotFound
 from confide.identity.errors import InvalidToken
 from confide.identity.model import Credential, Principal
@@ -46,7 +46,7 @@ class ControlledApp:
 
     def expire_lease(self) -> None:
         """Act as if the last successful read of the change feed was five seconds ago."""
-        self.app.process.caching.lease.renew(boottime() - 5)
+        self.app.process.caching.lease.renew(read_boot_clock() - 5)
 
     async def _query(self, query: Any, argument: Any) -> Any:
         self.queries += 1
@@ -70,7 +70,7 @@ async def controlled(sqlite_app: RunningApp, monkeypatch: pytest.MonkeyPatch) ->
         return True
 
     monkeypatch.setattr(sqlite_app.process.changes.subscriber, "read_changes", read_no_changes)
-    sqlite_app.process.caching.lease.renew(boottime() + 3_600)
+    sqlite_app.process.caching.lease.renew(read_boot_clock() + 3_600)
     return ControlledApp(sqlite_app, root, token)
 
 
@@ -166,9 +166,9 @@ async def test_a_superseded_entry_is_served_as_stale_only_while_the_database_is_
     with pytest.raises(DatabaseUnavailable):
         await controlled.read(min_version=2)
     # Its age counts from when it was last known to be current. The lease may be valid all the time.
-    entry = controlled.app.process.reads.cache.find(KEY, now=boottime())
+    entry = controlled.app.process.reads.cache.find(KEY, now=read_boot_clock())
     assert entry is not None
-    entry.superseded_at = boottime() - 7
+    entry.superseded_at = read_boot_clock() - 7
     assert (await controlled.read()).stale_seconds == 7
     controlled.reader._max_stale_seconds = 4
     with pytest.raises(DatabaseUnavailable):
@@ -195,7 +195,7 @@ async def test_a_cached_token_can_read_while_the_database_is_unavailable(control
     controlled.expire_lease()
     controlled.is_database_unavailable = True
     assert await controlled.reader.authenticate(token.credential) == (token.principal, True)
-    token.expires_at = boottime()
+    token.expires_at = read_boot_clock()
     with pytest.raises(DatabaseUnavailable):
         await controlled.reader.authenticate(token.credential)
 
@@ -203,15 +203,15 @@ async def test_a_cached_token_can_read_while_the_database_is_unavailable(control
 async def test_the_time_to_live_does_not_end_an_entry_while_the_database_is_unavailable(
     controlled: ControlledApp,
 ) -> None:
-    entry = controlled.app.process.reads.cache.find_fresh(KEY, now=boottime())
+    entry = controlled.app.process.reads.cache.find_fresh(KEY, now=read_boot_clock())
     assert entry is not None
-    entry.fresh_until = boottime()
+    entry.fresh_until = read_boot_clock()
     controlled.is_database_unavailable = True
     result = await controlled.read()  # fresh by the lease: no newer version is known
     assert (result.response.version, result.stale_seconds) == (1, None)
     controlled.is_database_unavailable = False
     await controlled.read()
-    assert entry.fresh_until > boottime()
+    assert entry.fresh_until > read_boot_clock()
 
 
 async def test_a_token_that_changes_during_its_lookup_is_looked_up_again(controlled: ControlledApp) -> None:
@@ -246,7 +246,7 @@ async def test_a_change_during_a_failing_query_counts(controlled: ControlledApp)
     # The change feed recovers before the query fails. It reports that config and token are deleted.
     controlled.app.process.reads.cache.observe_version(KEY, 2, is_deleted=True)
     controlled.app.process.identity.authenticator.forget_token(controlled.root.token_id)
-    controlled.app.process.caching.lease.renew(boottime())
+    controlled.app.process.caching.lease.renew(read_boot_clock())
     with pytest.raises(DatabaseUnavailable):
         await read
     with pytest.raises(DatabaseUnavailable):
@@ -278,7 +278,7 @@ async def test_a_read_after_a_replayed_save_returns_at_least_its_version(control
     cache = controlled.app.process.reads.cache
     # As if another process had saved it: the cache has the previous version.
     controlled.app.process.caching.memory.drop(KEY)
-    entry = cache.find_fresh(KEY, now=boottime())
+    entry = cache.find_fresh(KEY, now=read_boot_clock())
     assert entry is None
     with cache.begin_update(KEY) as pending:
         cache.complete_update(pending, KEY, CurrentConfig(build_version(1), b'{"a":1}'), rendering=Rendering.READABLE)
@@ -290,22 +290,22 @@ async def test_a_read_after_a_replayed_save_returns_at_least_its_version(control
 
 async def test_a_validated_response_is_released_when_the_next_period_starts(controlled: ControlledApp) -> None:
     token = controlled.app.process.identity.authenticator._by_token_id[controlled.root.token_id]
-    read = CachedRequest(ReadRequest(token.credential, KEY))
-    response = controlled.reader.read_cached(read, now=boottime())
+    cached = CachedRequest(ReadRequest(token.credential, KEY))
+    response = controlled.reader.read_cached(cached, now=read_boot_clock())
     assert response is not None
-    assert read.response is response
-    assert controlled.reader.read_cached(read, now=boottime()) is response
+    assert cached.response is response
+    assert controlled.reader.read_cached(cached, now=read_boot_clock()) is response
     counts = controlled.reader.take_counts()
     assert (counts.hits, counts.sent_bytes) == (2, 2 * response.length)
-    assert read.response is None
-    assert controlled.reader.read_cached(read, now=boottime()) is response
+    assert cached.response is None
+    assert controlled.reader.read_cached(cached, now=read_boot_clock()) is response
 
 
 async def test_a_cached_read_decides_not_modified_and_counts_it(controlled: ControlledApp) -> None:
     token = controlled.app.process.identity.authenticator._by_token_id[controlled.root.token_id]
-    read = CachedRequest(ReadRequest(token.credential, KEY, known_tags='"1"'))
+    cached = CachedRequest(ReadRequest(token.credential, KEY, known_tags='"1"'))
     for _ in range(2):
-        response = controlled.reader.read_cached(read, now=boottime())
+        response = controlled.reader.read_cached(cached, now=read_boot_clock())
         assert response is not None
         assert (response.status, response.body) == (304, b"")
     counts = controlled.reader.take_counts()
@@ -314,11 +314,11 @@ async def test_a_cached_read_decides_not_modified_and_counts_it(controlled: Cont
 
 async def test_every_nth_cached_read_is_sampled_once(controlled: ControlledApp) -> None:
     token = controlled.app.process.identity.authenticator._by_token_id[controlled.root.token_id]
-    read = CachedRequest(ReadRequest(token.credential, KEY))
+    cached = CachedRequest(ReadRequest(token.credential, KEY))
     controlled.reader._sample = controlled.reader._until_sample = 2
     samples = []
     for _ in range(4):
-        controlled.reader.read_cached(read, now=boottime())
+        controlled.reader.read_cached(cached, now=read_boot_clock())
         samples.append(controlled.reader.take_sample())
     assert [sample is not None for sample in samples] == [False, True, False, True]
     assert samples[1] is not None

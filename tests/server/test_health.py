@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from confide.changes.sqlite_feed import SqliteChangeFeed
-from confide.clock import boottime
+from confide.clock import read_boot_clock
 from confide.errors import DatabaseUnavailable
 from support.app import ADMIN, RunningApp, build_settings, start_app
 
@@ -28,13 +28,13 @@ def disconnected_app(sqlite_app: RunningApp, monkeypatch: pytest.MonkeyPatch) ->
         return True
 
     monkeypatch.setattr(sqlite_app.process.changes.subscriber, "read_changes", read_no_changes)
-    sqlite_app.process.caching.lease.renew(boottime() - 2)
+    sqlite_app.process.caching.lease.renew(read_boot_clock() - 2)
     return sqlite_app
 
 
 async def test_an_unavailable_change_feed_degrades_the_health(disconnected_app: RunningApp) -> None:
     assert await check_health(disconnected_app) == (200, ["news-unavailable"])
-    disconnected_app.process.caching.lease.renew(boottime())
+    disconnected_app.process.caching.lease.renew(read_boot_clock())
     assert await check_health(disconnected_app) == (200, [])
 
 

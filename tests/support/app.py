@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 
-from confide.clock import now
+from confide.clock import read_wall_clock
 from confide.identity import model
 from confide.identity.hasher import Argon2Hasher
 from confide.identity.model import Grant, NewUser, Principal
@@ -59,7 +59,7 @@ class RunningApp:
         return await self.process.identity.tokens.authenticate(await self.create_token(login, *triples))
 
     async def create_token(
-        self, login: str, *triples: tuple[str, str, str], narrowed: Sequence[tuple[str, str, str]] | None = None
+        self, login: str, *triples: tuple[str, str, str], token_grants: Sequence[tuple[str, str, str]] | None = None
     ) -> str:
         """Create a token of a user, and first the user if it does not exist."""
         if await self.process.stores.users.read(login) is None:
@@ -69,10 +69,10 @@ class RunningApp:
         added = await self.process.identity.tokens._create(
             user,
             label="test",
-            grants=None if narrowed is None else build_grants(*narrowed),
-            expires_at=now() + 10**12,
+            grants=None if token_grants is None else build_grants(*token_grants),
+            expires_at=read_wall_clock() + 10**12,
             principal=None,
-            password_hash=user.password if narrowed is None else None,
+            password_hash=user.password if token_grants is None else None,
         )
         assert added is not None
         return added[0]

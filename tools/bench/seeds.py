@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from confide.clock import now
+from confide.clock import read_wall_clock
 from confide.configs.model import Kind, NewVersion
 from confide.configs.store import SQLITE_APPEND, VersionRow
 from confide.crypto.model import EncryptionContext
@@ -74,7 +74,7 @@ async def _build_row(process: Process, at: ConfigKey, keys: dict[str, bytes]) ->
         keys[at.tenant] = await process.encryption.load_data_key(at.tenant, None)
     data_key_id = keys[at.tenant]
     body = process.encryption.encrypt(CONFIGURATION, EncryptionContext(at, 1, Kind.SAVED), data_key_id=data_key_id)
-    new = NewVersion(at, 1, Kind.SAVED, body, data_key_id=data_key_id, saved_by=1, saved_at=now())
+    new = NewVersion(at, 1, Kind.SAVED, body, data_key_id=data_key_id, saved_by=1, saved_at=read_wall_clock())
     return tuple(VersionRow.from_value(new))
 
 
@@ -89,6 +89,11 @@ async def _create_token(process: Process, login: str, *given: Any, password: str
     await process.stores.users.add(NewUser(login, given, hashed), audit=audit)
     user: Any = await process.stores.users.read(login)
     added: Any = await process.identity.tokens._create(
-        user, label="bench", grants=None, expires_at=now() + 10**12, principal=None, password_hash=user.password
+        user,
+        label="bench",
+        grants=None,
+        expires_at=read_wall_clock() + 10**12,
+        principal=None,
+        password_hash=user.password,
     )
     return str(added[0])

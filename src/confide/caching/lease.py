@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from confide.clock import boottime
+from confide.clock import read_boot_clock
 
 LEASE_SECONDS = 1.0
 
@@ -10,7 +10,7 @@ LEASE_SECONDS = 1.0
 class Lease:
     """Valid for one second from when the last successful read of the change feed was sent.
 
-    All times are `boottime` seconds.
+    All times are `read_boot_clock` seconds.
     """
 
     def __init__(self) -> None:
@@ -21,8 +21,8 @@ class Lease:
         self.expires_at = sent_at + LEASE_SECONDS
 
     def is_valid(self) -> bool:
-        return boottime() < self.expires_at
+        return read_boot_clock() < self.expires_at
 
     def compute_age_seconds(self) -> float:
         """Return the seconds since the cache was last known to be current."""
-        return boottime() - (self.expires_at - LEASE_SECONDS)
+        return read_boot_clock() - (self.expires_at - LEASE_SECONDS)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
-from confide.clock import boottime
+from confide.clock import read_boot_clock
 
 # Estimated overhead of an entry: its dictionary slot, the links that keep the order, and allocator rounding.
 ENTRY_OVERHEAD_BYTES = 240
@@ -26,7 +26,7 @@ class CacheEntry:
     def __init__(self, size_bytes: int) -> None:
         self.is_invalid = False
         self.size_bytes = size_bytes + ENTRY_OVERHEAD_BYTES
-        self.used_at = boottime()
+        self.used_at = read_boot_clock()
 
     def invalidate(self) -> None:
         self.is_invalid = True
@@ -48,7 +48,7 @@ class LruCache(Generic[R]):
         return len(self._entries)
 
     def get(self, name: Hashable, *, now: float) -> R | None:
-        """Return an entry and mark it as used; None if there is none. `now` is `boottime`."""
+        """Return an entry and mark it as used; None if there is none. `now` is a boot-clock time."""
         entry = self._entries.get(name)
         if entry is not None and now - entry.used_at > ORDER_SECONDS:
             entry.used_at = now

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-from confide.clock import boottime
+from confide.clock import read_boot_clock
 from confide.context import RESPONSE_TIMEOUT_SECONDS, set_deadline
 from confide.telemetry.io_log import NO_IO_LOG, IoLog, measure
 
@@ -30,7 +30,7 @@ class SingleFlight(Generic[K, V]):
     async def get(self, key: K) -> V:
         """Return the result of a query, shared with concurrent callers. Raises the errors of the query."""
         running = self._running.get(key)
-        now = boottime()
+        now = read_boot_clock()
         if running is None or now - running[1] > MAX_JOIN_SECONDS:
             task = asyncio.create_task(self._run(key))
             self._running[key] = (task, now)

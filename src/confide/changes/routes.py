@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, Field
 
 from confide.changes.model import Change, Position
-from confide.clock import boottime
+from confide.clock import read_boot_clock
 from confide.errors import Busy, DatabaseUnavailable, ServiceError
 from confide.strict_json import Json
 from confide.web.asgi import Send
@@ -90,7 +90,7 @@ class WatchRoutes:
         if wait is None:
             return WatchStream(request, watcher, hub=self._hub, format_position=self._format_position)
         try:
-            return await self._poll(watcher, until=boottime() + wait)
+            return await self._poll(watcher, until=read_boot_clock() + wait)
         finally:
             self._hub.leave(watcher)
 
@@ -120,7 +120,7 @@ class WatchRoutes:
 
 async def _is_woken_before(woken: asyncio.Event, until: float) -> bool:
     try:
-        async with asyncio.timeout(max(0, until - boottime())):
+        async with asyncio.timeout(max(0, until - read_boot_clock())):
             await woken.wait()
     except TimeoutError:
         return False

@@ -10,7 +10,7 @@ from confide.caching.lease import Lease
 from confide.caching.lru_cache import LruCache
 from confide.changes.model import Change, ChangeFeedReset
 from confide.changes.watch import WatchHub
-from confide.clock import boottime
+from confide.clock import read_boot_clock
 from confide.configs.model import Kind
 from confide.errors import DatabaseUnavailable
 
@@ -63,7 +63,7 @@ class ChangeSubscriber:
 
     async def read_changes(self) -> bool:
         """Read the feed once and apply its changes. Return False after a failure."""
-        sent_at = boottime()
+        sent_at = read_boot_clock()
         try:
             self._apply_all(await self._change_feed.read())
         except ChangeFeedReset:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from confide.changes.errors import PositionGone
 from confide.changes.model import Change, Position
 from confide.changes.watchers import NextEvents, Watcher, WatcherIndex, WatchEvent
-from confide.clock import boottime
+from confide.clock import read_boot_clock
 from confide.configs.model import Kind
 from confide.errors import Busy, DatabaseUnavailable, NotFound
 from confide.identity.errors import InvalidToken
@@ -144,8 +144,8 @@ class WatchHub:
                 rereads = list(REREAD_SECONDS)
             try:
                 # A check of all watchers is expensive, so notifications do not trigger it.
-                if boottime() >= check_at:
-                    check_at = boottime() + CHECK_SECONDS
+                if read_boot_clock() >= check_at:
+                    check_at = read_boot_clock() + CHECK_SECONDS
                     await self._check_all()
                 await self._read_log()
             except (DatabaseUnavailable, Busy) as error:
@@ -191,7 +191,7 @@ class WatchHub:
 
     async def _check_all(self) -> None:
         """Send due heartbeats, and end the streams whose token or last grant has ended."""
-        now = boottime()
+        now = read_boot_clock()
         for number, watcher in enumerate([one for one in self._watchers if now >= one.heartbeat_at]):
             watcher.schedule_heartbeat(now)
             self.skip_to_end(watcher)

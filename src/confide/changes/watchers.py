@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from confide.changes.model import Change, Position
-from confide.clock import boottime
+from confide.clock import read_boot_clock
 from confide.identity.model import Credential, Scope
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Watcher:
         self.ended_by: Exception | None = None
         # The hub calls it when there are events or a heartbeat to send. It must not block.
         self.wake: Wake = _ignore
-        self.schedule_heartbeat(boottime())
+        self.schedule_heartbeat(read_boot_clock())
 
     def schedule_heartbeat(self, now: float) -> None:
         self.heartbeat_at = now + HEARTBEAT_SECONDS

@@ -8,7 +8,7 @@ from weakref import WeakSet, WeakValueDictionary
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import CacheEntry, LruCache
 from confide.caching.single_flight import SingleFlight
-from confide.clock import MICROSECONDS_PER_SECOND, Clock, boottime
+from confide.clock import MICROSECONDS_PER_SECOND, Clock, read_boot_clock
 from confide.identity.errors import InvalidToken
 from confide.identity.model import Credential, Principal, Token, User, parse_credential
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
@@ -78,7 +78,7 @@ class Authenticator:
 
     async def authenticate(self, credential: Credential) -> AuthenticatedToken:
         """Return the token from the cache or the database. Raises `InvalidToken` or `DatabaseUnavailable`."""
-        return self.find_fresh(credential, now=boottime()) or await self._lookups.get(credential)
+        return self.find_fresh(credential, now=read_boot_clock()) or await self._lookups.get(credential)
 
     def forget_token(self, token_id: int) -> None:
         self._invalidations += 1
@@ -120,7 +120,7 @@ class Authenticator:
             token_grants=token.grants,
             is_service_account=user.password is None,
         )
-        now = boottime()
+        now = read_boot_clock()
         fresh_until = now + min(remaining_seconds, self._ttl_seconds)
         authenticated = AuthenticatedToken(
             credential, principal, expires_at=now + remaining_seconds, fresh_until=fresh_until

@@ -8,7 +8,7 @@ from confide import strict_json
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import CacheEntry, LruCache
 from confide.caching.single_flight import SingleFlight
-from confide.clock import boottime
+from confide.clock import read_boot_clock
 from confide.integration_types import model
 from confide.integration_types.model import IntegrationType, TypeVersion
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
@@ -48,7 +48,7 @@ class ActiveIntegrationTypes:
 
     async def get(self, name: str) -> IntegrationType:
         """Return the active version of a type. Raises `DatabaseUnavailable` if it is not in the cache."""
-        cached: CachedType | None = self._memory.get(name, now=(now := boottime()))
+        cached: CachedType | None = self._memory.get(name, now=(now := read_boot_clock()))
         if cached is not None and now < self._lease.expires_at:
             return cached.type
         return await self._lookups.get(name)

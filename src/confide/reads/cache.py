@@ -11,7 +11,7 @@ from typing import Any
 from confide import strict_json
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import CacheEntry, LruCache
-from confide.clock import boottime
+from confide.clock import read_boot_clock
 from confide.configs.model import StoredVersion
 from confide.integration_types.model import IntegrationType
 from confide.names import ConfigKey
@@ -92,7 +92,7 @@ class ConfigCache:
 
     def compute_age_seconds(self, entry: CachedConfig) -> float:
         """Return the seconds since an entry was last known to be current."""
-        return max(self._lease.compute_age_seconds(), boottime() - entry.superseded_at)
+        return max(self._lease.compute_age_seconds(), read_boot_clock() - entry.superseded_at)
 
     def observe_version(self, key: ConfigKey, version: int, *, is_deleted: bool = False) -> None:
         """Record that a version was saved, which supersedes older entries and older pending updates.
@@ -108,7 +108,7 @@ class ConfigCache:
             self._memory.drop(key)
         elif not entry.is_invalid:
             # The entry was current at the previous read of the change feed, which is when the lease began.
-            entry.superseded_at = boottime() - self._lease.compute_age_seconds()
+            entry.superseded_at = read_boot_clock() - self._lease.compute_age_seconds()
             entry.invalidate()
 
     def invalidate_type(self, name: str) -> None:
@@ -162,7 +162,7 @@ class ConfigCache:
         if entry is None:
             entry = CachedConfig(key, current.version, is_missing=is_missing)
             self._memory.put(key, entry)
-        entry.fresh_until = boottime() + (MISSING_TTL_SECONDS if is_missing else self._ttl_seconds)
+        entry.fresh_until = read_boot_clock() + (MISSING_TTL_SECONDS if is_missing else self._ttl_seconds)
         if response is not None:
             entry.responses[rendering] = response
             self._memory.grow(key, entry, response.size_bytes)

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from time import CLOCK_BOOTTIME, clock_gettime
 from typing import Any
 
-from confide.clock import boottime
+from confide.clock import read_boot_clock
 from confide.reads.plain_read import ReadRequest
 from confide.reads.response import COMMON_LINES, CONTENT_LINES, STATUS_200, STATUS_304
 from confide.web.http_protocol import GuardedProtocol
@@ -79,7 +79,7 @@ class ReadingProtocol(GuardedProtocol):
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection. If it was used since the timer started, wait for the rest of the time."""
-        left = self._last_used_at + self.timeout_keep_alive - boottime()
+        left = self._last_used_at + self.timeout_keep_alive - read_boot_clock()
         if left > 0:
             self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
         else:
@@ -91,7 +91,7 @@ class ReadingProtocol(GuardedProtocol):
             cached = self._request_heads.find(head)
             if cached is None or self.transport.is_closing():
                 return False
-            now = clock_gettime(CLOCK_BOOTTIME)  # inlines `boottime`, which saves a call
+            now = clock_gettime(CLOCK_BOOTTIME)  # inlines `read_boot_clock`, which saves a call
             self._last_used_at = now
             if self.timeout_keep_alive_task is None:
                 self._start_keep_alive_timer()

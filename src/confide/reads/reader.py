@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import ORDER_SECONDS, CacheEntry
 from confide.caching.single_flight import SingleFlight
-from confide.clock import boottime
+from confide.clock import read_boot_clock
 from confide.configs.errors import Superseded
 from confide.configs.model import Kind
 from confide.errors import Busy, DatabaseUnavailable, NotFound
@@ -174,7 +174,7 @@ class ConfigReader:
 
         Raises `InvalidToken`, or `DatabaseUnavailable` if the token is not cached either.
         """
-        token = self._authenticator.find_fresh(credential, now=boottime())
+        token = self._authenticator.find_fresh(credential, now=read_boot_clock())
         if token is not None:
             return Authentication(token.principal, is_database_unavailable=False)
         has_stale = self._find_stale_token(credential) is not None
@@ -219,7 +219,7 @@ class ConfigReader:
 
     def take_counts(self) -> ReadCounts:
         """Return the counts since the last call and reset them."""
-        self._start_period(boottime())
+        self._start_period(read_boot_clock())
         self._add_up_counts()
         taken, self._counts = self._counts, ReadCounts()
         return taken
@@ -297,7 +297,7 @@ class ConfigReader:
     ) -> ReadResult:
         role = await self._access.require_role(Role.VIEWER, key, principal=principal, action="read")
         rendering = choose_rendering(role, has_defaults=has_defaults)
-        entry = self._cache.find_fresh(key, now=boottime())
+        entry = self._cache.find_fresh(key, now=read_boot_clock())
         if entry is not None and entry.version >= min_version:
             if entry.is_missing:
                 raise NotFound
@@ -326,13 +326,15 @@ class ConfigReader:
 
     def _find_stale(self, key: ConfigKey, rendering: Rendering, *, min_version: int) -> CachedConfig | None:
         """Return the entry to serve if the database does not answer."""
-        entry = self._cache.find(key, now=boottime())
+        entry = self._cache.find(key, now=read_boot_clock())
         if entry is None or entry.version < min_version or entry.responses[rendering] is None:
             return None
         return entry if self._cache.compute_age_seconds(entry) <= self._max_stale_seconds else None
 
     def _find_stale_token(self, credential: Credential) -> AuthenticatedToken | None:
-        return self._authenticator.find_unexpired(credential, now=boottime()) if self._may_serve_stale() else None
+        return (
+            self._authenticator.find_unexpired(credential, now=read_boot_clock()) if self._may_serve_stale() else None
+        )
 
     def _may_serve_stale(self) -> bool:
         return self._lease.compute_age_seconds() <= self._max_stale_seconds

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from time import monotonic_ns
 from typing import TYPE_CHECKING
 
-from confide.clock import boottime
+from confide.clock import read_boot_clock
 from confide.context import current_request, set_principal
 from confide.reads import plain_read
 from confide.reads.fast_path import CACHED_ROUTE
@@ -19,7 +19,7 @@ from confide.reads.reader import CachedRequest, SampledRead
 from confide.reads.response import ConfigResponse, build_response
 from confide.server import api, old_contract
 from confide.strict_json import Json
-from confide.web.asgi import Message, Receive, Scope, Send
+from confide.web.asgi import AsgiScope, Message, Receive, Send
 from confide.web.problems import build_bug_response, build_error_response
 from confide.web.request import Disconnected, Request
 from confide.web.request_span import OTHER, RequestSpan
@@ -58,7 +58,7 @@ class Application:
     def process(self) -> Process:
         return self._process()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._run_lifespan(receive, send)
             return
@@ -96,11 +96,11 @@ class Application:
         return response.with_header(b"request-id", span.request_id.encode())
 
     def record_sample(self, sample: SampledRead, *, began: float) -> None:
-        """Record a sampled read as an I/O event. `began` is `boottime` seconds."""
+        """Record a sampled read as an I/O event. `began` is `read_boot_clock` seconds."""
         io = self._process().observation.io
         event = io.begin_request(None)
         event.user_id = sample.user_id
-        took = int((boottime() - began) * 1e9)
+        took = int((read_boot_clock() - began) * 1e9)
         io.end_request(event, CACHED, monotonic_ns() - took, outcome=str(sample.status), amount=sample.sent_bytes)
 
     def _open_span(self, method: str, path: str, *, address: str | None, traceparent: str | None) -> RequestSpan:
@@ -114,8 +114,8 @@ class Application:
             traceparent=traceparent,
         )
 
-    async def _answer_plain_read(self, cached: CachedRequest, scope: Scope, send: Send) -> None:
-        now, reader = boottime(), self._process().reads.reader
+    async def _answer_plain_read(self, cached: CachedRequest, scope: AsgiScope, send: Send) -> None:
+        now, reader = read_boot_clock(), self._process().reads.reader
         try:
             response = reader.read_cached(cached, now=now)
         except Exception as error:  # noqa: BLE001 - last resort: every error has a response
@@ -137,7 +137,7 @@ class Application:
         if sample is not None:
             self.record_sample(sample, began=now)
 
-    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
         request = Request(scope, receive)
         address, traceparent = client[0] if client else None, find_traceparent(scope["headers"])

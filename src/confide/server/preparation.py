@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from confide.audit.recorder import AuditRecorder
-from confide.clock import now
+from confide.clock import read_wall_clock
 from confide.crypto.envelope import EnvelopeEncryption
 from confide.crypto.errors import MasterKeyMissing
 from confide.crypto.master_keys import (
@@ -71,7 +71,10 @@ def read_master_keys(settings: Settings) -> MasterKeys:
 def build_encryption(settings: Settings, stores: Stores) -> EnvelopeEncryption:
     destroyed = DestroyedKeys(settings.data / DESTROYED_NAME)
     return EnvelopeEncryption(
-        stores.data_keys, read_master_keys=lambda: read_master_keys(settings), destroyed=destroyed, clock=now
+        stores.data_keys,
+        read_master_keys=lambda: read_master_keys(settings),
+        destroyed=destroyed,
+        clock=read_wall_clock,
     )
 
 
@@ -98,10 +101,10 @@ async def prepare(settings: Settings, *, accepts_unsafe: bool = False) -> Prepar
 
 async def _repeat_destructions(stores: Stores, keys: EnvelopeEncryption) -> None:
     """Destroy tenants again if a restored backup contains them. Their configs cannot be decrypted any more."""
-    recorder = AuditRecorder(stores.audit, keys, now)
+    recorder = AuditRecorder(stores.audit, keys, read_wall_clock)
     for tenant in await keys.find_restored_tenants():
         audit = recorder.sign("destroy tenant", "destroyed again", principal=None, key=ConfigKey(tenant, "*"))
-        await stores.data_keys.destroy_tenant(tenant, user_id=None, at=now(), audit=audit)
+        await stores.data_keys.destroy_tenant(tenant, user_id=None, at=read_wall_clock(), audit=audit)
         _log.warning("destroyed_tenant_restored tenant=%s action=destroyed", tenant)
 
 

@@ -24,7 +24,7 @@ from confide.changes.model import Position
 from confide.changes.routes import format_change
 from confide.changes.subscriber import ChangeSubscriber
 from confide.changes.watch import WatchHub
-from confide.clock import Clock, now
+from confide.clock import Clock, read_wall_clock
 from confide.configs.decryption import ConfigDecrypter
 from confide.configs.export import ConfigExporter
 from confide.configs.history import History
@@ -228,7 +228,7 @@ async def open_process(
             database=database,
             observation=Observation(io, RequestCounter(), dispatcher),
             setup_token=setup_token,
-            clock=now,
+            clock=read_wall_clock,
         )
     finally:
         hasher.close()

@@ -14,7 +14,7 @@ from confide.context import RESPONSE_TIMEOUT_SECONDS, set_deadline, set_principa
 from confide.identity.errors import InvalidToken, NoToken, TwoCredentials
 from confide.identity.model import Principal
 from confide.strict_json import MAX_BODY_BYTES, Json
-from confide.web.asgi import Receive, Scope
+from confide.web.asgi import AsgiScope, Receive
 from confide.web.errors import (
     BodyNotExpected,
     BodyTooLarge,
@@ -52,7 +52,7 @@ class Disconnected(Exception):
 class Request:
     """One request. Methods raise a `ServiceError` if the request is invalid."""
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: AsgiScope, receive: Receive) -> None:
         self.scope = scope
         self.receive = receive
         self.method: str = scope["method"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import asyncpg
 
-from confide.clock import Clock, now
+from confide.clock import Clock, read_wall_clock
 from confide.database.database import NO_SCHEMA, Database
 from confide.database.engine import Transaction
 from confide.database.errors import UnsafeDurability
@@ -35,7 +35,7 @@ class PostgresqlDatabase(Database):
         accepts_unsafe: bool,
         pool_size: int,
         chain_audit_entries: Callable[[], Transaction[None]],
-        clock: Clock = now,
+        clock: Clock = read_wall_clock,
         io: IoLog = NO_IO_LOG,
     ) -> None:
         self.engine = PostgresqlEngine(dsn, size=pool_size, check_connection=self._check_connection, io=io)

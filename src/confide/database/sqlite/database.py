@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import apsw
 
-from confide.clock import Clock, now
+from confide.clock import Clock, read_wall_clock
 from confide.database.database import NO_SCHEMA, Database
 from confide.database.engine import Transaction
 from confide.database.errors import UnsafeDurability
@@ -36,7 +36,11 @@ class SqliteDatabase(Database):
     """A database in one file."""
 
     def __init__(
-        self, engine: SqliteEngine, *, chain_audit_entries: Callable[[], Transaction[None]], clock: Clock = now
+        self,
+        engine: SqliteEngine,
+        *,
+        chain_audit_entries: Callable[[], Transaction[None]],
+        clock: Clock = read_wall_clock,
     ) -> None:
         super().__init__(engine, chain_audit_entries=chain_audit_entries, clock=clock)
         self.engine = engine
