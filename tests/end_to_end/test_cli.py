@@ -165,7 +165,7 @@ def test_a_stored_token_is_sent_only_to_the_service_that_issued_it(shell: Shell)
 )
 def test_a_command_in_a_wrong_folder_creates_no_store(tmp_path: Path, command: tuple[str, ...]) -> None:
     done = run_confide(*command, cwd=tmp_path, stdin=PASSWORD + "\n")
-    assert (done.returncode, "There is no store in confide-data" in done.stderr) == (1, True), done.stderr
+    assert (done.returncode, "There is no database in confide-data" in done.stderr) == (1, True), done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -45,12 +45,12 @@ def backup(file: Path, **options: str | None) -> None:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @add_store_options
 def restore(file: Path, **options: str | None) -> None:
-    """Restore a backup into an empty store and begin a new epoch. All sessions end, service tokens stay."""
+    """Restore a backup into an empty database and begin a new epoch. All sessions end, service tokens stay."""
     settings = load_settings(**options)
     count = asyncio.run(_restore(settings, file))
     click.echo(
         f"{count:,} rows restored; a new epoch begins and all sessions have ended. Service tokens that were revoked"
-        f" after the backup are valid again: check `confide token list`. Copy the master keys of the original store to"
+        f" after the backup are valid again: check `confide token list`. Copy the original master keys to"
         f" {settings.data} before you start the service."
     )
 

@@ -36,11 +36,11 @@ def load_settings(**options: Any) -> Settings:
 
 
 def load_settings_of_store(**options: Any) -> Settings:
-    """Load settings and require that their store exists, so that a wrong folder does not become a new store."""
+    """Load settings and require that their database exists, so that a wrong folder does not get a new one."""
     settings = load_settings(**options)
     path = Path(settings.database_url.removeprefix("sqlite:///"))
     if settings.database_url.startswith("sqlite:") and not path.exists():
-        raise click.ClickException(f"There is no store in {settings.data}. Name its folder with --data.")
+        raise click.ClickException(f"There is no database in {settings.data}. Name its folder with --data.")
     return settings
 
 
