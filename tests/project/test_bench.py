@@ -29,7 +29,7 @@ def test_a_short_benchmark_prints_its_table_and_writes_numbers_and_a_picture(tmp
     numbers, picture = tmp_path / "numbers.json", tmp_path / "picture.svg"
     done = run_benchmark("reads", "--seconds", "1", "--rounds", "1", "--json", str(numbers), "--picture", str(picture))
     assert done.returncode == 0, done.stderr[-2_000:]
-    for words in ("CPU µs a request", "nginx, constant", "Confide, repeated head", "should be"):
+    for words in ("CPU µs a request", "nginx, constant", "Confide, repeated head", "goal"):
         assert words in done.stdout
     found = json.loads(numbers.read_text())
     rows = {row["name"]: row for row in found["rows"]}
