@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -32,6 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith("CONFIDE_") and not name.startswith("CONFIDE_TEST_"):
             del os.environ[name]
+    # A shell starts a background job with SIGINT ignored. The commands that the tests interrupt would inherit that.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.pop("APP_PORT", None)
     os.environ.pop("APP_ENV", None)
 
