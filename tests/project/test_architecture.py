@@ -21,6 +21,7 @@ from confide.web.problems import STATUS, get_status, list_errors
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "confide"
+MODULES_ABOVE_THE_SERVER = {"server", "cli", "serving.py", "__main__.py"}
 # Alarms, not targets: the limit of a module is one reason to change.
 MAX_FILE_LINES = 600
 MAX_FUNCTION_LINES = 60
@@ -146,6 +147,43 @@ def test_a_forbidden_import_breaks_its_contract(tmp_path: Path, file: str, line:
     done = check_contracts(app)
     assert done.returncode == 1, done.stdout + done.stderr
     assert f"{contract} BROKEN" in done.stdout
+
+
+def find_server_imports(source: Path) -> list[str]:
+    """List the modules below the server that import it, also for annotations, which the contracts leave out."""
+    found = []
+    for path in sorted(source.rglob("*.py")):
+        name = path.relative_to(source)
+        if name.parts[0] in MODULES_ABOVE_THE_SERVER:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            imported = []
+            if isinstance(node, ast.Import):
+                imported = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                imported = [f"{node.module}.{alias.name}" for alias in node.names]
+            if any(f"{one}.".startswith("confide.server.") for one in imported):
+                found.append(name.as_posix())
+    return found
+
+
+def test_features_web_and_database_do_not_import_the_server_even_for_annotations() -> None:
+    assert find_server_imports(SOURCE) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from confide.server.application import Application",
+        "from confide import server",
+        "import confide.server.wiring",
+    ],
+)
+def test_a_deliberate_import_of_the_server_for_annotations_is_found(tmp_path: Path, line: str) -> None:
+    source = copy_source(tmp_path) / "src" / "confide"
+    path = source / "web" / "http_protocol.py"
+    path.write_text(path.read_text() + f"\nif TYPE_CHECKING:\n    {line}\n")
+    assert find_server_imports(source) == ["web/http_protocol.py"]
 
 
 def test_types_are_strict_and_a_deliberate_fault_is_found(tmp_path: Path) -> None:

@@ -6,20 +6,41 @@ import asyncio
 import re
 from http import HTTPStatus
 from time import CLOCK_BOOTTIME, clock_gettime
-from typing import Any
+from typing import Any, Protocol
 
 from confide.clock import read_boot_clock
+from confide.reads.head_cache import RequestHeadCache
 from confide.reads.plain_read import ReadRequest
-from confide.reads.response import COMMON_LINES, CONTENT_LINES, STATUS_200, STATUS_304
-from confide.web.http_protocol import GuardedProtocol
+from confide.reads.reader import ConfigReader, SampledRead
+from confide.reads.response import COMMON_LINES, CONTENT_LINES, STATUS_200, STATUS_304, ConfigResponse
+from confide.web.http_protocol import CountingApplication, GuardedProtocol
 from confide.web.problems import build_bug_response
-from confide.web.response import format_headers
+from confide.web.response import Response, format_headers
 
 MAX_PLAIN_HEAD_BYTES = 2_048
 CACHED_ROUTE = "GET /config"
 _PREFIX = b"GET /config?"
 # Parsed only for reads from the database.
 _TRACEPARENT = re.compile(rb"\r\ntraceparent:[ \t]*([0-9a-f-]{55,100})[ \t]*\r\n", re.IGNORECASE)
+
+
+class ReadingApplication(CountingApplication, Protocol):
+    """An application that answers plain reads."""
+
+    @property
+    def request_heads(self) -> RequestHeadCache: ...
+
+    @property
+    def reader(self) -> ConfigReader: ...
+
+    async def read(
+        self, request: ReadRequest, *, address: str | None, traceparent: str | None
+    ) -> Response | ConfigResponse:
+        """Answer a plain read from the database. Always returns a response, also for errors."""
+        ...
+
+    def record_sample(self, sample: SampledRead, *, began: float) -> None:
+        """Record a sampled read as an I/O event. `began` is `read_boot_clock` seconds."""
 
 
 class ReadingProtocol(GuardedProtocol):
@@ -29,6 +50,7 @@ class ReadingProtocol(GuardedProtocol):
     transport. So responses keep the order of their requests.
     """
 
+    _application: ReadingApplication
     # No request is being received.
     _is_between_requests = True
     _must_close_after_response = False
@@ -44,8 +66,8 @@ class ReadingProtocol(GuardedProtocol):
         super().connection_made(transport)
         app: Any = self.app
         self._is_behind_proxy = app is not self._application
-        process = self._application.process
-        self._request_heads, self._reader = process.caching.request_heads, process.reads.reader
+        # The cached read path uses them without a further lookup.
+        self._request_heads, self._reader = self._application.request_heads, self._application.reader
 
     def data_received(self, data: bytes) -> None:
         if self._reading is not None:
@@ -108,7 +130,7 @@ class ReadingProtocol(GuardedProtocol):
             self.transport.write(first_lines + response.raw)
             server.total_requests += 1
         except Exception as error:  # noqa: BLE001 - last resort: every error has a response
-            self._application.process.observation.traffic.count(CACHED_ROUTE, HTTPStatus.INTERNAL_SERVER_ERROR)
+            self._application.traffic.count(CACHED_ROUTE, HTTPStatus.INTERNAL_SERVER_ERROR)
             self.transport.write(build_bug_response(error).as_bytes([(b"connection", b"close")]))
             self.transport.close()
             return True

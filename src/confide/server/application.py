@@ -14,15 +14,16 @@ from confide.clock import read_boot_clock
 from confide.context import current_request, set_principal
 from confide.reads import plain_read
 from confide.reads.fast_path import CACHED_ROUTE
+from confide.reads.head_cache import RequestHeadCache
 from confide.reads.plain_read import ReadRequest
-from confide.reads.reader import CachedRequest, SampledRead
+from confide.reads.reader import CachedRequest, ConfigReader, SampledRead
 from confide.reads.response import ConfigResponse, build_response
 from confide.server import api, old_contract
 from confide.strict_json import Json
 from confide.web.asgi import AsgiScope, Message, Receive, Send
 from confide.web.problems import build_bug_response, build_error_response
 from confide.web.request import Disconnected, Request
-from confide.web.request_span import OTHER, RequestSpan
+from confide.web.request_span import OTHER, RequestCounter, RequestSpan
 from confide.web.response import Response
 from confide.web.router import Router
 
@@ -55,8 +56,16 @@ class Application:
         return api.build_document()
 
     @property
-    def process(self) -> Process:
-        return self._process()
+    def traffic(self) -> RequestCounter:
+        return self._process().observation.traffic
+
+    @property
+    def request_heads(self) -> RequestHeadCache:
+        return self._process().caching.request_heads
+
+    @property
+    def reader(self) -> ConfigReader:
+        return self._process().reads.reader
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from time import monotonic_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -14,13 +14,17 @@ from confide.telemetry.request_log import log_request
 from confide.web.errors import HeadersTooLarge, MalformedRequest, RequestTimeout
 from confide.web.problems import build_problem
 from confide.web.request import MAX_HEADERS_BYTES, MAX_URI_BYTES
-from confide.web.request_span import OTHER
-
-if TYPE_CHECKING:
-    from confide.server.application import Application
+from confide.web.request_span import OTHER, RequestCounter
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = MAX_HEADERS_BYTES + MAX_URI_BYTES + 1024
+
+
+class CountingApplication(Protocol):
+    """An application that counts its requests."""
+
+    @property
+    def traffic(self) -> RequestCounter: ...
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -34,7 +38,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         app: Any = self.app
         # Behind a proxy, uvicorn's middleware wraps the application.
-        self._application: Application = getattr(app, "app", app)
+        self._application: CountingApplication = getattr(app, "app", app)
         self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -98,7 +102,7 @@ class GuardedProtocol(HttpToolsProtocol):
             response = build_problem(error).with_header(b"request-id", request_id.encode())
             self.transport.write(response.as_bytes([(b"connection", b"close")]))
             # The route of an incomplete head is unknown.
-            self._application.process.observation.traffic.count(OTHER, response.status)
+            self._application.traffic.count(OTHER, response.status)
             log_request(
                 "-", "-", response.status, began_ns=monotonic_ns(), request_id=request_id, trace_id=None, principal=None
             )
