@@ -23,7 +23,7 @@ from confide.web.parameters import read_scope
 from confide.web.problems import build_problem
 from confide.web.request import Request
 from confide.web.response import POLICY, SAFE, Response, build_json_response
-from confide.web.route import Header, Route
+from confide.web.route import Header, ResponseHeader, Route
 from confide.web.sse import EVENT_STREAM
 from support.app import PASSWORD, RunningApp
 from support.route_requests import RouteClient
@@ -120,12 +120,12 @@ def find_differences(route: Route[Any], used: UsedHeaders) -> list[str]:
     """Return the headers that a route uses without a declaration, or declares without a use."""
     read, sent = used.read - COMMON_REQUEST_HEADERS, used.sent - COMMON_RESPONSE_HEADERS
     declared = {header.name.lower() for header in route.headers}
-    declared_sent = {name.lower() for name, _ in route.returns.headers}
+    declared_sent = {header.name.lower() for header in route.returns.headers}
     found = [f"reads {name}, which is not declared" for name in sorted(read - declared)]
     found += [f"declares {name}, which it does not read" for name in sorted(declared - read)]
     found += [f"sends {name}, which is not declared" for name in sorted(sent - declared_sent)]
     found += [f"declares {name}, which it does not send" for name in sorted(declared_sent - sent)]
-    if "accept" in used.read and EVENT_STREAM not in dict(route.returns.media_types):
+    if "accept" in used.read and EVENT_STREAM not in {media_type.name for media_type in route.returns.media_types}:
         found.append(f"selects {EVENT_STREAM}, which is not declared")
     return found
 
@@ -166,7 +166,7 @@ async def test_a_deliberately_wrong_declaration_is_found(recorder: HeaderRecorde
     with_others = replace(
         route,
         headers=(*route.headers, Header("Prefer", "…")),
-        returns=replace(route.returns, headers=(*route.returns.headers, ("Link", "string"))),
+        returns=replace(route.returns, headers=(*route.returns.headers, ResponseHeader("Link", "string"))),
     )
     assert find_differences(with_others, used) == [
         "declares prefer, which it does not read",

@@ -27,7 +27,7 @@ from confide.web.parameters import (
 )
 from confide.web.request import Request
 from confide.web.response import Reply, Response, build_json_response
-from confide.web.route import ADMIN, Parameter, Returns, Route
+from confide.web.route import ADMIN, MediaType, Parameter, Returns, Route
 from confide.web.sse import EVENT_STREAM, EventStream, format_event
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ ROUTES: tuple[Route[AuditRoutes], ...] = (
         description="Export entries as JSON lines, the oldest first, each with its link and MAC. The response is"
         " empty at the end of the chain.",
         query=(NUMBER_CURSOR, LIMIT),
-        returns=Returns(media_types=((JSON_LINES, None),)),
+        returns=Returns(media_types=(MediaType(JSON_LINES),)),
     ),
     Route(
         "GET",
@@ -246,6 +246,6 @@ ROUTES: tuple[Route[AuditRoutes], ...] = (
         " continues.\n\nWith `Accept: text/event-stream`, check all entries: `progress` events, then one `result`"
         " event.",
         query=(NUMBER_CURSOR,),
-        returns=Returns((ProofShape,), media_types=((EVENT_STREAM, None),)),
+        returns=Returns((ProofShape,), media_types=(MediaType(EVENT_STREAM),)),
     ),
 )

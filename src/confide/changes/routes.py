@@ -20,7 +20,7 @@ from confide.web.errors import MalformedParameter
 from confide.web.parameters import TENANT_PATTERN, TYPE_PATTERN, read_scope
 from confide.web.request import Request
 from confide.web.response import Reply, Response, build_json_response
-from confide.web.route import VIEWER, Header, Parameter, Returns, Route, declare_text
+from confide.web.route import VIEWER, Header, MediaType, Parameter, Returns, Route, declare_text
 from confide.web.sse import EVENT_STREAM, HEADERS, format_event
 
 if TYPE_CHECKING:
@@ -252,6 +252,8 @@ ROUTES: tuple[Route[WatchRoutes], ...] = (
         " this process ends, `refused` that the token is no longer valid.",
         query=(TENANT_PATTERN, TYPE_PATTERN, _AFTER, _WAIT_SECONDS),
         headers=(Header("Last-Event-ID", "The last received position. It takes precedence over `after`."),),
-        returns=Returns(media_types=((EVENT_STREAM, None), (Returns.JSON, ChangeList)), description="Events"),
+        returns=Returns(
+            media_types=(MediaType(EVENT_STREAM), MediaType(Returns.JSON, ChangeList)), description="Events"
+        ),
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import rich_click as click
 
@@ -55,15 +55,15 @@ def export(file: Path, *, url: str | None) -> None:
     count = 0
     with connect(url) as client, file.open("xb") as out, show_progress("Exporting", "entries") as update:
         # Checkpoints first: the entries that they sign are then part of the export.
-        public_key, checkpoints = _fetch_checkpoints(client)
+        signed = _fetch_checkpoints(client)
         for page in _fetch_entry_pages(client):
             out.write(page)
             count += page.count(b"\n")
             update(count)
-        for checkpoint in checkpoints:
+        for checkpoint in signed.checkpoints:
             out.write(json.dumps(checkpoint, separators=(",", ":")).encode() + b"\n")
-    click.echo(f"{count:,} entries and {len(checkpoints):,} checkpoints in {file}.")
-    click.echo(f"public key {public_key}: store it elsewhere and pass it to `confide audit verify --key`.")
+    click.echo(f"{count:,} entries and {len(signed.checkpoints):,} checkpoints in {file}.")
+    click.echo(f"public key {signed.public_key}: store it elsewhere and pass it to `confide audit verify --key`.")
 
 
 @audit.command()
@@ -113,15 +113,21 @@ def _print_bad(reason: str) -> int:
     return EXIT_CHECK_FAILED
 
 
-def _fetch_checkpoints(client: Client) -> tuple[str, list[dict[str, Any]]]:
-    """Return the public key and all checkpoints."""
+class _SignedCheckpoints(NamedTuple):
+    """All checkpoints, and the current public key of the service."""
+
+    public_key: str
+    checkpoints: list[dict[str, Any]]
+
+
+def _fetch_checkpoints(client: Client) -> _SignedCheckpoints:
     checkpoints: list[dict[str, Any]] = []
     after: str | None = "0"
     while after is not None:
         page = client.send(build_request("GET", "/audit/checkpoints", params={"after": after, "limit": PAGE_SIZE}))
         checkpoints += page["checkpoints"]
         public_key, after = page["public_key"], page["next"]
-    return public_key, checkpoints
+    return _SignedCheckpoints(public_key, checkpoints)
 
 
 def _fetch_entry_pages(client: Client) -> Iterator[bytes]:

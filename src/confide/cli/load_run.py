@@ -25,7 +25,7 @@ from confide.loadtest.plan import InvalidPlan, Plan, Stage, parse_mix, parse_sta
 from confide.loadtest.report import COLUMNS, build_table_rows, format_summary, render_report
 from confide.loadtest.results import InvalidResult, Result, read_result
 from confide.loadtest.run import RunFailed, RunProgress, RunStopped, create_configs, find_missing_configs, run_plan
-from confide.loadtest.search import LatencyLimit, Trial, find_max_rate, judge_trial
+from confide.loadtest.search import LatencyLimit, RateSearch, Trial, find_max_rate, judge_trial
 
 # Rate that one worker process reaches with ease.
 WORKER_RATE = 4_000
@@ -161,14 +161,15 @@ def _search_max_rate(plan: Plan, tokens: Sequence[str], stop: GracefulStop, *, m
         click.echo(f"{rate:>10,.0f}/s  {'sustained' if trial.is_sustained else 'too high'}: {trial.reason}")
         return trial
 
-    best, trials = find_max_rate(stage.rate, try_rate)
-    if not trials:
+    search = find_max_rate(stage.rate, try_rate)
+    if not search.trials:
         raise click.ClickException(NO_RESULT)
-    _print_search(best, trials, limit, is_stopped=stop.is_requested)
-    return None if best is None else best.result
+    _print_search(search, limit, is_stopped=stop.is_requested)
+    return None if search.best is None else search.best.result
 
 
-def _print_search(best: Trial | None, trials: Sequence[Trial], limit: LatencyLimit, *, is_stopped: bool) -> None:
+def _print_search(search: RateSearch, limit: LatencyLimit, *, is_stopped: bool) -> None:
+    best, trials = search
     failed = [trial for trial in trials if not trial.is_sustained]
     if failed:
         lowest = min(failed, key=lambda trial: trial.rate)

@@ -66,6 +66,7 @@ from confide.web.route import (
     VISIBLE,
     Header,
     Parameter,
+    ResponseHeader,
     Returns,
     Route,
     declare_required_text,
@@ -321,8 +322,8 @@ _IDEMPOTENCY = Header(
     "Idempotency-Key", "1 to 255 visible ASCII characters. A retry within 24 hours gets the first response again."
 )
 _SAVE_REQUEST_HEADERS = (*PRECONDITION, _IDEMPOTENCY)
-_DELETE_HEADERS = (("Config-Version", "integer"), ("Idempotency-Replayed", "boolean"))
-_SAVE_HEADERS = (("ETag", "string"), *_DELETE_HEADERS)
+_DELETE_HEADERS = (ResponseHeader("Config-Version", "integer"), ResponseHeader("Idempotency-Replayed", "boolean"))
+_SAVE_HEADERS = (ResponseHeader("ETag", "string"), *_DELETE_HEADERS)
 _CONFIGS, _HISTORY = "configs", "history"
 
 ROUTES: tuple[Route[ConfigRoutes], ...] = (

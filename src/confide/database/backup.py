@@ -15,7 +15,7 @@ from typing import Any
 
 from confide.database.database import Database
 from confide.database.dump import list_backed_up_tables
-from confide.database.model import Row
+from confide.database.model import TableRow
 from confide.database.schema import get_schema_number
 
 FORMAT = 1
@@ -68,7 +68,7 @@ def check(path: Path) -> int:
     return sum(1 for _ in read(path))
 
 
-def read(path: Path) -> Iterator[tuple[str, Row]]:
+def read(path: Path) -> Iterator[TableRow]:
     """Read the rows. Raises `ArchiveBroken` if the file is not complete, at the latest after the last row."""
     try:
         with gzip.open(path, "rb") as file:
@@ -77,7 +77,7 @@ def read(path: Path) -> Iterator[tuple[str, Row]]:
         raise ArchiveBroken(f"{path.name} is not a complete Confide backup.") from error
 
 
-def _read_rows(lines: Iterator[bytes]) -> Iterator[tuple[str, Row]]:
+def _read_rows(lines: Iterator[bytes]) -> Iterator[TableRow]:
     header = json.loads(next(lines, b"null"))
     if not isinstance(header, dict) or header.get("confide") != "backup" or header.get("format") != FORMAT:
         raise ValueError("not a backup")
@@ -97,7 +97,7 @@ def _read_rows(lines: Iterator[bytes]) -> Iterator[tuple[str, Row]]:
             raise ValueError("wrong number of columns")
         digest.update(line)
         count += 1
-        yield table, tuple(_decode(value) for value in row)
+        yield TableRow(table, tuple(_decode(value) for value in row))
     if end != {"rows": count, "sha256": digest.hexdigest()}:
         raise ValueError("wrong row count or checksum")
 

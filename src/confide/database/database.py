@@ -9,7 +9,7 @@ from typing import Protocol
 from confide.clock import Clock
 from confide.database import dump, identity, schema
 from confide.database.engine import Engine, T, Transaction
-from confide.database.model import DatabaseIdentity, EpochStatus, Row
+from confide.database.model import DatabaseIdentity, EpochStatus, TableRow
 
 NO_SCHEMA = "The database has no Confide schema. Run confide serve or confide migrate to create it."
 
@@ -59,11 +59,11 @@ class Database(ABC):
         """Raise `DatabaseUnavailable` unless the database responds."""
         await self._host_engine.query("/* store.ping */ SELECT 1")
 
-    def dump(self) -> AsyncIterator[tuple[str, Row]]:
-        """Read every row of every table in one snapshot, with the name of its table."""
+    def dump(self) -> AsyncIterator[TableRow]:
+        """Read every row of every backed-up table in one snapshot."""
         return dump.dump(self._host_engine)
 
-    async def load(self, rows: Iterator[tuple[str, Row]]) -> None:
+    async def load(self, rows: Iterator[TableRow]) -> None:
         """Fill an empty database with the rows of a dump and begin a new epoch, in one transaction."""
         engine = self._host_engine
         await engine.transact_long(

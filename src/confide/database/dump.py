@@ -7,10 +7,10 @@ from itertools import groupby, islice
 
 from confide.database.engine import Engine, Many, Transaction, statement
 from confide.database.identity import begin_epoch
-from confide.database.model import Row
+from confide.database.model import TableRow
 from confide.database.schema import list_tables
 
-# What is worthless after a restore. Every other table of the schema is backed up.
+# Tables without a use after a restore. Every other table of the schema is backed up.
 NOT_BACKED_UP = frozenset({"login_attempts", "turns"})
 _NUMBERED = ("users", "tokens", "changes", "audit")
 _BATCH_SIZE = 500
@@ -21,19 +21,19 @@ def list_backed_up_tables() -> dict[str, tuple[str, ...]]:
     return {name: columns for name, columns in list_tables().items() if name not in NOT_BACKED_UP}
 
 
-async def dump(engine: Engine) -> AsyncIterator[tuple[str, Row]]:
-    """Read every row of every table in one snapshot, with the name of its table."""
+async def dump(engine: Engine) -> AsyncIterator[TableRow]:
+    """Read every row of every backed-up table in one snapshot."""
     columns = list_backed_up_tables()
     tables = list(columns)
     # By primary key, so that the change log is in the order of its IDs.
     statements = [f"/* store.dump */ SELECT {', '.join(columns[table])} FROM {table} ORDER BY 1" for table in tables]
-    async for number, rows in engine.stream(statements):
-        for row in rows:
-            yield tables[number], tuple(row)
+    async for batch in engine.stream(statements):
+        for row in batch.rows:
+            yield TableRow(tables[batch.query_index], tuple(row))
 
 
 def load(
-    rows: Iterator[tuple[str, Row]],
+    rows: Iterator[TableRow],
     location: str,
     *,
     now: int,
@@ -43,7 +43,7 @@ def load(
     """Load rows into an empty database and begin a new epoch, in one transaction. Returns the epoch."""
     tables = list_backed_up_tables()
     yield statement("/* store.empty */ DELETE FROM store")
-    for table, group in groupby(rows, key=lambda pair: pair[0]):
+    for table, group in groupby(rows, key=lambda table_row: table_row.table):
         columns = tables[table]
         places = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
         sql = f"/* store.load */ INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from confide.database.model import Row, Rows
+from confide.database.model import Row, RowBatch, Rows
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class UniqueTaken(Exception):
 
 
 class Engine(Protocol):
-    """What SQLite and PostgreSQL have in common."""
+    """The operations that SQLite and PostgreSQL share."""
 
     name: str
 
@@ -85,8 +85,8 @@ class Engine(Protocol):
     async def transact(self, work: Transaction[T]) -> T:
         """Run a transaction. Commit when its generator returns, roll back when it raises."""
 
-    def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, Rows]]:
-        """Run queries in one snapshot. Yields the index of a query with a batch of its rows."""
+    def stream(self, statements: Sequence[str]) -> AsyncIterator[RowBatch]:
+        """Run queries in one snapshot. Yields the rows of each in batches."""
 
 
 def run_one(sql: str, args: tuple[Any, ...]) -> Transaction[Rows]:

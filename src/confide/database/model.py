@@ -29,3 +29,17 @@ class EpochStatus(NamedTuple):
 # Values of columns, as the drivers return them.
 Row: TypeAlias = Sequence[Any]
 Rows: TypeAlias = Sequence[Row]
+
+
+class TableRow(NamedTuple):
+    """A row with the name of its table."""
+
+    table: str
+    row: Row
+
+
+class RowBatch(NamedTuple):
+    """Rows of one of several queries, with the index of that query."""
+
+    query_index: int
+    rows: Rows

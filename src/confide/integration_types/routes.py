@@ -15,7 +15,17 @@ from confide.strict_json import Json
 from confide.web.parameters import KEY_CURSOR, PRECONDITION, format_key_cursor, format_time, read_precondition
 from confide.web.request import Request
 from confide.web.response import Headers, Reply, Response, build_json_response
-from confide.web.route import ADMIN, Body, Returns, Route, RouteAccess, Target, declare_switch
+from confide.web.route import (
+    ADMIN,
+    Body,
+    MediaType,
+    ResponseHeader,
+    Returns,
+    Route,
+    RouteAccess,
+    Target,
+    declare_switch,
+)
 from confide.web.shapes import ViolationShape
 from confide.web.sse import EVENT_STREAM, EventStream, format_event
 
@@ -185,8 +195,8 @@ def _build_report_json(report: ConformanceReport) -> Json:
 
 
 _DRY_RUN = declare_switch("dry_run", "`true`: list the configs that would violate the schema and store nothing.")
-_ETAG = (("ETag", "string"),)
-_EVENTS = ((EVENT_STREAM, None),)
+_ETAG = (ResponseHeader("ETag", "string"),)
+_EVENTS = (MediaType(EVENT_STREAM),)
 _TAG = "integration types"
 
 ROUTES: tuple[Route[TypeRoutes], ...] = (

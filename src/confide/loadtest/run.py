@@ -17,12 +17,13 @@ from confide.loadtest.recorder import create_histogram, merge_histograms
 from confide.loadtest.results import Result, build_result
 from confide.loadtest.worker import run_worker
 from confide.loadtest.workload import build_initial_configuration
+from confide.names import ConfigKey
 
 # Time for all workers to start. A worker that needs longer starts its first requests late and reports it.
 STARTUP_SECONDS = 1.5
 # Time for workers to exit after they have sent their measurements.
 EXIT_SECONDS = 1.0
-CONCURRENT_SAVES = 8
+MAX_CONCURRENT_SAVES = 8
 BATCH_SIZE = 100
 
 
@@ -49,35 +50,33 @@ class RunProgress(NamedTuple):
     in_flight: int
 
 
-def find_missing_configs(client: Client, plan: Plan) -> list[tuple[str, str]]:
-    """Return tenant and integration type of each config that the plan needs and the service lacks."""
-    existing: set[tuple[str, str]] = set()
+def find_missing_configs(client: Client, plan: Plan) -> list[ConfigKey]:
+    """Return the key of each config that the plan needs and the service lacks."""
+    existing: set[ConfigKey] = set()
     after = None
     while True:
         page = client.list(f"{PREFIX}*", f"{PREFIX}*", after=after)
-        existing.update((config["tenant"], config["integration_type"]) for config in page["configs"])
+        existing.update(ConfigKey(config["tenant"], config["integration_type"]) for config in page["configs"])
         after = page["next"]
         if after is None:
             break
     needed = (
-        (plan.format_tenant(tenant), plan.format_integration_type(type_))
+        ConfigKey(plan.format_tenant(tenant), plan.format_integration_type(type_))
         for tenant in range(plan.tenants)
         for type_ in range(plan.types)
     )
     return [key for key in needed if key not in existing]
 
 
-def create_configs(
-    keys: Sequence[tuple[str, str]], *, url: str, token: str, on_progress: Callable[[int], None]
-) -> None:
+def create_configs(keys: Sequence[ConfigKey], *, url: str, token: str, on_progress: Callable[[int], None]) -> None:
     """Save the first version of each config. Raises `ConfideError` at the first error."""
 
-    def save(batch: Iterable[tuple[str, str]]) -> None:
+    def save(batch: Iterable[ConfigKey]) -> None:
         with Client(url, token=token) as client:
-            for tenant, type_ in batch:
-                client.save(tenant, type_, build_initial_configuration(tenant))
+            for key in batch:
+                client.save(key.tenant, key.integration_type, build_initial_configuration(key.tenant))
 
-    with ThreadPoolExecutor(CONCURRENT_SAVES) as pool:
+    with ThreadPoolExecutor(MAX_CONCURRENT_SAVES) as pool:
         batches = [keys[at : at + BATCH_SIZE] for at in range(0, len(keys), BATCH_SIZE)]
         for done, _ in enumerate(pool.map(save, batches), 1):
             on_progress(min(done * BATCH_SIZE, len(keys)))

@@ -30,6 +30,13 @@ class Trial(NamedTuple):
     reason: str
 
 
+class RateSearch(NamedTuple):
+    """The trials of a search, and the sustained one with the highest rate, if any."""
+
+    best: Trial | None
+    trials: list[Trial]
+
+
 def judge_trial(rate: float, result: Result, limit: LatencyLimit) -> Trial:
     """Judge whether a run kept the latency limit with hardly any error and nearly every request answered."""
     latency_ms = result.compute_percentile_ms(limit.percent)
@@ -46,8 +53,8 @@ def judge_trial(rate: float, result: Result, limit: LatencyLimit) -> Trial:
     return Trial(rate, result, is_sustained=latency_ms <= limit.milliseconds, reason=latency)
 
 
-def find_max_rate(start_rate: float, try_rate: Callable[[float], Trial | None]) -> tuple[Trial | None, list[Trial]]:
-    """Return the best sustained trial, if any, and all trials.
+def find_max_rate(start_rate: float, try_rate: Callable[[float], Trial | None]) -> RateSearch:
+    """Search the highest sustained rate.
 
     Doubles the rate until it is not sustained, or halves it until it is. Then bisects. A trial of None ends the
     search.
@@ -75,4 +82,4 @@ def find_max_rate(start_rate: float, try_rate: Callable[[float], Trial | None]) 
                 break
         else:
             rate = (low.rate + high.rate) / 2
-    return low, trials
+    return RateSearch(low, trials)

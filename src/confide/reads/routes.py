@@ -12,7 +12,7 @@ from confide.reads.response import build_response
 from confide.web.parameters import INTEGRATION_TYPE, TENANT, format_time, read_key
 from confide.web.request import Request
 from confide.web.response import Reply, Response, build_json_response
-from confide.web.route import EDITOR, VIEWER, Header, Returns, Route, declare_switch
+from confide.web.route import EDITOR, VIEWER, Header, OtherResponse, ResponseHeader, Returns, Route, declare_switch
 
 if TYPE_CHECKING:
     from confide.reads.reader import ConfigReader
@@ -122,9 +122,13 @@ ROUTES: tuple[Route[ReadRoutes], ...] = (
         ),
         returns=Returns(
             (ConfigShape,),
-            headers=(("ETag", "string"), ("Config-Version", "integer"), ("Config-Freshness", "string")),
+            headers=(
+                ResponseHeader("ETag", "string"),
+                ResponseHeader("Config-Version", "integer"),
+                ResponseHeader("Config-Freshness", "string"),
+            ),
         ),
-        other_responses=((304, "The known tag is still current.", None),),
+        other_responses=(OtherResponse(304, "The known tag is still current."),),
     ),
     Route(
         "GET",

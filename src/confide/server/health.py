@@ -13,7 +13,7 @@ from confide.identity.model import Principal, Role
 from confide.server.metrics import CONTENT_TYPE
 from confide.web.request import Request
 from confide.web.response import Response, build_json_response
-from confide.web.route import PUBLIC, Returns, Route, RouteAccess, Target
+from confide.web.route import PUBLIC, MediaType, OtherResponse, Returns, Route, RouteAccess, Target
 
 if TYPE_CHECKING:
     from confide.caching.lease import Lease
@@ -135,7 +135,7 @@ ROUTES: tuple[Route[HealthRoutes], ...] = (
         description="200 while this process can answer reads, with status `degraded` and reasons if something is wrong."
         " Otherwise 503.\n\nWhile the database is unavailable, cached configs are still served until they are too old.",
         returns=Returns((HealthShape,)),
-        other_responses=((503, "The process cannot serve.", HealthShape),),
+        other_responses=(OtherResponse(503, "The process cannot serve.", HealthShape),),
     ),
     Route(
         "GET",
@@ -146,6 +146,6 @@ ROUTES: tuple[Route[HealthRoutes], ...] = (
         summary="Export metrics",
         description="Metrics for Prometheus, with the token of an admin or a service account; without a token if"
         " `CONFIDE_METRICS=open`.",
-        returns=Returns(media_types=(("text/plain", None),)),
+        returns=Returns(media_types=(MediaType("text/plain"),)),
     ),
 )

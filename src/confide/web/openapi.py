@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from confide.strict_json import Json
 from confide.web.problems import PROBLEM_HEADERS, PROBLEM_TYPE
-from confide.web.route import Header, Parameter, Route
+from confide.web.route import Header, Parameter, ResponseHeader, Route
 from confide.web.shapes import Problem
 
 DESCRIPTION = (
@@ -58,8 +58,8 @@ def _build_schemas(routes: Iterable[Route[Any]]) -> tuple[Shapes, Json]:
 
 def _list_response_shapes(route: Route[Any]) -> list[type[BaseModel]]:
     shapes = [*route.returns.shapes]
-    shapes += [shape for _, shape in route.returns.media_types if shape is not None]
-    shapes += [shape for _, _, shape in route.other_responses if shape is not None]
+    shapes += [media_type.shape for media_type in route.returns.media_types if media_type.shape is not None]
+    shapes += [other.shape for other in route.other_responses if other.shape is not None]
     return shapes
 
 
@@ -115,8 +115,8 @@ def _build_responses(route: Route[Any], shapes: Shapes) -> Json:
     if returns.shapes:
         schemas = [shapes[shape, "serialization"] for shape in returns.shapes]
         content["application/json"] = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
-    for media_type, shape in returns.media_types:
-        content[media_type] = {"schema": {"type": "string"} if shape is None else shapes[shape, "serialization"]}
+    for name, shape in returns.media_types:
+        content[name] = {"schema": {"type": "string"} if shape is None else shapes[shape, "serialization"]}
     success: Json = {"description": returns.description}
     if content:
         success["content"] = content
@@ -136,5 +136,5 @@ def _build_responses(route: Route[Any], shapes: Shapes) -> Json:
     return responses
 
 
-def _build_headers(headers: Iterable[tuple[str, str]]) -> Json:
-    return {name: {"schema": {"type": type_}} for name, type_ in headers}
+def _build_headers(headers: Iterable[ResponseHeader]) -> Json:
+    return {header.name: {"schema": {"type": header.json_type}} for header in headers}

@@ -12,16 +12,17 @@ from confide.crypto.errors import MasterKeyMissing, MasterKeyUnavailable
 from confide.errors import DatabaseUnavailable, ErrorKind, ServiceError, StoreUnavailable
 from confide.web.errors import HttpError, InternalError, MethodNotAllowed
 from confide.web.response import PROBLEM, Headers, Response
+from confide.web.route import ResponseHeader
 
 STORE_RETRY_SECONDS = 1
 KEY_RETRY_SECONDS = 60
 PROBLEM_TYPE = PROBLEM.decode()
-# Name and JSON type of each header that only errors have. `_build_headers` sends them.
+# Headers that only errors have. `_build_headers` sends them.
 PROBLEM_HEADERS = (
-    ("WWW-Authenticate", "string"),
-    ("Allow", "string"),
-    ("ETag", "string"),
-    ("Retry-After", "integer"),
+    ResponseHeader("WWW-Authenticate", "string"),
+    ResponseHeader("Allow", "string"),
+    ResponseHeader("ETag", "string"),
+    ResponseHeader("Retry-After", "integer"),
 )
 
 _log = logging.getLogger("confide")

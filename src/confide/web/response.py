@@ -25,7 +25,7 @@ POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'non
 
 
 class Reply(Protocol):
-    """What a route handler returns: a complete response or a stream."""
+    """A result of a route handler: a complete response or a stream."""
 
     async def send(self, send: Send) -> None: ...
 

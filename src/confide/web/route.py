@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Target(enum.Enum):
-    """What the role of a `RouteAccess` is required on."""
+    """The object on which a `RouteAccess` requires its role."""
 
     # The tenant and integration type of the request.
     CONFIG = "config"
@@ -41,7 +41,7 @@ class Target(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class RouteAccess:
-    """Who can call a route. A declaration only: the router authenticates, but does not check the role.
+    """The callers of a route. A declaration only: the router authenticates, but does not check the role.
 
     The use case must call `Access.require_role`. The role matrix test calls each route with each role.
     """
@@ -109,14 +109,37 @@ class Body(BaseModel):
             raise InvalidBody(violations=violations) from None
 
 
+class ResponseHeader(NamedTuple):
+    """A header of a response, with its JSON type."""
+
+    name: str
+    json_type: str
+
+
+class MediaType(NamedTuple):
+    """A media type of a response. Without a shape, its content is text."""
+
+    name: str
+    shape: type[BaseModel] | None = None
+
+
+class OtherResponse(NamedTuple):
+    """A response of a route with a status other than 200. Without a shape, it has no content."""
+
+    status: int
+    description: str
+    shape: type[BaseModel] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Returns:
     """A successful response of a route, for the OpenAPI document."""
 
     shapes: tuple[type[BaseModel], ...] = ()
-    # Name and JSON type of each header that a response can have. Headers of all responses are not declared.
-    headers: tuple[tuple[str, str], ...] = ()
-    media_types: tuple[tuple[str, type[BaseModel] | None], ...] = ()
+    # Each header that a response can have. Headers of all responses are not declared.
+    headers: tuple[ResponseHeader, ...] = ()
+    # Media types other than JSON, or with a shape of their own.
+    media_types: tuple[MediaType, ...] = ()
     description: str = "Success"
 
     JSON: ClassVar[str] = JSON.decode()
@@ -141,7 +164,7 @@ class Route(Generic[S]):
     headers: tuple[Header, ...] = ()
     body: type[Body] | None = None
     returns: Returns = field(default_factory=Returns)
-    other_responses: tuple[tuple[int, str, type[BaseModel] | None], ...] = ()
+    other_responses: tuple[OtherResponse, ...] = ()
     # False for the documentation itself.
     is_documented: bool = True
     # Replaces the router's authentication. Reads accept a cached token while the database is unavailable.

@@ -13,7 +13,7 @@ import asyncpg
 
 from confide.context import compute_remaining_seconds
 from confide.database.engine import T, Transaction, UniqueTaken
-from confide.database.model import Rows
+from confide.database.model import RowBatch, Rows
 from confide.database.postgresql.transaction import Connection, fetch, run_transaction
 from confide.errors import Busy, DatabaseUnavailable
 from confide.telemetry.io_log import NO_IO_LOG, IoLog, measure, record_failure
@@ -197,7 +197,7 @@ class PostgresqlEngine:
         async with self.acquire_connection(has_deadline=False) as connection:
             return await run_transaction(self.io, connection, work)
 
-    async def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, Rows]]:
+    async def stream(self, statements: Sequence[str]) -> AsyncIterator[RowBatch]:
         async with (
             self.acquire_connection(has_deadline=False) as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
@@ -205,7 +205,7 @@ class PostgresqlEngine:
             for number, sql in enumerate(statements):
                 cursor = await connection.cursor(sql)
                 while batch := await cursor.fetch(BATCH_SIZE):
-                    yield number, cast("Rows", batch)
+                    yield RowBatch(number, cast("Rows", batch))
 
     async def connect(self) -> Connection:
         """Open and check a connection outside the pool; the caller must close it. Raises `DatabaseUnavailable`."""

@@ -15,7 +15,7 @@ import apsw
 
 from confide.context import compute_remaining_seconds
 from confide.database.engine import T, Transaction, find_operation, run_one
-from confide.database.model import Row, Rows
+from confide.database.model import Row, RowBatch, Rows
 from confide.database.sqlite.writer import WRITER, Writer, bind_arguments
 from confide.errors import DatabaseUnavailable
 from confide.telemetry.io_log import NO_IO_LOG, IoLog, record_failure
@@ -152,7 +152,7 @@ class SqliteEngine:
         result: T = await self._writer.submit(work)
         return result
 
-    async def stream(self, statements: Sequence[str]) -> AsyncIterator[tuple[int, Rows]]:
+    async def stream(self, statements: Sequence[str]) -> AsyncIterator[RowBatch]:
         connection = connect(self.path, is_unsafe=self.is_unsafe)
         try:
             connection.execute("PRAGMA query_only = ON")
@@ -160,7 +160,7 @@ class SqliteEngine:
             for number, sql in enumerate(statements):
                 cursor = connection.execute(sql)
                 while batch := await asyncio.to_thread(_fetch_batch, cursor):
-                    yield number, batch
+                    yield RowBatch(number, batch)
         finally:
             connection.close()
 
