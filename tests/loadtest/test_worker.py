@@ -109,7 +109,7 @@ async def test_a_stopped_worker_starts_no_more_requests_and_fails_those_in_fligh
         begin = time.monotonic() + 0.05
         worker = LoadWorker(plan, ["token"], worker=0, begin=begin)
         measurement = await worker.run(lambda _: None, is_stop_requested=is_stop_requested)
-    assert time.monotonic() - stopped[0] < 2
+    assert time.monotonic() - stopped[0] < 20, "it waited for answers that take a minute"
     assert 1 < measurement["ran_seconds"] < 2
     result = build_result(plan.truncate(1), [measurement], began_at=time.time(), is_stopped=True)
     assert (result.intended, result.errors.total(), result.document["is_stopped"]) == (100, 100, True)

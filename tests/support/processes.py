@@ -26,8 +26,9 @@ CLIENT_SECONDS = 60.0
 
 
 def build_environment(**more: str) -> dict[str, str]:
-    """Build the environment of a fresh login, without any variable of Confide but the given ones."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CONFIDE_", "APP_"))}
+    """Build the environment of a fresh login, without any variable of Confide, or of the make that runs the tests."""
+    foreign = ("CONFIDE_", "APP_", "MAKE", "MFLAGS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     # Compiling the source takes half the time of a start, so the processes share a cache outside of the source.
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return {**kept, "PYTHONPYCACHEPREFIX": str(BYTECODE), "COLUMNS": "200", **more}
