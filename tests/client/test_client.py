@@ -2,35 +2,90 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 
 from confide.client import Client, ConfideError
 from confide.client.events import Event, EventParser
-from confide.client.protocol import build_save_request, parse_response
+from confide.client.protocol import build_request, build_save_request, parse_response
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Responds with the request line, as JSON or as an event."""
+
+    def do_GET(self) -> None:
+        line = json.dumps({"line": self.requestline}).encode()
+        is_stream = self.headers["Accept"] == "text/event-stream"
+        body = b"event: saved\ndata: " + line + b"\n\n" if is_stream else line
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_DELETE = do_GET  # noqa: N815 - the name that the server looks for
+
+    def log_message(self, *_: object) -> None:
+        """Write nothing."""
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        with Client(f"http://127.0.0.1:{server.server_port}") as client:
+            yield client
+        server.shutdown()
+        thread.join()
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "arguments"),
     [
-        ("ask", "send"),
-        ("events", "stream"),
-        ("fetch", "send_for_bytes"),
-        ("retire", "delete"),
-        ("usage", "list_readers"),
-        ("version", "read_version"),
-        ("versions", "list_versions"),
+        ("ask", "send", (build_request("GET", "/users"),)),
+        ("fetch", "send_for_bytes", (build_request("GET", "/users"),)),
+        ("events", "stream", (build_request("GET", "/watch"),)),
+        ("retire", "delete", ("acme", "crm")),
+        ("usage", "list_readers", ("acme", "crm")),
+        ("version", "read_version", ("acme", "crm", 2)),
+        ("versions", "list_versions", ("acme", "crm")),
     ],
 )
-def test_old_method_names_still_work_with_a_warning(old: str, new: str) -> None:
-    with Client("http://127.0.0.1:1") as client:
-        with pytest.warns(DeprecationWarning, match=f"is now Client.{new}"):
-            method = getattr(client, old)
-        assert method == getattr(client, new)
+def test_old_method_names_still_work_with_a_warning(
+    client: Client, old: str, new: str, arguments: tuple[object, ...]
+) -> None:
+    with pytest.warns(DeprecationWarning, match=f"is now Client.{new}") as caught:
+        result = getattr(client, old)(*arguments)
+    assert caught[0].filename == __file__
+    expected = getattr(client, new)(*arguments)
+    if new == "stream":
+        result, expected = list(result), list(expected)
+    assert result == expected
+
+
+def test_requests_of_the_old_module_still_work_with_a_warning(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "confide.client.calls", raising=False)
+    with pytest.warns(DeprecationWarning, match=r"is now confide\.client\.protocol"):
+        calls = importlib.import_module("confide.client.calls")
+    with pytest.warns(DeprecationWarning, match="is now Client.send"):
+        assert client.ask(calls.request("GET", "/users")) == {"line": "GET /users HTTP/1.1"}
+    with pytest.warns(DeprecationWarning, match="is now Client.send_for_bytes"):
+        assert client.fetch(calls.Request("GET", "/users")) == b'{"line": "GET /users HTTP/1.1"}'
+    address = {"tenant": "acme"}
+    assert calls.saving("POST", address, {"a": 1}) == build_save_request("POST", address, {"a": 1})
+    assert calls.answer(200, b"{}") == {}
+    assert calls.ConfideError is ConfideError
 
 
 def test_an_unknown_method_name_is_an_attribute_error() -> None:
-    with Client("http://127.0.0.1:1") as client:
-        assert not hasattr(client, "destroy")
+    with Client("http://127.0.0.1:1") as client, pytest.raises(AttributeError, match="has no attribute 'destroy'"):
+        client.destroy  # type: ignore[attr-defined]  # noqa: B018 - reading it raises
 
 
 def test_a_configuration_cannot_add_members_to_the_request() -> None:

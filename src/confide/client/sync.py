@@ -16,16 +16,6 @@ from confide.client.protocol import ApiRequest, ConfideError, build_request, bui
 TIMEOUT_SECONDS = 10.0
 # The server sends a heartbeat every 15 seconds.
 STREAM_TIMEOUT_SECONDS = 40.0
-# Method names of version 0.1.0.
-_OLD_NAMES = {
-    "ask": "send",
-    "events": "stream",
-    "fetch": "send_for_bytes",
-    "retire": "delete",
-    "usage": "list_readers",
-    "version": "read_version",
-    "versions": "list_versions",
-}
 
 
 class Client:
@@ -59,16 +49,6 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._http.close()
-
-    if not TYPE_CHECKING:  # otherwise mypy accepts every name
-
-        def __getattr__(self, name: str) -> Any:
-            """Accept the method names of version 0.1.0, with a warning."""
-            if name not in _OLD_NAMES:
-                raise AttributeError(name=name, obj=self)
-            new = _OLD_NAMES[name]
-            warnings.warn(f"Client.{name} is now Client.{new}.", DeprecationWarning, stacklevel=2)
-            return getattr(self, new)
 
     def send(self, request: ApiRequest) -> dict[str, Any]:
         """Send a request and return the JSON object of its response."""
@@ -229,6 +209,50 @@ class Client:
                         yield event
         except httpx2.HTTPError as error:
             raise ConfideError(0, "unreachable", f"No service answers at {self._http.base_url}.") from error
+
+    def ask(self, call: ApiRequest) -> dict[str, Any]:
+        """Use `send` instead. Deprecated."""
+        _warn_of_old_name("ask", "send")
+        return self.send(call)
+
+    def fetch(self, call: ApiRequest) -> bytes:
+        """Use `send_for_bytes` instead. Deprecated."""
+        _warn_of_old_name("fetch", "send_for_bytes")
+        return self.send_for_bytes(call)
+
+    def events(self, call: ApiRequest) -> Iterator[Event]:
+        """Use `stream` instead. Deprecated."""
+        _warn_of_old_name("events", "stream")
+        return self.stream(call)
+
+    def usage(self, tenant: str, integration_type: str) -> dict[str, Any]:
+        """Use `list_readers` instead. Deprecated."""
+        _warn_of_old_name("usage", "list_readers")
+        return self.list_readers(tenant, integration_type)
+
+    def version(self, tenant: str, integration_type: str, version: int) -> dict[str, Any]:
+        """Use `read_version` instead. Deprecated."""
+        _warn_of_old_name("version", "read_version")
+        return self.read_version(tenant, integration_type, version)
+
+    def versions(self, tenant: str, integration_type: str, *, after: str | None = None) -> dict[str, Any]:
+        """Use `list_versions` instead. Deprecated."""
+        _warn_of_old_name("versions", "list_versions")
+        return self.list_versions(tenant, integration_type, after=after)
+
+    if not TYPE_CHECKING:  # otherwise mypy accepts every name
+
+        def __getattr__(self, name: str) -> Any:
+            """Return `delete` for its deprecated name `retire`."""
+            if name != "retire":
+                raise AttributeError(f"'Client' object has no attribute {name!r}", name=name, obj=self)
+            _warn_of_old_name(name, "delete")
+            return self.delete
+
+
+def _warn_of_old_name(old: str, new: str) -> None:
+    """Warn the caller of a method of version 0.1.0."""
+    warnings.warn(f"Client.{old} is now Client.{new}.", DeprecationWarning, stacklevel=3)
 
 
 def _build_address(tenant: str, integration_type: str) -> dict[str, str]:
