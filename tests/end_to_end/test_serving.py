@@ -394,9 +394,11 @@ def test_a_failed_setup_ends_the_start_with_one_sentence(
     assert not (tmp_path / "confide-data" / "master.keys").exists()
 
 
-def test_the_start_warns_of_an_unknown_setting(tmp_path: Path) -> None:
-    with run_service(tmp_path, env={"CONFIDE_WORKRES": "4"}) as service:
-        assert "CONFIDE_WORKRES is not a setting" in service.log.read_text()
+def test_the_start_warns_of_an_unknown_setting_but_not_of_test_options(tmp_path: Path) -> None:
+    with run_service(tmp_path, env={"CONFIDE_WORKRES": "4", "CONFIDE_TEST_DATABASE": "postgresql:///x"}) as service:
+        log = service.log.read_text()
+        assert "CONFIDE_WORKRES is not a setting" in log
+        assert "CONFIDE_TEST_DATABASE" not in log
 
 
 def test_the_start_warns_of_a_folder_that_other_users_can_read(tmp_path: Path) -> None:

@@ -45,11 +45,18 @@ def load_settings_of_store(**options: Any) -> Settings:
 
 
 def find_unknown_variables() -> set[str]:
-    """Return environment variables that start with CONFIDE_ but are not settings, such as misspelled ones."""
+    """Return environment variables that start with CONFIDE_ but are not settings, such as misspelled ones.
+
+    Variables that start with CONFIDE_TEST_ are options of the test suite.
+    """
     from confide.server.settings import (  # noqa: PLC0415 - as above
         Settings,
         get_variable,
     )
 
     known = {get_variable(name) for name in Settings.model_fields} | {"CONFIDE_URL", "CONFIDE_TOKEN"}
-    return {name for name in os.environ if name.startswith("CONFIDE_") and name not in known}
+    return {
+        name
+        for name in os.environ
+        if name.startswith("CONFIDE_") and not name.startswith("CONFIDE_TEST_") and name not in known
+    }

@@ -81,7 +81,7 @@ def _write_new_file(path: Path, text: str) -> None:
 def append_master_key(path: Path, key: MasterKey) -> None:
     """Append a master key by atomic replacement of the file.
 
-    The caller must hold `rotating`. Raises `MasterKeyMissing` and changes nothing if the file is not a key ring.
+    The caller must hold `lock_rotation`. Raises `MasterKeyMissing` and changes nothing if the file is not a key ring.
     """
     known = path.read_text()
     MasterKeys(known)

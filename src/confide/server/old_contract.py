@@ -42,7 +42,7 @@ def _move_query_token(request: Request) -> bool:
     if not tokens:
         return False
     if len(tokens) > 1:
-        raise DuplicateParameter("The parameter token is given more than once.")
+        raise DuplicateParameter("Send the parameter token only once.")
     request.scope["query_string"] = b"&".join(part for part in parts if part is not tokens[0])
     _add_credentials(request, unquote_plus(tokens[0].removeprefix(b"token=").decode("latin-1")))
     return True
