@@ -34,6 +34,8 @@ def describe_access(route: Route[Any]) -> str:
     needs = access.role.name.lower()
     if access.target is not Target.SERVICE:
         needs += f" on the {access.target.value}"
+    if access.allows_service_accounts:
+        needs += ", or a service account"
     return f"{needs}; see [API](api.md) for callers without a token" if access.is_token_optional else needs
 
 

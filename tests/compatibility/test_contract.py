@@ -49,6 +49,10 @@ def remove_path(contract: Json) -> None:
     del contract["paths"]["/config/rollback"]
 
 
+def rename_operation(contract: Json) -> None:
+    contract["paths"]["/config"]["get"]["operationId"] = "get_config"
+
+
 def remove_response_header(contract: Json) -> None:
     del contract["paths"]["/config"]["get"]["responses"]["200"]["headers"]["ETag"]
 
@@ -102,6 +106,7 @@ def rename_metric_label(contract: Json) -> None:
     ("change", "expected"),
     [
         (remove_path, "paths > /config/rollback was removed"),
+        (rename_operation, "paths > /config > get > operationId was 'read_a_config' and is 'get_config'"),
         (remove_response_header, "paths > /config > get > responses > 200 > headers > ETag was removed"),
         (rename_member, "properties > login was removed"),
         (require_new_member, "required was"),

@@ -1,4 +1,4 @@
-"""The table of routes in the docs matches the declarations."""
+"""Route declarations have unique operation IDs, and the table of routes in the docs matches them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ def build_page() -> str:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return str(module.build_page())
+
+
+def test_each_route_has_its_own_operation_id() -> None:
+    operation_ids = [route.operation_id for route in ROUTES]
+    assert all(operation_id.isidentifier() for operation_id in operation_ids)
+    assert len(set(operation_ids)) == len(operation_ids)
 
 
 def test_the_route_table_is_up_to_date() -> None:

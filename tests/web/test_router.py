@@ -48,16 +48,26 @@ SAMPLE = (
         "/notes",
         Notes.read,
         access=PUBLIC,
+        operation_id="list_notes",
         summary="List notes",
         tag="notes",
         query=(declare_text("after", "…"),),
     ),
-    Route("POST", "/notes", Notes.save, access=SELF, summary="Add a note", tag="notes", body=Note),
-    Route("GET", "/notes/latest", Notes.read, access=PUBLIC, summary="Read the latest note", tag="notes"),
-    Route("GET", "/notes/{number}", Notes.read, access=PUBLIC, summary="Read a note", tag="notes"),
     Route(
-        "DELETE", "/notes/{number}", Notes.read, access=SELF, summary="Delete a note", tag="notes",
-        query=(declare_required_text("confirm", "…"),),
+        "POST", "/notes", Notes.save, access=SELF, operation_id="add_note", summary="Add a note", tag="notes",
+        body=Note,
+    ),
+    Route(
+        "GET", "/notes/latest", Notes.read, access=PUBLIC, operation_id="read_latest_note",
+        summary="Read the latest note", tag="notes",
+    ),
+    Route(
+        "GET", "/notes/{number}", Notes.read, access=PUBLIC, operation_id="read_note", summary="Read a note",
+        tag="notes",
+    ),
+    Route(
+        "DELETE", "/notes/{number}", Notes.read, access=SELF, operation_id="delete_note", summary="Delete a note",
+        tag="notes", query=(declare_required_text("confirm", "…"),),
     ),
 )  # fmt: skip
 

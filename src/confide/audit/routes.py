@@ -207,6 +207,7 @@ ROUTES: tuple[Route[AuditRoutes], ...] = (
         "/audit",
         AuditRoutes.list_entries,
         access=ADMIN,
+        operation_id="page_audit_get",
         tag=_TAG,
         summary="List audit entries",
         description="List entries, the newest first. An entry appears within a second. Entries never hold a value.",
@@ -218,6 +219,7 @@ ROUTES: tuple[Route[AuditRoutes], ...] = (
         "/audit/export",
         AuditRoutes.export,
         access=ADMIN,
+        operation_id="export_audit_export_get",
         tag=_TAG,
         summary="Export chained audit entries",
         description="Export entries as JSON lines, the oldest first, each with its link and MAC. The response is"
@@ -230,6 +232,7 @@ ROUTES: tuple[Route[AuditRoutes], ...] = (
         "/audit/checkpoints",
         AuditRoutes.list_checkpoints,
         access=ADMIN,
+        operation_id="checkpoints_audit_checkpoints_get",
         tag=_TAG,
         summary="List signed checkpoints of the chain",
         query=(NUMBER_CURSOR, LIMIT),
@@ -240,6 +243,7 @@ ROUTES: tuple[Route[AuditRoutes], ...] = (
         "/audit/verify",
         AuditRoutes.verify,
         access=ADMIN,
+        operation_id="verify_audit_verify_get",
         tag=_TAG,
         summary="Verify the audit chain",
         description="Check links, MACs and checkpoints of as many entries as one second allows; `next`"

@@ -244,6 +244,7 @@ ROUTES: tuple[Route[WatchRoutes], ...] = (
         "/watch",
         WatchRoutes.watch,
         access=VIEWER,
+        operation_id="watch_changes",
         tag="configs",
         summary="Watch changes",
         description="Server-sent events: `id` is the position, `event` the kind of change, `data` the changed config,"

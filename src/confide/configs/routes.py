@@ -332,6 +332,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         "/config",
         ConfigRoutes.merge,
         access=EDITOR,
+        operation_id="merge_into_a_config",
         tag=_CONFIGS,
         summary="Merge into a config",
         description="Deep merge (RFC 7396): objects merge, null removes a member, any other value replaces it. Creates"
@@ -346,6 +347,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         "/config",
         ConfigRoutes.replace,
         access=EDITOR,
+        operation_id="replace_a_config",
         tag=_CONFIGS,
         summary="Replace a config",
         description="Replaces the whole configuration.",
@@ -359,6 +361,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         "/config",
         ConfigRoutes.delete,
         access=EDITOR,
+        operation_id="retire_a_config",
         tag=_CONFIGS,
         summary="Delete a config",
         description="The config then reads as missing and keeps its history. Version numbers continue.",
@@ -371,6 +374,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         "/configs",
         ConfigRoutes.list_configs,
         access=VISIBLE,
+        operation_id="list_configs",
         tag=_CONFIGS,
         summary="List configs",
         description="Keys, versions and times of the configs that the caller may see, in order of key, without"
@@ -383,6 +387,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         "/configs/export",
         ConfigRoutes.export,
         access=VISIBLE,
+        operation_id="export_configs",
         tag=_CONFIGS,
         summary="Export configs",
         description="Configs with their stored configurations, in order of key, as many as one second allows; `next`"
@@ -396,6 +401,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         "/config/versions",
         ConfigRoutes.list_versions,
         access=VIEWER,
+        operation_id="versions_config_versions_get",
         tag=_HISTORY,
         summary="List versions",
         description="All versions of a config, the newest first, including tombstones, without configurations.",
@@ -407,6 +413,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         "/config/versions/{version}",
         ConfigRoutes.read_version,
         access=VIEWER,
+        operation_id="version_config_versions__version__get",
         tag=_HISTORY,
         summary="Read a version",
         description="One version with its configuration. For callers who can read secrets this is an audited secret"
@@ -419,6 +426,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         "/config/diff",
         ConfigRoutes.diff,
         access=VIEWER,
+        operation_id="diff_config_diff_get",
         tag=_HISTORY,
         summary="Compare two versions",
         description="Changes by JSON Pointer. Objects are compared member by member, any other value as a whole."
@@ -431,6 +439,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         "/config/rollback",
         ConfigRoutes.roll_back,
         access=EDITOR,
+        operation_id="roll_back_config_rollback_post",
         tag=_HISTORY,
         summary="Restore a version",
         description="Append the content of an older version as a new one. This also restores a deleted config.",
@@ -444,6 +453,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         "/tenants/{tenant}",
         ConfigRoutes.destroy_tenant,
         access=ADMIN,
+        operation_id="destroy_tenants__tenant__delete",
         tag="tenants",
         summary="Destroy a tenant's data key",
         description="Delete all configs of a tenant and destroy its data key. Nothing encrypted under it can be"

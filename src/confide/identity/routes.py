@@ -281,6 +281,7 @@ ROUTES: tuple[Route[IdentityRoutes], ...] = (
         "/user",
         IdentityRoutes.add_user,
         access=RouteAccess(Target.SERVICE, Role.ADMIN, is_token_optional=True),
+        operation_id="add_user_post",
         tag=_USERS,
         summary="Add a user",
         description="Add a user. A user without a password is a service account.\n\nThe first user"
@@ -290,18 +291,19 @@ ROUTES: tuple[Route[IdentityRoutes], ...] = (
         returns=Returns((UserAdded,)),
     ),
     Route(
-        "GET", "/users", IdentityRoutes.list_users, access=ADMIN, tag=_USERS, summary="List users",
-        returns=Returns((UserList,)),
+        "GET", "/users", IdentityRoutes.list_users, access=ADMIN,
+        operation_id="list_users_users_get", tag=_USERS, summary="List users", returns=Returns((UserList,)),
     ),
     Route(
-        "GET", "/users/{login}", IdentityRoutes.read_user, access=ADMIN, tag=_USERS, summary="Read a user",
-        returns=Returns((UserShape,)),
+        "GET", "/users/{login}", IdentityRoutes.read_user, access=ADMIN,
+        operation_id="read_users__login__get", tag=_USERS, summary="Read a user", returns=Returns((UserShape,)),
     ),
     Route(
         "PATCH",
         "/users/{login}",
         IdentityRoutes.update_user,
         access=ADMIN,
+        operation_id="change_users__login__patch",
         tag=_USERS,
         summary="Update a user",
         description="Replace the grants, disable or enable the user, or set a new password. A new password ends all"
@@ -310,14 +312,16 @@ ROUTES: tuple[Route[IdentityRoutes], ...] = (
         returns=Returns((UserShape,)),
     ),
     Route(
-        "DELETE", "/users/{login}", IdentityRoutes.remove_user, access=ADMIN, tag=_USERS,
-        summary="Remove a user and all its tokens", returns=Returns((Done,)),
+        "DELETE", "/users/{login}", IdentityRoutes.remove_user, access=ADMIN,
+        operation_id="remove_users__login__delete", tag=_USERS, summary="Remove a user and all its tokens",
+        returns=Returns((Done,)),
     ),
     Route(
         "PUT",
         "/users/me/password",
         IdentityRoutes.change_password,
         access=SELF,
+        operation_id="change_password_users_me_password_put",
         tag=_USERS,
         summary="Change your own password",
         description="Change the caller's password. This ends all other sessions of the caller.",
@@ -329,6 +333,7 @@ ROUTES: tuple[Route[IdentityRoutes], ...] = (
         "/login",
         IdentityRoutes.login,
         access=PUBLIC,
+        operation_id="login_login_post",
         tag=_TOKENS,
         summary="Log in",
         description="Start a session of 12 hours. The response and its time are the same whether or not the login"
@@ -337,14 +342,15 @@ ROUTES: tuple[Route[IdentityRoutes], ...] = (
         returns=Returns((Session,)),
     ),
     Route(
-        "POST", "/logout", IdentityRoutes.logout, access=SELF, tag=_TOKENS, summary="End this session",
-        returns=Returns((Done,)),
+        "POST", "/logout", IdentityRoutes.logout, access=SELF,
+        operation_id="logout_logout_post", tag=_TOKENS, summary="End this session", returns=Returns((Done,)),
     ),
     Route(
         "GET",
         "/tokens",
         IdentityRoutes.list_tokens,
         access=SELF,
+        operation_id="list_tokens_tokens_get",
         tag=_TOKENS,
         summary="List tokens",
         description="List the caller's tokens, or the tokens of all users for an admin. Secrets are never listed.",
@@ -355,6 +361,7 @@ ROUTES: tuple[Route[IdentityRoutes], ...] = (
         "/tokens",
         IdentityRoutes.add_token,
         access=SELF,
+        operation_id="add_tokens_post",
         tag=_TOKENS,
         summary="Create a service token",
         description="Create a token for the caller or, as admin, for any user. A token's effective permissions are the"
@@ -363,7 +370,7 @@ ROUTES: tuple[Route[IdentityRoutes], ...] = (
         returns=Returns((TokenAdded,)),
     ),
     Route(
-        "DELETE", "/tokens/{token_id}", IdentityRoutes.revoke_token, access=RouteAccess(Target.TOKEN), tag=_TOKENS,
-        summary="Revoke a token", returns=Returns((Done,)),
+        "DELETE", "/tokens/{token_id}", IdentityRoutes.revoke_token, access=RouteAccess(Target.TOKEN),
+        operation_id="revoke_tokens__token_id__delete", tag=_TOKENS, summary="Revoke a token", returns=Returns((Done,)),
     ),
 )  # fmt: skip

@@ -108,6 +108,7 @@ ROUTES: tuple[Route[ReadRoutes], ...] = (
         ReadRoutes.read,
         access=VIEWER,
         authenticate=ReadRoutes.authenticate,
+        operation_id="read_a_config",
         tag=_TAG,
         summary="Read a config",
         description="The current version. Viewers see secrets as `********`.",
@@ -135,6 +136,7 @@ ROUTES: tuple[Route[ReadRoutes], ...] = (
         "/config/usage",
         ReadRoutes.list_usage,
         access=EDITOR,
+        operation_id="who_reads_a_config",
         tag=_TAG,
         summary="List readers of a config",
         description="Each token that read the config, with the last read and the number of reads. Written every ten"

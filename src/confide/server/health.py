@@ -121,6 +121,7 @@ ROUTES: tuple[Route[HealthRoutes], ...] = (
         "/health/live",
         HealthRoutes.check_live,
         access=PUBLIC,
+        operation_id="live_health_live_get",
         tag=_TAG,
         summary="Check that the process is alive",
         returns=Returns((HealthShape,)),
@@ -130,6 +131,7 @@ ROUTES: tuple[Route[HealthRoutes], ...] = (
         "/health/ready",
         HealthRoutes.check_ready,
         access=PUBLIC,
+        operation_id="ready_health_ready_get",
         tag=_TAG,
         summary="Check that the process can serve",
         description="200 while this process can answer reads, with status `degraded` and reasons if something is wrong."
@@ -141,7 +143,8 @@ ROUTES: tuple[Route[HealthRoutes], ...] = (
         "GET",
         "/metrics",
         HealthRoutes.export_metrics,
-        access=RouteAccess(Target.SERVICE, Role.ADMIN, is_token_optional=True),
+        access=RouteAccess(Target.SERVICE, Role.ADMIN, is_token_optional=True, allows_service_accounts=True),
+        operation_id="metrics_metrics_get",
         tag=_TAG,
         summary="Export metrics",
         description="Metrics for Prometheus, with the token of an admin or a service account; without a token if"

@@ -100,11 +100,13 @@ class DocsRoutes:
 _TAG = "docs"
 
 ROUTES: tuple[Route[DocsRoutes], ...] = tuple(
-    Route("GET", path, handler, access=PUBLIC, tag=_TAG, summary=summary, is_documented=False)
-    for path, handler, summary in (
-        ("/openapi.json", DocsRoutes.read_document, "Read the OpenAPI document"),
-        ("/docs", DocsRoutes.read_page, "Browse the API"),
-        ("/docs/errors", DocsRoutes.list_errors, "List errors"),
-        ("/docs/assets/{name}", DocsRoutes.read_asset, "Read an asset of the documentation"),
+    Route(
+        "GET", path, handler, access=PUBLIC, operation_id=operation_id, tag=_TAG, summary=summary, is_documented=False
+    )
+    for path, handler, operation_id, summary in (
+        ("/openapi.json", DocsRoutes.read_document, "read_document", "Read the OpenAPI document"),
+        ("/docs", DocsRoutes.read_page, "read_page", "Browse the API"),
+        ("/docs/errors", DocsRoutes.list_errors, "list_errors", "List errors"),
+        ("/docs/assets/{name}", DocsRoutes.read_asset, "read_asset", "Read an asset of the documentation"),
     )
 )

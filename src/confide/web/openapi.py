@@ -68,7 +68,7 @@ def _build_operation(route: Route[Any], shapes: Shapes) -> Json:
         "tags": [route.tag],
         "summary": route.summary,
         "description": route.description or f"{route.summary}.",
-        "operationId": route.summary.lower().replace("'", "").replace(" ", "_"),
+        "operationId": route.operation_id,
     }
     parameters = [
         *(

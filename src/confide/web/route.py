@@ -50,6 +50,8 @@ class RouteAccess:
     role: Role | None = None
     # Some requests need no token: the one that adds the first user, and metrics if they are open.
     is_token_optional: bool = False
+    # Service accounts need no role.
+    allows_service_accounts: bool = False
 
     @property
     def is_public(self) -> bool:
@@ -157,6 +159,8 @@ class Route(Generic[S]):
     path: str
     handler: Callable[[S, Request], Awaitable[Reply]]
     access: RouteAccess
+    # Generated clients name their functions after it. It never changes.
+    operation_id: str
     summary: str
     tag: str
     description: str = ""
