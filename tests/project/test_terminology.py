@@ -17,10 +17,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 CODE = ("src", "tests", "tools")
-PROSE = ("*.md", "docs/**/*.md", "ops/**/*.md", "ops/**/*.yml")
+PROSE = ("*.md", "docs/**/*.md", "ops/**/*.md", "ops/**/*.yml", "tests/bad_inputs.yaml")
 OWN_WORDS = {  # files that must quote the old words, with the reason
     "tests/project/test_terminology.py": "it lists the words",
-    "tests/bad_inputs.yaml": "it is test data",
 }
 
 
@@ -174,11 +173,20 @@ def check_markdown(path: str, text: str) -> list[Violation]:
     return check_prose(path, 1, re.sub(r"(?m)^    .*$", "", text))
 
 
+def check_cases(path: str, text: str) -> list[Violation]:
+    """Check the comments and the reasons of a list of test cases. The requests are data."""
+    found: list[Violation] = []
+    for prose in re.finditer(r"(?m)^(?:#|  why:).*(?:\n {4}.*)*", text):
+        found += check_prose(path, 1 + text.count("\n", 0, prose.start()), prose[0])
+    return found
+
+
 def check_file(path: Path) -> list[Violation]:
     name = path.relative_to(ROOT).as_posix()
     if name in OWN_WORDS:
         return []
-    check = check_python if path.suffix == ".py" else check_markdown
+    checks = {".py": check_python, ".yaml": check_cases}
+    check = checks.get(path.suffix, check_markdown)
     return check(name, path.read_text())
 
 
@@ -207,6 +215,15 @@ def test_plain_prose_quoted_code_wire_words_and_sql_pass() -> None:
     plain = "There is no such config, and it is no longer read. See `confide_news_age_seconds`."
     assert check_markdown("a.md", f"{plain}\n\n    $ nobody\n") == []
     assert check_python("a.py", 'KINDS = ("saved", "retired", "news-unavailable")\nsql = "SELECT 1 AS news"\n') == []
+
+
+def test_slips_are_found_in_the_comments_and_reasons_of_test_cases_but_not_in_requests() -> None:
+    text = "# Nobody\n- id: a\n  path: /nobody\n  body: {text: nobody}\n  why: whoever\n    shall\n  expect: [400]\n"
+    assert [(found.line, found.found) for found in check_cases("a.yaml", text)] == [
+        (1, "Nobody"),
+        (5, "whoever"),
+        (6, "shall"),
+    ]
 
 
 def test_no_file_has_a_violation() -> None:
