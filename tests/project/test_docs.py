@@ -135,6 +135,30 @@ def test_every_page_stands_in_the_index() -> None:
         assert f"]({name})" in index or page.parent.name == "decisions", name
 
 
+def find_unlisted_records(index: str, folder: Path) -> list[str]:
+    """Return the decision records that the index lacks, or lists with another number or title."""
+    unlisted = []
+    for record in sorted(folder.glob("[0-9]*.md")):
+        number, title = record.read_text().splitlines()[0].removeprefix("# ").split(". ", 1)
+        if f"\n| {number} | [{title}]({record.name}) |" not in index:
+            unlisted.append(record.name)
+    return unlisted
+
+
+def test_every_decision_record_stands_in_the_index_of_records() -> None:
+    folder = ROOT / "docs" / "decisions"
+    index = (folder / "README.md").read_text()
+    assert find_unlisted_records(index, folder) == []
+    assert find_missing_modules(index) == []
+
+
+def test_a_deliberately_unlisted_record_is_found(tmp_path: Path) -> None:
+    (tmp_path / "0001-one.md").write_text("# 1. One\n")
+    (tmp_path / "0002-two.md").write_text("# 2. Two\n")
+    assert find_unlisted_records("\n| 1 | [One](0001-one.md) | a |\n", tmp_path) == ["0002-two.md"]
+    assert find_unlisted_records("\n| 1 | [Uno](0001-one.md) | a |\n", tmp_path) == ["0001-one.md", "0002-two.md"]
+
+
 def find_missing_modules(page: str) -> list[str]:
     """Return the modules that the page names and the source tree does not have.
 
