@@ -49,10 +49,13 @@ def test_the_output_of_wrk_is_parsed_and_other_output_is_rejected(monkeypatch: p
     assert load._count_errors(output) == 7
     with pytest.raises(RuntimeError):
         load._parse_count(r"(\d+) requests in ([\d.]+)(\w+),", "unable to connect")
-    reached: Any = results.Figure("a", 1.2, "x", most=1.4)
+    reached: Any = results.Figure("a", 1.2, "x", max_value=1.4)
     assert reached.is_reached
-    assert not results.Figure("a", 1.5, "x", most=1.4).is_reached
-    assert not results.Figure("a", 19, "x", least=20).is_reached
+    assert not results.Figure("a", 1.5, "x", max_value=1.4).is_reached
+    assert not results.Figure("a", 19, "x", min_value=20).is_reached
+    # The recorded files keep these members.
+    recorded = json.loads((ROOT / "docs" / "reference" / "performance.json").read_text())
+    assert recorded["figures"][0].keys() | {"spread"} == reached.as_json().keys()
 
 
 def test_the_readme_shows_the_measured_figures() -> None:

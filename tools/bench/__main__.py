@@ -6,41 +6,51 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 import peers  # noqa: E402 - after the path is set
 import picture  # noqa: E402
-from race import Race  # noqa: E402
+from benchmark import BenchmarkRun  # noqa: E402
 from results import Results  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-LEGS = ("reads", "sqlite", "postgres_saves", "change_feed", "rest", "many", "cost", "io", "generators")
-# The approximate number of steps of each leg, for the progress bar.
-STEPS = {
-    "reads": 8,
-    "sqlite": 10,
-    "postgres_saves": 12,
-    "change_feed": 4,
-    "rest": 7,
-    "many": 6,
-    "cost": 26,
-    "io": 96,
-    "generators": 3,
+
+class Benchmark(NamedTuple):
+    """A benchmark that the command line offers, and the approximate number of its steps for the progress bar."""
+
+    measure: Callable[[BenchmarkRun], None]
+    steps: int
+
+
+BENCHMARKS = {
+    "reads": Benchmark(BenchmarkRun.measure_reads, steps=8),
+    "sqlite": Benchmark(BenchmarkRun.measure_sqlite, steps=10),
+    "postgres_saves": Benchmark(BenchmarkRun.measure_postgresql, steps=12),
+    "change_feed": Benchmark(BenchmarkRun.measure_change_feed, steps=4),
+    "rest": Benchmark(BenchmarkRun.measure_other_operations, steps=7),
+    "many": Benchmark(BenchmarkRun.measure_long_operations, steps=6),
+    "cost": Benchmark(BenchmarkRun.measure_cost_of_changes, steps=26),
+    "io": Benchmark(BenchmarkRun.measure_io_events, steps=96),
+    "generators": Benchmark(BenchmarkRun.measure_load_generators, steps=3),
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("legs", nargs="*", metavar="LEG", help=f"any of {', '.join(LEGS)}; default: all")
+    parser.add_argument(
+        "benchmarks", nargs="*", metavar="BENCHMARK", help=f"any of {', '.join(BENCHMARKS)}; default: all"
+    )
     parser.add_argument("--seconds", type=float, default=4, help="duration of each load")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison")
     parser.add_argument("--configs", type=int, default=1_000_000, help="configs in the large databases")
-    parser.add_argument("--before", default="8fc2178", help="earlier commit for the leg cost")
+    parser.add_argument("--before", default="8fc2178", help="earlier commit for the benchmark cost")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--picture", type=Path, help="file for the picture")
     chosen = parser.parse_args()
@@ -50,15 +60,15 @@ def main() -> None:
         console.print(f"[yellow]{name} is not installed ({place}): its rows are skipped[/]")
     if "wrk" in results.skipped or "nginx" in results.skipped:
         sys.exit("Cannot compare without wrk and nginx. Install both.")
-    legs = chosen.legs or LEGS
+    names = chosen.benchmarks or list(BENCHMARKS)
     columns = (SpinnerColumn(), TextColumn("{task.description:<60}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=sum(STEPS[leg] for leg in legs))
+        task = progress.add_task("", total=sum(BENCHMARKS[name].steps for name in names))
 
-        def report_step(what: str) -> None:
-            progress.update(task, description=what, advance=1)
+        def report_step(label: str) -> None:
+            progress.update(task, description=label, advance=1)
 
-        race = Race(
+        run = BenchmarkRun(
             results,
             seconds=chosen.seconds,
             rounds=chosen.rounds,
@@ -67,22 +77,22 @@ def main() -> None:
             report_step=report_step,
         )
         try:
-            for leg in legs:
+            for name in names:
                 try:
-                    getattr(race, leg)()
+                    BENCHMARKS[name].measure(run)
                 except Exception:  # noqa: BLE001 - earlier measurements are kept
                     console.print_exception()
-                    results.skipped[leg] = "it failed, see above"
+                    results.skipped[name] = "it failed, see above"
         finally:
-            shutil.rmtree(race.folder, ignore_errors=True)
+            shutil.rmtree(run.folder, ignore_errors=True)
     print_results(results)
     if chosen.json:
         results.write(chosen.json)
-    skipped = [leg for leg in legs if leg in results.skipped]
-    if chosen.picture and "reads" in legs:
+    failed = [name for name in names if name in results.skipped]
+    if chosen.picture and "reads" in names:
         picture.draw(results, chosen.picture, date=json.loads(chosen.json.read_text())["date"] if chosen.json else "")
-    if skipped:
-        sys.exit(f"Failed legs: {', '.join(skipped)}.")
+    if failed:
+        sys.exit(f"Failed benchmarks: {', '.join(failed)}.")
 
 
 def print_results(results: Results) -> None:
@@ -103,10 +113,10 @@ def print_results(results: Results) -> None:
         figures.add_column(name)
     for figure in results.figures:
         bound = (
-            f"≤ {figure.most:g}"
-            if figure.most is not None
-            else f"≥ {figure.least:g}"
-            if figure.least is not None
+            f"≤ {figure.max_value:g}"
+            if figure.max_value is not None
+            else f"≥ {figure.min_value:g}"
+            if figure.min_value is not None
             else ""
         )
         spread = "" if figure.spread is None else f" ({figure.spread[0]:.2f} to {figure.spread[1]:.2f})"

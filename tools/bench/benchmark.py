@@ -1,4 +1,4 @@
-"""The legs of the benchmark: which servers are loaded in which order, and which ratios are computed."""
+"""The benchmarks: the servers that they load, the order of the loads, and the ratios between results."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import peers
 import service
 import stores
 from load import Figures, build_post, measure
-from observability import ObservabilityLegs
+from observability import ObservabilityBenchmarks
 from results import compute_percentile, compute_ratio
 from running import measure_memory_bytes
-from scale import ScaleLegs
+from scale import ScaleBenchmarks
 from seeds import CONFIGURATION, Seeded, build_key
 
 from support.postgres import PostgresServer, find_binaries
@@ -30,10 +30,10 @@ ANSWER = b'{"tenant":"%b","integration_type":"%b","configuration":%b}' % (
 )
 
 
-class Race(ScaleLegs, ObservabilityLegs):
-    """All legs. Each can run alone."""
+class BenchmarkRun(ScaleBenchmarks, ObservabilityBenchmarks):
+    """All benchmarks. Each can run alone."""
 
-    def reads(self) -> None:
+    def measure_reads(self) -> None:
         """Compare cached reads with nginx, a bare ASGI function and the reads of other systems."""
         seeded = self.fill_store(KEYS)
         warm = service.build_reads(seeded, range(KEYS))
@@ -66,9 +66,9 @@ class Race(ScaleLegs, ObservabilityLegs):
         add("read", "bare ASGI, constant, on uvicorn", found["bare"])
         add("read", "Confide, ASGI frame on uvicorn", found["asgi"])
         figure = self.results.add_figure
-        figure("cached read, repeated head / nginx", compute_ratio(found["seen"], found["nginx"]), "x", most=1.4)
-        figure("cached read, new head / nginx", compute_ratio(found["fresh"], found["nginx-fresh"]), "x", most=1.8)
-        figure("cached read, ASGI frame / bare ASGI", compute_ratio(found["asgi"], found["bare"]), "x", most=1.35)
+        figure("cached read, repeated head / nginx", compute_ratio(found["seen"], found["nginx"]), "x", max_value=1.4)
+        figure("cached read, new head / nginx", compute_ratio(found["fresh"], found["nginx-fresh"]), "x", max_value=1.8)
+        figure("cached read, ASGI frame / bare ASGI", compute_ratio(found["asgi"], found["bare"]), "x", max_value=1.35)
         self._measure_peer_reads(ours.cpu_us)
 
     def _measure_peer_reads(self, our_cpu_us: float) -> None:
@@ -78,7 +78,7 @@ class Race(ScaleLegs, ObservabilityLegs):
                 row = self.results.add_row(
                     "read", "OpenBao KV 2, raft, file audit", [self.load(bao.pids, bao.port, bao.reads)]
                 )
-            self.results.add_figure("OpenBao / cached read", row.cpu_us / our_cpu_us, "x", least=20)
+            self.results.add_figure("OpenBao / cached read", row.cpu_us / our_cpu_us, "x", min_value=20)
         if "etcd" not in peers.find_missing():
             self.report_step("reads of etcd through its gateway")
             with peers.run_etcd(self.folder, CONFIGURATION, PEER_KEYS) as etcd:
@@ -86,13 +86,13 @@ class Race(ScaleLegs, ObservabilityLegs):
                 saves = self.results.add_row(
                     "save", "etcd, gateway put, 16", [self.load(etcd.pids, etcd.port, etcd.saves, connections=16)]
                 )
-            self.results.add_figure("etcd / cached read", row.cpu_us / our_cpu_us, "x", least=15)
+            self.results.add_figure("etcd / cached read", row.cpu_us / our_cpu_us, "x", min_value=15)
             self._etcd_rate = saves.rate
 
-    def sqlite(self) -> None:
+    def measure_sqlite(self) -> None:
         """Measure cache misses, saves and growth to a million configs on SQLite."""
         few, many = self.fill_store(1_000), self.fill_store(self.large)
-        self._measure_misses("SQLite", few, many, most_us=50)
+        self._measure_misses("SQLite", few, many, max_us=50)
         self.report_step("saves on SQLite, waiting for the disk")
         # In a separate database, because its rows cannot be decrypted.
         bare = [
@@ -113,16 +113,18 @@ class Race(ScaleLegs, ObservabilityLegs):
             "SQLite save, 1 connection, p50 over a bare commit",
             (found["1,000", 1].p50_ms - bare[0].p50_ms) * 1e3,
             "µs",
-            most=400,
+            max_value=400,
         )
-        figure("SQLite save, 16 connections / bare commits", found["1,000", 16].rate / bare[0].rate, "x rate", least=1)
+        figure(
+            "SQLite save, 16 connections / bare commits", found["1,000", 16].rate / bare[0].rate, "x rate", min_value=1
+        )
         self._measure_growth("SQLite", few, many)
 
-    def postgres_saves(self) -> None:
+    def measure_postgresql(self) -> None:
         """Compare cache misses and saves on PostgreSQL with its own load generator."""
         with self.run_postgres() as server:
             few, many = (self.fill_store(count, server.new_database()) for count in (1_000, self.large))
-            self._measure_misses("PostgreSQL", few, many, most_us=75)
+            self._measure_misses("PostgreSQL", few, many, max_us=75)
             self.report_step("bare reads by asyncpg")
             fetch = asyncio.run(
                 stores.measure_asyncpg_fetches(
@@ -131,7 +133,9 @@ class Race(ScaleLegs, ObservabilityLegs):
             )
             self.results.add_row("miss", "asyncpg, bare fetch, 16", [fetch])
             ours = next(row for row in self.results.rows if row.name == f"Confide, PostgreSQL of {self.large:,}, 16")
-            self.results.add_figure("PostgreSQL missed read / bare fetch", ours.rate / fetch.rate, "x rate", least=0.4)
+            self.results.add_figure(
+                "PostgreSQL missed read / bare fetch", ours.rate / fetch.rate, "x rate", min_value=0.4
+            )
             self._measure_postgres_saves(
                 few, many, bare_url=self.fill_store(1_000, server.new_database()).settings.database_url
             )
@@ -160,10 +164,10 @@ class Race(ScaleLegs, ObservabilityLegs):
         )
         self.results.add_row("save", "pgbench, the same statements, 16", [bench])
         ours = found["1,000", 16]
-        self.results.add_figure("PostgreSQL save / pgbench", ours.rate / bench.rate, "x rate", least=0.4)
-        self.results.add_figure("PostgreSQL save, CPU time", ours.cpu_us, "µs", most=250)
+        self.results.add_figure("PostgreSQL save / pgbench", ours.rate / bench.rate, "x rate", min_value=0.4)
+        self.results.add_figure("PostgreSQL save, CPU time", ours.cpu_us, "µs", max_value=250)
         if hasattr(self, "_etcd_rate"):
-            self.results.add_figure("PostgreSQL save / etcd put", ours.rate / self._etcd_rate, "x rate", least=1.5)
+            self.results.add_figure("PostgreSQL save / etcd put", ours.rate / self._etcd_rate, "x rate", min_value=1.5)
         self._our_save_rate = ours.rate
 
     def _measure_openbao_saves(self, server: PostgresServer) -> None:
@@ -173,10 +177,10 @@ class Race(ScaleLegs, ObservabilityLegs):
                 "save", "OpenBao on PostgreSQL, 16", [self.load(bao.pids, bao.port, bao.saves, connections=16)]
             )
         self.results.add_figure(
-            "PostgreSQL save / OpenBao on PostgreSQL", self._our_save_rate / row.rate, "x rate", least=15
+            "PostgreSQL save / OpenBao on PostgreSQL", self._our_save_rate / row.rate, "x rate", min_value=15
         )
 
-    def _measure_misses(self, engine: str, few: Seeded, many: Seeded, *, most_us: float) -> None:
+    def _measure_misses(self, engine: str, few: Seeded, many: Seeded, *, max_us: float) -> None:
         """Measure reads of keys that are not in the cache."""
         for name, seeded, count in (("1,000", few, 1_000), (f"{self.large:,}", many, self.large)):
             self.report_step(f"missed reads on {engine} of {name}")
@@ -189,7 +193,7 @@ class Race(ScaleLegs, ObservabilityLegs):
                 self.load([pid], port, requests[:100], connections=1, seconds=1)
                 loads = [self.load([pid], port, requests, connections=16, is_in_turn=True) for _ in range(2)]
             row = self.results.add_row("miss", f"Confide, {engine} of {name}, 16", loads)
-        self.results.add_figure(f"{engine} missed read, CPU time", row.cpu_us, "µs", most=most_us)
+        self.results.add_figure(f"{engine} missed read, CPU time", row.cpu_us, "µs", max_value=max_us)
 
     def _measure_growth(self, engine: str, few: Seeded, many: Seeded) -> None:
         """Measure cached reads and memory with few and many configs."""
@@ -205,9 +209,9 @@ class Race(ScaleLegs, ObservabilityLegs):
                 )
             self.results.add_row("growth", f"cached read, {engine}, {among:,} of {name}", loads[name])
 
-    def change_feed(self) -> None:
+    def measure_change_feed(self) -> None:
         """Measure how soon another process returns a saved version."""
-        for engine, most_ms in (("SQLite", 100), ("PostgreSQL", 20)):
+        for engine, max_ms in (("SQLite", 100), ("PostgreSQL", 20)):
             self.report_step(f"change feed on {engine}")
             with ExitStack() as stack:
                 server = stack.enter_context(self.run_postgres()) if engine == "PostgreSQL" else None
@@ -216,15 +220,15 @@ class Race(ScaleLegs, ObservabilityLegs):
                 took = asyncio.run(service.measure_propagation_seconds(ports, seeded))  # type: ignore[arg-type]
             figure = self.results.add_figure
             figure(f"change feed on {engine}, p50", compute_percentile(took, 50) * 1e3, "ms")
-            figure(f"change feed on {engine}, p99", compute_percentile(took, 99) * 1e3, "ms", most=most_ms)
-            figure(f"change feed on {engine}, longest", max(took) * 1e3, "ms", most=1_000)
+            figure(f"change feed on {engine}, p99", compute_percentile(took, 99) * 1e3, "ms", max_value=max_ms)
+            figure(f"change feed on {engine}, longest", max(took) * 1e3, "ms", max_value=1_000)
 
-    def rest(self) -> None:
-        """Measure the start, memory, lists, logins, and reads beside password hashes."""
+    def measure_other_operations(self) -> None:
+        """Measure the start, memory, lists, logins, and reads during password hashing."""
         seeded = self.fill_store(1_000)
         self.report_step("starts")
         starts = [service.measure_start_seconds(self.folder, seeded) for _ in range(5)]
-        self.results.add_figure("start to first answer", statistics.median(starts), "s", most=0.6)
+        self.results.add_figure("start to first answer", statistics.median(starts), "s", max_value=0.6)
         warm = service.build_reads(seeded, range(1_000))
         login = build_post(
             "/login", b'{"login":"%b","password":"%b"}' % (seeded.login.encode(), seeded.password.encode())
@@ -235,7 +239,9 @@ class Race(ScaleLegs, ObservabilityLegs):
         ]
         with service.run_confide(self.folder, seeded) as (pid, port):
             time.sleep(SETTLE_SECONDS)
-            self.results.add_figure("memory of one process, empty", measure_memory_bytes(pid) / MIB, "MiB", most=75)
+            self.results.add_figure(
+                "memory of one process, empty", measure_memory_bytes(pid) / MIB, "MiB", max_value=75
+            )
             self.report_step("lists and logins")
             self.results.add_row("other", "Confide, list of 100, 16", [self.load([pid], port, lists, connections=16)])
             self.results.add_row("other", "Confide, login, 2", [self.load([pid], port, [login], connections=2)])
@@ -259,7 +265,9 @@ class Race(ScaleLegs, ObservabilityLegs):
         logins.join()
         self.results.add_row("other", "Confide, cached read, 4, quiet", [quiet])
         self.results.add_row("other", "Confide, cached read, 4, beside two hashes", [beside])
-        self.results.add_figure("p99 of reads beside two hashes / quiet", beside.p99_ms / quiet.p99_ms, "x", most=5)
+        self.results.add_figure(
+            "p99 of reads beside two hashes / quiet", beside.p99_ms / quiet.p99_ms, "x", max_value=5
+        )
 
     def _measure_full_cache(self) -> None:
         self.report_step("memory with a full cache")
@@ -272,4 +280,4 @@ class Race(ScaleLegs, ObservabilityLegs):
             for _ in range(3):
                 self.load([pid], port, requests, is_in_turn=True, seconds=8)
             grown = measure_memory_bytes(pid) - before
-        self.results.add_figure("growth with a full cache / CONFIDE_CACHE_BYTES", grown / limit, "x", most=1.25)
+        self.results.add_figure("growth with a full cache / CONFIDE_CACHE_BYTES", grown / limit, "x", max_value=1.25)

@@ -1,4 +1,4 @@
-"""One run on one machine: its folder, its databases, and how every server is loaded."""
+"""The environment of a run on one machine: its folder, its databases, and the load for every server."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from confide.server.settings import Settings
 from support.postgres import LocalPostgresServer, PostgresServer
 
 
-class Track:
-    """The shared parts of all legs."""
+class BenchmarkEnvironment:
+    """The folder, the databases and the options that all benchmarks share."""
 
     def __init__(
         self,
@@ -45,21 +45,21 @@ class Track:
 
     def load_in_turn(
         self,
-        what: str,
+        label: str,
         servers: Mapping[str, tuple[int, int, Seeded]],
-        ask: Callable[[Seeded], list[bytes]],
+        build_requests: Callable[[Seeded], list[bytes]],
         *,
         rounds: int,
         connections: int,
     ) -> dict[str, list[Figures]]:
         """Load servers (process ID, port, database) in turn. The first round only warms them; the order alternates."""
-        found: dict[str, list[Figures]] = {which: [] for which in servers}
+        found: dict[str, list[Figures]] = {name: [] for name in servers}
         for number in range(rounds + 1):
-            self.report_step(f"{what}, round {number} of {rounds}")
-            for which in sorted(servers, reverse=bool(number % 2)):
-                pid, port, seeded = servers[which]
-                load = self.load([pid], port, ask(seeded), connections=connections)
-                found[which].extend([load] if number else [])
+            self.report_step(f"{label}, round {number} of {rounds}")
+            for name in sorted(servers, reverse=bool(number % 2)):
+                pid, port, seeded = servers[name]
+                load = self.load([pid], port, build_requests(seeded), connections=connections)
+                found[name].extend([load] if number else [])
         return found
 
     def fill_store(self, count: int, database: str | None = None) -> Seeded:

@@ -17,12 +17,12 @@ from typing import Any
 
 import apsw
 import service
+from environment import BenchmarkEnvironment
 from load import build_get
 from results import compute_ratio
 from running import find_free_port, measure_cpu_seconds, run_program
 from scale import KEYS, build_reads, build_saves
 from seeds import Seeded
-from track import Track
 
 from confide.client import Client
 from confide.loadtest.plan import Plan, Stage
@@ -41,10 +41,10 @@ WAITING = Path(__file__).with_name("waiting.py")
 CONNECTIONS = 10
 
 
-class ObservabilityLegs(Track):
-    """Legs that measure I/O events, sinks and load generators."""
+class ObservabilityBenchmarks(BenchmarkEnvironment):
+    """Benchmarks that measure I/O events, sinks and load generators."""
 
-    def io(self) -> None:
+    def measure_io_events(self) -> None:
         """Measure requests with and without events, hanging sinks, and a report of a million events."""
         with self.run_postgres() as server:
             for engine, database in (("SQLite", None), ("PostgreSQL", server.new_database)):
@@ -55,47 +55,49 @@ class ObservabilityLegs(Track):
     def _measure_cost_of_events(self, engine: str, stores: list[Seeded]) -> None:
         with ExitStack() as stack:
             servers = {
-                which: (
+                events: (
                     *stack.enter_context(
                         service.run_confide(self.folder, seeded, durable=True, env={"CONFIDE_IO_SINKS": sinks})
                     ),
                     seeded,
                 )
-                for (which, sinks), seeded in zip((("off", "off"), ("on", "sqlite")), stores, strict=True)
+                for (events, sinks), seeded in zip((("off", "off"), ("on", "sqlite")), stores, strict=True)
             }
-            for what, ask, connections, most in (
+            for label, build_requests, connections, max_ratio in (
                 ("cached read", build_reads, 32, 1.02),
                 ("save, closed loop", build_saves, 16, None),
             ):
                 loads = self.load_in_turn(
-                    f"{what}, {engine}, I/O events off and on",
+                    f"{label}, {engine}, I/O events off and on",
                     servers,
-                    ask,
+                    build_requests,
                     rounds=2 * self.rounds,
                     connections=connections,
                 )
-                for which in servers:
-                    self.results.add_row("io", f"{what}, {engine}, I/O events {which}", loads[which])
+                for events in servers:
+                    self.results.add_row("io", f"{label}, {engine}, I/O events {events}", loads[events])
                 ratio = compute_ratio(loads["on"], loads["off"])
-                self.results.add_figure(f"{what}, {engine}, CPU time with I/O events / without", ratio, "x", most=most)
+                self.results.add_figure(
+                    f"{label}, {engine}, CPU time with I/O events / without", ratio, "x", max_value=max_ratio
+                )
 
             self._measure_steady_rate(engine, servers)
 
     def _measure_steady_rate(self, engine: str, servers: Mapping[str, tuple[int, int, Seeded]]) -> None:
         """Measure saves at a constant rate, because the batches of a closed loop depend on the latency."""
-        found: dict[str, list[float]] = {which: [] for which in servers}
+        found: dict[str, list[float]] = {events: [] for events in servers}
         for number in range(2 * self.rounds + 1):
-            for which in sorted(servers, reverse=bool(number % 2)):
-                self.report_step(f"saves at {STEADY_RATE}/s, {engine}, I/O events {which}")
-                pid, port, seeded = servers[which]
+            for events in sorted(servers, reverse=bool(number % 2)):
+                self.report_step(f"saves at {STEADY_RATE}/s, {engine}, I/O events {events}")
+                pid, port, seeded = servers[events]
                 self._create_configs(port, seeded)
                 before = measure_cpu_seconds(pid)
                 line = self._load_saves(port, seeded, rate=STEADY_RATE, seconds=2 * self.seconds)
                 spent = (measure_cpu_seconds(pid) - before) / line["answered"] * 1e6
-                found[which].extend([spent] if number else [])
+                found[events].extend([spent] if number else [])
         ratio = statistics.median(on / off for on, off in zip(found["on"], found["off"], strict=True))
         name_of_figure = f"save at {STEADY_RATE}/s, {engine}, CPU time with I/O events / without"
-        self.results.add_figure(name_of_figure, ratio, "x", most=1.05)
+        self.results.add_figure(name_of_figure, ratio, "x", max_value=1.05)
 
     def _measure_hanging_sinks(self) -> None:
         """Load two services with healthy sinks, to measure the noise, and one with only hanging sinks, in turn."""
@@ -127,16 +129,17 @@ class ObservabilityLegs(Track):
                     found[name].append(self._load_saves(port, seeded, rate=HANGING_RATE, seconds=HANGING_SECONDS))
             dropped = sum(_read_samples(ports["hanging"][0], "confide_io_dropped_events_total"))
         figure, seconds = self.results.add_figure, HANGING_PAIRS * HANGING_SECONDS
-        for name, most in (("healthy too", None), ("hanging", 1.1)):
-            for what in ("p50_ms", "p99_ms"):
+        for name, max_ratio in (("healthy too", None), ("hanging", 1.1)):
+            for percentile in ("p50_ms", "p99_ms"):
                 # The median of the ratios of neighboring runs.
-                ratio = statistics.median(b[what] / a[what] for a, b in zip(found["healthy"], found[name], strict=True))
+                pairs = zip(found["healthy"], found[name], strict=True)
+                ratio = statistics.median(theirs[percentile] / healthy[percentile] for healthy, theirs in pairs)
                 sinks = f"{name.removesuffix(' too')} sinks, {seconds} s / healthy sinks"
-                name_of_figure = f"saves at {HANGING_RATE}/s, {sinks}, {what.removesuffix('_ms')}"
-                figure(name_of_figure, ratio, "x", most=most)
+                name_of_figure = f"saves at {HANGING_RATE}/s, {sinks}, {percentile.removesuffix('_ms')}"
+                figure(name_of_figure, ratio, "x", max_value=max_ratio)
         lost = sum(run["intended"] - run["answered"] for runs in found.values() for run in runs)
-        figure("saves without a response", lost, "", most=0)
-        figure("I/O events dropped by hanging sinks", dropped, "", least=1)
+        figure("saves without a response", lost, "", max_value=0)
+        figure("I/O events dropped by hanging sinks", dropped, "", min_value=1)
 
     def _create_configs(self, port: int, seeded: Seeded) -> None:
         plan = _plan_saves(port, rate=1, seconds=1)
@@ -173,10 +176,10 @@ class ObservabilityLegs(Track):
         ]
         subprocess.run(command, check=True, capture_output=True)
         self.results.add_figure(
-            f"report of {EVENTS:,} I/O events, with its page", time.monotonic() - began, "s", most=10
+            f"report of {EVENTS:,} I/O events, with its page", time.monotonic() - began, "s", max_value=10
         )
 
-    def generators(self) -> None:
+    def measure_load_generators(self) -> None:
         """Compare `confide load` with wrk and hey on a server that answers after ten milliseconds."""
         port = find_free_port()
         with run_program([sys.executable, WAITING, str(port)], port=port, log=self.folder / "waiting.log") as pid:
@@ -191,15 +194,19 @@ class ObservabilityLegs(Track):
                 self.results.skipped["hey"] = "Debian: hey"
                 del tools["hey"]
             found = {"wrk": {"rate": closed.rate, "p50_ms": closed.p50_ms, "p99_ms": closed.p99_ms}}
-            for name, ask in tools.items():
+            for name, run_tool in tools.items():
                 self.report_step(f"{name} on a server that takes 10 ms, at {rate}/s")
-                found[name] = ask()
+                found[name] = run_tool()
         ours = found.pop("confide load")
         for name, theirs in found.items():
-            for what in ("rate", "p50_ms", "p99_ms"):
-                ratio = ours[what] / theirs[what]
+            for member in ("rate", "p50_ms", "p99_ms"):
+                ratio = ours[member] / theirs[member]
                 self.results.add_figure(
-                    f"confide load / {name} at {rate}/s, {what.removesuffix('_ms')}", ratio, "x", least=0.9, most=1.1
+                    f"confide load / {name} at {rate}/s, {member.removesuffix('_ms')}",
+                    ratio,
+                    "x",
+                    min_value=0.9,
+                    max_value=1.1,
                 )
 
     def _run_confide_load(self, port: int, rate: int) -> dict[str, float]:

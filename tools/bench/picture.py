@@ -14,8 +14,8 @@ GROUP = "read"
 
 def draw(results: Results, path: Path, *, date: str) -> None:
     rows = sorted((row for row in results.rows if row.group == GROUP), key=lambda row: row.cpu_us)
-    most = max(row.cpu_us for row in rows)
-    scale = (WIDTH - LEFT - 110) / math.log10(most)
+    max_cpu_us = max(row.cpu_us for row in rows)
+    scale = (WIDTH - LEFT - 110) / math.log10(max_cpu_us)
     height = TOP + len(rows) * (BAR + GAP) + 16
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img"',

@@ -35,13 +35,25 @@ class Figure:
     name: str
     value: float
     unit: str
-    most: float | None = None
-    least: float | None = None
+    max_value: float | None = None
+    min_value: float | None = None
     spread: tuple[float, float] | None = None  # the lowest and highest of several rounds
 
     @property
     def is_reached(self) -> bool:
-        return (self.most is None or self.value <= self.most) and (self.least is None or self.value >= self.least)
+        is_low_enough = self.max_value is None or self.value <= self.max_value
+        return is_low_enough and (self.min_value is None or self.value >= self.min_value)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "value": self.value,
+            "unit": self.unit,
+            "most": self.max_value,
+            "least": self.min_value,
+            "spread": self.spread,
+            "holds": self.is_reached,
+        }
 
 
 @dataclass
@@ -74,18 +86,18 @@ class Results:
         value: float,
         unit: str,
         *,
-        most: float | None = None,
-        least: float | None = None,
+        max_value: float | None = None,
+        min_value: float | None = None,
         spread: tuple[float, float] | None = None,
     ) -> None:
-        self.figures.append(Figure(name, value, unit, most, least, spread))
+        self.figures.append(Figure(name, value, unit, max_value, min_value, spread))
 
     def write(self, path: Path) -> None:
         document: dict[str, Any] = {
             "date": datetime.now(UTC).date().isoformat(),
             "machine": describe_machine(),
             "rows": [asdict(row) for row in self.rows],
-            "figures": [{**asdict(figure), "holds": figure.is_reached} for figure in self.figures],
+            "figures": [figure.as_json() for figure in self.figures],
             "skipped": self.skipped,
         }
         path.write_text(json.dumps(document, indent=1, default=str) + "\n")

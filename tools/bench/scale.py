@@ -12,11 +12,11 @@ from typing import Any
 
 import before
 import service
+from environment import BenchmarkEnvironment
 from load import Figures, build_get
 from results import compute_ratio, compute_spread
 from running import measure_memory_bytes
 from seeds import Seeded, build_key
-from track import Track
 
 from confide.database.engine import Many, Transaction
 from confide.database.log import INSERT_AUDIT, build_entry_row
@@ -39,10 +39,10 @@ SCHEMA = {
 STRICTER = {**SCHEMA, "required": ["username", "password", "wsdl_urls", "tenant_code"]}
 
 
-class ScaleLegs(Track):
-    """Legs that measure scale, and the cost of a change against an earlier commit."""
+class ScaleBenchmarks(BenchmarkEnvironment):
+    """Benchmarks that measure scale, and the cost of a change against an earlier commit."""
 
-    def many(self) -> None:
+    def measure_long_operations(self) -> None:
         """Measure long operations and their effect on other requests."""
         seeded = self.fill_store(CHECKED)
         with service.run_confide(self.folder, seeded, durable=True) as (pid, port):
@@ -52,9 +52,9 @@ class ScaleLegs(Track):
 
     def _measure_conformance(self, pid: int, port: int, seeded: Seeded) -> None:
         saves = service.build_merges(seeded, range(1_000))
-        self.report_step("saves with nothing beside")
+        self.report_step("saves without other load")
         quiet = self.load([pid], port, saves, connections=4)
-        self.report_step(f"a stricter schema over {CHECKED:,} configs, beside saves")
+        self.report_step(f"a stricter schema over {CHECKED:,} configs, during saves")
         found: dict[str, Any] = {}
         checking = threading.Thread(target=lambda: found.update(_check_all_types(port, seeded, found)))
         start = time.monotonic()
@@ -65,15 +65,15 @@ class ScaleLegs(Track):
         add, figure = self.results.add_row, self.results.add_figure
         add("many", "save, SQLite, 4, quiet", [quiet])
         add("many", "save, SQLite, 4, beside conformance", [beside])
-        figure(f"conformance of {found['checked']:,} configs beside saves", duration, "s", most=30)
-        figure("conformance, progress events", found["progress"], "events", least=2)
+        figure(f"conformance of {found['checked']:,} configs beside saves", duration, "s", max_value=30)
+        figure("conformance, progress events", found["progress"], "events", min_value=2)
         figure("p50 of saves beside conformance / quiet", beside.p50_ms / quiet.p50_ms, "x")
 
     def _measure_audit_chain(self) -> None:
         self.report_step(f"{ENTRIES:,} audit entries")
         linked, proven = asyncio.run(_measure_audit(self.fill_store(10)))
         self.results.add_figure("audit entries linked", linked, "/s")
-        self.results.add_figure("audit entries verified, with MACs", proven, "/s", least=100_000)
+        self.results.add_figure("audit entries verified, with MACs", proven, "/s", min_value=100_000)
 
     def _measure_watchers(self) -> None:
         seeded = self.fill_store(KEYS)
@@ -88,10 +88,10 @@ class ScaleLegs(Track):
         figure = self.results.add_figure
         self.results.add_row("many", "Confide, cached read, no watchers", quiet)
         self.results.add_row("many", f"Confide, cached read, {WATCHERS:,} watchers", beside)
-        figure(f"memory for {WATCHERS:,} idle watchers", (grown - before_bytes) / MIB, "MiB", most=150)
+        figure(f"memory for {WATCHERS:,} idle watchers", (grown - before_bytes) / MIB, "MiB", max_value=150)
         figure("cached read beside idle watchers / alone", compute_ratio(beside, quiet), "x")
 
-    def cost(self) -> None:
+    def measure_cost_of_changes(self) -> None:
         """Compare a save and a cached read with those of an earlier commit, in turn."""
         tree = before.check_out(self.before, self.folder)
         with self.run_postgres() as server:
@@ -107,19 +107,21 @@ class ScaleLegs(Track):
                 "then": (*stack.enter_context(before.run_tree(tree, self.folder, then)), then),
                 "now": (*stack.enter_context(before.run_tree(before.ROOT, self.folder, now)), now),
             }
-            for what, ask, rounds, connections, most in (
+            for label, build_requests, rounds, connections, max_ratio in (
                 ("cached read", build_reads, self.rounds, 32, 1.05),
                 ("save", build_saves, self.rounds, 16, 1.05),
             ):
-                found = self.load_in_turn(f"{what}, {engine}", servers, ask, rounds=rounds, connections=connections)
-                for which in servers:
-                    self.results.add_row("cost", f"{what}, {engine}, {which}", found[which])
+                found = self.load_in_turn(
+                    f"{label}, {engine}", servers, build_requests, rounds=rounds, connections=connections
+                )
+                for version in servers:
+                    self.results.add_row("cost", f"{label}, {engine}, {version}", found[version])
                 ratio = compute_ratio(found["now"], found["then"])
                 self.results.add_figure(
-                    f"{what}, {engine}, CPU time / commit {self.before}",
+                    f"{label}, {engine}, CPU time / commit {self.before}",
                     ratio,
                     "x",
-                    most=most,
+                    max_value=max_ratio,
                     spread=compute_spread(found["now"], found["then"]),
                 )
 
