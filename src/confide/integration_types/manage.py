@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # A change that loses this many races against other processes fails.
 MAX_RACES = 64
+LOST_RACES = f"Other clients saved this integration type first, {MAX_RACES} times. Try again."
 
 
 class IntegrationTypes:
@@ -76,7 +77,7 @@ class IntegrationTypes:
             version = self._build_next_version(draft, current, TypeKind.SAVED, principal=principal)
             if await self._append(version, action="put type", outcome="saved", principal=principal):
                 return SavedType(Outcome.CREATED if is_new else Outcome.UPDATED, version.version)
-        raise TooManyRaces(retry_after_seconds=1)
+        raise TooManyRaces(LOST_RACES, retry_after_seconds=1)
 
     async def remove(self, name: str, *, principal: Principal, precondition: Precondition) -> int:
         """Remove an integration type. Return the version of its tombstone."""
@@ -88,7 +89,7 @@ class IntegrationTypes:
             version = self._build_next_version(TypeDraft(name, None), current, TypeKind.REMOVED, principal=principal)
             if await self._append(version, action="remove type", outcome="removed", principal=principal):
                 return version.version
-        raise TooManyRaces(retry_after_seconds=1)
+        raise TooManyRaces(LOST_RACES, retry_after_seconds=1)
 
     async def _read_current(self, name: str, *, precondition: Precondition) -> TypeVersion | None:
         current = await self._types.read(name)
