@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # The time limit of a response, and of a database query outside a request.
 RESPONSE_TIMEOUT_SECONDS = 2.0
+# A page that must decrypt or verify its rows ends after this time. The next page continues.
+PAGE_SECONDS = 1.0
 
 
 class Trace:

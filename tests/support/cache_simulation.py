@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from confide.caching.lease import Lease
-from confide.caching.lru_cache import LruCache
+from confide.caching.lru_cache import CacheEntry, LruCache
 from confide.changes.model import Change, Position
 from confide.changes.subscriber import ChangeSubscriber
 from confide.changes.watch import WatchHub
@@ -88,7 +88,7 @@ class SimulatedProcess:
     def __post_init__(self) -> None:
         self.log = SimulatedChangeLog()
         self.lease = Lease()
-        self.memory: LruCache[Any] = LruCache(3_000)
+        self.memory: LruCache[CacheEntry] = LruCache(3_000)
         self.cache = self.kind(
             self.memory,
             self.lease,

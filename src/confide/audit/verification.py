@@ -13,6 +13,7 @@ from confide.audit.chain_writer import ChainWriter
 from confide.audit.checkpoint_file import CheckpointFile
 from confide.audit.model import AuditFilter, ListedEntry
 from confide.clock import MICROSECONDS_PER_SECOND, Clock
+from confide.context import PAGE_SECONDS
 from confide.errors import InvalidCursor
 from confide.identity.model import Principal
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from confide.identity.store import UserStore
 
 BATCH_SIZE = 1_000
-PAGE_SECONDS = 1.0
 # An older entry outside the chain was added without Confide. A long transaction can delay an entry, but less.
 MAX_UNCHAINED_SECONDS = 60
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from confide.caching.lease import Lease
-from confide.caching.lru_cache import LruCache
+from confide.caching.lru_cache import CacheEntry, LruCache
 from confide.changes.model import Change, ChangeFeedReset
 from confide.changes.watch import WatchHub
 from confide.clock import read_boot_clock
@@ -34,7 +34,7 @@ class ChangeSubscriber:
         change_feed: ChangeFeed,
         *,
         lease: Lease,
-        memory: LruCache[Any],
+        memory: LruCache[CacheEntry],
         cache: ConfigCache,
         authenticator: Authenticator,
         types: ActiveIntegrationTypes,

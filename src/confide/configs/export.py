@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from confide.configs.scan import ConfigScanner, build_scope_groups
+from confide.context import PAGE_SECONDS
 from confide.identity.model import Principal, Role, Scope
 from confide.names import ConfigKey
 from confide.strict_json import Json
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from confide.audit.recorder import AuditRecorder
     from confide.integration_types.active import ActiveIntegrationTypes
 
-# A page ends after this time. The next page continues.
-PAGE_SECONDS = 1.0
 # A larger page would block the event loop while it is serialized.
 MAX_PAGE_BYTES = 2 * 2**20
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from confide.configs.model import ANY_CONFIG, ConfigFilter, ConfigSummary
 from confide.configs.scan import ConfigScanner, build_scope_groups
+from confide.context import PAGE_SECONDS
 from confide.errors import Violation
 from confide.identity.model import Principal, Role, Scope
 from confide.names import ConfigKey
@@ -15,9 +16,6 @@ from confide.names import ConfigKey
 if TYPE_CHECKING:
     from confide.configs.store import ConfigStore
     from confide.integration_types.active import ActiveIntegrationTypes
-
-# A page that must decrypt configs ends after this time. The next page continues.
-PAGE_SECONDS = 1.0
 
 
 class ConfigWithViolations(NamedTuple):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from confide.context import PAGE_SECONDS
 from confide.errors import NotFound, Violation
 from confide.identity.model import Principal, Scope
 from confide.integration_types.active import ActiveIntegrationTypes
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from confide.configs.scan import ConfigScanner, ScannedConfig
     from confide.identity.access import Access
 
-# A page ends after this time, or when it lists this many configs.
-PAGE_SECONDS = 1.0
+# A page ends when it lists this many configs.
 MAX_LISTED = 1_000
 # The interval between two progress reports.
 PROGRESS_SECONDS = 0.5
