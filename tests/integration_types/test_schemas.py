@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from confide.integration_types.compiled import IntegrationType
 from confide.integration_types.errors import SchemaInvalid
 from confide.integration_types.masking import MASK, mask
-from confide.integration_types.model import IntegrationType, Mode
+from confide.integration_types.model import Mode
 from confide.integration_types.schema import Schema
 from confide.strict_json import format_pointer
 from support.canaries import make_canary

@@ -8,6 +8,7 @@ import pytest
 
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import LruCache
+from confide.integration_types.compiled import UNTYPED
 from confide.names import ConfigKey
 from confide.reads.cache import MISSING_TTL_SECONDS, ConfigCache
 from confide.reads.model import CurrentConfig, Rendering
@@ -48,7 +49,7 @@ def update(
         if received:
             cache.observe_version(KEY, received)
         responses = cache.complete_update(
-            pending, KEY, CurrentConfig(build_version(version), configuration), rendering=Rendering.READABLE
+            pending, KEY, CurrentConfig(build_version(version), configuration, UNTYPED), rendering=Rendering.READABLE
         )
     return responses is not None
 
@@ -179,7 +180,7 @@ def test_an_entry_has_a_response_for_each_requested_rendering(cache: ConfigCache
     assert [response is None for response in entry.responses] == [False, True, True, True]
     with cache.begin_update(KEY) as pending:
         cache.complete_update(
-            pending, KEY, CurrentConfig(build_version(1), b'{"password":"x"}'), rendering=Rendering.MASKED
+            pending, KEY, CurrentConfig(build_version(1), b'{"password":"x"}', UNTYPED), rendering=Rendering.MASKED
         )
     assert cache.find_fresh(KEY, now=clock[0]) is entry
     assert [response is None for response in entry.responses] == [False, False, True, True]

@@ -11,6 +11,7 @@ from confide.clock import read_boot_clock
 from confide.errors import DatabaseUnavailable, NotFound
 from confide.identity.errors import InvalidToken
 from confide.identity.model import Credential, Principal
+from confide.integration_types.compiled import UNTYPED
 from confide.names import ConfigKey
 from confide.reads import reader as reader_module
 from confide.reads.model import CurrentConfig, Rendering
@@ -281,7 +282,9 @@ async def test_a_read_after_a_replayed_save_returns_at_least_its_version(control
     entry = cache.find_fresh(KEY, now=read_boot_clock())
     assert entry is None
     with cache.begin_update(KEY) as pending:
-        cache.complete_update(pending, KEY, CurrentConfig(build_version(1), b'{"a":1}'), rendering=Rendering.READABLE)
+        cache.complete_update(
+            pending, KEY, CurrentConfig(build_version(1), b'{"a":1}', UNTYPED), rendering=Rendering.READABLE
+        )
     replayed = await controlled.app.save(controlled.token, {"a": 2}, type_="crm", headers=headers)
     assert (saved.json()["version"], replayed.json()["version"]) == (2, 2)
     assert replayed.headers["idempotency-replayed"] == "true"

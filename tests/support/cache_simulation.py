@@ -15,6 +15,7 @@ from confide.changes.watch import WatchHub
 from confide.errors import DatabaseUnavailable
 from confide.identity.authenticator import Authenticator
 from confide.integration_types.active import ActiveIntegrationTypes
+from confide.integration_types.compiled import UNTYPED
 from confide.names import ConfigKey
 from confide.reads.cache import ConfigCache, PendingUpdate
 from confide.reads.model import CurrentConfig, RenderedConfig, Rendering
@@ -155,7 +156,7 @@ class SimulatedProcess:
         one = self.chance.choice(ready)
         self.updates.remove(one)
         version = one.version or 0
-        current = CurrentConfig(build_version(version, key=one.key), b"{}") if version else CurrentConfig(None)
+        current = CurrentConfig(build_version(version, key=one.key), b"{}", UNTYPED) if version else CurrentConfig(None)
         self.cache.complete_update(one.update, one.key, current, rendering=Rendering.READABLE)
         one.context.__exit__(None, None, None)
         if one.is_save:

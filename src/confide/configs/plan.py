@@ -13,7 +13,7 @@ from confide.crypto.errors import IntegrityBroken
 from confide.crypto.model import WrappedKey
 from confide.errors import NotFound, Violation
 from confide.integration_types.errors import SchemaBroken
-from confide.integration_types.model import IntegrationType
+from confide.integration_types.model import MAX_REPORTED
 from confide.names import ConfigKey
 from confide.preconditions import Precondition
 from confide.strict_json import Json
@@ -21,11 +21,9 @@ from confide.strict_json import Json
 if TYPE_CHECKING:
     from confide.configs.store import ConfigStore
     from confide.integration_types.active import ActiveIntegrationTypes
+    from confide.integration_types.compiled import IntegrationType
     from confide.integration_types.schema import SchemaViolation
     from confide.reads.cache import ConfigCache
-
-# A response lists at most this many violations. All of them are checked.
-MAX_REPORTED = 1_000
 
 
 class SavePlan(NamedTuple):
@@ -57,6 +55,13 @@ class SavePlanBuilder:
         self._configs = configs
         self._decrypter = decrypter
         self._cache = cache
+
+    def require_valid_draft(self, draft: ConfigDraft) -> None:
+        """Raise `ConfigurationInvalid` for anything but a JSON object, and `MaskSentBack` if it contains a mask."""
+        if not isinstance(draft.configuration, dict):
+            violation = Violation("/configuration", ConfigurationInvalid.code, ConfigurationInvalid.sentence)
+            raise ConfigurationInvalid(violations=(violation,))
+        self._types.require_no_mask(draft.configuration)
 
     async def build(self, request: ConfigDraft | Rollback, *, precondition: Precondition) -> SavePlan:
         """Plan the next version from the current one.
@@ -112,14 +117,6 @@ class SavePlanBuilder:
             if is_needed:
                 raise
             return None
-
-
-def require_valid_draft(draft: ConfigDraft) -> None:
-    """Raise `ConfigurationInvalid` for anything but a JSON object, and `MaskSentBack` if it contains a mask."""
-    if not isinstance(draft.configuration, dict):
-        violation = Violation("/configuration", ConfigurationInvalid.code, ConfigurationInvalid.sentence)
-        raise ConfigurationInvalid(violations=(violation,))
-    IntegrationType.require_no_mask(draft.configuration)
 
 
 def _select_existing(current: StoredVersion | None) -> StoredVersion | None:

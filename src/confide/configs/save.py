@@ -23,12 +23,11 @@ from confide.configs.model import (
     SavePreview,
     WriteRequest,
 )
-from confide.configs.plan import SavePlan, SavePlanBuilder, require_valid_draft
+from confide.configs.plan import SavePlan, SavePlanBuilder
 from confide.configs.save_queue import SaveQueue
 from confide.crypto.errors import DecryptionFailed
 from confide.crypto.model import EncryptionContext, WrappedKey
 from confide.identity.model import Principal, Role
-from confide.integration_types.model import UNTYPED
 from confide.keyed_lock import KeyedLock
 from confide.names import ConfigKey
 from confide.preconditions import Precondition
@@ -101,7 +100,7 @@ class ConfigWriter:
         Stores nothing if the configuration is unchanged. Raises `VersionConflict` if the precondition does not match.
         """
         await self._access.require_role(Role.EDITOR, draft.key, principal=principal, action="save")
-        require_valid_draft(draft)
+        self._plans.require_valid_draft(draft)
         return await self._write(draft, principal=principal, precondition=precondition, idempotency_key=idempotency_key)
 
     async def roll_back(
@@ -145,7 +144,7 @@ class ConfigWriter:
         # A stored word of the audit log for a preview.
         await self._access.require_role(Role.EDITOR, request.key, principal=principal, action="try out")
         if isinstance(request, ConfigDraft):
-            require_valid_draft(request)
+            self._plans.require_valid_draft(request)
         for _ in range(MAX_RACES):
             try:
                 plan = await self._plans.build(request, precondition=precondition)
@@ -274,7 +273,7 @@ class ConfigWriter:
 
         A tombstone has no plan.
         """
-        plaintext, type_ = (None, UNTYPED) if plan is None else (plan.plaintext, plan.type)
+        plaintext, type_ = (None, None) if plan is None else (plan.plaintext, plan.type)
         digest = None if plaintext is None else self._encryption.compute_mac("audit", plaintext)
         audit = self._recorder.sign(
             action, outcome, principal=principal, key=new.key, version=new.version, digest=digest
@@ -285,7 +284,8 @@ class ConfigWriter:
         self._change_feed.notify()
         self._decrypter.clear_failure(new.key)
         warnings = () if plan is None else plan.warnings
-        return SavedVersion(new.key, new.version, outcome, type_version=type_.tag_version, warnings=warnings)
+        type_version = None if type_ is None else type_.tag_version
+        return SavedVersion(new.key, new.version, outcome, type_version=type_version, warnings=warnings)
 
     async def _record_unchanged(self, key: ConfigKey, plan: SavePlan, record: IdempotencyRecord | None) -> SavedVersion:
         if record is not None:

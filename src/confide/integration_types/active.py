@@ -9,8 +9,10 @@ from confide.caching.lease import Lease
 from confide.caching.lru_cache import CacheEntry, LruCache
 from confide.caching.single_flight import SingleFlight
 from confide.clock import read_boot_clock
-from confide.integration_types import model
-from confide.integration_types.model import IntegrationType, TypeVersion
+from confide.integration_types import masking
+from confide.integration_types.compiled import IntegrationType, compile_type
+from confide.integration_types.model import TypeVersion
+from confide.strict_json import Json
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ class CachedType(CacheEntry):
 
     def __init__(self, found: TypeVersion | None) -> None:
         schema_bytes = 0 if found is None or found.schema is None else len(strict_json.write(found.schema))
-        self.type = model.compile_type(found)
+        self.type = compile_type(found)
         schema = self.type.schema
         super().__init__(TYPE_BYTES + COMPILED_BYTES_PER_BYTE * schema_bytes + (schema.pattern_bytes if schema else 0))
 
@@ -52,6 +54,11 @@ class ActiveIntegrationTypes:
         if cached is not None and now < self._lease.expires_at:
             return cached.type
         return await self._lookups.get(name)
+
+    @staticmethod
+    def require_no_mask(configuration: Json) -> None:
+        """Raise `MaskSentBack` if a value is the mask, whatever the type."""
+        masking.require_no_mask(configuration)
 
     def forget(self, name: str) -> None:
         self._invalidations += 1

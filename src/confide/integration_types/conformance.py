@@ -11,7 +11,8 @@ from confide.context import PAGE_SECONDS
 from confide.errors import NotFound, Violation
 from confide.identity.model import Principal, Scope
 from confide.integration_types.active import ActiveIntegrationTypes
-from confide.integration_types.model import IntegrationType, TypeDraft
+from confide.integration_types.compiled import IntegrationType
+from confide.integration_types.model import TypeDraft
 from confide.integration_types.schema import Schema
 from confide.names import ConfigKey
 

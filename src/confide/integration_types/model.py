@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from confide.configs.model import Outcome
-from confide.errors import InvalidBody, Violation
-from confide.integration_types.masking import PLACE_WITHOUT_SCHEMA, SecretPlace, mask, require_no_mask
-from confide.integration_types.schema import Schema, SchemaViolation
+from confide.errors import InvalidBody
 from confide.strict_json import Json, are_equal
 
 DEFAULT_KEPT_VERSIONS = 100
 MAX_KEPT_VERSIONS = 100_000
+# A response lists at most this many violations of a configuration. All of them are checked.
 MAX_REPORTED = 1_000
-UNREADABLE = Violation("", "integrity-error", "The stored config cannot be decrypted.")
 
 
 class Mode(enum.StrEnum):
@@ -69,106 +67,8 @@ class SavedType(NamedTuple):
     version: int
 
 
-class SaveCheck(NamedTuple):
-    """The violations that reject a save, and those that are only warnings."""
-
-    rejected: list[SchemaViolation]
-    warned: list[SchemaViolation]
-
-
-class IntegrationType:
-    """An active integration type with its compiled schema. Without a schema it accepts every configuration."""
-
-    __slots__ = ("keep", "mode", "schema", "version")
-
-    def __init__(
-        self, version: int, schema: Schema | None, *, mode: Mode = Mode.WARN, keep: int = DEFAULT_KEPT_VERSIONS
-    ) -> None:
-        self.version = version
-        self.schema = schema
-        self.mode = mode
-        self.keep = keep
-
-    @property
-    def tag_version(self) -> int | None:
-        """The version for entity tags. None without a schema."""
-        return None if self.schema is None else self.version
-
-    @property
-    def has_defaults(self) -> bool:
-        return self.schema is not None and self.schema.has_defaults
-
-    @property
-    def place(self) -> SecretPlace:
-        """The root of the places of a configuration, which decide where secrets are."""
-        return PLACE_WITHOUT_SCHEMA if self.schema is None else self.schema.place
-
-    def mask(self, configuration: Json) -> Json:
-        masked: Json = mask(configuration, self.place)
-        return masked
-
-    @staticmethod
-    def require_no_mask(configuration: Json) -> None:
-        """Raise `MaskSentBack` if a value is the mask, whatever the type."""
-        require_no_mask(configuration)
-
-    def fill_defaults(self, configuration: Json) -> Json:
-        return configuration if self.schema is None else self.schema.fill_defaults(configuration)
-
-    def find_violations(self, configuration: Json, *, limit: int | None = None) -> list[SchemaViolation]:
-        return [] if self.schema is None else self.schema.find_violations(configuration, limit=limit)
-
-    def list_violations(self, configuration: Json | None, *, is_masked: bool = False) -> tuple[Violation, ...]:
-        """List up to a thousand violations. A configuration that cannot be decrypted is None."""
-        if configuration is None:
-            return (UNREADABLE,)
-        violations = self.find_violations(configuration, limit=MAX_REPORTED)
-        return tuple((one.hide_secrets(self.place) if is_masked else one).to_violation() for one in violations)
-
-    def check_save(self, before: Json | None, after: Json) -> SaveCheck:
-        """Check a save. In mode `enforce`, a violation that the save does not touch is only a warning."""
-        violations = self.find_violations(after)
-        if self.mode is Mode.WARN or not violations:
-            return SaveCheck([], violations)
-        old = set() if before is None else {(one.place, one.rule_at) for one in self.find_violations(before)}
-        check = SaveCheck([], [])
-        for violation in violations:
-            is_old = (violation.place, violation.rule_at) in old and _is_same_at(violation.place, before, after)
-            (check.warned if is_old else check.rejected).append(violation)
-        return check
-
-
-UNTYPED = IntegrationType(0, None)
-
-
-def compile_type(found: TypeVersion | None) -> IntegrationType:
-    """Compile the active version. A removed type has no schema, but keeps its version."""
-    if found is None:
-        return UNTYPED
-    schema = None if found.schema is None else Schema(found.schema)
-    return IntegrationType(found.version, schema, mode=found.mode, keep=found.keep)
-
-
 def parse_keep(value: Any) -> int:
     """Parse the number of versions to keep of each config. Raises `InvalidBody`."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_KEPT_VERSIONS:
         raise InvalidBody(f"Invalid `keep`. Use a number from 1 to {MAX_KEPT_VERSIONS:,}.")
-    return value
-
-
-def _is_same_at(place: tuple[str | int, ...], before: Any, after: Any) -> bool:
-    """Return whether a place has the same value in both configurations, or is missing in both.
-
-    The elements of a list can move, so for a place in a list the whole element must be the same.
-    """
-    length = max((number for number, part in enumerate(place, 1) if isinstance(part, int)), default=len(place))
-    return all(are_equal(_get_value(one, before), _get_value(one, after)) for one in (place[:length], place))
-
-
-def _get_value(place: tuple[str | int, ...], value: Any) -> Any:
-    for part in place:
-        try:
-            value = value[part]
-        except (LookupError, TypeError):
-            return ...
     return value

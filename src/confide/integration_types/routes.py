@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 from confide import names, preconditions
 from confide.configs.model import parse_note
 from confide.identity.model import Role
-from confide.integration_types.model import IntegrationType, Mode, TypeDraft, TypeVersion, parse_keep
+from confide.integration_types.compiled import IntegrationType
+from confide.integration_types.model import Mode, TypeDraft, TypeVersion, parse_keep
 from confide.strict_json import Json
 from confide.web.parameters import KEY_CURSOR, PRECONDITION, format_key_cursor, format_time, read_precondition
 from confide.web.request import Request

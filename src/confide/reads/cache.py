@@ -6,17 +6,19 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from confide import strict_json
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import CacheEntry, LruCache
 from confide.clock import read_boot_clock
 from confide.configs.model import StoredVersion
-from confide.integration_types.model import IntegrationType
 from confide.names import ConfigKey
 from confide.reads.model import CurrentConfig, RenderedConfig, Rendering
 from confide.reads.response import PreparedResponse
+
+if TYPE_CHECKING:
+    from confide.integration_types.compiled import IntegrationType
 
 # How long the cache remembers that a config does not exist.
 MISSING_TTL_SECONDS = 5.0
@@ -157,7 +159,7 @@ class ConfigCache:
         stored, configuration, type_ = current
         is_missing = configuration is None
         response = None
-        if stored and configuration is not None and (entry is None or entry.responses[rendering] is None):
+        if stored and configuration is not None and type_ and (entry is None or entry.responses[rendering] is None):
             response = self._prepare_response(stored, configuration, type_, rendering)
         if entry is None:
             entry = CachedConfig(key, current.version, is_missing=is_missing)

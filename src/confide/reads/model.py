@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from confide.configs.model import StoredVersion
-from confide.integration_types.model import UNTYPED, IntegrationType
 from confide.names import ConfigKey
+
+if TYPE_CHECKING:
+    from confide.integration_types.compiled import IntegrationType
 
 
 class ReadCount(NamedTuple):
@@ -50,12 +52,13 @@ class Rendering(enum.IntEnum):
 class CurrentConfig(NamedTuple):
     """The current version of a config, with its configuration as JSON.
 
-    A deleted config has a tombstone and no `configuration`. A config that never existed has no stored version either.
+    A deleted config has a tombstone, but no `configuration` and no `type`. A config that never existed has no stored
+    version either.
     """
 
     stored: StoredVersion | None
     configuration: bytes | None = None
-    type: IntegrationType = UNTYPED
+    type: IntegrationType | None = None
 
     @property
     def version(self) -> int:
