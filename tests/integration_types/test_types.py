@@ -256,3 +256,16 @@ async def test_an_example_type_is_accepted_and_masks_its_secrets(client: TypeCli
 
 def test_three_example_types_exist() -> None:
     assert EXAMPLES.keys() == {"flight-information-system", "oauth2-client-credentials", "rest-api-key"}
+
+
+async def test_a_change_that_loses_every_race_names_the_integration_type(
+    client: TypeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lose_race(*_: Any, **__: Any) -> bool:
+        return False
+
+    monkeypatch.setattr(client.app.process.stores.types, "append", lose_race)
+    response = await client.put(SCHEMA)
+    assert response.status_code == 503
+    assert response.json()["code"] == "too-many-races"
+    assert response.json()["detail"] == "Other clients saved this integration type first, 64 times. Try again."
