@@ -53,6 +53,10 @@ def rename_operation(contract: Json) -> None:
     contract["paths"]["/config"]["get"]["operationId"] = "get_config"
 
 
+def rename_component(contract: Json) -> None:
+    contract["components"]["UserCreate"] = contract["components"].pop("NewUser")
+
+
 def remove_response_header(contract: Json) -> None:
     del contract["paths"]["/config"]["get"]["responses"]["200"]["headers"]["ETag"]
 
@@ -107,6 +111,7 @@ def rename_metric_label(contract: Json) -> None:
     [
         (remove_path, "paths > /config/rollback was removed"),
         (rename_operation, "paths > /config > get > operationId was 'read_a_config' and is 'get_config'"),
+        (rename_component, "components > NewUser was removed"),
         (remove_response_header, "paths > /config > get > responses > 200 > headers > ETag was removed"),
         (rename_member, "properties > login was removed"),
         (require_new_member, "required was"),

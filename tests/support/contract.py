@@ -32,6 +32,7 @@ WORDING = frozenset({"description", "title", "summary", "examples", "example", "
 # Where a new member is an addition that no existing client notices. `*` is any one step of the path.
 _ADDITIONS = (
     "codes/*",
+    "components/*",
     "metrics/*",
     "settings/*",
     "commands/*",
@@ -55,10 +56,13 @@ class Differences:
 
 
 def describe_contract() -> dict[str, Json]:
-    """Return error codes, HTTP paths with their schemas, settings, commands, metrics and exit codes as JSON."""
+    """Return error codes, HTTP paths, names of components, settings, commands, metrics and exit codes as JSON."""
+    document = build_document()
     contract = {
         "codes": {error.code: get_status(error) for error in list_errors()},
-        "paths": describe_paths(build_document()),
+        "paths": describe_paths(document),
+        # Generated clients name classes after the components.
+        "components": dict.fromkeys(document["components"]["schemas"], True),
         "settings": {name: _describe_setting(field) for name, field in Settings.model_fields.items()},
         "commands": _describe_commands(root, ("confide",)),
         "metrics": {name: list(labels) for name, _, labels in (COUNTERS | GAUGES).values()},

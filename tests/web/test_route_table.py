@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+from pydantic import BaseModel
+
 from confide.server.api import ROUTES
+from confide.web.openapi import build_document
+from confide.web.route import Returns
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,6 +29,18 @@ def test_each_route_has_its_own_operation_id() -> None:
     operation_ids = [route.operation_id for route in ROUTES]
     assert all(operation_id.isidentifier() for operation_id in operation_ids)
     assert len(set(operation_ids)) == len(operation_ids)
+
+
+def test_two_models_with_the_same_title_are_rejected() -> None:
+    class Shape(BaseModel, title="Note"):
+        number: int
+
+    class LongerShape(Shape):
+        text: str
+
+    route = replace(next(route for route in ROUTES if route.is_documented), returns=Returns((Shape, LongerShape)))
+    with pytest.raises(ValueError, match="same title"):
+        build_document([route], version="1")
 
 
 def test_the_route_table_is_up_to_date() -> None:

@@ -81,7 +81,7 @@ class CheckpointList(BaseModel):
     next: str | None
 
 
-class ChainBreakShape(BaseModel):
+class ChainBreakShape(BaseModel, title="BadShape"):
     """The first invalid entry."""
 
     number: int

@@ -40,7 +40,7 @@ class ConfigBody(Body):
         return cast("Self", cls.model_construct(None, **members))
 
 
-class VersionSummaryShape(BaseModel):
+class VersionSummaryShape(BaseModel, title="VersionLineShape"):
     """One version in the history."""
 
     version: int
@@ -59,7 +59,7 @@ class VersionList(BaseModel):
     next: str | None = Field(description=_NEXT)
 
 
-class VersionShape(VersionSummaryShape):
+class VersionShape(VersionSummaryShape, title="VersionShape"):
     """One version with its configuration."""
 
     tenant: str
@@ -75,7 +75,7 @@ class ConfigDiff(BaseModel):
     removed: dict[str, Any]
 
 
-class PreviewShape(BaseModel):
+class PreviewShape(BaseModel, title="DryRunShape"):
     """The result that a save would have."""
 
     diff: ConfigDiff
@@ -84,7 +84,7 @@ class PreviewShape(BaseModel):
     warnings: list[ViolationShape] | None = Field(default=None, description=_WARNINGS)
 
 
-class RollbackBody(Body):
+class RollbackBody(Body, title="RollbackShape"):
     """An older version to restore."""
 
     tenant: str = Field(examples=["acme"])

@@ -43,7 +43,7 @@ class GrantShape(Body):
 Grants = Annotated[list[GrantShape], Field(max_length=MAX_GRANTS)]
 
 
-class UserCreate(Body):
+class UserCreate(Body, title="NewUser"):
     """A new user. A user without a password is a service account."""
 
     login: str = Field(examples=["grace"])
@@ -74,7 +74,7 @@ class UserList(BaseModel):
     users: list[UserShape]
 
 
-class UserUpdate(Body):
+class UserUpdate(Body, title="UserPatch"):
     """Changes to a user. Omitted members keep their values."""
 
     grants: Grants | None = None
@@ -103,7 +103,7 @@ class PasswordChange(Body):
     new: str
 
 
-class TokenCreate(Body):
+class TokenCreate(Body, title="NewToken"):
     """A new service token."""
 
     label: str = Field(min_length=1, max_length=128, pattern=r"^[\x20-\x7e]+$", examples=["worker of acme"])

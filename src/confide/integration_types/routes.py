@@ -41,7 +41,7 @@ _SCHEMA = {
 }
 
 
-class TypeBody(Body):
+class TypeBody(Body, title="TypePut"):
     """An integration type. `schema` is JSON Schema 2020-12; null means no schema."""
 
     json_schema: dict[str, Any] | None = Field(default=None, alias="schema", examples=[_SCHEMA])
@@ -58,7 +58,7 @@ class TypeSaved(BaseModel):
     version: int
 
 
-class TypeSummaryShape(BaseModel):
+class TypeSummaryShape(BaseModel, title="TypeLine"):
     """An integration type without its schema."""
 
     name: str
@@ -69,7 +69,7 @@ class TypeSummaryShape(BaseModel):
     note: str | None
 
 
-class TypeShape(TypeSummaryShape):
+class TypeShape(TypeSummaryShape, title="TypeShape"):
     """An integration type."""
 
     json_schema: dict[str, Any] | None = Field(alias="schema", examples=[_SCHEMA])
@@ -81,7 +81,7 @@ class TypeList(BaseModel):
     types: list[TypeSummaryShape]
 
 
-class NonconformingShape(BaseModel):
+class NonconformingShape(BaseModel, title="BrokenShape"):
     """A config that violates the schema."""
 
     tenant: str
@@ -90,7 +90,7 @@ class NonconformingShape(BaseModel):
     errors: list[ViolationShape]
 
 
-class ConformanceShape(BaseModel):
+class ConformanceShape(BaseModel, title="ConformityShape"):
     """The configs that violate a schema."""
 
     checked: int

@@ -28,7 +28,7 @@ PING_TIMEOUT_SECONDS = 1.0
 MAX_WATERMARK_AGE_SECONDS = 5.0
 
 
-class HealthShape(BaseModel):
+class HealthShape(BaseModel, title="Health"):
     """The state of one process."""
 
     status: Literal["ok", "degraded", "unavailable"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -44,7 +44,10 @@ def build_document(routes: Sequence[Route[Any]], *, version: str) -> Json:
 
 
 def _build_schemas(routes: Iterable[Route[Any]]) -> tuple[Shapes, Json]:
-    """Return a reference to the schema of each shape, and the components that the references name."""
+    """Return a reference to the schema of each shape, and the components that the references name.
+
+    A component has the title of its model. The title stays when the class gets a better name.
+    """
     requested: dict[tuple[type[BaseModel], Mode], None] = {(Problem, "serialization"): None}
     for route in routes:
         if route.body is not None:
@@ -52,8 +55,22 @@ def _build_schemas(routes: Iterable[Route[Any]]) -> tuple[Shapes, Json]:
         for shape in _list_response_shapes(route):
             requested[shape, "serialization"] = None
     references, definitions = models_json_schema(list(requested), ref_template=_REF)
-    schemas = {shape: references[shape] for shape in requested}
-    return schemas, dict(sorted(definitions["$defs"].items()))
+    titles = {_REF.format(model=name): schema["title"] for name, schema in definitions["$defs"].items()}
+    schemas = {shape: _name_components(references[shape], titles) for shape in requested}
+    components = {schema["title"]: _name_components(schema, titles) for schema in definitions["$defs"].values()}
+    if len(components) < len(titles):  # a subclass inherits the title
+        raise ValueError("Two models have the same title. Give each its own.")
+    return schemas, dict(sorted(components.items()))
+
+
+def _name_components(value: Any, titles: Mapping[str, str]) -> Any:
+    """Let the references in a schema name components by their titles."""
+    if isinstance(value, dict):
+        return {
+            key: _REF.format(model=titles[each]) if key == "$ref" else _name_components(each, titles)
+            for key, each in value.items()
+        }
+    return [_name_components(each, titles) for each in value] if isinstance(value, list) else value
 
 
 def _list_response_shapes(route: Route[Any]) -> list[type[BaseModel]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 
-class ViolationShape(BaseModel):
+class ViolationShape(BaseModel, title="FaultShape"):
     """One invalid place in a body."""
 
     pointer: str = Field(description="A JSON Pointer (RFC 6901) to the place.")
