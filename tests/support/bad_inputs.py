@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import re
+import struct
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -79,8 +80,14 @@ def build_padded_body(size: int, type: str) -> bytes:  # noqa: A002 - as above
 
 
 def build_gzip_bomb(opens_to: int, layers: int = 1) -> bytes:
-    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    packed = b"".join(packer.compress(b"\0" * (1 << 20)) for _ in range(opens_to >> 20)) + packer.flush()
+    """Build a gzip file (RFC 1952) of zeros. Its blocks are equal, so that one is compressed and repeated."""
+    zeros, count, checksum = bytes(1 << 20), opens_to >> 20, 0
+    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    block = packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)
+    for _ in range(count):
+        checksum = zlib.crc32(zeros, checksum)
+    header, trailer = gzip.compress(b"")[:10], struct.pack("<II", checksum, opens_to % 2**32)
+    packed = header + block * count + packer.flush() + trailer
     for _ in range(layers - 1):
         packed = gzip.compress(packed)
     return packed
