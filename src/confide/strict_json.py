@@ -76,14 +76,14 @@ def read_stored(data: bytes) -> Json:
     return configuration
 
 
-def are_equal(one: Any, other: Any) -> bool:
+def is_equal(one: Any, other: Any) -> bool:
     """Return whether JSON types and values are equal. 1, 1.0 and true differ. The order of members does not count."""
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(are_equal(inner, other[member]) for member, inner in one.items())
+        return one.keys() == other.keys() and all(is_equal(inner, other[member]) for member, inner in one.items())
     if isinstance(one, list):
-        return len(one) == len(other) and all(map(are_equal, one, other))
+        return len(one) == len(other) and all(map(is_equal, one, other))
     # Python compares 0.0 and -0.0 as equal; JSON writes them differently.
     return bool(one == other) and (not isinstance(one, float) or repr(one) == repr(other))
 

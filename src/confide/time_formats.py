@@ -15,10 +15,10 @@ _SECONDS_PER_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def parse_duration(text: str, *, may_be_zero: bool = False) -> float:
+def parse_duration(text: str, *, is_zero_allowed: bool = False) -> float:
     """Return a duration in seconds. A number without a unit counts seconds. Raises `ValueError` for other texts."""
     parts = _DURATION.fullmatch(text.strip())
-    if parts is None or not (float(parts[1]) or may_be_zero):
+    if parts is None or not (float(parts[1]) or is_zero_allowed):
         raise ValueError(f"{text!r} is not a duration. Write it like {DURATION_EXAMPLES}.")
     return float(parts[1]) * _SECONDS_PER_UNIT[parts[2]]
 

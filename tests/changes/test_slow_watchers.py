@@ -37,7 +37,7 @@ def insert_deletions(first: int, last: int) -> Transaction[None]:
 async def test_a_client_that_reads_no_events_is_disconnected_and_resumes_without_loss(
     app: RunningApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("confide.changes.routes.SLOW_SECONDS", 1.0)
+    monkeypatch.setattr("confide.changes.routes.MAX_SEND_SECONDS", 1.0)
     token = await app.create_token("vi", ("viewer", "acme", "*"))
     engine: Any = app.process.stores.database._host_engine
     hub = app.process.changes.hub

@@ -10,7 +10,7 @@ from hypothesis import given
 
 from confide.configs.diff import diff
 from confide.integration_types.masking import MASK, PLACE_WITHOUT_SCHEMA
-from confide.strict_json import are_equal
+from confide.strict_json import is_equal
 from support.json_values import OBJECTS
 
 
@@ -73,11 +73,11 @@ def find_parent(document: Any, place: str) -> tuple[Any, str]:
 @given(OBJECTS, OBJECTS)
 def test_a_diff_turns_either_configuration_into_the_other(before: Any, after: Any) -> None:
     there, back = diff(before, after), diff(after, before)
-    assert are_equal(apply_diff(before, there), after)
-    assert are_equal(apply_diff(after, back), before)
+    assert is_equal(apply_diff(before, there), after)
+    assert is_equal(apply_diff(after, back), before)
     assert there["added"] == back["removed"]
     assert there["removed"] == back["added"]
     assert {place: (one["from"], one["to"]) for place, one in there["changed"].items()} == {
         place: (one["to"], one["from"]) for place, one in back["changed"].items()
     }
-    assert (there == {"added": {}, "changed": {}, "removed": {}}) is are_equal(before, after)
+    assert (there == {"added": {}, "changed": {}, "removed": {}}) is is_equal(before, after)

@@ -60,8 +60,8 @@ def test_a_pattern_covers_exact_names_prefixes_or_all_names(
     pattern: str, covered: list[str], not_covered: list[str]
 ) -> None:
     scope = Scope(pattern, "*")
-    assert all(scope.covers(ConfigKey(tenant, "t")) for tenant in covered)
-    assert not any(scope.covers(ConfigKey(tenant, "t")) for tenant in not_covered)
+    assert all(scope.is_covering(ConfigKey(tenant, "t")) for tenant in covered)
+    assert not any(scope.is_covering(ConfigKey(tenant, "t")) for tenant in not_covered)
 
 
 NAMES = st.from_regex(names._NAME, fullmatch=True)
@@ -72,7 +72,7 @@ def test_bounds_cover_the_same_names_as_the_pattern(prefix: str, rest: str, is_p
     scope = Scope(prefix + "*" if is_prefix else prefix, "*")
     low, high, *_ = scope.find_bounds()
     for tenant in (prefix, prefix + rest, other):
-        assert scope.covers(ConfigKey(tenant, "t")) == (low <= tenant <= high)
+        assert scope.is_covering(ConfigKey(tenant, "t")) == (low <= tenant <= high)
 
 
 @pytest.mark.parametrize(

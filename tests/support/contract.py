@@ -125,17 +125,17 @@ def _compare(before: Json, after: Json, place: Place, found: Differences) -> Non
 
 
 def _is_addition(place: Place, value: Json) -> bool:
-    if _matches(place, _PARAMETERS):
+    if _is_match(place, _PARAMETERS):
         return not (value.get("required") or value.get("is_required"))
     # A new member of a body. If a request requires it, the list `required` of the request changes as well.
     is_member = place[0] == "paths" and place[-2] == "properties"
-    return is_member or _is_required_in_response(place) or _matches(place, _ADDITIONS)
+    return is_member or _is_required_in_response(place) or _is_match(place, _ADDITIONS)
 
 
 def _is_grown_list(place: Place, before: Json, after: Json) -> bool:
     if not (isinstance(before, list) and isinstance(after, list) and all(each in after for each in before)):
         return False
-    return _is_required_in_response(place) or _matches(place, _GROWING_LISTS)
+    return _is_required_in_response(place) or _is_match(place, _GROWING_LISTS)
 
 
 def _is_required_in_response(place: Place) -> bool:
@@ -143,7 +143,7 @@ def _is_required_in_response(place: Place) -> bool:
     return place[-1] == "required" and "responses" in place
 
 
-def _matches(place: Place, patterns: tuple[str, ...]) -> bool:
+def _is_match(place: Place, patterns: tuple[str, ...]) -> bool:
     steps = [pattern.split("/") for pattern in patterns]
     return any(len(each) == len(place) and all(map(fnmatch, place, each)) for each in steps)
 

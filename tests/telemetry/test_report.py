@@ -68,12 +68,12 @@ def read_example(folder: Path) -> Report:
 def test_the_report_has_a_line_for_each_operation_of_all_workers(tmp_path: Path) -> None:
     report = read_example(tmp_path)
     assert report.count_events() == 8
-    lines = {line["operation"]: line for kind in (True, False) for line in report.summarize(of_requests=kind)}
+    lines = {line["operation"]: line for kind in (True, False) for line in report.summarize(has_requests=kind)}
     assert lines["request POST /config"] == {
         "operation": "request POST /config", "count": 2, "errors": 1, "p50_ms": 5.0, "p90_ms": 20.0, "p99_ms": 20.0,
         "max_ms": 20.0, "total_ms": 25.0, "share": 25 / (25 + 60_000 + 0.05),
     }  # fmt: skip
-    operations = [line["operation"] for line in report.summarize(of_requests=False)]
+    operations = [line["operation"] for line in report.summarize(has_requests=False)]
     assert operations == ["commit", "sql configs.read", "notify"]
     assert lines["commit"]["share"] == 10 / 16
     assert (lines["notify"]["errors"], lines["sql configs.read"]["errors"]) == (1, 0)
@@ -124,7 +124,7 @@ def test_percentiles_are_nearest_ranks_and_the_bars_count_every_event(tmp_path: 
     rows = [build_row(n, "sql", n, duration_ms) for n, duration_ms in enumerate(durations_ms)]
     report = read_report(write_files(tmp_path, rows))
     ordered_ns = sorted(int(duration_ms * NS_PER_MS) for duration_ms in durations_ms)
-    line = report.summarize(of_requests=False)[0]
+    line = report.summarize(has_requests=False)[0]
     for percent in (50, 90, 99):
         percentile_ns = line[f"p{percent}_ms"] * NS_PER_MS
         assert sum(value <= percentile_ns for value in ordered_ns) >= percent * 10

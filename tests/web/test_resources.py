@@ -73,7 +73,7 @@ async def test_slow_heads_are_rejected_while_other_clients_read(
     site: PopulatedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The entry res-slowloris, with a limit of 3 s instead of 10 s."""
-    monkeypatch.setattr("confide.web.http_protocol.HEAD_SECONDS", 3.0)
+    monkeypatch.setattr("confide.web.http_protocol.MAX_HEAD_SECONDS", 3.0)
     responses = await send_slowly(
         site, b"GET /config HTTP/1.1\r\nHost: t\r\nX-A: ", connections=500, interval_seconds=2, seconds=15
     )
@@ -85,7 +85,7 @@ async def test_slow_bodies_are_rejected_while_other_clients_read(
     site: PopulatedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The entry res-slow-body, with a limit of 3 s instead of 30 s."""
-    monkeypatch.setattr("confide.web.request.BODY_SECONDS", 3.0)
+    monkeypatch.setattr("confide.web.request.MAX_BODY_SECONDS", 3.0)
     head = (
         f"POST /config HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {site.values['tok_editor']}\r\n"
         "Content-Type: application/json\r\nContent-Length: 200\r\n\r\n{"

@@ -27,7 +27,7 @@ def wrap(inner: str) -> bytes:
 
 @given(OBJECTS)
 def test_reading_written_json_returns_the_same_value(value: dict[str, Any]) -> None:
-    assert strict_json.are_equal(strict_json.read_object(strict_json.write(value)), value)
+    assert strict_json.is_equal(strict_json.read_object(strict_json.write(value)), value)
 
 
 @given(OBJECTS)
@@ -179,7 +179,7 @@ def test_a_merged_configuration_has_the_limits_of_a_request() -> None:
     ],
 )
 def test_configurations_are_equal_if_types_and_values_are_equal(one: Any, other: Any, *, same: bool) -> None:
-    assert strict_json.are_equal(one, other) is same
+    assert strict_json.is_equal(one, other) is same
 
 
 def test_parsing_a_hostile_body_ends() -> None:

@@ -136,7 +136,7 @@ def build_saves(seeded: Seeded) -> list[bytes]:
 
 async def _measure_audit(seeded: Seeded) -> tuple[float, float]:
     """Return how many audit entries a second are chained, and how many are verified with their MACs."""
-    async with open_process(seeded.settings, accepts_unsafe=True) as process:
+    async with open_process(seeded.settings, is_unsafe_accepted=True) as process:
         rows = []
         for version in range(ENTRIES):
             audit = process.configs.writer._recorder.sign(

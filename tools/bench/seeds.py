@@ -52,9 +52,9 @@ def build_key(number: int) -> ConfigKey:
 
 async def seed(settings: Settings, count: int, *, progress: Callable[[int], None] = lambda _: None) -> Seeded:
     """Fill an empty database with that many configs, an admin and a reader."""
-    await prepare(settings, accepts_unsafe=True)
+    await prepare(settings, is_unsafe_accepted=True)
     password = "a password of the benchmark"  # noqa: S105 - for a temporary database
-    async with open_process(settings, accepts_unsafe=True) as process:
+    async with open_process(settings, is_unsafe_accepted=True) as process:
         admin = await _create_token(process, "bench-admin", model.parse_grant("admin", "*", "*"), password=password)
         reader = await _create_token(process, "bench-reader", model.parse_grant("reader", "*", "*"), password=password)
         engine: Any = process.stores.database._host_engine

@@ -136,7 +136,7 @@ class AuditRoutes:
         return build_json_response({"public_key": key, "checkpoints": checkpoints, "next": following})
 
     async def verify(self, request: Request) -> Reply:
-        if request.accepts_events():
+        if request.can_receive_events():
             await self._audit_log.require_audit_reader(request.principal)
             return EventStream(request, self._verify_all(request))
         after = NUMBER_CURSOR.read(request)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from confide.changes.watchers import Watcher, WatchEvent
 
 # The server disconnects a client that takes no data for this time. The client resumes from its last position.
-SLOW_SECONDS = 10.0
+MAX_SEND_SECONDS = 10.0
 MAX_WAIT_SECONDS = 60
 RETRY_SECONDS = 0.3
 
@@ -217,7 +217,7 @@ class WatchStream:
             await self._write(b"id: %b\n\n" % text.encode())
 
     async def _write(self, data: bytes) -> None:
-        async with asyncio.timeout(SLOW_SECONDS):
+        async with asyncio.timeout(MAX_SEND_SECONDS):
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
 

@@ -229,5 +229,5 @@ class WatchHub:
 
 
 def _require_overlap(principal: Principal, scope: Scope) -> None:
-    if not all(any(grant.scope.overlaps(scope) for grant in group) for group in principal.grant_groups):
+    if not all(any(grant.scope.is_overlapping(scope) for grant in group) for group in principal.grant_groups):
         raise NotFound

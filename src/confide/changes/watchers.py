@@ -66,9 +66,9 @@ class Watcher:
         """Return whether a change is in the scope of the watcher and a grant covers it."""
         principal = self.token.principal
         if change.key is not None:
-            return self.scope.covers(change.key) and principal.find_role(change.key) is not None
+            return self.scope.is_covering(change.key) and principal.find_role(change.key) is not None
         name = change.integration_type or ""
-        return self.scope.covers_type(name) and principal.can_see_type(name)
+        return self.scope.is_covering_type(name) and principal.can_see_type(name)
 
 
 class WatcherIndex:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from confide.cli.input import add_store_options
+from confide.cli.input import add_database_options
 from confide.cli.output import show_progress
-from confide.cli.settings import load_settings, load_settings_of_store
+from confide.cli.settings import load_settings, load_settings_of_database
 
 if TYPE_CHECKING:
     from confide.server.settings import Settings
@@ -19,7 +19,7 @@ MASTER_KEYS_NOTE = "The master keys are not in it. Without them no config can be
 
 
 @click.command()
-@add_store_options
+@add_database_options
 def migrate(**options: str | None) -> None:
     """Migrate the database schema to the newest version."""
     settings = load_settings(**options)
@@ -29,10 +29,10 @@ def migrate(**options: str | None) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@add_store_options
+@add_database_options
 def backup(file: Path, **options: str | None) -> None:
     """Write a consistent backup to FILE while the service runs."""
-    settings = load_settings_of_store(**options)
+    settings = load_settings_of_database(**options)
     if file.exists():
         raise click.ClickException(f"{file} already exists and a backup never overwrites. Choose another name.")
     if not file.absolute().parent.is_dir():
@@ -43,7 +43,7 @@ def backup(file: Path, **options: str | None) -> None:
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@add_store_options
+@add_database_options
 def restore(file: Path, **options: str | None) -> None:
     """Restore a backup into an empty database and begin a new epoch. All sessions end, service tokens stay."""
     settings = load_settings(**options)
@@ -58,7 +58,7 @@ def restore(file: Path, **options: str | None) -> None:
 async def _migrate(settings: Settings) -> list[str]:
     from confide.server.preparation import build_stores  # noqa: PLC0415 - other commands must not load the server
 
-    stores = build_stores(settings, accepts_unsafe=True)
+    stores = build_stores(settings, is_unsafe_accepted=True)
     await stores.database.connect()
     try:
         return await stores.database.migrate()
@@ -70,7 +70,7 @@ async def _backup(settings: Settings, file: Path) -> int:
     from confide.database import backup as archives  # noqa: PLC0415 - as above
     from confide.server.preparation import build_stores  # noqa: PLC0415 - as above
 
-    stores = build_stores(settings, accepts_unsafe=True)
+    stores = build_stores(settings, is_unsafe_accepted=True)
     await stores.database.open()
     try:
         with show_progress("Backing up", "rows") as update:
@@ -89,7 +89,7 @@ async def _restore(settings: Settings, file: Path) -> int:
     )
 
     count = await asyncio.to_thread(archives.check, file)
-    stores = build_stores(settings, accepts_unsafe=True)
+    stores = build_stores(settings, is_unsafe_accepted=True)
     await stores.database.connect()
     try:
         await stores.database.migrate()

@@ -22,14 +22,14 @@ class Duration(click.ParamType[float]):
 
     name = "span"
 
-    def __init__(self, *, may_be_zero: bool = False) -> None:
-        self._may_be_zero = may_be_zero
+    def __init__(self, *, is_zero_allowed: bool = False) -> None:
+        self._is_zero_allowed = is_zero_allowed
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, int | float):
             return float(value)
         try:
-            return parse_duration(str(value), may_be_zero=self._may_be_zero)
+            return parse_duration(str(value), is_zero_allowed=self._is_zero_allowed)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -48,7 +48,7 @@ class Since(click.ParamType[int]):
             self.fail(f"{text!r} is invalid. Write {expected}.", param, ctx)
 
 
-def add_store_options(command: C) -> C:
+def add_database_options(command: C) -> C:
     """Add `--data` and `--database` to a command that opens the database on the host."""
     command = click.option(
         "--data",

@@ -40,8 +40,8 @@ def report(data: Path, *, since: int | None, operations: tuple[str, ...], page: 
 
 
 def _print_report(io_report: Report) -> None:
-    for heading, of_requests in (("Requests", True), ("Operations", False)):
-        rows = build_table_rows(io_report, of_requests=of_requests)
+    for heading, has_requests in (("Requests", True), ("Operations", False)):
+        rows = build_table_rows(io_report, has_requests=has_requests)
         if rows:
             click.echo(f"{heading}\n")
             print_table(COLUMNS, rows)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from confide.cli.input import add_store_options
-from confide.cli.settings import load_settings_of_store
+from confide.cli.input import add_database_options
+from confide.cli.settings import load_settings_of_database
 
 if TYPE_CHECKING:
     from confide.server.settings import Settings
@@ -23,7 +23,7 @@ def keys() -> None:
 
 
 @keys.command()
-@add_store_options
+@add_database_options
 @click.option(
     "--prepare",
     is_flag=True,
@@ -34,7 +34,7 @@ def rotate(*, prepare: bool, **options: str | None) -> None:
 
     With CONFIDE_MASTER_KEYS, first append the new key to it on every machine.
     """
-    settings = load_settings_of_store(**options)
+    settings = load_settings_of_database(**options)
     click.echo(asyncio.run(_rotate(settings, prepare=prepare)))
 
 
@@ -55,7 +55,7 @@ async def _rotate(settings: Settings, *, prepare: bool) -> str:
             "--prepare needs a key file. With CONFIDE_MASTER_KEYS, append the new key to it instead."
         )
     path = settings.data / FILE_NAME
-    stores = build_stores(settings, accepts_unsafe=True)
+    stores = build_stores(settings, is_unsafe_accepted=True)
     with lock_rotation(settings.data):
         await stores.database.open()
         try:

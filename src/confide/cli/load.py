@@ -35,7 +35,7 @@ from confide.cli.input import Duration
 )
 @click.option(
     "--warm-up",
-    type=Duration(may_be_zero=True),
+    type=Duration(is_zero_allowed=True),
     default=2.0,
     show_default="2s",
     help="Duration of the warm-up, which is not measured.",

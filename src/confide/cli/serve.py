@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from confide.cli.input import add_store_options
+from confide.cli.input import add_database_options
 from confide.cli.settings import find_unknown_variables, load_settings
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     type=click.IntRange(0, 65_535),
     help="Port to listen on. 0 chooses a free port.",
 )
-@add_store_options
+@add_database_options
 @click.option(
     "--workers",
     envvar="CONFIDE_WORKERS",

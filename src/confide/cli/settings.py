@@ -35,7 +35,7 @@ def load_settings(**options: Any) -> Settings:
         raise click.UsageError(f"{name}: {first['msg'].removeprefix('Value error, ')}.") from None
 
 
-def load_settings_of_store(**options: Any) -> Settings:
+def load_settings_of_database(**options: Any) -> Settings:
     """Load settings and require that their database exists, so that a wrong folder does not get a new one."""
     settings = load_settings(**options)
     path = Path(settings.database_url.removeprefix("sqlite:///"))

@@ -23,7 +23,7 @@ from confide.client import ConfideError
 if TYPE_CHECKING:
     from confide.client import Client
 
-CONCURRENT_SAVES = 8
+MAX_CONCURRENT_SAVES = 8
 # The service is busy, or its database is unavailable.
 RETRYABLE_STATUSES = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 MAX_ATTEMPTS = 5
@@ -102,7 +102,7 @@ def import_configs(file: BinaryIO, *, merge: bool, is_dry: bool, note: str | Non
     with (
         connect(url) as client,
         show_progress("Importing", "configs") as update,
-        ThreadPoolExecutor(CONCURRENT_SAVES) as pool,
+        ThreadPoolExecutor(MAX_CONCURRENT_SAVES) as pool,
     ):
 
         def save(line: ImportLine) -> ImportResult:

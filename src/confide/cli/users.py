@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from confide.cli.connection import connect, explain_not_found, url_option
-from confide.cli.input import add_store_options, json_option, parse_grants, prompt_new_password
+from confide.cli.input import add_database_options, json_option, parse_grants, prompt_new_password
 from confide.cli.output import format_grants, print_json, print_table
-from confide.cli.settings import load_settings_of_store
+from confide.cli.settings import load_settings_of_database
 from confide.client.protocol import build_request
 from confide.identity.model import parse_login
 
@@ -30,7 +30,7 @@ def user() -> None:
     "--grant", "grants", multiple=True, metavar="ROLE:TENANT:TYPE", help="Grant, such as editor:acme:*. Repeatable."
 )
 @click.option("--service", is_flag=True, help="Create a service account, which has tokens and no password.")
-@add_store_options
+@add_database_options
 @url_option
 def add(
     login: str,
@@ -48,7 +48,7 @@ def add(
             "--admin excludes --grant and --service. An admin has all permissions and logs in with a password."
         )
     if admin:
-        settings = load_settings_of_store(data=data, database=database)
+        settings = load_settings_of_database(data=data, database=database)
         user_id = asyncio.run(_add_admin(settings, login, prompt_new_password(login)))
     else:
         document: dict[str, Any] = {"login": login, "grants": parse_grants(grants)}
@@ -87,10 +87,10 @@ def list_users(*, is_json: bool, url: str | None) -> None:
 
 @user.command()
 @click.argument("login")
-@add_store_options
+@add_database_options
 def password(login: str, **options: str | None) -> None:
     """Set a user's password directly in the database of this host. All its sessions end."""
-    settings = load_settings_of_store(**options)
+    settings = load_settings_of_database(**options)
     asyncio.run(_set_password(settings, login, prompt_new_password(login)))
     click.echo(f"The password of {login} is changed and all its sessions have ended.")
 
@@ -114,8 +114,8 @@ async def _add_admin(settings: Settings, login: str, password: str | None) -> in
     from confide.server.preparation import prepare  # noqa: PLC0415 - as above
     from confide.server.wiring import open_process  # noqa: PLC0415 - as above
 
-    await prepare(settings, accepts_unsafe=True)
-    async with open_process(settings, accepts_unsafe=True) as process:
+    await prepare(settings, is_unsafe_accepted=True)
+    async with open_process(settings, is_unsafe_accepted=True) as process:
         return await process.identity.users.add_on_host(UserDraft(parse_login(login), password, ADMIN))
 
 
@@ -123,8 +123,8 @@ async def _set_password(settings: Settings, login: str, password: str) -> None:
     from confide.server.preparation import prepare  # noqa: PLC0415 - as above
     from confide.server.wiring import open_process  # noqa: PLC0415 - as above
 
-    await prepare(settings, accepts_unsafe=True)
-    async with open_process(settings, accepts_unsafe=True) as process:
+    await prepare(settings, is_unsafe_accepted=True)
+    async with open_process(settings, is_unsafe_accepted=True) as process:
         await process.identity.users.set_password_on_host(parse_login(login), password)
 
 

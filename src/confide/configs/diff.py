@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from confide.strict_json import Json, are_equal, format_pointer
+from confide.strict_json import Json, format_pointer, is_equal
 
 if TYPE_CHECKING:
     from confide.integration_types.masking import SecretPlace
@@ -35,7 +35,7 @@ def _compare(before: Json, after: Json, path: Path, changes: dict[str, Json], *,
             old, new = before[member], after[member]
             if isinstance(old, dict) and isinstance(new, dict) and not (inner and inner.is_secret):
                 _compare(old, new, inner_path, changes, place=inner)
-            elif not are_equal(old, new):
+            elif not is_equal(old, new):
                 changes["changed"][format_pointer(inner_path)] = {"from": _mask(old, inner), "to": _mask(new, inner)}
 
 

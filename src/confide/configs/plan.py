@@ -80,7 +80,7 @@ class SavePlanBuilder:
         type_ = await self._types.get(request.key.integration_type)
         number = 0 if current is None else current.version
         # Equal configurations have the same length, whatever the order of their members.
-        if before is not None and len(before) == len(plaintext) and strict_json.are_equal(old, after):
+        if before is not None and len(before) == len(plaintext) and strict_json.is_equal(old, after):
             return SavePlan(number, before, after, plaintext, Outcome.UNCHANGED, number, data_key, type_)
         warnings = _check_schema(type_, old, after)
         outcome = Outcome.CREATED if existing is None else Outcome.UPDATED

@@ -56,7 +56,7 @@ class Argon2Hasher:
 
     async def verify(self, password: str, stored_hash: str | None) -> bool:
         dummy = await asyncio.wrap_future(self._dummy_hash)
-        is_match = await self._run(_matches, password, dummy if stored_hash is None else stored_hash)
+        is_match = await self._run(_is_match, password, dummy if stored_hash is None else stored_hash)
         return is_match and stored_hash is not None
 
     def is_outdated(self, stored_hash: str) -> bool:
@@ -104,7 +104,7 @@ def _run_with_start_time(work: Callable[..., T], *args: str) -> tuple[int, T]:
     return began, work(*args)
 
 
-def _matches(password: str, stored_hash: str) -> bool:
+def _is_match(password: str, stored_hash: str) -> bool:
     parts = _PHC.fullmatch(stored_hash)
     if parts is None or int(parts[1]) > MAX_MEMORY_KIB or int(parts[2]) > MAX_ITERATIONS:
         return False

@@ -112,13 +112,13 @@ class Scope:
     tenant: str
     integration_type: str
 
-    def covers(self, key: ConfigKey) -> bool:
-        return _matches(self.tenant, key.tenant) and _matches(self.integration_type, key.integration_type)
+    def is_covering(self, key: ConfigKey) -> bool:
+        return _is_match(self.tenant, key.tenant) and _is_match(self.integration_type, key.integration_type)
 
-    def covers_type(self, name: str) -> bool:
-        return _matches(self.integration_type, name)
+    def is_covering_type(self, name: str) -> bool:
+        return _is_match(self.integration_type, name)
 
-    def overlaps(self, other: Scope) -> bool:
+    def is_overlapping(self, other: Scope) -> bool:
         """Return whether both can cover the same key."""
         mine, theirs = self.find_bounds(), other.find_bounds()
         return (
@@ -178,7 +178,7 @@ class Principal:
 
     def can_see_type(self, name: str) -> bool:
         """Return whether the grants cover an integration type for any tenant."""
-        return all(any(_matches(one.scope.integration_type, name) for one in group) for group in self.grant_groups)
+        return all(any(_is_match(one.scope.integration_type, name) for one in group) for group in self.grant_groups)
 
     @property
     def is_admin(self) -> bool:
@@ -188,7 +188,7 @@ class Principal:
 def find_highest_role(grants: Iterable[Grant], key: ConfigKey) -> Role | None:
     highest: Role | None = None
     for grant in grants:
-        if (highest is None or grant.role > highest) and grant.scope.covers(key):
+        if (highest is None or grant.role > highest) and grant.scope.is_covering(key):
             highest = grant.role
     return highest
 
@@ -214,7 +214,7 @@ def parse_scope(tenant: str, integration_type: str) -> Scope:
     return Scope(tenant, integration_type)
 
 
-def _matches(pattern: str, name: str) -> bool:
+def _is_match(pattern: str, name: str) -> bool:
     if pattern in ("*", name):
         return True
     return pattern.endswith("*") and name.startswith(pattern[:-1])

@@ -8,7 +8,7 @@ from confide.errors import Violation
 from confide.integration_types.masking import PLACE_WITHOUT_SCHEMA, SecretPlace, mask
 from confide.integration_types.model import DEFAULT_KEPT_VERSIONS, MAX_REPORTED, Mode, TypeVersion
 from confide.integration_types.schema import Schema, SchemaViolation
-from confide.strict_json import Json, are_equal
+from confide.strict_json import Json, is_equal
 
 UNREADABLE = Violation("", "integrity-error", "The stored config cannot be decrypted.")
 
@@ -94,7 +94,7 @@ def _is_same_at(place: tuple[str | int, ...], before: Any, after: Any) -> bool:
     The elements of a list can move, so for a place in a list the whole element must be the same.
     """
     length = max((number for number, part in enumerate(place, 1) if isinstance(part, int)), default=len(place))
-    return all(are_equal(_get_value(one, before), _get_value(one, after)) for one in (place[:length], place))
+    return all(is_equal(_get_value(one, before), _get_value(one, after)) for one in (place[:length], place))
 
 
 def _get_value(place: tuple[str | int, ...], value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from confide.configs.model import Outcome
 from confide.errors import InvalidBody
-from confide.strict_json import Json, are_equal
+from confide.strict_json import Json, is_equal
 
 DEFAULT_KEPT_VERSIONS = 100
 MAX_KEPT_VERSIONS = 100_000
@@ -57,7 +57,7 @@ class TypeVersion:
 
     def has_same_settings(self, draft: TypeDraft) -> bool:
         settings, drafted = (self.mode, self.keep), (draft.mode, draft.keep)
-        return self.kind is TypeKind.SAVED and settings == drafted and are_equal(self.schema, draft.schema)
+        return self.kind is TypeKind.SAVED and settings == drafted and is_equal(self.schema, draft.schema)
 
 
 class SavedType(NamedTuple):

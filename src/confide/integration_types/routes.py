@@ -144,7 +144,7 @@ class TypeRoutes:
         return await self._check(request, name, await self._conformance.load_type(name, principal=request.principal))
 
     async def _check(self, request: Request, name: str, type_: IntegrationType) -> Reply:
-        if request.accepts_events():
+        if request.can_receive_events():
             return EventStream(request, self._check_all(request, name, type_))
         return build_json_response(
             _build_report_json(await self._conformance.check_page(name, type_, after=KEY_CURSOR.read(request)))

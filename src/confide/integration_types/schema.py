@@ -73,7 +73,7 @@ class Schema:
             raise _build_schema_error(error) from None
         self.place = SchemaPlace([root])
         _require_visible_root(self.place)
-        self.has_defaults = _require_visible_defaults(self.place)
+        self.has_defaults = _has_visible_defaults(self.place)
         self._filling = SchemaPlace([root], is_certain=True)
 
     def fill_defaults(self, configuration: Json) -> Json:
@@ -190,7 +190,7 @@ def _require_visible_root(root: SchemaPlace) -> None:
             )
 
 
-def _require_visible_defaults(root: SchemaPlace) -> bool:
+def _has_visible_defaults(root: SchemaPlace) -> bool:
     """Return whether the schema has defaults. Raises `SchemaInvalid` if a default is secret or the mask."""
     seen: set[tuple[frozenset[int], bool]] = set()
     pending, has_defaults, visits = [(root, False)], False, 0

@@ -215,7 +215,7 @@ class ConfigReader:
 
     def is_past_stale_limit(self) -> bool:
         """Return whether nothing may be served from the cache any more."""
-        return not self._lease.is_valid() and not self._may_serve_stale()
+        return not self._lease.is_valid() and not self._can_serve_stale()
 
     def take_counts(self) -> ReadCounts:
         """Return the counts since the last call and reset them."""
@@ -333,10 +333,10 @@ class ConfigReader:
 
     def _find_stale_token(self, credential: Credential) -> AuthenticatedToken | None:
         return (
-            self._authenticator.find_unexpired(credential, now=read_boot_clock()) if self._may_serve_stale() else None
+            self._authenticator.find_unexpired(credential, now=read_boot_clock()) if self._can_serve_stale() else None
         )
 
-    def _may_serve_stale(self) -> bool:
+    def _can_serve_stale(self) -> bool:
         return self._lease.compute_age_seconds() <= self._max_stale_seconds
 
     async def _read_from_database(self, key: ConfigKey, rendering: Rendering, min_version: int) -> PreparedResponse:

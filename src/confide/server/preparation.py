@@ -38,16 +38,16 @@ class Preparation:
     created_master_keys: Path | None
 
 
-def build_stores(settings: Settings, *, accepts_unsafe: bool = False, io: IoLog = NO_IO_LOG) -> Stores:
+def build_stores(settings: Settings, *, is_unsafe_accepted: bool = False, io: IoLog = NO_IO_LOG) -> Stores:
     """Build the stores, not yet connected. Creates the data folder, readable only by its owner.
 
-    With `accepts_unsafe`, for commands on the host, any durability is accepted.
+    With `is_unsafe_accepted`, for commands on the host, any durability is accepted.
     """
     create_data_folder(settings.data)
     return open_stores(
         settings.database_url,
         is_unsafe=settings.unsafe_durability,
-        accepts_unsafe=accepts_unsafe,
+        is_unsafe_accepted=is_unsafe_accepted,
         pool_size=settings.pool_size,
         io=io,
     )
@@ -78,13 +78,13 @@ def build_encryption(settings: Settings, stores: Stores) -> EnvelopeEncryption:
     )
 
 
-async def prepare(settings: Settings, *, accepts_unsafe: bool = False) -> Preparation:
+async def prepare(settings: Settings, *, is_unsafe_accepted: bool = False) -> Preparation:
     """Migrate, determine the epoch and create missing keys. Call this once, before any worker starts.
 
     Master keys are created only if the database has no data keys. Raises `DatabaseUnavailable`, `NewerSchema`,
     `UnsafeDurability` or `MasterKeyMissing`.
     """
-    stores = build_stores(settings, accepts_unsafe=accepts_unsafe)
+    stores = build_stores(settings, is_unsafe_accepted=is_unsafe_accepted)
     await stores.database.connect()
     try:
         applied = await stores.database.migrate()

@@ -51,7 +51,7 @@ def open_stores(
     url: str,
     *,
     is_unsafe: bool = False,
-    accepts_unsafe: bool = False,
+    is_unsafe_accepted: bool = False,
     pool_size: int = 8,
     io: IoLog = NO_IO_LOG,
 ) -> Stores:
@@ -64,7 +64,7 @@ def open_stores(
     if scheme == "sqlite":
         return _open_sqlite(Path(url.removeprefix("sqlite:///")), is_unsafe=is_unsafe, io=io)
     if scheme in ("postgresql", "postgres"):
-        return _open_postgresql(url, accepts_unsafe=is_unsafe or accepts_unsafe, pool_size=pool_size, io=io)
+        return _open_postgresql(url, is_unsafe_accepted=is_unsafe or is_unsafe_accepted, pool_size=pool_size, io=io)
     raise ValueError("A database URL starts with sqlite:/// or postgresql://.")
 
 
@@ -74,13 +74,13 @@ def _open_sqlite(path: Path, *, is_unsafe: bool, io: IoLog) -> Stores:
     return _build_stores(database, engine, configs=SqliteConfigStore(engine), change_feed=SqliteChangeFeed(engine))
 
 
-def _open_postgresql(url: str, *, accepts_unsafe: bool, pool_size: int, io: IoLog) -> Stores:
+def _open_postgresql(url: str, *, is_unsafe_accepted: bool, pool_size: int, io: IoLog) -> Stores:
     from confide.changes.postgresql_feed import PostgresqlChangeFeed  # noqa: PLC0415 - an optional extra
     from confide.database.postgresql.database import PostgresqlDatabase  # noqa: PLC0415 - as above
 
     database = PostgresqlDatabase(
         url,
-        accepts_unsafe=accepts_unsafe,
+        is_unsafe_accepted=is_unsafe_accepted,
         pool_size=pool_size,
         chain_audit_entries=lambda: chain_all_entries(has_xid=True),
         io=io,

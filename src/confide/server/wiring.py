@@ -210,11 +210,11 @@ async def record_io(settings: Settings) -> AsyncIterator[Dispatcher | None]:
 
 @asynccontextmanager
 async def open_process(
-    settings: Settings, *, setup_token: str = "", accepts_unsafe: bool = False, dispatcher: Dispatcher | None = None
+    settings: Settings, *, setup_token: str = "", is_unsafe_accepted: bool = False, dispatcher: Dispatcher | None = None
 ) -> AsyncIterator[Process]:
     """Open the database, which `prepare` must have set up, and build the parts of one process."""
     io: IoLog = NO_IO_LOG if dispatcher is None else dispatcher.recorder
-    stores = build_stores(settings, accepts_unsafe=accepts_unsafe, io=io)
+    stores = build_stores(settings, is_unsafe_accepted=is_unsafe_accepted, io=io)
     hasher = Argon2Hasher(io=io)
     try:
         database = await stores.database.open()

@@ -110,9 +110,9 @@ class Report:
     def count_events(self) -> int:
         return sum(len(times.took_ns) for times in self.times.values())
 
-    def summarize(self, *, of_requests: bool) -> list[dict[str, Any]]:
+    def summarize(self, *, has_requests: bool) -> list[dict[str, Any]]:
         """Return a line for each kind of request, or for each other operation. The largest total is first."""
-        chosen = [times for times in self.times.values() if times.is_request == of_requests]
+        chosen = [times for times in self.times.values() if times.is_request == has_requests]
         all_ns = sum(sum(times.took_ns) for times in chosen)
         return sorted((times.summarize(all_ns=all_ns) for times in chosen), key=lambda line: -line["total_ms"])
 
@@ -126,8 +126,8 @@ class Report:
     def to_document(self) -> dict[str, Any]:
         return {
             "events": self.count_events(),
-            "requests": self.summarize(of_requests=True),
-            "operations": self.summarize(of_requests=False),
+            "requests": self.summarize(has_requests=True),
+            "operations": self.summarize(has_requests=False),
             "slowest": [
                 {
                     **slow.request.to_document(),
@@ -160,7 +160,7 @@ def read_report(
         _, parent, operation, began_us, took_ns, outcome, _, request_id = row
         times = times_by_operation.get(operation)
         if times is None:
-            if operation in excluded or not _matches(operation, patterns):
+            if operation in excluded or not _is_match(operation, patterns):
                 excluded.add(operation)
                 continue
             times = times_by_operation[operation] = OperationTimes(operation)
@@ -188,5 +188,5 @@ def find_percentile(ordered: Sequence[int], percent: float) -> int:
     return ordered[max(0, ceil(len(ordered) * percent / 100) - 1)]
 
 
-def _matches(operation: str, patterns: Sequence[str]) -> bool:
+def _is_match(operation: str, patterns: Sequence[str]) -> bool:
     return not patterns or any(fnmatchcase(operation, pattern) for pattern in patterns)

@@ -21,9 +21,9 @@ def render_report(report: Report, *, source: str) -> str:
 
 def _build_parts(report: Report) -> Iterator[Part]:
     yield Text("Requests", "Duration of each request, from its head until its response is handed to the connection.")
-    yield Table(COLUMNS, build_table_rows(report, of_requests=True))
+    yield Table(COLUMNS, build_table_rows(report, has_requests=True))
     yield Text("Operations", "Waits outside the process. The share is of the total time of all operations.")
-    yield Table(COLUMNS, build_table_rows(report, of_requests=False))
+    yield Table(COLUMNS, build_table_rows(report, has_requests=False))
     yield Text("Over time", "Drag across a chart to zoom in. Double-click to reset.")
     yield Charts({operation: _build_charts(report, report.times[operation]) for operation in _choose_charted(report)})
     yield Text("Slowest requests", "Each request with its operations.")
@@ -31,7 +31,7 @@ def _build_parts(report: Report) -> Iterator[Part]:
         yield _build_waterfall(slow)
 
 
-def build_table_rows(report: Report, *, of_requests: bool) -> list[list[object]]:
+def build_table_rows(report: Report, *, has_requests: bool) -> list[list[object]]:
     """Build the rows of a table with `COLUMNS`."""
     return [
         [
@@ -41,7 +41,7 @@ def build_table_rows(report: Report, *, of_requests: bool) -> list[list[object]]
             *(round(line[name], 3) for name in ("p50_ms", "p90_ms", "p99_ms", "max_ms", "total_ms")),
             round(line["share"] * 100, 1),
         ]
-        for line in report.summarize(of_requests=of_requests)
+        for line in report.summarize(has_requests=has_requests)
     ]
 
 
@@ -71,7 +71,7 @@ def build_bars(slow: SlowRequest) -> list[Bar]:
 
 
 def _choose_charted(report: Report) -> list[str]:
-    lines: list[dict[str, Any]] = [*report.summarize(of_requests=True), *report.summarize(of_requests=False)]
+    lines: list[dict[str, Any]] = [*report.summarize(has_requests=True), *report.summarize(has_requests=False)]
     return [line["operation"] for line in lines[:MAX_CHARTS]]
 
 

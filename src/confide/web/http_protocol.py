@@ -16,7 +16,7 @@ from confide.web.problems import build_problem
 from confide.web.request import MAX_HEADERS_BYTES, MAX_URI_BYTES
 from confide.web.request_span import OTHER, RequestCounter
 
-HEAD_SECONDS = 10.0
+MAX_HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = MAX_HEADERS_BYTES + MAX_URI_BYTES + 1024
 
 
@@ -75,7 +75,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
 
     def _start_head_timer(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._reject_slow_head)
+        self._head_timer = self.loop.call_later(MAX_HEAD_SECONDS, self._reject_slow_head)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

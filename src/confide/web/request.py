@@ -38,7 +38,7 @@ B = TypeVar("B", bound="Body")
 MAX_URI_BYTES = 8 * 1024
 MAX_HEADERS_BYTES = 32 * 1024
 MAX_HEADERS = 100
-BODY_SECONDS = 30.0
+MAX_BODY_SECONDS = 30.0
 
 _JSON_TYPE = re.compile(r'application/(?:json|merge-patch\+json)(?:\s*;\s*charset\s*=\s*"?utf-8"?)?\s*', re.IGNORECASE)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -183,7 +183,7 @@ class Request:
             return False
         return self._values.get(b"content-length", [b"0"]) != [b"0"] or b"transfer-encoding" in self._values
 
-    def accepts_events(self) -> bool:
+    def can_receive_events(self) -> bool:
         """Return whether the client accepts server-sent events."""
         return "text/event-stream" in (self.find_list_header(b"accept") or "")
 
@@ -199,7 +199,7 @@ class Request:
             if length is not None and length.isdigit() and int(length) > MAX_BODY_BYTES:
                 raise BodyTooLarge
             try:
-                async with asyncio.timeout(BODY_SECONDS):
+                async with asyncio.timeout(MAX_BODY_SECONDS):
                     self._body = await self._receive_body()
             except TimeoutError:
                 raise RequestTimeout from None

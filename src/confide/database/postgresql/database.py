@@ -32,7 +32,7 @@ class PostgresqlDatabase(Database):
         self,
         dsn: str,
         *,
-        accepts_unsafe: bool,
+        is_unsafe_accepted: bool,
         pool_size: int,
         chain_audit_entries: Callable[[], Transaction[None]],
         clock: Clock = read_wall_clock,
@@ -40,7 +40,7 @@ class PostgresqlDatabase(Database):
     ) -> None:
         self.engine = PostgresqlEngine(dsn, size=pool_size, check_connection=self._check_connection, io=io)
         super().__init__(self.engine, chain_audit_entries=chain_audit_entries, clock=clock)
-        self._accepts_unsafe = accepts_unsafe
+        self._is_unsafe_accepted = is_unsafe_accepted
         self._location = ""
         self._opened_location: str | None = None
         self._unsafe: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class PostgresqlDatabase(Database):
         settings = {"fsync": fsync, "full_page_writes": pages, "synchronous_commit": commit}
         unsafe = [f"{name}=off" for name, value in settings.items() if value == "off"]
         unsafe += ["data_sync_retry=on"] if retry == "on" else []
-        if unsafe and not self._accepts_unsafe:
+        if unsafe and not self._is_unsafe_accepted:
             raise self._build_error(f"PostgreSQL may lose acknowledged saves: {', '.join(unsafe)}.")
         self._unsafe, self._location = tuple(unsafe), location
         if self._opened_location not in (None, location):

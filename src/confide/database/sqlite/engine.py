@@ -177,12 +177,12 @@ class _Search:
 
     def __call__(self) -> Rows:
         searcher = self._engine.searcher
-        if searcher is None or self._must_stop():
+        if searcher is None or self._is_stopped():
             raise apsw.InterruptError
-        searcher.set_progress_handler(self._must_stop, CHECK_STEPS)
+        searcher.set_progress_handler(self._is_stopped, CHECK_STEPS)
         return searcher.execute(self._sql, self._args).fetchall()
 
-    def _must_stop(self) -> bool:
+    def _is_stopped(self) -> bool:
         return self.is_abandoned or self._engine.searcher is None or time.monotonic() > self._until
 
 
