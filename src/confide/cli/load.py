@@ -14,7 +14,14 @@ from confide.cli.input import Duration
 @click.command()
 @url_option
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Requests per second, over all processes.")
-@click.option("--duration", type=Duration(), default=30.0, show_default="30s", help="Duration, such as 30s or 2m.")
+@click.option(
+    "--duration",
+    "duration_seconds",
+    type=Duration(),
+    default=30.0,
+    show_default="30s",
+    help="Duration, such as 30s or 2m.",
+)
 @click.option("--stages", help="Durations and rates instead of --rate and --duration, such as 10s:500,30s:2000.")
 @click.option(
     "--mix",
@@ -35,12 +42,15 @@ from confide.cli.input import Duration
 )
 @click.option(
     "--warm-up",
+    "warm_up_seconds",
     type=Duration(is_zero_allowed=True),
     default=2.0,
     show_default="2s",
     help="Duration of the warm-up, which is not measured.",
 )
-@click.option("--timeout", type=Duration(), default=10.0, show_default="10s", help="Timeout of a request.")
+@click.option(
+    "--timeout", "timeout_seconds", type=Duration(), default=10.0, show_default="10s", help="Timeout of a request."
+)
 @click.option(
     "--processes", type=click.IntRange(1, 64), help="Processes of the load generator. Defaults to what the rate needs."
 )
@@ -62,7 +72,14 @@ from confide.cli.input import Duration
     help="Compare with a result that --json wrote. Exit with 10 if the new run is slower beyond the noise.",
 )
 @click.option("--find-max", is_flag=True, help="Search the highest rate that keeps --max-p99. Start at --rate.")
-@click.option("--max-p99", type=Duration(), default=0.01, show_default="10ms", help="Latency limit of --find-max.")
+@click.option(
+    "--max-p99",
+    "max_p99_seconds",
+    type=Duration(),
+    default=0.01,
+    show_default="10ms",
+    help="Latency limit of --find-max.",
+)
 def load(**options: Any) -> int:
     """Load a service at a constant rate and measure the latency of each request.
 

@@ -40,7 +40,7 @@ def load(
     page: Path | None,
     baseline_file: Path | None,
     find_max: bool,
-    max_p99: float,
+    max_p99_seconds: float,
     **options: Any,
 ) -> int:
     """Run a load test or search the highest rate. Return the exit code."""
@@ -53,7 +53,7 @@ def load(
         _create_missing_configs(plan, tokens)
         with GracefulStop() as stop:
             if find_max:
-                result = _search_max_rate(plan, tokens, stop, max_p99=max_p99)
+                result = _search_max_rate(plan, tokens, stop, max_p99_seconds=max_p99_seconds)
             else:
                 result = _run_until_stopped(plan, tokens, stop)
         code = EXIT_CHECK_FAILED if result is None else _report(result, baseline, json_file=json_file, page=page)
@@ -69,22 +69,20 @@ def _build_plan(
     token_file: Path | None,
     *,
     rate: float | None,
-    duration: float,
+    duration_seconds: float,
     stages: str | None,
     mix: str,
-    warm_up: float,
-    timeout: float,
     processes: int | None,
     **fields: Any,
 ) -> tuple[list[str], Plan]:
-    """Build tokens and plan from options. Fields with the names of options are passed on."""
+    """Build tokens and plan from options. Options with the names of fields are passed on."""
     if rate is None and stages is None:
         raise click.UsageError("Pass --rate, with --duration, or --stages.")
     if rate is not None and stages is not None:
         raise click.UsageError("Pass --rate or --stages, not both.")
     if rate is not None and not math.isfinite(rate):
         raise click.UsageError("--rate must be a finite number of requests per second.")
-    plan_stages = parse_stages(stages) if stages is not None else (Stage(duration, rate or 0.0),)
+    plan_stages = parse_stages(stages) if stages is not None else (Stage(duration_seconds, rate or 0.0),)
     if token_file is None:
         with connect(url) as client:
             service_url, tokens = client.url, [client.token or ""]
@@ -97,8 +95,6 @@ def _build_plan(
         url=service_url,
         stages=plan_stages,
         mix=parse_mix(mix),
-        warm_up_seconds=warm_up,
-        timeout_seconds=timeout,
         processes=processes or _choose_process_count(max(stage.rate for stage in plan_stages)),
         **fields,
     )
@@ -141,11 +137,11 @@ def _run_with_progress(plan: Plan, tokens: Sequence[str], stop: GracefulStop) ->
         return run_plan(plan, tokens, on_progress=update, stop=stop)
 
 
-def _search_max_rate(plan: Plan, tokens: Sequence[str], stop: GracefulStop, *, max_p99: float) -> Result | None:
+def _search_max_rate(plan: Plan, tokens: Sequence[str], stop: GracefulStop, *, max_p99_seconds: float) -> Result | None:
     """Search the highest rate within the limit. Return its result, or None if no rate was sustained."""
     if len(plan.stages) > 1:
         raise InvalidPlan("--find-max starts at one rate. Pass --rate instead of --stages.")
-    limit, (stage,) = LatencyLimit(99.0, max_p99 * 1e3), plan.stages
+    limit, (stage,) = LatencyLimit(99.0, max_p99_seconds * 1e3), plan.stages
 
     def try_rate(rate: float) -> Trial | None:
         if stop.is_requested:

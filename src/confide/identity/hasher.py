@@ -71,20 +71,20 @@ class Argon2Hasher:
         if self.waiting >= MAX_RUNNING + MAX_WAITING:
             raise Busy("Too many logins are in progress. Try again.", retry_after_seconds=2)
         self.waiting += 1
-        submitted = monotonic_ns()
+        submitted_ns = monotonic_ns()
         try:
-            began, result = await asyncio.get_running_loop().run_in_executor(
+            began_ns, result = await asyncio.get_running_loop().run_in_executor(
                 self._executor, _run_with_start_time, work, *args
             )
         except BaseException as error:
-            record_failure(self._io, HASH, submitted, error)
+            record_failure(self._io, HASH, submitted_ns, error)
             raise
         finally:
             self.waiting -= 1
             # Otherwise a slow hash would be reported as a database that does not respond.
-            extend_deadline((monotonic_ns() - submitted) / 1e9)
-        self._io.record("wait hash", submitted, ended_ns=began)
-        self._io.record(HASH, began)
+            extend_deadline((monotonic_ns() - submitted_ns) / 1e9)
+        self._io.record("wait hash", submitted_ns, ended_ns=began_ns)
+        self._io.record(HASH, began_ns)
         return result
 
     def _compute_hash(self, password: str) -> str:
@@ -100,8 +100,8 @@ class Argon2Hasher:
 
 def _run_with_start_time(work: Callable[..., T], *args: str) -> tuple[int, T]:
     """Run on a thread. Return the start time and the result."""
-    began = monotonic_ns()
-    return began, work(*args)
+    began_ns = monotonic_ns()
+    return began_ns, work(*args)
 
 
 def _is_match(password: str, stored_hash: str) -> bool:

@@ -39,7 +39,7 @@ class ReadingApplication(CountingApplication, Protocol):
         """Answer a plain read from the database. Always returns a response, also for errors."""
         ...
 
-    def record_sample(self, sample: SampledRead, *, began: float) -> None:
+    def record_sample(self, sample: SampledRead, *, began_seconds: float) -> None:
         """Record a sampled read as an I/O event. `began` is `read_boot_clock` seconds."""
 
 
@@ -135,7 +135,7 @@ class ReadingProtocol(GuardedProtocol):
             self.transport.close()
             return True
         if self._reader.has_sample and (sample := self._reader.take_sample()) is not None:
-            self._application.record_sample(sample, began=now)
+            self._application.record_sample(sample, began_seconds=now)
         return True
 
     def _start_reading(self, request: ReadRequest, head: bytes) -> None:

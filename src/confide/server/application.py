@@ -104,13 +104,13 @@ class Application:
             span.status, span.sent_bytes = response.status, len(response.body)
         return response.with_header(b"request-id", span.request_id.encode())
 
-    def record_sample(self, sample: SampledRead, *, began: float) -> None:
-        """Record a sampled read as an I/O event. `began` is `read_boot_clock` seconds."""
+    def record_sample(self, sample: SampledRead, *, began_seconds: float) -> None:
+        """Record a sampled read as an I/O event. `began_seconds` is a time of `read_boot_clock`."""
         io = self._process().observation.io
         event = io.begin_request(None)
         event.user_id = sample.user_id
-        took = int((read_boot_clock() - began) * 1e9)
-        io.end_request(event, CACHED, monotonic_ns() - took, outcome=str(sample.status), amount=sample.sent_bytes)
+        took_ns = int((read_boot_clock() - began_seconds) * 1e9)
+        io.end_request(event, CACHED, monotonic_ns() - took_ns, outcome=str(sample.status), amount=sample.sent_bytes)
 
     def _open_span(self, method: str, path: str, *, address: str | None, traceparent: str | None) -> RequestSpan:
         process = self._process()
@@ -144,7 +144,7 @@ class Application:
         await send({"type": "http.response.start", "status": response.status, "headers": response.build_headers()})
         await send({"type": "http.response.body", "body": response.body})
         if sample is not None:
-            self.record_sample(sample, began=now)
+            self.record_sample(sample, began_seconds=now)
 
     async def _handle(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
