@@ -110,7 +110,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workerinput") or session.config.option.collectonly:
         return
     base = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
-    files = [path for path in base.rglob("*") if path.is_file() and canaries.LEAKS not in path.parts]
+    files = [path for path in base.rglob("*") if path.is_file() and canaries.SKIPPED_FOLDER not in path.parts]
     size, found = canaries.search(files)
     print(f"\ncanary search: {len(files)} files, {size:,} bytes, {len(found)} found")
     for place in found[:20]:

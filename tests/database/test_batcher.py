@@ -37,7 +37,7 @@ def doubler() -> Doubler:
 
 
 async def test_requests_during_a_batch_form_the_next_batch(doubler: Doubler) -> None:
-    batcher = Batcher(doubler.run, max_running=2)
+    batcher = Batcher(doubler.run, max_running=2, operation="wait")
     results = await asyncio.gather(*(batcher.submit(number) for number in range(20)))
     assert results == [2 * number for number in range(20)]
     assert doubler.batches == [[0], [1], list(range(2, 20))]
@@ -45,14 +45,14 @@ async def test_requests_during_a_batch_form_the_next_batch(doubler: Doubler) -> 
 
 
 async def test_a_batch_has_a_maximum_size(doubler: Doubler) -> None:
-    batcher = Batcher(doubler.run, max_running=1)
+    batcher = Batcher(doubler.run, max_running=1, operation="wait")
     await asyncio.gather(*(batcher.submit(number) for number in range(300)))
     assert [len(batch) for batch in doubler.batches] == [1, MAX_BATCH, MAX_BATCH, 300 - 1 - 2 * MAX_BATCH]
 
 
 async def test_an_error_reaches_all_requests_of_the_batch_and_no_later_one(doubler: Doubler) -> None:
     doubler.fails = True
-    batcher = Batcher(doubler.run, max_running=1)
+    batcher = Batcher(doubler.run, max_running=1, operation="wait")
     errors = await asyncio.gather(*(batcher.submit(number) for number in range(5)), return_exceptions=True)
     assert [type(error) for error in errors] == [DatabaseUnavailable] * 5
     doubler.fails = False
@@ -60,7 +60,7 @@ async def test_an_error_reaches_all_requests_of_the_batch_and_no_later_one(doubl
 
 
 async def test_a_cancelled_request_is_left_out_of_the_batch(doubler: Doubler) -> None:
-    batcher = Batcher(doubler.run, max_running=1)
+    batcher = Batcher(doubler.run, max_running=1, operation="wait")
     tasks = [asyncio.create_task(batcher.submit(number)) for number in range(4)]
     await asyncio.sleep(0)
     tasks[0].cancel()
@@ -72,7 +72,7 @@ async def test_a_cancelled_request_is_left_out_of_the_batch(doubler: Doubler) ->
 
 async def test_no_request_waits_beyond_its_deadline(doubler: Doubler) -> None:
     doubler.seconds = 60.0
-    batcher = Batcher(doubler.run, max_running=1)
+    batcher = Batcher(doubler.run, max_running=1, operation="wait")
     first = asyncio.create_task(batcher.submit(1))
     await asyncio.sleep(0)
     set_deadline(time.monotonic() + MIN_WAIT_SECONDS + 0.05)
@@ -93,7 +93,7 @@ async def submit(batcher: Batcher[int, int], number: int, seconds: float) -> int
 
 
 async def test_an_early_deadline_in_a_batch_cancels_no_other_request(doubler: Doubler) -> None:
-    batcher = Batcher(doubler.run, max_running=1)
+    batcher = Batcher(doubler.run, max_running=1, operation="wait")
     doubler.seconds = MIN_WAIT_SECONDS + 0.05
     seconds = [9.0, MIN_WAIT_SECONDS + 0.1, 9.0, 8.0]
     results = await asyncio.gather(
@@ -104,7 +104,7 @@ async def test_an_early_deadline_in_a_batch_cancels_no_other_request(doubler: Do
 
 
 async def test_requests_with_little_time_left_do_not_occupy_the_batcher(doubler: Doubler) -> None:
-    batcher = Batcher(doubler.run, max_running=1)
+    batcher = Batcher(doubler.run, max_running=1, operation="wait")
     doubler.seconds = 0.2
     urgent = []
     for number in range(3):
@@ -118,7 +118,7 @@ async def test_requests_with_little_time_left_do_not_occupy_the_batcher(doubler:
 
 
 async def test_the_batcher_recovers_from_a_missing_result(doubler: Doubler, monkeypatch: pytest.MonkeyPatch) -> None:
-    batcher = Batcher(doubler.run, max_running=1)
+    batcher = Batcher(doubler.run, max_running=1, operation="wait")
     first = asyncio.create_task(batcher.submit(1))
     await asyncio.sleep(0)
     others = [asyncio.create_task(batcher.submit(number)) for number in (2, 3)]

@@ -224,7 +224,7 @@ async def test_a_dump_can_be_loaded_by_either_engine(store: Stores, tmp_path: Pa
         assert not await other.database.is_empty()
         found = await other.configs.read(KEY)
         assert found is not None
-        assert found.body == b"sealed"
+        assert found.body == b"ciphertext"
         assert [token.is_session for token in await other.tokens.list_all(None)] == [False]
         # Numbers continue after the loaded ones.
         assert await append(other, build_version(2))

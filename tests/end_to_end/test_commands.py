@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from confide.integration_types.masking import MASK
-from support.canaries import LEAKS, make_canary
+from support.canaries import SKIPPED_FOLDER, make_canary
 from support.processes import Service, build_environment, run_confide, run_service
 
 SECRET = make_canary("moved")
@@ -78,7 +78,7 @@ def test_exported_configs_are_imported_into_another_service(terminal: Terminal, 
     output = terminal.run("import", str(masked), code=1)
     assert "5 refused" in output
     assert "line 1: " in output
-    opened = terminal.folder / LEAKS / "opened.jsonl"  # the canary search skips this folder
+    opened = terminal.folder / SKIPPED_FOLDER / "opened.jsonl"  # the canary search skips this folder
     opened.parent.mkdir()
     terminal.run("export", str(opened), "t*", "--secrets", "opened")
     assert opened.read_text().count(SECRET) == 5

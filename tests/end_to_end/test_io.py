@@ -25,7 +25,7 @@ from confide.names import ConfigKey
 from support import canaries
 from support.app import TYPE
 from support.bounds import assert_within
-from support.canaries import LEAKS, make_canary
+from support.canaries import SKIPPED_FOLDER, make_canary
 from support.collectors import build_bulk_response, run_collector, run_silent_server
 from support.postgres import PostgresServer
 from support.processes import FAULTY_SERVICE, Service, build_environment, run_confide, run_service
@@ -313,7 +313,7 @@ async def test_no_sink_no_metric_and_no_report_holds_a_secret(tmp_path: Path, po
 async def test_a_secret_in_the_name_of_an_operation_is_detected(tmp_path: Path) -> None:
     """A deliberate fault of the search above."""
     env = {"FAULT": "arguments-in-operations"}
-    with run_service(tmp_path / LEAKS, program=FAULTY_SERVICE, env=env) as service:
+    with run_service(tmp_path / SKIPPED_FOLDER, program=FAULTY_SERVICE, env=env) as service:
         token = service.add_admin()
         with service.client(token) as client:
             client.get("/configs", params={"tenant": make_canary("tenant")[:20], "integration_type": "*"})

@@ -14,7 +14,7 @@ import pytest
 
 from confide.identity import token_format
 from support import canaries
-from support.canaries import LEAKS, make_canary
+from support.canaries import SKIPPED_FOLDER, make_canary
 from support.postgres import LocalPostgresServer, execute_sql
 from support.processes import FAULTY_SERVICE, run_service
 
@@ -35,7 +35,7 @@ WRITTEN: dict[str, Callable[[str], bytes]] = {
 
 @pytest.mark.parametrize("how", WRITTEN)
 def test_a_secret_in_a_file_is_found(tmp_path: Path, how: str) -> None:
-    folder = tmp_path / LEAKS
+    folder = tmp_path / SKIPPED_FOLDER
     folder.mkdir()
     (folder / "service.log").write_bytes(b"before " + WRITTEN[how](make_canary("value")) + b" after")
     size, found = canaries.search(folder.iterdir())
@@ -44,7 +44,7 @@ def test_a_secret_in_a_file_is_found(tmp_path: Path, how: str) -> None:
 
 
 def test_a_token_in_a_file_is_found_and_ordinary_bytes_are_not(tmp_path: Path) -> None:
-    folder = tmp_path / LEAKS
+    folder = tmp_path / SKIPPED_FOLDER
     folder.mkdir()
     (folder / "one.log").write_text(f"token={token_format.generate_token()}&x")
     (folder / "two.log").write_text("nothing here but a config, a password and a token by name")
@@ -53,7 +53,7 @@ def test_a_token_in_a_file_is_found_and_ordinary_bytes_are_not(tmp_path: Path) -
 
 def test_a_service_that_logs_a_body_is_caught(tmp_path: Path) -> None:
     """A deliberate fault of the whole search: one real process logs request bodies."""
-    with run_service(tmp_path / LEAKS, program=FAULTY_SERVICE, env={"FAULT": "log-bodies"}) as service:
+    with run_service(tmp_path / SKIPPED_FOLDER, program=FAULTY_SERVICE, env={"FAULT": "log-bodies"}) as service:
         token = service.add_admin()
         with service.client(token) as client:
             document = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 MARK = "cnry-"
 # Files in a folder of this name hold secrets on purpose.
-LEAKS = "planted"
+SKIPPED_FOLDER = "deliberate-leaks"
 # Files that may hold plaintext secrets: the master keys, and the token file of `confide login`.
 ALLOWED = frozenset({"master.keys", "token.json"})
 

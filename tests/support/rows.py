@@ -15,7 +15,7 @@ AUDIT = SignedEntry(ENTRY, b"m" * 32)
 
 
 def build_version(
-    number: int, *, key: ConfigKey = KEY, body: bytes | None = b"sealed", data_key_id: bytes | None = None
+    number: int, *, key: ConfigKey = KEY, body: bytes | None = b"ciphertext", data_key_id: bytes | None = None
 ) -> NewVersion:
     kind = Kind.DELETED if body is None else Kind.SAVED
     return NewVersion(key, number, kind, body, data_key_id=data_key_id, saved_by=1, saved_at=number)

@@ -46,7 +46,7 @@ class ImportLine(NamedTuple):
 
 
 class ImportResult(NamedTuple):
-    """Outcome of one line. `reason` says why it was refused."""
+    """Outcome of one line. `reason` says why it was rejected."""
 
     number: int
     outcome: str
@@ -95,8 +95,8 @@ def export_configs(file: str, tenant: str, integration_type: str, *, secrets: st
 def import_configs(file: BinaryIO, *, merge: bool, is_dry: bool, note: str | None, url: str | None) -> int:
     """Import configs from FILE, one JSON object per line: {"tenant", "integration_type", "configuration"}.
 
-    Print each refused line with its number and continue. You can repeat an import: equal configs stay unchanged.
-    Exit with 1 if any line was refused.
+    Print each rejected line with its number and continue. You can repeat an import: equal configs stay unchanged.
+    Exit with 1 if any line was rejected.
     """
     outcomes: Counter[str] = Counter()
     with (

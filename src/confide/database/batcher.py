@@ -35,7 +35,7 @@ class Batcher(Generic[A, R]):
         run: Callable[[Sequence[A]], Awaitable[Sequence[R]]],
         *,
         max_running: int,
-        operation: str = "wait together",
+        operation: str,
         io: IoLog = NO_IO_LOG,
     ) -> None:
         self._run = run

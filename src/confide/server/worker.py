@@ -64,7 +64,7 @@ def _drain_on_sigterm(process: Process) -> None:
 
 
 async def _flush(process: Process) -> None:
-    """Store the access statistics, and link and sign the end of the audit chain."""
+    """Store the access statistics, append the last entries to the audit chain, and sign it."""
     process.metrics.update()
     await process.reads.statistics.flush()
     try:

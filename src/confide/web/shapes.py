@@ -14,7 +14,7 @@ class ViolationShape(BaseModel, title="FaultShape"):
 
 
 class Done(BaseModel):
-    """What the request did."""
+    """Confirmation of a request in one sentence."""
 
     message: str
 
