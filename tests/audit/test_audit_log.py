@@ -290,7 +290,7 @@ async def test_several_writers_chain_each_entry_once_within_a_second(client: Aud
     writer = client.app.process.audit.chain_writer
     running = [asyncio.create_task(writer.run()) for _ in range(3)]
     await asyncio.gather(*(client.app.save(client.editor, {"n": n}, type_=f"t{n % 7}") for n in range(100)))
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(1.0)  # the promised time
     for task in running:
         task.cancel()
     await asyncio.wait(running)

@@ -16,6 +16,7 @@ from confide.names import ConfigKey
 from support.app import ADMIN, TYPE, RunningApp
 from support.http_server import serve_app
 from support.streams import Stream
+from support.waiting import wait_until_async
 
 OTHER = "crm"
 
@@ -178,7 +179,9 @@ async def test_a_running_stream_follows_a_narrower_grant(client: WatchClient) ->
         await stream.read_event()
         grants = [{"role": "viewer", "tenant": "acme", "integration_type": OTHER}]
         await client.app.request("PATCH", "/users/vi", token=admin, json={"grants": grants})
-        await asyncio.sleep(1.0)
+        (watcher,) = client.app.process.changes.hub._watchers
+        key = ConfigKey("acme", TYPE)
+        await wait_until_async(lambda: watcher.token.principal.find_role(key) is None, "the hub has the new grants")
         await client.save(1)
         await client.save(1, type_=OTHER)
         assert (await stream.read_event()).data["integration_type"] == OTHER
@@ -239,7 +242,7 @@ async def test_long_polling_waits_for_a_visible_change(client: WatchClient) -> N
     started = (await client.poll(wait="0")).json()
     assert started["events"] == []
     poll = asyncio.create_task(client.poll(wait="30", after=started["position"]))
-    await asyncio.sleep(0.3)
+    await wait_until_async(lambda: len(client.app.process.changes.hub) == 1, "the poll waits")
     await client.save(1, tenant="globex")
     await client.save(1)
     page = (await asyncio.wait_for(poll, 5)).json()
@@ -255,7 +258,7 @@ async def test_long_polling_waits_for_a_visible_change(client: WatchClient) -> N
 
 async def test_long_polling_fails_when_the_token_ends(client: WatchClient) -> None:
     poll = asyncio.create_task(client.poll(wait="30"))
-    await asyncio.sleep(0.3)
+    await wait_until_async(lambda: len(client.app.process.changes.hub) == 1, "the poll waits")
     await client.app.request("POST", "/logout", token=client.viewer)
     assert (await asyncio.wait_for(poll, 2)).status_code == 401
 

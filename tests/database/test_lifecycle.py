@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from confide.server.stores import Stores, open_stores
 from support.app import ADMIN, build_grants, build_settings
 from support.postgres import LocalPostgresServer, PostgresServer
 from support.rows import AUDIT, KEY, append, build_version, open_store
+from support.waiting import MAX_WAIT_SECONDS, POLL_SECONDS
 
 
 @pytest.fixture
@@ -285,6 +286,20 @@ async def test_a_postgresql_that_may_lose_saves_is_rejected(postgres: PostgresSe
     await store.close()
 
 
+async def wait_for_read(store: Stores, has_expected_error: Callable[[str], bool]) -> None:
+    """Read a config until the error message is the expected one. Without an error it is empty."""
+    async with asyncio.timeout(MAX_WAIT_SECONDS):
+        while True:
+            message = ""
+            try:
+                await store.configs.read(KEY)
+            except DatabaseUnavailable as error:
+                message = str(error) or "no message"
+            if has_expected_error(message):
+                return
+            await asyncio.sleep(POLL_SECONDS)
+
+
 async def test_durability_is_checked_on_each_new_connection() -> None:
     server = LocalPostgresServer(options=())
     server.start()
@@ -298,12 +313,11 @@ async def test_durability_is_checked_on_each_new_connection() -> None:
         server.start()
         with pytest.raises(DatabaseUnavailable):
             await store.configs.read(KEY)
-        await asyncio.sleep(0.6)
-        with pytest.raises(DatabaseUnavailable, match="synchronous_commit=off"):
-            await store.configs.read(KEY)
+        # The engine does not connect again at once.
+        await wait_for_read(store, lambda message: "synchronous_commit=off" in message)
         server.execute("ALTER SYSTEM RESET synchronous_commit")
         server.execute("SELECT pg_reload_conf()")
-        await asyncio.sleep(0.6)
+        await wait_for_read(store, lambda message: message == "")
         assert await store.configs.read(KEY) is None
         await store.close()
     finally:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from support.populated_server import PopulatedServer
+from support.waiting import wait_until_async
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -51,11 +52,13 @@ async def send_slowly(
     site: PopulatedServer, head: bytes, *, connections: int, interval_seconds: float, seconds: float
 ) -> list[bytes]:
     """Open connections that send one byte at each interval, and return the data that each received."""
+    opened: list[ReceivingProtocol] = []
 
     async def send() -> bytes:
         loop = asyncio.get_running_loop()
         transport, protocol = await loop.create_connection(ReceivingProtocol, "127.0.0.1", site.port)
         transport.write(head)
+        opened.append(protocol)
         while not protocol.is_closed.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(protocol.is_closed.wait(), interval_seconds)
@@ -64,7 +67,7 @@ async def send_slowly(
         return bytes(protocol.data)
 
     waiting = asyncio.gather(*(send() for _ in range(connections)))
-    await asyncio.sleep(1)
+    await wait_until_async(lambda: len(opened) == connections, "all connections are open")
     await require_fast_reads(site)
     return await asyncio.wait_for(waiting, seconds)
 
