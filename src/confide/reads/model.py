@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ReadCount(NamedTuple):
-    """How often one token read one config, and when last (microseconds since 1970)."""
+    """Number of reads of one config by one token, with the time of the last one in microseconds since 1970."""
 
     key: ConfigKey
     token_id: int
