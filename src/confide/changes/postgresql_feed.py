@@ -7,11 +7,11 @@ import time
 from contextlib import suppress
 from typing import Any
 
-import asyncpg
-
 from confide.changes.model import Change, ChangeFeedReset, Position
 from confide.database.engine import find_operation
 from confide.database.postgresql.engine import CONNECT_SECONDS, PostgresqlEngine
+from confide.database.postgresql.errors import DRIVER_ERRORS
+from confide.database.postgresql.session import apply_settings
 from confide.database.postgresql.transaction import Connection
 from confide.database.postgresql.watermark import Watermark
 from confide.errors import DatabaseUnavailable
@@ -21,6 +21,8 @@ CHANNEL = "confide"
 HEARTBEAT_SECONDS = 0.3
 # A slower read closes its connection, because a stalled connection stays open without an error.
 READ_SECONDS = 0.4
+# After a timeout the limit doubles up to this, so that a slow server is read at last.
+MAX_READ_SECONDS = 10.0
 # The pause between two reads. Notifications and commits within this time share one read and one notification.
 PACE_SECONDS = 0.01
 # Above this number, clearing the caches is faster than applying the changes.
@@ -42,8 +44,7 @@ NOW = """/* news.now */
            coalesce((SELECT xid::text::bigint FROM changes ORDER BY xid DESC, id DESC LIMIT 1), 0)
 """
 # PostgreSQL cannot know how recent the snapshot is. Make it use the index.
-PREPARE = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan"
-_DRIVER_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+SETTINGS = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"}
 
 
 class PostgresqlChangeFeed:
@@ -60,6 +61,7 @@ class PostgresqlChangeFeed:
         self._wakeup = asyncio.Event()
         self._has_notification = False
         self._read_at = 0.0
+        self._read_seconds = READ_SECONDS
         self._watermark = Watermark()
 
     async def read(self) -> list[Change]:
@@ -68,9 +70,14 @@ class PostgresqlChangeFeed:
             if self._connection is None:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     self._connection = await self._connect()
-            async with asyncio.timeout(READ_SECONDS):
+            async with asyncio.timeout(self._read_seconds):
                 changes = await self._read(self._connection)
-        except _DRIVER_ERRORS as error:
+            self._read_seconds = READ_SECONDS
+        except TimeoutError as error:
+            self._read_seconds = min(2 * self._read_seconds, MAX_READ_SECONDS)
+            await self.close()
+            raise DatabaseUnavailable("The change feed was not read in time.") from error
+        except DRIVER_ERRORS as error:
             await self.close()
             raise DatabaseUnavailable(str(error)) from error
         except asyncio.CancelledError:
@@ -128,7 +135,7 @@ class PostgresqlChangeFeed:
         connection = await self._engine.connect()
         try:
             await measure(self._engine.io, "listen", connection.add_listener(CHANNEL, self._on_notification))
-            await measure(self._engine.io, "prepare", connection.execute(PREPARE))
+            await measure(self._engine.io, "prepare", apply_settings(connection, SETTINGS))
             ((self._timeline,),) = await self._fetch(connection, TIMELINE)
             # After a crash, PostgreSQL reuses transaction IDs.
             self._watermark = Watermark()

@@ -12,8 +12,10 @@ from typing import Any, cast
 import asyncpg
 
 from confide.context import compute_remaining_seconds
-from confide.database.engine import T, Transaction, UniqueTaken
+from confide.database.engine import T, Transaction
 from confide.database.model import RowBatch, Rows
+from confide.database.postgresql.errors import DRIVER_ERRORS, is_connection_lost, is_read_only, translate_error
+from confide.database.postgresql.session import set_up_session
 from confide.database.postgresql.transaction import Connection, fetch, run_transaction
 from confide.errors import Busy, DatabaseUnavailable
 from confide.telemetry.io_log import NO_IO_LOG, IoLog, measure, record_failure
@@ -24,17 +26,6 @@ UNAVAILABLE_SECONDS = 0.5
 # A healthy database responds within this time.
 HEALTHY_SECONDS = 0.5
 BATCH_SIZE = 500
-
-# All errors of the driver.
-_DRIVER_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
-_UNREACHABLE = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
-_TEMPORARY = (
-    asyncpg.InsufficientResourcesError,  # disk full, too many connections, out of memory
-    asyncpg.OperatorInterventionError,  # shutting down, starting up
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.PostgresSystemError,
-    asyncpg.TransactionRollbackError,  # a deadlock: a retry can succeed
-)
 
 
 class PostgresqlEngine:
@@ -56,6 +47,8 @@ class PostgresqlEngine:
         self._dsn = dsn
         self.io = io
         self._check_connection = check_connection
+        # The schema of the tables, which the first connection finds.
+        self._schema: str | None = None
         self._idle: list[Connection] = []
         self._slots = asyncio.Semaphore(size)
         self._unavailable_until = 0.0
@@ -73,7 +66,7 @@ class PostgresqlEngine:
         try:
             async with asyncio.timeout(left), self._borrow() as connection:
                 yield connection
-        except _DRIVER_ERRORS as error:
+        except DRIVER_ERRORS as error:
             translated = self._translate_error(error, left)
             if translated is error:
                 raise
@@ -83,17 +76,13 @@ class PostgresqlEngine:
 
     def _translate_error(self, error: Exception, left: float | None) -> Exception:
         """Translate a driver error, given the seconds that were left when the call began."""
-        if isinstance(error, asyncpg.UniqueViolationError):
-            return UniqueTaken(str(error))
-        if isinstance(error, _TEMPORARY):
-            return DatabaseUnavailable(str(error))
-        if isinstance(error, ValueError) or not isinstance(error, _UNREACHABLE):
-            return error  # an argument that the driver cannot encode: a bug in Confide
         # A timeout with little time left does not mean that the database is unavailable.
-        if not isinstance(error, TimeoutError) or left is None or left >= HEALTHY_SECONDS:
+        is_late = isinstance(error, TimeoutError) and left is not None and left < HEALTHY_SECONDS
+        if is_connection_lost(error) and not is_late:
             self._unavailable_until = time.monotonic() + UNAVAILABLE_SECONDS
+        if is_read_only(error) or (is_connection_lost(error) and not is_late):
             self._close_idle()
-        return DatabaseUnavailable(str(error))
+        return translate_error(error)
 
     async def _acquire_slot(self, left: float | None) -> float | None:
         """Wait for a free connection slot; returns the seconds left afterwards."""
@@ -168,7 +157,7 @@ class PostgresqlEngine:
                 raise
             finally:
                 self._release(connection)
-        except _DRIVER_ERRORS as error:
+        except DRIVER_ERRORS as error:
             translated = self._translate_error(error, left)
             if translated is error:
                 raise
@@ -211,14 +200,15 @@ class PostgresqlEngine:
         """Open and check a connection outside the pool; the caller must close it. Raises `DatabaseUnavailable`."""
         try:
             connection = await measure(self.io, "connect", asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS))
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, OSError) as error:
+        except (*DRIVER_ERRORS, ValueError) as error:
             raise DatabaseUnavailable(f"The database cannot be reached: {error}") from error
-        if self._check_connection is not None:
-            try:
+        try:
+            self._schema = await measure(self.io, "set up session", set_up_session(connection, schema=self._schema))
+            if self._check_connection is not None:
                 await measure(self.io, "greet", self._check_connection(connection))
-            except BaseException:
-                connection.terminate()
-                raise
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
 
     def record_success(self) -> None:

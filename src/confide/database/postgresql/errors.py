@@ -1,0 +1,52 @@
+"""Translate every error of the PostgreSQL driver, by the class of its SQLSTATE (PostgreSQL, appendix A)."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from confide.database.engine import UniqueTaken
+from confide.errors import DatabaseUnavailable
+
+# Everything that the driver raises. Not all of its errors have a common base.
+DRIVER_ERRORS = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+# The classes that a statement of Confide causes itself: a bug. Every other class, known or not, describes the state of
+# the server, its configuration or the path to it.
+_BUG_CLASSES = frozenset(
+    {"0A", "0L", "0P", "20", "21", "22", "23", "24", "26", "2B", "2F", "34", "38", "39", "3B", "42", "44"}
+)
+_UNIQUE_VIOLATION = "23505"
+_INSUFFICIENT_PRIVILEGE = "42501"
+READ_ONLY_TRANSACTION = "25006"
+
+
+def is_bug(error: Exception) -> bool:
+    """Return whether Confide caused an error: a wrong statement, or an argument that the driver cannot encode."""
+    if isinstance(error, asyncpg.PostgresError):
+        state = error.sqlstate or ""
+        return state[:2] in _BUG_CLASSES and state != _INSUFFICIENT_PRIVILEGE
+    return isinstance(error, ValueError) or not isinstance(error, DRIVER_ERRORS)
+
+
+def is_connection_lost(error: Exception) -> bool:
+    """Return whether the connection is unusable, and probably others of the pool too."""
+    if isinstance(error, asyncpg.PostgresError):
+        return isinstance(error, asyncpg.PostgresConnectionError)
+    return not is_bug(error)
+
+
+def is_read_only(error: Exception) -> bool:
+    """Return whether the session cannot write: the server is a standby, or was made read-only."""
+    return isinstance(error, asyncpg.PostgresError) and error.sqlstate == READ_ONLY_TRANSACTION
+
+
+def translate_error(error: Exception) -> Exception:
+    """Return the error that the stores expect, or the same error if it is a bug."""
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate == _UNIQUE_VIOLATION:
+        return UniqueTaken(str(error))
+    return error if is_bug(error) else DatabaseUnavailable(str(error) or type(error).__name__)

@@ -1,0 +1,70 @@
+"""Set up each PostgreSQL session, whatever the server, the database or the role has configured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from confide.database.postgresql.transaction import Connection
+from confide.errors import DatabaseUnavailable
+
+# The planner settings, with the default of PostgreSQL.
+_PLANNER = (
+    "bitmapscan gathermerge hashagg hashjoin incremental_sort indexonlyscan indexscan material memoize mergejoin"
+    " nestloop parallel_append parallel_hash partition_pruning seqscan sort tidscan"
+)
+# Every setting that a statement of Confide relies on. A server that does not know one ignores it.
+SETTINGS: Mapping[str, str] = MappingProxyType(
+    {
+        # Compiling a plan takes longer than any statement here.
+        "jit": "off",
+        "TimeZone": "UTC",
+        "DateStyle": "ISO, YMD",
+        "IntervalStyle": "postgres",
+        "bytea_output": "hex",
+        "standard_conforming_strings": "on",
+        "default_transaction_isolation": "read committed",
+        "default_transaction_deferrable": "off",
+        # The client has time limits. A limit of the server would also end long transactions of the host commands.
+        "statement_timeout": "0",
+        "lock_timeout": "0",
+        "transaction_timeout": "0",
+        "idle_in_transaction_session_timeout": "0",
+        "idle_session_timeout": "0",
+        "plan_cache_mode": "auto",
+        "work_mem": "4MB",
+        **{f"enable_{name}": "on" for name in _PLANNER.split()},
+    }
+)
+# Not `SET`, which takes no parameters. Not startup parameters, because PgBouncer rejects those that it does not know.
+APPLY = """/* session.set */
+    SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) AS setting (name, value)
+    WHERE current_setting(name, true) IS NOT NULL
+"""
+# Where the tables are. Before the first migration, where PostgreSQL would create them.
+FIND_SCHEMA = """/* session.find_schema */
+    SELECT coalesce(
+        (SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass('schema_migrations')),
+        quote_ident(current_schema())
+    )
+"""
+
+
+async def set_up_session(connection: Connection, *, schema: str | None) -> str:
+    """Apply the settings and return the schema of the tables, quoted. A known `schema` is not searched again.
+
+    Raises `DatabaseUnavailable` if the search path of the role names no schema.
+    """
+    if schema is None:
+        schema = await connection.fetchval(FIND_SCHEMA)
+    if schema is None:
+        raise DatabaseUnavailable(
+            "The search path of the PostgreSQL role names no existing schema. Create that schema or change the path."
+        )
+    await apply_settings(connection, {**SETTINGS, "search_path": schema})
+    return schema
+
+
+async def apply_settings(connection: Connection, settings: Mapping[str, str]) -> None:
+    """Set settings for the rest of the session, in one statement."""
+    await connection.execute(APPLY, list(settings), list(settings.values()))
