@@ -191,3 +191,7 @@ class StoreUnavailable(ServiceError):
 
 class DatabaseUnavailable(Exception):
     """The database did not answer in time or at all."""
+
+
+class DatabaseReadOnly(DatabaseUnavailable):
+    """The database answers but cannot store: a standby, or a server that its operator made read-only."""

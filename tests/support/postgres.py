@@ -123,7 +123,14 @@ class PostgresServer:
 class LocalPostgresServer(PostgresServer):
     """A server that the tests start on a free port of loopback and remove at the end."""
 
-    def __init__(self, *, options: tuple[str, ...] = FAST, binaries: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        options: tuple[str, ...] = FAST,
+        binaries: Path | None = None,
+        primary: LocalPostgresServer | None = None,
+    ) -> None:
+        """Create the files of a server: empty, or those of a hot standby of a running primary."""
         binaries = binaries or find_binaries()
         self._root = Path(
             tempfile.mkdtemp(prefix="confide-postgres-", dir=_find_memory_folder() if options == FAST else None)
@@ -135,7 +142,11 @@ class LocalPostgresServer(PostgresServer):
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self._own(self._root)
-        self._run("initdb", "-D", str(self.data), "-U", "confide", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        if primary is None:
+            self._run("initdb", "-D", str(self.data), "-U", "confide", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
+        else:
+            source = ("-h", primary.host, "-p", str(primary.port), "-U", "confide")
+            self._run("pg_basebackup", "-D", str(self.data), "-R", "-N", "-c", "fast", *source)
 
     def start(self) -> None:
         options = [f"-c{option}" for option in (*self._options, f"unix_socket_directories={self._root}")]

@@ -40,6 +40,11 @@ class Proxy:
         self._is_cut = True
         self._drop_all()
 
+    def redirect(self, target: int) -> None:
+        """End all connections and lead new ones to another port, as a service name does after a change."""
+        self._target = target
+        self._drop_all()
+
     def stall(self) -> None:
         """Keep connections open and forward nothing."""
         self._may_pass.clear()

@@ -14,7 +14,7 @@ from confide.database.postgresql.errors import DRIVER_ERRORS
 from confide.database.postgresql.session import apply_settings
 from confide.database.postgresql.transaction import Connection
 from confide.database.postgresql.watermark import Watermark
-from confide.errors import DatabaseUnavailable
+from confide.errors import DatabaseReadOnly, DatabaseUnavailable
 from confide.telemetry.io_log import measure
 
 CHANNEL = "confide"
@@ -31,6 +31,7 @@ MAX_CHANGES = 20_000
 # Transactions that were running at the previous snapshot or began after it. A long transaction delays no other.
 SINCE = """/* news.since */
     SELECT pg_current_snapshot()::text, (SELECT epoch FROM store),
+           pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
            c.xid::text::bigint, c.id, c.kind, c.tenant, c.integration_type, c.version, c.subject
     FROM (SELECT 1) AS always
     LEFT JOIN changes c ON c.xid >= pg_snapshot_xmax($1::text::pg_snapshot)
@@ -80,7 +81,7 @@ class PostgresqlChangeFeed:
         except DRIVER_ERRORS as error:
             await self.close()
             raise DatabaseUnavailable(str(error)) from error
-        except asyncio.CancelledError:
+        except (DatabaseReadOnly, asyncio.CancelledError):
             await self.close()
             raise
         finally:
@@ -117,6 +118,9 @@ class PostgresqlChangeFeed:
             self._read_timeline = self._timeline
             return []
         rows = await self._fetch(connection, SINCE, self._snapshot, MAX_CHANGES + 1)
+        if rows[0][2]:
+            # What this server returns may be old. Only a primary proves that the caches are current.
+            raise self._engine.reject_read_only()
         self._engine.record_success()
         previous = self._epoch, self._read_timeline
         self._snapshot, self._epoch = rows[0][:2]
@@ -124,7 +128,7 @@ class PostgresqlChangeFeed:
         self._read_timeline = self._timeline
         if len(rows) > MAX_CHANGES or previous != (self._epoch, self._read_timeline):
             raise ChangeFeedReset
-        changes = [Change(Position(*row[2:4]), *row[4:]) for row in rows if row[2] is not None]
+        changes = [Change(Position(*row[3:5]), *row[5:]) for row in rows if row[3] is not None]
         self._last_xid = max((change.position.xid for change in changes), default=self._last_xid)
         return changes
 

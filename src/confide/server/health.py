@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel
 
-from confide.errors import Busy, DatabaseUnavailable, NotAllowed
+from confide.errors import Busy, DatabaseReadOnly, DatabaseUnavailable, NotAllowed
 from confide.identity.model import Principal, Role
 from confide.server.metrics import CONTENT_TYPE
 from confide.web.request import Request
@@ -62,8 +62,8 @@ class Health:
         blocking = ["draining"] if self._is_draining() else []
         degrading = ["unsafe-durability"] if self._is_unsafe else []
         degrading += ["integrity-error"] if self._decrypter.undecryptable else []
-        if not await self._is_database_available():
-            (blocking if self._reader.is_past_stale_limit() else degrading).append("store-unavailable")
+        if (outage := await self._find_outage()) is not None:
+            (blocking if self._reader.is_past_stale_limit() else degrading).append(outage)
         elif not self._lease.is_valid():
             degrading.append("news-unavailable")
         elif self._change_feed.compute_watermark_age_seconds() > MAX_WATERMARK_AGE_SECONDS:
@@ -73,13 +73,16 @@ class Health:
             status = "unavailable" if blocking else "degraded"
         return HealthShape(status=status, reasons=blocking + degrading)
 
-    async def _is_database_available(self) -> bool:
+    async def _find_outage(self) -> str | None:
+        """Return the reason why the database does not serve saves, or None."""
         try:
             async with asyncio.timeout(PING_TIMEOUT_SECONDS):
                 await self._database.ping()
+        except DatabaseReadOnly:
+            return "read-only"
         except (DatabaseUnavailable, Busy, TimeoutError):
-            return False
-        return True
+            return "store-unavailable"
+        return None
 
 
 class HealthRoutes:

@@ -11,17 +11,19 @@ from confide.database.database import NO_SCHEMA, Database
 from confide.database.engine import Transaction
 from confide.database.errors import UnsafeDurability
 from confide.database.model import DatabaseIdentity
-from confide.database.postgresql.engine import PostgresqlEngine
+from confide.database.postgresql.engine import READ_ONLY, PostgresqlEngine
 from confide.database.postgresql.transaction import Connection
-from confide.errors import DatabaseUnavailable
+from confide.errors import DatabaseReadOnly, DatabaseUnavailable
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
 
 CHECK = """/* store.greeting */
     SELECT (SELECT system_identifier FROM pg_control_system())::text
            || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())::text,
            current_setting('fsync'), current_setting('synchronous_commit'), current_setting('full_page_writes'),
-           current_setting('data_sync_retry'), current_setting('server_version_num')::int
+           current_setting('data_sync_retry'), current_setting('server_version_num')::int,
+           pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean
 """
+PING = "/* store.ping */ SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"
 MIN_VERSION = 150_000
 
 
@@ -48,6 +50,11 @@ class PostgresqlDatabase(Database):
     async def connect(self) -> None:
         await self.ping()
 
+    async def ping(self) -> None:
+        ((is_read_only,),) = await self.engine.query(PING)
+        if is_read_only:
+            raise self.engine.reject_read_only()
+
     async def open(self) -> DatabaseIdentity:
         await self.connect()
         try:
@@ -72,9 +79,11 @@ class PostgresqlDatabase(Database):
 
     async def _check_connection(self, connection: Connection) -> None:
         row = await connection.fetchrow(CHECK)
-        location, fsync, commit, pages, retry, version = row or ("", "", "", "", "", 0)
+        location, fsync, commit, pages, retry, version, is_read_only = row or ("", "", "", "", "", 0, True)
         if version < MIN_VERSION:
             raise UnsafeDurability("Use PostgreSQL 15 or newer.")
+        if is_read_only:
+            raise DatabaseReadOnly(READ_ONLY)
         settings = {"fsync": fsync, "full_page_writes": pages, "synchronous_commit": commit}
         unsafe = [f"{name}=off" for name, value in settings.items() if value == "off"]
         unsafe += ["data_sync_retry=on"] if retry == "on" else []

@@ -17,7 +17,7 @@ from confide.database.model import RowBatch, Rows
 from confide.database.postgresql.errors import DRIVER_ERRORS, is_connection_lost, is_read_only, translate_error
 from confide.database.postgresql.session import set_up_session
 from confide.database.postgresql.transaction import Connection, fetch, run_transaction
-from confide.errors import Busy, DatabaseUnavailable
+from confide.errors import Busy, DatabaseReadOnly, DatabaseUnavailable
 from confide.telemetry.io_log import NO_IO_LOG, IoLog, measure, record_failure
 
 CONNECT_SECONDS = 1.5
@@ -26,6 +26,7 @@ UNAVAILABLE_SECONDS = 0.5
 # A healthy database responds within this time.
 HEALTHY_SECONDS = 0.5
 BATCH_SIZE = 500
+READ_ONLY = "The PostgreSQL server is read-only: it is a standby, or its operator made it so."
 
 
 class PostgresqlEngine:
@@ -52,6 +53,7 @@ class PostgresqlEngine:
         self._idle: list[Connection] = []
         self._slots = asyncio.Semaphore(size)
         self._unavailable_until = 0.0
+        self._reason = DatabaseUnavailable()
         self._is_closed = False
 
     async def close(self) -> None:
@@ -78,11 +80,13 @@ class PostgresqlEngine:
         """Translate a driver error, given the seconds that were left when the call began."""
         # A timeout with little time left does not mean that the database is unavailable.
         is_late = isinstance(error, TimeoutError) and left is not None and left < HEALTHY_SECONDS
+        if is_read_only(error):
+            return self.reject_read_only()
+        translated = translate_error(error)
         if is_connection_lost(error) and not is_late:
-            self._unavailable_until = time.monotonic() + UNAVAILABLE_SECONDS
-        if is_read_only(error) or (is_connection_lost(error) and not is_late):
+            self._unavailable_until, self._reason = time.monotonic() + UNAVAILABLE_SECONDS, DatabaseUnavailable()
             self._close_idle()
-        return translate_error(error)
+        return translated
 
     async def _acquire_slot(self, left: float | None) -> float | None:
         """Wait for a free connection slot; returns the seconds left afterwards."""
@@ -109,7 +113,7 @@ class PostgresqlEngine:
 
     def _require_available(self) -> None:
         if time.monotonic() < self._unavailable_until:
-            raise DatabaseUnavailable
+            raise type(self._reason)(str(self._reason))
 
     @asynccontextmanager
     async def _borrow(self) -> AsyncIterator[Connection]:
@@ -137,8 +141,8 @@ class PostgresqlEngine:
     async def _connect_new(self) -> Connection:
         try:
             return await self.connect()
-        except DatabaseUnavailable:
-            self._unavailable_until = time.monotonic() + UNAVAILABLE_SECONDS
+        except DatabaseUnavailable as error:
+            self._unavailable_until, self._reason = time.monotonic() + UNAVAILABLE_SECONDS, error
             raise
 
     async def query(self, sql: str, *args: Any) -> Rows:
@@ -214,6 +218,12 @@ class PostgresqlEngine:
     def record_success(self) -> None:
         """Record that the database responded, so that calls no longer fail at once."""
         self._unavailable_until = 0.0
+
+    def reject_read_only(self) -> DatabaseReadOnly:
+        """Close the idle connections, because the server cannot store. Return the error to raise."""
+        self._close_idle()
+        self._unavailable_until, self._reason = time.monotonic() + UNAVAILABLE_SECONDS, DatabaseReadOnly(READ_ONLY)
+        return DatabaseReadOnly(READ_ONLY)
 
     def _close_idle(self) -> None:
         # The failure affects idle connections too.

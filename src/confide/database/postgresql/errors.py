@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from confide.database.engine import UniqueTaken
-from confide.errors import DatabaseUnavailable
+from confide.errors import DatabaseReadOnly, DatabaseUnavailable
 
 # Everything that the driver raises. Not all of its errors have a common base.
 DRIVER_ERRORS = (
@@ -49,4 +49,6 @@ def translate_error(error: Exception) -> Exception:
     """Return the error that the stores expect, or the same error if it is a bug."""
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate == _UNIQUE_VIOLATION:
         return UniqueTaken(str(error))
+    if is_read_only(error):
+        return DatabaseReadOnly(str(error))
     return error if is_bug(error) else DatabaseUnavailable(str(error) or type(error).__name__)
