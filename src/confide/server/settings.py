@@ -12,6 +12,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from confide.telemetry.sinks.registry import require_known_sinks
+from confide.urls import require_encoded_password
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 MIN_PASSWORD_CHARACTERS = 8
@@ -67,6 +68,8 @@ class Settings(BaseSettings):
         url = value.get_secret_value() if value else ""
         if value is not None and not re.match(r"sqlite:///.|postgres(?:ql)?://.", url):
             raise ValueError("a database URL begins with sqlite:/// or postgresql://")
+        if not url.startswith("sqlite:"):
+            require_encoded_password(url)
         return value
 
     @field_validator("io_sinks")

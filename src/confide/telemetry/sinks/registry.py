@@ -9,6 +9,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from confide.telemetry.sinks.sink import Sink, SinkOptions
+from confide.urls import require_encoded_password
 
 DAY_SECONDS = 86_400
 
@@ -62,9 +63,13 @@ class UnknownSink(ValueError):
 
 
 def require_known_sinks(addresses: str) -> None:
-    """Raise `UnknownSink` unless each address of a comma-separated list names a sink."""
+    """Raise `UnknownSink` unless each address of a comma-separated list names a sink.
+
+    Raises `ValueError` if the password of an address is not encoded.
+    """
     for address in _split(addresses):
         _find_type(address)
+        require_encoded_password(address)
 
 
 def build_sinks(addresses: str, *, folder: Path, max_bytes: int, max_age_days: int) -> list[Sink]:
