@@ -20,7 +20,7 @@ from support.app import PASSWORD, TYPE
 from support.bounds import assert_within
 from support.histories import find_lost_saves, load_histories
 from support.postgres import LocalPostgresServer
-from support.processes import run_service
+from support.processes import Service, run_service
 from support.waiting import MAX_WAIT_SECONDS
 from support.writers import merge_markers
 
@@ -148,3 +148,56 @@ async def test_while_another_process_holds_the_lock_of_sqlite_saves_are_503_and_
         assert await asyncio.to_thread(service.stop) == 0
         os.close(lock)
     assert find_lost_saves(saved, await load_histories(service.data, None)) == []
+
+
+def list_workers(service: Service) -> set[int]:
+    """Return the process IDs of the workers: the children that serve."""
+    assert service.process is not None
+    pid = service.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()}
+
+
+async def wait_for_log(service: Service, text: str) -> None:
+    async with asyncio.timeout(MAX_WAIT_SECONDS):
+        while text not in service.log.read_text():  # noqa: ASYNC110 - another process writes it
+            await asyncio.sleep(0.05)
+
+
+async def test_a_worker_that_ends_during_an_outage_starts_again_after_it(tmp_path: Path) -> None:
+    server = LocalPostgresServer(options=())
+    server.start()
+    try:
+        database = server.new_database()
+        with run_service(tmp_path, "--workers", f"{WORKERS}", database=database, is_unsafe=False) as service:
+            async with service.async_client(service.add_admin()) as client:
+                await merge_markers(client, KEY, "before", times=3)
+                await read_at_all_workers(client)
+                server.stop()
+                killed, other = sorted(list_workers(service))
+                os.kill(killed, signal.SIGKILL)
+                await wait_for_log(service, "worker_start_delayed")
+                assert other in list_workers(service)
+                async with httpx2.AsyncClient(base_url=service.url, timeout=10) as fresh:
+                    assert (await fresh.get("/health/live")).status_code == 200
+                server.start()
+                await check_recovery(client)
+                assert len(list_workers(service)) == WORKERS
+            assert await asyncio.to_thread(service.stop) == 0
+    finally:
+        server.remove()
+
+
+async def test_a_service_ends_when_asked_while_a_worker_waits_for_the_database(tmp_path: Path) -> None:
+    server = LocalPostgresServer(options=())
+    server.start()
+    try:
+        database = server.new_database()
+        with run_service(tmp_path, "--workers", f"{WORKERS}", database=database, is_unsafe=False) as service:
+            service.add_admin()
+            server.stop()
+            os.kill(min(list_workers(service)), signal.SIGKILL)
+            await wait_for_log(service, "worker_start_delayed")
+            assert await asyncio.to_thread(service.stop) == 0
+    finally:
+        server.remove()

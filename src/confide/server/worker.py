@@ -6,8 +6,8 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 
 from confide.errors import Busy, DatabaseUnavailable
 from confide.server.application import Application
@@ -15,6 +15,8 @@ from confide.server.settings import Settings
 from confide.server.wiring import Process, open_process, record_io, run_alongside, subscribe
 
 JOB_SECONDS = 600
+# Between two attempts to start while the database is unavailable.
+MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.2, 5.0
 # Cached objects live long and form no reference cycles, so frequent garbage collections would find nothing.
 GARBAGE_THRESHOLDS = (20_000, 50, 100)
 
@@ -27,10 +29,10 @@ def build_application(settings: Settings, setup_token: str) -> Application:
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
-        async with (
-            record_io(settings) as dispatcher,
-            open_process(settings, setup_token=setup_token, dispatcher=dispatcher) as process,
-        ):
+        async with record_io(settings) as dispatcher, AsyncExitStack() as stack:
+            process = await _open_when_available(
+                stack, lambda: open_process(settings, setup_token=setup_token, dispatcher=dispatcher)
+            )
             processes[:] = [process]
             _drain_on_sigterm(process)
             async with (
@@ -47,6 +49,50 @@ def build_application(settings: Settings, setup_token: str) -> Application:
             await _flush(process)
 
     return Application(lambda: processes[0], lifespan=lifespan)
+
+
+async def _open_when_available(
+    stack: AsyncExitStack, open_parts: Callable[[], AbstractAsyncContextManager[Process]]
+) -> Process:
+    """Open the parts of the process. Try again during an outage, until a signal asks to stop.
+
+    The supervisor has reached the database before it starts the first worker. So an outage here is one that began
+    later, and the service ends only when it is asked to.
+    """
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    pause_seconds = MIN_PAUSE_SECONDS
+    with _call_on_signals(lambda: loop.call_soon_threadsafe(stop.set)):
+        while True:
+            try:
+                return await stack.enter_async_context(open_parts())
+            except DatabaseUnavailable as error:
+                _log.warning("worker_start_delayed reason=%s pause_seconds=%.1f", error or "timeout", pause_seconds)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause_seconds):
+                        await stop.wait()
+                if stop.is_set():
+                    raise
+            pause_seconds = min(2 * pause_seconds, MAX_PAUSE_SECONDS)
+
+
+@contextmanager
+def _call_on_signals(callback: Callable[[], object]) -> Iterator[None]:
+    """Call back on SIGTERM and SIGINT, besides the handlers that are installed."""
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def handle(number: int, frame: object) -> None:
+        callback()
+        handler = previous[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)  # type: ignore[arg-type]
+
+    for number in previous:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _drain_on_sigterm(process: Process) -> None:
