@@ -86,8 +86,8 @@ async def test_a_standby_behind_the_address_of_the_primary_is_never_used(primary
         assert await append(stores, build_version(1))
         await stores.change_feed.read()
         proxy.redirect(standby.port)
-        refusals = await collect_errors(stores)
-        assert DatabaseReadOnly in refusals
+        errors = await collect_errors(stores)
+        assert DatabaseReadOnly in errors
         proxy.redirect(primary.port)
         async with asyncio.timeout(MAX_WAIT_SECONDS):
             while True:

@@ -188,7 +188,7 @@ async def test_a_worker_that_ends_during_an_outage_starts_again_after_it(tmp_pat
         server.remove()
 
 
-async def test_a_service_ends_when_asked_while_a_worker_waits_for_the_database(tmp_path: Path) -> None:
+async def test_sigterm_ends_a_service_whose_worker_waits_for_the_database(tmp_path: Path) -> None:
     server = LocalPostgresServer(options=())
     server.start()
     try:

@@ -8,8 +8,8 @@ from types import MappingProxyType
 from confide.database.postgresql.transaction import Connection
 from confide.errors import DatabaseUnavailable
 
-# The planner settings, with the default of PostgreSQL.
-_PLANNER = (
+# The plan methods, with the default of PostgreSQL.
+_PLAN_METHODS = (
     "bitmapscan gathermerge hashagg hashjoin incremental_sort indexonlyscan indexscan material memoize mergejoin"
     " nestloop parallel_append parallel_hash partition_pruning seqscan sort tidscan"
 )
@@ -33,7 +33,7 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         "idle_session_timeout": "0",
         "plan_cache_mode": "auto",
         "work_mem": "4MB",
-        **{f"enable_{name}": "on" for name in _PLANNER.split()},
+        **{f"enable_{name}": "on" for name in _PLAN_METHODS.split()},
     }
 )
 # Not `SET`, which takes no parameters. Not startup parameters, because PgBouncer rejects those that it does not know.
