@@ -1,4 +1,4 @@
-"""The change feed delivers each committed change once and soon, whatever other transactions run."""
+"""The change feed delivers each committed change once and soon, while other transactions run."""
 
 from __future__ import annotations
 

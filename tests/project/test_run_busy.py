@@ -1,4 +1,4 @@
-"""`make test-busy` ends its busy loops, whatever happens to it."""
+"""`make test-busy` ends its busy loops after any end of its own."""
 
 from __future__ import annotations
 

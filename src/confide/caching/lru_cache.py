@@ -36,7 +36,7 @@ R = TypeVar("R", bound=CacheEntry)
 
 
 class LruCache(Generic[R]):
-    """A cache that evicts the least recently used entries first, whatever their type."""
+    """A cache that evicts the least recently used entries first, across all kinds of entries."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes

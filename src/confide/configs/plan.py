@@ -79,7 +79,7 @@ class SavePlanBuilder:
         plaintext = strict_json.encode_configuration(after)
         type_ = await self._types.get(request.key.integration_type)
         number = 0 if current is None else current.version
-        # Equal configurations have the same length, whatever the order of their members.
+        # Equal configurations have the same length in any order of their members.
         if before is not None and len(before) == len(plaintext) and strict_json.is_equal(old, after):
             return SavePlan(number, before, after, plaintext, Outcome.UNCHANGED, number, data_key, type_)
         warnings = _check_schema(type_, old, after)

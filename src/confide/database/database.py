@@ -36,7 +36,7 @@ class Database(ABC):
 
     @abstractmethod
     async def connect(self) -> None:
-        """Connect, whatever the schema. Raises `DatabaseUnavailable` or `UnsafeDurability`."""
+        """Connect without checking the schema. Raises `DatabaseUnavailable` or `UnsafeDurability`."""
 
     @abstractmethod
     async def open(self) -> DatabaseIdentity:

@@ -50,7 +50,7 @@ class Tokens:
         self._clock = clock
 
     async def authenticate(self, token: str) -> Principal:
-        """Return the principal of a token. Raises `InvalidToken`, whatever the reason is."""
+        """Return the principal of a token. Raises `InvalidToken` for every reason."""
         return (await self._authenticator.authenticate(self._authenticator.parse(token))).principal
 
     async def login(self, login: str, password: str) -> CreatedToken:

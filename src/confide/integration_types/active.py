@@ -57,7 +57,7 @@ class ActiveIntegrationTypes:
 
     @staticmethod
     def require_no_mask(configuration: Json) -> None:
-        """Raise `MaskSentBack` if a value is the mask, whatever the type."""
+        """Raise `MaskSentBack` if a value is the mask, for any integration type."""
         masking.require_no_mask(configuration)
 
     def forget(self, name: str) -> None:

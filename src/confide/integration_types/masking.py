@@ -98,7 +98,7 @@ _SECRET = SecretPlace(is_secret=True)
 
 
 def mask(value: Any, place: SecretPlace = PLACE_WITHOUT_SCHEMA) -> Any:
-    """Return a copy of the value with the mask in place of each secret, whatever the type of the secret."""
+    """Return a copy of the value with the mask in place of each secret of any JSON type."""
     if place.is_secret:
         return MASK
     if isinstance(value, dict):
