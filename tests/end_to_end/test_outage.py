@@ -8,7 +8,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
@@ -31,6 +32,8 @@ RECOVERY_SECONDS = 3.0
 WORKERS = 2
 # So many connections reach every worker.
 CONNECTIONS = 40
+# The exit code of a service that could not start.
+START_FAILED = 9
 
 
 async def request(
@@ -49,31 +52,39 @@ async def request(
     return reply
 
 
-async def test_while_postgresql_is_down_or_hangs_responses_are_503_and_the_service_recovers(tmp_path: Path) -> None:
+@contextmanager
+def run_service_on_postgresql(folder: Path) -> Iterator[tuple[LocalPostgresServer, Service]]:
+    """Run a service with several workers on a durable server of its own."""
     server = LocalPostgresServer(options=())
     server.start()
     try:
         database = server.new_database()
-        with run_service(tmp_path, "--workers", f"{WORKERS}", database=database, is_unsafe=False) as service:
-            async with service.async_client(service.add_admin()) as client:
-                saved = await merge_markers(client, KEY, "before", times=5)
-                await read_at_all_workers(client)
-                server.stop()
-                await check_outage(client)
-                server.start()
-                await check_recovery(client)
-                saved += await merge_markers(client, KEY, "between", times=5)
-                await read_at_all_workers(client)
-                server.signal_all(signal.SIGSTOP)
-                await check_outage(client)
-                server.signal_all(signal.SIGCONT)
-                await check_recovery(client)
-                saved += await merge_markers(client, KEY, "after", times=5)
-            assert len(saved) == 15
-        histories = await load_histories(service.data, service._env["CONFIDE_DATABASE"])
-        assert find_lost_saves(saved, histories) == []
+        with run_service(folder, "--workers", f"{WORKERS}", database=database, is_unsafe=False) as service:
+            yield server, service
     finally:
         server.remove()
+
+
+async def test_while_postgresql_is_down_or_hangs_responses_are_503_and_the_service_recovers(tmp_path: Path) -> None:
+    with run_service_on_postgresql(tmp_path) as (server, service):
+        async with service.async_client(service.add_admin()) as client:
+            saved = await merge_markers(client, KEY, "before", times=5)
+            await read_at_all_workers(client)
+            server.stop()
+            await check_outage(client)
+            server.start()
+            await check_recovery(client)
+            saved += await merge_markers(client, KEY, "between", times=5)
+            await read_at_all_workers(client)
+            server.signal_all(signal.SIGSTOP)
+            await check_outage(client)
+            server.signal_all(signal.SIGCONT)
+            await check_recovery(client)
+            saved += await merge_markers(client, KEY, "after", times=5)
+        assert len(saved) == 15
+        assert await asyncio.to_thread(service.stop) == 0
+        histories = await load_histories(service.data, service._env["CONFIDE_DATABASE"])
+        assert find_lost_saves(saved, histories) == []
 
 
 async def read_at_all_workers(client: httpx2.AsyncClient) -> None:
@@ -165,39 +176,37 @@ async def wait_for_log(service: Service, text: str) -> None:
 
 
 async def test_a_worker_that_ends_during_an_outage_starts_again_after_it(tmp_path: Path) -> None:
-    server = LocalPostgresServer(options=())
-    server.start()
-    try:
-        database = server.new_database()
-        with run_service(tmp_path, "--workers", f"{WORKERS}", database=database, is_unsafe=False) as service:
-            async with service.async_client(service.add_admin()) as client:
-                await merge_markers(client, KEY, "before", times=3)
-                await read_at_all_workers(client)
-                server.stop()
-                killed, other = sorted(list_workers(service))
-                os.kill(killed, signal.SIGKILL)
-                await wait_for_log(service, "worker_start_delayed")
-                assert other in list_workers(service)
-                async with httpx2.AsyncClient(base_url=service.url, timeout=10) as fresh:
-                    assert (await fresh.get("/health/live")).status_code == 200
-                server.start()
-                await check_recovery(client)
-                assert len(list_workers(service)) == WORKERS
-            assert await asyncio.to_thread(service.stop) == 0
-    finally:
-        server.remove()
+    with run_service_on_postgresql(tmp_path) as (server, service):
+        async with service.async_client(service.add_admin()) as client:
+            await merge_markers(client, KEY, "before", times=3)
+            await read_at_all_workers(client)
+            server.stop()
+            killed, other = sorted(list_workers(service))
+            os.kill(killed, signal.SIGKILL)
+            await wait_for_log(service, "worker_start_delayed")
+            assert other in list_workers(service)
+            async with httpx2.AsyncClient(base_url=service.url, timeout=10) as fresh:
+                assert (await fresh.get("/health/live")).status_code == 200
+            server.start()
+            await check_recovery(client)
+            assert len(list_workers(service)) == WORKERS
+        assert await asyncio.to_thread(service.stop) == 0
 
 
 async def test_sigterm_ends_a_service_whose_worker_waits_for_the_database(tmp_path: Path) -> None:
-    server = LocalPostgresServer(options=())
-    server.start()
-    try:
-        database = server.new_database()
-        with run_service(tmp_path, "--workers", f"{WORKERS}", database=database, is_unsafe=False) as service:
-            service.add_admin()
-            server.stop()
-            os.kill(min(list_workers(service)), signal.SIGKILL)
-            await wait_for_log(service, "worker_start_delayed")
-            assert await asyncio.to_thread(service.stop) == 0
-    finally:
-        server.remove()
+    with run_service_on_postgresql(tmp_path) as (server, service):
+        service.add_admin()
+        server.stop()
+        os.kill(min(list_workers(service)), signal.SIGKILL)
+        await wait_for_log(service, "worker_start_delayed")
+        assert await asyncio.to_thread(service.stop) == 0
+
+
+async def test_a_worker_that_cannot_start_ends_the_service_with_an_exit_code(tmp_path: Path) -> None:
+    with run_service_on_postgresql(tmp_path) as (server, service):
+        service.add_admin()
+        server.execute("ALTER SYSTEM SET synchronous_commit = off")
+        server.execute("SELECT pg_reload_conf()")
+        os.kill(min(list_workers(service)), signal.SIGKILL)
+        assert service.process is not None
+        assert await asyncio.to_thread(service.process.wait, MAX_WAIT_SECONDS) == START_FAILED

@@ -11,7 +11,7 @@ from confide.changes.model import Change, ChangeFeedReset, Position
 from confide.database.engine import find_operation
 from confide.database.postgresql.engine import CONNECT_SECONDS, PostgresqlEngine
 from confide.database.postgresql.errors import DRIVER_ERRORS
-from confide.database.postgresql.session import apply_settings
+from confide.database.postgresql.session import IS_READ_ONLY, apply_settings
 from confide.database.postgresql.transaction import Connection
 from confide.database.postgresql.watermark import Watermark
 from confide.errors import DatabaseReadOnly, DatabaseUnavailable
@@ -29,9 +29,9 @@ PACE_SECONDS = 0.01
 MAX_CHANGES = 20_000
 
 # Transactions that were running at the previous snapshot or began after it. A long transaction delays no other.
-SINCE = """/* news.since */
+SINCE = f"""/* news.since */
     SELECT pg_current_snapshot()::text, (SELECT epoch FROM store),
-           pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
+           {IS_READ_ONLY},
            c.xid::text::bigint, c.id, c.kind, c.tenant, c.integration_type, c.version, c.subject
     FROM (SELECT 1) AS always
     LEFT JOIN changes c ON c.xid >= pg_snapshot_xmax($1::text::pg_snapshot)

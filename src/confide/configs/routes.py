@@ -122,7 +122,7 @@ class ConfigRoutes:
             draft,
             principal=request.principal,
             precondition=precondition,
-            idempotency_key=read_idempotency_key(request, content=await request.read_body()),
+            idempotency_key=read_idempotency_key(request, content=request.body),
         )
         return build_saved_response(saved)
 
@@ -148,7 +148,7 @@ class ConfigRoutes:
             rollback,
             principal=request.principal,
             precondition=precondition,
-            idempotency_key=read_idempotency_key(request, content=await request.read_body()),
+            idempotency_key=read_idempotency_key(request, content=request.body),
         )
         return build_saved_response(saved)
 

@@ -47,6 +47,20 @@ class StartFailed(Exception):
     """A process ended before it could serve."""
 
 
+class Supervisor(Multiprocess):
+    """Starts and restarts the workers. It also ends if a worker cannot start, which is not a normal end."""
+
+    is_stop_requested = False
+
+    def handle_int(self) -> None:
+        self.is_stop_requested = True
+        super().handle_int()
+
+    def handle_term(self) -> None:
+        self.is_stop_requested = True
+        super().handle_term()
+
+
 def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT, then finish running requests. Raises the errors of `prepare`."""
     logs.configure()
@@ -201,7 +215,10 @@ def _build_server_config(settings: Settings, setup_token: str) -> uvicorn.Config
 
 def _run(config: uvicorn.Config, listener: socket.socket) -> None:
     if config.workers > 1:
-        Multiprocess(config, sockets=[listener]).run()
+        supervisor = Supervisor(config, sockets=[listener])
+        supervisor.run()
+        if not supervisor.is_stop_requested:
+            raise StartFailed("A worker could not start. See the log for the reason.")
         return
     server = uvicorn.Server(config)
     # These handlers keep a signal that arrives before the server installs its own. When the server is done, it raises

@@ -34,7 +34,8 @@ def build_application(settings: Settings, setup_token: str) -> Application:
                 stack, lambda: open_process(settings, setup_token=setup_token, dispatcher=dispatcher)
             )
             processes[:] = [process]
-            _drain_on_sigterm(process)
+            # Before the server stops, health reports the end to load balancers.
+            stack.enter_context(_calling_on_signals(process.draining.begin, signal.SIGTERM))
             async with (
                 subscribe(process),
                 run_alongside(_run_jobs(process)),
@@ -59,9 +60,8 @@ async def _open_when_available(
     The supervisor has reached the database before it starts the first worker. So an outage here is one that began
     later, and the service ends only when it is asked to.
     """
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    pause_seconds = MIN_PAUSE_SECONDS
-    with _call_on_signals(lambda: loop.call_soon_threadsafe(stop.set)):
+    stop, pause_seconds = asyncio.Event(), MIN_PAUSE_SECONDS
+    with _calling_on_signals(stop.set, signal.SIGTERM, signal.SIGINT):
         while True:
             try:
                 return await stack.enter_async_context(open_parts())
@@ -76,15 +76,14 @@ async def _open_when_available(
 
 
 @contextmanager
-def _call_on_signals(callback: Callable[[], object]) -> Iterator[None]:
-    """Call back on SIGTERM and SIGINT, besides the handlers that are installed."""
-    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+def _calling_on_signals(callback: Callable[[], object], *numbers: signal.Signals) -> Iterator[None]:
+    """Call back in the event loop on these signals, before the handlers that are installed. Leave others alone."""
+    loop = asyncio.get_running_loop()
+    previous = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
 
     def handle(number: int, frame: object) -> None:
-        callback()
-        handler = previous[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)  # type: ignore[arg-type]
+        loop.call_soon_threadsafe(callback)
+        previous[signal.Signals(number)](number, frame)  # type: ignore[arg-type]
 
     for number in previous:
         signal.signal(number, handle)
@@ -93,20 +92,6 @@ def _call_on_signals(callback: Callable[[], object]) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _drain_on_sigterm(process: Process) -> None:
-    """On SIGTERM, start draining before the server stops, so that health reports it to load balancers."""
-    previous = signal.getsignal(signal.SIGTERM)
-    if not callable(previous):
-        return
-    loop = asyncio.get_running_loop()
-
-    def drain(number: int, frame: object) -> None:
-        loop.call_soon_threadsafe(process.draining.begin)
-        previous(number, frame)  # type: ignore[arg-type]
-
-    signal.signal(signal.SIGTERM, drain)
 
 
 async def _flush(process: Process) -> None:

@@ -192,6 +192,11 @@ class Request:
         set_deadline(None)
         self.is_stream = True
 
+    @property
+    def body(self) -> bytes:
+        """The body that the router has read, empty if the route has none."""
+        return self._body or b""
+
     async def read_body(self) -> bytes:
         """Read the body once. Only a body that its framing marks as complete counts."""
         if self._body is None:

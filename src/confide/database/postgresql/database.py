@@ -12,18 +12,19 @@ from confide.database.engine import Transaction
 from confide.database.errors import UnsafeDurability
 from confide.database.model import DatabaseIdentity
 from confide.database.postgresql.engine import READ_ONLY, PostgresqlEngine
+from confide.database.postgresql.session import IS_READ_ONLY
 from confide.database.postgresql.transaction import Connection
 from confide.errors import DatabaseReadOnly, DatabaseUnavailable
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
 
-CHECK = """/* store.greeting */
+CHECK = f"""/* store.greeting */
     SELECT (SELECT system_identifier FROM pg_control_system())::text
            || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())::text,
            current_setting('fsync'), current_setting('synchronous_commit'), current_setting('full_page_writes'),
            current_setting('data_sync_retry'), current_setting('server_version_num')::int,
-           pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean
+           {IS_READ_ONLY}
 """
-PING = "/* store.ping */ SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"
+PING = f"/* store.ping */ SELECT {IS_READ_ONLY}"
 MIN_VERSION = 150_000
 
 

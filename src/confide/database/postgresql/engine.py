@@ -83,9 +83,8 @@ class PostgresqlEngine:
         if is_read_only(error):
             return self.reject_read_only()
         translated = translate_error(error)
-        if is_connection_lost(error) and not is_late:
-            self._unavailable_until, self._reason = time.monotonic() + UNAVAILABLE_SECONDS, DatabaseUnavailable()
-            self._close_idle()
+        if isinstance(translated, DatabaseUnavailable) and is_connection_lost(error) and not is_late:
+            self._mark_unavailable(translated)
         return translated
 
     async def _acquire_slot(self, left: float | None) -> float | None:
@@ -142,7 +141,7 @@ class PostgresqlEngine:
         try:
             return await self.connect()
         except DatabaseUnavailable as error:
-            self._unavailable_until, self._reason = time.monotonic() + UNAVAILABLE_SECONDS, error
+            self._mark_unavailable(error)
             raise
 
     async def query(self, sql: str, *args: Any) -> Rows:
@@ -220,12 +219,13 @@ class PostgresqlEngine:
         self._unavailable_until = 0.0
 
     def reject_read_only(self) -> DatabaseReadOnly:
-        """Close the idle connections, because the server cannot store. Return the error to raise."""
-        self._close_idle()
-        self._unavailable_until, self._reason = time.monotonic() + UNAVAILABLE_SECONDS, DatabaseReadOnly(READ_ONLY)
-        return DatabaseReadOnly(READ_ONLY)
+        """Stop using the server, because it cannot store. Return the error to raise."""
+        error = DatabaseReadOnly(READ_ONLY)
+        self._mark_unavailable(error)
+        return error
 
-    def _close_idle(self) -> None:
-        # The failure affects idle connections too.
+    def _mark_unavailable(self, reason: DatabaseUnavailable) -> None:
+        """Let calls fail at once for a short time. The failure affects idle connections too, so close them."""
+        self._unavailable_until, self._reason = time.monotonic() + UNAVAILABLE_SECONDS, reason
         while self._idle:
             self._idle.pop().terminate()

@@ -1,4 +1,4 @@
-"""Set up each PostgreSQL session, whatever the server, the database or the role has configured."""
+"""Set up each PostgreSQL session, regardless of the configuration of the server, the database and the role."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ SETTINGS: Mapping[str, str] = MappingProxyType(
         **{f"enable_{name}": "on" for name in _PLAN_METHODS.split()},
     }
 )
+# Whether the session cannot store: the server is a standby, or its operator made it read-only.
+IS_READ_ONLY = "pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean"
 # Not `SET`, which takes no parameters. Not startup parameters, because PgBouncer rejects those that it does not know.
 APPLY = """/* session.set */
     SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) AS setting (name, value)
