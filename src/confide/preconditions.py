@@ -9,7 +9,12 @@ from confide.errors import PreconditionInvalid, VersionConflict
 
 _TAG_LIST = re.compile(r'\s*(?:W/)?"[\x21\x23-\x7e]*"\s*(?:,\s*(?:W/)?"[\x21\x23-\x7e]*"\s*)*')
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
-_SERVER_TAG = re.compile(r'"([1-9][0-9]{0,18})(?:\.[1-9][0-9]{0,18})?m?d?"')
+# A proxy that compresses a response weakens its tag (RFC 9110, section 8.8.1).
+_SERVER_TAG = re.compile(r'(?:W/)?"([1-9][0-9]{0,18})(?:\.[1-9][0-9]{0,18})?m?d?"')
+_FOREIGN_TAGS = (
+    "If-Match has no entity tag of this service; nothing was stored. A proxy that compresses or rewrites responses can"
+    " change tags: read the config without that proxy, or turn this off there."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +30,10 @@ class Precondition:
             raise VersionConflict(current_version=version)
         if self.match is None or (version is not None and self.match == ("*",)):
             return
-        if version is None or version not in {read_tag_version(tag) for tag in self.match}:
-            raise VersionConflict(current_version=version)
+        versions = {read_tag_version(tag) for tag in self.match}
+        if version is None or version not in versions:
+            is_foreign = version is not None and versions == {None}
+            raise VersionConflict(_FOREIGN_TAGS if is_foreign else None, current_version=version)
 
 
 def parse_precondition(if_match: str | None, if_none_match: str | None) -> Precondition:
@@ -55,7 +62,10 @@ def format_tag(
 
 
 def read_tag_version(tag: str) -> int | None:
-    """Return the version in an entity tag of the server; None for weak and foreign tags (strong comparison)."""
+    """Return the version in an entity tag of the server, also if a proxy weakened it. None for foreign tags.
+
+    RFC 9110, section 13.1.1 compares strongly. A weakened tag still names exactly one version, which is never changed.
+    """
     parts = _SERVER_TAG.fullmatch(tag)
     return int(parts[1]) if parts else None
 

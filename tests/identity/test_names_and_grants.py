@@ -144,7 +144,10 @@ def test_a_mask_is_rejected_with_its_places() -> None:
         ('"1", "3"', 3, True),
         ("*", 3, True),
         ('"2"', 3, False),
-        ('W/"3"', 3, False),
+        ('W/"3"', 3, True),
+        ('W/"3.7m"', 3, True),
+        ('W/"2"', 3, False),
+        ('W/"03"', 3, False),
         ('"03"', 3, False),
         ('"3_0"', 30, False),
         ("*", None, False),
@@ -152,13 +155,25 @@ def test_a_mask_is_rejected_with_its_places() -> None:
         ('""', 3, False),
     ],
 )
-def test_if_match_compares_the_version_strongly(if_match: str, version: int | None, *, holds: bool) -> None:
+def test_if_match_compares_the_version_of_a_tag(if_match: str, version: int | None, *, holds: bool) -> None:
     precondition = preconditions.parse_precondition(if_match, None)
     if holds:
         precondition.require_match(version)
     else:
         with pytest.raises(VersionConflict):
             precondition.require_match(version)
+
+
+@pytest.mark.parametrize("if_match", ['"3-gzip"', 'W/"33a64df5"', '"x", "03"'])
+def test_the_error_says_that_a_proxy_can_have_changed_a_tag(if_match: str) -> None:
+    with pytest.raises(VersionConflict, match="A proxy that compresses or rewrites responses can change tags"):
+        preconditions.parse_precondition(if_match, None).require_match(3)
+
+
+@pytest.mark.parametrize("if_match", ['"2"', 'W/"2"', '"2", "x"'])
+def test_the_error_of_an_older_tag_does_not_blame_a_proxy(if_match: str) -> None:
+    with pytest.raises(VersionConflict, match="does not match the current version"):
+        preconditions.parse_precondition(if_match, None).require_match(3)
 
 
 @pytest.mark.parametrize("text", ["", "3", '"3', '"3" "4"', '"3",', '"\u00e9"', "W/3", ',"3"'])
