@@ -47,6 +47,37 @@ def test_a_login_is_parsed_to_lower_case() -> None:
             parse_login(value)
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["ada@example.com", "Ada.L+ops@mail.example.co.uk", "o'brien@example.com", "a%b@x.de", "x" * 64 + "@example.com"]
+    + ["_a-@example.com", "ada@localhost", "ada@" + "d" * 63 + ".example"],
+)
+def test_a_login_can_be_an_email_address(address: str) -> None:
+    assert parse_login(address) == address.lower()
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["@", "@example.com", "ada@", "ada@@example.com", "ada@b@example.com", "ada @example.com", "ada@-example.com"]
+    + ["ada@example..com", "ada@example.com.", "ada@exämple.com", "ada@example.com\n", '"a b"@example.com']
+    + ["ada@[127.0.0.1]", "x" * 65 + "@example.com", "ada@" + "d" * 64 + ".example", "ada@" + "d." * 126 + "example"],
+)
+def test_an_invalid_email_address_is_no_login(value: str) -> None:
+    with pytest.raises(InvalidLogin):
+        parse_login(value)
+
+
+def test_the_throttle_counts_each_email_address_for_itself() -> None:
+    addresses = [
+        "a.b@example.com",
+        "a+b@example.com",
+        "ab@example.com",
+        "x" * 64 + "@a.example",
+        "x" * 64 + "@b.example",
+    ]
+    assert len({normalize_attempted_login(address) for address in addresses}) == len(addresses)
+
+
 def test_the_throttle_counts_variants_of_a_login_as_one() -> None:
     variants = ("alice", "Alice", "ALICE", "alice ", " alice", "al\u200dice")
     assert {normalize_attempted_login(text) for text in variants} == {"alice"}

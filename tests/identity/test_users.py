@@ -44,6 +44,23 @@ async def test_the_first_user_becomes_admin_and_needs_no_token_on_loopback(app: 
     assert (await app.request("POST", "/user", token=token, json={"login": "bob"})).json() == {"user_id": 2}
 
 
+@pytest.mark.parametrize("spelling", ["ada+ops@example.com", "ada+ops%40example.com", "Ada%2Bops%40Example.com"])
+async def test_a_user_with_an_email_address_logs_in_and_is_managed(app: RunningApp, spelling: str) -> None:
+    admin = await app.create_token("root", *ADMIN)
+    login = {"login": "Ada+Ops@example.com", "password": PASSWORD}
+    assert (await app.request("POST", "/user", token=admin, json=login)).status_code == 200
+    token = (await log_in(app, "ada+ops@EXAMPLE.com"))["token"]
+    assert (await app.request("POST", "/tokens", token=token, json={"label": "own"})).status_code == 200
+    found = await app.request("GET", f"/users/{spelling}", token=admin)
+    assert (found.status_code, found.json()["login"]) == (200, "ada+ops@example.com")
+    await app.process.audit.chain_writer.append_entries()
+    audited = await app.request("GET", "/audit", token=admin, params={"actor": "ada+ops@example.com"})
+    assert [entry["action"] for entry in audited.json()["entries"]] == ["add token"]
+    removed = await app.request("DELETE", f"/users/{spelling}", token=admin)
+    assert removed.status_code == 200
+    assert (await app.request("GET", f"/users/{spelling}", token=admin)).status_code == 404
+
+
 async def test_one_of_several_concurrent_first_users_is_added(app: RunningApp) -> None:
     requests = [app.request("POST", "/user", json={"login": f"user{n}", "password": PASSWORD}) for n in range(8)]
     statuses = sorted(reply.status_code for reply in await asyncio.gather(*requests))

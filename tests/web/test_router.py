@@ -14,6 +14,7 @@ from confide.web.asgi import Message
 from confide.web.errors import (
     BodyNotExpected,
     DuplicateParameter,
+    MalformedParameter,
     MethodNotAllowed,
     MissingParameter,
     UnknownParameter,
@@ -131,6 +132,34 @@ async def test_an_escaped_spelling_of_a_path_is_not_found() -> None:
     request = build_request("GET", "/notes")
     request.scope["raw_path"] = b"/n%6ftes"
     with pytest.raises(NotFound):
+        await dispatch(request)
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        (b"ada%40example.com", "ada@example.com"),
+        (b"ada@example.com", "ada@example.com"),
+        (b"a+b", "a+b"),
+        (b"a%2Bb", "a+b"),
+        (b"%61", "a"),
+        (b"a%2Fb", "a/b"),
+        (b"%252F", "%2F"),
+        (b"%C3%A4", "ä"),
+        (b"..%2F..", "../.."),
+    ],
+)
+async def test_a_path_value_is_percent_decoded_once(raw: bytes, value: str) -> None:
+    request = build_request("GET", "/notes/x")
+    request.scope["raw_path"] = b"/notes/" + raw
+    assert await dispatch(request) == f"/notes/{{number}} { ({'number': value}) } {{}}"
+
+
+@pytest.mark.parametrize("raw", [b"%", b"%zz", b"a%4", b"%ff"])
+async def test_a_path_value_with_a_bad_escape_is_malformed(raw: bytes) -> None:
+    request = build_request("GET", "/notes/x")
+    request.scope["raw_path"] = b"/notes/" + raw
+    with pytest.raises(MalformedParameter, match="path"):
         await dispatch(request)
 
 

@@ -10,7 +10,7 @@ import rich_click as click
 from confide.cli.connection import connect, explain_not_found, url_option
 from confide.cli.input import json_option
 from confide.cli.output import EXIT_CHECK_FAILED, print_items, print_json, print_violations, show_progress
-from confide.client.protocol import build_request
+from confide.client.protocol import build_path, build_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +79,7 @@ def list_types(*, is_json: bool, url: str | None) -> None:
 def show_type(name: str, *, url: str | None) -> None:
     """Print the schema of a type."""
     with connect(url) as client, explain_not_found(f"no integration type '{name}'"):
-        print_json(client.send(build_request("GET", f"/integration-types/{name}"))["schema"])
+        print_json(client.send(build_request("GET", build_path("integration-types", name)))["schema"])
 
 
 def _read_schema(file: TextIO | None) -> dict[str, Any] | None:

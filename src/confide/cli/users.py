@@ -11,7 +11,7 @@ from confide.cli.connection import connect, explain_not_found, url_option
 from confide.cli.input import add_database_options, json_option, parse_grants, prompt_new_password
 from confide.cli.output import format_grants, print_json, print_table
 from confide.cli.settings import load_settings_of_database
-from confide.client.protocol import build_request
+from confide.client.protocol import build_path, build_request
 from confide.identity.model import parse_login
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def add(
             if not service:
                 document["password"] = prompt_new_password(login)
             user_id = client.send(build_request("POST", "/user", document=document))["user_id"]
-    note = "" if admin or grants else f" It has no grants yet. Add them with PATCH /users/{login.lower()}."
+    note = (
+        "" if admin or grants else f" It has no grants yet. Add them with PATCH {build_path('users', login.lower())}."
+    )
     click.echo(f"User {login.lower()} has id {user_id}.{note}")
 
 
@@ -102,7 +104,7 @@ def password(login: str, **options: str | None) -> None:
 def disable(login: str, *, enable: bool, url: str | None) -> None:
     """Disable a user. Its sessions end and its tokens stop working."""
     with connect(url) as client, explain_not_found(f"no user {login}"):
-        client.send(build_request("PATCH", f"/users/{login}", document={"disabled": not enable}))
+        client.send(build_request("PATCH", build_path("users", login), document={"disabled": not enable}))
     click.echo(f"User {login} is {'enabled' if enable else 'disabled'}.")
 
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 
 class ConfideError(Exception):
@@ -35,6 +36,11 @@ class ApiRequest:
     params: dict[str, str] = field(default_factory=dict)
     body: bytes | None = field(default=None, repr=False)
     headers: dict[str, str] = field(default_factory=dict)
+
+
+def build_path(*segments: str) -> str:
+    """Join the segments of a path. Each one is percent-encoded, so a name cannot add segments or a query."""
+    return "".join("/" + quote(segment, safe="@") for segment in segments)
 
 
 def build_request(

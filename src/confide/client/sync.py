@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx2
 
 from confide.client.events import Event, EventParser
-from confide.client.protocol import ApiRequest, ConfideError, build_request, build_save_request, parse_response
+from confide.client.protocol import (
+    ApiRequest,
+    ConfideError,
+    build_path,
+    build_request,
+    build_save_request,
+    parse_response,
+)
 
 TIMEOUT_SECONDS = 10.0
 # The server sends a heartbeat every 15 seconds.
@@ -169,13 +176,13 @@ class Client:
     ) -> dict[str, Any]:
         """Activate a schema for a type. Return `{message, name, version}`. Without a schema, only set `keep`."""
         document = {"schema": schema, "mode": mode, "keep": keep, **_drop_none(note=note)}
-        return self.send(build_request("PUT", f"/integration-types/{name}", document=document))
+        return self.send(build_request("PUT", build_path("integration-types", name), document=document))
 
     def check_type(self, name: str, schema: dict[str, Any] | None = None) -> Iterator[Event]:
         """Yield `progress` events, then `result`: the configs that violate the active schema or the given one."""
         if schema is None:
-            return self.stream(build_request("GET", f"/integration-types/{name}/conformance"))
-        path, params = f"/integration-types/{name}", {"dry_run": "true"}
+            return self.stream(build_request("GET", build_path("integration-types", name, "conformance")))
+        path, params = build_path("integration-types", name), {"dry_run": "true"}
         return self.stream(build_request("PUT", path, params=params, document={"schema": schema}))
 
     def watch(self, tenant: str = "*", integration_type: str = "*", *, after: str | None = None) -> Iterator[Event]:

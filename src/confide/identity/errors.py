@@ -50,7 +50,10 @@ class LastAdmin(ServiceError):
 class InvalidLogin(ServiceError):
     kind = ErrorKind.INVALID_CONTENT
     code = "invalid-login"
-    sentence = "Invalid login. Use 1 to 64 characters of a-z 0-9 . _ - that start and end with a letter or digit."
+    sentence = (
+        "Invalid login. Use an e-mail address, or 1 to 64 characters of a-z 0-9 . _ - that start and end with a letter"
+        " or digit."
+    )
 
 
 class InvalidGrant(ServiceError):

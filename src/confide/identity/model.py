@@ -81,7 +81,11 @@ class NewToken:
 Credential = NewType("Credential", bytes)
 
 _LOGIN = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
-_NOT_IN_LOGINS = re.compile(r"[^a-z0-9._-]")
+# A valid e-mail address of the HTML standard, with the length limits of RFC 5321, section 4.5.3.1.
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_EMAIL = re.compile(rf"[a-z0-9.!#$%&'*+/=?^_`{{|}}~-]{{1,64}}@{_LABEL}(?:\.{_LABEL})*")
+MAX_LOGIN_CHARACTERS = 254
+_NOT_IN_LOGINS = re.compile(r"[^a-z0-9.!#$%&'*+/=?^_`{|}~@-]")
 _PATTERN = re.compile(r"\*|[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9]|[A-Za-z0-9._-]{0,126}\*)?")
 # Names are ASCII below this character, so that prefix and character sort after every name with the prefix.
 _AFTER_NAMES = "\x7f"
@@ -244,15 +248,17 @@ class TokenWithUser(NamedTuple):
 
 
 def parse_login(value: Any) -> str:
-    """Parse a login and return it in lower case. Raises `InvalidLogin`."""
-    if isinstance(value, str) and value.isascii() and _LOGIN.fullmatch(lowered := value.lower()):
-        return lowered
+    """Parse a name or an e-mail address and return it in lower case. Raises `InvalidLogin`."""
+    if isinstance(value, str) and value.isascii() and len(value) <= MAX_LOGIN_CHARACTERS:
+        lowered = value.lower()
+        if _LOGIN.fullmatch(lowered) or _EMAIL.fullmatch(lowered):
+            return lowered
     raise InvalidLogin
 
 
 def normalize_attempted_login(value: str) -> str:
     """Reduce a login to the form that the login throttle counts. The login can be invalid."""
-    return _NOT_IN_LOGINS.sub("", value.lower())[:64]
+    return _NOT_IN_LOGINS.sub("", value.lower())[:MAX_LOGIN_CHARACTERS]
 
 
 def parse_credential(token: str) -> Credential | None:

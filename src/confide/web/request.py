@@ -118,6 +118,12 @@ class Request:
         values = self._values.get(name)
         return None if values is None else b", ".join(values).decode("latin-1")
 
+    def decode_path_values(self) -> None:
+        """Percent-decode the values of the path template, once. Raises `MalformedParameter`."""
+        self.path_values = {
+            name: _decode_escapes(value.encode("latin-1"), "path") for name, value in self.path_values.items()
+        }
+
     def parse_parameters(self, *, required: Collection[str] = (), known: Collection[str] = ()) -> dict[str, str]:
         """Parse the query. Unknown, repeated and missing parameters are errors."""
         parameters: dict[str, str] = {}
@@ -245,9 +251,13 @@ def _group(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
 
 
 def _decode(part: bytes) -> str:
+    return _decode_escapes(part.replace(b"+", b" "), "query")
+
+
+def _decode_escapes(part: bytes, place: str) -> str:
     if _BAD_ESCAPE.search(part):
-        raise MalformedParameter("Write a percent sign in the query as %25.")
+        raise MalformedParameter(f"Write a percent sign in the {place} as %25.")
     try:
-        return unquote_to_bytes(part.replace(b"+", b" ")).decode()
+        return unquote_to_bytes(part).decode()
     except UnicodeDecodeError:
-        raise MalformedParameter("Encode the query as UTF-8.") from None
+        raise MalformedParameter(f"Encode the {place} as UTF-8.") from None

@@ -39,7 +39,7 @@ def bind(routes: Iterable[Route[S]], instance: S) -> list[BoundRoute]:
 
 
 class Router:
-    """Dispatches requests by method and path. A path with escapes or doubled slashes is not found."""
+    """Dispatches requests by method and path. Only the values of a path template can be percent-encoded."""
 
     def __init__(self, routes: Iterable[BoundRoute], *, authenticate: Authenticate) -> None:
         self._authenticate = authenticate
@@ -69,17 +69,17 @@ class Router:
             request.require_no_body()
         else:
             request.parsed_body = route.body.parse(await request.read_document())
+        request.decode_path_values()
         request.query = request.parse_parameters(required=route.required_parameters, known=route.known_parameters)
         return await bound.handle(request)
 
     def _find(self, request: Request) -> BoundRoute:
-        raw_path: bytes = request.scope["raw_path"]
-        if raw_path != request.path.encode() or b"//" in raw_path:
-            raise NotFound
-        methods = self._exact.get(request.path)
+        # The undecoded path: an encoded slash does not separate segments.
+        path: str = request.scope["raw_path"].decode("latin-1")
+        methods = self._exact.get(path)
         if methods is None:
-            segments, methods = self._match(request.path)
-            request.path_values = _read_path_values(segments, request.path)
+            segments, methods = self._match(path)
+            request.path_values = _read_path_values(segments, path)
         request.route_path = next(iter(methods.values())).route.path
         bound = methods.get(request.method)
         if bound is None:
