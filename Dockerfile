@@ -1,5 +1,6 @@
 # Two stages: the final image has no build files.
-FROM python:3.12.12-slim-bookworm AS build
+ARG BASE=python:3.12.12-slim-bookworm
+FROM ${BASE} AS build
 WORKDIR /build
 COPY requirements.txt pyproject.toml README.md LICENSE ./
 COPY src ./src
@@ -7,7 +8,7 @@ RUN python -m venv /opt/confide \
  && /opt/confide/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements.txt \
  && /opt/confide/bin/pip install --no-cache-dir --no-deps .
 
-FROM python:3.12.12-slim-bookworm
+FROM ${BASE}
 RUN useradd --system --uid 10001 --home-dir /var/lib/confide --create-home confide \
  && install -d -o confide -g confide -m 0700 /var/lib/confide/data
 COPY --from=build /opt/confide /opt/confide

@@ -58,7 +58,6 @@ def test_the_data_folder_is_for_its_owner_only(tmp_path: Path) -> None:
         assert service.data.stat().st_mode & 0o777 == 0o700
         modes = {path.name: path.stat().st_mode & 0o777 for path in service.data.iterdir()}
         assert {"confide.db", "master.keys", "confide.lock"} <= modes.keys()
-        assert modes.pop("metrics") == 0o700
         # Created with the first written events.
         assert modes.pop("io", 0o700) == 0o700
         assert set(modes.values()) == {0o600}

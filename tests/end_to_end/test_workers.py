@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx2
@@ -39,6 +42,19 @@ async def load_pages(service: Service, token: str, *, count: int = 12) -> list[d
     return found
 
 
+async def wait_for_workers(service: Service, token: str, count: int) -> list[dict[str, float]]:
+    """Return several pages once each counts so many workers."""
+    deadline = time.monotonic() + MAX_WAIT_SECONDS
+    seen: list[dict[str, float]] = []
+    while time.monotonic() < deadline:
+        with suppress(httpx2.TransportError):  # of a killed worker
+            seen = await load_pages(service, token, count=4)
+            if {page["confide_workers"] for page in seen} == {count}:
+                return seen
+        await asyncio.sleep(0.3)
+    raise AssertionError(f"the pages do not count {count} workers: {[page['confide_workers'] for page in seen]}")
+
+
 async def read_many(client: httpx2.AsyncClient, count: int) -> None:
     for reply in await asyncio.gather(*(client.get("/config", params=PARAMS) for _ in range(count))):
         assert reply.status_code == 200
@@ -69,19 +85,60 @@ async def test_all_workers_give_the_same_answers_and_share_one_metrics_page(
         assert all(page['confide_memory_bytes{part="configs"}'] > 0 for page in seen)
         assert "acme" not in str(seen)
         assert (await asyncio.to_thread(service.stop)) == 0
-    assert not (service.data / "metrics").exists()
 
 
-def test_an_empty_metrics_file_of_a_starting_worker_does_not_break_the_page(tmp_path: Path) -> None:
-    with run_service(tmp_path, env={"CONFIDE_METRICS": "open"}) as service, service.client() as client:
-        folder = service.data / "metrics" / str(service.port)
-        # The metrics library creates a file before it sets its size. The second file belongs to no living worker.
-        (folder / "counter_4194305.db").touch()
-        (folder / "gauge_livesum_4194305.db").touch()
-        page = client.get("/metrics")
-        assert page.status_code == 200
-        assert parse_samples(page.text)["confide_workers"] == 1
-        assert not (folder / "gauge_livesum_4194305.db").exists()
+async def test_two_services_on_one_data_folder_and_port_keep_their_own_metrics(tmp_path: Path) -> None:
+    with run_service(tmp_path, "--workers", "2") as old:
+        token = old.add_admin()
+        new = Service(tmp_path, "--workers", "2", host="127.0.0.2", port=old.port)
+        new.start()
+        try:
+            await wait_for_workers(new, token, 2)
+            await wait_for_workers(old, token, 2)
+            assert (await asyncio.to_thread(old.stop)) == 0
+            assert {page["confide_workers"] for page in await load_pages(new, token)} == {2}
+        finally:
+            new.end()
+
+
+async def test_the_counts_of_a_killed_worker_stay_on_the_page(tmp_path: Path) -> None:
+    with run_service(tmp_path, "--workers", "2") as service:
+        token = service.add_admin()
+        async with service.async_client(token) as client:
+            await merge_marker(client, KEY, "w", "1")
+            await read_many(client, 40)
+            before = await load_pages(service, token, count=4)
+            assert service.process is not None
+            os.kill(find_workers(service.process.pid)[0], signal.SIGKILL)
+            after = await wait_for_workers(service, token, 2)
+        assert count_reads(after[0]) >= max(map(count_reads, before)) >= 40
+
+
+def test_no_worker_maps_a_metrics_file_into_memory(tmp_path: Path) -> None:
+    """A full file system kills a process that writes to mapped memory. SQLite allocates the file that it maps."""
+    with (
+        run_service(tmp_path, "--workers", "2", env={"CONFIDE_METRICS": "open"}) as service,
+        service.client() as client,
+    ):
+        assert client.get("/metrics").status_code == 200
+        assert service.process is not None
+        workers = find_workers(service.process.pid)
+        assert len(workers) == 2
+        for pid in workers:
+            assert all(re.fullmatch(r"(confide|\d)\.db-shm", path.name) for path in list_written_maps(pid))
+
+
+def list_written_maps(pid: int) -> list[Path]:
+    """List the files that a process maps into its memory to write to them."""
+    maps = [line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
+    files = [Path(parts[5]) for parts in maps if parts[1] == "rw-s" and len(parts) == 6]
+    return [path for path in files if path.is_file()]
+
+
+def find_workers(supervisor: int) -> list[int]:
+    """Find the worker processes, and not the resource tracker of Python."""
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def count_reads(page: dict[str, float]) -> float:

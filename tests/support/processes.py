@@ -104,18 +104,20 @@ class Service:
         program: tuple[str, ...] = ("-m", "confide"),
         env: Mapping[str, str] | None = None,
         is_unsafe: bool = True,
+        host: str = "127.0.0.1",
+        port: int | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.port = find_free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.port = port or find_free_port()
+        self.url = f"http://{host}:{self.port}"
         self.log = folder / "service.log"
         self._env = build_environment(**(env or {}))
         if database is not None:
             self._env["CONFIDE_DATABASE"] = database
         if is_unsafe:
             self._env["CONFIDE_UNSAFE_DURABILITY"] = "true"
-        self._command = [sys.executable, *program, "serve", "--port", str(self.port), *args]
+        self._command = [sys.executable, *program, "serve", "--host", host, "--port", str(self.port), *args]
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

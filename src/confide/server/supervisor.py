@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-import os
 import secrets
-import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,11 +22,11 @@ from uvicorn.supervisors import Multiprocess
 from confide import __version__
 from confide.crypto.master_keys import FILE_NAME
 from confide.reads.fast_path import ReadingProtocol
-from confide.server.metrics import FOLDER_VARIABLE
 from confide.server.preparation import Preparation, prepare
 from confide.server.settings import Settings
 from confide.server.worker import build_application
 from confide.telemetry import logs
+from confide.telemetry.metrics_files import create_metrics_folder
 
 KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 5
@@ -72,30 +70,17 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
         setup_token = "" if settings.is_for_this_machine or preparation.has_had_user else secrets.token_urlsafe(24)
         for line in format_start_lines(settings, preparation, port=listener.getsockname()[1], setup_token=setup_token):
             say(line)
-        with _create_metrics_folder(settings.data / "metrics" / str(listener.getsockname()[1])):
-            _run(_build_server_config(settings, setup_token), listener)
+        with ExitStack() as stack:
+            metrics_folder = stack.enter_context(create_metrics_folder(settings.data)) if settings.workers > 1 else None
+            _run(_build_server_config(settings, setup_token, metrics_folder), listener)
     finally:
         listener.close()
 
 
-@contextmanager
-def _create_metrics_folder(folder: Path) -> Iterator[None]:
-    """Create an empty folder for the metrics of the workers, and remove it at the end."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    os.environ[FOLDER_VARIABLE] = str(folder)
-    try:
-        yield
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # another service with this data folder uses it
-            folder.parent.rmdir()
-
-
-def build_worker_app(settings: Settings, setup_token: str) -> object:
+def build_worker_app(settings: Settings, setup_token: str, metrics_folder: Path | None) -> object:
     """Build the application of a worker process."""
     logs.configure()
-    app = build_application(settings, setup_token)
+    app = build_application(settings, setup_token, metrics_folder)
     if not settings.trusted_proxies:
         return app
     return ProxyHeadersMiddleware(app, trusted_hosts=list(settings.trusted_proxies))  # type: ignore[arg-type]
@@ -120,7 +105,7 @@ def application() -> object:
     )
     if setup_token:
         _log.info("first_user_missing request='POST /user' setup_token=%s", setup_token)
-    return build_worker_app(settings, setup_token)
+    return build_worker_app(settings, setup_token, None)
 
 
 def format_start_lines(settings: Settings, preparation: Preparation, *, port: int, setup_token: str) -> list[str]:
@@ -193,9 +178,9 @@ def _bind_socket(settings: Settings) -> socket.socket:
     return listener
 
 
-def _build_server_config(settings: Settings, setup_token: str) -> uvicorn.Config:
+def _build_server_config(settings: Settings, setup_token: str, metrics_folder: Path | None) -> uvicorn.Config:
     return uvicorn.Config(
-        functools.partial(build_worker_app, settings, setup_token),
+        functools.partial(build_worker_app, settings, setup_token, metrics_folder),
         factory=True,
         http=ReadingProtocol,
         ws="none",

@@ -57,6 +57,7 @@ from confide.telemetry.dispatcher import Dispatcher
 from confide.telemetry.events import EventRecorder
 from confide.telemetry.histograms import Histograms
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
+from confide.telemetry.metrics_files import WorkerMetricsFiles
 from confide.telemetry.sinks.registry import build_sinks
 from confide.telemetry.sinks.worker import build_sink_workers
 from confide.web.request_span import RequestCounter
@@ -67,12 +68,14 @@ HEAD_CACHE_SHARE = 8
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """I/O events and request counts of a process."""
+    """I/O events, request counts and shared metrics of a process."""
 
     io: IoLog
     traffic: RequestCounter
     # None if I/O events are off.
     dispatcher: Dispatcher | None
+    # None if this process is the only worker of its service.
+    metrics_files: WorkerMetricsFiles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +213,17 @@ async def record_io(settings: Settings) -> AsyncIterator[Dispatcher | None]:
 
 @asynccontextmanager
 async def open_process(
-    settings: Settings, *, setup_token: str = "", is_unsafe_accepted: bool = False, dispatcher: Dispatcher | None = None
+    settings: Settings,
+    *,
+    setup_token: str = "",
+    is_unsafe_accepted: bool = False,
+    dispatcher: Dispatcher | None = None,
+    metrics_files: WorkerMetricsFiles | None = None,
 ) -> AsyncIterator[Process]:
-    """Open the database, which `prepare` must have set up, and build the parts of one process."""
+    """Open the database, which `prepare` must have set up, and build the parts of one process.
+
+    `metrics_files` are those of all workers of the service; None if this process is the only one.
+    """
     io: IoLog = NO_IO_LOG if dispatcher is None else dispatcher.recorder
     stores = build_stores(settings, is_unsafe_accepted=is_unsafe_accepted, io=io)
     hasher = Argon2Hasher(io=io)
@@ -226,7 +237,7 @@ async def open_process(
             encryption,
             hasher,
             database=database,
-            observation=Observation(io, RequestCounter(), dispatcher),
+            observation=Observation(io, RequestCounter(), dispatcher, metrics_files),
             setup_token=setup_token,
             clock=read_wall_clock,
         )
@@ -543,7 +554,8 @@ def build_metrics(
                 "streams": changes.hub.__len__,
                 "watermark": stores.change_feed.compute_watermark_age_seconds,
             },
-        )
+        ),
+        observation.metrics_files,
     )
 
 

@@ -8,11 +8,13 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 
 from confide.errors import Busy, DatabaseUnavailable
 from confide.server.application import Application
 from confide.server.settings import Settings
 from confide.server.wiring import Process, open_process, record_io, run_alongside, subscribe
+from confide.telemetry.metrics_files import WorkerMetricsFiles
 
 JOB_SECONDS = 600
 # Between two attempts to start while the database is unavailable.
@@ -23,15 +25,22 @@ GARBAGE_THRESHOLDS = (20_000, 50, 100)
 _log = logging.getLogger("confide")
 
 
-def build_application(settings: Settings, setup_token: str) -> Application:
-    """Build the application of one worker. Its parts are opened and closed by the server's lifespan."""
+def build_application(settings: Settings, setup_token: str, metrics_folder: Path | None) -> Application:
+    """Build the application of one worker. Its parts are opened and closed by the server's lifespan.
+
+    In `metrics_folder` the workers of one service share their metrics. None if this is the only worker.
+    """
     processes: list[Process] = []
+    metrics_files = None if metrics_folder is None else WorkerMetricsFiles(metrics_folder)
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
         async with record_io(settings) as dispatcher, AsyncExitStack() as stack:
             process = await _open_when_available(
-                stack, lambda: open_process(settings, setup_token=setup_token, dispatcher=dispatcher)
+                stack,
+                lambda: open_process(
+                    settings, setup_token=setup_token, dispatcher=dispatcher, metrics_files=metrics_files
+                ),
             )
             processes[:] = [process]
             # Before the server stops, health reports the end to load balancers.

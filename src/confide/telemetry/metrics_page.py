@@ -2,43 +2,72 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from confide.telemetry.histograms import BUCKET_BOUNDS_SECONDS
 
-_LIVE_GAUGE_FILE = re.compile(r"gauge_live[a-z]*_(\d+)\.db")
 # Workers keep each bucket in a counter of its own, because a counter can add several observations at once.
 BUCKET_COUNTER = "confide_io_steps"
 DURATION_COUNTER = "confide_io_took"
 HISTOGRAM = "confide_io_seconds"
 
-
-def render_metrics(registry: Any, *, folder: Path | None) -> bytes:
-    """Render the metrics in the Prometheus text format.
-
-    With `folder`, these are the metrics that all workers share there, else those of the registry of this worker.
-    """
-    from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415 - the import slows the start
-
-    source = registry if folder is None else _MultiWorkerCollector(folder)
-    page_registry = CollectorRegistry()
-    page_registry.register(_HistogramCollector(source))
-    return generate_latest(page_registry)
+# A value by the short name of its metric and the values of its labels.
+Values = dict[tuple[str, ...], float]
 
 
-class _HistogramCollector:
-    """The metrics of another collector, with its bucket counters merged into a histogram."""
+class MetricValues(NamedTuple):
+    """The values of a worker or, merged, of a service."""
 
-    def __init__(self, source: Any) -> None:
-        self._source = source
+    counters: Values
+    gauges: Values
+
+
+class MetricDefinition(NamedTuple):
+    """The name of a metric on the page, its description and the names of its labels."""
+
+    name: str
+    description: str
+    labels: tuple[str, ...]
+
+
+def merge_values(workers: Iterable[MetricValues], *, highest: frozenset[str] = frozenset()) -> MetricValues:
+    """Sum the values of workers. For the gauges in `highest`, take the highest value."""
+    merged = MetricValues({}, {})
+    for worker in workers:
+        for key, value in worker.counters.items():
+            merged.counters[key] = merged.counters.get(key, 0) + value
+        for key, value in worker.gauges.items():
+            known = merged.gauges.get(key, 0)
+            merged.gauges[key] = max(known, value) if key[0] in highest else known + value
+    return merged
+
+
+def render_metrics(
+    values: MetricValues, *, counters: Mapping[str, MetricDefinition], gauges: Mapping[str, MetricDefinition]
+) -> bytes:
+    """Render the values in the Prometheus text format. The definitions have the short names of the values."""
+    # Imported on first use: the import takes a tenth of the start time.
+    from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
+
+    families = _build_families(CounterMetricFamily, counters, values.counters)
+    families += _build_families(GaugeMetricFamily, gauges, values.gauges)
+    registry = CollectorRegistry()
+    registry.register(_Collector(families))
+    return generate_latest(registry)
+
+
+class _Collector:
+    """Collects prepared families, with their bucket counters merged into a histogram."""
+
+    def __init__(self, families: list[Any]) -> None:
+        self._families = families
 
     def collect(self) -> Iterable[Any]:
         counts: dict[str, dict[float, float]] = {}
         seconds: dict[str, float] = {}
-        for family in self._source.collect():
+        for family in self._families:
             if family.name == BUCKET_COUNTER:
                 for sample in family.samples:
                     buckets = counts.setdefault(sample.labels["operation"], {})
@@ -48,6 +77,13 @@ class _HistogramCollector:
             else:
                 yield family
         yield _build_histogram(counts, seconds)
+
+
+def _build_families(kind: Any, definitions: Mapping[str, MetricDefinition], values: Values) -> list[Any]:
+    families = {name: kind(*definition[:2], labels=definition.labels) for name, definition in definitions.items()}
+    for (name, *labels), value in values.items():
+        families[name].add_metric(labels, value)
+    return list(families.values())
 
 
 def _build_histogram(counts: dict[str, dict[float, float]], seconds: dict[str, float]) -> Any:
@@ -62,35 +98,3 @@ def _build_histogram(counts: dict[str, dict[float, float]], seconds: dict[str, f
             buckets.append((floatToGoString(bound), cumulative))  # type: ignore[no-untyped-call]
         family.add_metric([operation], buckets, seconds.get(operation, 0.0))
     return family
-
-
-class _MultiWorkerCollector:
-    """The metrics of all workers, like those of `MultiProcessCollector`, but without empty files.
-
-    A file is empty for a moment after another worker created it, and the library fails on it.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def collect(self) -> Iterable[Any]:
-        from prometheus_client import multiprocess  # noqa: PLC0415 - the import slows the start
-
-        _delete_gauges_of_ended_workers(self._folder)
-        files = [str(path) for path in self._folder.glob("*.db") if _has_content(path)]
-        return multiprocess.MultiProcessCollector.merge(files, accumulate=True)  # type: ignore[no-untyped-call, no-any-return]
-
-
-def _has_content(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except FileNotFoundError:  # another worker rendered the page at the same time and deleted the file
-        return False
-
-
-def _delete_gauges_of_ended_workers(folder: Path) -> None:
-    """Delete the gauge files of workers that ended. Their counters stay."""
-    for path in folder.iterdir():
-        match = _LIVE_GAUGE_FILE.fullmatch(path.name)
-        if match is not None and not Path(f"/proc/{match[1]}").exists():
-            path.unlink(missing_ok=True)

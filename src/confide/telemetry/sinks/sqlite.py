@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from functools import cache
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 import apsw
 
+from confide.file_locks import try_lock
 from confide.telemetry.events import FIELDS, Batch
 from confide.telemetry.sinks.sink import SinkOptions
 
@@ -146,7 +146,7 @@ def build_insert(row_count: int) -> str:
 def _claim_file(folder: Path) -> _ClaimedFile:
     """Lock the first file name that no other process holds."""
     for number in range(MAX_WORKERS):
-        lock = _try_lock(folder / f"{number}.lock")
+        lock = try_lock(folder / f"{number}.lock")
         if lock is not None:
             return _ClaimedFile(lock, folder / f"{number}.db")
     raise OSError(f"{MAX_WORKERS} processes already write I/O events to this data folder. Use another one.")
@@ -157,19 +157,8 @@ def _delete_expired_files(folder: Path, *, before: float) -> None:
     for path in folder.glob("*.db"):
         if path.stat().st_mtime >= before:
             continue
-        lock = _try_lock(path.with_suffix(".lock"))
+        lock = try_lock(path.with_suffix(".lock"))
         if lock is not None:
             for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
                 (folder / name).unlink(missing_ok=True)
             os.close(lock)
-
-
-def _try_lock(path: Path) -> int | None:
-    """Return the descriptor of the locked file, or None if another process holds the lock."""
-    lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
