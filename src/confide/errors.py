@@ -48,13 +48,13 @@ class ServiceError(Exception):
         *,
         violations: tuple[Violation, ...] = (),
         retry_after_seconds: int | None = None,
-        current_version: int | None = None,
+        current_tag: str | None = None,
     ) -> None:
         super().__init__(detail or self.sentence)
         self.detail = detail or self.sentence
         self.violations = violations
         self.retry_after_seconds = retry_after_seconds
-        self.current_version = current_version
+        self.current_tag = current_tag
 
 
 class JsonInvalid(ServiceError):

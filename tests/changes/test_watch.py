@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from confide.changes.watchers import Watcher
+from confide.epoch import Epoch
 from confide.identity.model import Scope
 from confide.names import ConfigKey
 from support.app import ADMIN, TYPE, RunningApp
 from support.http_server import serve_app
+from support.rows import AUDIT, build_version
 from support.streams import Stream
 from support.waiting import wait_until_async
 
@@ -202,13 +205,60 @@ async def test_a_draining_process_sends_the_position_to_resume_from(client: Watc
             await stream.read_event()
 
 
+async def test_a_new_epoch_ends_streams_at_positions_that_are_gone(client: WatchClient) -> None:
+    async with client.stream(client.editor) as stream:
+        await stream.read_event()
+        await client.save(1)
+        event = await stream.read_event()
+        epoch = client.app.process.stores.epoch
+        epoch.adopt(Epoch("f00df00df00df00d", 2))
+        bye = await stream.read_event()
+        assert (bye.event, bye.id) == ("bye", event.id)
+    for resumed in (event.id, bye.id):
+        async with client.stream(client.editor, last_id=resumed) as stream:
+            assert (stream.status, (await stream.read_problem())["code"]) == (410, "position-gone")
+
+
+async def test_a_new_epoch_ends_a_long_poll_with_410(client: WatchClient) -> None:
+    hub = client.app.process.changes.hub
+    polling = asyncio.create_task(client.poll(wait="60"))
+    await wait_until_async(lambda: len(hub), "the poll has begun")
+    client.app.process.stores.epoch.adopt(Epoch("f00df00df00df00d", 2))
+    reply = await polling
+    assert (reply.status_code, reply.json()["code"]) == (410, "position-gone")
+
+
+async def test_events_that_are_read_while_an_epoch_ends_are_not_sent(
+    client: WatchClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the client would resume at a position of the next epoch and miss what is gone."""
+    hub = client.app.process.changes.hub
+    read = hub.read_next
+
+    async def read_while_the_epoch_ends(watcher: Watcher) -> Any:
+        found = await read(watcher)
+        if found.events:
+            client.app.process.stores.epoch.adopt(Epoch("f00df00df00df00d", 2))
+        return found
+
+    monkeypatch.setattr(hub, "read_next", read_while_the_epoch_ends)
+    async with client.stream(client.editor) as stream:
+        ready = await stream.read_event()
+        await client.app.process.stores.configs.append(
+            build_version(1), audit=AUDIT, idempotency=None, epoch=client.app.process.stores.epoch.value
+        )
+        client.app.process.changes.hub.notify()
+        bye = await stream.read_event()
+        assert (bye.event, bye.id) == ("bye", ready.id)
+
+
 async def test_draining_does_not_move_a_watcher_past_an_unsent_event(
     client: WatchClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("confide.changes.watch.WAKE_BATCH_SIZE", 1)
     hub, authenticator = client.app.process.changes.hub, client.app.process.identity.authenticator
     assert await authenticator.authenticate(authenticator.parse(client.viewer))
-    started = [await hub.join(client.viewer, Scope("*", "*"), after=None) for _ in range(20)]
+    started = [await hub.join(client.viewer, Scope("*", "*"), after=None, epoch=hub._epoch.value) for _ in range(20)]
     for watcher in started:
         watcher.is_caught_up = True
         watcher.wake = lambda **_: hub.drain() if not any(one.ended_by for one in started) else None

@@ -10,6 +10,7 @@ import pytest
 from confide.changes.model import Change, LogBounds, Position
 from confide.changes.watch import WatchHub
 from confide.changes.watchers import Watcher, WatcherIndex
+from confide.epoch import UNKNOWN_EPOCH, CurrentEpoch
 from confide.identity.authenticator import AuthenticatedToken
 from confide.identity.model import Credential, Grant, Principal, Role, Scope
 
@@ -22,7 +23,7 @@ def build_watcher(scope: Scope, *scopes: Scope, token_scopes: tuple[Scope, ...] 
     token = AuthenticatedToken(
         Credential(b""), Principal(1, "vi", grants, 1, token_grants=token_grants), expires_at=1e9, fresh_until=1e9
     )
-    return Watcher(Credential(b""), scope, token, Position(0, 0))
+    return Watcher(Credential(b""), scope, token, Position(0, 0), epoch=UNKNOWN_EPOCH)
 
 
 def build_change(tenant: str | None) -> Change:
@@ -91,8 +92,8 @@ async def test_a_disconnected_watcher_is_not_moved_past_later_changes() -> None:
 
     configs: Any = Configs()
     authenticator: Any = Tokens()
-    hub = WatchHub(configs, authenticator, encode=lambda _: b"")
-    watcher = await hub.join("", EVERYTHING, after=None)
+    hub = WatchHub(configs, authenticator, epoch=CurrentEpoch(), encode=lambda _: b"")
+    watcher = await hub.join("", EVERYTHING, after=None, epoch=UNKNOWN_EPOCH)
     watcher.is_caught_up = True
     hub.drain()
     hub._end = Position(0, 4)

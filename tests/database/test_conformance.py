@@ -202,8 +202,8 @@ async def test_the_change_log_has_each_change_once_and_in_order(store: Stores) -
 
 async def test_a_position_of_another_epoch_is_rejected(opened: tuple[Stores, DatabaseIdentity], engine: str) -> None:
     identity = opened[1]
-    text = positions.format_position(identity.epoch, Position(5, 7), has_xid=engine == "postgresql")
-    assert positions.parse_position(text, identity.epoch, has_xid=identity.has_xid).id == 7
+    text = positions.format_position(identity.epoch.id, Position(5, 7), has_xid=engine == "postgresql")
+    assert positions.parse_position(text, identity.epoch.id, has_xid=identity.has_xid).id == 7
     with pytest.raises(PositionGone):
         positions.parse_position(text, "0" * 16, has_xid=identity.has_xid)
 

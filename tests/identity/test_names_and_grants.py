@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from confide import names, preconditions
 from confide.changes import positions
 from confide.changes.model import Position
+from confide.epoch import Epoch
 from confide.errors import InvalidCursor, InvalidName, PreconditionInvalid, VersionConflict
 from confide.identity import model as grants
 from confide.identity import password_rules, token_format
@@ -23,6 +24,8 @@ from confide.names import ConfigKey
 from confide.preconditions import Precondition
 from support.app import build_grants
 from support.json_values import OBJECTS
+
+FIRST, LATER = Epoch("0123456789abcdef", 1), Epoch("1a2b3c4d5e6f7081", 2)
 
 
 @pytest.mark.parametrize("text", ["a", "A", "0", "acme", "a.b", "a_b-c", "x" * 128, "flight-information-system"])
@@ -189,22 +192,58 @@ def test_a_mask_is_rejected_with_its_places() -> None:
 def test_if_match_compares_the_version_of_a_tag(if_match: str, version: int | None, *, holds: bool) -> None:
     precondition = preconditions.parse_precondition(if_match, None)
     if holds:
-        precondition.require_match(version)
+        precondition.require_match(version, epoch=FIRST)
     else:
         with pytest.raises(VersionConflict):
-            precondition.require_match(version)
+            precondition.require_match(version, epoch=FIRST)
 
 
 @pytest.mark.parametrize("if_match", ['"3-gzip"', 'W/"33a64df5"', '"x", "03"'])
 def test_the_error_says_that_a_proxy_can_have_changed_a_tag(if_match: str) -> None:
     with pytest.raises(VersionConflict, match="A proxy that compresses or rewrites responses can change tags"):
-        preconditions.parse_precondition(if_match, None).require_match(3)
+        preconditions.parse_precondition(if_match, None).require_match(3, epoch=FIRST)
+
+
+def test_a_tag_names_the_epoch_except_in_the_first_one() -> None:
+    assert preconditions.format_tag(5, epoch=FIRST) == '"5"'
+    assert preconditions.format_tag(5, epoch=LATER) == '"5-1a2b3c4d"'
+    assert preconditions.format_tag(5, 2, epoch=LATER, is_masked=True, has_defaults=False) == '"5-1a2b3c4d.2md"'
+
+
+@pytest.mark.parametrize(
+    ("if_match", "epoch", "holds"),
+    [
+        ('"3"', FIRST, True),
+        ('"3"', LATER, False),
+        ('"3.1m"', LATER, False),
+        ('"3-1a2b3c4d"', LATER, True),
+        ('W/"3-1a2b3c4d.1md"', LATER, True),
+        ('"3-1a2b3c4d"', FIRST, False),
+        ('"3-00000000"', LATER, False),
+        ('"2-1a2b3c4d"', LATER, False),
+        ('"3", "3-1a2b3c4d"', LATER, True),
+        ("*", LATER, True),
+    ],
+)
+def test_a_tag_of_another_epoch_does_not_match(if_match: str, epoch: Epoch, *, holds: bool) -> None:
+    precondition = preconditions.parse_precondition(if_match, None)
+    if holds:
+        precondition.require_match(3, epoch=epoch)
+    else:
+        with pytest.raises(VersionConflict) as caught:
+            precondition.require_match(3, epoch=epoch)
+        assert caught.value.current_tag == preconditions.format_tag(3, epoch=epoch)
+
+
+def test_the_error_says_that_a_tag_is_of_another_epoch() -> None:
+    with pytest.raises(VersionConflict, match="only entity tags of another epoch"):
+        preconditions.parse_precondition('"3", "4.1m"', None).require_match(3, epoch=LATER)
 
 
 @pytest.mark.parametrize("if_match", ['"2"', 'W/"2"', '"2", "x"'])
 def test_the_error_of_an_older_tag_does_not_blame_a_proxy(if_match: str) -> None:
     with pytest.raises(VersionConflict, match="does not match the current version"):
-        preconditions.parse_precondition(if_match, None).require_match(3)
+        preconditions.parse_precondition(if_match, None).require_match(3, epoch=FIRST)
 
 
 @pytest.mark.parametrize("text", ["", "3", '"3', '"3" "4"', '"3",', '"\u00e9"', "W/3", ',"3"'])
@@ -214,9 +253,9 @@ def test_an_invalid_precondition_is_rejected(text: str) -> None:
 
 
 def test_if_none_match_of_a_save_can_only_be_a_star() -> None:
-    Precondition(None, is_new_required=True).require_match(None)
+    Precondition(None, is_new_required=True).require_match(None, epoch=FIRST)
     with pytest.raises(VersionConflict):
-        preconditions.parse_precondition(None, "*").require_match(1)
+        preconditions.parse_precondition(None, "*").require_match(1, epoch=FIRST)
     with pytest.raises(PreconditionInvalid):
         preconditions.parse_precondition(None, '"1"')
 

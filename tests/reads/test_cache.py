@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import LruCache
+from confide.epoch import CurrentEpoch
 from confide.integration_types.compiled import UNTYPED
 from confide.names import ConfigKey
 from confide.reads.cache import MISSING_TTL_SECONDS, ConfigCache
@@ -38,7 +40,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def cache(clock: list[float]) -> ConfigCache:
     lease = Lease()
     lease.renew(clock[0])
-    return ConfigCache(LruCache(100_000), lease, prepare=VersionedResponse, ttl_seconds=50)  # type: ignore[arg-type]
+    memory: LruCache[Any] = LruCache(100_000)
+    prepare: Any = VersionedResponse
+    return ConfigCache(memory, lease, epoch=CurrentEpoch(), prepare=prepare, ttl_seconds=50)
 
 
 def update(

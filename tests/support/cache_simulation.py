@@ -12,6 +12,7 @@ from confide.caching.lru_cache import CacheEntry, LruCache
 from confide.changes.model import Change, Position
 from confide.changes.subscriber import ChangeSubscriber
 from confide.changes.watch import WatchHub
+from confide.epoch import CurrentEpoch
 from confide.errors import DatabaseUnavailable
 from confide.identity.authenticator import Authenticator
 from confide.integration_types.active import ActiveIntegrationTypes
@@ -88,11 +89,12 @@ class SimulatedProcess:
 
     def __post_init__(self) -> None:
         self.log = SimulatedChangeLog()
-        self.lease = Lease()
+        self.lease, epoch = Lease(), CurrentEpoch()
         self.memory: LruCache[CacheEntry] = LruCache(3_000)
         self.cache = self.kind(
             self.memory,
             self.lease,
+            epoch=epoch,
             prepare=VersionedResponse,  # type: ignore[arg-type]
             ttl_seconds=50,
         )
@@ -100,12 +102,13 @@ class SimulatedProcess:
         types = ActiveIntegrationTypes(None, self.memory, self.lease)  # type: ignore[arg-type]
         self.subscriber = ChangeSubscriber(
             self.log,
+            epoch=epoch,
             lease=self.lease,
             memory=self.memory,
             cache=self.cache,
             authenticator=authenticator,
             types=types,
-            hub=WatchHub(None, authenticator, encode=repr),  # type: ignore[arg-type]
+            hub=WatchHub(None, authenticator, epoch=epoch, encode=repr),  # type: ignore[arg-type]
         )
         self.updates: list[Fill] = []
         self.min_versions = dict.fromkeys(KEYS, 0)  # the oldest version that each key may still answer with

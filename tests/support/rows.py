@@ -24,7 +24,7 @@ def build_version(
 async def append(store: Stores, new: NewVersion, replay: IdempotencyRecord | None = None) -> bool:
     """Append a version. False if the save lost a race."""
     try:
-        await store.configs.append(new, audit=AUDIT, idempotency=replay)
+        await store.configs.append(new, audit=AUDIT, idempotency=replay, epoch=store.epoch.value)
     except IdempotencyKeyTaken:
         raise
     except Superseded:

@@ -197,7 +197,7 @@ def test_errors_have_exactly_the_headers_that_the_document_declares() -> None:
     errors = (
         NoToken(),
         MethodNotAllowed(allowed=("GET",)),
-        VersionConflict(current_version=3),
+        VersionConflict(current_tag='"3"'),
         Busy(retry_after_seconds=1),
     )
     sent = {name.decode() for error in errors for name, _ in build_problem(error).build_headers()}

@@ -14,6 +14,7 @@ from confide.database.postgresql.errors import DRIVER_ERRORS
 from confide.database.postgresql.session import IS_READ_ONLY, apply_settings
 from confide.database.postgresql.transaction import Connection
 from confide.database.postgresql.watermark import Watermark
+from confide.epoch import UNKNOWN_EPOCH, CurrentEpoch, Epoch
 from confide.errors import DatabaseReadOnly, DatabaseUnavailable
 from confide.telemetry.io_log import measure
 
@@ -30,10 +31,10 @@ MAX_CHANGES = 20_000
 
 # Transactions that were running at the previous snapshot or began after it. A long transaction delays no other.
 SINCE = f"""/* news.since */
-    SELECT pg_current_snapshot()::text, (SELECT epoch FROM store),
+    SELECT pg_current_snapshot()::text, epoch, epoch_number,
            {IS_READ_ONLY},
            c.xid::text::bigint, c.id, c.kind, c.tenant, c.integration_type, c.version, c.subject
-    FROM (SELECT 1) AS always
+    FROM store
     LEFT JOIN changes c ON c.xid >= pg_snapshot_xmax($1::text::pg_snapshot)
                         OR c.xid = ANY(ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
     LIMIT $2
@@ -41,8 +42,9 @@ SINCE = f"""/* news.since */
 # On another timeline (after a failover), changes that were read before may not exist.
 TIMELINE = "/* news.timeline */ SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
 NOW = """/* news.now */
-    SELECT pg_current_snapshot()::text, (SELECT epoch FROM store),
+    SELECT pg_current_snapshot()::text, epoch, epoch_number,
            coalesce((SELECT xid::text::bigint FROM changes ORDER BY xid DESC, id DESC LIMIT 1), 0)
+    FROM store
 """
 # PostgreSQL cannot know how recent the snapshot is. Make it use the index.
 SETTINGS = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"}
@@ -51,11 +53,12 @@ SETTINGS = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"}
 class PostgresqlChangeFeed:
     """Listens, notifies and reads on its own connection. A new connection continues from the last snapshot."""
 
-    def __init__(self, engine: PostgresqlEngine) -> None:
+    def __init__(self, engine: PostgresqlEngine, epoch: CurrentEpoch) -> None:
         self._engine = engine
+        self._current_epoch = epoch
         self._connection: Connection | None = None
         self._snapshot: str | None = None
-        self._epoch = ""
+        self._epoch = UNKNOWN_EPOCH
         self._last_xid = 0
         # The timelines of the current connection and of the last read.
         self._timeline = self._read_timeline = ""
@@ -114,21 +117,24 @@ class PostgresqlChangeFeed:
             self._has_notification = False
             await measure(self._engine.io, "notify", connection.execute("NOTIFY " + CHANNEL))
         if self._snapshot is None:
-            ((self._snapshot, self._epoch, self._last_xid),) = await self._fetch(connection, NOW)
+            ((self._snapshot, *epoch, self._last_xid),) = await self._fetch(connection, NOW)
+            self._epoch = Epoch(*epoch)
+            self._current_epoch.adopt(self._epoch)
             self._read_timeline = self._timeline
             return []
         rows = await self._fetch(connection, SINCE, self._snapshot, MAX_CHANGES + 1)
-        if rows[0][2]:
+        if rows[0][3]:
             # What this server returns may be old. Only a primary proves that the caches are current.
             raise self._engine.reject_read_only()
         self._engine.record_success()
         previous = self._epoch, self._read_timeline
-        self._snapshot, self._epoch = rows[0][:2]
+        self._snapshot, self._epoch = rows[0][0], Epoch(*rows[0][1:3])
+        self._current_epoch.adopt(self._epoch)
         self._watermark.observe(rows[0][0], at=time.monotonic())
         self._read_timeline = self._timeline
         if len(rows) > MAX_CHANGES or previous != (self._epoch, self._read_timeline):
             raise ChangeFeedReset
-        changes = [Change(Position(*row[3:5]), *row[5:]) for row in rows if row[3] is not None]
+        changes = [Change(Position(*row[4:6]), *row[6:]) for row in rows if row[4] is not None]
         self._last_xid = max((change.position.xid for change in changes), default=self._last_xid)
         return changes
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, Field
 
+from confide.changes.errors import PositionGone
 from confide.changes.model import Change, Position
+from confide.changes.positions import PositionFormat
 from confide.clock import read_boot_clock
 from confide.errors import Busy, DatabaseUnavailable, ServiceError
 from confide.strict_json import Json
@@ -71,24 +73,22 @@ def build_change_json(change: Change, position: str) -> Json:
 class WatchRoutes:
     """Handlers of the routes of watching changes."""
 
-    def __init__(
-        self, hub: WatchHub, *, format_position: Callable[[Position], str], parse_position: Callable[[str], Position]
-    ) -> None:
+    def __init__(self, hub: WatchHub, positions: PositionFormat) -> None:
         self._hub = hub
-        self._format_position = format_position
-        self._parse_position = parse_position
+        self._positions = positions
 
     async def watch(self, request: Request) -> Reply:
         """Start a stream. With `wait`, respond once, as soon as there are changes."""
         scope = read_scope(request)
         wait = _WAIT_SECONDS.read(request)
         start = request.find_header(b"last-event-id") or _AFTER.read(request)
-        after = None if start is None else self._parse_position(start)
+        epoch = self._positions.epoch
+        after = None if start is None else self._positions.parse(start)
         token = request.require_token()
         request.begin_stream()
-        watcher = await self._hub.join(token, scope, after=after)
+        watcher = await self._hub.join(token, scope, after=after, epoch=epoch)
         if wait is None:
-            return WatchStream(request, watcher, hub=self._hub, format_position=self._format_position)
+            return WatchStream(request, watcher, hub=self._hub, positions=self._positions)
         try:
             return await self._poll(watcher, until=read_boot_clock() + wait)
         finally:
@@ -101,6 +101,9 @@ class WatchRoutes:
         while not new and watcher.ended_by is None:
             woken.clear()
             new, position = await self._hub.read_next(watcher)
+            if watcher.ended_by is not None:
+                new = []  # they may belong to the next epoch; the client continues from its position
+                break
             if new or position != watcher.position:
                 watcher.position = position
                 continue
@@ -112,10 +115,13 @@ class WatchRoutes:
         if not new:
             self._hub.skip_to_end(watcher)
         events = [
-            {"event": one.change.kind, **build_change_json(one.change, self._format_position(one.position))}
+            {"event": one.change.kind, **build_change_json(one.change, self._format_position(watcher, one.position))}
             for one in new
         ]
-        return build_json_response({"events": events, "position": self._format_position(watcher.position)})
+        return build_json_response({"events": events, "position": self._format_position(watcher, watcher.position)})
+
+    def _format_position(self, watcher: Watcher, position: Position) -> str:
+        return self._positions.format(position, epoch=watcher.epoch)
 
 
 async def _is_woken_before(woken: asyncio.Event, until: float) -> bool:
@@ -133,21 +139,19 @@ class WatchStream:
     __slots__ = (
         "_abort",
         "_context",
-        "_format_position",
         "_hub",
         "_is_heartbeat_due",
         "_is_woken",
+        "_positions",
         "_receive",
         "_send",
         "_sender",
         "_watcher",
     )
 
-    def __init__(
-        self, request: Request, watcher: Watcher, *, hub: WatchHub, format_position: Callable[[Position], str]
-    ) -> None:
+    def __init__(self, request: Request, watcher: Watcher, *, hub: WatchHub, positions: PositionFormat) -> None:
         self._hub = hub
-        self._format_position = format_position
+        self._positions = positions
         self._receive = request.receive
         self._abort: Callable[[], None] | None = request.scope.get("confide.abort")
         self._watcher = watcher
@@ -161,7 +165,7 @@ class WatchStream:
         self._send, self._context = send, contextvars.copy_context()
         try:
             await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
-            position = self._format_position(self._watcher.position)
+            position = self._format_position()
             await self._write(format_event("ready", {"position": position}, id_=position))
             self._watcher.wake = self._wake
             self._wake()
@@ -201,12 +205,14 @@ class WatchStream:
         watcher = self._watcher
         while watcher.ended_by is None:
             found, position = await self._hub.read_next(watcher)
+            if watcher.ended_by is not None:
+                break  # the events may belong to the next epoch; the client continues from its position
             if found:
                 await self._write(b"".join([event.encoded for event in found]))
             elif position == watcher.position:
                 break
             watcher.position = position
-        text = self._format_position(watcher.position)
+        text = self._format_position()
         if watcher.ended_by is not None:
             await self._write(_format_final_event(watcher.ended_by, text))
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -216,13 +222,17 @@ class WatchStream:
             self._is_heartbeat_due = False
             await self._write(b"id: %b\n\n" % text.encode())
 
+    def _format_position(self) -> str:
+        return self._positions.format(self._watcher.position, epoch=self._watcher.epoch)
+
     async def _write(self, data: bytes) -> None:
         async with asyncio.timeout(MAX_SEND_SECONDS):
             await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
 
 def _format_final_event(reason: Exception, position: str) -> bytes:
-    if isinstance(reason, ServiceError):
+    # When an epoch ends, the client reconnects with its position like after any other `bye`, and gets 410.
+    if isinstance(reason, ServiceError) and not isinstance(reason, PositionGone):
         return format_event("refused", {"code": reason.code})
     return format_event("bye", {"position": position}, id_=position)
 
@@ -250,7 +260,7 @@ ROUTES: tuple[Route[WatchRoutes], ...] = (
         description="Server-sent events: `id` is the position, `event` the kind of change, `data` the changed config,"
         " never its configuration. Each change is sent once, in order. Resume with `Last-Event-ID` or `after`; without"
         " them the stream starts now. An `id` alone every 15 seconds shows that the stream is alive. `bye` means that"
-        " this process ends, `refused` that the token is no longer valid.",
+        " this process or the epoch ends, `refused` that the token is no longer valid.",
         query=(TENANT_PATTERN, TYPE_PATTERN, _AFTER, _WAIT_SECONDS),
         headers=(Header("Last-Event-ID", "The last received position. It takes precedence over `after`."),),
         returns=Returns(

@@ -8,13 +8,14 @@ import apsw
 
 from confide.changes.model import Change, ChangeFeedReset, Position
 from confide.database.sqlite.engine import SqliteEngine
+from confide.epoch import UNKNOWN_EPOCH, CurrentEpoch, Epoch
 from confide.errors import DatabaseUnavailable
 
 POLL_SECONDS = 0.05
 # Above this number, clearing the caches is faster than applying the changes.
 MAX_CHANGES = 20_000
 
-LAST = "/* news.last */ SELECT (SELECT epoch FROM store), (SELECT coalesce(max(id), 0) FROM changes)"
+LAST = "/* news.last */ SELECT epoch, epoch_number, (SELECT coalesce(max(id), 0) FROM changes) FROM store"
 SINCE = """/* news.since */
     SELECT id, kind, tenant, integration_type, version, subject FROM changes
     WHERE id > $1 ORDER BY id LIMIT $2
@@ -24,10 +25,11 @@ SINCE = """/* news.since */
 class SqliteChangeFeed:
     """Reads changes above the last row ID. One writer commits at a time, so row IDs are in commit order."""
 
-    def __init__(self, engine: SqliteEngine) -> None:
+    def __init__(self, engine: SqliteEngine, epoch: CurrentEpoch) -> None:
         self._engine = engine
+        self._current_epoch = epoch
         self._data_version: int | None = None
-        self._epoch = ""
+        self._epoch = UNKNOWN_EPOCH
         self._last_id = 0
 
     async def read(self) -> list[Change]:
@@ -35,7 +37,9 @@ class SqliteChangeFeed:
         data_version = self._read_data_version()
         if data_version == self._data_version:
             return []
-        ((epoch, last_id),) = await self._engine.query(LAST)
+        ((*found, last_id),) = await self._engine.query(LAST)
+        epoch = Epoch(*found)
+        self._current_epoch.adopt(epoch)
         is_first = self._data_version is None
         if is_first or epoch != self._epoch or last_id < self._last_id:
             self._data_version, self._epoch, self._last_id = data_version, epoch, last_id

@@ -12,6 +12,7 @@ from confide.changes.model import Change, ChangeFeedReset
 from confide.changes.watch import WatchHub
 from confide.clock import read_boot_clock
 from confide.configs.model import Kind
+from confide.epoch import CurrentEpoch
 from confide.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class ChangeSubscriber:
         self,
         change_feed: ChangeFeed,
         *,
+        epoch: CurrentEpoch,
         lease: Lease,
         memory: LruCache[CacheEntry],
         cache: ConfigCache,
@@ -43,6 +45,7 @@ class ChangeSubscriber:
         self._types = types
         self._hub = hub
         self._change_feed = change_feed
+        self._epoch = epoch
         self._lease = lease
         self._memory = memory
         self._cache = cache
@@ -52,6 +55,7 @@ class ChangeSubscriber:
         # Counters for metrics.
         self.applied = 0
         self.resets = 0
+        epoch.call_on_end(self._end_epoch)
 
     async def run(self) -> None:
         """Apply changes until cancelled. During a failure the lease expires, so that reads go to the database."""
@@ -81,6 +85,12 @@ class ChangeSubscriber:
         self._is_unavailable = False
         self._lease.renew(sent_at)
         return True
+
+    def _end_epoch(self) -> None:
+        """Forget everything that this process has from the epoch that ended."""
+        _log.warning("epoch_ended action=clear_caches next_epoch=%s", self._epoch.value.id)
+        self.clear_caches()
+        self._hub.end_epoch()
 
     def clear_caches(self) -> None:
         """Clear all caches and discard the results of reads in progress."""

@@ -15,6 +15,7 @@ from confide.changes.model import Change, Position
 from confide.changes.watchers import NextEvents, Watcher, WatcherIndex, WatchEvent
 from confide.clock import read_boot_clock
 from confide.configs.model import Kind
+from confide.epoch import CurrentEpoch, Epoch
 from confide.errors import Busy, DatabaseUnavailable, NotFound
 from confide.identity.errors import InvalidToken
 from confide.identity.model import Principal, Scope
@@ -49,10 +50,16 @@ class WatchHub:
     """Reads the change log once for all watchers of a process. Without watchers it does not read."""
 
     def __init__(
-        self, configs: ConfigStore, authenticator: Authenticator, *, encode: Callable[[Change], bytes]
+        self,
+        configs: ConfigStore,
+        authenticator: Authenticator,
+        *,
+        epoch: CurrentEpoch,
+        encode: Callable[[Change], bytes],
     ) -> None:
         self._configs = configs
         self._authenticator = authenticator
+        self._epoch = epoch
         self._encode = encode
         self._watchers = WatcherIndex()
         self._notified = asyncio.Event()
@@ -76,20 +83,23 @@ class WatchHub:
         for watcher in self._watchers:
             self._disconnect(watcher, Draining())
 
-    async def join(self, token: str, scope: Scope, *, after: Position | None) -> Watcher:
+    async def join(self, token: str, scope: Scope, *, after: Position | None, epoch: Epoch) -> Watcher:
         """Add a watcher that starts after a position, or at the end of the log. The caller must call `leave`.
 
+        `epoch` is the one in which the position was parsed.
         Raises `InvalidToken`, `NotFound` if no grant overlaps the scope, `PositionGone`, or `Busy`.
         """
         credential = self._authenticator.parse(token)
         authenticated = await self._authenticator.authenticate(credential)
         _require_overlap(authenticated.principal, scope)
         bounds = await self._configs.read_bounds()
-        if after is not None and not bounds.start <= after <= bounds.end:
+        is_in_log = after is None or bounds.start <= after <= bounds.end
+        if not is_in_log or epoch != self._epoch.value:  # the epoch may have ended meanwhile
             raise PositionGone
         if self._is_draining or len(self._watchers) >= MAX_WATCHERS:
             raise Busy(retry_after_seconds=1)
-        watcher = Watcher(credential, scope, authenticated, bounds.final if after is None else after)
+        position = bounds.final if after is None else after
+        watcher = Watcher(credential, scope, authenticated, position, epoch=epoch)
         if self._start is None:
             self._start = self._end = bounds.final
         self._watchers.add(watcher)
@@ -154,11 +164,15 @@ class WatchHub:
                 _log.exception("watch_failed")
                 self.disconnect_all()
 
-    def disconnect_all(self) -> None:
+    def disconnect_all(self, reason: type[Exception] = Draining) -> None:
         """End every stream, so that clients reconnect and continue from their positions."""
         for watcher in self._watchers:
-            self._disconnect(watcher, Draining())
+            self._disconnect(watcher, reason())
         self._clear()
+
+    def end_epoch(self) -> None:
+        """End every stream, because the epoch of its positions has ended. A reconnect gets `PositionGone`."""
+        self.disconnect_all(PositionGone)
 
     def _clear(self) -> None:
         self._shared.clear()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from confide.changes.model import Change, Position
 from confide.clock import read_boot_clock
+from confide.epoch import Epoch
 from confide.identity.model import Credential, Scope
 
 if TYPE_CHECKING:
@@ -44,16 +45,36 @@ class NextEvents(NamedTuple):
 class Watcher:
     """One watch stream. All its events up to `position` were sent."""
 
-    __slots__ = ("credential", "ended_by", "heartbeat_at", "is_caught_up", "position", "scope", "token", "wake")
+    __slots__ = (
+        "credential",
+        "ended_by",
+        "epoch",
+        "heartbeat_at",
+        "is_caught_up",
+        "position",
+        "scope",
+        "token",
+        "wake",
+    )
 
-    def __init__(self, credential: Credential, scope: Scope, token: AuthenticatedToken, position: Position) -> None:
+    def __init__(
+        self,
+        credential: Credential,
+        scope: Scope,
+        token: AuthenticatedToken,
+        position: Position,
+        *,
+        epoch: Epoch,
+    ) -> None:
         self.credential = credential
+        # The epoch of `position`. When it ends, the stream ends.
+        self.epoch = epoch
         self.scope = scope
         self.token = token
         self.position = position
         # All shared events were sent, and the writer sleeps until `wake`.
         self.is_caught_up = False
-        # The reason why the stream ends: the token or every grant has ended, or the process drains.
+        # The reason why the stream ends: the token, every grant or the epoch has ended, or the process drains.
         self.ended_by: Exception | None = None
         # The hub calls it when there are events or a heartbeat to send. It must not block.
         self.wake: Wake = _ignore

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from confide.changes.model import Position
 from confide.configs.errors import InvalidNote
 from confide.crypto.model import WrappedKey
+from confide.epoch import Epoch
 from confide.errors import Violation
 from confide.names import ConfigKey
 from confide.strict_json import Json
@@ -105,6 +106,8 @@ class SavedVersion:
     key: ConfigKey
     version: int
     outcome: Outcome
+    # The epoch of its entity tag.
+    epoch: Epoch
     # The outcome of the first request with the same idempotency key.
     is_replayed: bool = False
     type_version: int | None = None

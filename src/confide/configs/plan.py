@@ -11,6 +11,7 @@ from confide.configs.merge import merge
 from confide.configs.model import ConfigDraft, Kind, Outcome, Rollback, StoredVersion
 from confide.crypto.errors import IntegrityBroken
 from confide.crypto.model import WrappedKey
+from confide.epoch import Epoch
 from confide.errors import NotFound, Violation
 from confide.integration_types.errors import SchemaBroken
 from confide.integration_types.model import MAX_REPORTED
@@ -63,7 +64,7 @@ class SavePlanBuilder:
             raise ConfigurationInvalid(violations=(violation,))
         self._types.require_no_mask(draft.configuration)
 
-    async def build(self, request: ConfigDraft | Rollback, *, precondition: Precondition) -> SavePlan:
+    async def build(self, request: ConfigDraft | Rollback, *, precondition: Precondition, epoch: Epoch) -> SavePlan:
         """Plan the next version from the current one.
 
         Raises `VersionConflict`, or `SchemaBroken` if the integration type rejects the configuration.
@@ -71,7 +72,7 @@ class SavePlanBuilder:
         current, data_key = await self._configs.read_with_data_key(request.key)
         self._supersede_cached(current)
         existing = _select_existing(current)
-        precondition.require_match(None if existing is None else existing.version)
+        precondition.require_match(None if existing is None else existing.version, epoch=epoch)
         is_merge = isinstance(request, ConfigDraft) and request.mode == "merge"
         before = None if existing is None else await self._decrypt(existing, data_key, is_needed=is_merge)
         old = None if before is None else strict_json.read_stored(before)
@@ -86,12 +87,14 @@ class SavePlanBuilder:
         outcome = Outcome.CREATED if existing is None else Outcome.UPDATED
         return SavePlan(number, before, after, plaintext, outcome, number + 1, data_key, type_, warnings)
 
-    async def read_deletable_version(self, key: ConfigKey, *, precondition: Precondition) -> StoredVersion:
+    async def read_deletable_version(
+        self, key: ConfigKey, *, precondition: Precondition, epoch: Epoch
+    ) -> StoredVersion:
         """Read the version that a deletion ends. Raises `VersionConflict`, or `NotFound` if there is none."""
         current = await self._configs.read(key)
         self._supersede_cached(current)
         existing = _select_existing(current)
-        precondition.require_match(None if existing is None else existing.version)
+        precondition.require_match(None if existing is None else existing.version, epoch=epoch)
         if existing is None:
             raise NotFound
         return existing

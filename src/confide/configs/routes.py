@@ -248,7 +248,9 @@ def build_saved_response(saved: SavedVersion) -> Response:
     tenant, integration_type = saved.key
     headers = [(b"config-version", b"%d" % saved.version)]
     if saved.outcome is not model.Outcome.DELETED:
-        headers.append((b"etag", preconditions.format_tag(saved.version, saved.type_version).encode()))
+        headers.append(
+            (b"etag", preconditions.format_tag(saved.version, saved.type_version, epoch=saved.epoch).encode())
+        )
     if saved.is_replayed:
         headers.append((b"idempotency-replayed", b"true"))
     return build_json_response(

@@ -27,6 +27,7 @@ from confide.configs.plan import SavePlan, SavePlanBuilder
 from confide.configs.save_queue import SaveQueue
 from confide.crypto.errors import DecryptionFailed
 from confide.crypto.model import EncryptionContext, WrappedKey
+from confide.epoch import CurrentEpoch, Epoch
 from confide.identity.model import Principal, Role
 from confide.keyed_lock import KeyedLock
 from confide.names import ConfigKey
@@ -73,9 +74,11 @@ class ConfigWriter:
         cache: ConfigCache,
         types: ActiveIntegrationTypes,
         change_feed: ChangeFeed,
+        epoch: CurrentEpoch,
         clock: Clock,
     ) -> None:
         self._configs = configs
+        self._epoch = epoch
         self._encryption = encryption
         self._access = access
         self._recorder = recorder
@@ -147,7 +150,7 @@ class ConfigWriter:
             self._plans.require_valid_draft(request)
         for _ in range(MAX_RACES):
             try:
-                plan = await self._plans.build(request, precondition=precondition)
+                plan = await self._plans.build(request, precondition=precondition, epoch=self._epoch.value)
             except Superseded:
                 continue
             before = {} if plan.before is None else strict_json.read_stored(plan.before)
@@ -208,14 +211,14 @@ class ConfigWriter:
         record: IdempotencyRecord | None,
         update: PendingUpdate,
     ) -> SavedVersion:
-        """Plan and commit. Raises `Superseded` if another process was faster or the data key was destroyed."""
+        """Plan and commit. Raises `Superseded` if another process was faster, or the data key or the epoch ended."""
         if isinstance(request, Deletion):
             return await self._delete_once(
                 request, principal=principal, precondition=precondition, record=record, update=update
             )
-        plan = await self._plans.build(request, precondition=precondition)
+        plan = await self._plans.build(request, precondition=precondition, epoch=update.epoch)
         if plan.outcome is Outcome.UNCHANGED:
-            return await self._record_unchanged(request.key, plan, record)
+            return await self._record_unchanged(request.key, plan, record, epoch=update.epoch)
         data_key_id = await self._require_data_key(request.key.tenant, plan.data_key)
         context = EncryptionContext(request.key, plan.version, Kind.SAVED)
         body = self._encryption.encrypt(plan.plaintext, context, data_key_id=data_key_id)
@@ -243,7 +246,7 @@ class ConfigWriter:
         record: IdempotencyRecord | None,
         update: PendingUpdate,
     ) -> SavedVersion:
-        current = await self._plans.read_deletable_version(deletion.key, precondition=precondition)
+        current = await self._plans.read_deletable_version(deletion.key, precondition=precondition, epoch=update.epoch)
         tombstone = NewVersion(
             deletion.key,
             current.version + 1,
@@ -279,19 +282,23 @@ class ConfigWriter:
             action, outcome, principal=principal, key=new.key, version=new.version, digest=digest
         )
         completed = record and replace(record, version=new.version, outcome=outcome)
-        await self._configs.append(new, audit=audit, idempotency=completed)
+        await self._configs.append(new, audit=audit, idempotency=completed, epoch=update.epoch)
         self._cache.complete_update(update, new.key, CurrentConfig(new, plaintext, type_), rendering=Rendering.READABLE)
         self._change_feed.notify()
         self._decrypter.clear_failure(new.key)
         warnings = () if plan is None else plan.warnings
         type_version = None if type_ is None else type_.tag_version
-        return SavedVersion(new.key, new.version, outcome, type_version=type_version, warnings=warnings)
+        return SavedVersion(
+            new.key, new.version, outcome, epoch=update.epoch, type_version=type_version, warnings=warnings
+        )
 
-    async def _record_unchanged(self, key: ConfigKey, plan: SavePlan, record: IdempotencyRecord | None) -> SavedVersion:
+    async def _record_unchanged(
+        self, key: ConfigKey, plan: SavePlan, record: IdempotencyRecord | None, *, epoch: Epoch
+    ) -> SavedVersion:
         if record is not None:
             completed = replace(record, version=plan.version, outcome=Outcome.UNCHANGED)
             await self._configs.insert_idempotency_record(completed, saved_at=self._clock())
-        return SavedVersion(key, plan.version, Outcome.UNCHANGED, type_version=plan.type.tag_version)
+        return SavedVersion(key, plan.version, Outcome.UNCHANGED, epoch=epoch, type_version=plan.type.tag_version)
 
     async def _require_data_key(self, tenant: str, data_key: WrappedKey | None) -> bytes:
         """Return the ID of the active data key of a tenant. Raises `Superseded` if the key was destroyed."""
@@ -314,4 +321,11 @@ class ConfigWriter:
             raise IdempotencyKeyReused
         self._cache.observe_version(key, first.version, is_deleted=first.outcome is Outcome.DELETED)
         type_ = await self._types.get(key.integration_type)
-        return SavedVersion(key, first.version, first.outcome, is_replayed=True, type_version=type_.tag_version)
+        return SavedVersion(
+            key,
+            first.version,
+            first.outcome,
+            epoch=self._epoch.value,
+            is_replayed=True,
+            type_version=type_.tag_version,
+        )

@@ -25,9 +25,11 @@ from confide.configs.model import (
 from confide.crypto.model import WrappedKey
 from confide.database.batcher import Batcher
 from confide.database.engine import Engine, Transaction, UniqueTaken, statement
+from confide.database.identity import READ_EPOCH
 from confide.database.log import EntryRow, build_entry_row, insert_audit
-from confide.database.model import Row
+from confide.database.model import Row, Rows
 from confide.database.rows import insert_into, list_array_placeholders, list_columns, list_placeholders
+from confide.epoch import CurrentEpoch, Epoch
 from confide.identity.model import Scope
 from confide.names import ConfigKey
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
@@ -78,11 +80,12 @@ class IdempotencyRow(NamedTuple):
 
 
 MAX_NUMBER = 2**63 - 1
-# A statement that appends has the placeholders of the version first. These are the numbers of its data key, and of the
-# first placeholders of the audit row and of the idempotency row.
+# A statement that appends has the placeholders of the version first. These are the numbers of its data key, of the
+# first placeholders of the audit row and of the idempotency row, and of the epoch in which the save was planned.
 DATA_KEY_AT = VersionRow._fields.index("key_id") + 1
 ENTRY_AT = len(VersionRow._fields) + 1
-IDEMPOTENCY_AT = ENTRY_AT + len(EntryRow._fields)
+EPOCH_AT = ENTRY_AT + len(EntryRow._fields)
+IDEMPOTENCY_AT = EPOCH_AT + 1
 # A version is inserted only while its data key exists. A tombstone has no data key.
 _DATA_KEY_EXISTS = f"EXISTS (SELECT 1 FROM keys WHERE id = ${DATA_KEY_AT} AND wrapped IS NOT NULL)"
 INSERT_IDEMPOTENCY = f"/* configs.keep_replay */ {insert_into('replays', IdempotencyRow)}"
@@ -113,7 +116,8 @@ SQLITE_READ = """/* configs.read */
 """
 SQLITE_APPEND = f"""/* configs.append */
     INSERT INTO changes ({list_columns(VersionRow)}) SELECT {list_placeholders(VersionRow)}
-    WHERE ${DATA_KEY_AT} IS NULL OR {_DATA_KEY_EXISTS}
+    WHERE (${DATA_KEY_AT} IS NULL OR {_DATA_KEY_EXISTS})
+      AND (SELECT epoch FROM store) = ${len(VersionRow._fields) + 1}
     ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING id
 """
 SQLITE_CHANGES_AFTER = """/* configs.changes_after */
@@ -125,17 +129,18 @@ SQLITE_BOUNDS = """/* configs.bounds */
     SELECT begins_id, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0) FROM store
 """
 
-# One statement is one round trip and one transaction: it inserts version, audit entry and record, or nothing.
+# One statement is one round trip and one transaction: it inserts version, audit entry and record, or nothing. It
+# returns the epoch, so that a save that was planned in an earlier one learns of it.
 _APPEND = f"""/* configs.append */
     WITH appended AS (
         INSERT INTO changes ({list_columns(VersionRow)}) SELECT {list_placeholders(VersionRow)}
-        WHERE ${DATA_KEY_AT}::bytea IS NULL OR {_DATA_KEY_EXISTS}
+        WHERE (${DATA_KEY_AT}::bytea IS NULL OR {_DATA_KEY_EXISTS}) AND (SELECT epoch FROM store) = ${EPOCH_AT}
         ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING id
     ), audited AS (
         INSERT INTO audit ({list_columns(EntryRow)}, change_id)
         SELECT {list_placeholders(EntryRow, start=ENTRY_AT)}, id FROM appended
     ){{idempotency}}
-    SELECT id FROM appended
+    SELECT epoch, epoch_number, id FROM store LEFT JOIN appended ON TRUE
 """
 POSTGRESQL_APPEND = _APPEND.format(idempotency="")
 POSTGRESQL_APPEND_IDEMPOTENT = _APPEND.format(
@@ -169,12 +174,15 @@ POSTGRESQL_READ_MANY = """/* configs.read_many */
 # the rows is fixed, so that two such statements cannot deadlock.
 POSTGRESQL_APPEND_MANY = f"""/* configs.append_many */
     WITH requested AS (
-        SELECT * FROM unnest({list_array_placeholders(VersionRow)}, {list_array_placeholders(EntryRow, start=ENTRY_AT)})
-        AS a ({list_columns(VersionRow)}, {", ".join(f"entry_{name}" for name in EntryRow._fields)})
+        SELECT * FROM unnest(
+            {list_array_placeholders(VersionRow)}, {list_array_placeholders(EntryRow, start=ENTRY_AT)},
+            ${EPOCH_AT}::text[]
+        ) AS a ({list_columns(VersionRow)}, {", ".join(f"entry_{name}" for name in EntryRow._fields)}, planned_in)
     ), appended AS (
         INSERT INTO changes ({list_columns(VersionRow)})
         SELECT {list_columns(VersionRow)} FROM requested
-        WHERE key_id IS NULL OR EXISTS (SELECT 1 FROM keys WHERE id = requested.key_id AND wrapped IS NOT NULL)
+        WHERE (key_id IS NULL OR EXISTS (SELECT 1 FROM keys WHERE id = requested.key_id AND wrapped IS NOT NULL))
+          AND planned_in = (SELECT epoch FROM store)
         ORDER BY tenant, integration_type, version
         ON CONFLICT (tenant, integration_type, version) DO NOTHING
         RETURNING id, tenant, integration_type, version
@@ -183,7 +191,7 @@ POSTGRESQL_APPEND_MANY = f"""/* configs.append_many */
         SELECT {", ".join(f"entry_{name}" for name in EntryRow._fields)}, appended.id
         FROM requested JOIN appended USING (tenant, integration_type, version)
     )
-    SELECT tenant, integration_type, version FROM appended
+    SELECT epoch, epoch_number, tenant, integration_type, version FROM store LEFT JOIN appended ON TRUE
 """
 # Only below the oldest running transaction: above it, an earlier change may still be committed.
 POSTGRESQL_CHANGES_AFTER = """/* configs.changes_after */
@@ -206,19 +214,23 @@ class ConfigStore(ABC):
     # The SQL expression of the transaction ID of a change. SQLite has none.
     xid = "0"
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, epoch: CurrentEpoch) -> None:
         self._engine = engine
+        self._epoch = epoch
 
     @abstractmethod
     async def read_with_data_key(self, key: ConfigKey) -> VersionWithDataKey:
         """Read the current version, even a tombstone, with the active data key of its tenant (PostgreSQL only)."""
 
     @abstractmethod
-    async def append(self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None) -> None:
+    async def append(
+        self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None, epoch: Epoch
+    ) -> None:
         """Append a version with its audit entry and idempotency record in one transaction.
 
-        Raises `Superseded` if the version exists or the data key is no longer active. Raises `IdempotencyKeyTaken` if
-        the record exists. Then nothing is stored.
+        Raises `Superseded` if the version exists, the data key is no longer active, or the database is in another epoch
+        than the one in which the save was planned. Then this process adopts that epoch. Raises `IdempotencyKeyTaken` if
+        the record exists. In each case nothing is stored.
         """
 
     @abstractmethod
@@ -312,11 +324,16 @@ class SqliteConfigStore(ConfigStore):
         rows = await self._engine.query(SQLITE_READ, *key)
         return VersionWithDataKey(_read_version(key, rows[0]) if rows else None, None)
 
-    async def append(self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None) -> None:
+    async def append(
+        self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None, epoch: Epoch
+    ) -> None:
         try:
-            await self._engine.transact(_append(new, audit, idempotency))
+            found = await self._engine.transact(_append(new, audit, idempotency, epoch))
         except UniqueTaken:
             raise IdempotencyKeyTaken from None
+        if found is not None:
+            self._epoch.adopt(found)
+            raise Superseded
 
     async def read_bounds(self) -> LogBounds:
         ((begin, last),) = await self._engine.query(SQLITE_BOUNDS)
@@ -332,8 +349,8 @@ class PostgresqlConfigStore(ConfigStore):
 
     xid = "c.xid::text::bigint"
 
-    def __init__(self, engine: Engine, *, io: IoLog = NO_IO_LOG) -> None:
-        super().__init__(engine)
+    def __init__(self, engine: Engine, epoch: CurrentEpoch, *, io: IoLog = NO_IO_LOG) -> None:
+        super().__init__(engine, epoch)
         self._reads: Batcher[ConfigKey, VersionWithDataKey] = Batcher(
             self._read_batch, max_running=2, operation="wait read", io=io
         )
@@ -342,8 +359,10 @@ class PostgresqlConfigStore(ConfigStore):
     async def read_with_data_key(self, key: ConfigKey) -> VersionWithDataKey:
         return await self._reads.submit(key)
 
-    async def append(self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None) -> None:
-        row = (*VersionRow.from_value(new), *build_entry_row(audit))
+    async def append(
+        self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None, epoch: Epoch
+    ) -> None:
+        row = (*VersionRow.from_value(new), *build_entry_row(audit), epoch.id)
         if idempotency is None:
             if not await self._saves.submit(row):
                 raise Superseded
@@ -351,10 +370,11 @@ class PostgresqlConfigStore(ConfigStore):
         # Not in a batch, because an existing record rolls back the whole statement.
         record = IdempotencyRow.from_value(idempotency, saved_at=new.saved_at)
         try:
-            if not await self._engine.query(POSTGRESQL_APPEND_IDEMPOTENT, *row, *record):
-                raise Superseded
+            rows = await self._engine.query(POSTGRESQL_APPEND_IDEMPOTENT, *row, *record)
         except UniqueTaken:
             raise IdempotencyKeyTaken from None
+        if not self._has_appended(rows):
+            raise Superseded
 
     async def read_bounds(self) -> LogBounds:
         ((begin_xid, begin_id, lowest, highest),) = await self._engine.query(POSTGRESQL_BOUNDS)
@@ -375,22 +395,35 @@ class PostgresqlConfigStore(ConfigStore):
 
     async def _append_batch(self, saves: Sequence[Row]) -> list[bool]:
         if len(saves) == 1:
-            return [bool(await self._engine.query(POSTGRESQL_APPEND, *saves[0]))]
+            return [self._has_appended(await self._engine.query(POSTGRESQL_APPEND, *saves[0]))]
         # Of two saves of one version, the first wins. Columns 1 to 3 are tenant, integration type and version.
         first = {save[1:4]: number for number, save in reversed(list(enumerate(saves)))}
         distinct = [saves[number] for number in first.values()]
         rows = await self._engine.query(POSTGRESQL_APPEND_MANY, *zip(*distinct, strict=True))
-        appended = {tuple(row) for row in rows}
+        self._epoch.adopt(Epoch(*rows[0][:2]))
+        appended = {tuple(row[2:]) for row in rows}
         return [save[1:4] in appended and first[save[1:4]] == number for number, save in enumerate(saves)]
 
+    def _has_appended(self, rows: Rows) -> bool:
+        """Return whether the statement of one save appended its version. Otherwise adopt the epoch that it found."""
+        ((*epoch, change_id),) = rows
+        if change_id is None:
+            self._epoch.adopt(Epoch(*epoch))
+        return change_id is not None
 
-def _append(new: NewVersion, audit: SignedEntry, idempotency: IdempotencyRecord | None) -> Transaction[None]:
-    appended = yield statement(SQLITE_APPEND, *VersionRow.from_value(new))
+
+def _append(
+    new: NewVersion, audit: SignedEntry, idempotency: IdempotencyRecord | None, epoch: Epoch
+) -> Transaction[Epoch | None]:
+    """Append a version, or return the current epoch if nothing was appended."""
+    appended = yield statement(SQLITE_APPEND, *VersionRow.from_value(new), epoch.id)
     if not appended:
-        raise Superseded
+        ((*found,),) = yield statement(READ_EPOCH)
+        return Epoch(*found)
     yield insert_audit(audit, change_id=appended[0][0])
     if idempotency is not None:
         yield statement(INSERT_IDEMPOTENCY, *IdempotencyRow.from_value(idempotency, saved_at=new.saved_at))
+    return None
 
 
 def _read_version(key: ConfigKey, row: Row) -> StoredVersion:

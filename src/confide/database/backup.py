@@ -81,11 +81,12 @@ def _read_rows(lines: Iterator[bytes]) -> Iterator[TableRow]:
     header = json.loads(next(lines, b"null"))
     if not isinstance(header, dict) or header.get("confide") != "backup" or header.get("format") != FORMAT:
         raise ValueError("not a backup")
-    if header["schema"] != get_schema_number("sqlite"):
+    number, newest = header["schema"], get_schema_number("sqlite")
+    if not isinstance(number, int) or not 1 <= number <= newest:
         raise ArchiveBroken(
-            f"The backup has schema {header['schema']}; this Confide restores {get_schema_number('sqlite')}."
+            f"The backup has schema {number}; this Confide restores schemas up to {newest}. Use a newer Confide."
         )
-    tables = list_backed_up_tables()
+    tables = list_backed_up_tables(number)
     count, digest, end = 0, hashlib.sha256(), None
     for line in lines:
         value = json.loads(line)

@@ -10,8 +10,9 @@ from confide.clock import Clock
 from confide.database import dump, identity, schema
 from confide.database.engine import Engine, T, Transaction
 from confide.database.model import DatabaseIdentity, EpochStatus, TableRow
+from confide.epoch import CurrentEpoch
 
-NO_SCHEMA = "The database has no Confide schema. Run confide serve or confide migrate to create it."
+NO_SCHEMA = "The database has no Confide schema, or an older one. Run confide serve or confide migrate first."
 
 
 class HostEngine(Engine, Protocol):
@@ -28,9 +29,15 @@ class Database(ABC):
     """
 
     def __init__(
-        self, engine: HostEngine, *, chain_audit_entries: Callable[[], Transaction[None]], clock: Clock
+        self,
+        engine: HostEngine,
+        epoch: CurrentEpoch,
+        *,
+        chain_audit_entries: Callable[[], Transaction[None]],
+        clock: Clock,
     ) -> None:
         self._host_engine = engine
+        self._epoch = epoch
         self._chain_audit_entries = chain_audit_entries
         self._clock = clock
 
@@ -66,7 +73,7 @@ class Database(ABC):
     async def load(self, rows: Iterator[TableRow]) -> None:
         """Fill an empty database with the rows of a dump and begin a new epoch, in one transaction."""
         engine = self._host_engine
-        await engine.transact_long(
+        epoch = await engine.transact_long(
             dump.load(
                 rows,
                 self.locate(),
@@ -75,6 +82,7 @@ class Database(ABC):
                 chain_audit_entries=self._chain_audit_entries,
             )
         )
+        self._epoch.adopt(epoch)
 
     async def is_empty(self) -> bool:
         ((is_empty,),) = await self._host_engine.query(dump.IS_EMPTY)

@@ -9,6 +9,7 @@ from confide.database.engine import Engine, Many, Transaction, statement
 from confide.database.identity import begin_epoch
 from confide.database.model import TableRow
 from confide.database.schema import list_tables
+from confide.epoch import Epoch
 
 # Tables without a use after a restore. Every other table of the schema is backed up.
 NOT_BACKED_UP = frozenset({"login_attempts", "turns"})
@@ -16,9 +17,9 @@ _NUMBERED = ("users", "tokens", "changes", "audit")
 _BATCH_SIZE = 500
 
 
-def list_backed_up_tables() -> dict[str, tuple[str, ...]]:
-    """Return the columns of each table that a backup holds, in the order of the migrations."""
-    return {name: columns for name, columns in list_tables().items() if name not in NOT_BACKED_UP}
+def list_backed_up_tables(schema_number: int | None = None) -> dict[str, tuple[str, ...]]:
+    """Return the columns of each table that a backup of a schema holds, in the order of the migrations."""
+    return {name: columns for name, columns in list_tables(schema_number).items() if name not in NOT_BACKED_UP}
 
 
 async def dump(engine: Engine) -> AsyncIterator[TableRow]:
@@ -39,16 +40,16 @@ def load(
     now: int,
     engine: str,
     chain_audit_entries: Callable[[], Transaction[None]],
-) -> Transaction[str]:
+) -> Transaction[Epoch]:
     """Load rows into an empty database and begin a new epoch, in one transaction. Returns the epoch."""
     tables = list_backed_up_tables()
     yield statement("/* store.empty */ DELETE FROM store")
     for table, group in groupby(rows, key=lambda table_row: table_row.table):
-        columns = tables[table]
-        places = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
-        sql = f"/* store.load */ INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"
         while batch := [row for _, row in islice(group, _BATCH_SIZE)]:
-            yield Many(sql, batch)
+            # Rows of an older schema lack the columns that later migrations added at the end, with defaults.
+            columns = tables[table][: len(batch[0])]
+            places = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
+            yield Many(f"/* store.load */ INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", batch)
     if engine == "postgresql":
         for table in _NUMBERED:
             yield statement(

@@ -7,6 +7,10 @@ from collections.abc import Callable
 
 from confide.database.engine import Lock, Transaction, statement
 from confide.database.model import EpochStatus
+from confide.epoch import Epoch
+
+READ_EPOCH = "/* store.epoch */ SELECT epoch, epoch_number FROM store"
+END_SESSIONS = "/* tokens.end_sessions */ DELETE FROM tokens WHERE is_session = 1"
 
 
 def determine_epoch(
@@ -17,17 +21,18 @@ def determine_epoch(
     Clients may know positions that a restored database does not have. A new epoch invalidates all positions.
     """
     yield Lock("home")
-    rows = yield statement("/* store.home */ SELECT epoch, home FROM store")
+    rows = yield statement("/* store.home */ SELECT epoch, epoch_number, home FROM store")
     if not rows:
-        epoch = create_epoch()
+        epoch = create_epoch(1)
         yield statement(
             "/* store.begin */ INSERT INTO store (one, epoch, home, began_at) VALUES (1, $1, $2, $3)",
-            epoch,
+            epoch.id,
             location,
             now,
         )
         return EpochStatus(epoch, is_new_epoch=False)
-    epoch, known_location = rows[0]
+    *current, known_location = rows[0]
+    epoch = Epoch(*current)
     if known_location == location:
         return EpochStatus(epoch, is_new_epoch=False)
     epoch = yield from begin_epoch(location, now=now, has_xid=has_xid, chain_audit_entries=chain_audit_entries)
@@ -36,8 +41,8 @@ def determine_epoch(
 
 def begin_epoch(
     location: str, *, now: int, has_xid: bool, chain_audit_entries: Callable[[], Transaction[None]]
-) -> Transaction[str]:
-    """Begin a new epoch and return it. All sessions end.
+) -> Transaction[Epoch]:
+    """Begin a new epoch after a move or a restore, and return it. All sessions end.
 
     On PostgreSQL, transaction IDs in positions become 0, because they belong to another cluster.
     """
@@ -46,13 +51,17 @@ def begin_epoch(
         yield statement("/* store.restart_changes */ UPDATE changes SET xid = '0'")
         yield statement("/* audits.restart */ UPDATE audit SET xid = '0'")
         yield statement("/* store.restart_log */ UPDATE store SET begins_xid = 0")
-    yield statement("/* tokens.end_sessions */ DELETE FROM tokens WHERE is_session = 1")
-    epoch = create_epoch()
+    yield statement(END_SESSIONS)
+    ((number,),) = yield statement("/* store.epoch_number */ SELECT epoch_number FROM store")
+    epoch = create_epoch(number + 1)
     yield statement(
-        "/* store.begin_epoch */ UPDATE store SET epoch = $1, home = $2, began_at = $3", epoch, location, now
+        "/* store.begin_epoch */ UPDATE store SET epoch = $1, epoch_number = $2, home = $3, began_at = $4",
+        *epoch,
+        location,
+        now,
     )
     return epoch
 
 
-def create_epoch() -> str:
-    return secrets.token_hex(8)
+def create_epoch(number: int) -> Epoch:
+    return Epoch(secrets.token_hex(8), number)

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+from confide.epoch import Epoch
+
 
 @dataclass(frozen=True, slots=True)
 class DatabaseIdentity:
     """The epoch of a database, and how durable its commits are."""
 
-    epoch: str
+    epoch: Epoch
     durability: str
     is_unsafe: bool
     is_new_epoch: bool = False
@@ -22,7 +24,7 @@ class DatabaseIdentity:
 class EpochStatus(NamedTuple):
     """The epoch, and whether it has just begun because the database was moved or restored."""
 
-    epoch: str
+    epoch: Epoch
     is_new_epoch: bool
 
 

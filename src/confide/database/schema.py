@@ -55,10 +55,13 @@ def get_schema_number(engine: str) -> int:
 
 
 @cache
-def list_tables() -> dict[str, tuple[str, ...]]:
-    """Return the columns of each table that the migrations create, in their order. It is the same on both engines."""
+def list_tables(schema_number: int | None = None) -> dict[str, tuple[str, ...]]:
+    """Return the columns of each table that the migrations create, in their order. It is the same on both engines.
+
+    With a number, return those of an older schema: the migrations up to that one.
+    """
     schema = apsw.Connection(":memory:")
-    for migration in list_migrations("sqlite"):
+    for migration in list_migrations("sqlite")[:schema_number]:
         schema.execute(migration.sql)
     names = schema.execute(
         "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY rowid"

@@ -8,6 +8,7 @@ from confide import strict_json
 from confide.clock import Clock
 from confide.configs.errors import TooManyRaces
 from confide.configs.model import Outcome
+from confide.epoch import CurrentEpoch, Epoch
 from confide.errors import NotFound
 from confide.identity.model import Principal
 from confide.integration_types.model import SavedType, TypeDraft, TypeKind, TypeVersion
@@ -39,6 +40,7 @@ class IntegrationTypes:
         access: Access,
         recorder: AuditRecorder,
         change_feed: ChangeFeed,
+        epoch: CurrentEpoch,
         clock: Clock,
         on_change: Callable[[str], None],
     ) -> None:
@@ -47,6 +49,7 @@ class IntegrationTypes:
         self._access = access
         self._recorder = recorder
         self._change_feed = change_feed
+        self._epoch = epoch
         self._clock = clock
         # Updates the caches of this process before the change feed delivers the change.
         self._on_change = on_change
@@ -62,7 +65,7 @@ class IntegrationTypes:
 
     async def require_precondition(self, name: str, *, precondition: Precondition) -> None:
         """Raise `VersionConflict` unless the precondition matches the current version."""
-        await self._read_current(name, precondition=precondition)
+        await self._read_current(name, precondition=precondition, epoch=self._epoch.value)
 
     async def save(self, draft: TypeDraft, *, principal: Principal, precondition: Precondition) -> SavedType:
         """Register an integration type, or append a version of it. Store nothing if it is unchanged."""
@@ -70,30 +73,33 @@ class IntegrationTypes:
         if draft.schema is not None:
             Schema(draft.schema)
         for _ in range(MAX_RACES):
-            current = await self._read_current(draft.name, precondition=precondition)
+            epoch = self._epoch.value
+            current = await self._read_current(draft.name, precondition=precondition, epoch=epoch)
             if current is not None and current.has_same_settings(draft):
-                return SavedType(Outcome.UNCHANGED, current.version)
+                return SavedType(Outcome.UNCHANGED, current.version, epoch)
             is_new = current is None or current.kind is TypeKind.REMOVED
             version = self._build_next_version(draft, current, TypeKind.SAVED, principal=principal)
-            if await self._append(version, action="put type", outcome="saved", principal=principal):
-                return SavedType(Outcome.CREATED if is_new else Outcome.UPDATED, version.version)
+            if await self._append(version, action="put type", outcome="saved", principal=principal, epoch=epoch):
+                return SavedType(Outcome.CREATED if is_new else Outcome.UPDATED, version.version, epoch)
         raise TooManyRaces(LOST_RACES, retry_after_seconds=1)
 
     async def remove(self, name: str, *, principal: Principal, precondition: Precondition) -> int:
         """Remove an integration type. Return the version of its tombstone."""
         await self._access.require_admin(principal, action="remove type")
         for _ in range(MAX_RACES):
-            current = await self._read_current(name, precondition=precondition)
+            epoch = self._epoch.value
+            current = await self._read_current(name, precondition=precondition, epoch=epoch)
             if current is None or current.kind is TypeKind.REMOVED:
                 raise NotFound
             version = self._build_next_version(TypeDraft(name, None), current, TypeKind.REMOVED, principal=principal)
-            if await self._append(version, action="remove type", outcome="removed", principal=principal):
+            if await self._append(version, action="remove type", outcome="removed", principal=principal, epoch=epoch):
                 return version.version
         raise TooManyRaces(LOST_RACES, retry_after_seconds=1)
 
-    async def _read_current(self, name: str, *, precondition: Precondition) -> TypeVersion | None:
+    async def _read_current(self, name: str, *, precondition: Precondition, epoch: Epoch) -> TypeVersion | None:
         current = await self._types.read(name)
-        precondition.require_match(current.version if current is not None and current.kind is TypeKind.SAVED else None)
+        is_saved = current is not None and current.kind is TypeKind.SAVED
+        precondition.require_match(current.version if current is not None and is_saved else None, epoch=epoch)
         return current
 
     def _build_next_version(
@@ -112,12 +118,12 @@ class IntegrationTypes:
             note=draft.note,
         )
 
-    async def _append(self, new: TypeVersion, *, action: str, outcome: str, principal: Principal) -> bool:
+    async def _append(self, new: TypeVersion, *, action: str, outcome: str, principal: Principal, epoch: Epoch) -> bool:
         schema_bytes = b"" if new.schema is None else strict_json.write(new.schema)
         digest = self._encryption.compute_mac("audit", b"%b %d %b" % (str(new.mode).encode(), new.keep, schema_bytes))
         subject = f"type {new.name} version {new.version}"
         audit = self._recorder.sign(action, outcome, principal=principal, subject=subject, digest=digest)
-        if not await self._types.append(new, audit=audit):
+        if not await self._types.append(new, audit=audit, epoch=epoch):
             return False
         self._on_change(new.name)
         self._change_feed.notify()

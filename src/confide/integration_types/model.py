@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from confide.configs.model import Outcome
+from confide.epoch import Epoch
 from confide.errors import InvalidBody
 from confide.strict_json import Json, is_equal
 
@@ -65,6 +66,8 @@ class SavedType(NamedTuple):
 
     outcome: Outcome
     version: int
+    # The epoch of its entity tag.
+    epoch: Epoch
 
 
 def parse_keep(value: Any) -> int:

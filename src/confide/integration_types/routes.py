@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from confide import names, preconditions
 from confide.configs.model import parse_note
+from confide.epoch import CurrentEpoch, Epoch
 from confide.identity.model import Role
 from confide.integration_types.compiled import IntegrationType
 from confide.integration_types.model import Mode, TypeDraft, TypeVersion, parse_keep
@@ -102,7 +103,8 @@ class ConformanceShape(BaseModel, title="ConformityShape"):
 class TypeRoutes:
     """Handlers of the routes of integration types."""
 
-    def __init__(self, types: IntegrationTypes, conformance: ConformanceCheck) -> None:
+    def __init__(self, types: IntegrationTypes, conformance: ConformanceCheck, *, epoch: CurrentEpoch) -> None:
+        self._epoch = epoch
         self._types = types
         self._conformance = conformance
 
@@ -111,9 +113,10 @@ class TypeRoutes:
         return build_json_response({"types": [_build_summary_json(one) for one in types]})
 
     async def read(self, request: Request) -> Response:
+        epoch = self._epoch.value
         type_ = await self._types.read(_read_name(request), principal=request.principal)
         document = {**_build_summary_json(type_), "schema": type_.schema}
-        return build_json_response(document, headers=_build_tag_headers(type_.version))
+        return build_json_response(document, headers=_build_tag_headers(type_.version, epoch))
 
     async def put(self, request: Request) -> Reply:
         body = request.get_body(TypeBody)
@@ -130,7 +133,7 @@ class TypeRoutes:
             "name": draft.name,
             "version": saved.version,
         }
-        return build_json_response(document, headers=_build_tag_headers(saved.version))
+        return build_json_response(document, headers=_build_tag_headers(saved.version, saved.epoch))
 
     async def remove(self, request: Request) -> Response:
         name = _read_name(request)
@@ -164,8 +167,8 @@ def _read_name(request: Request) -> str:
     return names.parse_name(request.path_values["name"])
 
 
-def _build_tag_headers(version: int) -> Headers:
-    return ((b"etag", preconditions.format_tag(version).encode()),)
+def _build_tag_headers(version: int, epoch: Epoch) -> Headers:
+    return ((b"etag", preconditions.format_tag(version, epoch=epoch).encode()),)
 
 
 def _build_summary_json(version: TypeVersion) -> Json:

@@ -8,9 +8,11 @@ from typing import NamedTuple
 from confide import strict_json
 from confide.audit.model import SignedEntry
 from confide.database.engine import Engine, Transaction, statement
+from confide.database.identity import READ_EPOCH
 from confide.database.log import insert_audit
 from confide.database.model import Row
-from confide.database.rows import insert_into, list_columns
+from confide.database.rows import insert_into, list_columns, list_placeholders
+from confide.epoch import CurrentEpoch, Epoch
 from confide.integration_types.model import Mode, TypeKind, TypeVersion
 
 
@@ -59,8 +61,11 @@ ALL = f"""/* types.all */
     SELECT {list_columns(TypeRow)} FROM types t
     WHERE version = (SELECT max(n.version) FROM types n WHERE n.name = t.name) AND kind = 'saved' ORDER BY name
 """
+# Only in the epoch in which the change was planned.
 APPEND = f"""/* types.append */
-    {insert_into("types", TypeRow)} ON CONFLICT (name, version) DO NOTHING RETURNING version
+    INSERT INTO types ({list_columns(TypeRow)}) SELECT {list_placeholders(TypeRow)}
+    WHERE (SELECT epoch FROM store) = ${len(TypeRow._fields) + 1}
+    ON CONFLICT (name, version) DO NOTHING RETURNING version
 """
 APPEND_CHANGE = f"/* types.log */ {insert_into('changes', TypeChangeRow)} RETURNING id"
 
@@ -68,8 +73,9 @@ APPEND_CHANGE = f"/* types.log */ {insert_into('changes', TypeChangeRow)} RETURN
 class IntegrationTypeStore:
     """Stores versions of integration types. The highest one is active."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, epoch: CurrentEpoch) -> None:
         self._engine = engine
+        self._epoch = epoch
 
     async def read(self, name: str) -> TypeVersion | None:
         """Read the active version, even if the type was removed."""
@@ -80,9 +86,16 @@ class IntegrationTypeStore:
         """List the active versions of all types that were not removed, by name."""
         return [_read_type(row) for row in await self._engine.query(ALL)]
 
-    async def append(self, new: TypeVersion, *, audit: SignedEntry) -> bool:
-        """Append a version with its change and audit entry. Return False if the version exists already."""
-        return await self._engine.transact(_append(new, audit))
+    async def append(self, new: TypeVersion, *, audit: SignedEntry, epoch: Epoch) -> bool:
+        """Append a version with its change and audit entry.
+
+        Return False if the version exists already, or if the database is in another epoch than the one in which the
+        change was planned. Then this process adopts that epoch.
+        """
+        found = await self._engine.transact(_append(new, audit, epoch))
+        if found is not None:
+            self._epoch.adopt(found)
+        return found is None
 
 
 def _read_type(row: Row) -> TypeVersion:
@@ -101,10 +114,12 @@ def _read_type(row: Row) -> TypeVersion:
     )
 
 
-def _append(new: TypeVersion, audit: SignedEntry) -> Transaction[bool]:
-    if not (yield statement(APPEND, *TypeRow.from_value(new))):
-        return False
+def _append(new: TypeVersion, audit: SignedEntry, epoch: Epoch) -> Transaction[Epoch | None]:
+    """Append a version, or return the current epoch if nothing was appended."""
+    if not (yield statement(APPEND, *TypeRow.from_value(new), epoch.id)):
+        ((*found,),) = yield statement(READ_EPOCH)
+        return Epoch(*found)
     change = TypeChangeRow("type-changed", new.name, new.version, new.saved_by, new.saved_at, new.note)
     ((change_id,),) = yield statement(APPEND_CHANGE, *change)
     yield insert_audit(audit, change_id=change_id)
-    return True
+    return None

@@ -13,6 +13,7 @@ from confide.caching.lease import Lease
 from confide.caching.lru_cache import CacheEntry, LruCache
 from confide.clock import read_boot_clock
 from confide.configs.model import StoredVersion
+from confide.epoch import CurrentEpoch, Epoch
 from confide.names import ConfigKey
 from confide.reads.model import CurrentConfig, RenderedConfig, Rendering
 from confide.reads.response import PreparedResponse
@@ -52,9 +53,11 @@ class CachedConfig(CacheEntry):
 class PendingUpdate:
     """A database read or a save in progress, whose version will be cached."""
 
-    __slots__ = ("newest_version",)
+    __slots__ = ("epoch", "newest_version")
 
-    def __init__(self) -> None:
+    def __init__(self, epoch: Epoch) -> None:
+        # The epoch in which it began. When the epoch ends, its result is discarded.
+        self.epoch = epoch
         # The newest version that became known in the meantime. An older result must not be cached.
         self.newest_version = 0
 
@@ -71,11 +74,13 @@ class ConfigCache:
         memory: LruCache[Any],
         lease: Lease,
         *,
+        epoch: CurrentEpoch,
         prepare: Callable[[RenderedConfig], PreparedResponse],
         ttl_seconds: float,
     ) -> None:
         self._memory = memory
         self._lease = lease
+        self._epoch = epoch
         self._prepare = prepare
         self._ttl_seconds = ttl_seconds
         self._pending: dict[ConfigKey, list[PendingUpdate]] = {}
@@ -134,7 +139,7 @@ class ConfigCache:
     @contextmanager
     def begin_update(self, key: ConfigKey) -> Iterator[PendingUpdate]:
         """Register an update. Call this before the query of a database read, or before the commit of a save."""
-        update = PendingUpdate()
+        update = PendingUpdate(self._epoch.value)
         updates = self._pending.setdefault(key, [])
         updates.append(update)
         try:
@@ -160,7 +165,7 @@ class ConfigCache:
         is_missing = configuration is None
         response = None
         if stored and configuration is not None and type_ and (entry is None or entry.responses[rendering] is None):
-            response = self._prepare_response(stored, configuration, type_, rendering)
+            response = self._prepare_response(stored, configuration, type_, rendering, epoch=update.epoch)
         if entry is None:
             entry = CachedConfig(key, current.version, is_missing=is_missing)
             self._memory.put(key, entry)
@@ -171,10 +176,16 @@ class ConfigCache:
         return entry.responses
 
     def _prepare_response(
-        self, stored: StoredVersion, configuration: bytes, type_: IntegrationType, rendering: Rendering
+        self,
+        stored: StoredVersion,
+        configuration: bytes,
+        type_: IntegrationType,
+        rendering: Rendering,
+        *,
+        epoch: Epoch,
     ) -> PreparedResponse:
         document = render_configuration(configuration, type_, rendering)
-        return self._prepare(RenderedConfig(stored, document, rendering, type_.tag_version))
+        return self._prepare(RenderedConfig(stored, document, rendering, type_.tag_version, epoch))
 
 
 def _discard(updates: list[PendingUpdate]) -> None:

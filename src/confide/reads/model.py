@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from confide.configs.model import StoredVersion
+from confide.epoch import Epoch
 from confide.names import ConfigKey
 
 if TYPE_CHECKING:
@@ -74,3 +75,4 @@ class RenderedConfig:
     rendering: Rendering
     # The version of its integration type. None if the type has no schema.
     type_version: int | None
+    epoch: Epoch

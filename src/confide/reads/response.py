@@ -26,7 +26,7 @@ class PreparedResponse:
     common headers come before it.
     """
 
-    __slots__ = ("_body_at", "_tag_lines_at", "is_invalid", "length", "raw", "size_bytes", "tag", "version")
+    __slots__ = ("_body_at", "_tag_lines_at", "epoch", "is_invalid", "length", "raw", "size_bytes", "tag", "version")
     status = 200
     is_not_modified = False
 
@@ -44,10 +44,12 @@ class PreparedResponse:
         self.tag = preconditions.format_tag(
             config.stored.version,
             config.type_version,
+            epoch=config.epoch,
             is_masked=rendering.is_masked,
             has_defaults=rendering.has_defaults,
         )
         self.version = config.stored.version
+        self.epoch = config.epoch
         length_line = b"content-length: %d\r\n" % len(body)
         tag_lines = b"etag: %b\r\nconfig-version: %d\r\n\r\n" % (self.tag.encode(), self.version)
         self.raw = length_line + tag_lines + body

@@ -82,7 +82,7 @@ class ReadRoutes:
             has_defaults=has_defaults,
             is_database_unavailable=request.is_database_unavailable,
         )
-        precondition.require_match(result.response.version)
+        precondition.require_match(result.response.version, epoch=result.response.epoch)
         return build_response(result, known_tags)
 
     async def list_usage(self, request: Request) -> Response:

@@ -53,15 +53,13 @@ FEATURES: tuple[Feature[Any], ...] = (
     ),
     Feature(
         changes.ROUTES,
-        lambda process: changes.WatchRoutes(
-            process.changes.hub,
-            format_position=process.positions.format,
-            parse_position=process.positions.parse,
-        ),
+        lambda process: changes.WatchRoutes(process.changes.hub, process.positions),
     ),
     Feature(
         integration_types.ROUTES,
-        lambda process: integration_types.TypeRoutes(process.types.manager, process.types.conformance),
+        lambda process: integration_types.TypeRoutes(
+            process.types.manager, process.types.conformance, epoch=process.stores.epoch
+        ),
     ),
     Feature(
         identity.ROUTES,

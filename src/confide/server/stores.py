@@ -16,6 +16,7 @@ from confide.database.database import Database
 from confide.database.engine import Engine
 from confide.database.sqlite.database import SqliteDatabase
 from confide.database.sqlite.engine import SqliteEngine
+from confide.epoch import CurrentEpoch
 from confide.identity.store import TokenStore, UserStore
 from confide.integration_types.store import IntegrationTypeStore
 from confide.reads.statistics_store import AccessStatisticsStore
@@ -32,6 +33,7 @@ class Stores:
 
     database: Database
     engine: Engine
+    epoch: CurrentEpoch
     configs: ConfigStore
     change_feed: ChangeFeed
     users: UserStore
@@ -70,35 +72,43 @@ def open_stores(
 
 def _open_sqlite(path: Path, *, is_unsafe: bool, io: IoLog) -> Stores:
     engine = SqliteEngine(path, is_unsafe=is_unsafe, io=io)
-    database = SqliteDatabase(engine, chain_audit_entries=lambda: chain_all_entries(has_xid=False))
-    return _build_stores(database, engine, configs=SqliteConfigStore(engine), change_feed=SqliteChangeFeed(engine))
+    epoch = CurrentEpoch()
+    database = SqliteDatabase(engine, epoch, chain_audit_entries=lambda: chain_all_entries(has_xid=False))
+    return _build_stores(
+        database, engine, epoch, configs=SqliteConfigStore(engine, epoch), change_feed=SqliteChangeFeed(engine, epoch)
+    )
 
 
 def _open_postgresql(url: str, *, is_unsafe_accepted: bool, pool_size: int, io: IoLog) -> Stores:
     from confide.changes.postgresql_feed import PostgresqlChangeFeed  # noqa: PLC0415 - an optional extra
     from confide.database.postgresql.database import PostgresqlDatabase  # noqa: PLC0415 - as above
 
+    epoch = CurrentEpoch()
     database = PostgresqlDatabase(
         url,
+        epoch,
         is_unsafe_accepted=is_unsafe_accepted,
         pool_size=pool_size,
         chain_audit_entries=lambda: chain_all_entries(has_xid=True),
         io=io,
     )
     engine = database.engine
-    configs = PostgresqlConfigStore(engine, io=io)
-    return _build_stores(database, engine, configs=configs, change_feed=PostgresqlChangeFeed(engine))
+    configs = PostgresqlConfigStore(engine, epoch, io=io)
+    return _build_stores(database, engine, epoch, configs=configs, change_feed=PostgresqlChangeFeed(engine, epoch))
 
 
-def _build_stores(database: Database, engine: Engine, *, configs: ConfigStore, change_feed: ChangeFeed) -> Stores:
+def _build_stores(
+    database: Database, engine: Engine, epoch: CurrentEpoch, *, configs: ConfigStore, change_feed: ChangeFeed
+) -> Stores:
     return Stores(
         database=database,
         engine=engine,
+        epoch=epoch,
         configs=configs,
         change_feed=change_feed,
         users=UserStore(engine),
         tokens=TokenStore(engine),
-        types=IntegrationTypeStore(engine),
+        types=IntegrationTypeStore(engine, epoch),
         audit=AuditStore(engine),
         statistics=AccessStatisticsStore(engine),
         retention=RetentionStore(engine),

@@ -100,7 +100,7 @@ def application() -> object:
         "service_started version=%s database=%r epoch=%s durability=%r",
         __version__,
         _describe_database(settings),
-        preparation.database.epoch,
+        preparation.database.epoch.id,
         preparation.database.durability,
     )
     if setup_token:
@@ -118,7 +118,7 @@ def format_start_lines(settings: Settings, preparation: Preparation, *, port: in
     unsafe = "UNSAFE, acknowledged saves can be lost: " if preparation.database.is_unsafe else ""
     lines = [
         f"Confide {__version__} at {url} ({settings.workers} worker{'s' if settings.workers > 1 else ''}{env})",
-        f"  database    {_describe_database(settings)}, epoch {preparation.database.epoch}",
+        f"  database    {_describe_database(settings)}, epoch {preparation.database.epoch.id}",
         f"  durability  {unsafe}{preparation.database.durability}",
     ]
     if preparation.created_master_keys is not None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +19,7 @@ from confide.audit.recorder import AuditRecorder
 from confide.audit.verification import AuditLog
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import CacheEntry, LruCache
-from confide.changes import positions
-from confide.changes.model import Position
+from confide.changes.positions import PositionFormat
 from confide.changes.routes import format_change
 from confide.changes.subscriber import ChangeSubscriber
 from confide.changes.watch import WatchHub
@@ -148,14 +147,6 @@ class Changes:
     subscriber: ChangeSubscriber
 
 
-@dataclass(frozen=True, slots=True)
-class Positions:
-    """Functions that format and parse positions of the change log in the current epoch."""
-
-    format: Callable[[Position], str]
-    parse: Callable[[str], Position]
-
-
 class DrainState:
     """Whether this process is about to end. Health reports it, and watchers reconnect to another process."""
 
@@ -187,7 +178,7 @@ class Process:
     reads: Reads
     changes: Changes
     metrics: WorkerMetrics
-    positions: Positions
+    positions: PositionFormat
     draining: DrainState
 
 
@@ -260,7 +251,7 @@ def build_process(
     """Build all features in the order of their dependencies."""
     io = observation.io
     caching = build_caching(settings)
-    position_format = build_positions(database)
+    position_format = PositionFormat(stores.epoch, has_xid=database.has_xid)
     recorder = AuditRecorder(stores.audit, encryption, clock)
     access = Access(recorder)
     identity = build_identity(
@@ -270,7 +261,7 @@ def build_process(
         stores, encryption, recorder=recorder, access=access, checkpoints=settings.checkpoints_file, clock=clock
     )
     active = ActiveIntegrationTypes(stores.types, caching.memory, caching.lease, io=io)
-    cache = ConfigCache(caching.memory, caching.lease, prepare=PreparedResponse, ttl_seconds=caching.ttl_seconds)
+    cache = build_config_cache(stores, caching)
     changes = build_changes(
         stores, caching, cache=cache, authenticator=identity.authenticator, active=active, positions=position_format
     )
@@ -343,10 +334,9 @@ def build_caching(settings: Settings) -> Caching:
     )
 
 
-def build_positions(database: DatabaseIdentity) -> Positions:
-    return Positions(
-        format=partial(positions.format_position, database.epoch, has_xid=database.has_xid),
-        parse=partial(positions.parse_position, epoch=database.epoch, has_xid=database.has_xid),
+def build_config_cache(stores: Stores, caching: Caching) -> ConfigCache:
+    return ConfigCache(
+        caching.memory, caching.lease, epoch=stores.epoch, prepare=PreparedResponse, ttl_seconds=caching.ttl_seconds
     )
 
 
@@ -420,11 +410,17 @@ def build_changes(
     cache: ConfigCache,
     authenticator: Authenticator,
     active: ActiveIntegrationTypes,
-    positions: Positions,
+    positions: PositionFormat,
 ) -> Changes:
-    hub = WatchHub(stores.configs, authenticator, encode=partial(format_change, format_position=positions.format))
+    hub = WatchHub(
+        stores.configs,
+        authenticator,
+        epoch=stores.epoch,
+        encode=partial(format_change, format_position=positions.format),
+    )
     subscriber = ChangeSubscriber(
         stores.change_feed,
+        epoch=stores.epoch,
         lease=caching.lease,
         memory=caching.memory,
         cache=cache,
@@ -452,6 +448,7 @@ def build_types(
         access=access,
         recorder=recorder,
         change_feed=stores.change_feed,
+        epoch=stores.epoch,
         clock=clock,
         on_change=subscriber.apply_type_change,
     )
@@ -481,6 +478,7 @@ def build_configs(
         cache=cache,
         types=active,
         change_feed=stores.change_feed,
+        epoch=stores.epoch,
         clock=clock,
     )
     tenants = Tenants(

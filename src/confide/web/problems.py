@@ -101,6 +101,6 @@ def _build_headers(error: ServiceError) -> Headers:
         headers.append((b"allow", ", ".join(error.allowed).encode()))
     if error.retry_after_seconds is not None:
         headers.append((b"retry-after", str(error.retry_after_seconds).encode()))
-    if error.current_version is not None:
-        headers.append((b"etag", f'"{error.current_version}"'.encode()))
+    if error.current_tag is not None:
+        headers.append((b"etag", error.current_tag.encode()))
     return tuple(headers)

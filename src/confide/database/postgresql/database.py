@@ -14,6 +14,7 @@ from confide.database.model import DatabaseIdentity
 from confide.database.postgresql.engine import READ_ONLY, PostgresqlEngine
 from confide.database.postgresql.session import IS_READ_ONLY
 from confide.database.postgresql.transaction import Connection
+from confide.epoch import CurrentEpoch
 from confide.errors import DatabaseReadOnly, DatabaseUnavailable
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
 
@@ -34,6 +35,7 @@ class PostgresqlDatabase(Database):
     def __init__(
         self,
         dsn: str,
+        epoch: CurrentEpoch,
         *,
         is_unsafe_accepted: bool,
         pool_size: int,
@@ -42,7 +44,7 @@ class PostgresqlDatabase(Database):
         io: IoLog = NO_IO_LOG,
     ) -> None:
         self.engine = PostgresqlEngine(dsn, size=pool_size, check_connection=self._check_connection, io=io)
-        super().__init__(self.engine, chain_audit_entries=chain_audit_entries, clock=clock)
+        super().__init__(self.engine, epoch, chain_audit_entries=chain_audit_entries, clock=clock)
         self._is_unsafe_accepted = is_unsafe_accepted
         self._location = ""
         self._opened_location: str | None = None
@@ -60,8 +62,9 @@ class PostgresqlDatabase(Database):
         await self.connect()
         try:
             status = await self.engine.transact_long(self._determine_epoch())
-        except asyncpg.UndefinedTableError as error:
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
             raise DatabaseUnavailable(NO_SCHEMA) from error
+        self._epoch.adopt(status.epoch)
         self._opened_location = self.locate()
         durability = f"PostgreSQL, {', '.join(self._unsafe) if self._unsafe else 'fsync and synchronous commit'}"
         return DatabaseIdentity(

@@ -17,6 +17,7 @@ from confide.database.engine import Transaction
 from confide.database.errors import UnsafeDurability
 from confide.database.model import DatabaseIdentity
 from confide.database.sqlite.engine import SqliteEngine
+from confide.epoch import CurrentEpoch
 from confide.errors import DatabaseUnavailable
 
 # The extended attribute of the database file that holds its mark.
@@ -38,11 +39,12 @@ class SqliteDatabase(Database):
     def __init__(
         self,
         engine: SqliteEngine,
+        epoch: CurrentEpoch,
         *,
         chain_audit_entries: Callable[[], Transaction[None]],
         clock: Clock = read_wall_clock,
     ) -> None:
-        super().__init__(engine, chain_audit_entries=chain_audit_entries, clock=clock)
+        super().__init__(engine, epoch, chain_audit_entries=chain_audit_entries, clock=clock)
         self.engine = engine
 
     async def connect(self) -> None:
@@ -55,6 +57,7 @@ class SqliteDatabase(Database):
             status = await self.engine.transact(self._determine_epoch())
         except apsw.SQLError as error:
             raise DatabaseUnavailable(NO_SCHEMA) from error
+        self._epoch.adopt(status.epoch)
         return DatabaseIdentity(
             status.epoch,
             durability.description,

@@ -1,0 +1,2 @@
+-- The number of the epoch. A database from before this migration counts as in its first one.
+ALTER TABLE store ADD COLUMN epoch_number BIGINT NOT NULL DEFAULT 1;

@@ -1,0 +1,140 @@
+"""After a restore, a move or a loss of commits, older entity tags and positions no longer match."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from confide.database import backup
+from confide.database.engine import Transaction, statement
+from confide.database.model import TableRow
+from confide.database.schema import list_tables
+from confide.epoch import Epoch
+from confide.server.settings import Settings
+from support.app import ADMIN, TYPE, RunningApp, build_settings, start_app
+from support.rows import KEY, append, build_version, open_store
+
+ANOTHER_EPOCH = Epoch("f00df00df00df00d", 2)
+
+
+async def execute(app: RunningApp, sql: str, *args: Any) -> None:
+    def run() -> Transaction[None]:
+        yield statement(sql, *args)
+
+    await app.process.stores.engine.transact(run())
+
+
+async def begin_another_epoch(app: RunningApp) -> None:
+    """Begin another epoch as another process does. The app does not know it yet."""
+    await execute(app, "UPDATE store SET epoch = $1, epoch_number = $2", *ANOTHER_EPOCH)
+
+
+async def put_type(app: RunningApp, token: str, keep: int, **more: Any) -> Any:
+    return await app.request("PUT", f"/integration-types/{TYPE}", token=token, json={"keep": keep}, **more)
+
+
+async def test_tags_of_before_a_move_do_not_match(settings: Settings) -> None:
+    async with start_app(settings) as app:
+        token = await app.create_token("root", *ADMIN, token_grants=ADMIN)  # sessions end with the epoch
+        assert (await app.save(token, {"n": 1})).headers["etag"] == '"1"'
+        assert (await put_type(app, token, 7)).headers["etag"] == '"1"'
+        await execute(app, "UPDATE store SET home = 'elsewhere'")
+    async with start_app(settings) as app:
+        part = app.process.database.epoch.id[:8]
+        read = await app.read(token, headers={"If-None-Match": '"1"'})
+        assert (read.status_code, read.headers["etag"]) == (200, f'"1-{part}"')
+        assert (await app.read(token, headers={"If-None-Match": f'"1-{part}"'})).status_code == 304
+        assert (await app.read(token, headers={"If-Match": '"1"'})).status_code == 412
+        old = await app.save(token, {"n": 2}, headers={"If-Match": '"1"'})
+        assert (old.status_code, old.json()["code"], old.headers["etag"]) == (412, "version-conflict", f'"1-{part}"')
+        new = await app.save(token, {"n": 2}, headers={"If-Match": f'"1-{part}"'})
+        assert (new.status_code, new.headers["etag"], new.headers["config-version"]) == (200, f'"2-{part}"', "2")
+        assert (await put_type(app, token, 8, headers={"If-Match": '"1"'})).status_code == 412
+        changed = await put_type(app, token, 8, headers={"If-Match": f'"1-{part}"'})
+        assert (changed.status_code, changed.headers["etag"]) == (200, f'"2-{part}"')
+
+
+async def test_a_database_keeps_its_first_epoch_over_restarts(settings: Settings) -> None:
+    async with start_app(settings) as app:
+        token = await app.create_token("root", *ADMIN)
+        tag = (await app.save(token, {"n": 1})).headers["etag"]
+    async with start_app(settings) as app:
+        assert (await app.read(token)).headers["etag"] == tag == '"1"'
+
+
+async def test_a_save_that_was_planned_in_an_earlier_epoch_is_planned_again(app: RunningApp) -> None:
+    token = await app.create_token("root", *ADMIN)
+    await app.save(token, {"n": 1})
+    await begin_another_epoch(app)
+    old = await app.save(token, {"n": 2}, headers={"If-Match": '"1"'})
+    assert (old.status_code, old.headers["etag"]) == (412, '"1-f00df00d"')
+    assert (await app.save(token, {"n": 2})).headers["etag"] == '"2-f00df00d"'
+    assert app.process.stores.epoch.value == ANOTHER_EPOCH
+
+
+async def test_a_delete_that_was_planned_in_an_earlier_epoch_is_planned_again(app: RunningApp) -> None:
+    token = await app.create_token("root", *ADMIN)
+    await app.save(token, {"n": 1})
+    await begin_another_epoch(app)
+    params = {"tenant": "acme", "integration_type": TYPE}
+    old = await app.request("DELETE", "/config", token=token, params=params, headers={"If-Match": '"1"'})
+    assert old.status_code == 412
+    assert (await app.read(token)).status_code == 200
+
+
+async def test_a_retry_with_an_idempotency_key_is_planned_again_in_the_next_epoch(app: RunningApp) -> None:
+    token = await app.create_token("root", *ADMIN)
+    await app.save(token, {"n": 1})
+    await begin_another_epoch(app)
+    headers = {"Idempotency-Key": "k"}
+    assert (await app.save(token, {"n": 2}, headers=headers)).headers["etag"] == '"2-f00df00d"'
+    assert (await app.save(token, {"n": 2}, headers=headers)).headers["idempotency-replayed"] == "true"
+
+
+async def test_a_type_that_was_changed_in_an_earlier_epoch_is_not_changed(app: RunningApp) -> None:
+    token = await app.create_token("root", *ADMIN)
+    await put_type(app, token, 7)
+    await begin_another_epoch(app)
+    assert (await put_type(app, token, 8, headers={"If-Match": '"1"'})).status_code == 412
+    assert (await put_type(app, token, 8)).headers["etag"] == '"2-f00df00d"'
+
+
+async def test_saves_of_one_batch_know_their_own_epochs(settings: Settings) -> None:
+    """A batch can hold a save that was planned before the epoch ended, and one that was planned after."""
+    store = await open_store(settings)
+    row = build_version(1)
+    assert await append(store, row)
+    found = store.epoch.value
+    store.epoch.value = ANOTHER_EPOCH
+    assert not await append(store, build_version(2))
+    assert store.epoch.value == found
+    assert await append(store, build_version(2))
+    await store.close()
+
+
+@pytest.mark.parametrize("schema_number", [1, 2])
+async def test_a_backup_of_an_older_schema_is_restored_in_its_second_epoch(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schema_number: int
+) -> None:
+    store = await open_store(build_settings(tmp_path / "source", None))
+    assert await append(store, build_version(1))
+    tables = list_tables(schema_number)
+    rows = [TableRow(table, row[: len(tables[table])]) async for table, row in store.database.dump() if table in tables]
+    await store.close()
+
+    class OldDatabase:
+        async def dump(self) -> Any:
+            for row in rows:
+                yield row
+
+    archive = tmp_path / "backup"
+    monkeypatch.setattr(backup, "get_schema_number", lambda _: schema_number)
+    await backup.write(OldDatabase(), archive, progress=lambda _: None)  # type: ignore[arg-type]
+    monkeypatch.undo()
+    restored = await open_store(settings)
+    await restored.database.load(backup.read(archive))
+    assert (await restored.database.open()).epoch.number == 2
+    assert await restored.configs.read(KEY) is not None
+    await restored.close()
