@@ -49,11 +49,9 @@ class ConfigClient:
     def __init__(self, service: Service, token: str, key: ConfigKey, *, name: str = "") -> None:
         self.name = name
         self.operations: list[Operation] = []
-        self.is_waiting = False
-        self._service = service
+        self._connection = raw_http.KeepAliveConnection(service.port)
         self._token = token
         self._key = key
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,7 +59,11 @@ class ConfigClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._disconnect()
+        self._connection.disconnect()
+
+    @property
+    def is_waiting(self) -> bool:
+        return self._connection.is_waiting
 
     async def read(self, *headers: tuple[str, str]) -> Reply | None:
         """Read the config. None means no response."""
@@ -79,31 +81,10 @@ class ConfigClient:
         )
 
     async def _send(self, data: bytes) -> Reply | None:
-        try:
-            async with asyncio.timeout(RESPONSE_SECONDS):
-                if self._streams is None:
-                    self._streams = await asyncio.open_connection("127.0.0.1", self._service.port)
-                reader, writer = self._streams
-                writer.write(data)
-                self.is_waiting = True
-                received = b""
-                while not (replies := raw_http.parse_replies(received)):
-                    more = await reader.read(1 << 20)
-                    if not more:
-                        raise ConnectionError
-                    received += more
-                return replies[0]
-        except (OSError, TimeoutError):
-            self._disconnect()
+        reply = await self._connection.send(data, max_seconds=RESPONSE_SECONDS)
+        if reply is None:
             await asyncio.sleep(RECONNECT_SECONDS)
-            return None
-        finally:
-            self.is_waiting = False
-
-    def _disconnect(self) -> None:
-        if self._streams is not None:
-            self._streams[1].transport.abort()
-            self._streams = None
+        return reply
 
 
 async def read_repeatedly(

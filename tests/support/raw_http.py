@@ -26,6 +26,45 @@ class Reply:
         return json.loads(self.body)
 
 
+class KeepAliveConnection:
+    """One connection to loopback that sends request after request. After an error, the next request reconnects."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        # A request was sent, and its response has not arrived.
+        self.is_waiting = False
+
+    async def send(self, data: bytes, *, max_seconds: float) -> Reply | None:
+        """Send a request and wait for the response. None means no response."""
+        try:
+            async with asyncio.timeout(max_seconds):
+                if self._streams is None:
+                    self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+                reader, writer = self._streams
+                writer.write(data)
+                self.is_waiting = True
+                received = b""
+                while not (replies := parse_replies(received)):
+                    more = await reader.read(1 << 20)
+                    if not more:
+                        raise ConnectionError
+                    received += more
+                if replies[0].header("connection") == "close":
+                    self.disconnect()
+                return replies[0]
+        except (OSError, TimeoutError):
+            self.disconnect()
+            return None
+        finally:
+            self.is_waiting = False
+
+    def disconnect(self) -> None:
+        if self._streams is not None:
+            self._streams[1].transport.abort()
+            self._streams = None
+
+
 async def exchange(
     port: int, data: bytes, *, half_close: bool = False, seconds: float = READ_SECONDS, until: int | None = None
 ) -> list[Reply]:
