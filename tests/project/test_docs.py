@@ -33,7 +33,7 @@ SHARED_MODULE_NAMES = {"__init__", "errors", "model", "routes", "store"}
 PASSWORD = "violet kettle on the moon"  # as the pages show it
 
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "ops").rglob("*.md")])
 _CODE = re.compile(r"(?ms)^```.*?^```|^    .*?$|`[^`\n]*`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
