@@ -1,0 +1,328 @@
+"""Faults of a PostgreSQL cluster while a service is under load, and their results."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx2
+
+from confide.names import ConfigKey
+from support.failover_checks import UNPROVEN_REASONS, FailoverResult, StoredChange, evaluate, find_bad_log_lines
+from support.failover_load import CHANGES, TYPE, FailoverLoad, parse_position
+from support.histories import load_histories
+from support.patroni import NODES, PatroniCluster, build_url
+from support.processes import Service, list_group
+from support.proxy import Proxy
+from support.waiting import wait_until, wait_until_async
+
+WORKERS = 2
+PROBE_DATABASE = "probe"
+# How long a fault lasts once its effect is visible.
+HOLD_SECONDS = 5.0
+# Longer than the time to live of the leader lock, after which the leader without etcd steps down.
+ETCD_OUTAGE_SECONDS = 15.0
+# Shorter than that time, so that the leader stays the leader.
+SHORT_FREEZE_SECONDS = 4.0
+LOST_SAVES = 20
+MAX_RECOVERY_SECONDS = 60.0
+MAX_CATCH_UP_SECONDS = 30.0
+STEADY_HEALTH_CHECKS = 8
+STEADY_SAVES = 20
+
+
+@dataclass
+class Subject:
+    """A service under load on a cluster, at one address."""
+
+    cluster: PatroniCluster
+    service: Service
+    token: str
+    database: str
+    ports: list[int]
+    proxies: list[Proxy] = field(default_factory=list)
+    load: FailoverLoad = field(init=False)
+
+    @property
+    def probe_urls(self) -> list[str]:
+        return [build_url(f"127.0.0.1:{port}", PROBE_DATABASE) for port in self.ports]
+
+    async def wait_for_leader(self, *, other_than: str) -> None:
+        await asyncio.to_thread(
+            wait_until, lambda: self.cluster.find_leader() not in (None, other_than), "there is a new leader"
+        )
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault: what happens, and what the cluster itself may lose by it."""
+
+    title: str
+    cause: Callable[[Subject], Awaitable[None]]
+    may_lose: bool = False
+    needs_proxies: bool = False
+
+
+async def kill_leader(subject: Subject) -> None:
+    leader = await asyncio.to_thread(subject.cluster.require_leader)
+    await asyncio.to_thread(subject.cluster.kill, leader)
+    await subject.wait_for_leader(other_than=leader)
+    await asyncio.sleep(HOLD_SECONDS)
+    await asyncio.to_thread(subject.cluster.start_node, leader)
+    await asyncio.to_thread(subject.cluster.wait_until_whole)
+
+
+async def kill_synchronous_replica(subject: Subject) -> None:
+    members = await asyncio.to_thread(subject.cluster.list_members)
+    replica = next(one.name for one in members if one.role == "sync_standby")
+    await asyncio.to_thread(subject.cluster.kill, replica)
+    await asyncio.sleep(HOLD_SECONDS)
+    await asyncio.to_thread(subject.cluster.start_node, replica)
+    await asyncio.to_thread(subject.cluster.wait_until_whole)
+
+
+async def switch_over(subject: Subject) -> None:
+    leader = await asyncio.to_thread(subject.cluster.require_leader)
+    await asyncio.to_thread(subject.cluster.switch_over, leader)
+    await subject.wait_for_leader(other_than=leader)
+    await asyncio.sleep(HOLD_SECONDS)
+    await asyncio.to_thread(subject.cluster.wait_until_whole)
+
+
+async def freeze_leader(subject: Subject) -> None:
+    """Freeze the leader until another node has replaced it, then thaw it."""
+    leader = await asyncio.to_thread(subject.cluster.require_leader)
+    subject.cluster.freeze(leader)
+    try:
+        await subject.wait_for_leader(other_than=leader)
+        await asyncio.sleep(HOLD_SECONDS)
+    finally:
+        subject.cluster.thaw(leader)
+    await asyncio.to_thread(subject.cluster.wait_until_whole)
+
+
+async def freeze_leader_briefly(subject: Subject) -> None:
+    """Freeze the leader and thaw it before another node replaces it."""
+    leader = await asyncio.to_thread(subject.cluster.require_leader)
+    subject.cluster.freeze(leader)
+    try:
+        await asyncio.sleep(SHORT_FREEZE_SECONDS)
+    finally:
+        subject.cluster.thaw(leader)
+    await asyncio.to_thread(subject.cluster.wait_until_whole)
+
+
+async def stop_etcd(subject: Subject) -> None:
+    await asyncio.to_thread(subject.cluster.stop_etcd)
+    await asyncio.sleep(ETCD_OUTAGE_SECONDS)
+    await asyncio.to_thread(subject.cluster.start_etcd)
+    await asyncio.to_thread(subject.cluster.wait_until_whole)
+
+
+async def stop_etcd_without_failsafe(subject: Subject) -> None:
+    """Stop etcd while the leader steps down without it."""
+    await asyncio.to_thread(subject.cluster.configure, failsafe_mode=False)
+    # Patroni reads its settings in each loop.
+    await asyncio.sleep(HOLD_SECONDS)
+    await stop_etcd(subject)
+    await asyncio.to_thread(subject.cluster.configure, failsafe_mode=True)
+
+
+async def cut_path(subject: Subject) -> None:
+    """Drop everything between the service and its address, then heal the path."""
+    for proxy in subject.proxies:
+        proxy.stall()
+    await asyncio.sleep(HOLD_SECONDS)
+    for proxy in subject.proxies:
+        proxy.heal()
+
+
+async def restart_all_nodes(subject: Subject) -> None:
+    for name in NODES:
+        await asyncio.to_thread(subject.cluster.kill, name)
+    await asyncio.sleep(HOLD_SECONDS)
+    for name in NODES:
+        await asyncio.to_thread(subject.cluster.start_node, name)
+    await asyncio.to_thread(subject.cluster.wait_until_whole)
+
+
+async def lose_commits(subject: Subject) -> None:
+    """Kill a leader without synchronous replication, whose last commits no replica has."""
+    cluster = subject.cluster
+    await asyncio.to_thread(cluster.configure, synchronous_mode=False)
+    await asyncio.to_thread(wait_until, lambda: not cluster.has_synchronous_replica(), "replication is asynchronous")
+    await asyncio.sleep(HOLD_SECONDS)
+    leader = await asyncio.to_thread(cluster.require_leader)
+    cluster.freeze_replication(leader)
+    since = time.monotonic()
+    await wait_until_async(lambda: subject.load.record.count_saved(since=since) > LOST_SAVES, "saves without a replica")
+    await asyncio.to_thread(cluster.kill, leader)
+    await subject.wait_for_leader(other_than=leader)
+    await asyncio.sleep(HOLD_SECONDS)
+    await asyncio.to_thread(cluster.start_node, leader)
+    await asyncio.to_thread(lambda: cluster.wait_until_whole(is_synchronous=False))
+    await asyncio.to_thread(cluster.configure, synchronous_mode=True)
+    await asyncio.to_thread(cluster.wait_until_whole)
+
+
+FAULTS = {
+    "leader-killed": Fault("leader killed", kill_leader),
+    "switchover": Fault("planned switchover", switch_over),
+    "leader-frozen": Fault("leader frozen, replaced and thawed", freeze_leader),
+    "leader-paused": Fault("leader frozen for 4 s and thawed", freeze_leader_briefly),
+    "replica-killed": Fault("synchronous replica killed", kill_synchronous_replica),
+    "etcd-stopped": Fault("etcd stopped for 15 s", stop_etcd),
+    "etcd-stopped-no-failsafe": Fault("etcd stopped for 15 s, `failsafe_mode` off", stop_etcd_without_failsafe),
+    "path-cut": Fault("network path cut for 5 s", cut_path, needs_proxies=True),
+    "all-restarted": Fault("all nodes killed and started", restart_all_nodes),
+    "commits-lost": Fault("leader killed, asynchronous replication", lose_commits, may_lose=True),
+}
+
+
+@asynccontextmanager
+async def run_subject(
+    cluster: PatroniCluster, folder: Path, *, address: str, database: str, has_proxies: bool = False
+) -> AsyncIterator[Subject]:
+    """Run a service on a new database of the cluster. With proxies, they are between it and the cluster."""
+    await asyncio.to_thread(cluster.create_database, database)
+    proxies = [Proxy(port) for port in cluster.list_ports(address)] if has_proxies else []
+    for proxy in proxies:
+        await proxy.start()
+    ports = [proxy.port for proxy in proxies] or cluster.list_ports(address)
+    url = build_url(",".join(f"127.0.0.1:{port}" for port in ports), database)
+    service = Service(folder, "--workers", f"{WORKERS}", database=url, is_unsafe=False)
+    try:
+        await asyncio.to_thread(service.start)
+        session = await asyncio.to_thread(service.add_admin)
+        token = await asyncio.to_thread(_create_token, service, session)
+        yield Subject(cluster, service, token, database, ports, proxies)
+    finally:
+        await asyncio.to_thread(service.end)
+        for proxy in proxies:
+            await proxy.stop()
+
+
+async def create_probe_database(cluster: PatroniCluster) -> None:
+    await asyncio.to_thread(cluster.create_database, PROBE_DATABASE)
+    connection = await _connect_to_leader(cluster, PROBE_DATABASE)
+    await connection.execute("CREATE TABLE probe (n bigint)")
+    await connection.close()
+
+
+async def measure_fault(subject: Subject, fault: Fault) -> FailoverResult:
+    """Put the service under load, cause the fault, wait for the recovery, and check everything."""
+    workers = list_group(_find_pid(subject.service))
+    log_start = subject.service.log.stat().st_size
+    subject.load = load = FailoverLoad(subject.service, subject.token, subject.probe_urls)
+    await load.prepare()
+    await load.start()
+    try:
+        await fault.cause(subject)
+        has_recovered = await _wait_for_recovery(load)
+    finally:
+        await load.stop()
+    stored = await _load_changes(subject)
+    await _wait_for_watchers(load, stored)
+    await load.stop_watchers()
+    leader = await asyncio.to_thread(subject.cluster.require_leader)
+    url = build_url(f"127.0.0.1:{subject.cluster.ports[leader]}", subject.database)
+    histories = await load_histories(subject.service.data, url)
+    result = evaluate(load.record, histories, stored, may_lose=fault.may_lose)
+    result.audit = await asyncio.to_thread(_verify_audit, subject)
+    log = subject.service.log.read_bytes()[log_start:].decode()
+    result.bad_log_lines = find_bad_log_lines(log)
+    result.is_recovered = has_recovered
+    result.has_restarted = list_group(_find_pid(subject.service)) != workers
+    result.load_average = os.getloadavg()[0]
+    return result
+
+
+async def _wait_for_recovery(load: FailoverLoad) -> bool:
+    """Wait until saves succeed and health has confirmed the caches for a while. Return False if that takes too long."""
+    since = time.monotonic()
+
+    def is_steady() -> bool:
+        latest = load.record.health[-STEADY_HEALTH_CHECKS:]
+        is_healthy = latest[0].at > since and not any(UNPROVEN_REASONS & set(one.reasons) for one in latest)
+        return is_healthy and load.record.count_saved(since=since) > STEADY_SAVES
+
+    try:
+        await wait_until_async(is_steady, "the service has recovered", max_seconds=MAX_RECOVERY_SECONDS)
+    except AssertionError:
+        return False
+    return True
+
+
+async def _wait_for_watchers(load: FailoverLoad, stored: Sequence[StoredChange]) -> None:
+    """Wait until each watcher received the last change. A watcher that never does misses changes, which is reported."""
+    last = max(one.position for one in stored)
+
+    def have_all() -> bool:
+        return all(parse_position(segments[-1].last_id) >= last for segments in load.record.watchers)
+
+    try:
+        await wait_until_async(have_all, "the watchers have the last change", max_seconds=MAX_CATCH_UP_SECONDS)
+    except AssertionError:
+        return
+
+
+async def _load_changes(subject: Subject) -> list[StoredChange]:
+    connection = await _connect_to_leader(subject.cluster, subject.database)
+    try:
+        rows: Any = await connection.fetch(
+            """SELECT xid::text::bigint, id, tenant, integration_type, version FROM changes
+            WHERE kind = ANY($1) AND integration_type LIKE $2 ORDER BY xid, id""",
+            list(CHANGES),
+            f"{TYPE}%",
+        )
+    finally:
+        await connection.close()
+    return [StoredChange((row[0], row[1]), ConfigKey(row[2], row[3]), row[4]) for row in rows]
+
+
+async def _connect_to_leader(cluster: PatroniCluster, database: str) -> Any:
+    leader = await asyncio.to_thread(cluster.require_leader)
+    return await asyncpg.connect(build_url(f"127.0.0.1:{cluster.ports[leader]}", database))
+
+
+def _verify_audit(subject: Subject) -> str:
+    """Verify the whole audit chain once all entries are in it. Return `ok` or the finding."""
+    deadline = time.monotonic() + MAX_CATCH_UP_SECONDS
+    with subject.service.client(subject.token) as client:
+        while True:
+            finding = _verify_audit_once(client)
+            if finding == "ok" or time.monotonic() > deadline:
+                return finding
+            time.sleep(1)
+
+
+def _verify_audit_once(client: httpx2.Client) -> str:
+    params: dict[str, str] = {}
+    while True:
+        reply = client.get("/audit/verify", params=params)
+        if reply.status_code != 200:
+            return reply.text
+        answer = reply.json()
+        if not answer["ok"]:
+            return str(answer)
+        if answer["next"] is None:
+            return "ok"
+        params = {"after": answer["next"]}
+
+
+def _create_token(service: Service, session: str) -> str:
+    """Create a token for the load. A service token stays valid when commits are lost, and a session does not."""
+    with service.client(session) as client:
+        return str(client.post("/tokens", json={"label": "load"}).raise_for_status().json()["token"])
+
+
+def _find_pid(service: Service) -> int:
+    assert service.process is not None
+    return service.process.pid
