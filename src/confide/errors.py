@@ -192,6 +192,21 @@ class StoreUnavailable(ServiceError):
 class DatabaseUnavailable(Exception):
     """The database did not answer in time or at all."""
 
+    sentence: ClassVar[str] = "The database did not answer in time."
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail or self.sentence)
+
 
 class DatabaseReadOnly(DatabaseUnavailable):
     """The database answers but cannot store: a standby, or a server that its operator made read-only."""
+
+    sentence = "The PostgreSQL server is read-only: it is a standby, or its operator made it so."
+
+
+def describe_error(error: BaseException) -> str:
+    """Describe an error in one line, for a log line or a message. Many errors have no text of their own."""
+    text = " ".join(str(error).split())
+    if text:
+        return text
+    return "timeout" if isinstance(error, TimeoutError) else type(error).__name__

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import json
 import os
 import shutil
@@ -21,14 +20,11 @@ from typing import Any
 
 import httpx2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from support import raw_http
 from support.app import PASSWORD, TYPE
 from support.canaries import make_canary
+from support.certificates import create_certificate
 from support.ports import find_free_port
 from support.postgres import PostgresServer
 from support.processes import Service, build_environment, run_confide, run_service, start_process
@@ -235,29 +231,6 @@ def test_help_names_every_variable() -> None:
         assert f"CONFIDE_{name}" in printed
 
 
-def create_certificate(folder: Path) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
-    cert_file.write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return cert_file, key_file
-
-
 def test_the_service_serves_tls_and_the_setup_token_adds_the_first_user(tmp_path: Path) -> None:
     cert, key = create_certificate(tmp_path)
     args = ("--host", "0.0.0.0", "--tls-cert", str(cert), "--tls-key", str(key))  # noqa: S104 - with TLS
@@ -377,7 +350,8 @@ def test_behind_a_proxy_on_this_machine_the_first_user_needs_the_setup_token(tmp
     ("env", "code", "message"),
     [
         ({"CONFIDE_DATABASE": "mysql://x"}, 2, "CONFIDE_DATABASE"),
-        ({"CONFIDE_DATABASE": "postgresql://127.0.0.1:abc/x"}, 4, "cannot be reached"),
+        ({"CONFIDE_DATABASE": "postgresql://127.0.0.1:abc/x"}, 2, "port of a database URL"),
+        ({"CONFIDE_DATABASE": "postgresql://127.0.0.1:1/x"}, 4, "cannot be reached"),
         ({"CONFIDE_DATABASE": "sqlite:////nowhere/at/all.db"}, 4, "cannot be opened"),
         ({"CONFIDE_TRUSTED_PROXIES": "nobody"}, 2, "CONFIDE_TRUSTED_PROXIES"),
         ({"CONFIDE_OLD_CONTRACT": "maybe"}, 2, "on or off"),

@@ -6,6 +6,10 @@ import itertools
 import os
 import random
 import socket
+from pathlib import Path
+
+# As the kernel writes it.
+TCP_ESTABLISHED = "01"
 
 # Below the ephemeral range of Linux (32768 to 60999). Another process could take a port of that range, which `bind(0)`
 # returns, before a service starts or restarts.
@@ -26,3 +30,9 @@ def find_free_port() -> int:
                 continue
             return port
     raise AssertionError("the range of ports never ends")
+
+
+def count_connections_to(port: int) -> int:
+    """Count the established TCP connections of this machine to a port, as their clients see them."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(remote.endswith(f":{port:04X}") and state == TCP_ESTABLISHED for _, _, remote, state, *_ in rows)

@@ -141,7 +141,7 @@ class LocalPostgresServer(PostgresServer):
         super().__init__(f"postgresql://confide@127.0.0.1:{find_free_port()}/postgres")
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self._own(self._root)
+        self.own(self._root)
         if primary is None:
             self._run("initdb", "-D", str(self.data), "-U", "confide", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
         else:
@@ -239,7 +239,8 @@ class LocalPostgresServer(PostgresServer):
         account = pwd.getpwnam(self._user)
         return {"user": account.pw_uid, "group": account.pw_gid, "cwd": self._root, "env": {"PATH": "/usr/bin:/bin"}}
 
-    def _own(self, path: Path) -> None:
+    def own(self, path: Path) -> None:
+        """Give a file to the account of the server."""
         if self._user is not None:
             account = pwd.getpwnam(self._user)
             os.chown(path, account.pw_uid, account.pw_gid)

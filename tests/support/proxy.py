@@ -22,6 +22,8 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
+        # Connections that clients opened.
+        self.accepted = 0
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -49,6 +51,11 @@ class Proxy:
         """Keep connections open and forward nothing."""
         self._may_pass.clear()
 
+    def release_new(self) -> None:
+        """Forward new connections. Those that stall stay silent, as they do if their packets were lost."""
+        self._may_pass = asyncio.Event()
+        self._may_pass.set()
+
     def heal(self) -> None:
         """Forward again. Stalled connections end, as they do behind a router."""
         if not self._may_pass.is_set():
@@ -66,6 +73,8 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         self._writers.add(writer)
+        self.accepted += 1
+        may_pass = self._may_pass
         try:
             if self._is_cut:
                 return
@@ -73,7 +82,8 @@ class Proxy:
             self._writers.add(to_writer)
             stalls = [self._only is None]
             await asyncio.gather(
-                self._pass(reader, to_writer, stalls, is_to_target=True), self._pass(to_reader, writer, stalls)
+                self._pass(reader, to_writer, stalls, may_pass, is_to_target=True),
+                self._pass(to_reader, writer, stalls, may_pass),
             )
         except (OSError, asyncio.CancelledError):
             pass
@@ -89,6 +99,7 @@ class Proxy:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         stalls: list[bool],
+        may_pass: asyncio.Event,
         *,
         is_to_target: bool = False,
     ) -> None:
@@ -96,7 +107,7 @@ class Proxy:
             if self._only is not None and self._only in data:
                 stalls[0] = True
             if stalls[0]:
-                await self._may_pass.wait()
+                await may_pass.wait()
             if is_to_target and self.delay_seconds:
                 await asyncio.sleep(self.delay_seconds)
             writer.write(data)

@@ -9,13 +9,14 @@ from typing import Any
 
 from confide.changes.model import Change, ChangeFeedReset, Position
 from confide.database.engine import find_operation
-from confide.database.postgresql.engine import CONNECT_SECONDS, PostgresqlEngine
+from confide.database.postgresql.engine import PostgresqlEngine
 from confide.database.postgresql.errors import DRIVER_ERRORS
 from confide.database.postgresql.session import IS_READ_ONLY, apply_settings
 from confide.database.postgresql.transaction import Connection
 from confide.database.postgresql.watermark import Watermark
 from confide.epoch import UNKNOWN_EPOCH, CurrentEpoch, Epoch
-from confide.errors import DatabaseReadOnly, DatabaseUnavailable
+from confide.errors import DatabaseUnavailable, describe_error
+from confide.postgresql_client.address import CONNECT_SECONDS
 from confide.telemetry.io_log import measure
 
 CHANNEL = "confide"
@@ -70,21 +71,26 @@ class PostgresqlChangeFeed:
 
     async def read(self) -> list[Change]:
         self._wakeup.clear()
+        began = time.monotonic()
         try:
             if self._connection is None:
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    self._connection = await self._connect()
+                self._connection = await self._connect()
             async with asyncio.timeout(self._read_seconds):
                 changes = await self._read(self._connection)
             self._read_seconds = READ_SECONDS
         except TimeoutError as error:
             self._read_seconds = min(2 * self._read_seconds, MAX_READ_SECONDS)
-            await self.close()
+            await self._leave_connection(began)
             raise DatabaseUnavailable("The change feed was not read in time.") from error
         except DRIVER_ERRORS as error:
+            await self._leave_connection(began)
+            raise DatabaseUnavailable(describe_error(error)) from error
+        except DatabaseUnavailable:
+            # Not even a new connection: the database is not slow but away, so the next read needs no more time.
+            self._read_seconds = READ_SECONDS
             await self.close()
-            raise DatabaseUnavailable(str(error)) from error
-        except (DatabaseReadOnly, asyncio.CancelledError):
+            raise
+        except asyncio.CancelledError:
             await self.close()
             raise
         finally:
@@ -105,6 +111,11 @@ class PostgresqlChangeFeed:
     def notify(self) -> None:
         self._has_notification = True
         self._wakeup.set()
+
+    async def _leave_connection(self, began: float) -> None:
+        """Close a connection that failed. Idle connections that have not responded since may lead nowhere too."""
+        self._engine.close_idle(unused_since=began)
+        await self.close()
 
     async def close(self) -> None:
         if self._connection is not None:
@@ -144,9 +155,10 @@ class PostgresqlChangeFeed:
     async def _connect(self) -> Connection:
         connection = await self._engine.connect()
         try:
-            await measure(self._engine.io, "listen", connection.add_listener(CHANNEL, self._on_notification))
-            await measure(self._engine.io, "prepare", apply_settings(connection, SETTINGS))
-            ((self._timeline,),) = await self._fetch(connection, TIMELINE)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await measure(self._engine.io, "listen", connection.add_listener(CHANNEL, self._on_notification))
+                await measure(self._engine.io, "prepare", apply_settings(connection, SETTINGS))
+                ((self._timeline,),) = await self._fetch(connection, TIMELINE)
             # After a crash, PostgreSQL reuses transaction IDs.
             self._watermark = Watermark()
             if self._snapshot is not None:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from confide.postgresql_client.address import parse_address
 from confide.telemetry.sinks.registry import require_known_sinks
 from confide.urls import require_encoded_password
 
@@ -68,8 +69,9 @@ class Settings(BaseSettings):
         url = value.get_secret_value() if value else ""
         if value is not None and not re.match(r"sqlite:///.|postgres(?:ql)?://.", url):
             raise ValueError("a database URL begins with sqlite:/// or postgresql://")
-        if not url.startswith("sqlite:"):
+        if value is not None and not url.startswith("sqlite:"):
             require_encoded_password(url)
+            parse_address(url)
         return value
 
     @field_validator("io_sinks")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from confide.audit.store import AuditStore, chain_all_entries
 from confide.changes.feed import ChangeFeed
@@ -59,10 +58,11 @@ def open_stores(
 ) -> Stores:
     """Build the stores of a database URL, not yet connected.
 
-    The URL is `sqlite:///path` or `postgresql://user:password@host/name`. With `is_unsafe`, SQLite does not wait for
-    the disk. With either flag, a PostgreSQL server that may lose acknowledged saves is accepted.
+    The URL is `sqlite:///path` or `postgresql://user:password@host/name`, with one or more hosts. With `is_unsafe`,
+    SQLite does not wait for the disk. With either flag, a PostgreSQL server that may lose acknowledged saves is
+    accepted.
     """
-    scheme = urlsplit(url).scheme
+    scheme = url.partition(":")[0]
     if scheme == "sqlite":
         return _open_sqlite(Path(url.removeprefix("sqlite:///")), is_unsafe=is_unsafe, io=io)
     if scheme in ("postgresql", "postgres"):

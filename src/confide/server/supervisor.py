@@ -13,7 +13,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import uvicorn
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -21,6 +20,7 @@ from uvicorn.supervisors import Multiprocess
 
 from confide import __version__
 from confide.crypto.master_keys import FILE_NAME
+from confide.postgresql_client.address import parse_address
 from confide.reads.fast_path import ReadingProtocol
 from confide.server.preparation import Preparation, prepare
 from confide.server.settings import Settings
@@ -157,10 +157,12 @@ def _format_permission_warnings(settings: Settings) -> list[str]:
 
 
 def _describe_database(settings: Settings) -> str:
-    parts = urlsplit(settings.database_url)
-    if parts.scheme == "sqlite":
-        return f"SQLite {settings.database_url.removeprefix('sqlite:///')}"
-    return f"PostgreSQL {parts.path.lstrip('/')} on {parts.hostname or 'localhost'}"
+    url = settings.database_url
+    if url.startswith("sqlite:"):
+        return f"SQLite {url.removeprefix('sqlite:///')}"
+    address = parse_address(url)
+    hosts = ", ".join(host.name for host in address.hosts)
+    return f"PostgreSQL {address.database} on {hosts or 'localhost'}"
 
 
 def _bind_socket(settings: Settings) -> socket.socket:

@@ -11,7 +11,7 @@ from confide.database.database import NO_SCHEMA, Database
 from confide.database.engine import Transaction
 from confide.database.errors import UnsafeDurability
 from confide.database.model import DatabaseIdentity
-from confide.database.postgresql.engine import READ_ONLY, PostgresqlEngine
+from confide.database.postgresql.engine import PostgresqlEngine
 from confide.database.postgresql.session import IS_READ_ONLY
 from confide.database.postgresql.transaction import Connection
 from confide.epoch import CurrentEpoch
@@ -87,7 +87,7 @@ class PostgresqlDatabase(Database):
         if version < MIN_VERSION:
             raise UnsafeDurability("Use PostgreSQL 15 or newer.")
         if is_read_only:
-            raise DatabaseReadOnly(READ_ONLY)
+            raise DatabaseReadOnly
         settings = {"fsync": fsync, "full_page_writes": pages, "synchronous_commit": commit}
         unsafe = [f"{name}=off" for name, value in settings.items() if value == "off"]
         unsafe += ["data_sync_retry=on"] if retry == "on" else []

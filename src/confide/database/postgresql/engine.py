@@ -3,36 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic_ns
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import asyncpg
 
 from confide.context import compute_remaining_seconds
 from confide.database.engine import T, Transaction
 from confide.database.model import RowBatch, Rows
-from confide.database.postgresql.errors import DRIVER_ERRORS, is_connection_lost, is_read_only, translate_error
+from confide.database.postgresql.errors import (
+    DRIVER_ERRORS,
+    is_connection_lost,
+    is_read_only,
+    translate_connect_failure,
+    translate_error,
+)
 from confide.database.postgresql.session import set_up_session
 from confide.database.postgresql.transaction import Connection, fetch, run_transaction
 from confide.errors import Busy, DatabaseReadOnly, DatabaseUnavailable
+from confide.postgresql_client.connector import ConnectFailed, Connector, OpenConnection
 from confide.telemetry.io_log import NO_IO_LOG, IoLog, measure, record_failure
 
-CONNECT_SECONDS = 1.5
 # Calls fail at once for this long after the database did not respond.
 UNAVAILABLE_SECONDS = 0.5
 # A healthy database responds within this time.
 HEALTHY_SECONDS = 0.5
 BATCH_SIZE = 500
-READ_ONLY = "The PostgreSQL server is read-only: it is a standby, or its operator made it so."
+
+
+class _Idle(NamedTuple):
+    """A connection that no call uses, and when it last responded (`time.monotonic`)."""
+
+    connection: Connection
+    responded_at: float
 
 
 class PostgresqlEngine:
     """A pool of connections that reuses the last used connection first.
 
-    After a failure, calls fail at once for a short time instead of waiting for the database.
+    After a failure, calls fail at once for a short time instead of waiting for the database. Then one call tries to
+    connect, and the others still fail at once until it has succeeded.
     """
 
     name = "postgresql"
@@ -45,47 +59,63 @@ class PostgresqlEngine:
         check_connection: Callable[[Connection], Awaitable[None]] | None = None,
         io: IoLog = NO_IO_LOG,
     ) -> None:
-        self._dsn = dsn
         self.io = io
+        self._connector = Connector(
+            dsn, set_up=self._set_up, measure=lambda opening: measure(self.io, "connect", opening)
+        )
         self._check_connection = check_connection
         # The schema of the tables, which the first connection finds.
         self._schema: str | None = None
-        self._idle: list[Connection] = []
+        self._idle: list[_Idle] = []
         self._slots = asyncio.Semaphore(size)
+        self._is_unavailable = False
+        self._outages = 0
         self._unavailable_until = 0.0
         self._reason = DatabaseUnavailable()
+        # Calls that open a connection.
+        self._connecting = 0
+        # When the database last responded to any call.
+        self._responded_at = 0.0
         self._is_closed = False
 
     async def close(self) -> None:
         self._is_closed = True
-        while self._idle:
-            self._idle.pop().terminate()
+        self.close_idle()
 
     @asynccontextmanager
     async def acquire_connection(self, *, has_deadline: bool = True) -> AsyncIterator[Connection]:
         """Borrow a connection. Raises `DatabaseUnavailable`, or `Busy` if all are in use until the deadline."""
         left = await self._acquire_slot(compute_remaining_seconds() if has_deadline else None)
+        began = time.monotonic()
         try:
             async with asyncio.timeout(left), self._borrow() as connection:
                 yield connection
         except DRIVER_ERRORS as error:
-            translated = self._translate_error(error, left)
+            translated = self._translate_error(error, left, began=began)
             if translated is error:
                 raise
             raise translated from error
         finally:
             self._slots.release()
 
-    def _translate_error(self, error: Exception, left: float | None) -> Exception:
-        """Translate a driver error, given the seconds that were left when the call began."""
+    def _translate_error(self, error: Exception, left: float | None, *, began: float) -> Exception:
+        """Translate a driver error of a call that began at `began` with this number of seconds left."""
         # A timeout with little time left does not mean that the database is unavailable.
         is_late = isinstance(error, TimeoutError) and left is not None and left < HEALTHY_SECONDS
         if is_read_only(error):
             return self.reject_read_only()
         translated = translate_error(error)
         if isinstance(translated, DatabaseUnavailable) and is_connection_lost(error) and not is_late:
-            self._mark_unavailable(translated)
+            self._record_failure(translated, began=began)
         return translated
+
+    def _record_failure(self, reason: DatabaseUnavailable, *, began: float) -> None:
+        """Record that a call that began at `began` found the database unavailable."""
+        if began < self._responded_at:
+            # The database has answered since then, so only connections from before can be broken.
+            self.close_idle(unused_since=began)
+        else:
+            self._mark_unavailable(reason)
 
     async def _acquire_slot(self, left: float | None) -> float | None:
         """Wait for a free connection slot; returns the seconds left afterwards."""
@@ -111,12 +141,13 @@ class PostgresqlEngine:
         return None if left is None else max(0.0, left - (monotonic_ns() - began) / 1e9)
 
     def _require_available(self) -> None:
-        if time.monotonic() < self._unavailable_until:
+        if self._is_unavailable and (self._connecting or time.monotonic() < self._unavailable_until):
             raise type(self._reason)(str(self._reason))
 
     @asynccontextmanager
     async def _borrow(self) -> AsyncIterator[Connection]:
         connection = self._pop_idle() or await self._connect_new()
+        outages = self._outages
         is_usable = False
         try:
             yield connection
@@ -128,30 +159,39 @@ class PostgresqlEngine:
         finally:
             if not is_usable:
                 connection.terminate()
-            self._release(connection)
+            self._release(connection, outages)
 
     def _pop_idle(self) -> Connection | None:
         while self._idle:
             # Skip connections that the server has closed, for example by a restart.
-            if not (connection := self._idle.pop()).is_closed():
+            if not (connection := self._idle.pop().connection).is_closed():
                 return connection
         return None
 
     async def _connect_new(self) -> Connection:
+        began = time.monotonic()
+        self._connecting += 1
         try:
             return await self.connect()
-        except DatabaseUnavailable as error:
+        except DatabaseReadOnly as error:
             self._mark_unavailable(error)
             raise
+        except DatabaseUnavailable as error:
+            self._record_failure(error, began=began)
+            raise
+        finally:
+            self._connecting -= 1
 
     async def query(self, sql: str, *args: Any) -> Rows:
         """Run one statement without context managers, because every read and save uses this path."""
         left = await self._acquire_slot(compute_remaining_seconds())
+        began = time.monotonic()
         try:
             connection = self._pop_idle()
             if connection is None:
                 async with asyncio.timeout(left), self._borrow() as new:
                     return await fetch(self.io, new, sql, args)
+            outages = self._outages
             try:
                 return await fetch(self.io, connection, sql, args, seconds=left)
             except BaseException as error:
@@ -159,9 +199,9 @@ class PostgresqlEngine:
                     connection.terminate()
                 raise
             finally:
-                self._release(connection)
+                self._release(connection, outages)
         except DRIVER_ERRORS as error:
-            translated = self._translate_error(error, left)
+            translated = self._translate_error(error, left, began=began)
             if translated is error:
                 raise
             raise translated from error
@@ -174,11 +214,13 @@ class PostgresqlEngine:
     async def execute(self, sql: str, *args: Any) -> Rows:
         return await self.query(sql, *args)
 
-    def _release(self, connection: Connection) -> None:
-        if connection.is_closed() or self._is_closed:
+    def _release(self, connection: Connection, outages: int) -> None:
+        """Make a connection idle that was taken after this number of outages. A later outage affects it too."""
+        if connection.is_closed() or self._is_closed or outages != self._outages:
             connection.terminate()
         else:
-            self._idle.append(connection)
+            self._responded_at = time.monotonic()
+            self._idle.append(_Idle(connection, self._responded_at))
 
     async def transact(self, work: Transaction[T]) -> T:
         async with self.acquire_connection() as connection:
@@ -202,30 +244,41 @@ class PostgresqlEngine:
     async def connect(self) -> Connection:
         """Open and check a connection outside the pool; the caller must close it. Raises `DatabaseUnavailable`."""
         try:
-            connection = await measure(self.io, "connect", asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS))
-        except (*DRIVER_ERRORS, ValueError) as error:
-            raise DatabaseUnavailable(f"The database cannot be reached: {error}") from error
-        try:
-            self._schema = await measure(self.io, "set up session", set_up_session(connection, schema=self._schema))
-            if self._check_connection is not None:
-                await measure(self.io, "greet", self._check_connection(connection))
-        except BaseException:
-            connection.terminate()
-            raise
+            connection = await self._connector.connect()
+        except ConnectFailed as failed:
+            raise translate_connect_failure(failed) from failed
+        self.record_success()
         return connection
+
+    async def _set_up(self, connection: Connection, _open_another: OpenConnection) -> None:
+        self._schema = await measure(self.io, "set up session", set_up_session(connection, schema=self._schema))
+        if self._check_connection is not None:
+            await measure(self.io, "greet", self._check_connection(connection))
 
     def record_success(self) -> None:
         """Record that the database responded, so that calls no longer fail at once."""
-        self._unavailable_until = 0.0
+        self._is_unavailable = False
+        self._responded_at = time.monotonic()
 
     def reject_read_only(self) -> DatabaseReadOnly:
         """Stop using the server, because it cannot store. Return the error to raise."""
-        error = DatabaseReadOnly(READ_ONLY)
+        error = DatabaseReadOnly()
         self._mark_unavailable(error)
         return error
 
+    def close_idle(self, *, unused_since: float = math.inf) -> None:
+        """Close the idle connections that have not responded since then."""
+        kept = []
+        for idle in self._idle:
+            if idle.responded_at >= unused_since:
+                kept.append(idle)
+            else:
+                idle.connection.terminate()
+        self._idle = kept
+
     def _mark_unavailable(self, reason: DatabaseUnavailable) -> None:
         """Let calls fail at once for a short time. The failure affects idle connections too, so close them."""
-        self._unavailable_until, self._reason = time.monotonic() + UNAVAILABLE_SECONDS, reason
-        while self._idle:
-            self._idle.pop().terminate()
+        self._is_unavailable, self._reason = True, reason
+        self._outages += 1
+        self._unavailable_until = time.monotonic() + UNAVAILABLE_SECONDS
+        self.close_idle()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncpg
 
 from confide.database.engine import UniqueTaken
-from confide.errors import DatabaseReadOnly, DatabaseUnavailable
+from confide.errors import DatabaseReadOnly, DatabaseUnavailable, describe_error
+from confide.postgresql_client.connector import ConnectFailed
 
 # Everything that the driver raises. Not all of its errors have a common base.
 DRIVER_ERRORS = (
@@ -50,5 +51,20 @@ def translate_error(error: Exception) -> Exception:
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate == _UNIQUE_VIOLATION:
         return UniqueTaken(str(error))
     if is_read_only(error):
-        return DatabaseReadOnly(str(error))
-    return error if is_bug(error) else DatabaseUnavailable(str(error) or type(error).__name__)
+        return DatabaseReadOnly(describe_error(error))
+    return error if is_bug(error) else DatabaseUnavailable(describe_error(error))
+
+
+def translate_connect_failure(failed: ConnectFailed) -> Exception:
+    """Return the error for a connection that no host accepts: that of the host which says most about the cause."""
+    for error in failed.errors:
+        # A server that must not be used, or a bug. A `ValueError` is a setting that the driver rejects.
+        if not isinstance(error, (*DRIVER_ERRORS, DatabaseUnavailable, ValueError)):
+            return error
+    for error in failed.errors:
+        if isinstance(error, (DatabaseReadOnly, asyncpg.TargetServerAttributeNotMatched)):
+            return DatabaseReadOnly(None if len(failed.errors) == 1 else f"{DatabaseReadOnly.sentence} {failed}")
+    for error in failed.errors:
+        if isinstance(error, DatabaseUnavailable) and len(failed.errors) == 1:
+            return error
+    return DatabaseUnavailable(f"The database cannot be reached: {failed}")

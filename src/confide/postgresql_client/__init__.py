@@ -1,0 +1,1 @@
+"""Connect to PostgreSQL: addresses with several hosts, and attempts that overlap."""
