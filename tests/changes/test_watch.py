@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from confide.changes import routes
 from confide.changes.watchers import Watcher
 from confide.epoch import Epoch
 from confide.identity.model import Scope
@@ -135,7 +136,8 @@ async def test_a_changed_integration_type_is_sent_to_watchers_with_a_grant_on_it
         ({"after": f"{'0' * 16}.9999999999999999999"}, 410, "position-gone"),
         ({"after": f"{'0' * 16}.1"}, 410, "position-gone"),
         ({"tenant": "a b"}, 422, "invalid-name"),
-        ({"wait": "61"}, 400, "malformed-parameter"),
+        ({"wait": "1.5"}, 400, "malformed-parameter"),
+        ({"wait": ""}, 400, "malformed-parameter"),
         ({"wait": "-1"}, 400, "malformed-parameter"),
         ({"more": "1"}, 400, "unknown-parameter"),
     ],
@@ -304,6 +306,16 @@ async def test_long_polling_waits_for_a_visible_change(client: WatchClient) -> N
     assert time.monotonic() - began > 0.9
     await client.save(2)
     assert [one["version"] for one in (await client.poll(wait="9", after=resumed["position"])).json()["events"]] == [2]
+
+
+@pytest.mark.parametrize("wait", ["60", "999999999"])
+async def test_a_wait_of_a_proxy_timeout_or_more_ends_earlier(
+    client: WatchClient, monkeypatch: pytest.MonkeyPatch, wait: str
+) -> None:
+    assert routes.MAX_WAIT_SECONDS == 50
+    monkeypatch.setattr(routes, "MAX_WAIT_SECONDS", 1)
+    reply = await asyncio.wait_for(client.poll(wait=wait), 30)
+    assert (reply.status_code, reply.json()["events"]) == (200, [])
 
 
 async def test_long_polling_fails_when_the_token_ends(client: WatchClient) -> None:

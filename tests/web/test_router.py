@@ -167,7 +167,7 @@ async def test_an_unknown_method_lists_the_allowed_ones_and_keeps_the_route_for_
     request = build_request("PUT", "/notes/12")
     with pytest.raises(MethodNotAllowed) as error:
         await dispatch(request)
-    assert error.value.allowed == ("GET", "DELETE")
+    assert error.value.allowed == ("GET", "HEAD", "DELETE")
     assert request.route_path == "/notes/{number}"
 
 

@@ -23,7 +23,7 @@ from confide.web.parameters import TENANT_PATTERN, TYPE_PATTERN, read_scope
 from confide.web.request import Request
 from confide.web.response import Reply, Response, build_json_response
 from confide.web.route import VIEWER, Header, MediaType, Parameter, Returns, Route, declare_text
-from confide.web.sse import EVENT_STREAM, HEADERS, format_event
+from confide.web.sse import EVENT_STREAM, format_event, send_stream_head
 
 if TYPE_CHECKING:
     from confide.changes.watch import WatchHub
@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 
 # The server disconnects a client that takes no data for this time. The client resumes from its last position.
 MAX_SEND_SECONDS = 10.0
-MAX_WAIT_SECONDS = 60
+# Proxies usually end a request after 60 seconds without a response. A longer `wait` ends here too.
+MAX_WAIT_SECONDS = 50
 RETRY_SECONDS = 0.3
 
 _log = logging.getLogger("confide")
-_WAIT = re.compile(r"[0-9]{1,2}")
+_WAIT = re.compile(r"[0-9]{1,9}")
 
 
 class ChangeShape(BaseModel):
@@ -140,6 +141,7 @@ class WatchStream:
         "_abort",
         "_context",
         "_hub",
+        "_is_head",
         "_is_heartbeat_due",
         "_is_woken",
         "_positions",
@@ -153,6 +155,7 @@ class WatchStream:
         self._hub = hub
         self._positions = positions
         self._receive = request.receive
+        self._is_head = request.method == "HEAD"
         self._abort: Callable[[], None] | None = request.scope.get("confide.abort")
         self._watcher = watcher
         self._send: Send
@@ -164,7 +167,9 @@ class WatchStream:
         """Send events until the client disconnects, the token or its grants end, or the process drains."""
         self._send, self._context = send, contextvars.copy_context()
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
+            await send_stream_head(send, is_complete=self._is_head)
+            if self._is_head:
+                return
             position = self._format_position()
             await self._write(format_event("ready", {"position": position}, id_=position))
             self._watcher.wake = self._wake
@@ -238,14 +243,17 @@ def _format_final_event(reason: Exception, position: str) -> bytes:
 
 
 def _parse_wait(value: str) -> int | None:
-    if not _WAIT.fullmatch(value) or int(value) > MAX_WAIT_SECONDS:
-        raise MalformedParameter(f"The parameter wait must be a number of seconds from 0 to {MAX_WAIT_SECONDS}.")
-    return int(value)
+    if not _WAIT.fullmatch(value):
+        raise MalformedParameter("The parameter wait must be a whole number of seconds from 0.")
+    return min(int(value), MAX_WAIT_SECONDS)
 
 
 _AFTER = declare_text("after", "A position. `0` is the start of the log.")
 _WAIT_SECONDS = Parameter(
-    "wait", "Seconds, 0 to 60: long polling. One response as soon as there are changes.", _parse_wait, None
+    "wait",
+    "Seconds: long polling. One response as soon as there are changes, after 50 s at the latest.",
+    _parse_wait,
+    None,
 )
 
 ROUTES: tuple[Route[WatchRoutes], ...] = (

@@ -50,6 +50,8 @@ class Application:
         self._process = process
         self._lifespan = lifespan
         self._routed: tuple[Process, Router] | None = None
+        # The last status of each probed path.
+        self._probed: dict[str, int] = {}
 
     def build_document(self) -> Json:
         """Build the OpenAPI document."""
@@ -102,6 +104,7 @@ class Application:
             except Exception as error:  # noqa: BLE001 - last resort: every error has a response
                 response = build_error_response(error, request_id=span.request_id)
             span.status, span.sent_bytes = response.status, len(response.body)
+            span.is_logged = response.status >= HTTPStatus.BAD_REQUEST
         return response.with_header(b"request-id", span.request_id.encode())
 
     def record_sample(self, sample: SampledRead, *, began_seconds: float) -> None:
@@ -160,6 +163,9 @@ class Application:
                 span.status, span.sent_bytes, span.ended_ns = sender.status, sender.sent_bytes, sender.ended_ns
                 span.is_stream = request.is_stream
                 span.route = request.route_path or OTHER
+                if request.is_probe:
+                    span.is_logged = self._probed.get(request.path) != sender.status
+                    self._probed[request.path] = sender.status
 
     async def _respond(self, request: Request, sender: _Sender) -> None:
         try:
@@ -197,7 +203,7 @@ class Application:
 
 
 class _Sender:
-    """Sends a response with the request ID, and keeps its status and size for the log."""
+    """Sends a response with the request ID, to HEAD without its content. Keeps its status and size for the log."""
 
     def __init__(self, send: Send, request_id: str, request: Request) -> None:
         self._send = send
@@ -214,6 +220,8 @@ class _Sender:
             closing = [(b"connection", b"close")] if self._request.has_unread_body() else []
             message = {**message, "headers": [*message["headers"], *self.extra, *closing]}
         else:
+            if self._request.method == "HEAD":
+                message = {**message, "body": b""}
             self.sent_bytes += len(message.get("body", b""))
             self.ended_ns = monotonic_ns()
         await self._send(message)

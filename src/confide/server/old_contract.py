@@ -49,7 +49,7 @@ def _move_query_token(request: Request) -> bool:
 
 
 async def _move_body_token(request: Request) -> bool:
-    if request.method == "GET" or request.path not in _PATHS_WITH_BODY_TOKENS or _has_credentials(request):
+    if request.method in ("GET", "HEAD") or request.path not in _PATHS_WITH_BODY_TOKENS or _has_credentials(request):
         return False
     try:
         document = await request.read_document()

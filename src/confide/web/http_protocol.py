@@ -7,6 +7,7 @@ import secrets
 from time import monotonic_ns
 from typing import Any, Protocol
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from confide.errors import ServiceError
@@ -15,6 +16,7 @@ from confide.web.errors import HeadersTooLarge, MalformedRequest, RequestTimeout
 from confide.web.problems import build_problem
 from confide.web.request import MAX_HEADERS_BYTES, MAX_URI_BYTES
 from confide.web.request_span import OTHER, RequestCounter
+from confide.web.response import format_headers
 
 MAX_HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = MAX_HEADERS_BYTES + MAX_URI_BYTES + 1024
@@ -28,7 +30,10 @@ class CountingApplication(Protocol):
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """Rejects an oversized or slow request head and invalid framing, each with a problem document."""
+    """Rejects an oversized or slow request head and invalid framing, each with a problem document.
+
+    An offered upgrade, such as to HTTP/2 by Java's client, is ignored (RFC 9110, section 7.8).
+    """
 
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
@@ -50,7 +55,13 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if self._is_in_head:
             self._head_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            while data:
+                data = self._parse(data)
+        except httptools.HttpParserError:
+            self._reject(MalformedRequest())
+            return
         if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:
             self._reject(HeadersTooLarge())
 
@@ -63,11 +74,39 @@ class GuardedProtocol(HttpToolsProtocol):
             self._start_head_timer()
 
     def on_headers_complete(self) -> None:
+        if self._is_upgrade_offered():
+            return
         self._finish_head()
         super().on_headers_complete()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - our own sentence
-        self._reject(MalformedRequest())
+    def on_message_complete(self) -> None:
+        if not self._is_upgrade_offered():
+            super().on_message_complete()
+
+    def _parse(self, data: bytes) -> bytes:
+        """Pass data to the parser. Return the data that it must get next.
+
+        The parser ends a request that offers an upgrade after its head, and takes the body for another protocol. So a
+        new parser gets the head without the offer, and the body.
+        """
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            if self._is_upgrade_offered():
+                head = self._build_head_without_upgrade()
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn sets it
+                return head + data[stop.args[0] :]
+        return b""
+
+    def _is_upgrade_offered(self) -> bool:
+        # To the parser, CONNECT is an upgrade too. It stays a request for a path that does not exist.
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _build_head_without_upgrade(self) -> bytes:
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        headers = [(name, value) for name, value in self.headers if name != b"upgrade"]
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, version, format_headers(headers))
 
     def _finish_head(self) -> None:
         self._stop_timer()

@@ -40,7 +40,10 @@ MAX_HEADERS_BYTES = 32 * 1024
 MAX_HEADERS = 100
 MAX_BODY_SECONDS = 30.0
 
-_JSON_TYPE = re.compile(r'application/(?:json|merge-patch\+json)(?:\s*;\s*charset\s*=\s*"?utf-8"?)?\s*', re.IGNORECASE)
+# Parameters can be empty (RFC 9110, section 5.6.6). `utf8` is a label of UTF-8 in the WHATWG Encoding Standard.
+_JSON_TYPE = re.compile(
+    r'application/(?:json|merge-patch\+json)\s*(?:;\s*(?:charset\s*=\s*(?:utf-?8|"utf-?8")\s*)?)*', re.IGNORECASE
+)
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _BEARER = re.compile(r"bearer +([\x21-\x7e]+) *", re.IGNORECASE)
 
@@ -59,6 +62,8 @@ class Request:
         self.path: str = scope["path"]
         # The path template of the matched route, such as `/users/{login}`.
         self.route_path: str | None = None
+        # A load balancer calls the route every few seconds.
+        self.is_probe = False
         # The response is a stream, which lasts until the client disconnects.
         self.is_stream = False
         # The router sets these: declared query parameters, values of the path template, and the parsed body.
@@ -90,13 +95,17 @@ class Request:
         return self.parsed_body
 
     def require_valid_framing(self) -> None:
-        """Reject what uvicorn accepts: oversized parts, a missing or second `Host`, two credentials."""
+        """Reject what uvicorn accepts: oversized parts, a missing or second `Host`, two credentials.
+
+        A probe in HTTP/1.0 can leave out `Host` (RFC 9112, section 3.2).
+        """
         headers = self.scope["headers"]
         if len(self.scope["query_string"]) + len(self.scope["raw_path"]) > MAX_URI_BYTES:
             raise UriTooLong
         if len(headers) > MAX_HEADERS or sum(len(n) + len(v) for n, v in headers) > MAX_HEADERS_BYTES:
             raise HeadersTooLarge
-        if len(self._values.get(b"host", ())) != 1:
+        hosts = len(self._values.get(b"host", ()))
+        if hosts > 1 or (hosts == 0 and self.scope.get("http_version") != "1.0"):
             raise MalformedRequest("Send exactly one Host header.")
         if len(self._values.get(b"authorization", ())) > 1:
             raise TwoCredentials

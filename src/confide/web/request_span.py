@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from http import HTTPStatus
 from time import monotonic_ns
 from types import TracebackType
 from typing import Self
@@ -88,7 +87,7 @@ class RequestSpan:
         self._io.end_request(
             self._trace, operation, self._began_ns, outcome=outcome, amount=self.sent_bytes, ended_ns=ended_ns
         )
-        if self.is_logged or self.status >= HTTPStatus.BAD_REQUEST:
+        if self.is_logged:
             log_request(
                 self._method,
                 self._path,

@@ -169,6 +169,8 @@ class Route(Generic[S]):
     body: type[Body] | None = None
     returns: Returns = field(default_factory=Returns)
     other_responses: tuple[OtherResponse, ...] = ()
+    # Called every few seconds: the log gets a request only if its status differs from that of the one before.
+    is_probe: bool = False
     # False for the documentation itself.
     is_documented: bool = True
     # Replaces the router's authentication. Reads accept a cached token while the database is unavailable.

@@ -56,6 +56,9 @@ class Router:
             if bound.route.method in methods:
                 raise ValueError(f"{bound.route.method} {path} is declared twice")
             methods[bound.route.method] = bound
+            if bound.route.method == "GET":
+                # The application leaves out the content (RFC 9110, section 9.3.2).
+                methods["HEAD"] = bound
 
     async def dispatch(self, request: Request) -> Reply:
         """Handle a request and return the reply. Raises a `ServiceError` that rejects the request."""
@@ -84,6 +87,7 @@ class Router:
         bound = methods.get(request.method)
         if bound is None:
             raise MethodNotAllowed(allowed=tuple(methods))
+        request.is_probe = bound.route.is_probe
         return bound
 
     def _match(self, path: str) -> tuple[tuple[str, ...], dict[str, BoundRoute]]:
