@@ -32,7 +32,7 @@ def check(result: FailoverResult) -> None:
 
 async def test_no_acknowledged_save_is_lost_when_the_leader_of_a_synchronous_cluster_is_killed(tmp_path: Path) -> None:
     require_packages()
-    with run_patroni_cluster() as cluster:
+    with run_patroni_cluster(tmp_path / "cluster") as cluster:
         await create_probe_database(cluster)
         async with run_subject(cluster, tmp_path, address="haproxy", database="confide_haproxy") as subject:
             check(await measure_fault(subject, FAULTS["leader-killed"]))
@@ -43,7 +43,7 @@ async def test_no_acknowledged_save_is_lost_when_the_leader_of_a_synchronous_clu
 @pytest.mark.parametrize("address", ADDRESSES)
 async def test_every_fault_of_the_matrix_keeps_the_promises(tmp_path: Path, address: str) -> None:
     require_packages()
-    with run_patroni_cluster() as cluster:
+    with run_patroni_cluster(tmp_path / "cluster") as cluster:
         await create_probe_database(cluster)
         for has_proxies in (False, True):
             folder, database = tmp_path / str(has_proxies), f"confide_{has_proxies}".lower()

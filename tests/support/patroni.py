@@ -128,13 +128,12 @@ class PatroniCluster:
         self._run_psql("-c", f"CREATE DATABASE {name} OWNER confide")
 
     def stop(self) -> None:
-        """Kill every process of the cluster, in any state, and remove its files."""
+        """Kill every process of the cluster, in any state."""
         found = [process for name in self._started for process in self._list_processes(name)]
         _signal_all(found, signal.SIGKILL)
         for process in self._started.values():
             process.wait(MAX_WAIT_SECONDS)
         wait_until(lambda: not any(process.is_running() for process in found), "the cluster has ended")
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     # Faults
 
@@ -358,14 +357,18 @@ class PatroniCluster:
 
 
 @contextmanager
-def run_patroni_cluster() -> Iterator[PatroniCluster]:
-    """Run a cluster. At the end, kill all its processes and remove its files."""
+def run_patroni_cluster(logs: Path) -> Iterator[PatroniCluster]:
+    """Run a cluster. At the end, kill all its processes, move its logs to a folder and remove its other files."""
     cluster = PatroniCluster()
     try:
         cluster.start()
         yield cluster
     finally:
         cluster.stop()
+        logs.mkdir(parents=True, exist_ok=True)
+        for log in cluster.folder.glob("*.log"):
+            shutil.copy(log, logs)
+        shutil.rmtree(cluster.folder, ignore_errors=True)
 
 
 def build_url(hosts: str, database: str) -> str:

@@ -20,30 +20,50 @@ sys.path.insert(0, str(ROOT / "tools" / "bench"))
 
 from results import describe_machine  # noqa: E402 - after the path is set
 
-from support.failover import FAULTS, create_probe_database, measure_fault, run_subject  # noqa: E402
+from support.failover import FAULTS, Subject, create_probe_database, measure_fault, run_subject  # noqa: E402
 from support.patroni import ADDRESSES, PatroniCluster, find_missing_packages, run_patroni_cluster  # noqa: E402
 
 
-async def measure(cluster: PatroniCluster, folder: Path, *, addresses: list[str], faults: list[str]) -> list[Any]:
-    """Measure each fault at each address, with one service for each address."""
-    rows: list[Any] = []
-    await create_probe_database(cluster)
-    for address in addresses:
-        for has_proxies in (False, True):
-            names = [name for name in faults if FAULTS[name].needs_proxies == has_proxies]
-            if not names:
-                continue
-            database = f"confide_{address.replace('-', '_')}{'_proxied' if has_proxies else ''}"
-            place = folder / database
+class FailoverMatrix:
+    """The results of each fault at each address."""
+
+    def __init__(self, folder: Path) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._folder = folder
+        self._services = self._clusters = 0
+
+    def measure(self, address: str, faults: list[str]) -> None:
+        """Measure faults at an address. If the cluster does not become whole, go on with a new one."""
+        remaining = list(faults)
+        while remaining:
+            self._clusters += 1
+            try:
+                with run_patroni_cluster(self._folder / f"cluster_{self._clusters}") as cluster:
+                    asyncio.run(self._measure_all(cluster, address, remaining))
+            except AssertionError as error:
+                print(f"{address}: {remaining[0]} ended the cluster: {error}", file=sys.stderr, flush=True)
+                self.rows.append(
+                    {"address": address, "fault": remaining.pop(0), "error": str(error).partition("\n")[0]}
+                )
+
+    async def _measure_all(self, cluster: PatroniCluster, address: str, remaining: list[str]) -> None:
+        await create_probe_database(cluster)
+        while remaining:
+            has_proxies = FAULTS[remaining[0]].needs_proxies
+            self._services += 1
+            database = f"confide_{self._services}"
             async with run_subject(
-                cluster, place, address=address, database=database, has_proxies=has_proxies
+                cluster, self._folder / database, address=address, database=database, has_proxies=has_proxies
             ) as subject:
-                for name in names:
-                    print(f"{datetime.now(UTC):%H:%M:%S} {address}: {FAULTS[name].title}", file=sys.stderr, flush=True)
-                    result = await measure_fault(subject, FAULTS[name])
-                    rows.append({"address": address, "fault": name, **result.as_json()})
-                    print(json.dumps(rows[-1], indent=1), file=sys.stderr, flush=True)
-    return rows
+                while remaining and FAULTS[remaining[0]].needs_proxies == has_proxies:
+                    await self._measure_one(subject, address, remaining[0])
+                    remaining.pop(0)
+
+    async def _measure_one(self, subject: Subject, address: str, name: str) -> None:
+        print(f"{datetime.now(UTC):%H:%M:%S} {address}: {FAULTS[name].title}", file=sys.stderr, flush=True)
+        result = await measure_fault(subject, FAULTS[name])
+        self.rows.append({"address": address, "fault": name, **result.as_json()})
+        print(json.dumps(self.rows[-1], indent=1), file=sys.stderr, flush=True)
 
 
 def exit_on_signal(number: int, _frame: FrameType | None) -> None:
@@ -56,29 +76,23 @@ def main() -> None:
     parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"any of {', '.join(FAULTS)}; default: all")
     parser.add_argument("--address", action="append", choices=ADDRESSES, help="default: all three")
     parser.add_argument("--json", type=Path, help="file for the results")
-    parser.add_argument("--logs", type=Path, help="folder that receives the logs of the services")
+    parser.add_argument("--logs", type=Path, help="folder that receives the logs of the services and of the clusters")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, exit_on_signal)
     signal.signal(signal.SIGINT, exit_on_signal)
     if missing := find_missing_packages():
         sys.exit(f"Packages are missing: apt-get install --no-install-recommends {' '.join(missing)}")
     folder = Path(tempfile.mkdtemp(prefix="confide-failover-"))
+    matrix = FailoverMatrix(folder)
     try:
-        with run_patroni_cluster() as cluster:
-            rows = asyncio.run(
-                measure(
-                    cluster,
-                    folder,
-                    addresses=chosen.address or list(ADDRESSES),
-                    faults=chosen.faults or list(FAULTS),
-                )
-            )
+        for address in chosen.address or ADDRESSES:
+            matrix.measure(address, chosen.faults or list(FAULTS))
     finally:
-        for log in folder.glob("*/service.log") if chosen.logs else ():
+        for log in folder.rglob("*.log") if chosen.logs else ():
             chosen.logs.mkdir(parents=True, exist_ok=True)
-            shutil.copy(log, chosen.logs / f"{log.parent.name}.log")
+            shutil.copy(log, chosen.logs / f"{log.parent.name}-{log.name}")
         shutil.rmtree(folder, ignore_errors=True)
-    document = {"date": datetime.now(UTC).date().isoformat(), "machine": describe_machine(), "rows": rows}
+    document = {"date": datetime.now(UTC).date().isoformat(), "machine": describe_machine(), "rows": matrix.rows}
     if chosen.json:
         chosen.json.write_text(json.dumps(document, indent=1) + "\n")
 
