@@ -19,6 +19,7 @@ RESPONSE_SECONDS = 2.5
 def check(result: FailoverResult) -> None:
     """Check everything that does not depend on the speed of the machine."""
     print(result)
+    assert result.is_cluster_whole
     assert result.is_recovered
     assert not result.has_restarted
     assert result.saves > 50

@@ -19,7 +19,6 @@ from support.failover_checks import (
 from support.failover_load import (
     FailoverRecord,
     HealthRecord,
-    ProbeRecord,
     ReadRecord,
     ReceivedChange,
     RevokedTokenRecord,
@@ -42,7 +41,7 @@ def build_record() -> FailoverRecord:
     record.saves.append(SaveRecord(KEY, "unknown", 12, 13, 503, None))
     record.reads += [ReadRecord(KEY, at - 0.1, at, 200, 10, "value 10", is_stale=True) for at in range(11, 22)]
     record.reads.append(ReadRecord(KEY, 16, 16.1, 503, 0, None, is_stale=False, is_cached=False))
-    record.probes += [ProbeRecord(at / 10, at / 10) for at in (*range(10, 100), *range(200, 310))]
+    record.probes += [at / 10 for at in (*range(10, 100), *range(200, 310))]
     record.health += [HealthRecord(5, ()), HealthRecord(15, ("store-unavailable",)), HealthRecord(25, ())]
     record.revoked.append(RevokedTokenRecord(3, 4.5, 401, is_stale=False))
     received = [ReceivedChange((700, version), KEY, version) for version in VERSIONS]

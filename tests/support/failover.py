@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -49,6 +50,8 @@ class Subject:
     ports: list[int]
     proxies: list[Proxy] = field(default_factory=list)
     load: FailoverLoad = field(init=False)
+    # Set if Patroni did not repair the cluster after a fault.
+    is_cluster_broken: bool = False
 
     @property
     def probe_urls(self) -> list[str]:
@@ -58,6 +61,14 @@ class Subject:
         await asyncio.to_thread(
             wait_until, lambda: self.cluster.find_leader() not in (None, other_than), "there is a new leader"
         )
+
+    async def wait_until_whole(self, *, is_synchronous: bool = True) -> None:
+        """Wait until the cluster is whole. If it is not after a long time, note that for the result."""
+        try:
+            await asyncio.to_thread(self.cluster.wait_until_whole, is_synchronous=is_synchronous)
+        except AssertionError as error:
+            print(error, file=sys.stderr)
+            self.is_cluster_broken = True
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,7 @@ async def kill_leader(subject: Subject) -> None:
     await subject.wait_for_leader(other_than=leader)
     await asyncio.sleep(HOLD_SECONDS)
     await asyncio.to_thread(subject.cluster.start_node, leader)
-    await asyncio.to_thread(subject.cluster.wait_until_whole)
+    await subject.wait_until_whole()
 
 
 async def kill_synchronous_replica(subject: Subject) -> None:
@@ -85,7 +96,7 @@ async def kill_synchronous_replica(subject: Subject) -> None:
     await asyncio.to_thread(subject.cluster.kill, replica)
     await asyncio.sleep(HOLD_SECONDS)
     await asyncio.to_thread(subject.cluster.start_node, replica)
-    await asyncio.to_thread(subject.cluster.wait_until_whole)
+    await subject.wait_until_whole()
 
 
 async def switch_over(subject: Subject) -> None:
@@ -93,7 +104,7 @@ async def switch_over(subject: Subject) -> None:
     await asyncio.to_thread(subject.cluster.switch_over, leader)
     await subject.wait_for_leader(other_than=leader)
     await asyncio.sleep(HOLD_SECONDS)
-    await asyncio.to_thread(subject.cluster.wait_until_whole)
+    await subject.wait_until_whole()
 
 
 async def freeze_leader(subject: Subject) -> None:
@@ -105,7 +116,7 @@ async def freeze_leader(subject: Subject) -> None:
         await asyncio.sleep(HOLD_SECONDS)
     finally:
         subject.cluster.thaw(leader)
-    await asyncio.to_thread(subject.cluster.wait_until_whole)
+    await subject.wait_until_whole()
 
 
 async def freeze_leader_briefly(subject: Subject) -> None:
@@ -116,14 +127,14 @@ async def freeze_leader_briefly(subject: Subject) -> None:
         await asyncio.sleep(SHORT_FREEZE_SECONDS)
     finally:
         subject.cluster.thaw(leader)
-    await asyncio.to_thread(subject.cluster.wait_until_whole)
+    await subject.wait_until_whole()
 
 
 async def stop_etcd(subject: Subject) -> None:
     await asyncio.to_thread(subject.cluster.stop_etcd)
     await asyncio.sleep(ETCD_OUTAGE_SECONDS)
     await asyncio.to_thread(subject.cluster.start_etcd)
-    await asyncio.to_thread(subject.cluster.wait_until_whole)
+    await subject.wait_until_whole()
 
 
 async def stop_etcd_without_failsafe(subject: Subject) -> None:
@@ -150,7 +161,7 @@ async def restart_all_nodes(subject: Subject) -> None:
     await asyncio.sleep(HOLD_SECONDS)
     for name in NODES:
         await asyncio.to_thread(subject.cluster.start_node, name)
-    await asyncio.to_thread(subject.cluster.wait_until_whole)
+    await subject.wait_until_whole()
 
 
 async def lose_commits(subject: Subject) -> None:
@@ -167,9 +178,9 @@ async def lose_commits(subject: Subject) -> None:
     await subject.wait_for_leader(other_than=leader)
     await asyncio.sleep(HOLD_SECONDS)
     await asyncio.to_thread(cluster.start_node, leader)
-    await asyncio.to_thread(lambda: cluster.wait_until_whole(is_synchronous=False))
+    await subject.wait_until_whole(is_synchronous=False)
     await asyncio.to_thread(cluster.configure, synchronous_mode=True)
-    await asyncio.to_thread(cluster.wait_until_whole)
+    await subject.wait_until_whole()
 
 
 FAULTS = {
@@ -239,6 +250,7 @@ async def measure_fault(subject: Subject, fault: Fault) -> FailoverResult:
     log = subject.service.log.read_bytes()[log_start:].decode()
     result.bad_log_lines = find_bad_log_lines(log)
     result.is_recovered = has_recovered
+    result.is_cluster_whole = not subject.is_cluster_broken
     result.has_restarted = list_group(_find_pid(subject.service)) != workers
     result.load_average = os.getloadavg()[0]
     return result

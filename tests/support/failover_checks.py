@@ -78,6 +78,7 @@ class FailoverResult:
     audit: str = ""
     is_recovered: bool = False
     has_restarted: bool = False
+    is_cluster_whole: bool = True
     load_average: float = 0.0
     bad_log_lines: list[str] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
@@ -90,7 +91,7 @@ def evaluate(
     record: FailoverRecord, histories: Histories, stored: Sequence[StoredChange], *, may_lose: bool = False
 ) -> FailoverResult:
     """Compare a record with the database. With `may_lose`, the fault itself loses the last commits of the leader."""
-    path = find_interruptions(sorted(one.connected_at for one in record.probes), GAP_SECONDS, path=())
+    path = find_interruptions(sorted(record.probes), GAP_SECONDS, path=())
     returns = [gap.end for gap in path]
     saved = sorted(one.end for one in record.saves if one.version is not None)
     unsaved = find_interruptions(saved, GAP_SECONDS, path=returns)

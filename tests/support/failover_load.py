@@ -41,6 +41,8 @@ READS_PER_CONNECTION = 25
 # Longer than any response may take, also on a busy machine.
 RESPONSE_SECONDS = 20.0
 PROBE_SECONDS = 3.0
+# A probe that waits keeps a connection of the server. More of them would use up the connections of the service.
+MAX_PENDING_PROBES = 6
 HEALTH_PAUSE_SECONDS = 0.25
 REVOCATION_PAUSE_SECONDS = 1.0
 # Revocations reach every process within this time.
@@ -75,14 +77,6 @@ class ReadRecord:
     value: str | None
     is_stale: bool
     is_cached: bool = True
-
-
-@dataclass(frozen=True)
-class ProbeRecord:
-    """A connection of the probe to a server that then committed a row."""
-
-    connected_at: float
-    committed_at: float
 
 
 @dataclass(frozen=True)
@@ -128,7 +122,8 @@ class FailoverRecord:
 
     saves: list[SaveRecord] = field(default_factory=list)
     reads: list[ReadRecord] = field(default_factory=list)
-    probes: list[ProbeRecord] = field(default_factory=list)
+    # When new connections of the probe committed a row.
+    probes: list[float] = field(default_factory=list)
     health: list[HealthRecord] = field(default_factory=list)
     revoked: list[RevokedTokenRecord] = field(default_factory=list)
     watchers: list[list[WatchSegment]] = field(default_factory=list)
@@ -306,7 +301,7 @@ class FailoverLoad:
         """Connect to one host again and again, without waiting for earlier connections."""
         pending: set[asyncio.Task[None]] = set()
         while not self._is_over:
-            if len(pending) < PROBE_SECONDS / PAUSE_SECONDS:
+            if len(pending) < MAX_PENDING_PROBES:
                 task = asyncio.create_task(self._probe_once(url))
                 pending.add(task)
                 task.add_done_callback(pending.discard)
@@ -318,10 +313,9 @@ class FailoverLoad:
         try:
             async with asyncio.timeout(PROBE_SECONDS):
                 connection = await asyncpg.connect(url, statement_cache_size=0)
-                connected_at = time.monotonic()
                 # A replica rejects it. A leader that was replaced waits in vain for its synchronous replica.
                 await connection.execute("INSERT INTO probe VALUES (1)")
-                self.record.probes.append(ProbeRecord(connected_at, time.monotonic()))
+                self.record.probes.append(time.monotonic())
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             return
         finally:

@@ -40,6 +40,7 @@ PROGRAMS = {
 # Short times, so that a failover takes 10 s instead of 30. Patroni requires ttl >= loop_wait + 2 x retry_timeout.
 QUICK = {"ttl": 8, "loop_wait": 2, "retry_timeout": 3}
 REST_SECONDS = 2.0
+MAX_REPAIR_SECONDS = 90.0
 # A replica that is further behind does not count as a replica.
 MAX_LAG_BYTES = 200_000
 
@@ -257,16 +258,17 @@ class PatroniCluster:
         return any(one.role == "sync_standby" for one in self.list_members())
 
     def wait_until_whole(self, *, is_synchronous: bool = True) -> None:
-        self._wait(lambda: self.is_whole(is_synchronous=is_synchronous), "the cluster is whole")
+        condition = "the cluster is whole"
+        self._wait(lambda: self.is_whole(is_synchronous=is_synchronous), condition, max_seconds=MAX_REPAIR_SECONDS)
 
-    def _wait(self, condition: Callable[[], bool], what: str) -> None:
+    def _wait(self, condition: Callable[[], bool], what: str, *, max_seconds: float = MAX_WAIT_SECONDS) -> None:
         """Wait for a condition. If it does not come, or a program ends, show the logs."""
 
         def is_over() -> bool:
             return any(process.poll() is not None for process in self._started.values()) or condition()
 
         try:
-            wait_until(is_over, what)
+            wait_until(is_over, what, max_seconds=max_seconds)
             assert condition(), f"{what}: a program ended"
         except AssertionError as error:
             raise AssertionError(f"{error}: {self.list_members()}\n{self._read_logs()}") from None

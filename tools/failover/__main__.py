@@ -33,7 +33,7 @@ class FailoverMatrix:
         self._services = self._clusters = 0
 
     def measure(self, address: str, faults: list[str]) -> None:
-        """Measure faults at an address. If the cluster does not become whole, go on with a new one."""
+        """Measure faults at an address. If Patroni does not repair the cluster after one, go on with a new cluster."""
         remaining = list(faults)
         while remaining:
             self._clusters += 1
@@ -58,12 +58,18 @@ class FailoverMatrix:
                 while remaining and FAULTS[remaining[0]].needs_proxies == has_proxies:
                     await self._measure_one(subject, address, remaining[0])
                     remaining.pop(0)
+                    if subject.is_cluster_broken:
+                        return
 
     async def _measure_one(self, subject: Subject, address: str, name: str) -> None:
         print(f"{datetime.now(UTC):%H:%M:%S} {address}: {FAULTS[name].title}", file=sys.stderr, flush=True)
         result = await measure_fault(subject, FAULTS[name])
-        self.rows.append({"address": address, "fault": name, **result.as_json()})
+        self.rows.append({**_describe(address, name), **result.as_json()})
         print(json.dumps(self.rows[-1], indent=1), file=sys.stderr, flush=True)
+
+
+def _describe(address: str, name: str) -> dict[str, Any]:
+    return {"address": address, "fault": name, "title": FAULTS[name].title, "may_lose": FAULTS[name].may_lose}
 
 
 def exit_on_signal(number: int, _frame: FrameType | None) -> None:
