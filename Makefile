@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMPS := .make
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-long test-busy test-versions check fix lock bench postman routes contract measurements clean
+.PHONY: help serve test test-long test-busy test-distribution test-versions check fix lock bench postman routes contract measurements clean
 
 help: ## List all targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,12 +22,17 @@ test-long: $(STAMPS)/test ## Run the long tests: hundreds of crashes instead of 
 test-busy: $(STAMPS)/test ## Run the end-to-end tests beside four busy loops. ARGS="tests/end_to_end/test_io.py" for a part.
 	@$(BIN)/python tools/run_busy.py $(ARGS)
 
+# Without the tests of HTTP and of commands, which do not depend on the server.
+test-distribution: $(STAMPS)/test ## Run the tests that use PostgreSQL on that of the distribution, as it is installed.
+	@CONFIDE_TEST_POSTGRES=distribution $(BIN)/python -m pytest -q -n 2 --dist worksteal \
+	  --ignore tests/web --ignore tests/end_to_end/test_cli.py --ignore tests/end_to_end/test_postman.py
+
 test-versions: $(STAMPS)/test ## Run the database tests on each other installed PostgreSQL (15 to 18).
 	@$(BIN)/python tools/test_versions.py
 
 check: $(STAMPS)/test ## Run lint, types, import contracts and all tests, on each installed PostgreSQL.
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy && $(BIN)/lint-imports
-	@$(MAKE) --no-print-directory test test-versions
+	@$(MAKE) --no-print-directory test test-distribution test-versions
 
 fix: $(STAMPS)/test ## Format the code and apply automatic lint fixes.
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

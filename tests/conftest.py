@@ -13,7 +13,9 @@ import pytest
 from confide.server.settings import Settings
 from support import canaries
 from support.app import RunningApp, build_settings, start_app
-from support.postgres import RUNNING, PostgresServer, open_shared_server
+from support.chosen_postgres import RUNNING, open_shared_server, run_own_server
+from support.distribution import DistributionServer
+from support.postgres import BINARIES, OwnPostgresServer, PostgresServer
 
 # A busy machine may take long for an example. In CI, the same change gets the same examples.
 hypothesis.settings.register_profile(
@@ -46,10 +48,20 @@ def pytest_report_header() -> str | None:
     return None
 
 
+def uses_postgresql(item: pytest.Item) -> bool:
+    """Return whether a test uses the PostgreSQL that the environment chooses."""
+    assert isinstance(item, pytest.Function)
+    if hasattr(item, "callspec") and "engine" in item.callspec.params:
+        return bool(item.callspec.params["engine"] == "postgresql")
+    return bool({"postgres", "own_postgres"} & set(item.fixturenames))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("-m"):
-        return
-    kept = [item for item in items if item.get_closest_marker("long") is None]
+    kept = items
+    if not config.getoption("-m"):
+        kept = [item for item in kept if item.get_closest_marker("long") is None]
+    if BINARIES in os.environ:
+        kept = [item for item in kept if uses_postgresql(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 
@@ -63,6 +75,24 @@ def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
     del request.session.stash[POSTGRES]
     found = server.finish()
     assert not found, f"secrets in PostgreSQL's files: {found[:5]}"
+
+
+@pytest.fixture(scope="session")
+def distribution() -> Iterator[DistributionServer]:
+    """Run the server of the distribution, for tests of what only it can show."""
+    server = DistributionServer(is_in_memory=True)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[OwnPostgresServer]:
+    """Run a durable server that only this test uses, and may stop."""
+    with run_own_server() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 
 from confide.names import ConfigKey
 from support.histories import AcknowledgedSave, adds_one_marker_per_version, find_lost_saves, load_histories
-from support.postgres import LocalPostgresServer
+from support.postgres import OwnPostgresServer
 from support.processes import FAULTY_SERVICE, Service
 from support.writers import merge_markers
 
@@ -18,7 +18,7 @@ WRITERS = 4
 
 
 async def write_until_killed(
-    service: Service, token: str, *, cycle: int, seconds: float, server: LocalPostgresServer | None
+    service: Service, token: str, *, cycle: int, seconds: float, server: OwnPostgresServer | None
 ) -> list[AcknowledgedSave]:
     """Kill the service, and first the database server if given, while four writers save into two configs."""
     async with service.async_client(token) as client:
@@ -37,7 +37,7 @@ async def write_until_killed(
 
 
 async def run_crashes(
-    tmp_path: Path, database: str | None, server: LocalPostgresServer | None, *, cycles: int, fault: str = ""
+    tmp_path: Path, database: str | None, server: OwnPostgresServer | None, *, cycles: int, fault: str = ""
 ) -> list[str]:
     """Run that many crashes and return the violations in the database afterwards."""
     chance = random.Random(0)
@@ -73,13 +73,10 @@ async def test_on_sqlite_no_acknowledged_save_is_lost(tmp_path: Path, cycles: in
 
 @pytest.mark.timeout(3_000)
 @pytest.mark.parametrize("cycles", [20, pytest.param(200, marks=pytest.mark.long)])
-async def test_on_postgres_no_acknowledged_save_is_lost(tmp_path: Path, cycles: int) -> None:
-    server = LocalPostgresServer(options=())
-    server.start()
-    try:
-        assert await run_crashes(tmp_path, server.new_database(), server, cycles=cycles) == []
-    finally:
-        server.remove()
+async def test_on_postgres_no_acknowledged_save_is_lost(
+    tmp_path: Path, own_postgres: OwnPostgresServer, cycles: int
+) -> None:
+    assert await run_crashes(tmp_path, own_postgres.new_database(), own_postgres, cycles=cycles) == []
 
 
 async def test_a_service_that_answers_before_the_commit_is_detected(tmp_path: Path, database: str | None) -> None:

