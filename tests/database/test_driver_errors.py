@@ -35,6 +35,7 @@ def test_a_wrong_statement_is_a_bug(state_class: str) -> None:
     ("state", "expected"),
     [
         ("23505", UniqueTaken),
+        ("22P05", DatabaseUnavailable),
         ("25006", DatabaseReadOnly),
         ("42501", DatabaseUnavailable),
         ("55P03", DatabaseUnavailable),

@@ -26,6 +26,7 @@ from confide.telemetry.sinks import postgresql, sqlite
 from confide.telemetry.sinks.registry import SINK_TYPES, SinkType, UnknownSink, build_sinks, require_known_sinks
 from confide.telemetry.sinks.sink import IncompleteWrite, Sink
 from support.collectors import build_bulk_response, run_collector
+from support.distribution import HOSTILE, DistributionServer
 from support.postgres import PostgresServer
 
 
@@ -229,6 +230,28 @@ def test_postgresql_stores_every_field_and_deletes_old_events(tmp_path: Path, po
     assert [row for row in found if row["id"] in {event[0] for event in written.events}] == list(
         build_documents(written)
     )
+
+
+def test_postgresql_stores_events_in_a_database_with_hostile_settings(
+    tmp_path: Path, distribution: DistributionServer
+) -> None:
+    url = distribution.new_database()
+    distribution.set_for_database(url, HOSTILE)
+    sink = build_sink(url, tmp_path)
+    assert isinstance(sink, postgresql.PostgresqlSink)
+    sink.write(build_batch())
+    # A write does not find the connection closed: the sink would send the events again, and health would report it.
+    ((closes_idle,),) = asyncio.run(
+        distribution.fetch("SELECT current_setting('idle_session_timeout') <> '0'", database=url.rsplit("/", 1)[1])
+    )
+    assert closes_idle
+    connection = sink._connection
+    assert connection is not None
+    assert sink._loop.run_until_complete(connection.fetchval("SHOW idle_session_timeout")) == "0"
+    sink.write(build_batch())
+    sink.close()
+    ((count,),) = asyncio.run(distribution.fetch("SELECT count(*) FROM confide_io", database=url.rsplit("/", 1)[1]))
+    assert count == 2 * len(build_batch().events)
 
 
 def test_postgresql_connects_again_after_a_lost_connection(tmp_path: Path, postgres: PostgresServer) -> None:

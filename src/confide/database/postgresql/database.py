@@ -27,6 +27,11 @@ CHECK = f"""/* store.greeting */
 """
 PING = f"/* store.ping */ SELECT {IS_READ_ONLY}"
 MIN_VERSION = 150_000
+# These store every text. SQL_ASCII, the default of a cluster without a locale, stores the bytes of the client.
+ENCODINGS = ("UTF8", "SQL_ASCII")
+READ_ENCODING = """/* store.encoding */
+    SELECT current_setting('server_encoding'), to_regclass('schema_migrations') IS NULL
+"""
 
 
 class PostgresqlDatabase(Database):
@@ -57,6 +62,15 @@ class PostgresqlDatabase(Database):
         ((is_read_only,),) = await self.engine.query(PING)
         if is_read_only:
             raise self.engine.reject_read_only()
+
+    async def migrate(self) -> list[str]:
+        ((encoding, is_new),) = await self.engine.query(READ_ENCODING)
+        if is_new and encoding not in ENCODINGS:
+            raise UnsafeDurability(
+                f"A database with the encoding {encoding} cannot store every text."
+                " Create it with TEMPLATE template0 ENCODING 'UTF8'."
+            )
+        return await super().migrate()
 
     async def open(self) -> DatabaseIdentity:
         await self.connect()

@@ -22,7 +22,8 @@ _BUG_CLASSES = frozenset(
     {"0A", "0L", "0P", "20", "21", "22", "23", "24", "26", "2B", "2F", "34", "38", "39", "3B", "42", "44"}
 )
 _UNIQUE_VIOLATION = "23505"
-_INSUFFICIENT_PRIVILEGE = "42501"
+# States of these classes that the configuration of the server causes: rights, and the encoding of the database.
+_CONFIGURATION_STATES = frozenset({"42501", "22P05"})
 READ_ONLY_TRANSACTION = "25006"
 
 
@@ -30,7 +31,7 @@ def is_bug(error: Exception) -> bool:
     """Return whether Confide caused an error: a wrong statement, or an argument that the driver cannot encode."""
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
-        return state[:2] in _BUG_CLASSES and state != _INSUFFICIENT_PRIVILEGE
+        return state[:2] in _BUG_CLASSES and state not in _CONFIGURATION_STATES
     return isinstance(error, ValueError) or not isinstance(error, DRIVER_ERRORS)
 
 

@@ -43,6 +43,8 @@ APPLY = """/* session.set */
     SELECT set_config(name, value, false) FROM unnest($1::text[], $2::text[]) AS setting (name, value)
     WHERE current_setting(name, true) IS NOT NULL
 """
+# As a simple query, which ends within a limit of one millisecond. The statements after it need more.
+NO_TIME_LIMIT = "/* session.begin */ SET statement_timeout = 0"
 # Where the tables are. Before the first migration, where PostgreSQL would create them.
 FIND_SCHEMA = """/* session.find_schema */
     SELECT coalesce(
@@ -55,13 +57,15 @@ FIND_SCHEMA = """/* session.find_schema */
 async def set_up_session(connection: Connection, *, schema: str | None) -> str:
     """Apply the settings and return the schema of the tables, quoted. A known `schema` is not searched again.
 
-    Raises `DatabaseUnavailable` if the search path of the role names no schema.
+    Raises `DatabaseUnavailable` if the search path of the role names no schema that the role can use.
     """
+    await connection.execute(NO_TIME_LIMIT)
     if schema is None:
         schema = await connection.fetchval(FIND_SCHEMA)
     if schema is None:
         raise DatabaseUnavailable(
-            "The search path of the PostgreSQL role names no existing schema. Create that schema or change the path."
+            "The search path of the PostgreSQL role names no schema that the role can use."
+            " Create that schema, grant USAGE on it or change the path."
         )
     await apply_settings(connection, {**SETTINGS, "search_path": schema})
     return schema

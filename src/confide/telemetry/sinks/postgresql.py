@@ -14,6 +14,13 @@ from confide.telemetry.sinks.sink import SinkOptions
 TABLE = "confide_io"
 TIMEOUT_SECONDS = 10.0
 DELETE_EVERY_SECONDS = 600.0
+# The sink limits time itself.
+SETTINGS = """
+    SET statement_timeout = 0;
+    SET lock_timeout = 0;
+    SET idle_session_timeout = 0;
+    SET idle_in_transaction_session_timeout = 0
+"""
 SCHEMA = f"""
     CREATE TABLE IF NOT EXISTS {TABLE} (
         worker text NOT NULL, id bigint NOT NULL, parent bigint, operation text NOT NULL,
@@ -69,8 +76,9 @@ class PostgresqlSink:
         await connection.execute(f"DELETE FROM {TABLE} WHERE ended_at < $1", oldest_us, timeout=TIMEOUT_SECONDS)
 
     async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
-        """Return the open connection, or open one and create the table."""
+        """Return the open connection, or open one, set it up and create the table."""
         if self._connection is None or self._connection.is_closed():
             self._connection = await asyncpg.connect(self._dsn, timeout=TIMEOUT_SECONDS)
+            await self._connection.execute(SETTINGS)
             await self._connection.execute(SCHEMA)
         return self._connection
