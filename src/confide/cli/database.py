@@ -10,7 +10,7 @@ import rich_click as click
 
 from confide.cli.input import add_database_options
 from confide.cli.output import show_progress
-from confide.cli.settings import load_settings, load_settings_of_database
+from confide.cli.settings import DATABASE_SETTINGS, WITH_KEYS, load_settings, load_settings_of_database
 
 if TYPE_CHECKING:
     from confide.server.settings import Settings
@@ -22,7 +22,7 @@ MASTER_KEYS_NOTE = "The master keys are not in it. Without them no config can be
 @add_database_options
 def migrate(**options: str | None) -> None:
     """Migrate the database schema to the newest version."""
-    settings = load_settings(**options)
+    settings = load_settings(uses=DATABASE_SETTINGS, **options)
     applied = asyncio.run(_migrate(settings))
     click.echo(f"Applied {', '.join(applied)}." if applied else "The schema is up to date.")
 
@@ -32,7 +32,7 @@ def migrate(**options: str | None) -> None:
 @add_database_options
 def backup(file: Path, **options: str | None) -> None:
     """Write a consistent backup to FILE while the service runs."""
-    settings = load_settings_of_database(**options)
+    settings = load_settings_of_database(uses=DATABASE_SETTINGS, **options)
     if file.exists():
         raise click.ClickException(f"{file} already exists and a backup never overwrites. Choose another name.")
     if not file.absolute().parent.is_dir():
@@ -46,7 +46,7 @@ def backup(file: Path, **options: str | None) -> None:
 @add_database_options
 def restore(file: Path, **options: str | None) -> None:
     """Restore a backup into an empty database and begin a new epoch. All sessions end, service tokens stay."""
-    settings = load_settings(**options)
+    settings = load_settings(uses=WITH_KEYS, **options)
     count = asyncio.run(_restore(settings, file))
     click.echo(
         f"{count:,} rows restored; a new epoch begins and all sessions have ended. Service tokens that were revoked"

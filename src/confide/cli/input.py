@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
+from confide.environment import find_setting
 from confide.time_formats import DURATION_EXAMPLES, TIME_EXAMPLE, parse_duration, parse_time
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -46,6 +47,22 @@ class Since(click.ParamType[int]):
         except ValueError:
             expected = f"a duration such as {DURATION_EXAMPLES} or a time with a zone such as {TIME_EXAMPLE}"
             self.fail(f"{text!r} is invalid. Write {expected}.", param, ctx)
+
+
+class SettingOption(click.RichOption):
+    """Option whose environment variable Docker or Kubernetes can set to the address of a service."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:  # noqa: ARG002 - an override
+        return find_setting(*([self.envvar] if isinstance(self.envvar, str) else self.envvar or ()))
+
+
+class PemPath(click.Path):
+    """Path of a PEM file. An error never quotes the value, because it may be a private key instead of a path."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "-----BEGIN" in str(value):
+            self.fail("the value is PEM text. Write it to a file, and pass the path of the file.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def add_database_options(command: C) -> C:

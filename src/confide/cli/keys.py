@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from confide.cli.input import add_database_options
-from confide.cli.settings import load_settings_of_database
+from confide.cli.settings import WITH_KEYS, load_settings_of_database
 
 if TYPE_CHECKING:
     from confide.server.settings import Settings
@@ -34,7 +34,7 @@ def rotate(*, prepare: bool, **options: str | None) -> None:
 
     With CONFIDE_MASTER_KEYS, first append the new key to it on every machine.
     """
-    settings = load_settings_of_database(**options)
+    settings = load_settings_of_database(uses=WITH_KEYS, **options)
     click.echo(asyncio.run(_rotate(settings, prepare=prepare)))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from confide.cli.input import add_database_options
+from confide.cli.input import PemPath, SettingOption, add_database_options
 from confide.cli.settings import find_unknown_variables, load_settings
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--port",
+    cls=SettingOption,
     envvar=["CONFIDE_PORT", "APP_PORT"],
     default=8080,
     show_default=True,
@@ -46,14 +47,14 @@ if TYPE_CHECKING:
     "--tls-cert",
     envvar="CONFIDE_TLS_CERT",
     show_envvar=True,
-    type=click.Path(exists=True, dir_okay=False),
+    type=PemPath(exists=True, dir_okay=False),
     help="PEM file of the certificate chain.",
 )
 @click.option(
     "--tls-key",
     envvar="CONFIDE_TLS_KEY",
     show_envvar=True,
-    type=click.Path(exists=True, dir_okay=False),
+    type=PemPath(exists=True, dir_okay=False),
     help="PEM file of the private key.",
 )
 @click.option(

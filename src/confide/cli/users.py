@@ -10,7 +10,7 @@ import rich_click as click
 from confide.cli.connection import connect, explain_not_found, url_option
 from confide.cli.input import add_database_options, json_option, parse_grants, prompt_new_password
 from confide.cli.output import format_grants, print_json, print_table
-from confide.cli.settings import load_settings_of_database
+from confide.cli.settings import WITH_PASSWORDS, load_settings_of_database
 from confide.client.protocol import build_path, build_request
 from confide.identity.model import parse_login
 
@@ -48,7 +48,7 @@ def add(
             "--admin excludes --grant and --service. An admin has all permissions and logs in with a password."
         )
     if admin:
-        settings = load_settings_of_database(data=data, database=database)
+        settings = load_settings_of_database(uses=WITH_PASSWORDS, data=data, database=database)
         user_id = asyncio.run(_add_admin(settings, login, prompt_new_password(login)))
     else:
         document: dict[str, Any] = {"login": login, "grants": parse_grants(grants)}
@@ -92,7 +92,7 @@ def list_users(*, is_json: bool, url: str | None) -> None:
 @add_database_options
 def password(login: str, **options: str | None) -> None:
     """Set a user's password directly in the database of this host. All its sessions end."""
-    settings = load_settings_of_database(**options)
+    settings = load_settings_of_database(uses=WITH_PASSWORDS, **options)
     asyncio.run(_set_password(settings, login, prompt_new_password(login)))
     click.echo(f"The password of {login} is changed and all its sessions have ended.")
 

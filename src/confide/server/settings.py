@@ -5,12 +5,20 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
+from confide.environment import list_settings
 from confide.postgresql_client.address import parse_address
 from confide.telemetry.sinks.registry import require_known_sinks
 from confide.urls import require_encoded_password
@@ -18,6 +26,13 @@ from confide.urls import require_encoded_password
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 MIN_PASSWORD_CHARACTERS = 8
 MIB = 1024 * 1024
+
+
+class _EnvironmentSource(EnvSettingsSource):
+    """The environment without empty variables and without those of Docker and Kubernetes."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in list_settings().items()}
 
 
 class Settings(BaseSettings):
@@ -55,6 +70,17 @@ class Settings(BaseSettings):
     io_mib: int = Field(default=256, ge=1)
     # Only the start message uses it.
     app_env: str | None = Field(default=None, validation_alias="APP_ENV")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - an override
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, _EnvironmentSource(settings_cls)
 
     @field_validator("checkpoints")
     @classmethod
@@ -131,6 +157,17 @@ class Settings(BaseSettings):
     @property
     def has_tls(self) -> bool:
         return self.tls_cert is not None and self.tls_key is not None
+
+
+def get_setting(location: tuple[int | str, ...]) -> str:
+    """Return the name of the setting that a validation error is about. Its location can be the variable."""
+    name = str(location[0])
+    aliases = {
+        str(alias): field
+        for field, info in Settings.model_fields.items()
+        for alias in getattr(info.validation_alias, "choices", [info.validation_alias])
+    }
+    return aliases.get(name, name)
 
 
 def get_variable(name: str) -> str:
