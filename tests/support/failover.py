@@ -20,6 +20,7 @@ from support.failover_checks import UNPROVEN_REASONS, FailoverResult, StoredChan
 from support.failover_load import CHANGES, TYPE, FailoverLoad, parse_position
 from support.histories import load_histories
 from support.patroni import NODES, PatroniCluster, build_url
+from support.postgres import execute_sql
 from support.processes import Service, list_group
 from support.proxy import Proxy
 from support.waiting import wait_until, wait_until_async
@@ -212,7 +213,7 @@ async def run_subject(
     try:
         await asyncio.to_thread(service.start)
         session = await asyncio.to_thread(service.add_admin)
-        token = await asyncio.to_thread(_create_token, service, session)
+        token = await asyncio.to_thread(create_load_token, service, session)
         yield Subject(cluster, service, token, database, ports, proxies)
     finally:
         await asyncio.to_thread(service.end)
@@ -222,9 +223,12 @@ async def run_subject(
 
 async def create_probe_database(cluster: PatroniCluster) -> None:
     await asyncio.to_thread(cluster.create_database, PROBE_DATABASE)
-    connection = await _connect_to_leader(cluster, PROBE_DATABASE)
-    await connection.execute("CREATE TABLE probe (n bigint)")
-    await connection.close()
+    leader = await asyncio.to_thread(cluster.require_leader)
+    await create_probe_table(build_url(f"127.0.0.1:{cluster.ports[leader]}", PROBE_DATABASE))
+
+
+async def create_probe_table(url: str) -> None:
+    await execute_sql(url, "CREATE TABLE probe (n bigint)")
 
 
 async def measure_fault(subject: Subject, fault: Fault) -> FailoverResult:
@@ -239,13 +243,9 @@ async def measure_fault(subject: Subject, fault: Fault) -> FailoverResult:
         has_recovered = await _wait_for_recovery(load)
     finally:
         await load.stop()
-    stored = await _load_changes(subject)
-    await _wait_for_watchers(load, stored)
-    await load.stop_watchers()
     leader = await asyncio.to_thread(subject.cluster.require_leader)
     url = build_url(f"127.0.0.1:{subject.cluster.ports[leader]}", subject.database)
-    histories = await load_histories(subject.service.data, url)
-    result = evaluate(load.record, histories, stored, may_lose=fault.may_lose)
+    result = await check_load(load, subject.service, url, may_lose=fault.may_lose)
     result.audit = await asyncio.to_thread(_verify_audit, subject)
     log = subject.service.log.read_bytes()[log_start:].decode()
     result.bad_log_lines = find_bad_log_lines(log)
@@ -254,6 +254,15 @@ async def measure_fault(subject: Subject, fault: Fault) -> FailoverResult:
     result.has_restarted = list_group(_find_pid(subject.service)) != workers
     result.load_average = os.getloadavg()[0]
     return result
+
+
+async def check_load(load: FailoverLoad, service: Service, url: str, *, may_lose: bool = False) -> FailoverResult:
+    """Compare a load that was stopped with the database."""
+    stored = await _load_changes(url)
+    await _wait_for_watchers(load, stored)
+    await load.stop_watchers()
+    histories = await load_histories(service.data, url)
+    return evaluate(load.record, histories, stored, may_lose=may_lose)
 
 
 async def _wait_for_recovery(load: FailoverLoad) -> bool:
@@ -285,8 +294,8 @@ async def _wait_for_watchers(load: FailoverLoad, stored: Sequence[StoredChange])
         return
 
 
-async def _load_changes(subject: Subject) -> list[StoredChange]:
-    connection = await _connect_to_leader(subject.cluster, subject.database)
+async def _load_changes(url: str) -> list[StoredChange]:
+    connection = await asyncpg.connect(url)
     try:
         rows: Any = await connection.fetch(
             """SELECT xid::text::bigint, id, tenant, integration_type, version FROM changes
@@ -297,11 +306,6 @@ async def _load_changes(subject: Subject) -> list[StoredChange]:
     finally:
         await connection.close()
     return [StoredChange((row[0], row[1]), ConfigKey(row[2], row[3]), row[4]) for row in rows]
-
-
-async def _connect_to_leader(cluster: PatroniCluster, database: str) -> Any:
-    leader = await asyncio.to_thread(cluster.require_leader)
-    return await asyncpg.connect(build_url(f"127.0.0.1:{cluster.ports[leader]}", database))
 
 
 def _verify_audit(subject: Subject) -> str:
@@ -329,7 +333,7 @@ def _verify_audit_once(client: httpx2.Client) -> str:
         params = {"after": answer["next"]}
 
 
-def _create_token(service: Service, session: str) -> str:
+def create_load_token(service: Service, session: str) -> str:
     """Create a token for the load. A service token stays valid when commits are lost, and a session does not."""
     with service.client(session) as client:
         return str(client.post("/tokens", json={"label": "load"}).raise_for_status().json()["token"])

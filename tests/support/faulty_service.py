@@ -18,6 +18,7 @@ from confide.configs.save import ConfigWriter
 from confide.database.sqlite.engine import SqliteEngine
 
 COMMIT_DELAY_SECONDS = 0.2
+SWALLOWED_EVENTS = 10
 _commits: set[asyncio.Task[Any]] = set()
 
 
@@ -66,6 +67,17 @@ def send_position_before_event() -> None:
             return found, position
         place = found[-1].encoded.split(b"\n", 1)[0]
         return [found[0]._replace(encoded=place + b"\n\n" + found[0].encoded), *found[1:]], position
+
+    WatchHub.read_next = read_next  # type: ignore[method-assign]
+
+
+def swallow_events() -> None:
+    """Send a watcher only some of its events, and the positions of all."""
+    original = WatchHub.read_next
+
+    async def read_next(self: WatchHub, watcher: Watcher) -> Any:
+        found, position = await original(self, watcher)
+        return [one for one in found if one.change.position.id % SWALLOWED_EVENTS], position
 
     WatchHub.read_next = read_next  # type: ignore[method-assign]
 
@@ -126,6 +138,7 @@ FAULTS = {
     "no-change-feed": ignore_change_feed,
     "no-lease": never_expire_lease,
     "position-before-event": send_position_before_event,
+    "swallow-events": swallow_events,
     "watch-by-id": watch_by_id,
 }
 

@@ -191,8 +191,7 @@ class PatroniCluster:
             "pgpass": str(self.folder / f"{name}.pgpass"),
             "parameters": {"unix_socket_directories": str(self.folder)},
         }
-        file = self.folder / f"{name}.yml"
-        file.write_text(yaml.safe_dump(settings))
+        file = self._write(f"{name}.yml", yaml.safe_dump(settings))
         address, rest = f"127.0.0.1:{self.ports[name]}", f"127.0.0.1:{self.rest_ports[name]}"
         own = {
             "PATRONI_NAME": name,
@@ -284,19 +283,25 @@ class PatroniCluster:
             own[f"{name.upper()}_POSTGRESQL"] = f"127.0.0.1:{self.ports[name]}"
             own[f"{name.upper()}_REST_PORT"] = str(self.rest_ports[name])
         env = _read_env_for("haproxy.env", own)
-        self._launch("haproxy", PROGRAMS["haproxy"], "-db", "-f", self._copy("haproxy.cfg"), env=env)
+        self._launch(
+            "haproxy",
+            PROGRAMS["haproxy"],
+            "-db",
+            "-f",
+            self._write("haproxy.cfg", (FILES / "haproxy.cfg").read_text()),
+            env=env,
+        )
 
     def _start_pgbouncer(self) -> None:
         text = (FILES / "pgbouncer.ini").read_text()
         for example, own in {
             "port=5000": f"port={self.haproxy_port}",
             "listen_port = 6432": f"listen_port = {self.pgbouncer_port}",
-            "/etc/pgbouncer/userlist.txt": str(self._copy("userlist.txt")),
+            "/etc/pgbouncer/userlist.txt": str(self._write("userlist.txt", (FILES / "userlist.txt").read_text())),
         }.items():
             assert example in text, example
             text = text.replace(example, own)
-        file = self.folder / "pgbouncer.ini"
-        file.write_text(text)
+        file = self._write("pgbouncer.ini", text)
         self._launch("pgbouncer", PROGRAMS["pgbouncer"], file)
 
     def _launch(self, name: str, *command: Path | str, env: dict[str, str] | None = None) -> None:
@@ -350,9 +355,12 @@ class PatroniCluster:
         except httpx2.HTTPError:
             return None
 
-    def _copy(self, name: str) -> Path:
-        """Copy a file of the example to where the unprivileged user can read it."""
-        return Path(shutil.copy(FILES / name, self.folder))
+    def _write(self, name: str, text: str) -> Path:
+        """Write a file that the unprivileged user can read, whatever the mask of this process is."""
+        file = self.folder / name
+        file.write_text(text)
+        file.chmod(0o644)
+        return file
 
     def _read_logs(self) -> str:
         return "\n".join(f"{path.name}:\n{path.read_text()[-1_500:]}" for path in sorted(self.folder.glob("*.log")))
