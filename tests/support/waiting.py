@@ -20,13 +20,17 @@ def wait_until(condition: Callable[[], object], what: str, *, max_seconds: float
 
 
 async def wait_until_async(
-    condition: Callable[[], object], what: str, *, max_seconds: float = MAX_WAIT_SECONDS
+    condition: Callable[[], object],
+    what: str,
+    *,
+    max_seconds: float = MAX_WAIT_SECONDS,
+    poll_seconds: float = POLL_SECONDS,
 ) -> None:
     """As `wait_until`, without blocking the event loop between two polls."""
     deadline = time.monotonic() + max_seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what}: not within {max_seconds} s"
-        await asyncio.sleep(POLL_SECONDS)
+        await asyncio.sleep(poll_seconds)
 
 
 def build_stop_condition(*, min_seconds: float, has_enough: Callable[[], bool] = lambda: True) -> Callable[[], bool]:
