@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 # Docker links and Kubernetes describe a service in variables that begin with its name. For a service named `confide`
-# they are CONFIDE_PORT=tcp://10.0.0.1:8080, CONFIDE_PORT_8080_TCP_ADDR, CONFIDE_SERVICE_HOST and others.
+# they are CONFIDE_PORT=tcp://172.20.0.7:8080, CONFIDE_PORT_8080_TCP_ADDR, CONFIDE_SERVICE_HOST and others.
 _SERVICE_ADDRESS = re.compile(r"(?:tcp|udp|sctp)://")
 _SERVICE_VARIABLE = re.compile(r".*_(?:SERVICE_HOST|SERVICE_PORT(?:_.*)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_.*)?)")
 # The setting whose empty value differs from its default: no sink at all.

@@ -364,7 +364,7 @@ def test_the_compose_file_uses_existing_settings_and_waits_for_health() -> None:
     app, database = services["app"], services["database"]
     assert app["depends_on"] == {"database": {"condition": "service_healthy"}}
     assert database["healthcheck"]["test"][1].startswith("pg_isready")
-    known = {f"CONFIDE_{name.upper()}" for name in Settings.model_fields} | {"APP_ENV", "APP_PORT"}
+    known = {f"CONFIDE_{name.upper()}" for name in Settings.model_fields} | {"APP_ENV", "APP_PORT", "PGPASSWORD"}
     assert app["environment"].keys() <= known
     assert re.fullmatch(r"postgres:1[5-8]\.[0-9]+-bookworm", database["image"])
     assert (ROOT / app["build"] / "Dockerfile").exists()

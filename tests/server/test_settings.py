@@ -19,15 +19,15 @@ ROOT = Path(__file__).parents[2]
 
 # A Service named `confide` in Kubernetes, and `app` as its Docker link.
 SERVICE_VARIABLES = {
-    "CONFIDE_PORT": "tcp://10.96.0.7:8080",
-    "CONFIDE_PORT_8080_TCP": "tcp://10.96.0.7:8080",
-    "CONFIDE_PORT_8080_TCP_ADDR": "10.96.0.7",
+    "CONFIDE_PORT": "tcp://172.20.0.7:8080",
+    "CONFIDE_PORT_8080_TCP": "tcp://172.20.0.7:8080",
+    "CONFIDE_PORT_8080_TCP_ADDR": "172.20.0.7",
     "CONFIDE_PORT_8080_TCP_PORT": "8080",
     "CONFIDE_PORT_8080_TCP_PROTO": "tcp",
-    "CONFIDE_SERVICE_HOST": "10.96.0.7",
+    "CONFIDE_SERVICE_HOST": "172.20.0.7",
     "CONFIDE_SERVICE_PORT": "8080",
     "CONFIDE_SERVICE_PORT_HTTP": "8080",
-    "CONFIDE_DATABASE_PORT": "tcp://10.96.0.8:5432",
+    "CONFIDE_DATABASE_PORT": "tcp://172.20.0.8:5432",
 }
 AMBIGUOUS = [
     "postgresql://confide:qz#ss@127.0.0.1:1/db",
