@@ -21,6 +21,7 @@ from confide.errors import DatabaseUnavailable
 from confide.names import ConfigKey
 from confide.server.settings import Settings
 from confide.server.stores import Stores
+from support.bounds import assert_within
 from support.postgres import PostgresServer
 from support.proxy import Proxy
 from support.rows import append, build_version, open_store
@@ -310,6 +311,33 @@ async def test_a_new_connection_continues_from_the_last_read(tmp_path: Path, pos
     finally:
         await reader.close()
         await writer.close()
+        await proxy.stop()
+
+
+async def test_a_connection_that_hangs_after_an_outage_is_left_as_soon_as_any(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    url = postgres.new_database()
+    proxy = Proxy(postgres.port, host=postgres.host)
+    await proxy.start()
+    through = postgres.build_proxied_url(url, proxy.port)
+    reader = await open_store(Settings(data=tmp_path / "data", database=through))
+    try:
+        await reader.change_feed.read()
+        proxy.stall()
+        for _ in range(5):
+            with pytest.raises(DatabaseUnavailable):
+                await reader.change_feed.read()
+        # Connections work again up to the first read of the feed.
+        proxy.heal()
+        proxy.only = b"news.since"
+        proxy.stall()
+        began = time.monotonic()
+        with pytest.raises(DatabaseUnavailable):
+            await reader.change_feed.read()
+        assert_within(time.monotonic() - began, 1.0, "leaving a connection that hangs")
+    finally:
+        await reader.close()
         await proxy.stop()
 
 

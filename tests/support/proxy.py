@@ -12,7 +12,7 @@ class Proxy:
     def __init__(self, target: int, *, host: str = "127.0.0.1", only: bytes | None = None) -> None:
         self._host, self._target = host, target
         # With a word, only connections that sent it stall.
-        self._only = only
+        self.only = only
         # The delay of each packet to the target.
         self.delay_seconds = 0.0
         self._is_cut = False
@@ -47,6 +47,10 @@ class Proxy:
         self._target = target
         self._drop_all()
 
+    def redirect_new(self, target: int) -> None:
+        """Lead new connections to another port, and leave open ones as they are."""
+        self._target = target
+
     def stall(self) -> None:
         """Keep connections open and forward nothing."""
         self._may_pass.clear()
@@ -80,7 +84,7 @@ class Proxy:
                 return
             to_reader, to_writer = await asyncio.open_connection(self._host, self._target)
             self._writers.add(to_writer)
-            stalls = [self._only is None]
+            stalls = [self.only is None]
             await asyncio.gather(
                 self._pass(reader, to_writer, stalls, may_pass, is_to_target=True),
                 self._pass(to_reader, writer, stalls, may_pass),
@@ -104,7 +108,7 @@ class Proxy:
         is_to_target: bool = False,
     ) -> None:
         while data := await reader.read(65_536):
-            if self._only is not None and self._only in data:
+            if self.only is not None and self.only in data:
                 stalls[0] = True
             if stalls[0]:
                 await may_pass.wait()
