@@ -11,6 +11,7 @@ import pytest
 from confide.names import ConfigKey
 from support.failover_checks import (
     FailoverResult,
+    Interruption,
     StoredChange,
     evaluate,
     find_bad_log_lines,
@@ -73,12 +74,15 @@ def test_a_failover_that_keeps_every_promise_is_measured_and_has_no_finding() ->
     assert result.unproven_after_path_seconds == pytest.approx(1.0)
 
 
-def test_an_interruption_is_measured_from_the_return_of_the_path() -> None:
-    (found,) = find_interruptions([1.0, 1.2, 11.0, 11.1], 0.5, path=[10.25, 30.0])
-    assert found.seconds == pytest.approx(9.8)
-    assert found.seconds_after_path == pytest.approx(0.75)
-    (without_cause,) = find_interruptions([1.0, 4.0], 0.5, path=[])
-    assert without_cause.seconds_after_path == pytest.approx(3.0)
+def test_only_the_time_in_which_the_path_was_there_counts_as_time_after_it() -> None:
+    (unsaved,) = find_interruptions([1.0, 1.2, 11.0, 11.1], 0.5)
+    assert unsaved.seconds == pytest.approx(9.8)
+    assert unsaved.compute_seconds_beside([]) == pytest.approx(9.8)
+    assert unsaved.compute_seconds_beside([Interruption(0, 1.1), Interruption(1.3, 10.25)]) == pytest.approx(0.75)
+    # The path was there for 3 s and went away again.
+    assert unsaved.compute_seconds_beside([Interruption(1.2, 4), Interruption(7, 12)]) == pytest.approx(3.0)
+    # Saves returned before the probe did.
+    assert unsaved.compute_seconds_beside([Interruption(1.3, 11.5)]) == pytest.approx(0.1)
 
 
 def lose_save(record: FailoverRecord) -> None:

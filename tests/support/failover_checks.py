@@ -42,19 +42,23 @@ class StoredChange:
 
 @dataclass(frozen=True)
 class Interruption:
-    """A time without something, and how long it lasted after the database was reachable again."""
+    """A time without something."""
 
     start: float
     end: float
-    path_at: float
 
     @property
     def seconds(self) -> float:
         return self.end - self.start
 
-    @property
-    def seconds_after_path(self) -> float:
-        return max(0.0, self.end - max(self.start, self.path_at))
+    def compute_seconds_beside(self, others: Sequence[Interruption]) -> float:
+        """Return the longest part of this time that no other interruption explains. The others are in order."""
+        longest, free_since = 0.0, self.start
+        for other in others:
+            if other.end > self.start and other.start < self.end:
+                longest = max(longest, other.start - free_since)
+                free_since = max(free_since, other.end)
+        return max(longest, self.end - free_since, 0.0)
 
 
 @dataclass
@@ -91,23 +95,22 @@ def evaluate(
     record: FailoverRecord, histories: Histories, stored: Sequence[StoredChange], *, may_lose: bool = False
 ) -> FailoverResult:
     """Compare a record with the database. With `may_lose`, the fault itself loses the last commits of the leader."""
-    path = find_interruptions(sorted(record.probes), GAP_SECONDS, path=())
-    returns = [gap.end for gap in path]
+    path = find_interruptions(sorted(record.probes), GAP_SECONDS)
     saved = sorted(one.end for one in record.saves if one.version is not None)
-    unsaved = find_interruptions(saved, GAP_SECONDS, path=returns)
-    unproven = find_unproven(record, returns)
+    unsaved = find_interruptions(saved, GAP_SECONDS)
+    unproven = find_unproven(record)
     lost = find_lost_saves(record.saves, histories)
     refused = [one for one in record.reads if one.is_cached and one.status != 200]
-    stale = find_unmarked_stale_reads(record, lost) + find_unmarked_lost_reads(record, lost, returns)
+    stale = find_unmarked_stale_reads(record, lost) + find_unmarked_lost_reads(record, lost, path)
     accepted = find_accepted_tokens(record.revoked, lost if may_lose else [])
     unexpected = find_unexpected_statuses(record)
     watching = [found for segments in record.watchers for found in find_watcher_violations(segments, stored)]
     slowest = [one.end - one.start for one in record.saves] + [one.end - one.start for one in record.reads]
     result = FailoverResult(
         unsaved_seconds=_sum_seconds(unsaved),
-        unsaved_after_path_seconds=max((one.seconds_after_path for one in unsaved), default=0.0),
+        unsaved_after_path_seconds=max((one.compute_seconds_beside(path) for one in unsaved), default=0.0),
         unproven_seconds=_sum_seconds(unproven),
-        unproven_after_path_seconds=max((one.seconds_after_path for one in unproven), default=0.0),
+        unproven_after_path_seconds=max((one.compute_seconds_beside(path) for one in unproven), default=0.0),
         slowest_response_seconds=max(slowest),
         saves=len(saved),
         saves_lost=len(lost),
@@ -131,24 +134,19 @@ def evaluate(
     return result
 
 
-def find_interruptions(times: Sequence[float], min_seconds: float, *, path: Sequence[float]) -> list[Interruption]:
-    """Find pauses between times. `path` holds the times when the database was reachable again."""
-    return [
-        Interruption(start, end, max((at for at in path if at <= end), default=-math.inf))
-        for start, end in pairwise(times)
-        if end - start > min_seconds
-    ]
+def find_interruptions(times: Sequence[float], min_seconds: float) -> list[Interruption]:
+    """Find the pauses between times that are longer than `min_seconds`."""
+    return [Interruption(start, end) for start, end in pairwise(times) if end - start > min_seconds]
 
 
-def find_unproven(record: FailoverRecord, path: Sequence[float]) -> list[Interruption]:
+def find_unproven(record: FailoverRecord) -> list[Interruption]:
     """Find the times in which reads were marked as stale, or health did not confirm the caches."""
     signs = [one.end for one in record.reads if one.is_stale]
     signs += [one.at for one in record.health if UNPROVEN_REASONS & set(one.reasons)]
     found: list[Interruption] = []
     for at in sorted(signs):
         is_same = bool(found) and at - found[-1].end <= UNPROVEN_GAP_SECONDS
-        start = found.pop().start if is_same else at
-        found.append(Interruption(start, at, max((one for one in path if one <= at), default=-math.inf)))
+        found.append(Interruption(found.pop().start if is_same else at, at))
     return found
 
 
@@ -187,11 +185,11 @@ def find_unmarked_stale_reads(record: FailoverRecord, lost: Sequence[SaveRecord]
 
 
 def find_unmarked_lost_reads(
-    record: FailoverRecord, lost: Sequence[SaveRecord], path: Sequence[float]
+    record: FailoverRecord, lost: Sequence[SaveRecord], path: Sequence[Interruption]
 ) -> list[ReadRecord]:
     """Find unmarked reads of lost values more than a second after the database was reachable again."""
     allowed_until = {
-        (one.key, one.value): min((at for at in path if at > one.end), default=math.inf) + STALENESS_SECONDS
+        (one.key, one.value): min((gap.end for gap in path if gap.end > one.end), default=math.inf) + STALENESS_SECONDS
         for one in lost
     }
     return [

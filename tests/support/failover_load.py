@@ -189,9 +189,12 @@ class FailoverLoad:
         connection.disconnect()
 
     async def read_everywhere(self) -> None:
-        """Read each config at every worker, so that all of them have it in the cache."""
+        """Read each config at every worker, so that all of them have it in the cache.
+
+        Twice, because a worker that receives the save of a config while it reads the config does not cache it.
+        """
         connections = [KeepAliveConnection(self._service.port) for _ in range(CONNECTIONS)]
-        for key in (*BUSY_KEYS, *QUIET_KEYS):
+        for key in (*BUSY_KEYS, *QUIET_KEYS) * 2:
             replies = await asyncio.gather(*(self._send(one, "GET", _build_path(key)) for one in connections))
             assert all(reply is not None and reply.status == HTTP_OK for reply in replies), key
         for one in connections:
