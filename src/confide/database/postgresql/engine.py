@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic_ns
@@ -18,6 +19,7 @@ from confide.database.model import RowBatch, Rows
 from confide.database.postgresql.errors import (
     DRIVER_ERRORS,
     is_connection_lost,
+    is_full,
     is_read_only,
     translate_connect_failure,
     translate_error,
@@ -30,6 +32,8 @@ from confide.telemetry.io_log import NO_IO_LOG, IoLog, measure, record_failure
 
 # Calls fail at once for this long after the database did not respond.
 UNAVAILABLE_SECONDS = 0.5
+# After the server refused a connection because it has too many, the pool opens none for this long.
+FULL_SECONDS = 1.0
 # A healthy database responds within this time.
 HEALTHY_SECONDS = 0.5
 BATCH_SIZE = 500
@@ -74,6 +78,11 @@ class PostgresqlEngine:
         self._reason = DatabaseUnavailable()
         # Calls that open a connection.
         self._connecting = 0
+        # Open connections of the pool, used or idle.
+        self._open = 0
+        self._full_until = 0.0
+        # Calls that wait for a connection of another call, because the server accepts no more.
+        self._waiting: deque[asyncio.Future[None]] = deque()
         # When the database last responded to any call.
         self._responded_at = 0.0
         self._is_closed = False
@@ -166,21 +175,58 @@ class PostgresqlEngine:
             # Skip connections that the server has closed, for example by a restart.
             if not (connection := self._idle.pop().connection).is_closed():
                 return connection
+            self._open -= 1
         return None
 
     async def _connect_new(self) -> Connection:
+        """Open a connection. While the server accepts no more, wait for one that another call uses."""
+        while True:
+            if not self._open or time.monotonic() >= self._full_until:
+                if (opened := await self._try_connect()) is not None:
+                    return opened
+            else:
+                await measure(self.io, "wait connection", self._wait_for_release())
+            if (released := self._pop_idle()) is not None:
+                return released
+
+    async def _try_connect(self) -> Connection | None:
+        """Open a connection. Return None if the server accepts no more and the pool has others."""
         began = time.monotonic()
         self._connecting += 1
         try:
-            return await self.connect()
+            connection = await self.connect()
         except DatabaseReadOnly as error:
             self._mark_unavailable(error)
             raise
         except DatabaseUnavailable as error:
+            if is_full(error) and self._open:
+                self._full_until = time.monotonic() + FULL_SECONDS
+                return None
             self._record_failure(error, began=began)
+            self._wake_next()
             raise
         finally:
             self._connecting -= 1
+        self._open += 1
+        return connection
+
+    async def _wait_for_release(self) -> None:
+        """Wait in a queue until a call returns or loses its connection."""
+        released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(released)
+        try:
+            await released
+        except asyncio.CancelledError:
+            if released.done():
+                self._wake_next()
+            raise
+
+    def _wake_next(self) -> None:
+        """Let the first call of the queue take a connection or open one. Each of them wakes the next one in turn."""
+        while self._waiting:
+            if not (released := self._waiting.popleft()).done():
+                released.set_result(None)
+                return
 
     async def query(self, sql: str, *args: Any) -> Rows:
         """Run one statement without context managers, because every read and save uses this path."""
@@ -218,9 +264,12 @@ class PostgresqlEngine:
         """Make a connection idle that was taken after this number of outages. A later outage affects it too."""
         if connection.is_closed() or self._is_closed or outages != self._outages:
             connection.terminate()
+            self._open -= 1
         else:
             self._responded_at = time.monotonic()
             self._idle.append(_Idle(connection, self._responded_at))
+        if self._waiting:
+            self._wake_next()
 
     async def transact(self, work: Transaction[T]) -> T:
         async with self.acquire_connection() as connection:
@@ -274,6 +323,7 @@ class PostgresqlEngine:
                 kept.append(idle)
             else:
                 idle.connection.terminate()
+                self._open -= 1
         self._idle = kept
 
     def _mark_unavailable(self, reason: DatabaseUnavailable) -> None:

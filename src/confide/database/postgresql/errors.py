@@ -56,6 +56,14 @@ def translate_error(error: Exception) -> Exception:
     return error if is_bug(error) else DatabaseUnavailable(describe_error(error))
 
 
+def is_full(error: DatabaseUnavailable) -> bool:
+    """Return whether a server refused the connection because it has too many: its own limit, or that of the role."""
+    failed = error.__cause__
+    return isinstance(failed, ConnectFailed) and any(
+        isinstance(one, asyncpg.TooManyConnectionsError) for one in failed.errors
+    )
+
+
 def translate_connect_failure(failed: ConnectFailed) -> Exception:
     """Return the error for a connection that no host accepts: that of the host which says most about the cause."""
     for error in failed.errors:

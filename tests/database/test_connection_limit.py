@@ -1,0 +1,79 @@
+"""A server that accepts fewer connections than the pool may open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from confide.database.postgresql.engine import PostgresqlEngine
+from confide.errors import DatabaseUnavailable
+from confide.server.stores import Stores, open_stores
+from support.distribution import DistributionServer
+from support.rows import KEY, append, build_version
+from support.waiting import wait_until_async
+
+BUSY = "SELECT pg_sleep(0.01)"
+
+
+@asynccontextmanager
+async def open_limited(server: DistributionServer, *, limit: int) -> AsyncIterator[Stores]:
+    """Open a database that accepts that many connections of its role."""
+    url = server.new_database()
+    server.execute(f"ALTER DATABASE {url.rsplit('/', 1)[1]} CONNECTION LIMIT {limit}")
+    stores = open_stores(url, pool_size=8)
+    try:
+        await stores.database.connect()
+        await stores.database.migrate()
+        await stores.database.open()
+        yield stores
+    finally:
+        await stores.close()
+
+
+def count_waiting(stores: Stores) -> int:
+    assert isinstance(stores.engine, PostgresqlEngine)
+    return len(stores.engine._waiting)
+
+
+async def test_calls_share_the_connections_that_the_server_accepts(distribution: DistributionServer) -> None:
+    async with open_limited(distribution, limit=3) as stores:
+        await stores.change_feed.read()
+        assert await append(stores, build_version(1))
+        for _ in range(5):
+            await asyncio.gather(*(stores.engine.query(BUSY) for _ in range(30)))
+        read = await stores.configs.read(KEY)
+        assert read is not None
+
+
+async def test_a_call_that_waits_for_a_connection_opens_one_after_the_other_broke(
+    distribution: DistributionServer,
+) -> None:
+    async with open_limited(distribution, limit=1) as stores:
+        holding = asyncio.create_task(stores.engine.query("SELECT pg_sleep(60)"))
+        waiting = [asyncio.create_task(stores.engine.query(BUSY)) for _ in range(3)]
+        await wait_until_async(lambda: count_waiting(stores) == 3, "the calls wait")
+        assert await distribution.fetch(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'"
+        )
+        with pytest.raises(DatabaseUnavailable, match="terminating connection"):
+            await holding
+        await asyncio.gather(*waiting)
+
+
+async def test_a_call_that_gives_up_waiting_leaves_the_connection_to_the_next(distribution: DistributionServer) -> None:
+    async with open_limited(distribution, limit=1) as stores:
+        holding = asyncio.create_task(stores.engine.query("SELECT pg_sleep(1)"))
+        given_up, waiting = (asyncio.create_task(stores.engine.query(BUSY)) for _ in range(2))
+        await wait_until_async(lambda: count_waiting(stores) == 2, "the calls wait")
+        given_up.cancel()
+        await asyncio.gather(holding, waiting)
+        assert given_up.cancelled()
+
+
+async def test_without_any_connection_the_database_is_unavailable(distribution: DistributionServer) -> None:
+    with pytest.raises(DatabaseUnavailable, match="too many connections"):
+        async with open_limited(distribution, limit=0):
+            pytest.fail("the database accepted a connection")
