@@ -68,6 +68,28 @@ def test_a_schema_is_checked_against_configs_and_activated(terminal: Terminal) -
     assert "is not valid JSON at line 1, column 2" in terminal.run("type", "put", "crm", "bad.json", code=1)
 
 
+def test_a_check_lists_the_values_that_a_schema_masks_or_shows(terminal: Terminal) -> None:
+    draft = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "properties": {
+            "zone": {"format": "password"},
+            "credentials": {"properties": {"id": {}}},
+            "method": {"type": "object", "default": "CDC"},
+        },
+    }
+    (terminal.folder / "crm.json").write_text(json.dumps(draft))
+    for tenant in ("acme", "globex"):
+        terminal.save(tenant, {"zone": SECRET, "credentials": {"id": 1}})
+    terminal.save("initech", {"token1": SECRET})
+    warning = "warning: /schema/properties/method/default  default: This default violates its own schema."
+    output = terminal.run("type", "check", "crm", "crm.json")
+    assert warning in output
+    assert "Newly masked: /zone in 2 configs\nNewly visible: /credentials/id in 2 configs\n" in output
+    assert SECRET not in output
+    assert warning in terminal.run("type", "put", "crm", "crm.json")
+    assert "Newly masked: /token1 in 1 config\n" in terminal.run("type", "check", "crm")
+
+
 def test_exported_configs_are_imported_into_another_service(terminal: Terminal, tmp_path: Path) -> None:
     for n in range(5):
         terminal.save(f"t{n}", {"n": n, "password": SECRET})

@@ -1,4 +1,4 @@
-"""The rules of names, logins, grants, masks, preconditions, positions, tokens and passwords."""
+"""The rules of names, logins, grants, preconditions, positions, tokens and passwords."""
 
 from __future__ import annotations
 
@@ -18,12 +18,9 @@ from confide.identity import model as grants
 from confide.identity import password_rules, token_format
 from confide.identity.errors import InvalidGrant, InvalidLogin, PasswordCommon, PasswordTooLong, PasswordTooShort
 from confide.identity.model import Principal, Role, Scope, normalize_attempted_login, parse_login
-from confide.integration_types import masking
-from confide.integration_types.errors import MaskSentBack
 from confide.names import ConfigKey
 from confide.preconditions import Precondition
 from support.app import build_grants
-from support.json_values import OBJECTS
 
 FIRST, LATER = Epoch("0123456789abcdef", 1), Epoch("1a2b3c4d5e6f7081", 2)
 
@@ -133,40 +130,6 @@ def test_the_role_is_the_highest_one_that_both_the_user_and_the_token_have() -> 
     assert Principal(1, "ada", admin, 1).is_admin
     assert not Principal(1, "ada", admin, 1, token_grants=build_grants(("editor", "*", "*"))).is_admin
     assert not Principal(1, "ada", user_grants, 1, token_grants=admin).is_admin
-
-
-@pytest.mark.parametrize("name", ["password", "Password", "db_password", "passwordHash", "client_secret", "apiKey"])
-def test_common_names_of_secrets_are_recognized(name: str) -> None:
-    assert masking.is_secret_name(name)
-
-
-@pytest.mark.parametrize("name", ["api-key", "access_token", "tokens", "private.key", "PIN", "credentials", "x-jwt"])
-def test_variants_of_secret_names_are_recognized(name: str) -> None:
-    assert masking.is_secret_name(name)
-
-
-@pytest.mark.parametrize("name", ["username", "token_url", "session_url", "key", "keyboard", "spinner", "host"])
-def test_ordinary_names_are_not_secret(name: str) -> None:
-    assert not masking.is_secret_name(name)
-
-
-def test_a_secret_of_any_type_is_masked_as_a_whole() -> None:
-    for value in ("s", 5, None, True, [1, {"a": 2}], {"deep": "s"}):
-        assert masking.mask({"list": [{"password": value}], "a": 1}) == {"list": [{"password": "********"}], "a": 1}
-
-
-@given(OBJECTS)
-def test_masking_keeps_members_and_is_idempotent(value: dict[str, Any]) -> None:
-    once = masking.mask(value)
-    assert masking.mask(once) == once
-    assert list(once) == list(value)
-
-
-def test_a_mask_is_rejected_with_its_places() -> None:
-    with pytest.raises(MaskSentBack) as caught:
-        masking.require_no_mask({"a": [{"password": "********"}], "b": 1})
-    assert [violation.pointer for violation in caught.value.violations] == ["/configuration/a/0/password"]
-    masking.require_no_mask({"a": "*****", "b": {"********": 1}})
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,21 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
+from jsonschema import Draft7Validator, Draft201909Validator, Draft202012Validator
 
 from confide.integration_types.compiled import IntegrationType
 from confide.integration_types.errors import SchemaInvalid
 from confide.integration_types.masking import MASK, mask
 from confide.integration_types.model import Mode
+from confide.integration_types.registration import compile_for_registration
 from confide.integration_types.schema import Schema
 from confide.strict_json import format_pointer
 from support.canaries import make_canary
 from support.json_values import OBJECTS
 
 SECRET = make_canary("schema")
+DRAFT_07 = "http://json-schema.org/draft-07/schema#"
+DRAFT_2019_09 = "https://json-schema.org/draft/2019-09/schema"
 CHAIN = {f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}] * 2} for i in range(30)} | {"d30": {}}
 REJECTED: dict[str, Any] = {
     "a reference over the network": {"$ref": "http://127.0.0.1:9/schema"},
@@ -42,7 +45,23 @@ REJECTED: dict[str, Any] = {
         "$defs": {"x": {"$id": "https://example.com/x", "items": {}}},
     },
     "an id inside": {"properties": {"a": {"$id": "https://example.com/a"}}},
-    "another dialect": {"$schema": "http://json-schema.org/draft-07/schema#"},
+    "an earlier dialect": {"$schema": "http://json-schema.org/draft-04/schema#"},
+    "a dialect of another site": {"$schema": "https://example.com/draft-07/schema#"},
+    "a dialect that is a number": {"$schema": 7},
+    "a part of another dialect": {"properties": {"a": {"$schema": DRAFT_07}}},
+    "a boolean limit of draft-04": {"$schema": DRAFT_07, "minimum": 1, "exclusiveMinimum": True},
+    "a list of items of earlier drafts": {"items": [{}]},
+    "a cycle through dependencies": {"$schema": DRAFT_07, "dependencies": {"a": {"$ref": "#"}}},
+    "a remote reference of draft-07": {"$schema": DRAFT_07, "items": [{"$ref": "other.json"}]},
+    "a remote reference that no other schema uses": {
+        "$schema": DRAFT_07,
+        "definitions": {"a": {"$ref": "http://127.0.0.1:9/schema"}},
+    },
+    "two references at each of thirty levels of draft-07": {
+        "$schema": DRAFT_07,
+        "allOf": [{"$ref": "#/$defs/d0"}],
+        "$defs": CHAIN,
+    },
     "a vocabulary": {"$vocabulary": {"https://example.com/v": True}},
     "a quantifier of a million": {"pattern": "(a{1000}){1000}"},
     "a quantifier in a name": {"patternProperties": {"(a{1000}){1000}": {}}},
@@ -62,7 +81,15 @@ REJECTED: dict[str, Any] = {
         "anyOf": [{"properties": {"a": {"writeOnly": True}}}],
     },
     "a default with a secret in it": {"properties": {"a": {"default": {"password": "x"}}}},
-    "a default in a secret": {"properties": {"secrets": {"properties": {"a": {"default": 1}}}}},
+    "a default in a secret": {"properties": {"a": {"writeOnly": True, "properties": {"b": {"default": 1}}}}},
+    "a default in a secret by its name": {"properties": {"secrets": {"additionalProperties": {"default": "x"}}}},
+    "a default of a secret for other tools": {"properties": {"a": {"airbyte_secret": True, "default": "x"}}},
+    "a default of a password": {"properties": {"a": {"format": "password", "default": "x"}}},
+    "a default of a secret pair": {"properties": {"a": {"default": [{"name": "token", "value": "x"}]}}},
+    "a default with a password in a URL": {"properties": {"a": {"default": "postgres://u:x@h"}}},
+    "a default of a secret that violates its schema": {"properties": {"token": {"type": "null", "default": "x"}}},
+    "a whole secret for other tools": {"airbyte_secret": True},
+    "a whole password": {"format": "password"},
     "a default of a secret by a pattern": {"patternProperties": {"^x": {"properties": {"password": {"default": "x"}}}}},
     "a default that is the mask": {"properties": {"o": {"default": {"password": MASK}}}},
     "a secret as a whole": {"writeOnly": True},
@@ -105,6 +132,15 @@ HARMLESS: dict[str, tuple[Any, Any]] = {
             {"properties": {f"p{i}": {}}} for i in range(45)]}}}},
         {"l": [{"p1": 1}] * 28_000},
     ),
+    "many defaults": ({"properties": {f"p{i}": {"type": "object", "default": i} for i in range(900)}}, {}),
+    "a large default under many choices": (
+        {"properties": {"a": {"default": [-1] * 20_000, "items": {"anyOf": [{"const": i} for i in range(90)]}}}}, {}),
+    "a large default that violates its schema": (
+        {"properties": {"a": {"default": [{}] * 9_000, "items": {"properties": {"b": {"default": 1}}}, "maxItems": 9}}},
+        {}),
+    "many choices of draft-07": (
+        {"$schema": DRAFT_07, "dependencies": {"a": {"items": [{"anyOf": [{"const": i} for i in range(90)]}]}}},
+        {"a": [-1] * 999}),
     "many patterns": ({"properties": {f"p{i}": {"pattern": f"^[a-z]{{1,{i + 1}}}$"} for i in range(90)}}, {}),
 }  # fmt: skip
 
@@ -113,7 +149,7 @@ HARMLESS: dict[str, tuple[Any, Any]] = {
 def test_a_hostile_schema_is_rejected_quickly_with_its_place(name: str) -> None:
     began = time.process_time()
     with pytest.raises(SchemaInvalid) as raised:
-        Schema(REJECTED[name])
+        compile_for_registration(REJECTED[name])
     assert time.process_time() - began < 0.5
     assert all(violation.pointer.startswith("/schema") for violation in raised.value.violations)
 
@@ -122,7 +158,7 @@ def test_a_hostile_schema_is_rejected_quickly_with_its_place(name: str) -> None:
 def test_an_accepted_schema_is_applied_quickly(name: str) -> None:
     document, configuration = HARMLESS[name]
     began = time.process_time()
-    schema = Schema(document)
+    schema, _ = compile_for_registration(document)
     schema.find_violations(configuration)
     mask(schema.fill_defaults(configuration), schema.place)
     assert time.process_time() - began < 0.5
@@ -157,16 +193,20 @@ VIOLATED_RULES: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("rule", VIOLATED_RULES)
+@pytest.mark.parametrize("dialect", [DRAFT_07, DRAFT_2019_09, None])
+@pytest.mark.parametrize(
+    "rule", [*VIOLATED_RULES, {"contentMediaType": "application/json", "contentEncoding": "base64"}]
+)
 @pytest.mark.parametrize("value", [SECRET, [SECRET], {"inner": SECRET}], ids=["text", "list", "object"])
-def test_a_violation_never_contains_the_value(rule: Any, value: Any) -> None:
+def test_a_violation_never_contains_the_value(rule: Any, value: Any, dialect: str | None) -> None:
     inside = rule if isinstance(value, str) else {"items": rule, "additionalProperties": rule, "uniqueItems": True}
     for schema in (
         {"properties": {"a": inside}},
         {"additionalProperties": inside},
         {"patternProperties": {"a": inside}},
     ):
-        for violation in Schema(schema).find_violations({"a": value}):
+        document = schema if dialect is None else {"$schema": dialect, **schema}
+        for violation in Schema(document).find_violations({"a": value}):
             assert SECRET not in violation.sentence + violation.rule + str(violation.place)
 
 
@@ -305,15 +345,17 @@ def test_violations_beyond_the_reported_number_are_checked() -> None:
 def test_violations_inside_a_secret_are_reported_as_one_without_details() -> None:
     vault = {"writeOnly": True, "propertyNames": {"maxLength": 3}, "additionalProperties": {"type": "integer"}}
     schema = Schema({"properties": {"vault": vault, "open": {"type": "integer"}}})
-    found = schema.find_violations({"vault": {SECRET: "x"}, "open": "x"})
+    configuration = {"vault": {SECRET: "x"}, "open": "x"}
+    found = schema.find_violations(configuration)
     assert all(SECRET not in violation.sentence for violation in found), (
         "no sentence contains a member name of a secret"
     )
-    hidden = {
-        (format_pointer(violation.hide_secrets(schema.place).place), violation.hide_secrets(schema.place).rule)
+    places = {
+        (format_pointer(hidden.place), hidden.rule)
         for violation in found
+        for hidden in [violation.hide_secrets(schema.place, configuration)]
     }
-    assert hidden == {("/vault", "secret"), ("/open", "type")}
+    assert places == {("/vault", "secret"), ("/open", "type")}
 
 
 STRICT = IntegrationType(
@@ -375,3 +417,203 @@ def test_a_schema_accepts_the_same_configurations_as_the_reference_implementatio
     assert bool(Schema(document).find_violations(configuration)) == (
         not Draft202012Validator(document).is_valid(configuration)
     )
+
+
+DIALECTS: dict[str, Any] = {
+    DRAFT_07: Draft7Validator,
+    "https://json-schema.org/draft-07/schema": Draft7Validator,
+    DRAFT_2019_09: Draft201909Validator,
+    "https://json-schema.org/draft/2019-09/schema#": Draft201909Validator,
+    "https://json-schema.org/draft/2020-12/schema": Draft202012Validator,
+}
+RULES_OF_DIALECTS: dict[str, tuple[Any, Any]] = {
+    "a list of items": ({"items": [{"type": "integer"}], "additionalItems": False}, [["x"], [1], [1, 2], []]),
+    "first items": ({"prefixItems": [{"type": "integer"}], "items": False}, [["x"], [1], [1, 2]]),
+    "a required dependency": ({"dependencies": {"a": ["b"]}}, [{"a": 1}, {"a": 1, "b": 1}]),
+    "a dependency": ({"dependencies": {"a": {"required": ["b"]}}}, [{"a": 1}, {"a": 1, "b": 1}]),
+    "a dependent schema": ({"dependentSchemas": {"a": {"required": ["b"]}}}, [{"a": 1}, {"a": 1, "b": 1}]),
+    "a required dependent": ({"dependentRequired": {"a": ["b"]}}, [{"a": 1}, {"a": 1, "b": 1}]),
+    "a keyword beside a reference": ({"$ref": "#/definitions/n", "maximum": 5}, [3, 7, "x"]),
+    "members that no schema evaluated": (
+        {"properties": {"a": {}}, "unevaluatedProperties": False},
+        [{"a": 1}, {"b": 1}],
+    ),
+    "a number of contained elements": ({"contains": {"const": 1}, "maxContains": 1}, [[1], [1, 1]]),
+    "a choice": ({"if": {"required": ["a"]}, "then": {"required": ["b"]}}, [{"a": 1}, {"a": 1, "b": 1}, {}]),
+    "an exclusive limit": ({"exclusiveMinimum": 1}, [1, 2]),
+    "names": ({"propertyNames": {"maxLength": 1}}, [{"a": 1}, {"ab": 1}]),
+}
+# python-jsonschema leaves out `dependencies` in 2019-09; jsonschema-rs keeps it, as the specification allows.
+KEPT_DEPENDENCIES = {"a required dependency", "a dependency"}
+
+
+@pytest.mark.parametrize("rule", RULES_OF_DIALECTS)
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_schema_has_the_meaning_of_its_dialect(dialect: str, rule: str) -> None:
+    keywords, values = RULES_OF_DIALECTS[rule]
+    document = {"$schema": dialect, "definitions": {"n": {"type": "integer"}}, "properties": {"v": keywords}}
+    if "2020-12" in dialect and {"additionalItems", "dependencies"} & keywords.keys():
+        with pytest.raises(SchemaInvalid, match="not supported"):
+            Schema(document)
+        return
+    reference = DIALECTS[DRAFT_07 if "2019" in dialect and rule in KEPT_DEPENDENCIES else dialect](document)
+    for value in values:
+        is_accepted = not Schema(document).find_violations({"v": value})
+        assert is_accepted == reference.is_valid({"v": value}), value
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_secrets_and_defaults_follow_the_keywords_of_the_dialect(dialect: str) -> None:
+    secret = {"writeOnly": True}
+    is_latest = "2020-12" in dialect
+    first, rest = ("prefixItems", "items") if is_latest else ("items", "additionalItems")
+    document = {
+        "$schema": dialect,
+        "definitions": {"n": {}, "s": secret, "d": {"properties": {"x": {"default": 1}}}},
+        "properties": {
+            "reference": {"$ref": "#/definitions/s"},
+            "object": {"$ref": "#/definitions/d"},
+            "marked": {"$ref": "#/definitions/n", "airbyte_secret": True},
+            "list": {first: [{}, secret], rest: secret},
+            "elements": {"items": secret},
+        },
+        "dependentSchemas" if is_latest else "dependencies": {"object": {"properties": {"dependent": secret}}},
+    }  # fmt: skip
+    schema, warnings = compile_for_registration(document)
+    assert warnings == ()
+    assert schema.fill_defaults({"object": {}}) == {"object": {"x": 1}}
+    if not is_latest and "draft-07" not in dialect:
+        assert mask({"dependent": 1}, Schema({**document, "dependentSchemas": {"a": {}}}).place) == {"dependent": MASK}
+    configuration: Any = {
+        "reference": 1,
+        "marked": {},
+        "list": [1, 2, 3, 4],
+        "elements": [1],
+        "dependent": 1,
+        "object": {},
+    }
+    assert mask(configuration, schema.place) == {
+        "reference": MASK, "marked": MASK, "list": [1, MASK, MASK, MASK], "elements": [MASK], "dependent": MASK,
+        "object": {},
+    }  # fmt: skip
+
+
+def test_draft_07_ignores_a_default_beside_a_reference_and_warns() -> None:
+    document = {
+        "$schema": DRAFT_07,
+        "definitions": {"s": {}},
+        "properties": {"a": {"$ref": "#/definitions/s", "default": 1}},
+    }
+    schema, (warning,) = compile_for_registration(document)
+    assert warning.pointer == "/schema/properties/a/default"
+    assert "allOf" in warning.detail
+    assert schema.fill_defaults({}) == {}
+    del document["$schema"]
+    schema, warnings = compile_for_registration(document)
+    assert (schema.fill_defaults({}), warnings) == ({"a": 1}, ())
+
+
+@pytest.mark.parametrize(
+    ("secret", "is_secret"),
+    [
+        ({"airbyte_secret": True}, True),
+        ({"format": "password"}, True),
+        ({"airbyte_secret": False}, False),
+        ({"airbyte_secret": "true"}, False),
+        ({"format": "uri"}, False),
+        ({"format": "password", "writeOnly": False}, False),
+        ({"airbyte_secret": True, "writeOnly": False}, False),
+        ({"anyOf": [{"format": "password"}, {"type": "null"}]}, True),
+    ],
+)
+def test_other_marks_of_secrets_count_unless_the_schema_says_write_only(secret: Any, is_secret: bool) -> None:
+    schema = Schema({"properties": {"a": secret}})
+    assert mask({"a": "x"}, schema.place) == {"a": MASK if is_secret else "x"}
+
+
+@pytest.mark.parametrize("default", [None, "", True, False, {}, []])
+@pytest.mark.parametrize("name", ["api_key", "verify_password", "a"])
+def test_a_secret_can_have_a_default_that_reveals_nothing(name: str, default: Any) -> None:
+    member = {"anyOf": [{"writeOnly": True}, {"type": "null"}], "default": default}
+    schema, warnings = compile_for_registration({"properties": {name: member}})
+    assert warnings == ()
+    assert mask(schema.fill_defaults({}), schema.place) == {name: MASK}
+
+
+@pytest.mark.parametrize(
+    ("member", "is_by_name"),
+    [
+        ({"db_password": {"default": "x"}}, True),
+        ({"token": {"default": 5}}, True),
+        ({"a": {"default": {"password": "x"}}}, True),
+        ({"a": {"writeOnly": True, "default": "x"}}, False),
+        ({"password": {"format": "password", "default": "x"}}, False),
+    ],
+)
+def test_the_error_says_that_the_name_made_a_member_secret(member: Any, is_by_name: bool) -> None:
+    with pytest.raises(SchemaInvalid) as raised:
+        compile_for_registration({"properties": member})
+    (violation,) = raised.value.violations
+    assert violation.detail.startswith("The name of this member makes it secret.") == is_by_name
+    assert ('"writeOnly": false' in violation.detail) == is_by_name
+    assert violation.pointer.startswith("/schema/properties/")
+
+
+def test_an_ordinary_member_can_have_any_default() -> None:
+    properties = {"max_tokens": {"type": "integer", "default": 4096}, "auth_type": {"default": "basic"}}
+    schema, warnings = compile_for_registration({"properties": properties})
+    assert (schema.fill_defaults({}), warnings) == ({"max_tokens": 4096, "auth_type": "basic"}, ())
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_default_that_violates_its_schema_is_a_warning_and_is_not_filled_in(dialect: str) -> None:
+    document = {
+        "$schema": dialect,
+        "$id": "https://example.com/schema",
+        "definitions": {"a/b %": {"type": "integer", "default": "x"}},
+        "properties": {
+            "method": {"type": "object", "default": "CDC"},
+            "reference": {"$ref": "#/definitions/a~1b%20%25"},
+            "object": {
+                "default": {},
+                "required": ["inner"],
+                "properties": {"inner": {"type": "integer", "default": 1}},
+            },
+            "broken": {
+                "default": {},
+                "required": ["inner"],
+                "properties": {"inner": {"type": "integer", "default": "x"}},
+            },
+            "port": {"type": "integer", "default": 5},
+        },
+    }
+    schema, warnings = compile_for_registration(document)
+    assert [(warning.pointer, warning.code) for warning in warnings] == [
+        ("/schema/definitions/a~1b %/default", "default"),
+        ("/schema/properties/broken/default", "default"),
+        ("/schema/properties/broken/properties/inner/default", "default"),
+        ("/schema/properties/method/default", "default"),
+    ]
+    assert schema.fill_defaults({}) == {"object": {"inner": 1}, "port": 5}
+    assert schema.find_violations({}) == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"properties": {"token1": {"default": "x"}}},
+        {"properties": {"auth": {"type": "object", "default": {"user": "u"}}}},
+        {"properties": {"url": {"default": "postgres://u:p@h"}}},
+        {"properties": {"a": {"format": "password", "default": "x"}}},
+        {"format": "password"},
+        {"airbyte_secret": True, "properties": {"a": {}}},
+    ],
+)
+def test_a_registered_schema_stays_valid_under_new_rules(document: Any) -> None:
+    with pytest.raises(SchemaInvalid):
+        compile_for_registration(document)
+    schema = Schema(document)
+    filled = schema.fill_defaults({})
+    assert filled == {name: member["default"] for name, member in document.get("properties", {}).items() if member}
+    assert all(MASK in str(value) for value in mask(filled, schema.place).values())
+    assert mask({"b": 1}, schema.place) == {"b": 1}, "a configuration as a whole is not secret"

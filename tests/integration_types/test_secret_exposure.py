@@ -16,6 +16,33 @@ EXAMPLES = {
     path.stem: json.loads(path.read_text())
     for path in (Path(__file__).parents[2] / "docs" / "reference" / "types").glob("*.json")
 }
+# A type with each other form of a secret than `writeOnly` and a plain name. `build_configuration` fills in canaries.
+DRAFT_07 = "http://json-schema.org/draft-07/schema#"
+FORMS: dict[str, Any] = {
+    "$schema": DRAFT_07,
+    "type": "object",
+    "properties": {
+        "passphrase_of_vpn": {"type": "string", "format": "password", "maxLength": 2_000},
+        "marked": {"type": "string", "airbyte_secret": True},
+        "token1": {"type": "string"},
+        "apiKeyProd": {"type": "string"},
+        "credentials": {
+            "oneOf": [
+                {
+                    "properties": {
+                        "auth_type": {"const": "https://system.example"},
+                        "client_secret_2": {"type": "string"},
+                    }
+                }
+            ]
+        },
+        "base_url": {"type": "string", "minLength": 1},
+        "headers": {"items": [{"properties": {"name": {"type": "string"}, "value": {"type": "string"}}}]},
+        "username": {"type": "string"},
+    },
+}
+EXAMPLES["forms"] = FORMS
+SECRET_FORMS = {"passphrase_of_vpn", "marked", "token1", "apiKeyProd", "client_secret_2"}
 # Valid numbers for the members that are numbers.
 NUMBERS = {"timeout_seconds": 5, "requests_per_second": 5, "early_seconds": 5}
 
@@ -24,12 +51,16 @@ def build_configuration(schema: Any, root: Any, name: str, secrets: list[str]) -
     """Build a configuration with every member of the schema. Each secret is a unique canary."""
     if "$ref" in schema:
         return build_configuration(root["$defs"][schema["$ref"].rsplit("/", 1)[1]], root, name, secrets)
-    if schema.get("writeOnly"):
+    if schema.get("writeOnly") or name in SECRET_FORMS:
         secrets.append(make_canary("exposure"))
         return secrets[-1]
+    if schema in (FORMS["properties"]["base_url"], FORMS["properties"]["headers"]):
+        secrets.append(make_canary("exposure"))
+        url = f"postgres://user:{secrets[-1]}@system.example/?password={secrets[-1]}"
+        return url if name == "base_url" else [{"name": "X-API-Key", "value": secrets[-1]}, {"name": "n", "value": url}]
     members = dict(schema.get("properties", {}))
     for choice in schema.get("oneOf", []):
-        members |= root["$defs"][choice["$ref"].rsplit("/", 1)[1]]["properties"]
+        members |= (root["$defs"][choice["$ref"].rsplit("/", 1)[1]] if "$ref" in choice else choice)["properties"]
     if members:
         return {member: build_configuration(inner, root, member, secrets) for member, inner in members.items()}
     if schema.get("type") == "array":

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from confide.integration_types.masking import MASK
+from confide.integration_types.model import TypeDraft, TypeKind
 from support.app import ADMIN, RunningApp
 from support.canaries import make_canary
 
@@ -213,6 +214,100 @@ async def test_conformance_lists_violating_configs_and_a_dry_run_those_of_a_draf
     assert name == "event: result"
     assert json.loads(data.removeprefix("data: ")) == found
     assert (await client.get("/integration-types/none/conformance", role="admin")).status_code == 404
+
+
+DRAFT_07 = "http://json-schema.org/draft-07/schema#"
+
+
+async def test_a_default_that_violates_its_schema_is_a_warning_at_registration(client: TypeClient) -> None:
+    schema = {"$schema": DRAFT_07, "properties": {"method": {"type": "object", "default": "CDC"}, "n": {"default": 1}}}
+    preview = (await client.put(schema, params={"dry_run": "true"})).json()
+    saved = await client.put(schema, mode="enforce")
+    again = await client.put(schema, mode="enforce")
+    assert saved.status_code == 200
+    assert [one["pointer"] for one in saved.json()["warnings"]] == ["/schema/properties/method/default"]
+    assert saved.json()["warnings"] == again.json()["warnings"] == preview["warnings"]
+    assert (await client.save({"host": "h"})).status_code == 200, "the default does not break a save"
+    assert (await client.get()).json()["configuration"] == {"host": "h", "n": 1}
+    assert "warnings" not in (await client.put({"properties": {"n": {"default": 1}}})).json()
+
+
+@pytest.mark.parametrize("name", ["api_key", "token1"])
+async def test_the_response_says_that_the_name_made_a_member_secret(client: TypeClient, name: str) -> None:
+    schema = {"properties": {name: {"type": "string", "default": SECRET}}}
+    for params in ({}, {"dry_run": "true"}):
+        reply = await client.put(schema, params=params)
+        assert (reply.status_code, reply.json()["code"]) == (422, "schema-invalid")
+        assert "name of this member" in reply.json()["errors"][0]["detail"]
+        assert SECRET not in reply.text
+    assert (await client.put({"properties": {name: {"type": "string", "default": ""}}})).status_code == 200
+
+
+async def test_a_dry_run_lists_the_values_that_a_draft_masks_or_shows(client: TypeClient) -> None:
+    await client.put({"properties": {"credentials": {}, "plain": {}}})
+    for number in range(3):
+        servers = [{"zone": SECRET, "name": "n"}] * (number + 1)
+        configuration = {"credentials": {"id": "i", "key_word": SECRET}, "plain": SECRET, "servers": servers}
+        await client.save(configuration, tenant=f"t{number}")
+    await client.save({"other": 1}, tenant="other")
+    draft = {
+        "properties": {
+            "credentials": {"properties": {"id": {}, "key_word": {"format": "password"}}},
+            "plain": {"airbyte_secret": True},
+            "servers": {"items": {"properties": {"zone": {"writeOnly": True}}}},
+        }
+    }
+    found = await client.put(draft, params={"dry_run": "true"})
+    assert found.json()["newly_masked"] == [
+        {"pointer": "/plain", "configs": 3},
+        {"pointer": "/servers/*/zone", "configs": 3},
+    ]
+    assert found.json()["newly_visible"] == [{"pointer": "/credentials/id", "configs": 3}]
+    assert SECRET not in found.text
+    stream = await client.put(draft, params={"dry_run": "true"}, headers={"Accept": "text/event-stream"})
+    assert json.loads(stream.text.strip().split("\n")[-1].removeprefix("data: ")) == found.json()
+
+
+async def test_conformance_lists_the_values_that_the_previous_release_did_not_mask(client: TypeClient) -> None:
+    url = f"postgres://u:{SECRET}@h"
+    headers = [{"name": "X-API-Key", "value": SECRET}, {"name": "Accept", "value": "*/*"}]
+    await client.put({"properties": {"plain": {"format": "password"}, "credentials": {"properties": {"id": {}}}}})
+    await client.save(
+        {"token1": SECRET, "url": url, "headers": headers, "plain": SECRET, "max_tokens": 5, "credentials": {"id": 1}}
+    )
+    await client.save({"password": SECRET}, tenant="other")
+    found = (await client.get(f"{PATH}/conformance", role="admin")).json()
+    assert [one["pointer"] for one in found["newly_masked"]] == ["/headers/*/value", "/plain", "/token1", "/url"]
+    assert {one["configs"] for one in found["newly_masked"]} == {1}
+    assert [one["pointer"] for one in found["newly_visible"]] == ["/credentials/id", "/max_tokens"]
+    same = (await client.put({"properties": {"plain": {"format": "password"}}}, params={"dry_run": "true"})).json()
+    assert same["newly_masked"] == [{"pointer": "/credentials/id", "configs": 1}]
+
+
+async def test_a_mask_inside_a_url_cannot_be_saved(client: TypeClient) -> None:
+    await client.save({"url": f"postgres://u:{SECRET}@h"})
+    masked = (await client.get(role="viewer")).json()["configuration"]
+    assert masked == {"url": f"postgres://u:{MASK}@h"}
+    for method in ("POST", "PUT"):
+        refused = await client.save(masked, method=method)
+        assert (refused.status_code, refused.json()["code"]) == (422, "mask-sent-back")
+        assert refused.json()["errors"][0]["pointer"] == "/configuration/url"
+    assert (await client.get()).json()["configuration"] == {"url": f"postgres://u:{SECRET}@h"}
+
+
+async def test_a_registered_type_stays_valid_under_new_rules(client: TypeClient) -> None:
+    """A type of an earlier release is in the database, although its schema can no longer be registered."""
+    schema = {"properties": {"token1": {"default": "t"}, "host": {}}}
+    manager = client.app.process.types.manager
+    root = await client.app.load_principal("root", *ADMIN)
+    version = manager._build_next_version(TypeDraft(TYPE, schema), None, TypeKind.SAVED, principal=root)
+    assert (await client.put(schema)).status_code == 422
+    audited: Any = {"action": "put type", "outcome": "saved", "principal": root}
+    assert await manager._append(version, epoch=manager._epoch.value, **audited)
+    assert (await client.save({"host": "h"})).status_code == 200
+    assert (await client.get()).json()["configuration"] == {"host": "h", "token1": "t"}
+    assert (await client.get(role="viewer")).json()["configuration"] == {"host": "h", "token1": MASK}
+    assert (await client.get(f"{PATH}/conformance", role="admin")).json()["broken"] == 0
 
 
 async def test_a_retry_under_a_schema_gets_the_entity_tag_of_the_first_response(client: TypeClient) -> None:

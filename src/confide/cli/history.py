@@ -9,7 +9,7 @@ import rich_click as click
 
 from confide.cli.connection import connect, fetch_all_pages, url_option
 from confide.cli.input import json_option
-from confide.cli.output import print_items, print_json
+from confide.cli.output import print_items, print_json, print_warnings
 
 COLUMNS = ("version", "kind", "saved_by", "saved_at", "note")
 
@@ -79,8 +79,7 @@ def rollback(
 
 def print_saved(saved: dict[str, Any], *, is_dry: bool) -> None:
     """Print the result of a save or of its dry run."""
-    for violation in saved.get("warnings", []):
-        click.echo(f"warning: {violation['pointer']}  {violation['code']}: {violation['detail']}", err=True)
+    print_warnings(saved)
     if not is_dry:
         click.echo(f"{saved['message']}, version {saved['version']}.")
         return

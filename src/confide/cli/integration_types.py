@@ -9,13 +9,23 @@ import rich_click as click
 
 from confide.cli.connection import connect, explain_not_found, url_option
 from confide.cli.input import json_option
-from confide.cli.output import EXIT_CHECK_FAILED, print_items, print_json, print_violations, show_progress
+from confide.cli.output import (
+    EXIT_CHECK_FAILED,
+    print_items,
+    print_json,
+    print_violations,
+    print_warnings,
+    show_progress,
+)
 from confide.client.protocol import build_path, build_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from confide.client.events import Event
+
+
+_CONFIGS = ("configs", "config")
 
 
 @click.group("type")
@@ -40,6 +50,7 @@ def put(name: str, file: TextIO | None, *, mode: str, keep: int, note: str | Non
     """Activate the JSON Schema in FILE for a type. Without FILE, only change how many versions to keep."""
     with connect(url) as client:
         saved = client.put_type(name, _read_schema(file), mode=mode, keep=keep, note=note)
+    print_warnings(saved)
     click.echo(f"{saved['message']}, version {saved['version']}.")
 
 
@@ -49,13 +60,19 @@ def put(name: str, file: TextIO | None, *, mode: str, keep: int, note: str | Non
 @json_option
 @url_option
 def check(name: str, file: TextIO | None, *, is_json: bool, url: str | None) -> int:
-    """List configs that violate the active schema or the schema in FILE. Exit with 10 if any does."""
+    """List configs that violate the active schema or the schema in FILE. Exit with 10 if any does.
+
+    With FILE, also list the values that it masks and the active schema does not, and the reverse. Without FILE, compare
+    with the secrets of the previous release.
+    """
     with connect(url) as client, explain_not_found(f"no integration type '{name}' with a schema"):
         result = _follow_check(client.check_type(name, _read_schema(file)))
     if is_json:
         print_json(result)
     else:
+        print_warnings(result)
         print_violations(result["configs"])
+        _print_mask_changes(result)
         listed = len(result["configs"])
         limit = "" if result["broken"] == listed else f", of which {listed:,} are listed"
         click.echo(f"{result['checked']:,} configs checked, {result['broken']:,} violate the schema{limit}.")
@@ -94,6 +111,13 @@ def _read_schema(file: TextIO | None) -> dict[str, Any] | None:
             f"{file.name} is not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}."
         ) from None
     return schema
+
+
+def _print_mask_changes(result: dict[str, Any]) -> None:
+    for member, change in (("newly_masked", "Newly masked"), ("newly_visible", "Newly visible")):
+        # A server of an earlier release does not list them.
+        for one in result.get(member, []):
+            click.echo(f"{change}: {one['pointer']} in {one['configs']:,} {_CONFIGS[one['configs'] == 1]}")
 
 
 def _follow_check(events: Iterator[Event]) -> dict[str, Any]:

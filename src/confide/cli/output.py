@@ -49,6 +49,12 @@ def print_violations(configs: Iterable[dict[str, Any]]) -> None:
             click.echo(f"  {violation['pointer'] or '/'}  {violation['code']}: {violation['detail']}")
 
 
+def print_warnings(response: dict[str, Any]) -> None:
+    """Print the warnings in a response to standard error."""
+    for violation in response.get("warnings") or []:
+        click.echo(f"warning: {violation['pointer']}  {violation['code']}: {violation['detail']}", err=True)
+
+
 def format_grants(grants: Iterable[dict[str, str]]) -> str:
     """Format grants in the syntax of `--grant`."""
     return ", ".join(f"{grant['role']}:{grant['tenant']}:{grant['integration_type']}" for grant in grants)

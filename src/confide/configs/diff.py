@@ -26,7 +26,7 @@ def diff(before: Json, after: Json, *, secrets: SecretPlace | None = None) -> Js
 def _compare(before: Json, after: Json, path: Path, changes: dict[str, Json], *, place: SecretPlace | None) -> None:
     # The order is fixed, so that equal configurations give equal bytes.
     for member in [*before, *(member for member in after if member not in before)]:
-        inner_path, inner = (*path, member), place and place.get_member(member)
+        inner_path, inner = (*path, member), place and place.get_member_of(member, before, after)
         if member not in after:
             changes["removed"][format_pointer(inner_path)] = _mask(before[member], inner)
         elif member not in before:

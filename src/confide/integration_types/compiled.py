@@ -62,7 +62,9 @@ class IntegrationType:
         if configuration is None:
             return (UNREADABLE,)
         violations = self.find_violations(configuration, limit=MAX_REPORTED)
-        return tuple((one.hide_secrets(self.place) if is_masked else one).to_violation() for one in violations)
+        return tuple(
+            (one.hide_secrets(self.place, configuration) if is_masked else one).to_violation() for one in violations
+        )
 
     def check_save(self, before: Json | None, after: Json) -> SaveCheck:
         """Check a save. In mode `enforce`, a violation that the save does not touch is only a warning."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from confide.context import PAGE_SECONDS
 from confide.errors import NotFound, Violation
 from confide.identity.model import Principal, Scope
 from confide.integration_types.active import ActiveIntegrationTypes
 from confide.integration_types.compiled import IntegrationType
+from confide.integration_types.masking import Path, SecretPlace, list_masked_leaves
 from confide.integration_types.model import TypeDraft
-from confide.integration_types.schema import Schema
+from confide.integration_types.registration import compile_for_registration
 from confide.names import ConfigKey
+from confide.strict_json import Json, format_pointer
 
 if TYPE_CHECKING:
     from confide.configs.scan import ConfigScanner, ScannedConfig
@@ -35,6 +38,14 @@ class NonconformingConfig:
     violations: tuple[Violation, ...]
 
 
+class CheckedType(NamedTuple):
+    """A type to check configs against, and the root of the places that decided about secrets before it."""
+
+    type: IntegrationType
+    before: SecretPlace
+    warnings: tuple[Violation, ...] = ()
+
+
 @dataclass(slots=True)
 class ConformanceReport:
     """The result so far. `after` is the last checked key, or None at the end."""
@@ -42,6 +53,10 @@ class ConformanceReport:
     checked: int = 0
     nonconforming: int = 0
     configs: list[NonconformingConfig] = field(default_factory=list)
+    # The number of configs with a value that is only now masked, or no longer, by the pointer of the value. In it, `*`
+    # stands for any element of a list.
+    newly_masked: Counter[str] = field(default_factory=Counter)
+    newly_visible: Counter[str] = field(default_factory=Counter)
     after: ConfigKey | None = None
 
 
@@ -53,18 +68,22 @@ class ConformanceCheck:
         self._types = types
         self._access = access
 
-    async def load_type(self, type_: str | TypeDraft, *, principal: Principal) -> IntegrationType:
-        """Load the active type by name, or compile a draft. Raises `NotFound` or `SchemaInvalid`."""
+    async def load_type(self, type_: str | TypeDraft, *, principal: Principal) -> CheckedType:
+        """Load the active type by name, or compile a draft. Raises `NotFound` or `SchemaInvalid`.
+
+        A draft is compared with the active type, and an active type with the rules of secrets of the previous release.
+        """
         await self._access.require_admin(principal, action="check type")
         if isinstance(type_, TypeDraft):
-            schema = None if type_.schema is None else Schema(type_.schema)
-            return IntegrationType(0, schema, mode=type_.mode, keep=type_.keep)
+            schema, warnings = (None, ()) if type_.schema is None else compile_for_registration(type_.schema)
+            active = await self._types.get(type_.name)
+            return CheckedType(IntegrationType(0, schema, mode=type_.mode, keep=type_.keep), active.place, warnings)
         active = await self._types.get(type_)
         if active.schema is None:
             raise NotFound
-        return active
+        return CheckedType(active, active.schema.build_previous_place())
 
-    async def check_page(self, name: str, type_: IntegrationType, *, after: ConfigKey | None) -> ConformanceReport:
+    async def check_page(self, name: str, type_: CheckedType, *, after: ConfigKey | None) -> ConformanceReport:
         """Check the configs after a key for up to a second."""
         until = time.monotonic() + PAGE_SECONDS
         report = ConformanceReport(after=after)
@@ -76,7 +95,7 @@ class ConformanceCheck:
         report.after = None
         return report
 
-    async def check_all(self, name: str, type_: IntegrationType) -> AsyncIterator[ConformanceReport]:
+    async def check_all(self, name: str, type_: CheckedType) -> AsyncIterator[ConformanceReport]:
         """Check all configs. Yield the result so far every half second, and the final result at the end."""
         report_at = time.monotonic() + PROGRESS_SECONDS
         report = ConformanceReport()
@@ -90,10 +109,27 @@ class ConformanceCheck:
         yield report
 
 
-def _check(config: ScannedConfig, type_: IntegrationType, report: ConformanceReport) -> None:
+def _check(config: ScannedConfig, checked: CheckedType, report: ConformanceReport) -> None:
     report.checked += 1
-    violations = type_.list_violations(config.configuration)
+    violations = checked.type.list_violations(config.configuration)
     if violations:
         report.nonconforming += 1
         if len(report.configs) < MAX_LISTED:
             report.configs.append(NonconformingConfig(config.key, config.version, violations))
+    if config.configuration is not None:
+        before = _list_masked_pointers(config.configuration, checked.before)
+        now = _list_masked_pointers(config.configuration, checked.type.place)
+        _count(report.newly_masked, now - before)
+        _count(report.newly_visible, before - now)
+
+
+def _list_masked_pointers(configuration: Json, root: SecretPlace) -> set[str]:
+    return {_format_pointer(path) for path in list_masked_leaves(configuration, root)}
+
+
+def _format_pointer(path: Path) -> str:
+    return format_pointer(tuple("*" if isinstance(part, int) else part for part in path))
+
+
+def _count(counted: Counter[str], pointers: set[str]) -> None:
+    counted.update(pointer for pointer in pointers if pointer in counted or len(counted) < MAX_LISTED)

@@ -8,7 +8,9 @@ from confide.errors import ErrorKind, ServiceError
 class SchemaInvalid(ServiceError):
     kind = ErrorKind.INVALID_CONTENT
     code = "schema-invalid"
-    sentence = "The schema is not a supported JSON Schema 2020-12. Correct the listed places."
+    sentence = (
+        "The schema is not supported: it must be JSON Schema draft-07, 2019-09 or 2020-12. Correct the listed places."
+    )
 
 
 class SchemaBroken(ServiceError):

@@ -12,7 +12,7 @@ from confide.epoch import CurrentEpoch, Epoch
 from confide.errors import NotFound
 from confide.identity.model import Principal
 from confide.integration_types.model import SavedType, TypeDraft, TypeKind, TypeVersion
-from confide.integration_types.schema import Schema
+from confide.integration_types.registration import compile_for_registration
 from confide.preconditions import Precondition
 
 if TYPE_CHECKING:
@@ -70,17 +70,16 @@ class IntegrationTypes:
     async def save(self, draft: TypeDraft, *, principal: Principal, precondition: Precondition) -> SavedType:
         """Register an integration type, or append a version of it. Store nothing if it is unchanged."""
         await self._access.require_admin(principal, action="put type")
-        if draft.schema is not None:
-            Schema(draft.schema)
+        warnings = () if draft.schema is None else compile_for_registration(draft.schema)[1]
         for _ in range(MAX_RACES):
             epoch = self._epoch.value
             current = await self._read_current(draft.name, precondition=precondition, epoch=epoch)
             if current is not None and current.has_same_settings(draft):
-                return SavedType(Outcome.UNCHANGED, current.version, epoch)
+                return SavedType(Outcome.UNCHANGED, current.version, epoch, warnings)
             is_new = current is None or current.kind is TypeKind.REMOVED
             version = self._build_next_version(draft, current, TypeKind.SAVED, principal=principal)
             if await self._append(version, action="put type", outcome="saved", principal=principal, epoch=epoch):
-                return SavedType(Outcome.CREATED if is_new else Outcome.UPDATED, version.version, epoch)
+                return SavedType(Outcome.CREATED if is_new else Outcome.UPDATED, version.version, epoch, warnings)
         raise TooManyRaces(LOST_RACES, retry_after_seconds=1)
 
     async def remove(self, name: str, *, principal: Principal, precondition: Precondition) -> int:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from confide.configs.model import Outcome
 from confide.epoch import Epoch
-from confide.errors import InvalidBody
+from confide.errors import InvalidBody, Violation
 from confide.strict_json import Json, is_equal
 
 DEFAULT_KEPT_VERSIONS = 100
@@ -68,6 +68,8 @@ class SavedType(NamedTuple):
     version: int
     # The epoch of its entity tag.
     epoch: Epoch
+    # Problems of the schema that do not prevent its registration.
+    warnings: tuple[Violation, ...] = ()
 
 
 def parse_keep(value: Any) -> int:

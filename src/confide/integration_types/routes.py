@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,8 +11,8 @@ from pydantic import BaseModel, Field
 from confide import names, preconditions
 from confide.configs.model import parse_note
 from confide.epoch import CurrentEpoch, Epoch
+from confide.errors import Violation
 from confide.identity.model import Role
-from confide.integration_types.compiled import IntegrationType
 from confide.integration_types.model import Mode, TypeDraft, TypeVersion, parse_keep
 from confide.strict_json import Json
 from confide.web.parameters import KEY_CURSOR, PRECONDITION, format_key_cursor, format_time, read_precondition
@@ -32,7 +33,7 @@ from confide.web.shapes import ViolationShape
 from confide.web.sse import EVENT_STREAM, EventStream, format_event
 
 if TYPE_CHECKING:
-    from confide.integration_types.conformance import ConformanceCheck, ConformanceReport
+    from confide.integration_types.conformance import CheckedType, ConformanceCheck, ConformanceReport
     from confide.integration_types.manage import IntegrationTypes
 
 _SCHEMA = {
@@ -42,8 +43,11 @@ _SCHEMA = {
 }
 
 
+_WARNINGS = "Problems of the schema that did not prevent its registration. Absent if there are none."
+
+
 class TypeBody(Body, title="TypePut"):
-    """An integration type. `schema` is JSON Schema 2020-12; null means no schema."""
+    """An integration type. `schema` is JSON Schema draft-07, 2019-09 or 2020-12; null means no schema."""
 
     json_schema: dict[str, Any] | None = Field(default=None, alias="schema", examples=[_SCHEMA])
     mode: Literal["warn", "enforce"] = Field(default="warn", description="The effect of a violation on a save.")
@@ -57,6 +61,7 @@ class TypeSaved(BaseModel):
     message: str = Field(examples=["Integration type 'flight-information-system' is created"])
     name: str
     version: int
+    warnings: list[ViolationShape] | None = Field(default=None, description=_WARNINGS)
 
 
 class TypeSummaryShape(BaseModel, title="TypeLine"):
@@ -91,12 +96,25 @@ class NonconformingShape(BaseModel, title="BrokenShape"):
     errors: list[ViolationShape]
 
 
+class MaskChangeShape(BaseModel):
+    """A place at which configs have values that are masked now and were not before, or the reverse."""
+
+    pointer: str = Field(description="A JSON Pointer, with `*` for any element of a list.", examples=["/servers/*/pem"])
+    configs: int = Field(description="The number of configs with such a value.")
+
+
 class ConformanceShape(BaseModel, title="ConformityShape"):
     """The configs that violate a schema."""
 
     checked: int
     broken: int
     configs: list[NonconformingShape] = Field(description="The first 1,000 of them.")
+    newly_masked: list[MaskChangeShape] = Field(
+        description="Values that viewers no longer see. A draft is compared with the active type, and an active type"
+        " with the rules of the previous release."
+    )
+    newly_visible: list[MaskChangeShape] = Field(description="Values that were masked and that viewers see now.")
+    warnings: list[ViolationShape] | None = Field(default=None, description=_WARNINGS)
     next: str | None = Field(description="Pass it as `after` to continue. Null when all configs were checked.")
 
 
@@ -132,6 +150,7 @@ class TypeRoutes:
             "message": f"Integration type '{draft.name}' is {saved.outcome}",
             "name": draft.name,
             "version": saved.version,
+            **_build_warnings_json(saved.warnings),
         }
         return build_json_response(document, headers=_build_tag_headers(saved.version, saved.epoch))
 
@@ -146,21 +165,23 @@ class TypeRoutes:
         name = _read_name(request)
         return await self._check(request, name, await self._conformance.load_type(name, principal=request.principal))
 
-    async def _check(self, request: Request, name: str, type_: IntegrationType) -> Reply:
+    async def _check(self, request: Request, name: str, type_: CheckedType) -> Reply:
         if request.can_receive_events():
             return EventStream(request, self._check_all(request, name, type_))
         return build_json_response(
-            _build_report_json(await self._conformance.check_page(name, type_, after=KEY_CURSOR.read(request)))
+            _build_report_json(
+                await self._conformance.check_page(name, type_, after=KEY_CURSOR.read(request)), type_.warnings
+            )
         )
 
-    async def _check_all(self, request: Request, name: str, type_: IntegrationType) -> AsyncIterator[bytes]:
+    async def _check_all(self, request: Request, name: str, type_: CheckedType) -> AsyncIterator[bytes]:
         request.begin_stream()
         report: ConformanceReport | None = None
         async for report in self._conformance.check_all(name, type_):
             if report.after is not None:
                 yield format_event("progress", {"checked": report.checked, "broken": report.nonconforming})
         if report is not None:
-            yield format_event("result", _build_report_json(report))
+            yield format_event("result", _build_report_json(report, type_.warnings))
 
 
 def _read_name(request: Request) -> str:
@@ -182,7 +203,15 @@ def _build_summary_json(version: TypeVersion) -> Json:
     }
 
 
-def _build_report_json(report: ConformanceReport) -> Json:
+def _build_warnings_json(warnings: tuple[Violation, ...]) -> Json:
+    return {"warnings": [violation.to_json() for violation in warnings]} if warnings else {}
+
+
+def _build_counts_json(counted: Counter[str]) -> list[Json]:
+    return [{"pointer": pointer, "configs": counted[pointer]} for pointer in sorted(counted)]
+
+
+def _build_report_json(report: ConformanceReport, warnings: tuple[Violation, ...]) -> Json:
     return {
         "checked": report.checked,
         "broken": report.nonconforming,
@@ -194,6 +223,9 @@ def _build_report_json(report: ConformanceReport) -> Json:
             }
             for config in report.configs
         ],
+        "newly_masked": _build_counts_json(report.newly_masked),
+        "newly_visible": _build_counts_json(report.newly_visible),
+        **_build_warnings_json(warnings),
         "next": format_key_cursor(report.after),
     }
 

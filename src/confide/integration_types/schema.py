@@ -1,4 +1,4 @@
-"""Compile and apply the JSON Schema (2020-12) of an integration type: offline and in bounded time."""
+"""Compile and apply the JSON Schema of an integration type: offline and in bounded time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from confide.errors import Violation
+from confide.integration_types.dialects import Dialect
 from confide.integration_types.errors import SchemaInvalid
-from confide.integration_types.masking import SecretPlace, has_mask, mask
+from confide.integration_types.masking import PREVIOUS_RULES, Path, SecretPlace
 from confide.integration_types.schema_limits import SchemaReader
-from confide.integration_types.subschemas import NO_DEFAULT, FilledTooLarge, Matcher, Path, SchemaPlace, fill_defaults
+from confide.integration_types.subschemas import (
+    NO_DEFAULT,
+    FilledTooLarge,
+    Matcher,
+    SchemaPlace,
+    Subschema,
+    fill_defaults,
+)
 from confide.strict_json import Json, format_pointer
 
 # Messages contain this instead of the value.
@@ -23,17 +32,17 @@ _MEMBER_NOT_ALLOWED = "The schema does not allow this member."
 _NAME_NOT_ALLOWED = "The schema does not allow this member name."
 _VALUE_NOT_ALLOWED = "The schema allows no value here."
 _SENTENCES_OF_MEMBERS = {"propertyNames": _NAME_NOT_ALLOWED, "additionalProperties": _MEMBER_NOT_ALLOWED}
-# Keywords that hold several schemas: in a path, a name or an index follows.
-_KEYWORDS_WITH_SEVERAL = frozenset(
-    {"properties", "patternProperties", "dependentSchemas", "$defs", "allOf", "anyOf", "oneOf", "prefixItems"}
+# Keywords that hold schemas by name: in a path, a name follows.
+_KEYWORDS_WITH_NAMES = frozenset(
+    {"properties", "patternProperties", "dependentSchemas", "dependencies", "$defs", "definitions"}
 )
+# The name of a schema in references to its parts.
+_OWN_URI = "urn:confide:schema"
 MAX_MESSAGE_CHARACTERS = 300
 # The limit of places times subschemas up to which violations are listed one by one.
 MAX_TO_EXPLAIN = 20_000
 # The size of a compiled pattern is rounded up to one of these. The last one is the maximum.
 PATTERN_BYTES = (2**10, 2**13, 2**16, 2**18, 2**20)
-# Limits of the search for secrets with defaults.
-MAX_PLACES, MAX_VISITS = 2_000, 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +57,17 @@ class SchemaViolation:
     def to_violation(self, *, inside: Path = ()) -> Violation:
         return Violation(format_pointer((*inside, *self.place)), self.rule, self.sentence)
 
-    def hide_secrets(self, root: SecretPlace) -> SchemaViolation:
+    def hide_secrets(self, root: SecretPlace, configuration: Json) -> SchemaViolation:
         """Return a violation without details inside a secret. `root` decides where secrets are."""
-        place = root
+        place: SecretPlace = root
+        value: Any = configuration
         for number, part in enumerate(self.place, 1):
-            place = place.get_element(part) if isinstance(part, int) else place.get_member(part)
-            if place.is_secret:
+            if isinstance(part, int):
+                place = place.get_element(part)
+            else:
+                place = place.get_member_of(part, value) if isinstance(value, dict) else place.get_member(part)
+            value = _get_inner(value, part)
+            if place.is_hiding(value):
                 return SchemaViolation(self.place[:number], "secret", "", "The secret violates the schema.")
         return self
 
@@ -64,17 +78,29 @@ class Schema:
     def __init__(self, document: Json) -> None:
         # Check the limits first, because the validator follows cycles and repeated references without a limit.
         reader = SchemaReader(document, matcher=_compile_pattern)
-        root = reader.read()
+        self._root = reader.read()
         self._cost = reader.cost
+        self.dialect = reader.dialect
         self.pattern_bytes = reader.pattern_bytes
         try:
-            self._validator = _build_validator(document)
+            self._validator = _build_validator(document, dialect=reader.dialect)
         except ValueError as error:
             raise _build_schema_error(error) from None
-        self.place = SchemaPlace([root])
-        _require_visible_root(self.place)
-        self.has_defaults = _has_visible_defaults(self.place)
-        self._filling = SchemaPlace([root], is_certain=True)
+        with_defaults = [one for one in reader.subschemas if one.default is not NO_DEFAULT]
+        # The places of defaults that violate their own schema. A read does not fill them in.
+        self.broken_defaults = _find_broken_defaults(with_defaults, document, dialect=reader.dialect)
+        self.ignored_defaults = reader.ignored_defaults
+        self.place = SchemaPlace([self._root])
+        # A configuration as a whole is never secret, although a schema of an earlier release can say so.
+        self.place.is_secret = False
+        self.has_defaults = len(with_defaults) > len(self.broken_defaults)
+        for one in with_defaults:
+            one.has_broken_default = one.path in self.broken_defaults
+        self._filling = SchemaPlace([self._root], is_certain=True)
+
+    def build_previous_place(self) -> SecretPlace:
+        """Build the root of the places that decide by the rules of the previous release."""
+        return SchemaPlace([self._root], rules=PREVIOUS_RULES)
 
     def fill_defaults(self, configuration: Json) -> Json:
         """Add the defaults of missing members, unless that would make the configuration too large."""
@@ -142,10 +168,50 @@ def _describe_error(error: Any, configuration: Json) -> Iterator[SchemaViolation
 
 def _find_last_keyword(path: Sequence[str | int]) -> str:
     """Return the keyword at the end of a path in a schema. Return an empty string for a name or an index."""
-    is_after_keyword = False
+    last_keyword = ""
     for part in path:
-        is_keyword, is_after_keyword = not is_after_keyword, not is_after_keyword and part in _KEYWORDS_WITH_SEVERAL
-    return str(path[-1]) if path and is_keyword else ""
+        is_keyword = isinstance(part, str) and last_keyword not in _KEYWORDS_WITH_NAMES
+        last_keyword = str(part) if is_keyword else ""
+    return last_keyword
+
+
+def _get_inner(value: Any, part: str | int) -> Any:
+    try:
+        return value[part]
+    except (LookupError, TypeError):
+        return None
+
+
+def _find_broken_defaults(subschemas: list[Subschema], document: Json, *, dialect: Dialect) -> frozenset[Path]:
+    """Find the defaults that violate their own schema, also after its inner defaults are filled in."""
+    if not subschemas:
+        return frozenset()
+    import jsonschema_rs  # noqa: PLC0415 - as in `_build_validator`
+
+    # One validator for all: the member with the number of a default must match its schema.
+    registry = jsonschema_rs.Registry([(_OWN_URI, {**document, "$schema": dialect.url})])
+    properties = {
+        str(number): {"$ref": f"{_OWN_URI}#{quote(format_pointer(one.path))}"} for number, one in enumerate(subschemas)
+    }
+    validator = _build_validator({"properties": properties}, dialect=dialect, registry=registry)
+
+    def is_valid(number: int, value: Any) -> bool:
+        valid: bool = validator.is_valid({str(number): value})
+        return valid
+
+    def is_valid_when_filled(number: int, one: Subschema) -> bool:
+        if not isinstance(one.default, dict | list):
+            return False
+        try:
+            return is_valid(number, fill_defaults(one.default, SchemaPlace([one], is_certain=True)))
+        except FilledTooLarge:
+            return True
+
+    return frozenset(
+        one.path
+        for number, one in enumerate(subschemas)
+        if not is_valid(number, one.default) and not is_valid_when_filled(number, one)
+    )
 
 
 def _compile_pattern(pattern: str) -> tuple[Matcher, int]:
@@ -156,14 +222,30 @@ def _compile_pattern(pattern: str) -> tuple[Matcher, int]:
     return _build_validator({"pattern": pattern}).is_valid, PATTERN_BYTES[-1]
 
 
-def _build_validator(document: Json, *, pattern_bytes: int = PATTERN_BYTES[-1]) -> Any:
+def _build_validator(
+    document: Json,
+    *,
+    dialect: Dialect = Dialect.DRAFT_2020_12,
+    registry: Any = None,
+    pattern_bytes: int = PATTERN_BYTES[-1],
+) -> Any:
     # An import at the top of the module would make the start a tenth slower.
     import jsonschema_rs  # noqa: PLC0415 - see above
 
     # The engine of these options matches in linear time and limits the memory of a pattern.
     pattern_options = jsonschema_rs.RegexOptions(size_limit=pattern_bytes, dfa_size_limit=1 << 20)
-    return jsonschema_rs.Draft202012Validator(
-        document, validate_formats=True, mask=_HIDDEN, offline=True, pattern_options=pattern_options
+    validators = {
+        Dialect.DRAFT_07: jsonschema_rs.Draft7Validator,
+        Dialect.DRAFT_2019_09: jsonschema_rs.Draft201909Validator,
+        Dialect.DRAFT_2020_12: jsonschema_rs.Draft202012Validator,
+    }
+    return validators[dialect](
+        document,
+        validate_formats=True,
+        mask=_HIDDEN,
+        offline=True,
+        registry=registry,
+        pattern_options=pattern_options,
     )
 
 
@@ -176,43 +258,3 @@ def _build_schema_error(error: Exception) -> SchemaInvalid:
             ),
         )
     )
-
-
-def _require_visible_root(root: SchemaPlace) -> None:
-    """Reject a secret root, because a viewer sees the names of its members and which of them changed."""
-    for subschema in root.applied:
-        if subschema.write_only:
-            sentence = "A configuration as a whole cannot be secret. Mark its members."
-            raise SchemaInvalid(
-                violations=(
-                    Violation(format_pointer(("schema", *subschema.path, "writeOnly")), SchemaInvalid.code, sentence),
-                )
-            )
-
-
-def _has_visible_defaults(root: SchemaPlace) -> bool:
-    """Return whether the schema has defaults. Raises `SchemaInvalid` if a default is secret or the mask."""
-    seen: set[tuple[frozenset[int], bool]] = set()
-    pending, has_defaults, visits = [(root, False)], False, 0
-    while pending:
-        place, is_inside_secret = pending.pop()
-        is_secret = is_inside_secret or place.is_secret
-        for subschema in place.applied:
-            if subschema.default is NO_DEFAULT:
-                continue
-            has_defaults = True
-            default = subschema.default
-            if is_secret or has_mask(default) or mask(default, place) != default:
-                at = format_pointer(("schema", *subschema.path, "default"))
-                raise SchemaInvalid(
-                    violations=(Violation(at, SchemaInvalid.code, "A secret cannot have a default. Remove it."),)
-                )
-        for inside in place.list_places_inside():
-            visits += 1
-            identity = (frozenset(map(id, inside.applied)), is_secret)
-            if inside.applied and identity not in seen:
-                seen.add(identity)
-                pending.append((inside, is_secret))
-            if len(seen) > MAX_PLACES or visits > MAX_VISITS:
-                raise SchemaInvalid("The schema describes too many places. Simplify it.")
-    return has_defaults

@@ -1,15 +1,17 @@
-"""Read a JSON Schema (2020-12) into subschemas. Reject a schema that is unsupported or too expensive."""
+"""Read a JSON Schema into subschemas. Reject a schema that is unsupported or too expensive."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
 from confide.errors import Violation
+from confide.integration_types.dialects import Dialect, find_dialect
 from confide.integration_types.errors import SchemaInvalid
-from confide.integration_types.subschemas import NO_DEFAULT, Matcher, Path, Subschema
+from confide.integration_types.masking import Path
+from confide.integration_types.subschemas import NO_DEFAULT, Matcher, Subschema
 from confide.strict_json import Json, format_pointer
 
 MAX_SUBSCHEMAS = 1_000
@@ -18,17 +20,22 @@ MAX_AT_ONE_PLACE = 100
 MAX_LEVELS = 32
 # The compiled size of all patterns together.
 MAX_PATTERN_BYTES = 4 * 2**20
-DIALECTS = ("https://json-schema.org/draft/2020-12/schema", "https://json-schema.org/draft/2020-12/schema#")
 
 _LISTS = ("allOf", "anyOf", "oneOf")
 _SINGLES = ("if", "then", "else", "not")
-_INSIDE = ("additionalProperties", "unevaluatedProperties", "propertyNames", "items", "unevaluatedItems", "contains")
 _UNSUPPORTED = {
     "$dynamicRef": "Dynamic references are not supported.",
     "$recursiveRef": "Recursive references are not supported.",
     "$vocabulary": "Vocabularies are not supported.",
-    "dependencies": "`dependencies` is not supported. Use `dependentSchemas` or `dependentRequired`.",
 }
+# Sentences for keywords of another draft than the one of the schema.
+_EARLIER_DEPENDENCIES = (
+    "`dependencies` belongs to earlier drafts. Use `dependentSchemas` or `dependentRequired`, or name the draft in"
+    " `$schema`."
+)
+_EARLIER_ITEMS = "A list of `items` belongs to earlier drafts. Use `prefixItems`, or name the draft in `$schema`."
+_EARLIER_LIMIT = "A boolean limit belongs to draft-04. Write the exclusive limit itself, as a number."
+_OTHER_DIALECT = "Unsupported dialect. Use JSON Schema draft-07, 2019-09 or 2020-12."
 _FRAGMENT = re.compile(r"#(?:/.*)?", re.DOTALL)
 
 
@@ -41,10 +48,22 @@ class SchemaReader:
         self._matcher = matcher
         # The compiled size of all patterns. Each pattern counts as often as the validator compiles it.
         self.pattern_bytes = 0
+        # The places of defaults that the dialect ignores.
+        self.ignored_defaults: list[Path] = []
+        self._dialect = _read_dialect(document)
         self._known: dict[Path, Subschema] = {}
         self._pending: list[tuple[Subschema, Any]] = []
         # The number of subschemas that the validator can visit for one place of a configuration. `read` sets it.
         self.cost = 0
+
+    @property
+    def dialect(self) -> Dialect:
+        return self._dialect
+
+    @property
+    def subschemas(self) -> Iterable[Subschema]:
+        """All subschemas that `read` found."""
+        return self._known.values()
 
     def read(self) -> Subschema:
         root = self._add((), self._document)
@@ -68,18 +87,24 @@ class SchemaReader:
 
     def _read_keywords(self, subschema: Subschema, document: Json) -> None:
         self._require_supported(subschema.path, document)
-        if isinstance(document.get("writeOnly"), bool):
-            subschema.write_only = document["writeOnly"]
-        subschema.default = document.get("default", NO_DEFAULT)
+        _read_secrecy(subschema, document)
+        keywords = self._dialect.keywords
         if "$ref" in document:
             subschema.always.append(self._resolve(subschema.path, document["$ref"]))
+            if keywords.has_exclusive_reference:
+                if "default" in document:
+                    self.ignored_defaults.append(subschema.path)
+                subschema.same += subschema.always
+                return
+        subschema.default = document.get("default", NO_DEFAULT)
         for keyword in _LISTS:
             found = self._read_list(subschema.path, document, keyword)
             (subschema.always if keyword == "allOf" else subschema.same).extend(found)
         subschema.same += [
             self._add((*subschema.path, keyword), document[keyword]) for keyword in _SINGLES if keyword in document
         ]
-        subschema.same += [found for _, found in self._read_members(subschema.path, document, "dependentSchemas")]
+        for keyword in keywords.dependent:
+            subschema.same += [found for _, found in self._read_members(subschema.path, document, keyword)]
         subschema.same += subschema.always
         subschema.members = dict(self._read_members(subschema.path, document, "properties"))
         patterns = self._read_members(subschema.path, document, "patternProperties")
@@ -88,19 +113,37 @@ class SchemaReader:
         ]
         if isinstance(document.get("pattern"), str):
             self._compile((*subschema.path, "pattern"), document["pattern"])
-        subschema.elements = self._read_list(subschema.path, document, "prefixItems")
         subschema.inside = {
-            word: self._add((*subschema.path, word), document[word]) for word in _INSIDE if word in document
+            word: self._add((*subschema.path, word), document[word]) for word in keywords.inside if word in document
         }
+        self._read_elements(subschema, document)
+
+    def _read_elements(self, subschema: Subschema, document: Json) -> None:
+        """Read the schemas of the elements of a list. `inside["items"]` is the one for all elements after the first."""
+        keywords = self._dialect.keywords
+        rest = keywords.rest
+        if keywords.elements == "items" and not isinstance(document.get("items"), list):
+            rest = "items"
+        else:
+            subschema.elements = self._read_list(subschema.path, document, keywords.elements)
+        if rest == "items" and isinstance(document.get("items"), list):
+            raise _build_error((*subschema.path, "items"), _EARLIER_ITEMS)
+        if rest in document:
+            subschema.inside["items"] = self._add((*subschema.path, rest), document[rest])
 
     def _require_supported(self, path: Path, document: Json) -> None:
         for keyword, reason in _UNSUPPORTED.items():
             if keyword in document:
                 raise _build_error((*path, keyword), reason)
+        if "dependencies" in document and "dependencies" not in self._dialect.keywords.dependent:
+            raise _build_error((*path, "dependencies"), _EARLIER_DEPENDENCIES)
+        for keyword in ("exclusiveMinimum", "exclusiveMaximum"):
+            if isinstance(document.get(keyword), bool):
+                raise _build_error((*path, keyword), _EARLIER_LIMIT)
         if "$id" in document and path:
             raise _build_error((*path, "$id"), "Only the root of the schema can have an $id. Remove it.")
-        if document.get("$schema", DIALECTS[0]) not in DIALECTS:
-            raise _build_error((*path, "$schema"), "Unsupported dialect. Use JSON Schema 2020-12.")
+        if "$schema" in document and find_dialect(document) is not self._dialect:
+            raise _build_error((*path, "$schema"), "A part of a schema cannot have another dialect. Remove it.")
 
     def _read_list(self, path: Path, document: Json, keyword: str) -> list[Subschema]:
         value = document.get(keyword, [])
@@ -113,7 +156,9 @@ class SchemaReader:
         if not isinstance(value, dict):
             raise _build_error((*path, keyword), "This must be an object of schemas.")
         for name, one in value.items():
-            yield name, self._add((*path, keyword, name), one)
+            # In `dependencies`, a list names members that must be present.
+            if keyword != "dependencies" or not isinstance(one, list):
+                yield name, self._add((*path, keyword, name), one)
 
     def _compile(self, at: Path, pattern: str) -> Matcher:
         try:
@@ -144,6 +189,24 @@ class SchemaReader:
             if isinstance(found, dict) and isinstance(found.get("$id"), str):
                 raise _build_error((*steps, "$id"), "Only the root of the schema can have an $id. Remove it.")
         return self._add(tuple(steps), found)
+
+
+def _read_dialect(document: Any) -> Dialect:
+    dialect = find_dialect(document) if isinstance(document, dict) else Dialect.DRAFT_2020_12
+    if dialect is None:
+        raise _build_error(("$schema",), _OTHER_DIALECT)
+    return dialect
+
+
+def _read_secrecy(subschema: Subschema, document: Json) -> None:
+    """Read whether the value is secret. `writeOnly` counts before what other tools mark secrets with."""
+    if isinstance(document.get("writeOnly"), bool):
+        subschema.write_only = subschema.is_secret = document["writeOnly"]
+        subschema.secrecy_keyword = "writeOnly"
+    elif document.get("airbyte_secret") is True:
+        subschema.is_secret, subschema.secrecy_keyword = True, "airbyte_secret"
+    elif document.get("format") == "password":
+        subschema.is_secret, subschema.secrecy_keyword = True, "format"
 
 
 def _compute_cost(known: list[Subschema]) -> int:

@@ -5,21 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from confide.integration_types.masking import SecretPlace, is_secret_name
+from confide.integration_types.masking import RULES, Path, SecretPlace, SecretRules
 from confide.strict_json import MAX_BODY_BYTES, write
 
 Matcher = Callable[[str], bool]
-Path = tuple[str | int, ...]
 
 NO_DEFAULT: Any = object()
 # The number of cached places of a schema. Recursion and patterns can produce any number of places.
 MAX_CACHED_PLACES = 4_096
+# The members that hold the value of an object with a secret name.
+_VALUE_MEMBERS = frozenset({"content", "data", "key", "plain", "raw", "string", "text", "value"})
 
 
 class Subschema:
     """One subschema and the subschemas that it applies to the same place and to the places inside it."""
 
-    __slots__ = ("always", "default", "elements", "inside", "members", "path", "patterns", "same", "write_only")
+    __slots__ = (
+        "always",
+        "default",
+        "elements",
+        "has_broken_default",
+        "inside",
+        "is_secret",
+        "members",
+        "path",
+        "patterns",
+        "same",
+        "secrecy_keyword",
+        "write_only",
+    )
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -30,8 +44,13 @@ class Subschema:
         self.patterns: list[tuple[Matcher, Subschema]] = []
         self.elements: list[Subschema] = []
         self.inside: dict[str, Subschema] = {}
+        # The value of `writeOnly`, and whether the subschema says by any keyword that the value is secret or not.
         self.write_only: bool | None = None
+        self.is_secret: bool | None = None
+        self.secrecy_keyword = ""
         self.default = NO_DEFAULT
+        # The default violates its own schema, so that a read does not fill it in.
+        self.has_broken_default = False
 
     def find_for_member(self, name: str, *, is_certain: bool = False) -> Iterator[Subschema]:
         """Yield the subschemas that can apply to a member. With `is_certain`, yield those that apply to every value."""
@@ -57,29 +76,52 @@ class Subschema:
                 yield self.inside[keyword]
 
 
-PlaceCache = dict[tuple[tuple[int, ...], bool], "SchemaPlace"]
+PlaceCache = dict[tuple[tuple[int, ...], bool, bool], "SchemaPlace"]
 
 
 class SchemaPlace(SecretPlace):
     """A place of a configuration with the subschemas that apply. Places with the same subschemas share one object.
 
-    The value is secret if a subschema that can apply has `writeOnly: true`. If none has `writeOnly`, the name decides.
+    The value is secret if a subschema that can apply says so. If none says anything, the name decides. A schema that
+    describes members of an object with a secret name decides about those members; all other members are secret.
     Places are cached for the next configuration. With `is_certain`, only subschemas that apply to every value count.
     """
 
-    __slots__ = ("_elements", "_is_certain", "_known", "_longest", "_named", "_others", "applied", "defaults")
+    __slots__ = (
+        "_elements",
+        "_is_certain",
+        "_known",
+        "_longest",
+        "_named",
+        "_others",
+        "applied",
+        "defaults",
+        "is_inside_secret_name",
+    )
 
     def __init__(
         self,
         subschemas: Iterable[Subschema],
         *,
         has_secret_name: bool = False,
+        is_inside_secret_name: bool = False,
         is_certain: bool = False,
+        rules: SecretRules = RULES,
         known: PlaceCache | None = None,
     ) -> None:
         self.applied = tuple(_expand(iter(subschemas), is_certain=is_certain))
-        flags = {subschema.write_only for subschema in self.applied}
-        super().__init__(is_secret=True in flags or (False not in flags and has_secret_name))
+        flags = {one.write_only if rules.is_previous else one.is_secret for one in self.applied}
+        is_visible = True not in flags and False in flags
+        is_secret_by_name = has_secret_name and not is_visible
+        has_members = not rules.is_previous and any(one.members for one in self.applied)
+        super().__init__(
+            is_secret=True in flags or (is_secret_by_name and not has_members),
+            is_secret_unless_object=is_secret_by_name and has_members,
+            is_visible=is_visible,
+            rules=rules,
+        )
+        # Members that the schema does not describe are secret.
+        self.is_inside_secret_name = not is_visible and (is_inside_secret_name or self.is_secret_unless_object)
         self._is_certain = is_certain
         # The cache of places, by the subschemas that apply.
         self._known = {} if known is None else known
@@ -91,13 +133,18 @@ class SchemaPlace(SecretPlace):
         # The defaults of missing members.
         self.defaults = list(self._find_defaults()) if is_certain else []
 
+    @property
+    def is_secret_by_keyword(self) -> bool:
+        return any(one.is_secret for one in self.applied)
+
     def get_member(self, name: str) -> SchemaPlace:
         if self._named is not None and name in self._named:
             return self._named[name]
-        has_secret_name = is_secret_name(name)
+        is_described = any(name in one.members for one in self.applied)
+        has_secret_name = self._has_secret_name(name, is_described=is_described)
         if self._named is None:
             return self._get_place(self._find_for_member(name), has_secret_name=has_secret_name)
-        if any(name in one.members for one in self.applied):
+        if is_described:
             found = self._named[name] = self._get_place(self._find_for_member(name), has_secret_name=has_secret_name)
             return found
         # All other members differ only in whether their name is secret.
@@ -122,13 +169,20 @@ class SchemaPlace(SecretPlace):
     def list_places_inside(self) -> Iterator[SchemaPlace]:
         """Yield every place inside that a subschema describes."""
         for name in {name for subschema in self.applied for name in subschema.members}:
-            yield self._get_place(self._find_for_member(name), has_secret_name=is_secret_name(name))
+            has_secret_name = self._has_secret_name(name, is_described=True)
+            yield self._get_place(self._find_for_member(name), has_secret_name=has_secret_name)
         for subschema in self.applied:
             for _, found in subschema.patterns:
-                yield self._get_place([found])
-        yield self._get_place(one for subschema in self.applied for one in subschema.inside.values())
+                yield self._get_place([found], has_secret_name=self.is_inside_secret_name)
+        inside = (one for subschema in self.applied for one in subschema.inside.values())
+        yield self._get_place(inside, has_secret_name=self.is_inside_secret_name)
         for index in range(self._longest):
             yield self._get_place(one for subschema in self.applied for one in subschema.find_for_element(index))
+
+    def _has_secret_name(self, name: str, *, is_described: bool) -> bool:
+        if self.is_inside_secret_name and (not is_described or name.lower() in _VALUE_MEMBERS):
+            return True
+        return self.rules.is_secret_name(name)
 
     def _find_for_member(self, name: str) -> Iterator[Subschema]:
         return (one for applied in self.applied for one in applied.find_for_member(name, is_certain=self._is_certain))
@@ -136,13 +190,18 @@ class SchemaPlace(SecretPlace):
     def _get_place(self, subschemas: Iterable[Subschema], *, has_secret_name: bool = False) -> SchemaPlace:
         # The order matters: the first of two defaults counts.
         subschemas = tuple({id(one): one for one in subschemas}.values())
-        key = tuple(map(id, subschemas)), has_secret_name
+        key = tuple(map(id, subschemas)), has_secret_name, self.is_inside_secret_name
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= MAX_CACHED_PLACES:
                 self._known.clear()
             found = SchemaPlace(
-                subschemas, has_secret_name=has_secret_name, is_certain=self._is_certain, known=self._known
+                subschemas,
+                has_secret_name=has_secret_name,
+                is_inside_secret_name=self.is_inside_secret_name,
+                is_certain=self._is_certain,
+                rules=self.rules,
+                known=self._known,
             )
             self._known[key] = found
         return found
@@ -188,7 +247,7 @@ def _fill(value: Any, place: SchemaPlace, left: list[int]) -> Any:
 
 def _find_default(subschema: Subschema) -> Any:
     for one in _expand(iter((subschema,)), is_certain=True):
-        if one.default is not NO_DEFAULT:
+        if one.default is not NO_DEFAULT and not one.has_broken_default:
             return one.default
     return NO_DEFAULT
 
