@@ -110,8 +110,17 @@ async def switch_over(subject: Subject) -> None:
 
 async def freeze_leader(subject: Subject) -> None:
     """Freeze the leader until another node has replaced it, then thaw it."""
+    await _freeze_until_replaced(subject, subject.cluster.freeze)
+
+
+async def freeze_patroni_of_leader(subject: Subject) -> None:
+    """Freeze Patroni of the leader until another node has replaced it. Meanwhile, two servers accept connections."""
+    await _freeze_until_replaced(subject, subject.cluster.freeze_patroni)
+
+
+async def _freeze_until_replaced(subject: Subject, freeze: Callable[[str], None]) -> None:
     leader = await asyncio.to_thread(subject.cluster.require_leader)
-    subject.cluster.freeze(leader)
+    freeze(leader)
     try:
         await subject.wait_for_leader(other_than=leader)
         await asyncio.sleep(HOLD_SECONDS)
@@ -189,6 +198,7 @@ FAULTS = {
     "switchover": Fault("planned switchover", switch_over),
     "leader-frozen": Fault("leader frozen, replaced and thawed", freeze_leader),
     "leader-paused": Fault("leader frozen for 4 s and thawed", freeze_leader_briefly),
+    "patroni-frozen": Fault("Patroni of the leader frozen, leader replaced, thawed", freeze_patroni_of_leader),
     "replica-killed": Fault("synchronous replica killed", kill_synchronous_replica),
     "etcd-stopped": Fault("etcd stopped for 15 s", stop_etcd),
     "etcd-stopped-no-failsafe": Fault("etcd stopped for 15 s, `failsafe_mode` off", stop_etcd_without_failsafe),

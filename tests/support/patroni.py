@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +150,10 @@ class PatroniCluster:
     def freeze(self, name: str) -> None:
         """Stop all processes of a node without ending them, as a virtual machine that is paused."""
         _signal_all(self._list_processes(name), signal.SIGSTOP)
+
+    def freeze_patroni(self, name: str) -> None:
+        """Stop Patroni alone. PostgreSQL of that node goes on, and believes that it still is the leader."""
+        _signal_all(_identify(_list_descendants(self._started[name].pid)), signal.SIGSTOP)
 
     def thaw(self, name: str) -> None:
         _signal_all(self._list_processes(name), signal.SIGCONT)
@@ -326,8 +330,7 @@ class PatroniCluster:
             roots.append(process.pid)
         if name in NODES and (postmaster := self._find_postmaster(name)) is not None:
             roots.append(postmaster)
-        pids = dict.fromkeys(pid for root in roots for pid in _list_descendants(root))
-        return [ProcessId(pid, started_at) for pid in pids if (started_at := _read_start_time(pid)) is not None]
+        return _identify(pid for root in roots for pid in _list_descendants(root))
 
     def _find_postmaster(self, name: str) -> int | None:
         folder = self.folder / name
@@ -438,6 +441,12 @@ def _signal_all(processes: list[ProcessId], number: int) -> None:
         if process.is_running():
             with suppress(ProcessLookupError):
                 os.kill(process.pid, number)
+
+
+def _identify(pids: Iterable[int]) -> list[ProcessId]:
+    """Return the processes that run, each once."""
+    found = ((pid, _read_start_time(pid)) for pid in dict.fromkeys(pids))
+    return [ProcessId(pid, started_at) for pid, started_at in found if started_at is not None]
 
 
 def _list_descendants(pid: int) -> list[int]:
