@@ -41,7 +41,7 @@ STEADY_SAVES = 20
 
 
 @dataclass
-class Subject:
+class SystemUnderTest:
     """A service under load on a cluster, at one address."""
 
     cluster: PatroniCluster
@@ -77,120 +77,122 @@ class Fault:
     """A fault: what happens, and what the cluster itself may lose by it."""
 
     title: str
-    cause: Callable[[Subject], Awaitable[None]]
+    cause: Callable[[SystemUnderTest], Awaitable[None]]
     may_lose: bool = False
     needs_proxies: bool = False
+    # Two servers accept connections. Only a watchdog prevents it, so no time is promised.
+    has_two_leaders: bool = False
 
 
-async def kill_leader(subject: Subject) -> None:
-    leader = await asyncio.to_thread(subject.cluster.require_leader)
-    await asyncio.to_thread(subject.cluster.kill, leader)
-    await subject.wait_for_leader(other_than=leader)
+async def kill_leader(system: SystemUnderTest) -> None:
+    leader = await asyncio.to_thread(system.cluster.require_leader)
+    await asyncio.to_thread(system.cluster.kill, leader)
+    await system.wait_for_leader(other_than=leader)
     await asyncio.sleep(HOLD_SECONDS)
-    await asyncio.to_thread(subject.cluster.start_node, leader)
-    await subject.wait_until_whole()
+    await asyncio.to_thread(system.cluster.start_node, leader)
+    await system.wait_until_whole()
 
 
-async def kill_synchronous_replica(subject: Subject) -> None:
-    members = await asyncio.to_thread(subject.cluster.list_members)
+async def kill_synchronous_replica(system: SystemUnderTest) -> None:
+    members = await asyncio.to_thread(system.cluster.list_members)
     replica = next(one.name for one in members if one.role == "sync_standby")
-    await asyncio.to_thread(subject.cluster.kill, replica)
+    await asyncio.to_thread(system.cluster.kill, replica)
     await asyncio.sleep(HOLD_SECONDS)
-    await asyncio.to_thread(subject.cluster.start_node, replica)
-    await subject.wait_until_whole()
+    await asyncio.to_thread(system.cluster.start_node, replica)
+    await system.wait_until_whole()
 
 
-async def switch_over(subject: Subject) -> None:
-    leader = await asyncio.to_thread(subject.cluster.require_leader)
-    await asyncio.to_thread(subject.cluster.switch_over, leader)
-    await subject.wait_for_leader(other_than=leader)
+async def switch_over(system: SystemUnderTest) -> None:
+    leader = await asyncio.to_thread(system.cluster.require_leader)
+    await asyncio.to_thread(system.cluster.switch_over, leader)
+    await system.wait_for_leader(other_than=leader)
     await asyncio.sleep(HOLD_SECONDS)
-    await subject.wait_until_whole()
+    await system.wait_until_whole()
 
 
-async def freeze_leader(subject: Subject) -> None:
+async def freeze_leader(system: SystemUnderTest) -> None:
     """Freeze the leader until another node has replaced it, then thaw it."""
-    await _freeze_until_replaced(subject, subject.cluster.freeze)
+    await _freeze_until_replaced(system, system.cluster.freeze)
 
 
-async def freeze_patroni_of_leader(subject: Subject) -> None:
+async def freeze_patroni_of_leader(system: SystemUnderTest) -> None:
     """Freeze Patroni of the leader until another node has replaced it. Meanwhile, two servers accept connections."""
-    await _freeze_until_replaced(subject, subject.cluster.freeze_patroni)
+    await _freeze_until_replaced(system, system.cluster.freeze_patroni)
 
 
-async def _freeze_until_replaced(subject: Subject, freeze: Callable[[str], None]) -> None:
-    leader = await asyncio.to_thread(subject.cluster.require_leader)
+async def _freeze_until_replaced(system: SystemUnderTest, freeze: Callable[[str], None]) -> None:
+    leader = await asyncio.to_thread(system.cluster.require_leader)
     freeze(leader)
     try:
-        await subject.wait_for_leader(other_than=leader)
+        await system.wait_for_leader(other_than=leader)
         await asyncio.sleep(HOLD_SECONDS)
     finally:
-        subject.cluster.thaw(leader)
-    await subject.wait_until_whole()
+        system.cluster.thaw(leader)
+    await system.wait_until_whole()
 
 
-async def freeze_leader_briefly(subject: Subject) -> None:
+async def freeze_leader_briefly(system: SystemUnderTest) -> None:
     """Freeze the leader and thaw it before another node replaces it."""
-    leader = await asyncio.to_thread(subject.cluster.require_leader)
-    subject.cluster.freeze(leader)
+    leader = await asyncio.to_thread(system.cluster.require_leader)
+    system.cluster.freeze(leader)
     try:
         await asyncio.sleep(SHORT_FREEZE_SECONDS)
     finally:
-        subject.cluster.thaw(leader)
-    await subject.wait_until_whole()
+        system.cluster.thaw(leader)
+    await system.wait_until_whole()
 
 
-async def stop_etcd(subject: Subject) -> None:
-    await asyncio.to_thread(subject.cluster.stop_etcd)
+async def stop_etcd(system: SystemUnderTest) -> None:
+    await asyncio.to_thread(system.cluster.stop_etcd)
     await asyncio.sleep(ETCD_OUTAGE_SECONDS)
-    await asyncio.to_thread(subject.cluster.start_etcd)
-    await subject.wait_until_whole()
+    await asyncio.to_thread(system.cluster.start_etcd)
+    await system.wait_until_whole()
 
 
-async def stop_etcd_without_failsafe(subject: Subject) -> None:
+async def stop_etcd_without_failsafe(system: SystemUnderTest) -> None:
     """Stop etcd while the leader steps down without it."""
-    await asyncio.to_thread(subject.cluster.configure, failsafe_mode=False)
+    await asyncio.to_thread(system.cluster.configure, failsafe_mode=False)
     # Patroni reads its settings in each loop.
     await asyncio.sleep(HOLD_SECONDS)
-    await stop_etcd(subject)
-    await asyncio.to_thread(subject.cluster.configure, failsafe_mode=True)
+    await stop_etcd(system)
+    await asyncio.to_thread(system.cluster.configure, failsafe_mode=True)
 
 
-async def cut_path(subject: Subject) -> None:
+async def cut_path(system: SystemUnderTest) -> None:
     """Drop everything between the service and its address, then heal the path."""
-    for proxy in subject.proxies:
+    for proxy in system.proxies:
         proxy.stall()
     await asyncio.sleep(HOLD_SECONDS)
-    for proxy in subject.proxies:
+    for proxy in system.proxies:
         proxy.heal()
 
 
-async def restart_all_nodes(subject: Subject) -> None:
+async def restart_all_nodes(system: SystemUnderTest) -> None:
     for name in NODES:
-        await asyncio.to_thread(subject.cluster.kill, name)
+        await asyncio.to_thread(system.cluster.kill, name)
     await asyncio.sleep(HOLD_SECONDS)
     for name in NODES:
-        await asyncio.to_thread(subject.cluster.start_node, name)
-    await subject.wait_until_whole()
+        await asyncio.to_thread(system.cluster.start_node, name)
+    await system.wait_until_whole()
 
 
-async def lose_commits(subject: Subject) -> None:
+async def lose_commits(system: SystemUnderTest) -> None:
     """Kill a leader without synchronous replication, whose last commits no replica has."""
-    cluster = subject.cluster
+    cluster = system.cluster
     await asyncio.to_thread(cluster.configure, synchronous_mode=False)
     await asyncio.to_thread(wait_until, lambda: not cluster.has_synchronous_replica(), "replication is asynchronous")
     await asyncio.sleep(HOLD_SECONDS)
     leader = await asyncio.to_thread(cluster.require_leader)
     cluster.freeze_replication(leader)
     since = time.monotonic()
-    await wait_until_async(lambda: subject.load.record.count_saved(since=since) > LOST_SAVES, "saves without a replica")
+    await wait_until_async(lambda: system.load.record.count_saved(since=since) > LOST_SAVES, "saves without a replica")
     await asyncio.to_thread(cluster.kill, leader)
-    await subject.wait_for_leader(other_than=leader)
+    await system.wait_for_leader(other_than=leader)
     await asyncio.sleep(HOLD_SECONDS)
     await asyncio.to_thread(cluster.start_node, leader)
-    await subject.wait_until_whole(is_synchronous=False)
+    await system.wait_until_whole(is_synchronous=False)
     await asyncio.to_thread(cluster.configure, synchronous_mode=True)
-    await subject.wait_until_whole()
+    await system.wait_until_whole()
 
 
 FAULTS = {
@@ -198,7 +200,9 @@ FAULTS = {
     "switchover": Fault("planned switchover", switch_over),
     "leader-frozen": Fault("leader frozen, replaced and thawed", freeze_leader),
     "leader-paused": Fault("leader frozen for 4 s and thawed", freeze_leader_briefly),
-    "patroni-frozen": Fault("Patroni of the leader frozen, leader replaced, thawed", freeze_patroni_of_leader),
+    "patroni-frozen": Fault(
+        "two leaders: only Patroni of the leader frozen", freeze_patroni_of_leader, has_two_leaders=True
+    ),
     "replica-killed": Fault("synchronous replica killed", kill_synchronous_replica),
     "etcd-stopped": Fault("etcd stopped for 15 s", stop_etcd),
     "etcd-stopped-no-failsafe": Fault("etcd stopped for 15 s, `failsafe_mode` off", stop_etcd_without_failsafe),
@@ -209,9 +213,9 @@ FAULTS = {
 
 
 @asynccontextmanager
-async def run_subject(
+async def run_system(
     cluster: PatroniCluster, folder: Path, *, address: str, database: str, has_proxies: bool = False
-) -> AsyncIterator[Subject]:
+) -> AsyncIterator[SystemUnderTest]:
     """Run a service on a new database of the cluster. With proxies, they are between it and the cluster."""
     await asyncio.to_thread(cluster.create_database, database)
     proxies = [Proxy(port) for port in cluster.list_ports(address)] if has_proxies else []
@@ -224,7 +228,7 @@ async def run_subject(
         await asyncio.to_thread(service.start)
         session = await asyncio.to_thread(service.add_admin)
         token = await asyncio.to_thread(create_load_token, service, session)
-        yield Subject(cluster, service, token, database, ports, proxies)
+        yield SystemUnderTest(cluster, service, token, database, ports, proxies)
     finally:
         await asyncio.to_thread(service.end)
         for proxy in proxies:
@@ -241,27 +245,27 @@ async def create_probe_table(url: str) -> None:
     await execute_sql(url, "CREATE TABLE probe (n bigint)")
 
 
-async def measure_fault(subject: Subject, fault: Fault) -> FailoverResult:
+async def measure_fault(system: SystemUnderTest, fault: Fault) -> FailoverResult:
     """Put the service under load, cause the fault, wait for the recovery, and check everything."""
-    workers = list_group(_find_pid(subject.service))
-    log_start = subject.service.log.stat().st_size
-    subject.load = load = FailoverLoad(subject.service, subject.token, subject.probe_urls)
+    workers = list_group(_find_pid(system.service))
+    log_start = system.service.log.stat().st_size
+    system.load = load = FailoverLoad(system.service, system.token, system.probe_urls)
     await load.prepare()
     await load.start()
     try:
-        await fault.cause(subject)
+        await fault.cause(system)
         has_recovered = await _wait_for_recovery(load)
     finally:
         await load.stop()
-    leader = await asyncio.to_thread(subject.cluster.require_leader)
-    url = build_url(f"127.0.0.1:{subject.cluster.ports[leader]}", subject.database)
-    result = await check_load(load, subject.service, url, may_lose=fault.may_lose)
-    result.audit = await asyncio.to_thread(_verify_audit, subject)
-    log = subject.service.log.read_bytes()[log_start:].decode()
+    leader = await asyncio.to_thread(system.cluster.require_leader)
+    url = build_url(f"127.0.0.1:{system.cluster.ports[leader]}", system.database)
+    result = await check_load(load, system.service, url, may_lose=fault.may_lose)
+    result.audit = await asyncio.to_thread(_verify_audit, system)
+    log = system.service.log.read_bytes()[log_start:].decode()
     result.bad_log_lines = find_bad_log_lines(log)
     result.is_recovered = has_recovered
-    result.is_cluster_whole = not subject.is_cluster_broken
-    result.has_restarted = list_group(_find_pid(subject.service)) != workers
+    result.is_cluster_whole = not system.is_cluster_broken
+    result.has_restarted = list_group(_find_pid(system.service)) != workers
     result.load_average = os.getloadavg()[0]
     return result
 
@@ -318,10 +322,10 @@ async def _load_changes(url: str) -> list[StoredChange]:
     return [StoredChange((row[0], row[1]), ConfigKey(row[2], row[3]), row[4]) for row in rows]
 
 
-def _verify_audit(subject: Subject) -> str:
+def _verify_audit(system: SystemUnderTest) -> str:
     """Verify the whole audit chain once all entries are in it. Return `ok` or the finding."""
     deadline = time.monotonic() + MAX_CATCH_UP_SECONDS
-    with subject.service.client(subject.token) as client:
+    with system.service.client(system.token) as client:
         while True:
             finding = _verify_audit_once(client)
             if finding == "ok" or time.monotonic() > deadline:

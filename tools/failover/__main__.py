@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "tools" / "bench"))
 
 from results import describe_machine  # noqa: E402 - after the path is set
 
-from support.failover import FAULTS, Subject, create_probe_database, measure_fault, run_subject  # noqa: E402
+from support.failover import FAULTS, SystemUnderTest, create_probe_database, measure_fault, run_system  # noqa: E402
 from support.patroni import ADDRESSES, PatroniCluster, find_missing_packages, run_patroni_cluster  # noqa: E402
 
 
@@ -52,24 +52,26 @@ class FailoverMatrix:
             has_proxies = FAULTS[remaining[0]].needs_proxies
             self._services += 1
             database = f"confide_{self._services}"
-            async with run_subject(
+            async with run_system(
                 cluster, self._folder / database, address=address, database=database, has_proxies=has_proxies
-            ) as subject:
+            ) as system:
                 while remaining and FAULTS[remaining[0]].needs_proxies == has_proxies:
-                    await self._measure_one(subject, address, remaining[0])
+                    await self._measure_one(system, address, remaining[0])
                     remaining.pop(0)
-                    if subject.is_cluster_broken:
+                    if system.is_cluster_broken:
                         return
 
-    async def _measure_one(self, subject: Subject, address: str, name: str) -> None:
+    async def _measure_one(self, system: SystemUnderTest, address: str, name: str) -> None:
         print(f"{datetime.now(UTC):%H:%M:%S} {address}: {FAULTS[name].title}", file=sys.stderr, flush=True)
-        result = await measure_fault(subject, FAULTS[name])
+        result = await measure_fault(system, FAULTS[name])
         self.rows.append({**_describe(address, name), **result.as_json()})
         print(json.dumps(self.rows[-1], indent=1), file=sys.stderr, flush=True)
 
 
 def _describe(address: str, name: str) -> dict[str, Any]:
-    return {"address": address, "fault": name, "title": FAULTS[name].title, "may_lose": FAULTS[name].may_lose}
+    fault = FAULTS[name]
+    kinds = {"may_lose": fault.may_lose, "has_two_leaders": fault.has_two_leaders}
+    return {"address": address, "fault": name, "title": fault.title, **kinds}
 
 
 def exit_on_signal(number: int, _frame: FrameType | None) -> None:
