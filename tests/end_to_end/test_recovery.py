@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,6 +16,7 @@ import pytest
 
 from confide.caching.lease import LEASE_SECONDS
 from confide.names import ConfigKey
+from confide.telemetry.outage import MAX_REASONS
 from support.app import TYPE
 from support.bounds import assert_within
 from support.cluster import ConfigClient, run_cluster
@@ -205,6 +207,7 @@ async def test_reads_continue_during_an_outage_and_saves_return_with_the_path(
             await wait_for(lambda: find_first(log.saves, is_saved, after=ended), "a save after the outage")
             await wait_for(lambda: find_first(log.reads, is_fresh, after=ended), "a fresh read after the outage")
             await asyncio.sleep(FRESH_SECONDS)
+        check_log_lines(service.log)
     check_reads(log, began=began, ended=ended)
     saved_at = find_first(log.saves, is_saved, after=ended)
     fresh_at = find_first(log.reads, is_fresh, after=ended)
@@ -223,6 +226,21 @@ def check_reads(log: Log, *, began: float, ended: float) -> None:
     unproven = [reply for at, reply in log.reads if began + LEASE_SECONDS + 0.5 < at < ended]
     assert unproven
     assert not [reply for reply in unproven if is_fresh(reply)], "a read without proof was not marked as stale"
+
+
+def check_log_lines(file: Path) -> None:
+    """Check that background tasks logged reasons, a few of them, and the end of the outage."""
+    events = [json.loads(line)["event"] for line in file.read_text().splitlines() if line.startswith("{")]
+    for name in ("change_feed", "audit_chain"):
+        reasons: list[str] = []
+        for event in events:
+            if event.startswith(f"{name}_unavailable"):
+                reasons.append(event.partition("reason=")[2].strip())
+            elif event.startswith(f"{name}_available outage_seconds="):
+                reasons.clear()
+            assert all(reasons)
+            assert len(reasons) == len(set(reasons)) <= MAX_REASONS
+        assert not reasons, "the end of an outage is not logged"
 
 
 def is_saved(reply: Reply) -> bool:

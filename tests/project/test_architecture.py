@@ -299,3 +299,42 @@ def test_vendored_files_are_unchanged(package: str) -> None:
 def test_the_version_is_declared_once_and_has_its_changelog_section() -> None:
     assert "version" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dynamic"]
     assert f"## {confide.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def find_reasons_without_text(source: str) -> list[str]:
+    """Return the places that log or raise the text of an error, which may be empty, without `describe_error`."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        template = node.args[0] if node.args else None
+        if isinstance(template, ast.Constant) and "reason=%" in str(template.value):
+            fields = re.findall(r"(\w+)=%", str(template.value))
+            for name, value in zip(fields, node.args[1:], strict=True):
+                # A variable of this name holds a described error.
+                is_described = ast.unparse(value) == "reason" or ast.unparse(value).startswith("describe_error(")
+                if name == "reason" and not is_described:
+                    found.append(f"line {node.lineno}: {ast.unparse(value)}")
+        elif ast.unparse(node.func) in ("DatabaseUnavailable", "DatabaseReadOnly"):
+            found += [f"line {node.lineno}: {text}" for text in map(ast.unparse, node.args) if "str(" in text]
+            found += [f"line {node.lineno}: {text}" for text in map(ast.unparse, node.args) if "{error}" in text]
+    return found
+
+
+def test_every_reason_in_a_log_line_has_a_text() -> None:
+    for path in SOURCE.rglob("*.py"):
+        assert find_reasons_without_text(path.read_text()) == [], path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '_log.warning("a_b reason=%s", error or "timeout")',
+        '_log.error("a_b path=%s reason=%s", path, error)',
+        "raise DatabaseUnavailable(str(error)) from error",
+        'raise DatabaseUnavailable(f"Cannot be opened: {error}") from error',
+    ],
+)
+def test_a_reason_without_a_text_is_found(line: str) -> None:
+    assert len(find_reasons_without_text(line)) == 1
+    assert find_reasons_without_text('_log.warning("a_b path=%s reason=%s", path, describe_error(error))') == []

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from confide.audit.chain import Checkpoint, encode_signed_part
 from confide.audit.checkpoint_file import CheckpointFile
 from confide.clock import Clock
-from confide.errors import Busy, DatabaseUnavailable
+from confide.errors import Busy, DatabaseUnavailable, describe_error
+from confide.telemetry.outage import Outage
 
 if TYPE_CHECKING:
     from confide.audit.store import AuditStore
@@ -33,6 +34,7 @@ class ChainWriter:
         self._encryption = encryption
         self._clock = clock
         self._checkpoint_file = checkpoint_file
+        self._outage = Outage()
         self._unwritten: list[Checkpoint] = []
         self._has_unsigned = False
         self._signed_number = 0
@@ -44,10 +46,13 @@ class ChainWriter:
         while True:
             try:
                 await self.append_entries()
+                if (seconds := self._outage.end()) is not None:
+                    _log.info("audit_chain_available outage_seconds=%.1f", seconds)
                 if (self._has_unsigned or self._unwritten) and time.monotonic() - self._signed_at > CHECKPOINT_SECONDS:
                     await self.sign_checkpoint()
             except (DatabaseUnavailable, Busy) as error:
-                _log.warning("audit_chain_unavailable reason=%s", error or "timeout")
+                if (reason := self._outage.find_new_reason(error)) is not None:
+                    _log.warning("audit_chain_unavailable reason=%s", reason)
             except Exception:  # noqa: BLE001 - the next attempt may succeed
                 _log.exception("audit_chain_failed")
             await asyncio.sleep(APPEND_SECONDS)
@@ -95,5 +100,5 @@ class ChainWriter:
                 self._unwritten = pending[number:] + self._unwritten
                 if not isinstance(error, OSError):
                     raise
-                _log.error("checkpoint_file_unavailable reason=%s", error)
+                _log.error("checkpoint_file_unavailable reason=%s", describe_error(error))
                 return

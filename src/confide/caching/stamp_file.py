@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from confide.caching.stamps import LOCK_POLL_SECONDS, MAX_LOCK_SECONDS, WORD_COUNT, Stamps
+from confide.errors import describe_error
 
 FILE_NAME = "stamps"
 FILE_BYTES = 8 * WORD_COUNT
@@ -53,7 +54,7 @@ class StampFile:
             words = memoryview(mmap.mmap(self._file.fileno(), FILE_BYTES)).cast("Q")
         except (OSError, ValueError) as error:
             self.close()
-            self._report(str(error))
+            self._report(describe_error(error))
             return None
         return Stamps(words, lock=_FileLock(self._file))
 
@@ -64,7 +65,7 @@ class StampFile:
             try:
                 found = self._path.stat()
             except OSError as error:
-                self._report(str(error))
+                self._report(describe_error(error))
             else:
                 if (found.st_dev, found.st_ino) != (mapped.st_dev, mapped.st_ino):
                     self._report("The file was replaced. Restart all processes of this machine.")
@@ -76,9 +77,9 @@ class StampFile:
             self._file.close()
             self._file = None
 
-    def _report(self, fault: str) -> None:
-        self.fault = fault
-        _log.warning("stamps_unavailable file=%s reason=%s", self._path, fault)
+    def _report(self, reason: str) -> None:
+        self.fault = reason
+        _log.warning("stamps_unavailable file=%s reason=%s", self._path, reason)
 
 
 class _FileLock:

@@ -9,7 +9,7 @@ import apsw
 from confide.changes.model import Change, ChangeFeedReset, Position
 from confide.database.sqlite.engine import SqliteEngine
 from confide.epoch import UNKNOWN_EPOCH, CurrentEpoch, Epoch
-from confide.errors import DatabaseUnavailable
+from confide.errors import DatabaseUnavailable, describe_error
 
 POLL_SECONDS = 0.05
 # Above this number, clearing the caches is faster than applying the changes.
@@ -73,4 +73,4 @@ class SqliteChangeFeed:
         try:
             return int(self._engine.reader.pragma("data_version"))
         except apsw.Error as error:
-            raise DatabaseUnavailable(str(error)) from error
+            raise DatabaseUnavailable(describe_error(error)) from error

@@ -14,6 +14,7 @@ from confide.clock import read_boot_clock
 from confide.configs.model import Kind
 from confide.epoch import CurrentEpoch
 from confide.errors import DatabaseUnavailable
+from confide.telemetry.outage import Outage
 
 if TYPE_CHECKING:
     from confide.changes.feed import ChangeFeed
@@ -50,7 +51,7 @@ class ChangeSubscriber:
         self._memory = memory
         self._cache = cache
         self._authenticator = authenticator
-        self._is_unavailable = False
+        self._outage = Outage()
         self._has_read = False
         # Counters for metrics.
         self.applied = 0
@@ -76,13 +77,15 @@ class ChangeSubscriber:
             self._hub.disconnect_all()
             return True
         except (DatabaseUnavailable, TimeoutError) as error:
-            self._log_unavailable(error)
+            if (reason := self._outage.find_new_reason(error)) is not None:
+                _log.warning("change_feed_unavailable reason=%s", reason)
             return False
         except Exception:  # noqa: BLE001 - the next read may succeed
             _log.exception("change_feed_failed")
             self.clear_caches()  # some of the changes may not have been applied
             return False
-        self._is_unavailable = False
+        if (seconds := self._outage.end()) is not None:
+            _log.info("change_feed_available outage_seconds=%.1f", seconds)
         self._lease.renew(sent_at)
         return True
 
@@ -130,8 +133,3 @@ class ChangeSubscriber:
             self._authenticator.forget_user(change.subject)
         elif change.kind == "token-revoked":
             self._authenticator.forget_token(change.subject)
-
-    def _log_unavailable(self, error: Exception) -> None:
-        if not self._is_unavailable:
-            self._is_unavailable = True
-            _log.warning("change_feed_unavailable reason=%s", error or "timeout")

@@ -19,6 +19,7 @@ from confide.epoch import CurrentEpoch, Epoch
 from confide.errors import Busy, DatabaseUnavailable, NotFound
 from confide.identity.errors import InvalidToken
 from confide.identity.model import Principal, Scope
+from confide.telemetry.outage import Outage
 
 if TYPE_CHECKING:
     from confide.configs.store import ConfigStore
@@ -64,6 +65,7 @@ class WatchHub:
         self._watchers = WatcherIndex()
         self._notified = asyncio.Event()
         # All events after `_start` up to `_end`. `_start` is None without watchers.
+        self._outage = Outage()
         self._shared: deque[WatchEvent] = deque()
         self._start: Position | None = None
         self._end = Position(0, 0)
@@ -158,8 +160,11 @@ class WatchHub:
                     check_at = read_boot_clock() + CHECK_SECONDS
                     await self._check_all()
                 await self._read_log()
+                if self._start is not None and (seconds := self._outage.end()) is not None:
+                    _log.info("watch_log_available outage_seconds=%.1f", seconds)
             except (DatabaseUnavailable, Busy) as error:
-                _log.warning("watch_log_unavailable reason=%s", error or "timeout")
+                if (reason := self._outage.find_new_reason(error)) is not None:
+                    _log.warning("watch_log_unavailable reason=%s", reason)
             except Exception:  # noqa: BLE001 - clients reconnect and continue from their positions
                 _log.exception("watch_failed")
                 self.disconnect_all()

@@ -13,6 +13,7 @@ from confide.errors import Busy, DatabaseUnavailable, NotFound
 from confide.identity.model import Principal, Role
 from confide.names import ConfigKey
 from confide.reads.model import AccessSummary, ReadCount
+from confide.telemetry.outage import Outage
 
 if TYPE_CHECKING:
     from confide.configs.store import ConfigStore
@@ -38,6 +39,7 @@ class AccessStatistics:
         self._statistics = statistics
         self._access = access
         self._clock = clock
+        self._outage = Outage()
         self._waiting: dict[tuple[int, ConfigKey], ReadCount] = {}
         # Reads that were dropped.
         self.lost = 0
@@ -65,10 +67,12 @@ class AccessStatistics:
             batch = [self._waiting.pop(pair) for pair in list(islice(self._waiting, MAX_FLUSHED))]
             try:
                 await self._statistics.add(batch)
+                self._outage.end()
             except (DatabaseUnavailable, Busy) as error:
                 # The batch may have been written. Then a count becomes too high, never too low.
                 self._put_back(batch)
-                _log.warning("access_statistics_postponed reason=%s", error or "timeout")
+                if (reason := self._outage.find_new_reason(error)) is not None:
+                    _log.warning("access_statistics_postponed reason=%s", reason)
                 return
             except asyncio.CancelledError:
                 self._put_back(batch)

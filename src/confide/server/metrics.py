@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import LruCache
 from confide.changes.subscriber import ChangeSubscriber
+from confide.errors import describe_error
 from confide.names import ConfigKey
 from confide.reads.reader import ConfigReader
 from confide.reads.statistics import AccessStatistics
@@ -102,7 +103,7 @@ class WorkerMetrics:
             self._has_failed_file = False
         except OSError as error:
             if not self._has_failed_file:
-                _log.warning("metrics_file_unwritable path=%s reason=%r", error.filename, error.strerror)
+                _log.warning("metrics_file_unwritable path=%s reason=%s", error.filename, describe_error(error))
             self._has_failed_file = True
 
     def _update_reads(self) -> None:

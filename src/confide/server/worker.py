@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
-from confide.errors import Busy, DatabaseUnavailable
+from confide.errors import Busy, DatabaseUnavailable, describe_error
 from confide.server.application import Application
 from confide.server.settings import Settings
 from confide.server.wiring import Process, open_process, record_io, run_alongside, subscribe
 from confide.telemetry.metrics_files import WorkerMetricsFiles
+from confide.telemetry.outage import Outage
 
 JOB_SECONDS = 600
 # Between two attempts to start while the database is unavailable.
@@ -69,18 +70,23 @@ async def _open_when_available(
     The supervisor has reached the database before it starts the first worker. So an outage here is one that began
     later, and the service ends only when it is asked to.
     """
-    stop, pause_seconds = asyncio.Event(), MIN_PAUSE_SECONDS
+    stop, pause_seconds, outage = asyncio.Event(), MIN_PAUSE_SECONDS, Outage()
     with _calling_on_signals(stop.set, signal.SIGTERM, signal.SIGINT):
         while True:
             try:
-                return await stack.enter_async_context(open_parts())
+                process = await stack.enter_async_context(open_parts())
             except DatabaseUnavailable as error:
-                _log.warning("worker_start_delayed reason=%s pause_seconds=%.1f", error or "timeout", pause_seconds)
+                if (reason := outage.find_new_reason(error)) is not None:
+                    _log.warning("worker_start_delayed reason=%s", reason)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause_seconds):
                         await stop.wait()
                 if stop.is_set():
                     raise
+            else:
+                if (seconds := outage.end()) is not None:
+                    _log.info("worker_started outage_seconds=%.1f", seconds)
+                return process
             pause_seconds = min(2 * pause_seconds, MAX_PAUSE_SECONDS)
 
 
@@ -111,7 +117,7 @@ async def _flush(process: Process) -> None:
         await process.audit.chain_writer.append_entries()
         await process.audit.chain_writer.sign_checkpoint()
     except (DatabaseUnavailable, Busy) as error:
-        _log.warning("audit_chain_unsigned reason=%s", error or "timeout")
+        _log.warning("audit_chain_unsigned reason=%s", describe_error(error))
 
 
 async def _run_jobs(process: Process) -> None:
@@ -121,7 +127,7 @@ async def _run_jobs(process: Process) -> None:
             await process.configs.writer.delete_expired_idempotency_records()
             await process.configs.retention.run_due_jobs()
         except (DatabaseUnavailable, Busy) as error:
-            _log.warning("background_jobs_postponed reason=%s", error or "timeout")
+            _log.warning("background_jobs_postponed reason=%s", describe_error(error))
         except Exception:  # noqa: BLE001 - later runs must continue
             _log.exception("background_job_failed")
         await asyncio.sleep(JOB_SECONDS)

@@ -9,7 +9,7 @@ from typing import Any
 
 from confide import strict_json
 from confide.crypto.errors import MasterKeyMissing, MasterKeyUnavailable
-from confide.errors import DatabaseUnavailable, ErrorKind, ServiceError, StoreUnavailable
+from confide.errors import DatabaseUnavailable, ErrorKind, ServiceError, StoreUnavailable, describe_error
 from confide.web.errors import HttpError, InternalError, MethodNotAllowed
 from confide.web.response import PROBLEM, Headers, Response
 from confide.web.route import ResponseHeader
@@ -65,7 +65,7 @@ def build_error_response(error: Exception, *, request_id: str) -> Response:
     if isinstance(error, DatabaseUnavailable):
         return build_problem(StoreUnavailable(retry_after_seconds=STORE_RETRY_SECONDS))
     if isinstance(error, MasterKeyMissing):
-        _log.error("master_key_missing reason=%s", error)
+        _log.error("master_key_missing reason=%s", describe_error(error))
         return build_problem(MasterKeyUnavailable(retry_after_seconds=KEY_RETRY_SECONDS))
     _log.error("request_failed request_id=%s", request_id, exc_info=error)
     return build_problem(InternalError())

@@ -50,7 +50,7 @@ def is_read_only(error: Exception) -> bool:
 def translate_error(error: Exception) -> Exception:
     """Return the error that the stores expect, or the same error if it is a bug."""
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate == _UNIQUE_VIOLATION:
-        return UniqueTaken(str(error))
+        return UniqueTaken(describe_error(error))
     if is_read_only(error):
         return DatabaseReadOnly(describe_error(error))
     return error if is_bug(error) else DatabaseUnavailable(describe_error(error))

@@ -17,7 +17,7 @@ from confide.context import compute_remaining_seconds
 from confide.database.engine import T, Transaction, find_operation, run_one
 from confide.database.model import Row, RowBatch, Rows
 from confide.database.sqlite.writer import WRITER, Writer, bind_arguments
-from confide.errors import DatabaseUnavailable
+from confide.errors import DatabaseUnavailable, describe_error
 from confide.telemetry.io_log import NO_IO_LOG, IoLog, record_failure
 
 MIN_VERSION = 3_051_003
@@ -60,7 +60,7 @@ class SqliteEngine:
             for connection in (self._reader, self.searcher):
                 connection.execute("PRAGMA query_only = ON")
         except (apsw.Error, OSError) as error:
-            raise DatabaseUnavailable(f"The database file cannot be opened: {error}") from error
+            raise DatabaseUnavailable(f"The database file cannot be opened: {describe_error(error)}") from error
         self._writer = Writer(writer, self.path.with_name("confide.lock"), loop=asyncio.get_running_loop(), io=self.io)
 
     async def close(self) -> None:

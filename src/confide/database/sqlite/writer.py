@@ -30,7 +30,7 @@ from confide.database.engine import (
     find_operation,
 )
 from confide.database.model import Rows
-from confide.errors import Busy, DatabaseUnavailable
+from confide.errors import Busy, DatabaseUnavailable, describe_error
 from confide.telemetry.io_log import OK, IoLog
 
 # Name, start, end, outcome and number of rows of one step of a job.
@@ -125,7 +125,7 @@ class Writer:
             for job in jobs:
                 if not job.operations:
                     job.operations.append((WRITER, job.submitted_at, monotonic_ns(), type(error).__name__, 0))
-                job.error = job.error or DatabaseUnavailable(str(error))
+                job.error = job.error or DatabaseUnavailable(describe_error(error))
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
@@ -224,7 +224,7 @@ def run_steps(work: Transaction[Any], run_step: Callable[[Step], Rows]) -> Any:
 
 def _translate_error(error: Exception) -> Exception:
     if isinstance(error, apsw.ConstraintError) and getattr(error, "extendedresult", 0) in _UNIQUE:
-        return UniqueTaken(str(error))
+        return UniqueTaken(describe_error(error))
     if isinstance(error, apsw.SQLError | apsw.BindingsError | apsw.ConstraintError):
         return error
-    return DatabaseUnavailable(str(error)) if isinstance(error, apsw.Error) else error
+    return DatabaseUnavailable(describe_error(error)) if isinstance(error, apsw.Error) else error

@@ -96,13 +96,13 @@ class SinkWorker:
             self._is_closing.wait(pause_seconds)
             pause_seconds = min(pause_seconds * 2, MAX_PAUSE_SECONDS)
 
-    def _log_change(self, failure: str) -> None:
-        """Log only when the failure differs from that of the previous write."""
-        if failure == self._last_failure:
+    def _log_change(self, reason: str) -> None:
+        """Log only when the reason of a failure differs from that of the previous write."""
+        if reason == self._last_failure:
             return
-        self._last_failure = failure
-        if failure:
-            _log.warning("io_sink_failed sink=%s reason=%s", self.name, failure)
+        self._last_failure = reason
+        if reason:
+            _log.warning("io_sink_failed sink=%s reason=%s", self.name, reason)
         else:
             lost = self.dropped + self.rejected
             _log.warning("io_sink_recovered sink=%s lost_events=%d", self.name, lost)
