@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -11,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from confide.server.settings import Settings
+from confide.server.wiring import open_process
+from support.app import build_settings
+from support.postgres import find_binaries
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +42,38 @@ def test_a_short_benchmark_prints_its_table_and_writes_numbers_and_a_picture(tmp
     assert all(row["errors"] == 0 and row["cpu_us"] > 0 for row in rows.values())
     assert "<svg" in picture.read_text()
     assert "Confide, repeated head" in picture.read_text()
+
+
+def test_a_benchmark_can_use_the_server_of_the_distribution(tmp_path: Path) -> None:
+    numbers = tmp_path / "numbers.json"
+    done = run_benchmark("change_feed", "--seconds", "1", "--postgresql", "distribution", "--json", str(numbers))
+    assert done.returncode == 0, done.stderr[-2_000:]
+    found = json.loads(numbers.read_text())
+    assert found["postgresql"] == "PostgreSQL of the distribution, with its defaults"
+    assert "change feed on PostgreSQL, p99" in {figure["name"] for figure in found["figures"]}
+
+
+def test_the_bare_statements_of_a_save_store_it(
+    tmp_path: Path, database: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tools" / "bench"))
+    import seeds  # noqa: PLC0415 - a script's module
+    import stores  # noqa: PLC0415 - as above
+
+    seeded = asyncio.run(seeds.seed(build_settings(tmp_path, database), 10))
+    if database is None:
+        figures = stores.measure_sqlite_commits(tmp_path / "confide.db", seconds=0.1)
+    else:
+        pgbench = find_binaries() / "pgbench"
+        figures = stores.run_pgbench(pgbench, database, tmp_path, count=10, connections=2, seconds=1)
+    assert figures.requests > 0
+    assert asyncio.run(count_versions(seeded.settings)) > 10
+
+
+async def count_versions(settings: Settings) -> int:
+    async with open_process(settings) as process:
+        rows = [row async for row in process.stores.database.dump()]
+    return sum(table == "changes" and row[2] is not None for table, row in rows)
 
 
 def test_the_output_of_wrk_is_parsed_and_other_output_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:

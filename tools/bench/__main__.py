@@ -42,6 +42,13 @@ BENCHMARKS = {
 }
 
 
+# The servers to choose from, as the recorded numbers describe them.
+POSTGRESQL = {
+    "package": "PostgreSQL of a package, with shared_buffers=1GB, max_wal_size=4GB, max_connections=200",
+    "distribution": "PostgreSQL of the distribution, with its defaults",
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument(
@@ -51,10 +58,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each comparison")
     parser.add_argument("--configs", type=int, default=1_000_000, help="configs in the large databases")
     parser.add_argument("--before", default="8fc2178", help="earlier commit for the benchmark cost")
+    parser.add_argument(
+        "--postgresql",
+        choices=[*POSTGRESQL],
+        default="package",
+        help="server: that of the package from PyPI with more memory, or that of the distribution with its defaults",
+    )
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument("--picture", type=Path, help="file for the picture")
     chosen = parser.parse_args()
-    results = Results(skipped=peers.find_missing())
+    results = Results(skipped=peers.find_missing(), postgresql=POSTGRESQL[chosen.postgresql])
     console = Console(stderr=True)
     for name, place in results.skipped.items():
         console.print(f"[yellow]{name} is not installed ({place}): its rows are skipped[/]")
@@ -74,6 +87,7 @@ def main() -> None:
             rounds=chosen.rounds,
             large=chosen.configs,
             before=chosen.before,
+            uses_distribution=chosen.postgresql == "distribution",
             report_step=report_step,
         )
         try:

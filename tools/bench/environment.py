@@ -14,7 +14,8 @@ from results import Results
 from seeds import Seeded, seed
 
 from confide.server.settings import Settings
-from support.postgres import LocalPostgresServer, PostgresServer
+from support.distribution import DistributionServer
+from support.postgres import LocalPostgresServer, OwnPostgresServer, PostgresServer
 
 
 class BenchmarkEnvironment:
@@ -28,6 +29,7 @@ class BenchmarkEnvironment:
         rounds: int,
         large: int,
         before: str,
+        uses_distribution: bool,
         report_step: Callable[[str], None],
     ) -> None:
         self.results = results
@@ -35,6 +37,7 @@ class BenchmarkEnvironment:
         self.rounds = rounds
         self.large = large
         self.before = before
+        self.uses_distribution = uses_distribution
         self.report_step = report_step
         self.folder = Path(tempfile.mkdtemp(prefix="confide-bench-"))
         self._stores = 0
@@ -75,10 +78,14 @@ class BenchmarkEnvironment:
 
     @contextmanager
     def run_postgres(self) -> Iterator[PostgresServer]:
-        """Start a durable server with its defaults, except for enough memory for a million configs."""
-        server = LocalPostgresServer(options=("shared_buffers=1GB", "max_wal_size=4GB", "max_connections=200"))
-        server.start()
+        """Start the server of the distribution, or one with enough memory for a million configs. Both are durable."""
+        server: OwnPostgresServer
+        if self.uses_distribution:
+            server = DistributionServer()
+        else:
+            server = LocalPostgresServer(options=("shared_buffers=1GB", "max_wal_size=4GB", "max_connections=200"))
         try:
+            server.start()
             yield server
         finally:
             server.remove()

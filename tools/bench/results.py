@@ -63,6 +63,8 @@ class Results:
     rows: list[Row] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    # The server of the benchmarks that use PostgreSQL.
+    postgresql: str = ""
 
     def add_row(self, group: str, name: str, rounds: Sequence[Figures]) -> Row:
         def median(values: list[float]) -> float:
@@ -96,6 +98,7 @@ class Results:
         document: dict[str, Any] = {
             "date": datetime.now(UTC).date().isoformat(),
             "machine": describe_machine(),
+            "postgresql": self.postgresql,
             "rows": [asdict(row) for row in self.rows],
             "figures": [figure.as_json() for figure in self.figures],
             "skipped": self.skipped,

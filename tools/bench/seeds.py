@@ -58,10 +58,12 @@ async def seed(settings: Settings, count: int, *, progress: Callable[[int], None
         admin = await _create_token(process, "bench-admin", model.parse_grant("admin", "*", "*"), password=password)
         reader = await _create_token(process, "bench-reader", model.parse_grant("reader", "*", "*"), password=password)
         engine: Any = process.stores.database._host_engine
+        ((epoch,),) = await engine.query("SELECT epoch FROM store")
         keys: dict[str, bytes] = {}
         for start in range(0, count, BATCH):
             rows = [
-                await _build_row(process, build_key(number), keys) for number in range(start, min(start + BATCH, count))
+                (*await _build_row(process, build_key(number), keys), epoch)
+                for number in range(start, min(start + BATCH, count))
             ]
             await engine.transact_long(_append(rows, engine.name))
             progress(len(rows))

@@ -27,13 +27,14 @@ def measure_sqlite_commits(path: Path, *, seconds: float) -> Figures:
     """Measure single durable commits with the statements of a save."""
     connection = connect(path, is_unsafe=False)
     last: Any = connection.execute("SELECT max(version) FROM changes").fetchall()[0][0]
+    epoch: Any = connection.execute("SELECT epoch FROM store").fetchall()[0][0]
     took: list[float] = []
     start, cpu = time.monotonic(), time.process_time()
     while time.monotonic() - start < seconds:
         last += 1
         at = time.monotonic()
         connection.execute("BEGIN IMMEDIATE")
-        saved = ("saved", *build_key(0), last, None, BODY, 1, 1, None)
+        saved = ("saved", *build_key(0), last, None, BODY, 1, 1, None, epoch)
         ((change_id,),) = connection.execute(store.SQLITE_APPEND, bind_arguments(saved)).fetchall()
         entry = (1, "save", "updated", 1, 1, "127.0.0.1", "0" * 16, *build_key(0), last, None, MAC, MAC, change_id)
         connection.execute(INSERT_AUDIT, bind_arguments(entry))
@@ -81,6 +82,7 @@ def run_pgbench(binary: Path, url: str, folder: Path, *, count: int, connections
         9: "NULL", 10: "1", 11: "'save'", 12: "'updated'", 13: "1", 14: "1", 15: "'127.0.0.1'",
         16: "'0123456789abcdef'",
         17: tenant, 18: type_, 19: "1", 20: "NULL", 21: f"'\\x{MAC.hex()}'::bytea", 22: f"'\\x{MAC.hex()}'::bytea",
+        store.EPOCH_AT: "(SELECT epoch FROM store)",
     }  # fmt: skip
     append = store.POSTGRESQL_APPEND
     for number in sorted(values, reverse=True):
