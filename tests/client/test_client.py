@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from confide.client import Client, ConfideError
-from confide.client.events import Event, EventParser
-from confide.client.protocol import build_request, build_save_request, parse_response
+from confide.client.events import Event, EventParser, LineSplitter
+from confide.client.protocol import build_request, build_save_request, build_type_request, parse_response
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -24,6 +24,7 @@ class Echo(BaseHTTPRequestHandler):
         is_stream = self.headers["Accept"] == "text/event-stream"
         body = b"event: saved\ndata: " + line + b"\n\n" if is_stream else line
         self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream" if is_stream else "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -107,6 +108,36 @@ def test_an_error_message_lists_each_violation() -> None:
 def test_a_response_that_is_not_a_json_object_is_an_error(body: bytes) -> None:
     with pytest.raises(ConfideError, match="Check the URL"):
         parse_response(200, body)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1_000])
+def test_lines_of_a_stream_end_only_with_cr_or_lf(size: int) -> None:
+    text = "a\u2028b\x0bc\x85d\re\r\n\r\nf\n\ng\r\rh\u00e9\r\n"
+    data, splitter = text.encode(), LineSplitter()
+    lines = [line for at in range(0, len(data), size) for line in splitter.feed(data[at : at + size])]
+    assert lines == ["a\u2028b\x0bc\x85d", "e", "", "f", "", "g", "", "h\u00e9"]
+
+
+def test_a_line_is_complete_as_soon_as_its_cr_arrives() -> None:
+    splitter = LineSplitter()
+    assert [splitter.feed(data) for data in (b"a", b"\r", b"", b"\nb\n")] == [[], ["a"], [], ["b"]]
+
+
+def test_a_schema_is_sent_as_the_text_of_its_file() -> None:
+    text = b'{ "properties": {"n": {"const": 0.10000000000000000055, "const": 1e2}} }'
+    request = build_type_request("crm", {"mode": "warn"}, text, dry_run=True)
+    assert request.body == b'{"mode": "warn", "schema": ' + text + b"}"
+    with pytest.raises(ConfideError, match="The schema is not valid JSON at line 2, column 1: Expecting value"):
+        build_type_request("crm", {}, b"\n")
+
+
+def test_an_unescaped_line_break_in_a_string_is_explained() -> None:
+    with pytest.raises(ConfideError) as caught:
+        build_save_request("POST", {}, b'{"key": "-----BEGIN KEY-----\nabc"}')
+    assert str(caught.value) == (
+        "The configuration is not valid JSON at line 1, column 29: unescaped control character. Write a line break in"
+        " a string as \\n."
+    )
 
 
 def test_events_and_heartbeats_are_parsed_from_lines() -> None:

@@ -9,7 +9,7 @@ import rich_click as click
 from confide import __version__
 from confide.cli import audit, configs, database, integration_types, io_reports, keys, load, tokens, transfer, users
 from confide.cli.login import login
-from confide.cli.output import EXIT_ERROR
+from confide.cli.output import EXIT_ERROR, escape_controls
 from confide.cli.serve import serve
 from confide.client import ConfideError
 
@@ -64,7 +64,7 @@ def run() -> int:
     except click.ClickException as error:
         return _print_error(error.message, error.exit_code)
     except OSError as error:
-        return _print_error(f"{error.filename or 'The system'}: {error.strerror}.", EXIT_ERROR)
+        return _print_error(f"{error.filename or 'The system'}: {error.strerror or error}.", EXIT_ERROR)
     except Exception as error:
         expected = _find_exit_code(error)
         if expected is None:
@@ -84,5 +84,5 @@ def _find_exit_code(error: Exception) -> int | None:
 
 
 def _print_error(sentence: str, code: int) -> int:
-    print(f"confide: {sentence}", file=sys.stderr)  # noqa: T201 - the only place that prints errors
+    print(f"confide: {escape_controls(sentence)}", file=sys.stderr)  # noqa: T201 - the only place that prints errors
     return code

@@ -9,7 +9,7 @@ import rich_click as click
 from confide.cli import history
 from confide.cli.connection import connect, explain_not_found, fetch_all_pages, url_option
 from confide.cli.history import dry_run_option, note_option, print_saved
-from confide.cli.input import json_option
+from confide.cli.input import json_option, read_json
 from confide.cli.output import print_items, print_json, print_violations
 from confide.cli.watch import watch
 from confide.client.protocol import build_request
@@ -55,9 +55,7 @@ def set_config(
     url: str | None,
 ) -> None:
     """Merge the JSON object in FILE, or from standard input, into a config. Create the config if it is missing."""
-    text = file.read()
-    if not text.strip():
-        raise click.ClickException(f"{file.name} is empty. Provide a JSON object.")
+    text = read_json(file)
     with connect(url) as client:
         # Send the text unparsed: the service is stricter than `json`, and its errors name line and column.
         saved = client.save(tenant, integration_type, text, replace=replace, note=note, dry_run=is_dry)

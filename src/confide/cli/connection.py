@@ -73,7 +73,7 @@ def fetch_all_pages(member: str, fetch_page: Callable[[str | None], dict[str, An
 
 def save_session(session: dict[str, str]) -> Path:
     """Write the token file, readable by its owner only, in one rename. Return its path."""
-    path = _find_token_file()
+    path = find_token_file()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_suffix(".new")
     temporary.unlink(missing_ok=True)
@@ -84,13 +84,19 @@ def save_session(session: dict[str, str]) -> Path:
     return path
 
 
-def _find_token_file() -> Path:
-    folder = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(folder) / "confide" / "token.json"
+def find_token_file() -> Path:
+    """Return the path of the token file. Raises `click.ClickException` if the user has no home folder."""
+    folder = os.environ.get("XDG_CONFIG_HOME")
+    try:
+        return Path(folder or Path.home() / ".config") / "confide" / "token.json"
+    except RuntimeError:
+        raise click.ClickException(
+            "There is no home folder for the token file. Set HOME or XDG_CONFIG_HOME, or pass a token in CONFIDE_TOKEN."
+        ) from None
 
 
 def _load_session() -> dict[str, str]:
-    path = _find_token_file()
+    path = find_token_file()
     try:
         session = json.loads(path.read_text())
     except FileNotFoundError:

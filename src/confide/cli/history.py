@@ -9,7 +9,7 @@ import rich_click as click
 
 from confide.cli.connection import connect, fetch_all_pages, url_option
 from confide.cli.input import json_option
-from confide.cli.output import print_items, print_json, print_warnings
+from confide.cli.output import escape_line, print_items, print_json, print_warnings
 
 COLUMNS = ("version", "kind", "saved_by", "saved_at", "note")
 
@@ -97,4 +97,4 @@ def print_diff(changes: dict[str, Any]) -> None:
     if not lines:
         click.echo("No differences.")
     for sign, pointer, values in sorted(lines, key=lambda line: line[1]):
-        click.echo(f"{sign} {pointer}  {values}")
+        click.echo(escape_line(f"{sign} {pointer}  {values}"))

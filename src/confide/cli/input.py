@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import getpass
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import rich_click as click
 
+from confide.client.protocol import require_json
 from confide.environment import find_setting
 from confide.time_formats import DURATION_EXAMPLES, TIME_EXAMPLE, parse_duration, parse_time
 
@@ -110,5 +113,31 @@ def parse_grants(texts: Iterable[str]) -> list[dict[str, str]]:
     return grants
 
 
+def read_json(file: BinaryIO) -> bytes:
+    """Read a file with one JSON value, without a byte order mark. Raises an error that names the file and the place."""
+    text = remove_mark(file.read(), file)
+    if not text.strip():
+        raise click.ClickException(f"{describe_file(file)} is empty. Provide a JSON object.")
+    require_json(text, describe_file(file))
+    return text
+
+
+def remove_mark(text: bytes, file: BinaryIO) -> bytes:
+    """Return text without the byte order mark of UTF-8. Raises `click.ClickException` for UTF-16 and UTF-32."""
+    encoding = json.detect_encoding(text)
+    if not encoding.startswith("utf-8"):
+        name = encoding[:6].upper()
+        raise click.ClickException(f"{describe_file(file)} is {name}. Save it as UTF-8.")
+    return text.removeprefix(codecs.BOM_UTF8)
+
+
+def describe_file(file: BinaryIO) -> str:
+    return "Standard input" if file is sys.stdin.buffer else str(file.name)
+
+
 def _read_password_line() -> str:
-    return sys.stdin.readline().rstrip("\n")
+    try:
+        # Windows writes a byte order mark before text that it pipes.
+        return sys.stdin.readline().rstrip("\n").removeprefix("\ufeff")
+    except UnicodeDecodeError:
+        raise click.ClickException("The password on standard input is not UTF-8. Encode it as UTF-8.") from None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import rich_click as click
 
 from confide.cli.connection import connect, explain_not_found, url_option
-from confide.cli.input import json_option
+from confide.cli.input import json_option, read_json
 from confide.cli.output import (
     EXIT_CHECK_FAILED,
+    escape_line,
     print_items,
     print_json,
     print_violations,
@@ -35,7 +35,7 @@ def type_group() -> None:
 
 @type_group.command()
 @click.argument("name")
-@click.argument("file", type=click.File("r", encoding="utf-8"), required=False)
+@click.argument("file", type=click.File("rb"), required=False)
 @click.option(
     "--mode",
     type=click.Choice(["warn", "enforce"]),
@@ -46,27 +46,27 @@ def type_group() -> None:
 @click.option("--keep", type=int, default=100, show_default=True, help="Versions to keep of each config.")
 @click.option("--note", help="Reason, in one line.")
 @url_option
-def put(name: str, file: TextIO | None, *, mode: str, keep: int, note: str | None, url: str | None) -> None:
+def put(name: str, file: BinaryIO | None, *, mode: str, keep: int, note: str | None, url: str | None) -> None:
     """Activate the JSON Schema in FILE for a type. Without FILE, only change how many versions to keep."""
     with connect(url) as client:
-        saved = client.put_type(name, _read_schema(file), mode=mode, keep=keep, note=note)
+        saved = client.put_type(name, None if file is None else read_json(file), mode=mode, keep=keep, note=note)
     print_warnings(saved)
     click.echo(f"{saved['message']}, version {saved['version']}.")
 
 
 @type_group.command()
 @click.argument("name")
-@click.argument("file", type=click.File("r", encoding="utf-8"), required=False)
+@click.argument("file", type=click.File("rb"), required=False)
 @json_option
 @url_option
-def check(name: str, file: TextIO | None, *, is_json: bool, url: str | None) -> int:
+def check(name: str, file: BinaryIO | None, *, is_json: bool, url: str | None) -> int:
     """List configs that violate the active schema or the schema in FILE. Exit with 10 if any does.
 
     With FILE, also list the values that it masks and the active schema does not, and the reverse. Without FILE, compare
     with the secrets of the previous release.
     """
     with connect(url) as client, explain_not_found(f"no integration type '{name}' with a schema"):
-        result = _follow_check(client.check_type(name, _read_schema(file)))
+        result = _follow_check(client.check_type(name, None if file is None else read_json(file)))
     if is_json:
         print_json(result)
     else:
@@ -99,25 +99,11 @@ def show_type(name: str, *, url: str | None) -> None:
         print_json(client.send(build_request("GET", build_path("integration-types", name)))["schema"])
 
 
-def _read_schema(file: TextIO | None) -> dict[str, Any] | None:
-    if file is None:
-        return None
-    try:
-        schema: dict[str, Any] = json.load(file)
-    except UnicodeDecodeError:
-        raise click.ClickException(f"{file.name} is not valid UTF-8.") from None
-    except json.JSONDecodeError as error:
-        raise click.ClickException(
-            f"{file.name} is not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}."
-        ) from None
-    return schema
-
-
 def _print_mask_changes(result: dict[str, Any]) -> None:
     for member, change in (("newly_masked", "Newly masked"), ("newly_visible", "Newly visible")):
         # A server of an earlier release does not list them.
         for one in result.get(member, []):
-            click.echo(f"{change}: {one['pointer']} in {one['configs']:,} {_CONFIGS[one['configs'] == 1]}")
+            click.echo(escape_line(f"{change}: {one['pointer']} in {one['configs']:,} {_CONFIGS[one['configs'] == 1]}"))
 
 
 def _follow_check(events: Iterator[Event]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import rich_click as click
 
-from confide.cli.connection import DEFAULT_URL, build_client, save_session, url_option
+from confide.cli.connection import DEFAULT_URL, build_client, find_token_file, save_session, url_option
 from confide.cli.input import prompt_password
 
 
@@ -13,6 +13,7 @@ from confide.cli.input import prompt_password
 @url_option
 def login(name: str | None, url: str | None) -> None:
     """Log in and store the session token in a file with mode 0600."""
+    find_token_file()  # without a folder for it, fail before the service creates a session
     name = name or click.prompt("Login")
     url = url or DEFAULT_URL
     with build_client(url) as client:

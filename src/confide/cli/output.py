@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,17 +20,29 @@ EXIT_CHECK_FAILED = 10
 # The code that shells use for a program that SIGINT ended.
 EXIT_INTERRUPTED = 130
 PIPE_WIDTH = 200
+# Control characters except the line break, and those that change the direction of text.
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def escape_controls(text: str) -> str:
+    """Escape characters that change what a terminal shows. Names in a config can contain them. Keeps line breaks."""
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def escape_line(text: str) -> str:
+    """Escape line breaks as well, in text that is part of one line."""
+    return escape_controls(text).replace("\n", "\\u000a")
 
 
 def print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(escape_controls(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         # `Text`, because rich would interpret markup in a label.
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("" if cell is None else escape_line(str(cell))) for cell in row))
     Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, soft_wrap=True).print(table)
 
 
@@ -46,13 +59,14 @@ def print_violations(configs: Iterable[dict[str, Any]]) -> None:
     for config in configs:
         click.echo(f"{config['tenant']} : {config['integration_type']}, version {config['version']}")
         for violation in config["errors"]:
-            click.echo(f"  {violation['pointer'] or '/'}  {violation['code']}: {violation['detail']}")
+            click.echo(escape_line(f"  {violation['pointer'] or '/'}  {violation['code']}: {violation['detail']}"))
 
 
 def print_warnings(response: dict[str, Any]) -> None:
     """Print the warnings in a response to standard error."""
     for violation in response.get("warnings") or []:
-        click.echo(f"warning: {violation['pointer']}  {violation['code']}: {violation['detail']}", err=True)
+        warning = f"warning: {violation['pointer']}  {violation['code']}: {violation['detail']}"
+        click.echo(escape_line(warning), err=True)
 
 
 def format_grants(grants: Iterable[dict[str, str]]) -> str:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TextIO
 import rich_click as click
 
 from confide.cli.connection import connect, url_option
-from confide.cli.output import show_progress
+from confide.cli.input import remove_mark
+from confide.cli.output import escape_line, show_progress
 from confide.client import ConfideError
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def import_configs(file: BinaryIO, *, merge: bool, is_dry: bool, note: str | Non
             for number, outcome, reason in pool.map(save, batch):
                 outcomes[outcome] += 1
                 if reason:
-                    click.echo(f"line {number}: {reason}", err=True)
+                    click.echo(escape_line(f"line {number}: {reason}"), err=True)
             update(outcomes.total())
     summary = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items())) or "no configs"
     click.echo(f"{summary}{' (dry run: nothing was stored)' if is_dry else ''}.")
@@ -143,10 +144,11 @@ def _fetch_configs(
 
 
 def _read_lines(file: BinaryIO) -> Iterator[ImportLine]:
-    for number, text in enumerate(file, 1):
+    for number, line in enumerate(file, 1):
+        text = remove_mark(line, file) if number == 1 else line
         if text.strip():
             try:
-                members = _split_members(text.decode("utf-8-sig"))
+                members = _split_members(text.decode())
                 tenant, integration_type, configuration = (members[name] for name in MEMBERS)
                 yield ImportLine(number, json.loads(tenant), json.loads(integration_type), configuration.encode())
             except (ValueError, KeyError, RecursionError):
@@ -155,9 +157,11 @@ def _read_lines(file: BinaryIO) -> Iterator[ImportLine]:
 
 def _explain_invalid_json(number: int, line: bytes) -> str:
     try:
-        json.loads(line.decode("utf-8-sig"))
+        json.loads(line.decode())
     except json.JSONDecodeError as error:
         return f"it is not valid JSON at line {number}, column {error.colno}: {error.msg}."
+    except UnicodeDecodeError:
+        return "it is not UTF-8. Save the file as UTF-8."
     except (ValueError, RecursionError):
         pass
     return ""
@@ -212,7 +216,7 @@ def _save(client: Client, line: ImportLine, *, replace: bool, is_dry: bool, note
             saved = client.save(tenant, integration_type, configuration, replace=replace, note=note, dry_run=is_dry)
             break
         except ConfideError as error:
-            if error.code == "unreachable":
+            if not error.status:
                 raise
             if error.status not in RETRYABLE_STATUSES or not attempts_left:
                 return ImportResult(number, "refused", str(error))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any
+
+# A line ends with CR, LF or both. Other characters, such as U+2028, are part of a line.
+_LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +18,29 @@ class Event:
     name: str
     data: dict[str, Any] = field(default_factory=dict)
     position: str | None = None
+
+
+class LineSplitter:
+    """Splits the bytes of an event stream into lines, as they arrive."""
+
+    def __init__(self) -> None:
+        self._begin: list[bytes] = []
+        self._has_ended_with_cr = False
+
+    def feed(self, data: bytes) -> list[str]:
+        """Return the lines that the bytes complete, without their line breaks."""
+        if self._has_ended_with_cr and data:
+            data = data.removeprefix(b"\n")
+            self._has_ended_with_cr = False
+        if not data:
+            return []
+        self._has_ended_with_cr = data.endswith(b"\r")
+        *complete, rest = _LINE_END.split(data)
+        if complete:
+            complete[0] = b"".join([*self._begin, complete[0]])
+            self._begin = []
+        self._begin.append(rest)
+        return [line.decode(errors="replace") for line in complete]
 
 
 class EventParser:

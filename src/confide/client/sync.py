@@ -7,17 +7,22 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 import httpx2
 
-from confide.client.events import Event, EventParser
+from confide.client.events import Event, EventParser, LineSplitter
+from confide.client.failures import USE_HTTPS, explain_failure, is_tls_missing
 from confide.client.protocol import (
+    NOT_CONFIDE,
     ApiRequest,
     ConfideError,
     build_path,
     build_request,
     build_save_request,
+    build_type_request,
     parse_response,
+    require_valid_token,
 )
 
 TIMEOUT_SECONDS = 10.0
@@ -44,10 +49,12 @@ class Client:
     def __init__(self, url: str, *, token: str | None = None, traceparent: str | None = None) -> None:
         self.url = url
         self.token = token
+        if token is not None:
+            require_valid_token(token)
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         if traceparent is not None:
             headers["traceparent"] = traceparent
-        self._http = httpx2.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
+        self._http = _open_client(url, headers)
 
     def __enter__(self) -> Self:
         return self
@@ -64,18 +71,40 @@ class Client:
 
     def send_for_bytes(self, request: ApiRequest) -> bytes:
         """Send a request and return the body of its response."""
-        return self._send(request).content
+        response = self._send(request)
+        if response.headers.get("content-type", "").startswith("text/html"):
+            raise ConfideError(response.status_code, "no-answer", NOT_CONFIDE)
+        return response.content
 
     def _send(self, request: ApiRequest) -> httpx2.Response:
         try:
             response = self._http.request(
                 request.method, request.path, params=request.params, content=request.body, headers=request.headers
             )
-        except httpx2.HTTPError as error:
-            raise ConfideError(0, "unreachable", f"No service answers at {self._http.base_url}.") from error
+        except (httpx2.HTTPError, UnicodeEncodeError) as error:
+            raise self._explain(error) from error
+        self._require_success(response)
+        return response
+
+    def _require_success(self, response: httpx2.Response) -> None:
+        """Raise `ConfideError` for an error response that was read, and for one of another service."""
+        if response.has_redirect_location:
+            target = urlsplit(str(response.next_request.url)) if response.next_request else None
+            origin = f" to {target.scheme}://{target.netloc}" if target else ""
+            sentence = f"{self.url} redirects{origin}. Use the URL of the service itself."
+            raise ConfideError(response.status_code, "no-answer", sentence)
+        # Some servers respond 400 to plain HTTP on a port with TLS.
+        is_foreign = response.status_code == HTTPStatus.BAD_REQUEST and b'"code"' not in response.content
+        if is_foreign and is_tls_missing(self.url):
+            raise ConfideError(0, "unreachable", USE_HTTPS.format(url=self.url))
         if response.status_code >= HTTPStatus.BAD_REQUEST:
             parse_response(response.status_code, response.content)
-        return response
+
+    def _explain(self, error: Exception) -> ConfideError:
+        """Return the error for a request that got no response."""
+        if isinstance(error, UnicodeEncodeError):
+            return ConfideError(0, "malformed-text", "The request contains text that is not valid Unicode.")
+        return ConfideError(0, "unreachable", explain_failure(error, self.url))
 
     def login(self, login: str, password: str) -> dict[str, Any]:
         """Start a session. Return `{token, expires_at}`. The client itself keeps its token."""
@@ -168,22 +197,23 @@ class Client:
     def put_type(
         self,
         name: str,
-        schema: dict[str, Any] | None,
+        schema: dict[str, Any] | bytes | None,
         *,
         mode: str = "warn",
         keep: int = 100,
         note: str | None = None,
     ) -> dict[str, Any]:
-        """Activate a schema for a type. Return `{message, name, version}`. Without a schema, only set `keep`."""
-        document = {"schema": schema, "mode": mode, "keep": keep, **_drop_none(note=note)}
-        return self.send(build_request("PUT", build_path("integration-types", name), document=document))
+        """Activate a schema for a type. Return `{message, name, version}`. Without a schema, only set `keep`.
 
-    def check_type(self, name: str, schema: dict[str, Any] | None = None) -> Iterator[Event]:
+        Bytes are sent unchanged as the JSON text of the schema.
+        """
+        return self.send(build_type_request(name, {"mode": mode, "keep": keep, **_drop_none(note=note)}, schema))
+
+    def check_type(self, name: str, schema: dict[str, Any] | bytes | None = None) -> Iterator[Event]:
         """Yield `progress` events, then `result`: the configs that violate the active schema or the given one."""
         if schema is None:
             return self.stream(build_request("GET", build_path("integration-types", name, "conformance")))
-        path, params = build_path("integration-types", name), {"dry_run": "true"}
-        return self.stream(build_request("PUT", path, params=params, document={"schema": schema}))
+        return self.stream(build_type_request(name, {}, schema, dry_run=True))
 
     def watch(self, tenant: str = "*", integration_type: str = "*", *, after: str | None = None) -> Iterator[Event]:
         """Yield changes after a position, or from now on, until the server ends the stream.
@@ -198,7 +228,7 @@ class Client:
     def stream(self, request: ApiRequest) -> Iterator[Event]:
         """Send a request and yield the events of its response."""
         headers = {**request.headers, "Accept": "text/event-stream"}
-        parser = EventParser()
+        splitter, parser = LineSplitter(), EventParser()
         try:
             with self._http.stream(
                 request.method,
@@ -209,13 +239,17 @@ class Client:
                 timeout=httpx2.Timeout(TIMEOUT_SECONDS, read=STREAM_TIMEOUT_SECONDS),
             ) as response:
                 if response.status_code != HTTPStatus.OK:
-                    parse_response(response.status_code, response.read())
-                for line in response.iter_lines():
-                    event = parser.feed(line)
-                    if event is not None:
-                        yield event
-        except httpx2.HTTPError as error:
-            raise ConfideError(0, "unreachable", f"No service answers at {self._http.base_url}.") from error
+                    response.read()
+                    self._require_success(response)
+                if not response.headers.get("content-type", "").startswith("text/event-stream"):
+                    raise ConfideError(response.status_code, "no-answer", NOT_CONFIDE)
+                for data in response.iter_bytes():
+                    for line in splitter.feed(data):
+                        event = parser.feed(line)
+                        if event is not None:
+                            yield event
+        except (httpx2.HTTPError, UnicodeEncodeError) as error:
+            raise self._explain(error) from error
 
     def ask(self, call: ApiRequest) -> dict[str, Any]:
         """Use `send` instead. Deprecated."""
@@ -255,6 +289,26 @@ class Client:
                 raise AttributeError(f"'Client' object has no attribute {name!r}", name=name, obj=self)
             _warn_of_old_name(name, "delete")
             return self.delete
+
+
+def _open_client(url: str, headers: dict[str, str]) -> httpx2.Client:
+    """Open an HTTP client. Raises `ConfideError` if the URL or the environment has an invalid setting."""
+    try:
+        httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise ConfideError(0, "unreachable", f"The URL of the service is invalid: {error}") from error
+    try:
+        return httpx2.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
+    except ImportError as error:
+        sentence = "The environment names a SOCKS proxy. Install the package socksio, or unset ALL_PROXY for this host."
+        raise ConfideError(0, "unreachable", sentence) from error
+    except (httpx2.InvalidURL, ValueError) as error:
+        # Not its reason, which quotes the password of a proxy.
+        sentence = "The environment names an invalid proxy. Check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY."
+        raise ConfideError(0, "unreachable", sentence) from error
+    except OSError as error:
+        sentence = "The trusted certificates cannot be read. Check SSL_CERT_FILE and SSL_CERT_DIR."
+        raise ConfideError(0, "unreachable", sentence) from error
 
 
 def _warn_of_old_name(old: str, new: str) -> None:

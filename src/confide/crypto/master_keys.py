@@ -64,6 +64,17 @@ def create_master_key() -> MasterKey:
     return MasterKey(secrets.token_bytes(KEY_ID_BYTES), secrets.token_bytes(KEY_BYTES))
 
 
+def read_master_keys(path: Path) -> str:
+    """Read the text of the master key file, also with a byte order mark.
+
+    Raises `MasterKeyMissing` if the file is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise MasterKeyMissing(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
+
+
 def write_master_keys(path: Path, keys: Iterable[MasterKey]) -> None:
     """Create the master key file with mode 0600 and sync it to disk. Raises `FileExistsError`."""
     _write_new_file(path, "".join(f"{key.format_line()}\n" for key in keys))
@@ -83,7 +94,7 @@ def append_master_key(path: Path, key: MasterKey) -> None:
 
     The caller must hold `lock_rotation`. Raises `MasterKeyMissing` and changes nothing if the file is not a key ring.
     """
-    known = path.read_text()
+    known = read_master_keys(path)
     MasterKeys(known)
     new = path.with_name(f"{path.name}.{secrets.token_hex(8)}.new")
     _write_new_file(new, f"{known.rstrip()}\n{key.format_line()}\n")

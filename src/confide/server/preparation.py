@@ -9,6 +9,7 @@ from pathlib import Path
 
 from confide.audit.recorder import AuditRecorder
 from confide.clock import read_wall_clock
+from confide.crypto import master_keys
 from confide.crypto.envelope import EnvelopeEncryption
 from confide.crypto.errors import MasterKeyMissing
 from confide.crypto.master_keys import (
@@ -63,7 +64,7 @@ def read_master_keys(settings: Settings) -> MasterKeys:
     if settings.master_keys is not None:
         return MasterKeys(settings.master_keys.get_secret_value())
     try:
-        return MasterKeys((settings.data / FILE_NAME).read_text())
+        return MasterKeys(master_keys.read_master_keys(settings.data / FILE_NAME))
     except FileNotFoundError:
         raise MasterKeyMissing(f"There is no {FILE_NAME} in {settings.data}. Restore it from your backup.") from None
 
