@@ -36,6 +36,8 @@ class VersionedResponse:
 class SimulatedChangeLog:
     """All commits with their times, and a change feed of them that may fail or lag."""
 
+    connection_number = 1
+
     def __init__(self) -> None:
         self.committed: list[tuple[float, ConfigKey, int]] = []
         self.versions = dict.fromkeys(KEYS, 0)

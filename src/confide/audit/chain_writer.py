@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from confide.audit.chain import Checkpoint, encode_signed_part
 from confide.audit.checkpoint_file import CheckpointFile
 from confide.clock import Clock
+from confide.database.seen_commits import SeenCheckpoint, SeenCommits
 from confide.errors import Busy, DatabaseUnavailable, describe_error
 from confide.telemetry.outage import Outage
 
@@ -28,16 +29,24 @@ class ChainWriter:
     """Appends new audit entries to the hash chain within a second. A lock lets one process at a time append."""
 
     def __init__(
-        self, audit: AuditStore, encryption: EnvelopeEncryption, *, clock: Clock, checkpoint_file: CheckpointFile
+        self,
+        audit: AuditStore,
+        encryption: EnvelopeEncryption,
+        *,
+        seen: SeenCommits,
+        clock: Clock,
+        checkpoint_file: CheckpointFile,
     ) -> None:
         self._audit = audit
+        self._seen = seen
         self._encryption = encryption
         self._clock = clock
         self._checkpoint_file = checkpoint_file
         self._outage = Outage()
         self._unwritten: list[Checkpoint] = []
         self._has_unsigned = False
-        self._signed_number = 0
+        # The last state that this process found signed.
+        self._signed: SeenCheckpoint | None = None
         # In the past, so that entries that an earlier process left unsigned are signed at once.
         self._signed_at = -CHECKPOINT_SECONDS
 
@@ -72,18 +81,18 @@ class ChainWriter:
     async def sign_checkpoint(self) -> Checkpoint | None:
         """Sign the last link of the chain. Return None if there is no new entry or another process signed it."""
         self._has_unsigned, self._signed_at = False, time.monotonic()
+        epoch = self._seen.epoch
         number = await self._audit.read_last_number()
-        if number == self._signed_number:
-            await self._write_checkpoints()
-            return None
         link = await self._audit.read_link(number)
-        if link is None:
+        if link is None or SeenCheckpoint(number, link) == self._signed:
+            await self._write_checkpoints()
             return None
         at = self._clock()
         signature = self._encryption.sign(encode_signed_part(number, link, at))
         checkpoint = Checkpoint(number, link, at, self._encryption.public_key, signature)
         is_inserted = await self._audit.insert_checkpoint(checkpoint)
-        self._signed_number = number
+        self._signed = SeenCheckpoint(number, link)
+        self._seen.add_checkpoint(self._signed, epoch=epoch)
         if not is_inserted:
             return None
         self._unwritten.append(checkpoint)

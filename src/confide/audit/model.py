@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,6 +11,11 @@ from confide.changes.model import Position
 from confide.identity.model import Scope
 from confide.names import ConfigKey
 
+# The action and the outcome of the entry of an epoch that began because commits were lost.
+BEGIN_EPOCH, COMMITS_LOST = "begin epoch", "commits lost"
+# An entry names this many missing changes.
+MAX_NAMED_POSITIONS = 20
+_EPOCH_RECORD = re.compile(r"epoch [0-9a-f]{16} after [0-9a-f]{16}; signed ([0-9]{1,19}); ")
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
@@ -51,6 +57,39 @@ def encode_entry(
     """Encode an entry as a JSON array of its fields in order. `head` holds the first seven."""
     parts = [*head, key, version, subject, digest.hex() if digest else None]
     return _ENCODER.encode(parts).encode()
+
+
+class EpochRecord(NamedTuple):
+    """The subject of the audit entry of an epoch that began because commits were lost."""
+
+    epoch: str
+    previous_epoch: str
+    # The number of the last entry that a checkpoint covers which the database still has.
+    signed_number: int
+    # The position of the latest change that the database still has.
+    last_position: Position | None
+    missing: tuple[Position, ...]
+    # The number of a checkpoint that the database does not have.
+    missing_checkpoint: int | None
+
+    def format(self) -> str:
+        """Format the record as one line. It names the first few missing changes and the number of all."""
+        last = "none" if self.last_position is None else _format_position(self.last_position)
+        text = f"epoch {self.epoch} after {self.previous_epoch}; signed {self.signed_number}; last {last}"
+        text += f"; missing changes {len(self.missing)}"
+        if self.missing:
+            text += ": " + " ".join(map(_format_position, self.missing[:MAX_NAMED_POSITIONS]))
+        return text if self.missing_checkpoint is None else f"{text}; missing checkpoint {self.missing_checkpoint}"
+
+
+def parse_signed_number(subject: str) -> int | None:
+    """Return the `signed_number` of an `EpochRecord`, or None for any other subject."""
+    parts = _EPOCH_RECORD.match(subject)
+    return None if parts is None else int(parts[1])
+
+
+def _format_position(position: Position) -> str:
+    return f"{position.xid}.{position.id}"
 
 
 class AuditFilter(NamedTuple):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from confide.audit.model import AuditEntry, SignedEntry
+from confide.audit.model import BEGIN_EPOCH, COMMITS_LOST, AuditEntry, SignedEntry
 from confide.clock import Clock
 from confide.context import current_request
+from confide.epoch import Epoch
 from confide.identity.model import Principal
 from confide.names import ConfigKey
 
@@ -49,6 +50,11 @@ class AuditRecorder:
             subject=subject,
             digest=digest,
         )
+        return SignedEntry(entry, self._encryption.compute_mac("audit", entry.encode()))
+
+    def sign_epoch(self, epoch: Epoch, subject: str) -> SignedEntry:
+        """Return a signed entry about an epoch. It belongs to no request, even if a request found the loss."""
+        entry = AuditEntry(self._clock(), BEGIN_EPOCH, COMMITS_LOST, version=epoch.number, subject=subject)
         return SignedEntry(entry, self._encryption.compute_mac("audit", entry.encode()))
 
     async def record(

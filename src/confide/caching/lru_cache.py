@@ -21,12 +21,14 @@ class CacheEntry:
     be served as stale.
     """
 
-    __slots__ = ("is_invalid", "size_bytes", "used_at")
+    __slots__ = ("added_in", "is_invalid", "size_bytes", "used_at")
 
     def __init__(self, size_bytes: int) -> None:
         self.is_invalid = False
         self.size_bytes = size_bytes + ENTRY_OVERHEAD_BYTES
         self.used_at = read_boot_clock()
+        # The period of the cache in which it was added.
+        self.added_in = 0
 
     def invalidate(self) -> None:
         self.is_invalid = True
@@ -43,6 +45,9 @@ class LruCache(Generic[R]):
         self.bytes = 0
         self.evicted = 0
         self._entries: OrderedDict[Hashable, R] = OrderedDict()
+        # A period begins with each read of the change feed.
+        self._period = 0
+        self._covered_period = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -65,6 +70,7 @@ class LruCache(Generic[R]):
     def put(self, name: Hashable, entry: R) -> None:
         """Add an entry, and invalidate the previous one of that name."""
         self.drop(name)
+        entry.added_in = self._period
         self._entries[name] = entry
         self.bytes += entry.size_bytes
         self._evict()
@@ -80,6 +86,23 @@ class LruCache(Generic[R]):
         entry = self._entries.pop(name, None)
         if entry is not None:
             self._invalidate(entry)
+
+    def begin_period(self) -> int:
+        """Begin a period before a read of the change feed is sent, and return its number."""
+        self._period += 1
+        return self._period
+
+    def cover(self, period: int) -> None:
+        """Record that a read of the change feed covers the entries that were added before that period."""
+        self._covered_period = period
+
+    def is_covered(self, entry: R) -> bool:
+        return entry.added_in < self._covered_period
+
+    def drop_uncovered(self) -> None:
+        """Drop the entries that no read of the change feed covers."""
+        for name in [name for name, entry in self._entries.items() if not self.is_covered(entry)]:
+            self.drop(name)
 
     def clear(self) -> None:
         for entry in self._entries.values():

@@ -10,6 +10,9 @@ from confide.changes.model import Change
 class ChangeFeed(Protocol):
     """The change feed of one process. Only one task calls its methods, except `notify`."""
 
+    # Counts the connections. On a new one, changes that only other reads have returned may be gone.
+    connection_number: int
+
     async def read(self) -> list[Change]:
         """Read the changes since the previous read. The first read returns none.
 

@@ -9,11 +9,13 @@ from typing import Any
 
 from confide.changes.model import Change, ChangeFeedReset, Position
 from confide.database.engine import find_operation
+from confide.database.postgresql.continuity import TIMELINE, Continuity
 from confide.database.postgresql.engine import PostgresqlEngine
 from confide.database.postgresql.errors import DRIVER_ERRORS
 from confide.database.postgresql.session import IS_READ_ONLY, apply_settings
 from confide.database.postgresql.transaction import Connection
 from confide.database.postgresql.watermark import Watermark
+from confide.database.seen_commits import SeenChange, SeenCheckpoint, SeenCommits
 from confide.epoch import UNKNOWN_EPOCH, CurrentEpoch, Epoch
 from confide.errors import DatabaseUnavailable, describe_error
 from confide.postgresql_client.address import CONNECT_SECONDS
@@ -32,20 +34,22 @@ MAX_CHANGES = 20_000
 
 # Transactions that were running at the previous snapshot or began after it. A long transaction delays no other.
 SINCE = f"""/* news.since */
-    SELECT pg_current_snapshot()::text, epoch, epoch_number,
-           {IS_READ_ONLY},
-           c.xid::text::bigint, c.id, c.kind, c.tenant, c.integration_type, c.version, c.subject
+    SELECT pg_current_snapshot()::text, epoch, epoch_number, {IS_READ_ONLY}, {TIMELINE},
+           c.xid::text::bigint, c.id, (SELECT a.mac FROM audit a WHERE a.xid = c.xid AND a.change_id = c.id LIMIT 1),
+           c.kind, c.tenant, c.integration_type, c.version, c.subject
     FROM store
     LEFT JOIN changes c ON c.xid >= pg_snapshot_xmax($1::text::pg_snapshot)
                         OR c.xid = ANY(ARRAY(SELECT pg_snapshot_xip($1::text::pg_snapshot)))
     LIMIT $2
 """
-# On another timeline (after a failover), changes that were read before may not exist.
-TIMELINE = "/* news.timeline */ SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)"
-NOW = """/* news.now */
-    SELECT pg_current_snapshot()::text, epoch, epoch_number,
-           coalesce((SELECT xid::text::bigint FROM changes ORDER BY xid DESC, id DESC LIMIT 1), 0)
+# The end of the log, with the latest change and the latest checkpoint of the audit hash chain.
+NOW = f"""/* news.now */
+    SELECT pg_current_snapshot()::text, epoch, epoch_number, {IS_READ_ONLY}, {TIMELINE},
+           c.xid::text::bigint, c.id, (SELECT a.mac FROM audit a WHERE a.xid = c.xid AND a.change_id = c.id LIMIT 1),
+           k.number, k.link
     FROM store
+    LEFT JOIN LATERAL (SELECT xid, id FROM changes ORDER BY xid DESC, id DESC LIMIT 1) c ON TRUE
+    LEFT JOIN LATERAL (SELECT number, link FROM checkpoints ORDER BY number DESC LIMIT 1) k ON TRUE
 """
 # PostgreSQL cannot know how recent the snapshot is. Make it use the index.
 SETTINGS = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"}
@@ -54,15 +58,18 @@ SETTINGS = {"enable_seqscan": "off", "plan_cache_mode": "force_generic_plan"}
 class PostgresqlChangeFeed:
     """Listens, notifies and reads on its own connection. A new connection continues from the last snapshot."""
 
-    def __init__(self, engine: PostgresqlEngine, epoch: CurrentEpoch) -> None:
+    def __init__(
+        self, engine: PostgresqlEngine, epoch: CurrentEpoch, *, seen: SeenCommits, continuity: Continuity
+    ) -> None:
         self._engine = engine
         self._current_epoch = epoch
+        self._seen = seen
+        self._continuity = continuity
+        self.connection_number = 0
         self._connection: Connection | None = None
         self._snapshot: str | None = None
         self._epoch = UNKNOWN_EPOCH
         self._last_xid = 0
-        # The timelines of the current connection and of the last read.
-        self._timeline = self._read_timeline = ""
         self._wakeup = asyncio.Event()
         self._has_notification = False
         self._read_at = 0.0
@@ -128,26 +135,37 @@ class PostgresqlChangeFeed:
             self._has_notification = False
             await measure(self._engine.io, "notify", connection.execute("NOTIFY " + CHANNEL))
         if self._snapshot is None:
-            ((self._snapshot, *epoch, self._last_xid),) = await self._fetch(connection, NOW)
-            self._epoch = Epoch(*epoch)
-            self._current_epoch.adopt(self._epoch)
-            self._read_timeline = self._timeline
+            (row,) = await self._fetch(connection, NOW)
+            self._epoch = self._accept_server(row)
+            self._snapshot, self._last_xid = row[0], row[5] or 0
+            self._seen.add(_list_seen([row]), epoch=self._epoch)
+            if row[8] is not None:
+                self._seen.add_checkpoint(SeenCheckpoint(*row[8:]), epoch=self._epoch)
             return []
         rows = await self._fetch(connection, SINCE, self._snapshot, MAX_CHANGES + 1)
-        if rows[0][3]:
-            # What this server returns may be old. Only a primary proves that the caches are current.
-            raise self._engine.reject_read_only()
-        self._engine.record_success()
-        previous = self._epoch, self._read_timeline
-        self._snapshot, self._epoch = rows[0][0], Epoch(*rows[0][1:3])
-        self._current_epoch.adopt(self._epoch)
+        previous, self._epoch = self._epoch, self._accept_server(rows[0])
+        self._snapshot = rows[0][0]
         self._watermark.observe(rows[0][0], at=time.monotonic())
-        self._read_timeline = self._timeline
-        if len(rows) > MAX_CHANGES or previous != (self._epoch, self._read_timeline):
+        self._seen.add(_list_seen(rows), epoch=self._epoch)
+        if len(rows) > MAX_CHANGES or previous != self._epoch:
             raise ChangeFeedReset
-        changes = [Change(Position(*row[4:6]), *row[6:]) for row in rows if row[4] is not None]
+        changes = [Change(Position(*row[5:7]), *row[8:]) for row in rows if row[5] is not None]
         self._last_xid = max((change.position.xid for change in changes), default=self._last_xid)
         return changes
+
+    def _accept_server(self, row: Any) -> Epoch:
+        """Adopt the epoch of a server. Raises `DatabaseUnavailable` unless it is the primary.
+
+        Only the primary proves that the caches are current. What another server returns may be old.
+        """
+        _, epoch_id, epoch_number, is_read_only, timeline, *_ = row
+        if is_read_only:
+            raise self._engine.reject_read_only()
+        epoch = Epoch(epoch_id, epoch_number)
+        self._continuity.require_successor(timeline, epoch)
+        self._engine.record_success()
+        self._current_epoch.adopt(epoch)
+        return epoch
 
     async def _fetch(self, connection: Connection, sql: str, *args: Any) -> Any:
         return await measure(self._engine.io, find_operation(sql), connection.fetch(sql, *args))
@@ -158,7 +176,6 @@ class PostgresqlChangeFeed:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await measure(self._engine.io, "listen", connection.add_listener(CHANNEL, self._on_notification))
                 await measure(self._engine.io, "prepare", apply_settings(connection, SETTINGS))
-                ((self._timeline,),) = await self._fetch(connection, TIMELINE)
             # After a crash, PostgreSQL reuses transaction IDs.
             self._watermark = Watermark()
             if self._snapshot is not None:
@@ -166,12 +183,18 @@ class PostgresqlChangeFeed:
         except BaseException:
             connection.terminate()
             raise
+        self.connection_number += 1
         return connection
 
     def _on_notification(self, connection: Any, pid: int, _channel: str, _payload: object) -> None:
         # Ignore a closed connection. The next connection reads its changes.
         if not connection.is_closed() and pid != connection.get_server_pid():
             self._wakeup.set()
+
+
+def _list_seen(rows: Any) -> list[SeenChange]:
+    """List the changes of rows that have an audit entry, in the order of their positions."""
+    return sorted(SeenChange(Position(*row[5:7]), bytes(row[7])) for row in rows if row[7] is not None)
 
 
 def _lower_snapshot(snapshot: str, xid: int) -> str:

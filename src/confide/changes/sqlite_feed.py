@@ -27,6 +27,7 @@ class SqliteChangeFeed:
 
     def __init__(self, engine: SqliteEngine, epoch: CurrentEpoch) -> None:
         self._engine = engine
+        self.connection_number = 1
         self._current_epoch = epoch
         self._data_version: int | None = None
         self._epoch = UNKNOWN_EPOCH

@@ -53,6 +53,7 @@ class ChangeSubscriber:
         self._authenticator = authenticator
         self._outage = Outage()
         self._has_read = False
+        self._connection_number = change_feed.connection_number
         # Counters for metrics.
         self.applied = 0
         self.resets = 0
@@ -69,6 +70,7 @@ class ChangeSubscriber:
     async def read_changes(self) -> bool:
         """Read the feed once and apply its changes. Return False after a failure."""
         sent_at = read_boot_clock()
+        period = self._memory.begin_period()
         try:
             self._apply_all(await self._change_feed.read())
         except ChangeFeedReset:
@@ -86,6 +88,12 @@ class ChangeSubscriber:
             return False
         if (seconds := self._outage.end()) is not None:
             _log.info("change_feed_available outage_seconds=%.1f", seconds)
+        if self._connection_number != self._change_feed.connection_number:
+            self._connection_number = self._change_feed.connection_number
+            # After a failover, a version that only another read has returned may be lost.
+            self._discard_pending()
+            self._memory.drop_uncovered()
+        self._memory.cover(period)
         self._lease.renew(sent_at)
         return True
 
@@ -106,10 +114,13 @@ class ChangeSubscriber:
         self._cache.invalidate_type(name)
 
     def _clear(self) -> None:
+        self._discard_pending()
+        self._memory.clear()
+
+    def _discard_pending(self) -> None:
         self._cache.discard_pending()
         self._types.discard_pending()
         self._authenticator.discard_pending()
-        self._memory.clear()
 
     def _apply_all(self, changes: list[Change]) -> None:
         if not self._has_read:
@@ -124,7 +135,11 @@ class ChangeSubscriber:
 
     def _apply(self, change: Change) -> None:
         if change.key is not None:
-            self._cache.observe_version(change.key, change.version or 0, is_deleted=change.kind == Kind.DELETED)
+            self._cache.observe_version(
+                change.key,
+                change.version or 0,
+                is_deleted=change.kind == Kind.DELETED,
+            )
         elif change.kind == "type-changed" and change.integration_type is not None:
             self.apply_type_change(change.integration_type)
         elif change.subject is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any, NamedTuple
 
 from confide.audit.model import SignedEntry
@@ -29,6 +30,7 @@ from confide.database.identity import READ_EPOCH
 from confide.database.log import EntryRow, build_entry_row, insert_audit
 from confide.database.model import Row, Rows
 from confide.database.rows import insert_into, list_array_placeholders, list_columns, list_placeholders
+from confide.database.seen_commits import SeenChange, SeenCommits
 from confide.epoch import CurrentEpoch, Epoch
 from confide.identity.model import Scope
 from confide.names import ConfigKey
@@ -85,6 +87,8 @@ MAX_NUMBER = 2**63 - 1
 DATA_KEY_AT = VersionRow._fields.index("key_id") + 1
 ENTRY_AT = len(VersionRow._fields) + 1
 EPOCH_AT = ENTRY_AT + len(EntryRow._fields)
+# The index of the MAC in the row of a save.
+MAC_AT = ENTRY_AT - 1 + EntryRow._fields.index("mac")
 IDEMPOTENCY_AT = EPOCH_AT + 1
 # A version is inserted only while its data key exists. A tombstone has no data key.
 _DATA_KEY_EXISTS = f"EXISTS (SELECT 1 FROM keys WHERE id = ${DATA_KEY_AT} AND wrapped IS NOT NULL)"
@@ -135,12 +139,12 @@ _APPEND = f"""/* configs.append */
     WITH appended AS (
         INSERT INTO changes ({list_columns(VersionRow)}) SELECT {list_placeholders(VersionRow)}
         WHERE (${DATA_KEY_AT}::bytea IS NULL OR {_DATA_KEY_EXISTS}) AND (SELECT epoch FROM store) = ${EPOCH_AT}
-        ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING id
+        ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING xid, id
     ), audited AS (
         INSERT INTO audit ({list_columns(EntryRow)}, change_id)
         SELECT {list_placeholders(EntryRow, start=ENTRY_AT)}, id FROM appended
     ){{idempotency}}
-    SELECT epoch, epoch_number, id FROM store LEFT JOIN appended ON TRUE
+    SELECT epoch, epoch_number, xid::text::bigint, id FROM store LEFT JOIN appended ON TRUE
 """
 POSTGRESQL_APPEND = _APPEND.format(idempotency="")
 POSTGRESQL_APPEND_IDEMPOTENT = _APPEND.format(
@@ -185,13 +189,14 @@ POSTGRESQL_APPEND_MANY = f"""/* configs.append_many */
           AND planned_in = (SELECT epoch FROM store)
         ORDER BY tenant, integration_type, version
         ON CONFLICT (tenant, integration_type, version) DO NOTHING
-        RETURNING id, tenant, integration_type, version
+        RETURNING xid, id, tenant, integration_type, version
     ), audited AS (
         INSERT INTO audit ({list_columns(EntryRow)}, change_id)
         SELECT {", ".join(f"entry_{name}" for name in EntryRow._fields)}, appended.id
         FROM requested JOIN appended USING (tenant, integration_type, version)
     )
-    SELECT epoch, epoch_number, tenant, integration_type, version FROM store LEFT JOIN appended ON TRUE
+    SELECT epoch, epoch_number, xid::text::bigint, id, tenant, integration_type, version
+    FROM store LEFT JOIN appended ON TRUE
 """
 # Only below the oldest running transaction: above it, an earlier change may still be committed.
 POSTGRESQL_CHANGES_AFTER = """/* configs.changes_after */
@@ -349,8 +354,9 @@ class PostgresqlConfigStore(ConfigStore):
 
     xid = "c.xid::text::bigint"
 
-    def __init__(self, engine: Engine, epoch: CurrentEpoch, *, io: IoLog = NO_IO_LOG) -> None:
+    def __init__(self, engine: Engine, epoch: CurrentEpoch, seen: SeenCommits, *, io: IoLog = NO_IO_LOG) -> None:
         super().__init__(engine, epoch)
+        self._seen = seen
         self._reads: Batcher[ConfigKey, VersionWithDataKey] = Batcher(
             self._read_batch, max_running=2, operation="wait read", io=io
         )
@@ -373,7 +379,7 @@ class PostgresqlConfigStore(ConfigStore):
             rows = await self._engine.query(POSTGRESQL_APPEND_IDEMPOTENT, *row, *record)
         except UniqueTaken:
             raise IdempotencyKeyTaken from None
-        if not self._has_appended(rows):
+        if not self._record_appended(row, rows):
             raise Superseded
 
     async def read_bounds(self) -> LogBounds:
@@ -395,21 +401,29 @@ class PostgresqlConfigStore(ConfigStore):
 
     async def _append_batch(self, saves: Sequence[Row]) -> list[bool]:
         if len(saves) == 1:
-            return [self._has_appended(await self._engine.query(POSTGRESQL_APPEND, *saves[0]))]
+            return [self._record_appended(saves[0], await self._engine.query(POSTGRESQL_APPEND, *saves[0]))]
         # Of two saves of one version, the first wins. Columns 1 to 3 are tenant, integration type and version.
         first = {save[1:4]: number for number, save in reversed(list(enumerate(saves)))}
         distinct = [saves[number] for number in first.values()]
         rows = await self._engine.query(POSTGRESQL_APPEND_MANY, *zip(*distinct, strict=True))
-        self._epoch.adopt(Epoch(*rows[0][:2]))
-        appended = {tuple(row[2:]) for row in rows}
-        return [save[1:4] in appended and first[save[1:4]] == number for number, save in enumerate(saves)]
+        epoch = Epoch(*rows[0][:2])
+        positions: dict[Row, Position] = {tuple(row[4:]): Position(*row[2:4]) for row in rows}
+        has_appended = [save[1:4] in positions and first[save[1:4]] == number for number, save in enumerate(saves)]
+        self._seen.add(
+            (SeenChange(positions[save[1:4]], save[MAC_AT]) for save in compress(saves, has_appended)), epoch=epoch
+        )
+        self._epoch.adopt(epoch)
+        return has_appended
 
-    def _has_appended(self, rows: Rows) -> bool:
+    def _record_appended(self, save: Row, rows: Rows) -> bool:
         """Return whether the statement of one save appended its version. Otherwise adopt the epoch that it found."""
-        ((*epoch, change_id),) = rows
+        ((epoch_id, epoch_number, xid, change_id),) = rows
+        epoch = Epoch(epoch_id, epoch_number)
         if change_id is None:
-            self._epoch.adopt(Epoch(*epoch))
-        return change_id is not None
+            self._epoch.adopt(epoch)
+            return False
+        self._seen.add((SeenChange(Position(xid, change_id), save[MAC_AT]),), epoch=epoch)
+        return True
 
 
 def _append(

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from confide.audit.model import SignedEntry
 from confide.configs.model import DestroyedTenant
 from confide.crypto.model import WrappedKey
-from confide.database.engine import Engine, TableLock, Transaction, statement
+from confide.database.engine import AppendChange, Engine, TableLock, Transaction, statement
 from confide.database.log import insert_audit
 from confide.database.model import Row
 from confide.database.rows import insert_into, list_columns
@@ -123,6 +123,7 @@ def _destroy(tenant: str, user_id: int | None, at: int, audit: SignedEntry) -> T
     deleted = yield statement(DELETE_ALL, tenant, user_id, at)
     if not erased and not deleted:
         return None
-    ((change_id,),) = yield statement(APPEND_CHANGE, *TenantChangeRow("tenant-destroyed", tenant, user_id, at))
+    change = TenantChangeRow("tenant-destroyed", tenant, user_id, at)
+    ((change_id,),) = yield AppendChange(APPEND_CHANGE, change, audit.mac)
     yield insert_audit(audit, change_id=change_id)
     return DestroyedTenant(len(deleted), [bytes(row[0]) for row in erased])

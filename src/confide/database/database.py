@@ -9,8 +9,9 @@ from typing import Protocol
 from confide.clock import Clock
 from confide.database import dump, identity, schema
 from confide.database.engine import Engine, T, Transaction
+from confide.database.identity import EntrySigner, Loss
 from confide.database.model import DatabaseIdentity, EpochStatus, TableRow
-from confide.epoch import CurrentEpoch
+from confide.epoch import CurrentEpoch, Epoch
 
 NO_SCHEMA = "The database has no Confide schema, or an older one. Run confide serve or confide migrate first."
 
@@ -56,6 +57,18 @@ class Database(ABC):
     @abstractmethod
     def locate(self) -> str:
         """Return a text that identifies the place of the database. It differs after a move or a copy."""
+
+    @abstractmethod
+    def sign_losses(self, sign: EntrySigner) -> None:
+        """Begin a new epoch from now on if the database loses commits, with an audit entry that `sign` signs."""
+
+    async def begin_epoch_after_loss(self, loss: Loss, sign: EntrySigner) -> Epoch:
+        """Begin a new epoch, because the database lacks commits that are known from elsewhere."""
+        has_xid = self._host_engine.name == "postgresql"
+        work = identity.begin_epoch_after_loss(loss, self._epoch.value, now=self._clock(), has_xid=has_xid, sign=sign)
+        epoch = await self._host_engine.transact_long(work)
+        self._epoch.adopt(epoch)
+        return epoch
 
     async def migrate(self) -> list[str]:
         """Update the schema under a lock and return the names of the applied migrations. Raises `NewerSchema`."""

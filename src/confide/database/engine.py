@@ -29,6 +29,18 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True)
+class AppendChange:
+    """Insert one row of the change log and return its ID. After the commit the engine remembers the change.
+
+    The statement ends with `RETURNING id`. `mac` is that of the audit entry of the change.
+    """
+
+    sql: str
+    args: tuple[Any, ...]
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Lock:
     """Acquire the lock of that name. It is held until the transaction ends."""
 
@@ -57,7 +69,7 @@ class Many:
     rows: Sequence[Row]
 
 
-Step: TypeAlias = Statement | Lock | TableLock | Script | Many
+Step: TypeAlias = Statement | AppendChange | Lock | TableLock | Script | Many
 Transaction: TypeAlias = Generator[Step, Rows, T]
 
 

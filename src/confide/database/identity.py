@@ -1,16 +1,36 @@
-"""The identity of a database: its epoch, which a move or a restore ends."""
+"""The identity of a database: its epoch, which a move, a restore or a loss of commits ends."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
-from confide.database.engine import Lock, Transaction, statement
+from confide.audit.model import EpochRecord, SignedEntry
+from confide.changes.model import Position
+from confide.database.engine import Lock, TableLock, Transaction, statement
+from confide.database.log import insert_audit
 from confide.database.model import EpochStatus
 from confide.epoch import Epoch
 
 READ_EPOCH = "/* store.epoch */ SELECT epoch, epoch_number FROM store"
 END_SESSIONS = "/* tokens.end_sessions */ DELETE FROM tokens WHERE is_session = 1"
+LAST_CHECKPOINT = "/* audits.last_signed */ SELECT coalesce(max(number), 0) FROM checkpoints WHERE number < $1"
+LAST_POSITION = "/* store.last_position */ SELECT {xid}, id FROM changes ORDER BY {order} DESC LIMIT 1"
+MAX_NUMBER = 2**63 - 1
+
+# Signs the audit entry of a new epoch, given the epoch and the subject.
+EntrySigner: TypeAlias = Callable[[Epoch, str], SignedEntry]
+
+
+class Loss(NamedTuple):
+    """Commits that were seen and that the database does not have."""
+
+    positions: tuple[Position, ...]
+    # The number of a checkpoint of the audit hash chain.
+    checkpoint: int | None
+    # The next epoch gets at least this number, because the begin of an epoch can be lost too.
+    min_number: int
 
 
 def determine_epoch(
@@ -59,6 +79,35 @@ def begin_epoch(
         *epoch,
         location,
         now,
+    )
+    return epoch
+
+
+def begin_epoch_after_loss(
+    loss: Loss, found: Epoch, *, now: int, has_xid: bool, sign: EntrySigner
+) -> Transaction[Epoch]:
+    """Begin a new epoch because commits were lost, unless another process has ended the epoch `found`.
+
+    All sessions end, because a logout can be lost. Returns the epoch that the database then has. Transaction IDs stay
+    valid, because this is the same cluster.
+    """
+    yield Lock("home")
+    ((*current,),) = yield statement(READ_EPOCH)
+    if Epoch(*current) != found:
+        return Epoch(*current)
+    # Saves that are running end first. Later ones find the new epoch.
+    yield TableLock("changes")
+    yield Lock("audit chain")
+    ((signed_number,),) = yield statement(LAST_CHECKPOINT, loss.checkpoint or MAX_NUMBER)
+    xid, order = ("xid::text::bigint", "changes.xid DESC, id") if has_xid else ("0", "id")
+    last = yield statement(LAST_POSITION.format(xid=xid, order=order))
+    epoch = create_epoch(max(found.number + 1, loss.min_number))
+    last_position = Position(*last[0]) if last else None
+    record = EpochRecord(epoch.id, found.id, signed_number, last_position, loss.positions, loss.checkpoint)
+    yield insert_audit(sign(epoch, record.format()), change_id=None)
+    yield statement(END_SESSIONS)
+    yield statement(
+        "/* store.begin_epoch */ UPDATE store SET epoch = $1, epoch_number = $2, began_at = $3", *epoch, now
     )
     return epoch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from confide.audit.model import SignedEntry
-from confide.database.engine import Statement, Transaction, statement
+from confide.database.engine import AppendChange, Statement, Transaction
 from confide.database.rows import insert_into, list_columns, list_placeholders
 
 
@@ -71,5 +71,5 @@ def insert_audit(audit: SignedEntry, *, change_id: int | None) -> Statement:
 def append_change(kind: str, subject: int | None, *, audit: SignedEntry) -> Transaction[None]:
     """Append a change that is not a version of a config, with its audit entry."""
     row = ChangeRow(kind, subject, audit.entry.actor, audit.entry.at)
-    ((change_id,),) = yield statement(_INSERT_CHANGE, *row)
+    ((change_id,),) = yield AppendChange(_INSERT_CHANGE, row, audit.mac)
     yield insert_audit(audit, change_id=change_id)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from confide import strict_json
 from confide.audit.model import SignedEntry
-from confide.database.engine import Engine, Transaction, statement
+from confide.database.engine import AppendChange, Engine, Transaction, statement
 from confide.database.identity import READ_EPOCH
 from confide.database.log import insert_audit
 from confide.database.model import Row
@@ -120,6 +120,6 @@ def _append(new: TypeVersion, audit: SignedEntry, epoch: Epoch) -> Transaction[E
         ((*found,),) = yield statement(READ_EPOCH)
         return Epoch(*found)
     change = TypeChangeRow("type-changed", new.name, new.version, new.saved_by, new.saved_at, new.note)
-    ((change_id,),) = yield statement(APPEND_CHANGE, *change)
+    ((change_id,),) = yield AppendChange(APPEND_CHANGE, change, audit.mac)
     yield insert_audit(audit, change_id=change_id)
     return None

@@ -13,6 +13,7 @@ from confide.configs.store import ConfigStore, PostgresqlConfigStore, SqliteConf
 from confide.crypto.store import DataKeyStore
 from confide.database.database import Database
 from confide.database.engine import Engine
+from confide.database.seen_commits import SeenCommits
 from confide.database.sqlite.database import SqliteDatabase
 from confide.database.sqlite.engine import SqliteEngine
 from confide.epoch import CurrentEpoch
@@ -33,6 +34,7 @@ class Stores:
     database: Database
     engine: Engine
     epoch: CurrentEpoch
+    seen: SeenCommits
     configs: ConfigStore
     change_feed: ChangeFeed
     users: UserStore
@@ -75,7 +77,12 @@ def _open_sqlite(path: Path, *, is_unsafe: bool, io: IoLog) -> Stores:
     epoch = CurrentEpoch()
     database = SqliteDatabase(engine, epoch, chain_audit_entries=lambda: chain_all_entries(has_xid=False))
     return _build_stores(
-        database, engine, epoch, configs=SqliteConfigStore(engine, epoch), change_feed=SqliteChangeFeed(engine, epoch)
+        database,
+        engine,
+        epoch,
+        SeenCommits(epoch),
+        configs=SqliteConfigStore(engine, epoch),
+        change_feed=SqliteChangeFeed(engine, epoch),
     )
 
 
@@ -84,26 +91,42 @@ def _open_postgresql(url: str, *, is_unsafe_accepted: bool, pool_size: int, io: 
     from confide.database.postgresql.database import PostgresqlDatabase  # noqa: PLC0415 - as above
 
     epoch = CurrentEpoch()
+    seen = SeenCommits(epoch)
     database = PostgresqlDatabase(
         url,
         epoch,
+        seen,
         is_unsafe_accepted=is_unsafe_accepted,
         pool_size=pool_size,
         chain_audit_entries=lambda: chain_all_entries(has_xid=True),
         io=io,
     )
     engine = database.engine
-    configs = PostgresqlConfigStore(engine, epoch, io=io)
-    return _build_stores(database, engine, epoch, configs=configs, change_feed=PostgresqlChangeFeed(engine, epoch))
+    configs = PostgresqlConfigStore(engine, epoch, seen, io=io)
+    return _build_stores(
+        database,
+        engine,
+        epoch,
+        seen,
+        configs=configs,
+        change_feed=PostgresqlChangeFeed(engine, epoch, seen=seen, continuity=database.continuity),
+    )
 
 
 def _build_stores(
-    database: Database, engine: Engine, epoch: CurrentEpoch, *, configs: ConfigStore, change_feed: ChangeFeed
+    database: Database,
+    engine: Engine,
+    epoch: CurrentEpoch,
+    seen: SeenCommits,
+    *,
+    configs: ConfigStore,
+    change_feed: ChangeFeed,
 ) -> Stores:
     return Stores(
         database=database,
         engine=engine,
         epoch=epoch,
+        seen=seen,
         configs=configs,
         change_feed=change_feed,
         users=UserStore(engine),

@@ -389,8 +389,9 @@ def build_audit(
     checkpoints: Path,
     clock: Clock,
 ) -> Audit:
+    stores.database.sign_losses(recorder.sign_epoch)
     checkpoint_file = CheckpointFile(checkpoints)
-    chain_writer = ChainWriter(stores.audit, encryption, clock=clock, checkpoint_file=checkpoint_file)
+    chain_writer = ChainWriter(stores.audit, encryption, seen=stores.seen, clock=clock, checkpoint_file=checkpoint_file)
     log = AuditLog(
         stores.users,
         stores.audit,

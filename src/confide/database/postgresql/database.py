@@ -10,10 +10,13 @@ from confide.clock import Clock, read_wall_clock
 from confide.database.database import NO_SCHEMA, Database
 from confide.database.engine import Transaction
 from confide.database.errors import UnsafeDurability
+from confide.database.identity import EntrySigner
 from confide.database.model import DatabaseIdentity
+from confide.database.postgresql.continuity import Continuity
 from confide.database.postgresql.engine import PostgresqlEngine
 from confide.database.postgresql.session import IS_READ_ONLY
 from confide.database.postgresql.transaction import Connection
+from confide.database.seen_commits import SeenCommits
 from confide.epoch import CurrentEpoch
 from confide.errors import DatabaseReadOnly, DatabaseUnavailable
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
@@ -41,6 +44,7 @@ class PostgresqlDatabase(Database):
         self,
         dsn: str,
         epoch: CurrentEpoch,
+        seen: SeenCommits,
         *,
         is_unsafe_accepted: bool,
         pool_size: int,
@@ -48,8 +52,9 @@ class PostgresqlDatabase(Database):
         clock: Clock = read_wall_clock,
         io: IoLog = NO_IO_LOG,
     ) -> None:
-        self.engine = PostgresqlEngine(dsn, size=pool_size, check_connection=self._check_connection, io=io)
+        self.engine = PostgresqlEngine(dsn, size=pool_size, check_connection=self._check_connection, seen=seen, io=io)
         super().__init__(self.engine, epoch, chain_audit_entries=chain_audit_entries, clock=clock)
+        self.continuity = Continuity(epoch, seen, io=io, clock=clock, on_failover=self.engine.leave_old_primary)
         self._is_unsafe_accepted = is_unsafe_accepted
         self._location = ""
         self._opened_location: str | None = None
@@ -95,6 +100,9 @@ class PostgresqlDatabase(Database):
     def locate(self) -> str:
         return self._location
 
+    def sign_losses(self, sign: EntrySigner) -> None:
+        self.continuity.sign = sign
+
     async def _check_connection(self, connection: Connection) -> None:
         row = await connection.fetchrow(CHECK)
         location, fsync, commit, pages, retry, version, is_read_only = row or ("", "", "", "", "", 0, True)
@@ -110,6 +118,8 @@ class PostgresqlDatabase(Database):
         self._unsafe, self._location = tuple(unsafe), location
         if self._opened_location not in (None, location):
             raise self._build_error("The connection now leads to another database. Restart to begin a new epoch.")
+        if self._opened_location is not None:
+            await self.continuity.check(connection)
 
     def _build_error(self, sentence: str) -> Exception:
         # Before `open` succeeds this ends the start of the service. Later the database counts as unavailable.

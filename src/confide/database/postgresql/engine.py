@@ -26,6 +26,8 @@ from confide.database.postgresql.errors import (
 )
 from confide.database.postgresql.session import set_up_session
 from confide.database.postgresql.transaction import Connection, fetch, run_transaction
+from confide.database.seen_commits import SeenChange, SeenCommits
+from confide.epoch import UNKNOWN_EPOCH
 from confide.errors import Busy, DatabaseReadOnly, DatabaseUnavailable
 from confide.postgresql_client.connector import ConnectFailed, Connector, OpenConnection
 from confide.telemetry.io_log import NO_IO_LOG, IoLog, measure, record_failure
@@ -61,9 +63,12 @@ class PostgresqlEngine:
         *,
         size: int = 8,
         check_connection: Callable[[Connection], Awaitable[None]] | None = None,
+        seen: SeenCommits | None = None,
         io: IoLog = NO_IO_LOG,
     ) -> None:
         self.io = io
+        # Where transactions record the changes that they committed.
+        self._seen = seen
         self._connector = Connector(
             dsn, set_up=self._set_up, measure=lambda opening: measure(self.io, "connect", opening)
         )
@@ -74,6 +79,8 @@ class PostgresqlEngine:
         self._slots = asyncio.Semaphore(size)
         self._is_unavailable = False
         self._outages = 0
+        # Counts the servers of later timelines that were found.
+        self._failovers = 0
         self._unavailable_until = 0.0
         self._reason = DatabaseUnavailable()
         # Calls that open a connection.
@@ -156,11 +163,12 @@ class PostgresqlEngine:
     @asynccontextmanager
     async def _borrow(self) -> AsyncIterator[Connection]:
         connection = self._pop_idle() or await self._connect_new()
-        outages = self._outages
+        outages, failovers = self._outages, self._failovers
         is_usable = False
         try:
             yield connection
             is_usable = True
+            self._require_same_server(failovers)
         except Exception:
             # After a rollback the connection is usable again.
             is_usable = not connection.is_in_transaction()
@@ -237,9 +245,9 @@ class PostgresqlEngine:
             if connection is None:
                 async with asyncio.timeout(left), self._borrow() as new:
                     return await fetch(self.io, new, sql, args)
-            outages = self._outages
+            outages, failovers = self._outages, self._failovers
             try:
-                return await fetch(self.io, connection, sql, args, seconds=left)
+                rows = await fetch(self.io, connection, sql, args, seconds=left)
             except BaseException as error:
                 if not isinstance(error, asyncpg.PostgresError):
                     connection.terminate()
@@ -251,6 +259,9 @@ class PostgresqlEngine:
             if translated is error:
                 raise
             raise translated from error
+        else:
+            self._require_same_server(failovers)
+            return rows
         finally:
             self._slots.release()
 
@@ -272,13 +283,25 @@ class PostgresqlEngine:
             self._wake_next()
 
     async def transact(self, work: Transaction[T]) -> T:
-        async with self.acquire_connection() as connection:
-            return await run_transaction(self.io, connection, work)
+        return await self._transact(work, has_deadline=True)
 
     async def transact_long(self, work: Transaction[T]) -> T:
         """Run a transaction without a time limit, for migrations and restores on the host."""
-        async with self.acquire_connection(has_deadline=False) as connection:
-            return await run_transaction(self.io, connection, work)
+        return await self._transact(work, has_deadline=False)
+
+    async def _transact(self, work: Transaction[T], *, has_deadline: bool) -> T:
+        async with self.acquire_connection(has_deadline=has_deadline) as connection:
+            epoch = UNKNOWN_EPOCH if self._seen is None else self._seen.epoch
+            appended: list[SeenChange] = []
+            result = await run_transaction(self.io, connection, work, appended=appended)
+        if self._seen is not None:
+            self._seen.add(appended, epoch=epoch)
+        return result
+
+    def _require_same_server(self, failovers: int) -> None:
+        """Raise `DatabaseUnavailable` if a failover was found during a call: an old primary may have answered it."""
+        if failovers != self._failovers:
+            raise DatabaseUnavailable("The database failed over during the call.")
 
     async def stream(self, statements: Sequence[str]) -> AsyncIterator[RowBatch]:
         async with (
@@ -303,6 +326,12 @@ class PostgresqlEngine:
         self._schema = await measure(self.io, "set up session", set_up_session(connection, schema=self._schema))
         if self._check_connection is not None:
             await measure(self.io, "greet", self._check_connection(connection))
+
+    def leave_old_primary(self) -> None:
+        """Leave all connections that are open, because a server of a later timeline was found."""
+        self._failovers += 1
+        self._outages += 1
+        self.close_idle()
 
     def record_success(self) -> None:
         """Record that the database responded, so that calls no longer fail at once."""

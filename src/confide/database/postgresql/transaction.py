@@ -7,8 +7,10 @@ from typing import Any, TypeAlias, cast
 
 import asyncpg
 
+from confide.changes.model import Position
 from confide.database.engine import (
     SCRIPT,
+    AppendChange,
     Lock,
     Many,
     Script,
@@ -20,6 +22,7 @@ from confide.database.engine import (
     find_operation,
 )
 from confide.database.model import Rows
+from confide.database.seen_commits import SeenChange
 from confide.telemetry.io_log import IoLog, measure, record_failure
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -40,12 +43,14 @@ async def fetch(
     return cast("Rows", records)
 
 
-async def run_transaction(io: IoLog, connection: Connection, work: Transaction[T]) -> T:
-    """Run a transaction. A timeout or cancellation terminates the connection."""
+async def run_transaction(
+    io: IoLog, connection: Connection, work: Transaction[T], *, appended: list[SeenChange] | None = None
+) -> T:
+    """Run a transaction, and add its changes to `appended`. A timeout or cancellation terminates the connection."""
     transaction = connection.transaction()
     await measure(io, "begin", transaction.start())
     try:
-        result = await _run_steps(io, connection, work)
+        result = await _run_steps(io, connection, work, [] if appended is None else appended)
     except Exception:
         await measure(io, "rollback", transaction.rollback())
         raise
@@ -57,11 +62,11 @@ async def run_transaction(io: IoLog, connection: Connection, work: Transaction[T
     return result
 
 
-async def _run_steps(io: IoLog, connection: Connection, work: Transaction[T]) -> T:
+async def _run_steps(io: IoLog, connection: Connection, work: Transaction[T], appended: list[SeenChange]) -> T:
     try:
         step = next(work)
         while True:
-            step = work.send(await _run_step(io, connection, step))
+            step = work.send(await _run_step(io, connection, step, appended))
     except StopIteration as end:
         result: T = end.value
         return result
@@ -69,10 +74,14 @@ async def _run_steps(io: IoLog, connection: Connection, work: Transaction[T]) ->
         work.close()
 
 
-async def _run_step(io: IoLog, connection: Connection, step: Step) -> Rows:
+async def _run_step(io: IoLog, connection: Connection, step: Step, appended: list[SeenChange]) -> Rows:
     match step:
         case Statement(sql, args):
             return await fetch(io, connection, sql, args)
+        case AppendChange(sql, args, mac):
+            ((change_id, xid),) = await fetch(io, connection, sql + ", xid::text::bigint", args)
+            appended.append(SeenChange(Position(xid, change_id), mac))
+            return [(change_id,)]
         case Lock(name):
             await measure(io, "wait lock", connection.execute(LOCK, "confide " + name))
         case TableLock(table):

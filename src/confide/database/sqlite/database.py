@@ -15,6 +15,7 @@ from confide.clock import Clock, read_wall_clock
 from confide.database.database import NO_SCHEMA, Database
 from confide.database.engine import Transaction
 from confide.database.errors import UnsafeDurability
+from confide.database.identity import EntrySigner
 from confide.database.model import DatabaseIdentity
 from confide.database.sqlite.engine import SqliteEngine
 from confide.epoch import CurrentEpoch
@@ -72,6 +73,9 @@ class SqliteDatabase(Database):
         # A file that replaces another has another inode, but file systems reuse inodes. So the file also has a mark in
         # an extended attribute, which plain copies do not keep.
         return f"inode {self.engine.path.stat().st_ino} {_read_mark(self.engine.path)}".rstrip()
+
+    def sign_losses(self, sign: EntrySigner) -> None:
+        """Do nothing. A file that is open loses no commits."""
 
     def _check_durability(self) -> Durability:
         reader = self.engine.reader

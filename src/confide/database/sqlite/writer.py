@@ -19,6 +19,7 @@ import apsw
 
 from confide.database.engine import (
     SCRIPT,
+    AppendChange,
     Lock,
     Many,
     Script,
@@ -176,9 +177,9 @@ class Writer:
             job.operations.append((operation, began, monotonic_ns(), outcome, len(rows)))
         return rows
 
-    def _execute(self, step: Statement | Script | Many) -> Rows:
+    def _execute(self, step: Statement | AppendChange | Script | Many) -> Rows:
         match step:
-            case Statement(sql, args):
+            case Statement(sql, args) | AppendChange(sql, args):
                 return self._connection.execute(sql, bind_arguments(args)).fetchall()
             case Script(sql):
                 self._connection.execute(sql).fetchall()
