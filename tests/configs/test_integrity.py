@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from confide.database.engine import Statement
-from support.app import ADMIN, RunningApp
+from confide.names import ConfigKey
+from support.app import ADMIN, TYPE, RunningApp
 from support.canaries import make_canary
+from support.waiting import wait_until_async
 
 NO_CACHE = {"Cache-Control": "no-cache"}
 TAMPERED: dict[str, tuple[str, str, Callable[[bytes, bytes], bytes]]] = {
@@ -121,3 +123,55 @@ async def test_the_database_holds_no_saved_value_in_plaintext(app: RunningApp) -
     async for _, row in app.process.stores.database.dump():
         for value in row:
             assert secret not in (value.decode("latin-1") if isinstance(value, bytes) else str(value))
+
+
+async def remove_newest_version(app: RunningApp, token: str) -> None:
+    """Save two versions, wait until the change feed covers them, and remove the second one from the database."""
+    for number in (1, 2):
+        assert (await app.save(token, {"n": number})).status_code == 200
+    await app.save(token, {"n": 1}, tenant="globex")  # the end of the change log stays
+    memory = app.process.caching.memory
+    known = app.process.reads.cache.find_known_version
+    key = ConfigKey("acme", TYPE)
+    await wait_until_async(lambda: known(key).in_feed == 2 and memory.peek(key), "the change feed has both versions")
+    await execute(app, "DELETE FROM changes WHERE version = 2")
+
+
+async def test_a_version_that_goes_back_is_an_integrity_error(
+    app: RunningApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = await app.create_token("root", *ADMIN)
+    await remove_newest_version(app, token)
+    for _ in range(2):
+        read = await app.read(token, headers={"Cache-Control": "no-cache"})
+        assert (read.status_code, read.json()["code"]) == (503, "integrity-error")
+    saved = await app.save(token, {"n": 3})
+    assert (saved.status_code, saved.json()["code"]) == (503, "integrity-error")
+    assert "integrity-error" in (await app.request("GET", "/health/ready")).json()["reasons"]
+    assert [record.message for record in caplog.records if "version_missing" in record.message] == [
+        f"config_version_missing tenant=acme integration_type={TYPE} version=2 found_version=1"
+    ]
+
+
+async def test_a_version_that_goes_back_in_another_epoch_is_read(app: RunningApp) -> None:
+    token = await app.create_token("root", *ADMIN)
+    await remove_newest_version(app, token)
+    await execute(app, "UPDATE store SET epoch = 'f00df00df00df00d', epoch_number = 2")
+    await wait_until_async(lambda: app.process.stores.epoch.value.number == 2, "the change feed has the epoch")
+    read = await app.read(token, headers={"Cache-Control": "no-cache"})
+    assert (read.status_code, read.headers["etag"]) == (200, '"1-f00df00d"')
+
+
+async def test_a_version_that_the_change_feed_has_not_covered_can_be_lost_without_an_integrity_error(
+    app: RunningApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await app.create_token("root", *ADMIN)
+    await remove_newest_version(app, token)
+    memory = app.process.caching.memory
+    monkeypatch.setattr(memory, "is_covered", lambda _: False)
+    entry: Any = memory.peek(ConfigKey("acme", TYPE))
+    entry.newest_in_feed = 0
+    read = await app.read(token, headers={"Cache-Control": "no-cache"})
+    assert (read.status_code, read.json()["code"]) == (503, "store-unavailable")
+    memory.drop_uncovered()
+    assert (await app.read(token, headers={"Cache-Control": "no-cache"})).headers["etag"] == '"1"'

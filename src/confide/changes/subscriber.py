@@ -136,9 +136,7 @@ class ChangeSubscriber:
     def _apply(self, change: Change) -> None:
         if change.key is not None:
             self._cache.observe_version(
-                change.key,
-                change.version or 0,
-                is_deleted=change.kind == Kind.DELETED,
+                change.key, change.version or 0, is_deleted=change.kind == Kind.DELETED, is_in_feed=True
             )
         elif change.kind == "type-changed" and change.integration_type is not None:
             self.apply_type_change(change.integration_type)

@@ -6,15 +6,18 @@ import logging
 from typing import TYPE_CHECKING
 
 from confide.configs.errors import Superseded, VersionPruned
-from confide.configs.model import StoredVersion
+from confide.configs.model import KnownVersion, StoredVersion
 from confide.crypto.errors import DecryptionFailed, IntegrityBroken
 from confide.crypto.model import EncryptionContext, WrappedKey
+from confide.errors import DatabaseUnavailable
 from confide.names import ConfigKey
 
 if TYPE_CHECKING:
     from confide.audit.recorder import AuditRecorder
     from confide.configs.store import ConfigStore
     from confide.crypto.envelope import EnvelopeEncryption
+
+VERSION_MISSING = "The database returned an older version of this config than before. Tell the operator."
 
 _log = logging.getLogger("confide")
 
@@ -27,6 +30,8 @@ class ConfigDecrypter:
         self._encryption = encryption
         self._recorder = recorder
         self.undecryptable: set[tuple[ConfigKey, int]] = set()
+        # Configs whose newest version is gone, for the health check.
+        self.missing: set[ConfigKey] = set()
 
     async def decrypt(self, stored: StoredVersion, data_key: WrappedKey | None) -> bytes:
         """Decrypt the current version of a config, with the data key of its tenant if the caller has read it.
@@ -63,6 +68,27 @@ class ConfigDecrypter:
                 "open", "integrity-error", principal=None, key=stored.key, version=stored.version
             )
             raise IntegrityBroken(retry_after_seconds=60) from None
+
+    def require_not_older(self, key: ConfigKey, version: int, *, known: KnownVersion) -> None:
+        """Raise `IntegrityBroken` if the database returns an older version than the change feed had in this epoch.
+
+        Raises `DatabaseUnavailable` if only another read has returned a newer one. Then a failover may have lost it,
+        and the change feed soon tells.
+        """
+        if version >= known.version:
+            self.missing.discard(key)
+            return
+        if version >= known.in_feed:
+            raise DatabaseUnavailable("The database returned an older version than before.")
+        if key not in self.missing:
+            self.missing.add(key)
+            _log.error(
+                "config_version_missing tenant=%s integration_type=%s version=%d found_version=%d",
+                *key,
+                known.in_feed,
+                version,
+            )
+        raise IntegrityBroken(VERSION_MISSING, retry_after_seconds=60)
 
     def clear_failure(self, key: ConfigKey) -> None:
         """Record that the current version of a config can be decrypted."""

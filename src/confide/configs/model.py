@@ -164,6 +164,19 @@ class VersionWithDataKey(NamedTuple):
     data_key: WrappedKey | None
 
 
+class KnownVersion(NamedTuple):
+    """The newest version of a config that a process knows, from any source and from the change feed alone.
+
+    A version that only another read has returned can be gone after a failover that loses no change of the feed.
+    """
+
+    version: int
+    in_feed: int
+
+
+UNKNOWN_VERSION = KnownVersion(0, 0)
+
+
 class EncryptedConfig(NamedTuple):
     """A current config with its encrypted body and the active data key of its tenant."""
 

@@ -8,7 +8,7 @@ from confide import strict_json
 from confide.configs.decryption import ConfigDecrypter
 from confide.configs.errors import ConfigurationInvalid
 from confide.configs.merge import merge
-from confide.configs.model import ConfigDraft, Kind, Outcome, Rollback, StoredVersion
+from confide.configs.model import ConfigDraft, Kind, Outcome, Rollback, StoredVersion, VersionWithDataKey
 from confide.crypto.errors import IntegrityBroken
 from confide.crypto.model import WrappedKey
 from confide.epoch import Epoch
@@ -69,8 +69,7 @@ class SavePlanBuilder:
 
         Raises `VersionConflict`, or `SchemaBroken` if the integration type rejects the configuration.
         """
-        current, data_key = await self._configs.read_with_data_key(request.key)
-        self._supersede_cached(current)
+        current, data_key = await self._read_current(request.key)
         existing = _select_existing(current)
         precondition.require_match(None if existing is None else existing.version, epoch=epoch)
         is_merge = isinstance(request, ConfigDraft) and request.mode == "merge"
@@ -91,8 +90,7 @@ class SavePlanBuilder:
         self, key: ConfigKey, *, precondition: Precondition, epoch: Epoch
     ) -> StoredVersion:
         """Read the version that a deletion ends. Raises `VersionConflict`, or `NotFound` if there is none."""
-        current = await self._configs.read(key)
-        self._supersede_cached(current)
+        current, _ = await self._read_current(key)
         existing = _select_existing(current)
         precondition.require_match(None if existing is None else existing.version, epoch=epoch)
         if existing is None:
@@ -108,9 +106,15 @@ class SavePlanBuilder:
             raise NotFound("This version does not exist or is a tombstone. Choose a saved version.")
         return strict_json.read_stored(await self._decrypter.decrypt_version(version))
 
-    def _supersede_cached(self, current: StoredVersion | None) -> None:
-        if current is not None:
-            self._cache.observe_version(current.key, current.version, is_deleted=current.kind is Kind.DELETED)
+    async def _read_current(self, key: ConfigKey) -> VersionWithDataKey:
+        """Read the current version, and supersede older ones in the cache. Raises `IntegrityBroken` if it went back."""
+        known = self._cache.find_known_version(key)
+        found = await self._configs.read_with_data_key(key)
+        version = 0 if found.current is None else found.current.version
+        self._decrypter.require_not_older(key, version, known=self._cache.find_still_known_version(key, known))
+        if found.current is not None:
+            self._cache.observe_version(key, version, is_deleted=found.current.kind is Kind.DELETED)
+        return found
 
     async def _decrypt(self, current: StoredVersion, data_key: WrappedKey | None, *, is_needed: bool) -> bytes | None:
         try:

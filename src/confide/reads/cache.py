@@ -12,7 +12,7 @@ from confide import strict_json
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import CacheEntry, LruCache
 from confide.clock import read_boot_clock
-from confide.configs.model import StoredVersion
+from confide.configs.model import UNKNOWN_VERSION, KnownVersion, StoredVersion
 from confide.epoch import CurrentEpoch, Epoch
 from confide.names import ConfigKey
 from confide.reads.model import CurrentConfig, RenderedConfig, Rendering
@@ -30,11 +30,13 @@ CONFIG_BYTES = 240
 class CachedConfig(CacheEntry):
     """One version of one config, with a prepared response for each rendering that a client has requested."""
 
-    __slots__ = ("fresh_until", "is_missing", "responses", "superseded_at", "version")
+    __slots__ = ("fresh_until", "is_missing", "newest_in_feed", "responses", "superseded_at", "version")
 
     def __init__(self, key: ConfigKey, version: int, *, is_missing: bool) -> None:
         super().__init__(CONFIG_BYTES + sum(map(sys.getsizeof, (key, *key, version))))
         self.version = version
+        # The newest version that the change feed has delivered. 0 if it delivered none since the entry was added.
+        self.newest_in_feed = 0
         # The config does not exist, so there are no responses.
         self.is_missing = is_missing
         # Indexed by `Rendering`.
@@ -101,7 +103,22 @@ class ConfigCache:
         """Return the seconds since an entry was last known to be current."""
         return max(self._lease.compute_age_seconds(), read_boot_clock() - entry.superseded_at)
 
-    def observe_version(self, key: ConfigKey, version: int, *, is_deleted: bool = False) -> None:
+    def find_known_version(self, key: ConfigKey) -> KnownVersion:
+        """Return the newest version of a config that this process knows. Call this before a database read."""
+        entry: CachedConfig | None = self._memory.peek(key)
+        if entry is None:
+            return UNKNOWN_VERSION
+        in_feed = entry.version if self._memory.is_covered(entry) else 0
+        return KnownVersion(max(entry.version, entry.newest_in_feed), max(in_feed, entry.newest_in_feed))
+
+    def find_still_known_version(self, key: ConfigKey, before: KnownVersion) -> KnownVersion:
+        """Return what was known before a read and still is. Both are less after the end of an epoch."""
+        now = self.find_known_version(key)
+        return KnownVersion(min(before.version, now.version), min(before.in_feed, now.in_feed))
+
+    def observe_version(
+        self, key: ConfigKey, version: int, *, is_deleted: bool = False, is_in_feed: bool = False
+    ) -> None:
         """Record that a version was saved, which supersedes older entries and older pending updates.
 
         If the version is a deletion, remove the entry: a deleted config is not served, not even as stale.
@@ -109,7 +126,11 @@ class ConfigCache:
         for update in self._pending.get(key, ()):
             update.newest_version = max(update.newest_version, version)
         entry: CachedConfig | None = self._memory.peek(key)
-        if entry is None or entry.version >= version:
+        if entry is None:
+            return
+        if is_in_feed:
+            entry.newest_in_feed = max(entry.newest_in_feed, version)
+        if entry.version >= version:
             return
         if is_deleted:
             self._memory.drop(key)

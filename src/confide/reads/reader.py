@@ -354,14 +354,20 @@ class ConfigReader:
         return await self._query((key, rendering))
 
     async def _query(self, requested: tuple[ConfigKey, Rendering]) -> PreparedResponse:
-        """Query the database and cache the result. Query again if it is superseded on the way."""
+        """Query the database and cache the result. Query again if it is superseded on the way.
+
+        Raises `IntegrityBroken` if the database returns an older version than the change feed had before.
+        """
         key, rendering = requested
         self.database_queries += 1
         responses = None
         while responses is None:
+            known = self._cache.find_known_version(key)
             with self._cache.begin_update(key) as update:
                 current = await self._read_current(key)
                 if current is not None:
+                    still_known = self._cache.find_still_known_version(key, known)
+                    self._decrypter.require_not_older(key, current.version, known=still_known)
                     responses = self._cache.complete_update(update, key, current, rendering=rendering)
         response = responses[rendering]
         if response is None:

@@ -61,7 +61,7 @@ class Health:
         """Return the state. While the database is unavailable and stale reads work, it is degraded."""
         blocking = ["draining"] if self._is_draining() else []
         degrading = ["unsafe-durability"] if self._is_unsafe else []
-        degrading += ["integrity-error"] if self._decrypter.undecryptable else []
+        degrading += ["integrity-error"] if self._decrypter.undecryptable or self._decrypter.missing else []
         if (outage := await self._find_outage()) is not None:
             (blocking if self._reader.is_past_stale_limit() else degrading).append(outage)
         elif not self._lease.is_valid():
