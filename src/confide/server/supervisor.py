@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 import secrets
 import signal
 import socket
@@ -152,8 +153,18 @@ def _format_permission_warnings(settings: Settings) -> list[str]:
     """Warn of existing files that other users of this machine can read."""
     paths = [path for path in (settings.data, settings.data / FILE_NAME) if path.exists()]
     return [
-        f"  warning     other users can read {path}: chmod go= {path}" for path in paths if path.stat().st_mode & 0o077
+        f"  warning     other users can read {path}: chmod go= {path}" for path in paths if _is_readable_by_others(path)
     ]
+
+
+def _is_readable_by_others(path: Path) -> bool:
+    """Return whether users other than the one of this process can read a file, and this process can change that.
+
+    Container engines give a volume to an arbitrary user by its group, which is then root or one that only the pod has.
+    """
+    status = path.stat()
+    has_own_group = status.st_gid == 0 or status.st_uid != os.geteuid()
+    return bool(status.st_mode & (0o007 if has_own_group else 0o077))
 
 
 def _describe_database(settings: Settings) -> str:

@@ -52,6 +52,7 @@ class SqliteEngine:
             raise DatabaseUnavailable(
                 f"SQLite {apsw.sqlite_lib_version()} can corrupt a write-ahead log. Use 3.51.3 or newer."
             )
+        _require_writable(self.path)
         try:
             writer = connect(self.path, is_unsafe=self.is_unsafe)
             self._reader = connect(self.path, is_unsafe=self.is_unsafe)
@@ -60,7 +61,9 @@ class SqliteEngine:
             for connection in (self._reader, self.searcher):
                 connection.execute("PRAGMA query_only = ON")
         except (apsw.Error, OSError) as error:
-            raise DatabaseUnavailable(f"The database file cannot be opened: {describe_error(error)}") from error
+            raise DatabaseUnavailable(
+                f"The database file {self.path} cannot be opened: {describe_error(error)}"
+            ) from error
         self._writer = Writer(writer, self.path.with_name("confide.lock"), loop=asyncio.get_running_loop(), io=self.io)
 
     async def close(self) -> None:
@@ -197,6 +200,19 @@ def connect(path: Path, *, is_unsafe: bool) -> apsw.Connection:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA temp_store = MEMORY")
     return connection
+
+
+def _require_writable(path: Path) -> None:
+    """Raise `DatabaseUnavailable` that names the first file of the database that this process cannot write.
+
+    SQLite's own error does not say which one it is.
+    """
+    for file in (path.parent, path, *(path.with_name(f"{path.name}-{suffix}") for suffix in ("wal", "shm"))):
+        if not os.access(file, os.R_OK | os.W_OK) and file.exists():
+            raise DatabaseUnavailable(
+                f"{file} must be readable and writable for user {os.geteuid()}, who runs Confide. Change its owner or"
+                " mode, or use a file system that is not read-only."
+            )
 
 
 def _read_sqlite_version() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -144,9 +145,14 @@ def build_insert(row_count: int) -> str:
 
 
 def _claim_file(folder: Path) -> _ClaimedFile:
-    """Lock the first file name that no other process holds."""
+    """Lock the first file name that no other process holds. Skip files of other users."""
     for number in range(MAX_WORKERS):
-        lock = try_lock(folder / f"{number}.lock")
+        try:
+            lock = try_lock(folder / f"{number}.lock")
+        except PermissionError:
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise
+            continue
         if lock is not None:
             return _ClaimedFile(lock, folder / f"{number}.db")
     raise OSError(f"{MAX_WORKERS} processes already write I/O events to this data folder. Use another one.")
@@ -157,8 +163,9 @@ def _delete_expired_files(folder: Path, *, before: float) -> None:
     for path in folder.glob("*.db"):
         if path.stat().st_mtime >= before:
             continue
-        lock = try_lock(path.with_suffix(".lock"))
-        if lock is not None:
-            for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
-                (folder / name).unlink(missing_ok=True)
-            os.close(lock)
+        with suppress(PermissionError):  # of another user
+            lock = try_lock(path.with_suffix(".lock"))
+            if lock is not None:
+                for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+                    (folder / name).unlink(missing_ok=True)
+                os.close(lock)

@@ -117,8 +117,7 @@ class SinkWorker:
             return _WriteResult(incomplete.retryable, str(incomplete))
         except Exception as error:  # noqa: BLE001 - the worker must continue after any error of a sink
             self.failures += 1
-            # The class only: the message of a driver can quote the address with its password.
-            return _WriteResult(batch.events, type(error).__name__)
+            return _WriteResult(batch.events, _describe(error))
         self.written += len(batch.events)
         return _WriteResult([], "")
 
@@ -130,6 +129,16 @@ class SinkWorker:
         with self._changed:
             self._unwritten -= len(batch.events)
             self.dropped += len(batch.events)
+
+
+def _describe(error: Exception) -> str:
+    """Describe an error by its class, and its file if it has one.
+
+    The message of a driver can quote the address with its password.
+    """
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return repr(f"{error.filename}: {error.strerror}")
+    return type(error).__name__
 
 
 def build_sink_workers(sinks: Iterable[Sink], *, max_events: int) -> list[SinkWorker]:
