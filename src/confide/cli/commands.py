@@ -8,6 +8,7 @@ import rich_click as click
 
 from confide import __version__
 from confide.cli import audit, configs, database, integration_types, io_reports, keys, load, tokens, transfer, users
+from confide.cli.health import health
 from confide.cli.login import login
 from confide.cli.output import EXIT_ERROR, escape_controls
 from confide.cli.serve import serve
@@ -34,6 +35,7 @@ def confide() -> None:
 
 for command in (
     serve,
+    health,
     database.migrate,
     database.backup,
     database.restore,

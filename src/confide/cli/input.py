@@ -68,6 +68,17 @@ class PemPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+def add_certificate_option(command: C) -> C:
+    """Add `--tls-cert`."""
+    return click.option(
+        "--tls-cert",
+        envvar="CONFIDE_TLS_CERT",
+        show_envvar=True,
+        type=PemPath(exists=True, dir_okay=False),
+        help="PEM file of the certificate chain.",
+    )(command)
+
+
 def add_database_options(command: C) -> C:
     """Add `--data` and `--database` to a command that opens the database on the host."""
     command = click.option(
@@ -84,6 +95,28 @@ def add_database_options(command: C) -> C:
         envvar="CONFIDE_DATABASE",
         show_envvar=True,
         help="sqlite:///PATH or postgresql://… Defaults to SQLite in the data folder.",
+    )(command)
+
+
+def add_address_options(command: C) -> C:
+    """Add `--host` and `--port`, the address of the service on this host."""
+    command = click.option(
+        "--port",
+        cls=SettingOption,
+        envvar=["CONFIDE_PORT", "APP_PORT"],
+        default=8080,
+        show_default=True,
+        show_envvar=True,
+        type=click.IntRange(0, 65_535),
+        help="Port to listen on. 0 chooses a free port.",
+    )(command)
+    return click.option(
+        "--host",
+        envvar="CONFIDE_HOST",
+        default="127.0.0.1",
+        show_default=True,
+        show_envvar=True,
+        help="Address to listen on.",
     )(command)
 
 

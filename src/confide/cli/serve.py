@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from confide.cli.input import PemPath, SettingOption, add_database_options
+from confide.cli.input import PemPath, add_address_options, add_certificate_option, add_database_options
 from confide.cli.settings import find_unknown_variables, load_settings
 
 if TYPE_CHECKING:
@@ -15,24 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option(
-    "--host",
-    envvar="CONFIDE_HOST",
-    default="127.0.0.1",
-    show_default=True,
-    show_envvar=True,
-    help="Address to listen on.",
-)
-@click.option(
-    "--port",
-    cls=SettingOption,
-    envvar=["CONFIDE_PORT", "APP_PORT"],
-    default=8080,
-    show_default=True,
-    show_envvar=True,
-    type=click.IntRange(0, 65_535),
-    help="Port to listen on. 0 chooses a free port.",
-)
+@add_address_options
 @add_database_options
 @click.option(
     "--workers",
@@ -43,13 +26,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1, 64),
     help="Number of worker processes.",
 )
-@click.option(
-    "--tls-cert",
-    envvar="CONFIDE_TLS_CERT",
-    show_envvar=True,
-    type=PemPath(exists=True, dir_okay=False),
-    help="PEM file of the certificate chain.",
-)
+@add_certificate_option
 @click.option(
     "--tls-key",
     envvar="CONFIDE_TLS_KEY",
