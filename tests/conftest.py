@@ -13,7 +13,7 @@ import pytest
 from confide.server.settings import Settings
 from support import canaries
 from support.app import RunningApp, build_settings, start_app
-from support.chosen_postgres import RUNNING, open_shared_server, run_own_server
+from support.chosen_postgres import RUNNING, find_running_server, open_shared_server, run_own_server
 from support.distribution import DistributionServer
 from support.postgres import BINARIES, OwnPostgresServer, PostgresServer
 
@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str | None:
-    if RUNNING in os.environ:
+    if find_running_server():
         return f"PostgreSQL: the server in {RUNNING}. Its files are not searched for secrets."
     return None
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from support.distribution import DistributionServer
 from support.postgres import BINARIES, DISTRIBUTION, LocalPostgresServer, OwnPostgresServer, PostgresServer
 
-# The URL of a running server, with a role that may create databases and roles.
+# The URL of a running server, with a role that may create databases and roles. A choice of binaries comes first.
 RUNNING = "CONFIDE_TEST_DATABASE"
 
 
@@ -17,9 +17,13 @@ def is_distribution_chosen() -> bool:
     return os.environ.get(BINARIES) == DISTRIBUTION
 
 
+def find_running_server() -> str | None:
+    return None if BINARIES in os.environ else os.environ.get(RUNNING)
+
+
 def open_shared_server() -> PostgresServer:
     """Return the running server that the environment names, or start one."""
-    if url := os.environ.get(RUNNING):
+    if url := find_running_server():
         return PostgresServer(url)
     server = DistributionServer(is_in_memory=True) if is_distribution_chosen() else LocalPostgresServer()
     server.start()
