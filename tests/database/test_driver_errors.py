@@ -6,8 +6,15 @@ import asyncpg
 import pytest
 
 from confide.database.engine import UniqueTaken
-from confide.database.postgresql.errors import is_bug, is_connection_lost, translate_error
+from confide.database.postgresql.errors import (
+    is_bug,
+    is_connection_lost,
+    is_full,
+    translate_connect_failure,
+    translate_error,
+)
 from confide.errors import DatabaseReadOnly, DatabaseUnavailable
+from confide.postgresql_client.connector import ConnectFailed
 
 # PostgreSQL, appendix A: every class of SQLSTATE that is an error, and whether Confide causes it.
 UNAVAILABLE = "03 08 09 0B 0F 0Z 10 25 27 28 2D 3D 3F 40 53 54 55 57 58 72 F0 HV P0 XX ZZ"
@@ -69,6 +76,17 @@ def test_every_class_that_the_driver_knows_is_in_one_of_the_lists() -> None:
 def test_an_error_of_the_client_is_a_lost_connection(error: Exception) -> None:
     assert is_connection_lost(error)
     assert str(translate_error(error))
+
+
+@pytest.mark.parametrize("standby", [DatabaseReadOnly(), asyncpg.exceptions.TargetServerAttributeNotMatched("none")])
+def test_a_standby_does_not_hide_that_the_primary_accepts_no_more_connections(standby: Exception) -> None:
+    failed = ConnectFailed([("primary", build_error("53300")), ("standby", standby)])
+    translated = translate_connect_failure(failed)
+    assert type(translated) is DatabaseUnavailable
+    translated.__cause__ = failed
+    assert is_full(translated)
+    without = ConnectFailed([("primary", OSError("reset")), ("standby", standby)])
+    assert type(translate_connect_failure(without)) is DatabaseReadOnly
 
 
 def test_an_argument_that_cannot_be_encoded_is_a_bug() -> None:

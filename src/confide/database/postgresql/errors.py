@@ -58,10 +58,11 @@ def translate_error(error: Exception) -> Exception:
 
 def is_full(error: DatabaseUnavailable) -> bool:
     """Return whether a server refused the connection because it has too many: its own limit, or that of the role."""
-    failed = error.__cause__
-    return isinstance(failed, ConnectFailed) and any(
-        isinstance(one, asyncpg.TooManyConnectionsError) for one in failed.errors
-    )
+    return isinstance(error.__cause__, ConnectFailed) and _has_full_host(error.__cause__)
+
+
+def _has_full_host(failed: ConnectFailed) -> bool:
+    return any(isinstance(error, asyncpg.TooManyConnectionsError) for error in failed.errors)
 
 
 def translate_connect_failure(failed: ConnectFailed) -> Exception:
@@ -70,8 +71,10 @@ def translate_connect_failure(failed: ConnectFailed) -> Exception:
         # A server that must not be used, or a bug. A `ValueError` is a setting that the driver rejects.
         if not isinstance(error, (*DRIVER_ERRORS, DatabaseUnavailable, ValueError)):
             return error
+    # A full host can store, and a standby beside it says nothing about it.
+    is_read_only_cause = not _has_full_host(failed)
     for error in failed.errors:
-        if isinstance(error, (DatabaseReadOnly, asyncpg.TargetServerAttributeNotMatched)):
+        if is_read_only_cause and isinstance(error, (DatabaseReadOnly, asyncpg.TargetServerAttributeNotMatched)):
             return DatabaseReadOnly(None if len(failed.errors) == 1 else f"{DatabaseReadOnly.sentence} {failed}")
     for error in failed.errors:
         if isinstance(error, DatabaseUnavailable) and len(failed.errors) == 1:
