@@ -358,6 +358,28 @@ def test_violations_inside_a_secret_are_reported_as_one_without_details() -> Non
     assert places == {("/vault", "secret"), ("/open", "type")}
 
 
+@pytest.mark.parametrize(
+    ("configuration", "place"),
+    [
+        ({"headers": [{"name": "token", "value": SECRET}]}, "/headers/0/value"),
+        ({"credentials": SECRET}, "/credentials"),
+        ({"credentials": {"extra": SECRET}}, "/credentials/extra"),
+        ({"marked": SECRET}, "/marked"),
+        ({"token1": SECRET}, "/token1"),
+    ],
+)
+def test_a_violation_hides_the_rules_of_each_form_of_secret(configuration: Any, place: str) -> None:
+    short = {"maxLength": 3}
+    credentials = {"type": "object", "properties": {"id": {}}, "additionalProperties": short}
+    header = {"properties": {"value": short}}
+    properties = {"headers": {"items": header}, "credentials": credentials, "marked": {"airbyte_secret": True, **short}}
+    type_ = IntegrationType(1, Schema({"properties": {**properties, "token1": short}}))
+    (violation,) = type_.list_violations(configuration, is_masked=True)
+    assert (violation.pointer, violation.code) == (place, "secret")
+    (violation,) = type_.list_violations(configuration)
+    assert violation.code in ("maxLength", "type")
+
+
 STRICT = IntegrationType(
     1,
     Schema(

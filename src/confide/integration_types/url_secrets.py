@@ -26,7 +26,7 @@ class Span(NamedTuple):
 
 def find_secrets(text: str) -> list[Span]:
     """Return the passwords in the URLs of a text, in order."""
-    if _SEPARATOR not in text:
+    if _SEPARATOR not in text or ("@" not in text and "=" not in text):
         return []
     return sorted({*_find_passwords(text), *_find_parameters(text)})
 
@@ -35,7 +35,7 @@ def replace_secrets(text: str, mask: str) -> str:
     """Return the text with the mask in place of each password in a URL."""
     parts, position = [], 0
     for start, end in find_secrets(text):
-        # A password can look like a parameter: the longer of two spans counts.
+        # Two spans overlap if a password looks like a parameter. They share one mask.
         if start >= position:
             parts += [text[position:start], mask]
         position = max(position, end)
