@@ -13,7 +13,7 @@ from confide.errors import DatabaseUnavailable
 from confide.server.stores import Stores, open_stores
 from support.distribution import DistributionServer
 from support.rows import KEY, append, build_version
-from support.waiting import wait_until_async
+from support.waiting import MAX_WAIT_SECONDS, wait_until_async
 
 BUSY = "SELECT pg_sleep(0.01)"
 
@@ -23,7 +23,8 @@ async def open_limited(server: DistributionServer, *, limit: int) -> AsyncIterat
     """Open a database that accepts that many connections of its role."""
     url = server.new_database()
     server.execute(f"ALTER DATABASE {url.rsplit('/', 1)[1]} CONNECTION LIMIT {limit}")
-    stores = open_stores(url, pool_size=8)
+    # A busy machine may need longer than the service waits.
+    stores = open_stores(f"{url}?connect_timeout={MAX_WAIT_SECONDS:.0f}", pool_size=8)
     try:
         await stores.database.connect()
         await stores.database.migrate()
