@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from confide.audit.chain import (
@@ -14,14 +15,21 @@ from confide.audit.chain import (
     ChainCheck,
     ChainedEntry,
     Checkpoint,
+    LostStretch,
+    RecordedLoss,
     compute_link,
     encode_signed_part,
+    find_recorded_loss,
     format_checkpoint,
     format_line,
     parse_checkpoint,
     parse_line,
 )
 from confide.audit.checkpoint_file import CheckpointFile, has_valid_signature
+from confide.audit.model import BEGIN_EPOCH, COMMITS_LOST, AuditEntry, EpochRecord
+from confide.changes.model import Position
+from confide.cli.audit import verify
+from confide.cli.output import EXIT_CHECK_FAILED
 
 LENGTH, SIGNED_EVERY = 120, 30
 TENANTS = ("acme", "globex", "initech")
@@ -38,9 +46,7 @@ def build_chain(entries: list[bytes]) -> list[ChainedEntry]:
 
 CHAIN = build_chain([b'[%d,"save","updated",1,7,null,"r",["%b","crm"],%d,null,"00"]' % (n, TENANTS[n % 3].encode(), n)
                   for n in range(1, LENGTH + 1)])  # fmt: skip
-CHECKPOINTS = {
-    one.number: Checkpoint(one.number, one.link, 1, b"", b"") for one in CHAIN[SIGNED_EVERY - 1 :: SIGNED_EVERY]
-}
+CHECKPOINTS = [Checkpoint(one.number, one.link, 1, b"", b"") for one in CHAIN[SIGNED_EVERY - 1 :: SIGNED_EVERY]]
 
 Tampering = Callable[[list[ChainedEntry], random.Random], int]
 
@@ -129,6 +135,114 @@ def test_a_recomputed_chain_fails_at_the_altered_entry_with_macs_and_at_the_next
     assert ChainCheck(CHECKPOINTS, mac=lambda entry: macs.get(entry, b"")).verify_next(CHAIN)
 
 
+LOST_AT = 1_000
+
+
+def build_chain_after_loss(*, kept: int, signed: int) -> list[ChainedEntry]:
+    """Build a chain that lost its end in a failover, and has other entries since, the first about the loss."""
+    record = EpochRecord("2" * 16, "1" * 16, signed, Position(8, 9), (), None)
+    entry = AuditEntry(LOST_AT, BEGIN_EPOCH, COMMITS_LOST, version=2, subject=record.format())
+    later = [one.entry.replace(b"updated", b"created") for one in CHAIN[kept:] if one.entry]
+    return build_chain([*(one.entry or b"" for one in CHAIN[:kept]), entry.encode(), *later])
+
+
+def find_losses(chain: list[ChainedEntry]) -> list[RecordedLoss]:
+    return [loss for one in chain if (loss := find_recorded_loss(one)) is not None]
+
+
+def sign(entry: ChainedEntry, at: int) -> Checkpoint:
+    return Checkpoint(entry.number, entry.link, at, b"", b"")
+
+
+def test_checkpoints_of_lost_entries_are_a_stretch_to_confirm() -> None:
+    """The end was lost after entry 70. Since then the chain grew over the numbers of two lost checkpoints."""
+    chain = build_chain_after_loss(kept=70, signed=60)[:110]
+    checkpoints = [
+        *CHECKPOINTS[:2],
+        *(sign(CHAIN[n - 1], LOST_AT - 1) for n in (90, 120)),
+        sign(chain[89], LOST_AT + 9),
+    ]
+    check = ChainCheck(checkpoints, losses=find_losses(chain))
+    assert check.verify_next(chain)
+    assert check.finish() is None
+    assert check.list_lost() == [LostStretch(61, 120, LOST_AT - 1, LOST_AT)]
+
+
+@pytest.mark.parametrize(
+    ("number", "at", "bad"),
+    [
+        (90, LOST_AT + 1, 90),  # signed after the loss
+        (30, LOST_AT - 1, 30),  # among the entries that were not lost
+        (120, LOST_AT + 1, 111),  # signed after the loss, and missing now
+    ],
+)
+def test_a_loss_explains_no_other_checkpoint(number: int, at: int, bad: int) -> None:
+    chain = build_chain_after_loss(kept=70, signed=60)[:110]
+    altered = Checkpoint(number, b"x" * 32, at, b"", b"")
+    check = ChainCheck([altered, sign(chain[109], LOST_AT + 9)], losses=find_losses(chain))
+    check.verify_next(chain)
+    found = check.finish()
+    assert found is not None
+    assert found.number == bad
+
+
+def test_without_the_key_a_loss_counts_only_if_a_checkpoint_covers_its_entry() -> None:
+    """An attacker can append an entry about a loss, but cannot sign it."""
+    chain = build_chain_after_loss(kept=70, signed=60)[:110]
+    lost = sign(CHAIN[89], LOST_AT - 1)
+    forged = ChainCheck([*CHECKPOINTS[:2], lost], losses=find_losses(chain))
+    forged.verify_next(chain)
+    found = forged.finish()
+    assert found is not None
+    assert (found.number, "says why, is not signed" in found.reason) == (90, True)
+    with_key = ChainCheck(
+        [*CHECKPOINTS[:2], lost], losses=find_losses(chain), mac=lambda entry: entry[-32:].rjust(32, b"m")
+    )
+    with_key.verify_next(chain)
+    assert with_key.finish() is None
+
+
+def test_a_loss_is_read_from_its_entry_alone() -> None:
+    (loss,) = find_losses(build_chain_after_loss(kept=70, signed=60))
+    assert loss == RecordedLoss(71, LOST_AT, 60)
+    for entry in (
+        b'[1,"begin epoch","commits lost",]',
+        b'[1,"begin epoch","commits lost",null,null]',
+        b'["begin epoch"]',
+    ):
+        assert find_recorded_loss(ChainedEntry(1, b"", entry, b"")) is None
+
+
+def test_an_offline_verification_asks_to_confirm_a_loss(tmp_path: Path) -> None:
+    key = Ed25519PrivateKey.generate()
+    public = key.public_key().public_bytes_raw()
+
+    def sign_with_key(entry: ChainedEntry, at: int) -> bytes:
+        signature = key.sign(encode_signed_part(entry.number, entry.link, at))
+        return format_checkpoint(Checkpoint(entry.number, entry.link, at, public, signature))
+
+    chain = build_chain_after_loss(kept=70, signed=60)[:110]
+    lines = [*map(format_line, chain), sign_with_key(CHAIN[59], 5), sign_with_key(chain[-1], LOST_AT + 9)]
+    export, kept = tmp_path / "audit.jsonl", tmp_path / "checkpoints.jsonl"
+    export.write_bytes(b"\n".join(lines))
+    kept.write_bytes(sign_with_key(CHAIN[89], LOST_AT - 1))
+    arguments = [str(export), "--key", public.hex(), "--checkpoints", str(kept)]
+    result = CliRunner().invoke(verify, arguments, standalone_mode=False)
+    assert result.return_value == EXIT_CHECK_FAILED
+    assert "LOST, CONFIRM: entries 61 to 90, or some of them." in result.output
+    assert "unaltered" not in result.output
+
+
+def test_the_last_checkpoints_of_a_file_are_read_alone(tmp_path: Path) -> None:
+    file = CheckpointFile(tmp_path / "checkpoints.jsonl")
+    assert file.read_last(2) == []
+    signed = [Checkpoint(n, bytes([n]) * 32, n, bytes(32), bytes(64)) for n in range(1, 20)]
+    for one in signed:
+        file.append(one)
+    assert file.read_last(5) == signed[-5:]
+    assert file.read_last(100) == signed
+
+
 def test_an_exported_line_is_parsed_to_the_same_entry() -> None:
     for one in CHAIN:
         assert parse_line(format_line(one)) == one
@@ -154,7 +268,7 @@ def test_a_missing_entry_and_an_invalid_line_are_named_by_number() -> None:
 def test_a_checkpoint_file_continues_after_an_incomplete_line(tmp_path: Path) -> None:
     path = tmp_path / "checkpoints.jsonl"
     file = CheckpointFile(path)
-    signed = list(CHECKPOINTS.values())[:4]
+    signed = CHECKPOINTS[:4]
     for one in signed[:2]:
         file.append(one)
     path.write_bytes(path.read_bytes()[:-20])

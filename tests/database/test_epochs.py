@@ -114,6 +114,57 @@ async def test_saves_of_one_batch_know_their_own_epochs(settings: Settings) -> N
     await store.close()
 
 
+async def lose_the_end(settings: Settings) -> tuple[str, int]:
+    """Sign a checkpoint and remove the entries that it covers. Return a token and the number of the checkpoint."""
+    async with start_app(settings) as app:
+        token = await app.create_token("root", *ADMIN, token_grants=ADMIN)
+        await app.save(token, {"n": 1})
+        await app.process.audit.chain_writer.append_entries()
+        first = await app.process.audit.chain_writer.sign_checkpoint()
+        await app.save(token, {"n": 2})
+        await app.process.audit.chain_writer.append_entries()
+        last = await app.process.audit.chain_writer.sign_checkpoint()
+        assert first is not None
+        assert last is not None
+        await execute(app, "DELETE FROM checkpoints WHERE number > $1", first.number)
+        lost = "(SELECT audit_id FROM audit_links WHERE number > $1)"
+        await execute(
+            app, f"DELETE FROM changes WHERE id IN (SELECT change_id FROM audit WHERE id IN {lost})", first.number
+        )
+        await execute(app, f"DELETE FROM audit WHERE id IN {lost}", first.number)
+        await execute(app, "DELETE FROM audit_links WHERE number > $1", first.number)
+        return token, last.number
+
+
+async def test_the_checkpoint_file_notices_a_loss_after_a_total_restart(settings: Settings) -> None:
+    token, lost_number = await lose_the_end(settings)
+    async with start_app(settings) as app:
+        epoch = app.process.database.epoch
+        assert epoch.number == 2
+        assert (await app.save(token, {"n": 3})).headers["etag"] == f'"2-{epoch.id[:8]}"'
+        await app.process.audit.chain_writer.append_entries()
+        entries = await app.request("GET", "/audit", token=token, params={"action": "begin epoch"})
+        (entry,) = entries.json()["entries"]
+        assert entry["subject"].endswith(f"; missing checkpoint {lost_number}")
+        verified = (await app.request("GET", "/audit/verify", token=token)).json()
+        assert (verified["ok"], verified["first_bad"]) == (False, None)
+        assert [(one["first"], one["last"]) for one in verified["lost"]] == [(lost_number, lost_number)]
+    async with start_app(settings) as app:
+        assert app.process.database.epoch == epoch, "the loss is recorded, so it ends no further epoch"
+
+
+async def test_a_removed_end_is_not_a_recorded_loss(settings: Settings) -> None:
+    """An attacker who removes the end of the audit log while the service runs is still accused."""
+    token, _ = await lose_the_end(settings)
+    settings.checkpoints_file.rename(settings.checkpoints_file.with_suffix(".kept"))
+    async with start_app(settings) as app:
+        assert app.process.database.epoch.number == 1, "without the file, nothing tells that commits were lost"
+        settings.checkpoints_file.with_suffix(".kept").rename(settings.checkpoints_file)
+        verified = (await app.request("GET", "/audit/verify", token=token)).json()
+        assert verified["lost"] == []
+        assert "the end is missing" in verified["first_bad"]["why"]
+
+
 @pytest.mark.parametrize("schema_number", [1, 2])
 async def test_a_backup_of_an_older_schema_is_restored_in_its_second_epoch(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schema_number: int

@@ -208,6 +208,12 @@ async def test_a_lost_checkpoint_of_the_audit_chain_ends_the_epoch(tmp_path: Pat
         assert app.process.stores.epoch.value.number == 2
         ((_, subject),) = await failover.fetch(ENTRIES)
         assert str(subject).endswith(f"; missing checkpoint {checkpoint.number}")
+        await app.process.audit.chain_writer.append_entries()
+        verified = (await app.request("GET", "/audit/verify", token=token)).json()
+        assert (verified["ok"], verified["first_bad"]) == (False, None), (
+            "the verification does not accuse an honest failover"
+        )
+        assert [one["last"] for one in verified["lost"]] == [checkpoint.number]
 
 
 async def test_an_epoch_whose_begin_is_lost_is_not_entered_again(tmp_path: Path, failover: Failover) -> None:
@@ -228,7 +234,7 @@ async def test_an_epoch_whose_begin_is_lost_is_not_entered_again(tmp_path: Path,
         assert found.id not in {first.id, second.id}
 
 
-async def test_a_check_that_fails_is_no_loss(tmp_path: Path, failover: Failover) -> None:
+async def test_a_check_that_fails_does_not_end_the_epoch(tmp_path: Path, failover: Failover) -> None:
     """The audit table cannot be read for a while, so nothing is known about the commits."""
     async with start_app(build_settings(tmp_path / "data", failover.url)) as app:
         token = await app.create_token("root", *ADMIN, token_grants=ADMIN)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from confide.audit.model import BEGIN_EPOCH, COMMITS_LOST, parse_signed_number
+
 # The link before the first entry.
 FIRST_LINK = bytes(32)
+_LOSS_PART = f',"{BEGIN_EPOCH}","{COMMITS_LOST}",'.encode()
 _PREFIX = b"confide audit link 1\n"
 _LINE = re.compile(
     rb'\{"number":([0-9]{1,19}),"link":"([0-9a-f]{64})","mac":"((?:[0-9a-f]{64})?)","entry":(\[.*\]|null)\}'
@@ -51,6 +54,32 @@ def encode_signed_part(number: int, link: bytes, at: int) -> bytes:
     return b"confide checkpoint 1\n%d\n%b\n%d\n" % (number, link.hex().encode(), at)
 
 
+class RecordedLoss(NamedTuple):
+    """The audit entry of an epoch that began because commits were lost."""
+
+    # The number of the entry in the chain. 0 if it is not chained yet.
+    number: int
+    at: int
+    # The number of the last entry that a checkpoint covers which was not lost.
+    signed_number: int
+
+    def is_explaining(self, checkpoint: Checkpoint) -> bool:
+        """Return whether the checkpoint covers entries that were lost: it is a later one, signed before the loss."""
+        return checkpoint.number > self.signed_number and checkpoint.at < self.at
+
+
+class LostStretch(NamedTuple):
+    """A stretch of entries that were signed, of which some were lost. An admin must confirm that.
+
+    `signed_at` is the time of the last lost checkpoint, `noticed_at` that of the entry about the loss.
+    """
+
+    first: int
+    last: int
+    signed_at: int
+    noticed_at: int
+
+
 class ChainBreak(NamedTuple):
     """The number of the first invalid entry and the reason."""
 
@@ -62,13 +91,15 @@ class ChainCheck:
     """Verifies a chain from a trusted link on. `bad` is the first invalid entry.
 
     Links and checkpoints prove order and completeness. An attacker can recompute the links after altering an entry.
-    `mac` needs the audit key of the database and detects that at the altered entry.
+    `mac` needs the audit key of the database and detects that at the altered entry. A checkpoint that contradicts the
+    chain is explained by an entry about lost commits. Without `mac`, a matching checkpoint must cover that entry.
     """
 
     def __init__(
         self,
-        checkpoints: Mapping[int, Checkpoint],
+        checkpoints: Iterable[Checkpoint],
         *,
+        losses: Sequence[RecordedLoss] = (),
         number: int = 0,
         link: bytes = FIRST_LINK,
         mac: Callable[[bytes], bytes] | None = None,
@@ -76,8 +107,14 @@ class ChainCheck:
         self.number = number
         self.link = link
         self.bad: ChainBreak | None = None
-        self._checkpoints = checkpoints
+        # A number has two checkpoints if its entry was lost and another entry got the number.
+        self._checkpoints: dict[int, list[Checkpoint]] = {}
+        for checkpoint in set(checkpoints):
+            self._checkpoints.setdefault(checkpoint.number, []).append(checkpoint)
+        self._losses = losses
         self._mac = mac
+        self._signed_number = 0
+        self._lost: dict[RecordedLoss, list[Checkpoint]] = {}
 
     def verify_next(self, entries: Iterable[ChainedEntry | None]) -> bool:
         """Verify the next entries; None is an unreadable line. Return False at the first invalid entry."""
@@ -96,7 +133,7 @@ class ChainCheck:
                 reason = "the entry was altered or not written by Confide"
             elif compute_link(previous, number, entry.entry, entry.mac) != entry.link:
                 reason = "the entry or its link was altered"
-            elif number in self._checkpoints and self._checkpoints[number].link != entry.link:
+            elif number in self._checkpoints and not self._is_signed(number, entry.link):
                 reason = "the chain was recomputed: its link differs from the signed one"
             if reason is not None:
                 self.bad = ChainBreak(number, reason)
@@ -107,9 +144,51 @@ class ChainCheck:
 
     def finish(self) -> ChainBreak | None:
         """Return the first invalid entry. Entries that a checkpoint covers must not be missing at the end."""
-        if self.bad is None and (last := max(self._checkpoints, default=0)) > self.number:
+        if self.bad is not None:
+            return self.bad
+        later = [one for number, group in self._checkpoints.items() if number > self.number for one in group]
+        if last := max((one.number for one in later if not self._is_explained(one)), default=0):
             self.bad = ChainBreak(self.number + 1, f"the end is missing: {last:,} entries were signed")
+        elif self._mac is None and (unsigned := [one for one in self._lost if one.number > self._signed_number]):
+            # Without the key, only a signature tells an honest entry about a loss from a forged one.
+            first = min(one.number for loss in unsigned for one in self._lost[loss])
+            reason = f"it was signed with another link, and entry {unsigned[0].number:,}, which says why, is not signed"
+            self.bad = ChainBreak(min(first, self.number + 1), reason)
         return self.bad
+
+    def list_lost(self) -> list[LostStretch]:
+        """List the stretches that were found lost so far."""
+        return sorted(
+            LostStretch(loss.signed_number + 1, max(one.number for one in found), max(one.at for one in found), loss.at)
+            for loss, found in self._lost.items()
+        )
+
+    def _is_signed(self, number: int, link: bytes) -> bool:
+        """Return whether the checkpoints of a number have its link, except those that a loss explains."""
+        contradicting = [one for one in self._checkpoints[number] if one.link != link]
+        if len(contradicting) < len(self._checkpoints[number]):
+            self._signed_number = number
+        return not [one for one in contradicting if not self._is_explained(one)]
+
+    def _is_explained(self, checkpoint: Checkpoint) -> bool:
+        loss = next((one for one in self._losses if one.is_explaining(checkpoint)), None)
+        if loss is not None:
+            self._lost.setdefault(loss, []).append(checkpoint)
+        return loss is not None
+
+
+def find_recorded_loss(entry: ChainedEntry) -> RecordedLoss | None:
+    """Return the loss that an entry of the chain records. None for any other entry."""
+    if entry.entry is None or _LOSS_PART not in entry.entry:
+        return None
+    try:
+        at, action, outcome, *_, subject, _ = json.loads(entry.entry)
+        signed_number = parse_signed_number(subject)
+    except (ValueError, TypeError):
+        return None  # an altered entry
+    if (action, outcome) != (BEGIN_EPOCH, COMMITS_LOST) or signed_number is None or not isinstance(at, int):
+        return None
+    return RecordedLoss(entry.number, at, signed_number)
 
 
 def format_line(entry: ChainedEntry) -> bytes:

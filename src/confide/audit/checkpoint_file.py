@@ -10,6 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from confide.audit.chain import Checkpoint, format_checkpoint, parse_checkpoint
 
+# A line has 320 bytes without its two numbers, which have at most 19 digits each.
+MAX_LINE_BYTES = 360
+
 
 def has_valid_signature(checkpoint: Checkpoint, public_key: bytes) -> bool:
     """Return whether a checkpoint's signature is valid for a public key (Ed25519, RFC 8032)."""
@@ -36,6 +39,15 @@ class CheckpointFile:
             while remaining:
                 remaining = remaining[file.write(remaining) or 0 :]
             os.fsync(descriptor)
+
+    def read_last(self, count: int) -> list[Checkpoint]:
+        """Read the last checkpoints without reading the whole file. Skip invalid lines."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - count * MAX_LINE_BYTES))
+            lines = file.read().splitlines()
+        return [parsed for line in lines if (parsed := parse_checkpoint(line)) is not None][-count:]
 
     def read(self) -> list[Checkpoint]:
         """Read all checkpoints. Skip invalid lines."""

@@ -88,12 +88,22 @@ class ChainBreakShape(BaseModel, title="BadShape"):
     why: str
 
 
+class LostShape(BaseModel):
+    """A stretch of entries that were signed, of which some were lost in a failover. Confirm that it happened."""
+
+    first: int
+    last: int
+    signed_at: str = Field(description="When the last lost checkpoint was signed.")
+    noticed_at: str = Field(description="When the loss was noticed and a new epoch began.")
+
+
 class ProofShape(BaseModel):
     """The result of verifying the hash chain."""
 
     checked: int
     ok: bool
     first_bad: ChainBreakShape | None
+    lost: list[LostShape] = Field(description="Stretches that a recorded loss of commits explains. Then `ok` is false.")
     unlinked: int = Field(description="Entries older than a minute that are not in the chain: added outside Confide.")
     next: str | None
 
@@ -174,8 +184,17 @@ def _build_verification_json(verification: Verification) -> Json:
     bad = verification.bad
     return {
         "checked": verification.checked,
-        "ok": verification.bad is None and not verification.unchained,
+        "ok": verification.is_ok,
         "first_bad": None if bad is None else {"number": bad.number, "why": bad.reason},
+        "lost": [
+            {
+                "first": stretch.first,
+                "last": stretch.last,
+                "signed_at": format_time(stretch.signed_at),
+                "noticed_at": format_time(stretch.noticed_at),
+            }
+            for stretch in verification.lost
+        ],
         "unlinked": verification.unchained,
         "next": None if verification.after is None else str(verification.after),
     }

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from confide.audit.chain import FIRST_LINK, ChainedEntry, Checkpoint, compute_link
-from confide.audit.model import AuditEntry, AuditFilter, ListedEntry, SignedEntry, encode_entry
+from confide.audit.chain import (
+    FIRST_LINK,
+    ChainedEntry,
+    Checkpoint,
+    RecordedLoss,
+    compute_link,
+    find_recorded_loss,
+)
+from confide.audit.model import BEGIN_EPOCH, AuditEntry, AuditFilter, ListedEntry, SignedEntry, encode_entry
 from confide.changes.model import Position
 from confide.database.engine import Engine, Lock, Many, Transaction, statement
 from confide.database.log import insert_audit
@@ -85,6 +92,12 @@ PAGE = f"""/* audits.page */
 CHECKPOINTS = f"""/* audits.checkpoints */
     SELECT {list_columns(CheckpointRow)} FROM checkpoints WHERE number > $1 ORDER BY number LIMIT $2
 """
+# The columns come first in an index, in which only such entries have no key and a version.
+LOSSES = f"""/* audits.losses */
+    SELECT coalesce(l.number, 0), a.mac, {_ENTRY} FROM audit a LEFT JOIN audit_links l ON l.audit_id = a.id
+    WHERE a.tenant IS NULL AND a.integration_type IS NULL AND a.version IS NOT NULL AND a.action = $1
+    ORDER BY a.id
+"""
 INSERT_CHECKPOINT = f"""/* audits.keep */
     {insert_into("checkpoints", CheckpointRow)} ON CONFLICT (number) DO NOTHING RETURNING number
 """
@@ -127,6 +140,20 @@ class AuditStore:
     async def read_link(self, number: int) -> bytes | None:
         rows = await self._engine.query("/* audits.link_of */ SELECT link FROM audit_links WHERE number = $1", number)
         return bytes(rows[0][0]) if rows else None
+
+    async def read_links(self, numbers: Sequence[int]) -> dict[int, bytes]:
+        """Read the links of these numbers. A number that the chain does not have is left out."""
+        links = {number: await self.read_link(number) for number in numbers}
+        return {number: link for number, link in links.items() if link is not None}
+
+    async def list_losses(self, compute_mac: Callable[[bytes], bytes]) -> list[RecordedLoss]:
+        """List the recorded losses of commits whose entries have a valid MAC."""
+        rows = await self._read(LOSSES, BEGIN_EPOCH)
+        entries = [ChainedEntry(row[0], b"", _encode_row(row[2:]), bytes(row[1])) for row in rows]
+        found = [
+            find_recorded_loss(one) for one in entries if one.entry is not None and compute_mac(one.entry) == one.mac
+        ]
+        return [loss for loss in found if loss is not None]
 
     async def count_unchained(self, *, before: int) -> int:
         sql = f"/* audits.unlinked */ SELECT count(*) FROM audit a WHERE a.at < $1 AND {_UNCHAINED}"

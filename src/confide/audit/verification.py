@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from confide.audit.chain import FIRST_LINK, ChainBreak, ChainCheck, ChainedEntry, Checkpoint
+from confide.audit.chain import FIRST_LINK, ChainBreak, ChainCheck, ChainedEntry, Checkpoint, LostStretch
 from confide.audit.chain_writer import ChainWriter
 from confide.audit.checkpoint_file import CheckpointFile
 from confide.audit.model import AuditFilter, ListedEntry
@@ -37,6 +37,12 @@ class Verification:
     after: int | None
     # Entries that should be in the chain and are not.
     unchained: int = 0
+    # Stretches of entries that were lost, which an admin must confirm.
+    lost: tuple[LostStretch, ...] = ()
+
+    @property
+    def is_ok(self) -> bool:
+        return self.bad is None and not self.unchained and not self.lost
 
 
 class AuditLog:
@@ -112,19 +118,19 @@ class AuditLog:
             )
             return
         from_file = await asyncio.to_thread(self._read_checkpoint_file, after)
-        # The file takes precedence, because an attacker of the database cannot write it.
-        checkpoints = {one.number: one for one in [*stored, *from_file]}
-        check = ChainCheck(checkpoints, number=after, link=link, mac=self._compute_mac)
+        # An attacker of the database cannot write the file, so it can contradict the database.
+        losses = await self._audit.list_losses(self._compute_mac)
+        check = ChainCheck([*stored, *from_file], losses=losses, number=after, link=link, mac=self._compute_mac)
         while entries := await self._audit.list_chained(after=check.number, limit=BATCH_SIZE):
             if not check.verify_next(entries):
                 break
-            yield Verification(check.number - after, None, check.number)
+            yield Verification(check.number - after, None, check.number, lost=tuple(check.list_lost()))
             await asyncio.sleep(0)
         bad = check.bad or check.finish()
         unchained = await self._audit.count_unchained(
             before=self._clock() - MAX_UNCHAINED_SECONDS * MICROSECONDS_PER_SECOND
         )
-        yield Verification(check.number - after, bad, None, unchained)
+        yield Verification(check.number - after, bad, None, unchained, tuple(check.list_lost()))
 
     def _has_valid_signature(self, checkpoint: Checkpoint) -> bool:
         return self._encryption.is_signature_valid(checkpoint.encode_signed_part(), checkpoint.signature)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,13 +16,14 @@ from confide.cli.output import EXIT_CHECK_FAILED, print_items, show_progress
 from confide.client.protocol import build_request
 
 if TYPE_CHECKING:
-    from confide.audit.chain import ChainedEntry, Checkpoint
+    from confide.audit.chain import ChainedEntry, Checkpoint, LostStretch, RecordedLoss
     from confide.client import Client
 
 COLUMNS = ("number", "at", "actor", "action", "outcome", "tenant", "integration_type", "version", "subject", "address")
 PAGE_SIZE = "1000"
 PROGRESS_STEP = 10_000
 _CHECKPOINT = b'{"checkpoint":'
+_LOSS = b'"begin epoch"'
 
 
 @click.group()
@@ -76,21 +78,24 @@ def export(file: Path, *, url: str | None) -> None:
     help="Checkpoints from another place. FILE must contain every entry that they sign.",
 )
 def verify(file: Path, *, key: str | None, checkpoints_file: Path | None) -> int:
-    """Verify offline that an export is complete and in order. Name the first bad entry and exit with 10."""
+    """Verify offline that an export is complete and in order.
+
+    Name the first bad entry, or the entries that were lost in a failover, and exit with 10.
+    """
     try:
         from confide.audit import chain  # noqa: PLC0415 - the SDK alone has no server
         from confide.audit.checkpoint_file import has_valid_signature  # noqa: PLC0415 - as above
     except ModuleNotFoundError as missing:
         raise click.ClickException(f"{missing.name} is missing. Install confide[server].") from None
 
-    signed: dict[int, Checkpoint] = {}
+    signed: list[Checkpoint] = []
     for checkpoint in _read_checkpoints(file, checkpoints_file, chain.parse_checkpoint):
         if checkpoint is None:
             return _print_bad("a checkpoint was altered.")
         if not has_valid_signature(checkpoint, checkpoint.public_key if key is None else _parse_key(key)):
             return _print_bad(f"the checkpoint of entry {checkpoint.number:,} is not signed by that key.")
-        signed[checkpoint.number] = checkpoint
-    check = chain.ChainCheck(signed)
+        signed.append(checkpoint)
+    check = chain.ChainCheck(signed, losses=_find_losses(file))
     with file.open("rb") as lines, show_progress("Verifying", "entries") as update:
         check.verify_next(_read_entries(lines, chain.parse_line, update))
     bad = check.finish()
@@ -98,9 +103,11 @@ def verify(file: Path, *, key: str | None, checkpoints_file: Path | None) -> int
         return _print_bad(f"entry {bad.number:,}: {bad.reason}.")
     if key is not None and not signed:
         return _print_bad("no checkpoint is signed by that key.")
+    if lost := check.list_lost():
+        return _print_lost(lost)
     key_origin = "" if key is not None else "; the key comes from the export itself, pass --key to use one you trust"
     coverage = (
-        f"the first {max(signed):,} are signed{key_origin}"
+        f"the first {max(one.number for one in signed):,} are signed{key_origin}"
         if signed
         else "none is signed, so entries may be missing at the end"
     )
@@ -111,6 +118,20 @@ def verify(file: Path, *, key: str | None, checkpoints_file: Path | None) -> int
 def _print_bad(reason: str) -> int:
     click.echo(f"BAD: {reason}")
     return EXIT_CHECK_FAILED
+
+
+def _print_lost(lost: list[LostStretch]) -> int:
+    for stretch in lost:
+        click.echo(
+            f"LOST, CONFIRM: entries {stretch.first:,} to {stretch.last:,}, or some of them. They were signed until"
+            f" {_format_time(stretch.signed_at)} and were gone when a new epoch began at"
+            f" {_format_time(stretch.noticed_at)}. Confirm that the database failed over or was restored then."
+        )
+    return EXIT_CHECK_FAILED
+
+
+def _format_time(microseconds: int) -> str:
+    return f"{datetime.fromtimestamp(microseconds // 1_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 class _SignedCheckpoints(NamedTuple):
@@ -137,6 +158,16 @@ def _fetch_entry_pages(client: Client) -> Iterator[bytes]:
     while page := client.send_for_bytes(build_request("GET", path, params={"after": after, "limit": PAGE_SIZE})):
         yield page
         after = page[page.rindex(b'{"number":') + 10 :].split(b",", 1)[0].decode()
+
+
+def _find_losses(file: Path) -> list[RecordedLoss]:
+    """Find the entries about lost commits. They count only if a checkpoint covers them."""
+    from confide.audit import chain  # noqa: PLC0415 - the SDK alone has no server
+
+    with file.open("rb") as lines:
+        entries = [chain.parse_line(line.rstrip(b"\n")) for line in lines if _LOSS in line]
+    found = [chain.find_recorded_loss(entry) for entry in entries if entry is not None]
+    return [loss for loss in found if loss is not None]
 
 
 def _read_checkpoints(

@@ -17,6 +17,8 @@ class DatabaseIdentity:
     durability: str
     is_unsafe: bool
     is_new_epoch: bool = False
+    # Whether a new epoch has begun, because the checkpoint file names commits that the database lacks.
+    has_lost_commits: bool = False
     # Whether positions contain a transaction ID.
     has_xid: bool = False
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from confide.audit.checkpoint_file import CheckpointFile
 from confide.audit.recorder import AuditRecorder
 from confide.clock import read_wall_clock
 from confide.crypto import master_keys
@@ -20,11 +21,15 @@ from confide.crypto.master_keys import (
     create_master_key,
     write_master_keys,
 )
+from confide.database.identity import Loss
 from confide.database.model import DatabaseIdentity
 from confide.names import ConfigKey
 from confide.server.settings import Settings
 from confide.server.stores import Stores, open_stores
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
+
+# At a start, this many of the last checkpoints in the file are compared with the database: at least 16 hours.
+MAX_COMPARED_CHECKPOINTS = 1_000
 
 _log = logging.getLogger("confide")
 
@@ -94,10 +99,41 @@ async def prepare(settings: Settings, *, is_unsafe_accepted: bool = False) -> Pr
         keys = build_encryption(settings, stores)
         await keys.check_master_keys()
         await keys.start()
+        database = await _begin_epoch_if_checkpoints_are_lost(settings, stores, keys, database)
         await _repeat_destructions(stores, keys)
         return Preparation(database, applied, await stores.users.has_had_user(), created)
     finally:
         await stores.close()
+
+
+async def _begin_epoch_if_checkpoints_are_lost(
+    settings: Settings, stores: Stores, keys: EnvelopeEncryption, database: DatabaseIdentity
+) -> DatabaseIdentity:
+    """Begin a new epoch if the checkpoint file has a checkpoint that the database lacks, and no recorded loss explains.
+
+    After a restart of all processes, only this file can tell that commits were lost.
+    """
+    signed = [
+        one
+        for one in CheckpointFile(settings.checkpoints_file).read_last(MAX_COMPARED_CHECKPOINTS)
+        if keys.is_signature_valid(one.encode_signed_part(), one.signature)
+    ]
+    links = await stores.audit.read_links([one.number for one in signed])
+    lost = [one for one in signed if links.get(one.number) != one.link]
+    losses = await stores.audit.list_losses(lambda entry: keys.compute_mac("audit", entry)) if lost else []
+    unexplained = [one.number for one in lost if not any(loss.is_explaining(one) for loss in losses)]
+    if not unexplained:
+        return database
+    recorder = AuditRecorder(stores.audit, keys, read_wall_clock)
+    loss = Loss((), min(unexplained), min_number=0)
+    epoch = await stores.database.begin_epoch_after_loss(loss, recorder.sign_epoch)
+    _log.error(
+        "commits_lost missing_changes=0 missing_checkpoint=%d ended_epoch=%s epoch=%s",
+        min(unexplained),
+        database.epoch.id,
+        epoch.id,
+    )
+    return replace(database, epoch=epoch, has_lost_commits=True)
 
 
 async def _repeat_destructions(stores: Stores, keys: EnvelopeEncryption) -> None:

@@ -131,6 +131,11 @@ def format_start_lines(settings: Settings, preparation: Preparation, *, port: in
         lines.append(
             "  restored    the database was moved or restored: a new epoch has begun, and all sessions have ended"
         )
+    if preparation.database.has_lost_commits:
+        lines.append(
+            "  lost        the database lacks commits that the checkpoint file names: a new epoch has begun, and all"
+            " sessions have ended"
+        )
     return [
         *lines,
         *_format_permission_warnings(settings),
