@@ -204,6 +204,15 @@ class DatabaseReadOnly(DatabaseUnavailable):
     sentence = "The PostgreSQL server is read-only: it is a standby, or its operator made it so."
 
 
+class SessionsShared(DatabaseUnavailable):
+    """A pooler between this process and the database gives the same session to several clients."""
+
+    sentence = (
+        "The database URL leads to a pooler that shares sessions, such as PgBouncer in transaction or statement mode:"
+        " use its session mode, or the address of PostgreSQL itself."
+    )
+
+
 def describe_error(error: BaseException) -> str:
     """Describe an error in one line, for a log line or a message. Many errors have no text of their own."""
     text = " ".join(str(error).split())

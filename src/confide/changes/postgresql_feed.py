@@ -11,7 +11,7 @@ from confide.changes.model import Change, ChangeFeedReset, Position
 from confide.database.engine import find_operation
 from confide.database.postgresql.continuity import TIMELINE, Continuity
 from confide.database.postgresql.engine import PostgresqlEngine
-from confide.database.postgresql.errors import DRIVER_ERRORS
+from confide.database.postgresql.errors import DRIVER_ERRORS, translate_error
 from confide.database.postgresql.session import IS_READ_ONLY, apply_settings
 from confide.database.postgresql.transaction import Connection
 from confide.database.postgresql.watermark import Watermark
@@ -91,6 +91,9 @@ class PostgresqlChangeFeed:
             raise DatabaseUnavailable("The change feed was not read in time.") from error
         except DRIVER_ERRORS as error:
             await self._leave_connection(began)
+            translated = translate_error(error)
+            if isinstance(translated, DatabaseUnavailable):
+                raise translated from error
             raise DatabaseUnavailable(describe_error(error)) from error
         except DatabaseUnavailable:
             # Not even a new connection: the database is not slow but away, so the next read needs no more time.
@@ -142,6 +145,7 @@ class PostgresqlChangeFeed:
             if row[8] is not None:
                 self._seen.add_checkpoint(SeenCheckpoint(*row[8:]), epoch=self._epoch)
             return []
+        await self._engine.check_session(connection)
         rows = await self._fetch(connection, SINCE, self._snapshot, MAX_CHANGES + 1)
         previous, self._epoch = self._epoch, self._accept_server(rows[0])
         self._snapshot = rows[0][0]

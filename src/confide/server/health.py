@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel
 
-from confide.errors import Busy, DatabaseReadOnly, DatabaseUnavailable, NotAllowed
+from confide.errors import Busy, DatabaseReadOnly, DatabaseUnavailable, NotAllowed, SessionsShared
 from confide.identity.model import Principal, Role
 from confide.server.metrics import CONTENT_TYPE
 from confide.web.request import Request
@@ -80,6 +80,8 @@ class Health:
                 await self._database.ping()
         except DatabaseReadOnly:
             return "read-only"
+        except SessionsShared:
+            return "pooler-mode"
         except (DatabaseUnavailable, Busy, TimeoutError):
             return "store-unavailable"
         return None

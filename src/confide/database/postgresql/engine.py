@@ -24,11 +24,12 @@ from confide.database.postgresql.errors import (
     translate_connect_failure,
     translate_error,
 )
+from confide.database.postgresql.pooler import PoolerCheck
 from confide.database.postgresql.session import set_up_session
 from confide.database.postgresql.transaction import Connection, fetch, run_transaction
 from confide.database.seen_commits import SeenChange, SeenCommits
 from confide.epoch import UNKNOWN_EPOCH
-from confide.errors import Busy, DatabaseReadOnly, DatabaseUnavailable
+from confide.errors import Busy, DatabaseReadOnly, DatabaseUnavailable, SessionsShared
 from confide.postgresql_client.connector import ConnectFailed, Connector, OpenConnection
 from confide.telemetry.io_log import NO_IO_LOG, IoLog, measure, record_failure
 
@@ -73,6 +74,7 @@ class PostgresqlEngine:
             dsn, set_up=self._set_up, measure=lambda opening: measure(self.io, "connect", opening)
         )
         self._check_connection = check_connection
+        self._pooler = PoolerCheck()
         # The schema of the tables, which the first connection finds.
         self._schema: str | None = None
         self._idle: list[_Idle] = []
@@ -121,7 +123,9 @@ class PostgresqlEngine:
         if is_read_only(error):
             return self.reject_read_only()
         translated = translate_error(error)
-        if isinstance(translated, DatabaseUnavailable) and is_connection_lost(error) and not is_late:
+        if isinstance(translated, SessionsShared):
+            self._mark_unavailable(translated)
+        elif isinstance(translated, DatabaseUnavailable) and is_connection_lost(error) and not is_late:
             self._record_failure(translated, began=began)
         return translated
 
@@ -203,7 +207,7 @@ class PostgresqlEngine:
         self._connecting += 1
         try:
             connection = await self.connect()
-        except DatabaseReadOnly as error:
+        except (DatabaseReadOnly, SessionsShared) as error:
             self._mark_unavailable(error)
             raise
         except DatabaseUnavailable as error:
@@ -322,7 +326,8 @@ class PostgresqlEngine:
         self.record_success()
         return connection
 
-    async def _set_up(self, connection: Connection, _open_another: OpenConnection) -> None:
+    async def _set_up(self, connection: Connection, open_another: OpenConnection) -> None:
+        await measure(self.io, "find backend", self._pooler.check_new(connection, open_another))
         self._schema = await measure(self.io, "set up session", set_up_session(connection, schema=self._schema))
         if self._check_connection is not None:
             await measure(self.io, "greet", self._check_connection(connection))
@@ -332,6 +337,14 @@ class PostgresqlEngine:
         self._failovers += 1
         self._outages += 1
         self.close_idle()
+
+    async def check_session(self, connection: Connection) -> None:
+        """Check that a connection still has the session that was set up. Raises `SessionsShared`."""
+        try:
+            await self._pooler.check_open(connection)
+        except SessionsShared as error:
+            self._mark_unavailable(error)
+            raise
 
     def record_success(self) -> None:
         """Record that the database responded, so that calls no longer fail at once."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from confide.database.engine import UniqueTaken
-from confide.errors import DatabaseReadOnly, DatabaseUnavailable, describe_error
+from confide.errors import DatabaseReadOnly, DatabaseUnavailable, SessionsShared, describe_error
 from confide.postgresql_client.connector import ConnectFailed
 
 # Everything that the driver raises. Not all of its errors have a common base.
@@ -19,12 +19,15 @@ DRIVER_ERRORS = (
 # The classes that a statement of Confide causes itself: a bug. Every other class, known or not, describes the state of
 # the server, its configuration or the path to it.
 _BUG_CLASSES = frozenset(
-    {"0A", "0L", "0P", "20", "21", "22", "23", "24", "26", "2B", "2F", "34", "38", "39", "3B", "42", "44"}
+    {"0A", "0L", "0P", "20", "21", "22", "23", "24", "2B", "2F", "34", "38", "39", "3B", "42", "44"}
 )
 _UNIQUE_VIOLATION = "23505"
 # States of these classes that the configuration of the server causes: rights, and the encoding of the database.
 _CONFIGURATION_STATES = frozenset({"42501", "22P05"})
 READ_ONLY_TRANSACTION = "25006"
+# The driver prepares a statement once in each session: invalid_sql_statement_name, duplicate_prepared_statement. Both
+# mean that the session is not the one where it was prepared.
+_SHARED_SESSION = ("26000", "42P05")
 
 
 def is_bug(error: Exception) -> bool:
@@ -49,10 +52,13 @@ def is_read_only(error: Exception) -> bool:
 
 def translate_error(error: Exception) -> Exception:
     """Return the error that the stores expect, or the same error if it is a bug."""
-    if isinstance(error, asyncpg.PostgresError) and error.sqlstate == _UNIQUE_VIOLATION:
+    state = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
+    if state == _UNIQUE_VIOLATION:
         return UniqueTaken(describe_error(error))
-    if is_read_only(error):
+    if state == READ_ONLY_TRANSACTION:
         return DatabaseReadOnly(describe_error(error))
+    if state in _SHARED_SESSION:
+        return SessionsShared()
     return error if is_bug(error) else DatabaseUnavailable(describe_error(error))
 
 
@@ -71,6 +77,8 @@ def translate_connect_failure(failed: ConnectFailed) -> Exception:
         # A server that must not be used, or a bug. A `ValueError` is a setting that the driver rejects.
         if not isinstance(error, (*DRIVER_ERRORS, DatabaseUnavailable, ValueError)):
             return error
+    if any(isinstance(translate_error(error), SessionsShared) for error in failed.errors):
+        return SessionsShared()
     # A full host can store, and a standby beside it says nothing about it.
     is_read_only_cause = not _has_full_host(failed)
     for error in failed.errors:
