@@ -14,7 +14,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,7 +43,7 @@ CHANGES = {
 }
 ENTRYPOINT = Path(__file__).with_name("postgresql_entrypoint.sh")
 # Archives of images are kept between runs, because debootstrap takes a minute.
-CACHE = Path(tempfile.gettempdir())
+CACHE = Path.home() / ".cache" / "confide-tests"
 # Files of this machine that the package clients in a build need.
 HOST_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")
 STOP_SECONDS = 60.0
@@ -112,6 +111,7 @@ class ContainerEngine:
             return
         archive = CACHE / f"{name}-{_compute_digest(name)}.tar"
         if not archive.exists():
+            CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
             _make_archive(archive, PACKAGES[name])
         changes = [part for change in CHANGES[name] for part in ("--change", change)]
         self.docker("import", *changes, archive, name)
@@ -203,9 +203,9 @@ def _answers(engine: ContainerEngine) -> bool:
 
 
 def _delete_folder(folder: Path) -> None:
-    """Delete the data of the engine. Mounts of its containers can take a moment to end."""
-    for _ in range(10):
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
-        time.sleep(0.5)
+    """Delete the data of the engine, and first the mounts that it leaves, such as its network namespace."""
+    mounts = [Path(line.split()[1]) for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in reversed(mounts):
+        if folder in mount.parents:
+            subprocess.run(["umount", mount], check=True)
+    shutil.rmtree(folder)
