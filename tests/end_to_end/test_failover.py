@@ -24,6 +24,7 @@ def check(result: FailoverResult) -> None:
     assert not result.has_restarted
     assert result.saves > 50
     assert result.saves_lost == 0, result.details
+    assert result.reads_refused == 0, result.details
     assert result.reads_stale_unmarked == 0, result.details
     assert result.revoked_tokens_accepted == 0, result.details
     assert result.unexpected_statuses == 0, result.details

@@ -218,15 +218,50 @@ def test_a_deliberately_wrong_module_is_found() -> None:
     assert find_missing_modules("| `configs/` | `save`, `gone` |\n") == ["configs/gone"]
 
 
-def test_the_tables_of_measurements_are_those_of_the_recorded_runs() -> None:
+def load_measurements_tool() -> Any:
     path = ROOT / "tools" / "make_measurements.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    page = ROOT / "docs" / "reference" / "measurements.md"
-    assert page.read_text() == module.write_page(), "run make measurements"
+    return module
+
+
+def test_the_tables_of_measurements_and_failovers_are_those_of_the_recorded_runs() -> None:
+    tool, folder = load_measurements_tool(), ROOT / "docs" / "reference"
+    assert (folder / "measurements.md").read_text() == tool.write_page(), "run make measurements"
+    assert (folder / "failover.md").read_text() == tool.write_failover_page(), "run make measurements"
+
+
+def test_the_table_of_failovers_marks_what_misses_a_promise() -> None:
+    write_row = load_measurements_tool()._write_failover
+    promised = {
+        "title": "leader killed",
+        "may_lose": False,
+        "has_two_leaders": False,
+        "unsaved_seconds": 9.04,
+        "unsaved_after_path_seconds": 0.98,
+        "unproven_seconds": 10.0,
+        "unproven_after_path_seconds": 2.0,
+        "saves": 1234,
+        **dict.fromkeys(("saves_lost", "reads_refused", "reads_stale_unmarked", "revoked_tokens_accepted"), 0),
+        **dict.fromkeys(("watcher_violations", "unexpected_statuses", "has_restarted"), 0),
+        "audit": "ok",
+        "load_average": 1.0,
+    }
+    row = "| leader killed | 9.0 (0.98) | 10.0 (2.00) | 1,234 | 0 | 0 | 0 | 0 | 0 | ok | 1.0 |\n"
+    assert write_row(promised) == row
+    late = {"unsaved_after_path_seconds": 1.2, "unproven_after_path_seconds": 2.1}
+    assert "**9.0 (1.20)** | **10.0 (2.10)**" in write_row(promised | late)
+    assert "**" not in write_row(promised | late | {"has_two_leaders": True})
+    assert "| **3** |" in write_row(promised | {"saves_lost": 3})
+    assert "| 3 |" in write_row(promised | {"saves_lost": 3, "may_lose": True})
+    for name in ("reads_refused", "reads_stale_unmarked", "revoked_tokens_accepted", "watcher_violations"):
+        assert "| **1** |" in write_row(promised | {name: 1})
+    assert "| **1** |" in write_row(promised | {"has_restarted": True})
+    assert "| **bad link** |" in write_row(promised | {"audit": "bad link"})
+    assert "not measured" in write_row({"title": "leader killed", "error": "the cluster is not whole"})
 
 
 def test_the_glossary_has_at_most_fifteen_words() -> None:

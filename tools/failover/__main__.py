@@ -25,10 +25,12 @@ from support.patroni import ADDRESSES, PatroniCluster, find_missing_packages, ru
 
 
 class FailoverMatrix:
-    """The results of each fault at each address."""
+    """The results of each fault at each address. A file keeps them; a new result replaces the one of the same cell."""
 
-    def __init__(self, folder: Path) -> None:
-        self.rows: list[dict[str, Any]] = []
+    def __init__(self, folder: Path, file: Path | None) -> None:
+        self._file = file
+        earlier = json.loads(file.read_text())["rows"] if file is not None and file.exists() else []
+        self._rows = {(row["address"], row["fault"]): row for row in earlier}
         self._folder = folder
         self._services = self._clusters = 0
 
@@ -42,9 +44,7 @@ class FailoverMatrix:
                     asyncio.run(self._measure_all(cluster, address, remaining))
             except AssertionError as error:
                 print(f"{address}: {remaining[0]} ended the cluster: {error}", file=sys.stderr, flush=True)
-                self.rows.append(
-                    {"address": address, "fault": remaining.pop(0), "error": str(error).partition("\n")[0]}
-                )
+                self._keep(address, remaining.pop(0), {"error": str(error).partition("\n")[0]})
 
     async def _measure_all(self, cluster: PatroniCluster, address: str, remaining: list[str]) -> None:
         await create_probe_database(cluster)
@@ -64,14 +64,26 @@ class FailoverMatrix:
     async def _measure_one(self, system: SystemUnderTest, address: str, name: str) -> None:
         print(f"{datetime.now(UTC):%H:%M:%S} {address}: {FAULTS[name].title}", file=sys.stderr, flush=True)
         result = await measure_fault(system, FAULTS[name])
-        self.rows.append({**_describe(address, name), **result.as_json()})
-        print(json.dumps(self.rows[-1], indent=1), file=sys.stderr, flush=True)
+        self._keep(address, name, result.as_json())
 
-
-def _describe(address: str, name: str) -> dict[str, Any]:
-    fault = FAULTS[name]
-    kinds = {"may_lose": fault.may_lose, "has_two_leaders": fault.has_two_leaders}
-    return {"address": address, "fault": name, "title": fault.title, **kinds}
+    def _keep(self, address: str, name: str, result: dict[str, Any]) -> None:
+        fault = FAULTS[name]
+        row = {
+            "address": address,
+            "fault": name,
+            "title": fault.title,
+            "may_lose": fault.may_lose,
+            "has_two_leaders": fault.has_two_leaders,
+            **result,
+        }
+        print(json.dumps(row, indent=1), file=sys.stderr, flush=True)
+        self._rows[address, name] = row
+        if self._file is None:
+            return
+        cells = [(one, fault_name) for one in ADDRESSES for fault_name in FAULTS]
+        rows = [self._rows[cell] for cell in cells if cell in self._rows]
+        document = {"date": datetime.now(UTC).date().isoformat(), "machine": describe_machine(), "rows": rows}
+        self._file.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def exit_on_signal(number: int, _frame: FrameType | None) -> None:
@@ -83,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="tools/failover", description=__doc__)
     parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"any of {', '.join(FAULTS)}; default: all")
     parser.add_argument("--address", action="append", choices=ADDRESSES, help="default: all three")
-    parser.add_argument("--json", type=Path, help="file for the results")
+    parser.add_argument("--json", type=Path, help="file for the results; other results in it stay")
     parser.add_argument("--logs", type=Path, help="folder that receives the logs of the services and of the clusters")
     chosen = parser.parse_args()
     signal.signal(signal.SIGTERM, exit_on_signal)
@@ -91,7 +103,7 @@ def main() -> None:
     if missing := find_missing_packages():
         sys.exit(f"Packages are missing: apt-get install --no-install-recommends {' '.join(missing)}")
     folder = Path(tempfile.mkdtemp(prefix="confide-failover-"))
-    matrix = FailoverMatrix(folder)
+    matrix = FailoverMatrix(folder, chosen.json)
     try:
         for address in chosen.address or ADDRESSES:
             matrix.measure(address, chosen.faults or list(FAULTS))
@@ -100,9 +112,6 @@ def main() -> None:
             chosen.logs.mkdir(parents=True, exist_ok=True)
             shutil.copy(log, chosen.logs / f"{log.parent.name}-{log.name}")
         shutil.rmtree(folder, ignore_errors=True)
-    document = {"date": datetime.now(UTC).date().isoformat(), "machine": describe_machine(), "rows": matrix.rows}
-    if chosen.json:
-        chosen.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":
