@@ -145,7 +145,10 @@ def test_a_backup_is_restored_on_another_host_with_a_new_epoch(shell: Shell, tmp
 
 def test_a_second_migration_changes_nothing(tmp_path: Path, database: str | None) -> None:
     env = {} if database is None else {"CONFIDE_DATABASE": database}
-    assert run_confide("migrate", cwd=tmp_path, env=env).stdout == "Applied 0001_first, 0002_types_chain_usage.\n"
+    assert (
+        run_confide("migrate", cwd=tmp_path, env=env).stdout
+        == "Applied 0001_first, 0002_types_chain_usage, 0003_epoch_number.\n"
+    )
     assert run_confide("migrate", cwd=tmp_path, env=env).stdout == "The schema is up to date.\n"
 
 
