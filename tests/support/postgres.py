@@ -188,6 +188,11 @@ class LocalPostgresServer(OwnPostgresServer):
             self._run("pg_basebackup", "-D", str(self.data), "-R", "-N", "-c", "fast", *source)
 
     def start(self) -> None:
+        self.launch()
+        self._wait()
+
+    def launch(self) -> None:
+        """Start the server without waiting until it is ready."""
         options = [f"-c{option}" for option in (*self._options, f"unix_socket_directories={self.root}")]
         with (self.root / "postgres.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -196,7 +201,6 @@ class LocalPostgresServer(OwnPostgresServer):
                 stderr=log,
                 **self._as(),
             )
-        self._wait()
 
     def kill(self) -> None:
         """End the server as a crash would. SIGQUIT asks PostgreSQL for an immediate shutdown."""

@@ -23,8 +23,10 @@ _BUG_CLASSES = frozenset(
 )
 _UNIQUE_VIOLATION = "23505"
 # States of these classes that the configuration of the server causes: rights, and the encoding of the database.
-_CONFIGURATION_STATES = frozenset({"42501", "22P05"})
+_INSUFFICIENT_PRIVILEGE = "42501"
+_CONFIGURATION_STATES = frozenset({_INSUFFICIENT_PRIVILEGE, "22P05"})
 READ_ONLY_TRANSACTION = "25006"
+_GRANT_HINT = "make it the owner of the database, or grant it all rights on its schema."
 # The driver prepares a statement once in each session: invalid_sql_statement_name, duplicate_prepared_statement. Both
 # mean that the session is not the one where it was prepared.
 _SHARED_SESSION = ("26000", "42P05")
@@ -59,6 +61,8 @@ def translate_error(error: Exception) -> Exception:
         return DatabaseReadOnly(describe_error(error))
     if state in _SHARED_SESSION:
         return SessionsShared()
+    if state == _INSUFFICIENT_PRIVILEGE:
+        return DatabaseUnavailable(f"The PostgreSQL role lacks a right, {describe_error(error)}: {_GRANT_HINT}")
     return error if is_bug(error) else DatabaseUnavailable(describe_error(error))
 
 

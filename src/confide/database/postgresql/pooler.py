@@ -10,6 +10,8 @@ import time
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
+import asyncpg
+
 from confide.database.postgresql.transaction import Connection
 from confide.errors import SessionsShared
 from confide.postgresql_client.connector import OpenConnection
@@ -93,5 +95,11 @@ class PoolerCheck:
 
 
 async def find_backend(connection: Connection) -> Backend:
-    (row,) = await connection.fetch(FIND_BACKEND)
+    try:
+        (row,) = await connection.fetch(FIND_BACKEND)
+    except asyncpg.QueryCanceledError:
+        # A short time limit of the role. Lift it for this transaction only: the session may belong to other clients.
+        async with connection.transaction():
+            await connection.execute("SET LOCAL statement_timeout = 0")
+            (row,) = await connection.fetch(FIND_BACKEND)
     return Backend(*row)
