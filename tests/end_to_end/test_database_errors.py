@@ -97,7 +97,7 @@ AT_START: dict[str, tuple[Callable[[Site], str], int, str]] = {
     "unsafe": (make_unsafe, UNSAFE, "synchronous_commit=off"),
     "down": (lambda site: site.url(hosts=f"127.0.0.1:{find_free_port()}"), UNREACHABLE, "cannot be reached"),
     "unknown host": (lambda site: site.url(hosts="host.invalid"), UNREACHABLE, "cannot be reached"),
-    "unknown parameter": (lambda site: f"{site.url()}?colour=blue", UNREACHABLE, 'parameter "colour"'),
+    "unknown parameter": (lambda site: f"{site.url()}?color=blue", UNREACHABLE, 'parameter "color"'),
     "no certificate": (lambda site: f"{site.url()}?sslmode=require", UNREACHABLE, "SSL"),
 }
 

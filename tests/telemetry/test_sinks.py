@@ -28,6 +28,7 @@ from confide.telemetry.sinks.sink import IncompleteWrite, Sink
 from support.collectors import build_bulk_response, run_collector
 from support.distribution import HOSTILE, DistributionServer
 from support.postgres import PostgresServer
+from support.silent_host import open_silent_port
 
 
 def build_sink(address: str, folder: Path, *, max_bytes: int = 10**9, days: int = 7) -> Sink:
@@ -262,6 +263,27 @@ def test_postgresql_connects_again_after_a_lost_connection(tmp_path: Path, postg
     sink._connection.terminate()
     sink.write(build_batch())
     sink.close()
+
+
+def test_postgresql_writes_to_the_host_that_answers(tmp_path: Path, postgres: PostgresServer) -> None:
+    url = postgres.new_database()
+    with open_silent_port() as silent:
+        several = url.replace(f"@{postgres.host}", f"@127.0.0.1:{silent},{postgres.host}")
+        (sink,) = build_sinks(f"{several},", folder=tmp_path, max_bytes=1, max_age_days=1)
+        sink.write(build_batch())
+    assert isinstance(sink, postgresql.PostgresqlSink)
+    assert sink._connection is not None
+    sink.close()
+
+
+def test_the_hosts_of_an_address_are_not_sinks_of_their_own(tmp_path: Path) -> None:
+    addresses = "sqlite, postgresql://user@a:1,b,[::1]:2/name ,postgres://c,stdout"
+    sinks = build_sinks(addresses, folder=tmp_path, max_bytes=1, max_age_days=1)
+    assert [sink.name for sink in sinks] == ["sqlite", "postgresql", "postgresql", "stdout"]
+    for sink in sinks:
+        sink.close()
+    with pytest.raises(ValueError, match="port"):
+        require_known_sinks("postgresql://a,b:c/name")
 
 
 @pytest.mark.parametrize("name", ["elasticsearch", "opensearch"])

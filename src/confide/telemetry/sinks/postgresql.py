@@ -6,13 +6,14 @@ import asyncio
 import time
 from contextlib import suppress
 
-import asyncpg
-
+from confide.postgresql_client.connector import ConnectFailed, Connection, Connector, OpenConnection
 from confide.telemetry.events import TABLE_COLUMNS, Batch, build_rows
 from confide.telemetry.sinks.sink import SinkOptions
 
 TABLE = "confide_io"
 TIMEOUT_SECONDS = 10.0
+# For each host.
+CONNECT_SECONDS = 5.0
 DELETE_EVERY_SECONDS = 600.0
 # The sink limits time itself.
 SETTINGS = """
@@ -38,10 +39,10 @@ class PostgresqlSink:
     name = "postgresql"
 
     def __init__(self, options: SinkOptions) -> None:
-        self._dsn = options.address
+        self._connector = Connector(options.address, set_up=_set_up, connect_seconds=CONNECT_SECONDS)
         self._max_age_seconds = options.max_age_seconds
         self._loop = asyncio.new_event_loop()
-        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._connection: Connection | None = None
         self._deleted_at = -DELETE_EVERY_SECONDS
 
     def write(self, batch: Batch) -> None:
@@ -75,10 +76,18 @@ class PostgresqlSink:
         oldest_us = int((time.time() - self._max_age_seconds) * 1e6)
         await connection.execute(f"DELETE FROM {TABLE} WHERE ended_at < $1", oldest_us, timeout=TIMEOUT_SECONDS)
 
-    async def _connect(self) -> asyncpg.Connection[asyncpg.Record]:
-        """Return the open connection, or open one, set it up and create the table."""
+    async def _connect(self) -> Connection:
+        """Return the open connection, or open one."""
         if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(self._dsn, timeout=TIMEOUT_SECONDS)
-            await self._connection.execute(SETTINGS)
-            await self._connection.execute(SCHEMA)
+            try:
+                self._connection = await self._connector.connect()
+            except ConnectFailed as failed:
+                # The log shows the class of the error.
+                raise failed.errors[0] from failed
         return self._connection
+
+
+async def _set_up(connection: Connection, _open_another: OpenConnection) -> None:
+    """Create the table. A standby rejects that, so the next host is tried."""
+    await connection.execute(SETTINGS)
+    await connection.execute(SCHEMA)

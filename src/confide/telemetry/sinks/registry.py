@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from confide.postgresql_client.address import parse_address
 from confide.telemetry.sinks.sink import Sink, SinkOptions
 from confide.urls import require_encoded_password
 
 DAY_SECONDS = 86_400
+POSTGRESQL_SCHEMES = ("postgresql", "postgres")
 
 
 class SinkType(NamedTuple):
@@ -41,7 +43,7 @@ SINK_TYPES = (
     SinkType("sqlite", "sqlite:SqliteSink"),
     SinkType("stdout", "json_lines:JsonLinesSink"),
     SinkType("file:///PATH", "json_lines:JsonLinesSink", ("file",), "path"),
-    SinkType("postgresql://USER:PASSWORD@HOST/NAME", "postgresql:PostgresqlSink", ("postgresql", "postgres")),
+    SinkType("postgresql://USER:PASSWORD@HOST/NAME", "postgresql:PostgresqlSink", POSTGRESQL_SCHEMES),
     SinkType(
         "elasticsearch+http(s)://HOST/INDEX",
         "elasticsearch:ElasticsearchSink",
@@ -68,8 +70,10 @@ def require_known_sinks(addresses: str) -> None:
     Raises `ValueError` if the password of an address is not encoded.
     """
     for address in _split(addresses):
-        _find_type(address)
+        sink_type = _find_type(address)
         require_encoded_password(address)
+        if sink_type.schemes == POSTGRESQL_SCHEMES:
+            parse_address(address)
 
 
 def build_sinks(addresses: str, *, folder: Path, max_bytes: int, max_age_days: int) -> list[Sink]:
@@ -84,7 +88,23 @@ def build_sinks(addresses: str, *, folder: Path, max_bytes: int, max_age_days: i
 
 
 def _split(addresses: str) -> list[str]:
-    return [address.strip() for address in addresses.split(",") if address.strip()]
+    found: list[str] = []
+    for part in map(str.strip, addresses.split(",")):
+        # The hosts of one address are separated by commas too.
+        if found and _has_more_hosts(found[-1]) and "://" not in part and not _names_sink(part):
+            found[-1] += f",{part}"
+        elif part:
+            found.append(part)
+    return found
+
+
+def _has_more_hosts(address: str) -> bool:
+    scheme, _, rest = address.partition("://")
+    return scheme in POSTGRESQL_SCHEMES and "/" not in rest
+
+
+def _names_sink(address: str) -> bool:
+    return any(address == sink_type.form for sink_type in SINK_TYPES if not sink_type.schemes)
 
 
 def _find_type(address: str) -> SinkType:
