@@ -42,9 +42,7 @@ async def test_a_service_without_a_fault_has_no_finding(tmp_path: Path, postgres
     assert result.reads > SAVES
 
 
-@pytest.mark.parametrize(
-    ("fault", "finding"), [("answer-before-commit", "saves_lost"), ("swallow-events", "watcher_violations")]
-)
+@pytest.mark.parametrize(("fault", "finding"), [("lose-save", "saves_lost"), ("swallow-events", "watcher_violations")])
 async def test_the_load_finds_a_deliberate_fault(
     tmp_path: Path, postgres: PostgresServer, fault: str, finding: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import signal
@@ -18,6 +19,7 @@ from confide.configs.save import ConfigWriter
 from confide.database.sqlite.engine import SqliteEngine
 
 COMMIT_DELAY_SECONDS = 0.2
+LOST_SAVE = 10
 SWALLOWED_EVENTS = 10
 _commits: set[asyncio.Task[Any]] = set()
 
@@ -114,6 +116,24 @@ def _delay_append(kind: type[Any]) -> None:
     kind.append = append
 
 
+def lose_save() -> None:
+    """Answer the tenth save of a worker without storing it."""
+    for kind in (store.SqliteConfigStore, store.PostgresqlConfigStore):
+        _lose_append(kind)
+
+
+def _lose_append(kind: type[Any]) -> None:
+    original = kind.append
+    numbers = itertools.count(1)
+
+    async def append(self: Any, new: Any, **more: Any) -> None:
+        # Never the first version, without which the load cannot begin.
+        if new.version == 1 or next(numbers) != LOST_SAVE:
+            await original(self, new, **more)
+
+    kind.append = append
+
+
 def log_bodies() -> None:
     """Log the configuration of each save."""
     original = ConfigWriter.save
@@ -135,6 +155,7 @@ FAULTS = {
     "arguments-in-operations": name_operations_by_arguments,
     "ignore-sigterm": ignore_sigterm,
     "log-bodies": log_bodies,
+    "lose-save": lose_save,
     "no-change-feed": ignore_change_feed,
     "no-lease": never_expire_lease,
     "position-before-event": send_position_before_event,
