@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,26 +17,17 @@ from confide.caching.stamp_file import FILE_BYTES, StampFile, find_file_system
 SLOT = 1_000
 
 
-@contextmanager
-def open_stamps(path: Path | None) -> Iterator[StampFile]:
-    file = StampFile(path)
-    try:
-        yield file
-    finally:
-        file.close()
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "stamps"
 
 
 def test_a_new_file_is_complete_allocated_and_readable_only_by_its_owner(path: Path) -> None:
-    with open_stamps(path) as file:
-        assert file.check() is None
-        status = path.stat()
-        assert (status.st_size, status.st_mode & 0o777) == (FILE_BYTES, 0o600)
-        assert status.st_blocks * 512 >= FILE_BYTES
+    file = StampFile(path)
+    assert file.check() is None
+    status = path.stat()
+    assert (status.st_size, status.st_mode & 0o777) == (FILE_BYTES, 0o600)
+    assert status.st_blocks * 512 >= FILE_BYTES
 
 
 def test_another_process_sees_a_stamp_at_once_and_keeps_the_file(path: Path) -> None:
@@ -49,32 +39,32 @@ file = StampFile(Path(sys.argv[1]))
 assert file.fault is None, file.fault
 file.stamps.words[{SLOT}] += 2
 """
-    with open_stamps(path) as file:
-        file.stamps.words[SLOT] = 40
-        inode = path.stat().st_ino
-        subprocess.run([sys.executable, "-c", program, str(path)], check=True)
-        assert file.stamps.words[SLOT] == 42
-        assert path.stat().st_ino == inode
-    with open_stamps(path) as again:
-        assert again.stamps.words[SLOT] == 42
+    file = StampFile(path)
+    file.stamps.words[SLOT] = 40
+    inode = path.stat().st_ino
+    subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+    assert file.stamps.words[SLOT] == 42
+    assert path.stat().st_ino == inode
+    again = StampFile(path)
+    assert again.stamps.words[SLOT] == 42
 
 
 def test_a_file_whose_creation_was_interrupted_is_completed(path: Path) -> None:
     path.write_bytes(b"\0" * 100)
-    with open_stamps(path) as file:
-        assert file.check() is None
+    file = StampFile(path)
+    assert file.check() is None
     assert path.stat().st_size == FILE_BYTES
 
 
 def test_a_sparse_copy_of_the_file_gets_its_blocks_and_keeps_its_stamps(path: Path) -> None:
-    with open_stamps(path) as file:
-        file.stamps.words[SLOT] = 42
+    file = StampFile(path)
+    file.stamps.words[SLOT] = 42
     os.truncate(path, 9_000)  # as a copy that leaves out what was never written
     os.truncate(path, FILE_BYTES)
     assert path.stat().st_blocks * 512 < FILE_BYTES
-    with open_stamps(path) as file:
-        assert path.stat().st_blocks * 512 >= FILE_BYTES
-        assert file.stamps.words[SLOT] == 42
+    file = StampFile(path)
+    assert path.stat().st_blocks * 512 >= FILE_BYTES
+    assert file.stamps.words[SLOT] == 42
 
 
 def refuse_space(descriptor: int, start: int, length: int) -> None:
@@ -108,35 +98,48 @@ def test_a_file_that_cannot_be_shared_is_reported_and_leaves_private_stamps(
             monkeypatch.setattr(stamp_file, "MOUNTS", mounts)
         case "missing folder":
             path = path / "missing" / "stamps"
-    with open_stamps(path) as file:
-        assert file.fault is not None
-        assert file.check() == file.fault
-        assert f"stamps_unavailable file={path} reason=" in caplog.text
-        # The stamps still work within this process.
-        before = file.stamps.take(SLOT)
-        assert file.stamps.is_current(before)
-        file.stamps.stamp_unlocked([])
-        assert len(file.stamps.words) * 8 == FILE_BYTES
+    file = StampFile(path)
+    assert file.fault is not None
+    assert file.check() == file.fault
+    assert f"stamps_unavailable file={path} reason=" in caplog.text
+    # The stamps still work within this process.
+    before = file.stamps.take(SLOT)
+    assert file.stamps.is_current(before)
+    file.stamps.stamp_unlocked([])
+    assert len(file.stamps.words) * 8 == FILE_BYTES
     if obstacle == "too long":
         assert path.stat().st_size == FILE_BYTES + 8  # never truncated
 
 
 def test_a_removed_or_replaced_file_is_reported_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with open_stamps(path) as file:
-        path.unlink()
-        assert file.check()
-        assert file.check()
-        assert caplog.text.count("stamps_unavailable") == 1
-    with open_stamps(path) as first:
-        path.rename(path.with_name("old"))
-        with open_stamps(path) as second:
-            assert second.check() is None
-            assert first.check() == "The file was replaced. Restart all processes of this machine."
+    file = StampFile(path)
+    path.unlink()
+    assert file.check()
+    assert file.check()
+    assert caplog.text.count("stamps_unavailable") == 1
+    first = StampFile(path)
+    path.rename(path.with_name("old"))
+    second = StampFile(path)
+    assert second.check() is None
+    assert first.check() == "The file was replaced. Restart all processes of this machine."
+
+
+def test_only_one_opening_of_the_file_has_the_lock(path: Path) -> None:
+    first, second, third = StampFile(path), StampFile(path), StampFile(path)
+    locks = [file.stamps._lock for file in (first, second)]
+    assert locks[0].try_to_acquire()
+    assert not locks[1].try_to_acquire()
+    # Another descriptor of the file ends without ending the lock.
+    del third
+    gc.collect()
+    assert not locks[1].try_to_acquire()
+    locks[0].release()
+    assert locks[1].try_to_acquire()
 
 
 def test_without_a_path_no_file_is_created_and_nothing_is_reported() -> None:
-    with open_stamps(None) as file:
-        assert file.check() is None
+    file = StampFile(None)
+    assert file.check() is None
 
 
 def test_the_file_system_of_a_folder_is_found_through_escaped_and_covered_mounts(

@@ -18,7 +18,7 @@ from confide.identity.model import Scope
 from confide.names import ConfigKey
 from support.app import ADMIN, TYPE, RunningApp
 from support.http_server import serve_app
-from support.rows import AUDIT, build_version
+from support.rows import append, build_version
 from support.streams import Stream
 from support.waiting import wait_until_async
 
@@ -246,9 +246,7 @@ async def test_events_that_are_read_while_an_epoch_ends_are_not_sent(
     monkeypatch.setattr(hub, "read_next", read_while_the_epoch_ends)
     async with client.stream(client.editor) as stream:
         ready = await stream.read_event()
-        await client.app.process.stores.configs.append(
-            build_version(1), audit=AUDIT, idempotency=None, epoch=client.app.process.stores.epoch.value
-        )
+        assert await append(client.app.process.stores, build_version(1))
         client.app.process.changes.hub.notify()
         bye = await stream.read_event()
         assert (bye.event, bye.id) == ("bye", ready.id)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from confide.caching.stamps import TakenStamps
 from confide.changes.model import Change, LogBounds, Position
 from confide.changes.watch import WatchHub
 from confide.changes.watchers import Watcher, WatcherIndex
@@ -21,7 +22,11 @@ def build_watcher(scope: Scope, *scopes: Scope, token_scopes: tuple[Scope, ...] 
     token_grants = None if token_scopes is None else tuple(Grant(Role.VIEWER, one) for one in token_scopes)
     grants = tuple(Grant(Role.VIEWER, one) for one in scopes or (EVERYTHING,))
     token = AuthenticatedToken(
-        Credential(b""), Principal(1, "vi", grants, 1, token_grants=token_grants), expires_at=1e9, fresh_until=1e9
+        Credential(b""),
+        Principal(1, "vi", grants, 1, token_grants=token_grants),
+        TakenStamps((), ()),
+        expires_at=1e9,
+        fresh_until=1e9,
     )
     return Watcher(Credential(b""), scope, token, Position(0, 0), epoch=UNKNOWN_EPOCH)
 

@@ -34,6 +34,15 @@ def test_a_history_as_it_should_be_has_no_fault() -> None:
     assert find_violations(GOOD, FINAL) == []
 
 
+def test_without_a_bound_only_reads_behind_an_answered_write_are_found_if_reads_are_ignored() -> None:
+    ops = [write(1, 0, 1), write(2, 2, 3), write(3, 4, UNKNOWN), read(3, 5, 6), read(2, 7, 8)]
+    assert find_violations(ops, FINAL) == []
+    assert find_violations(ops, FINAL, bound_seconds=0, ignores_reads=True) == []
+    assert any("stale" in found for found in find_violations(ops, FINAL, bound_seconds=0))
+    ops.append(read(1, 7, 8))
+    assert any("stale" in found for found in find_violations(ops, FINAL, bound_seconds=0, ignores_reads=True))
+
+
 @pytest.mark.parametrize(
     ("wrong", "final", "violation"),
     [

@@ -9,6 +9,7 @@ import pytest
 
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import LruCache
+from confide.caching.stamps import WORD_COUNT, Stamps
 from confide.epoch import CurrentEpoch
 from confide.integration_types.compiled import UNTYPED
 from confide.names import ConfigKey
@@ -16,7 +17,9 @@ from confide.reads.cache import MISSING_TTL_SECONDS, ConfigCache
 from confide.reads.model import CurrentConfig, Rendering
 from support.cache_simulation import (
     CacheThatForgetsNewerVersions,
+    CacheThatKeepsEverySave,
     CacheWithoutLease,
+    CacheWithoutStamps,
     SimulatedProcess,
     VersionedResponse,
 )
@@ -42,7 +45,7 @@ def cache(clock: list[float]) -> ConfigCache:
     lease.renew(clock[0])
     memory: LruCache[Any] = LruCache(100_000)
     prepare: Any = VersionedResponse
-    return ConfigCache(memory, lease, epoch=CurrentEpoch(), prepare=prepare, ttl_seconds=50)
+    return ConfigCache(memory, lease, Stamps([0] * WORD_COUNT), epoch=CurrentEpoch(), prepare=prepare, ttl_seconds=50)
 
 
 def update(
@@ -77,7 +80,9 @@ def test_no_interleaving_serves_a_version_that_is_too_old(clock: list[float]) ->
     assert simulate(ConfigCache, clock) == []
 
 
-@pytest.mark.parametrize("violation", [CacheThatForgetsNewerVersions, CacheWithoutLease])
+@pytest.mark.parametrize(
+    "violation", [CacheThatForgetsNewerVersions, CacheThatKeepsEverySave, CacheWithoutLease, CacheWithoutStamps]
+)
 def test_the_simulation_detects_a_cache_with_a_deliberate_fault(
     violation: type[ConfigCache], clock: list[float]
 ) -> None:
@@ -86,7 +91,7 @@ def test_the_simulation_detects_a_cache_with_a_deliberate_fault(
 
 def test_the_simulation_serves_reads_from_the_cache(clock: list[float]) -> None:
     answered = 0
-    for seed in range(100):
+    for seed in range(200):
         process = SimulatedProcess(ConfigCache, random.Random(seed), clock)
         process.run(STEPS)
         answered += process.answered

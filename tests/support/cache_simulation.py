@@ -9,6 +9,7 @@ from typing import Any
 
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import CacheEntry, LruCache
+from confide.caching.stamps import WORD_COUNT, SlotChange, Stamps, TakenStamps, find_config_slot
 from confide.changes.model import Change, Position
 from confide.changes.subscriber import ChangeSubscriber
 from confide.changes.watch import WatchHub
@@ -92,16 +93,19 @@ class SimulatedProcess:
     def __post_init__(self) -> None:
         self.log = SimulatedChangeLog()
         self.lease, epoch = Lease(), CurrentEpoch()
-        self.memory: LruCache[CacheEntry] = LruCache(3_000)
+        self.memory: LruCache[CacheEntry] = LruCache(4_000)
+        self.stamps = stamps = Stamps([0] * WORD_COUNT)
         self.cache = self.kind(
             self.memory,
             self.lease,
+            stamps,
             epoch=epoch,
             prepare=VersionedResponse,  # type: ignore[arg-type]
             ttl_seconds=50,
         )
-        authenticator = Authenticator(None, self.memory, self.lease, clock=lambda: 0, ttl_seconds=50)  # type: ignore[arg-type]
-        types = ActiveIntegrationTypes(None, self.memory, self.lease)  # type: ignore[arg-type]
+        no_store: Any = None
+        authenticator = Authenticator(no_store, self.memory, self.lease, stamps, clock=lambda: 0, ttl_seconds=50)
+        types = ActiveIntegrationTypes(no_store, self.memory, self.lease, stamps)
         self.subscriber = ChangeSubscriber(
             self.log,
             epoch=epoch,
@@ -122,6 +126,7 @@ class SimulatedProcess:
     def run(self, steps: int) -> list[str]:
         choices = [
             self.save_elsewhere,
+            self.save_on_this_machine,
             self.begin_fill,
             self.read_store,
             self.complete_update,
@@ -136,6 +141,13 @@ class SimulatedProcess:
 
     def save_elsewhere(self) -> None:
         self.log.commit(self.chance.choice(KEYS), self.now)
+
+    def save_on_this_machine(self) -> None:
+        """Commit a save of another process that shares the stamps, and answer it."""
+        key = self.chance.choice(KEYS)
+        version = self.log.commit(key, self.now)
+        run_without_waiting(self.stamps.compare_and_stamp([SlotChange(find_config_slot(*key))]))
+        self.min_versions[key] = version
 
     def begin_fill(self) -> None:
         key = self.chance.choice(KEYS)
@@ -162,6 +174,10 @@ class SimulatedProcess:
         self.updates.remove(one)
         version = one.version or 0
         current = CurrentConfig(build_version(version, key=one.key), b"{}", UNTYPED) if version else CurrentConfig(None)
+        if one.is_save:
+            change = one.update.create_change()
+            run_without_waiting(self.stamps.compare_and_stamp([change]))
+            one.update.adopt_stamp(change)
         self.cache.complete_update(one.update, one.key, current, rendering=Rendering.READABLE)
         one.context.__exit__(None, None, None)
         if one.is_save:
@@ -218,3 +234,27 @@ class CacheWithoutLease(ConfigCache):
 
     def find_fresh(self, key: ConfigKey, *, now: float) -> Any:
         return self.find(key, now=now)
+
+
+class CacheWithoutStamps(ConfigCache):
+    """A deliberate fault: stamps of other processes do not end entries."""
+
+    def __init__(self, memory: LruCache[Any], lease: Lease, stamps: Stamps, **more: Any) -> None:
+        super().__init__(memory, lease, _PermanentStamps(stamps.words), **more)
+
+
+class CacheThatKeepsEverySave(ConfigCache):
+    """A deliberate fault: a save is cached even if another process has stamped its config meanwhile."""
+
+    def complete_update(
+        self, update: PendingUpdate, key: ConfigKey, current: CurrentConfig, *, rendering: Rendering
+    ) -> list[Any] | None:
+        update.stamps = self.take_stamps(key)
+        return super().complete_update(update, key, current, rendering=rendering)
+
+
+class _PermanentStamps(Stamps):
+    """Stamps that are always current."""
+
+    def is_current(self, taken: TakenStamps) -> bool:  # noqa: ARG002 - the fault
+        return True

@@ -71,10 +71,10 @@ class ConfigClient:
         bearer = ("Authorization", f"Bearer {self._token}")
         return await self._send(raw_http.build_request("GET", path, [bearer, *headers], closes=False))
 
-    async def merge(self, marker: str) -> Reply | None:
-        """Merge `{marker: 1}` into the config. None means no response."""
+    async def merge(self, marker: str, value: int = 1) -> Reply | None:
+        """Merge `{marker: value}` into the config. None means no response."""
         tenant, type_ = self._key
-        document = {"tenant": tenant, "integration_type": type_, "configuration": {marker: 1}}
+        document = {"tenant": tenant, "integration_type": type_, "configuration": {marker: value}}
         headers = [("Authorization", f"Bearer {self._token}"), ("Content-Type", "application/json")]
         return await self._send(
             raw_http.build_request("POST", "/config", headers, json.dumps(document).encode(), closes=False)

@@ -7,9 +7,13 @@ import itertools
 import logging
 import os
 import signal
+import threading
+from pathlib import Path
 from typing import Any
 
 from confide.caching.lease import Lease
+from confide.caching.stamp_file import StampFile
+from confide.caching.stamps import Stamps
 from confide.changes.model import Change, Position
 from confide.changes.subscriber import ChangeSubscriber
 from confide.changes.watch import WatchHub
@@ -17,6 +21,7 @@ from confide.changes.watchers import Watcher
 from confide.configs import store
 from confide.configs.save import ConfigWriter
 from confide.database.sqlite.engine import SqliteEngine
+from confide.database.sqlite.writer import Writer
 
 COMMIT_DELAY_SECONDS = 0.2
 LOST_SAVE = 10
@@ -134,6 +139,65 @@ def _lose_append(kind: type[Any]) -> None:
     kind.append = append
 
 
+def keep_stamps_private() -> None:
+    """Give each process stamps of its own."""
+
+    def map_nothing(self: StampFile) -> None:
+        self.fault = None
+
+    StampFile._map = map_nothing  # type: ignore[method-assign]
+
+
+def stamp_after_answer() -> None:
+    """On PostgreSQL, stamp the slots of a change some time after its answer."""
+
+    async def compare_and_stamp(self: Stamps, changes: Any) -> None:
+        asyncio.get_running_loop().call_later(COMMIT_DELAY_SECONDS, self.stamp_unlocked, changes)
+
+    Stamps.compare_and_stamp = compare_and_stamp  # type: ignore[method-assign]
+
+
+def stamp_after_answer_unmarked() -> None:
+    """On SQLite, neither mark the slots of a change nor stamp them before its answer."""
+    stamp = Stamps.stamp_marked
+
+    def mark_nothing(self: Stamps, changes: Any) -> None:
+        """Do nothing."""
+
+    def stamp_later(self: Stamps, changes: Any) -> None:
+        threading.Timer(COMMIT_DELAY_SECONDS, stamp, (self, changes)).start()
+
+    Stamps.mark_in_doubt = mark_nothing  # type: ignore[method-assign]
+    Stamps.stamp_marked = stamp_later  # type: ignore[method-assign]
+
+
+def die_before_commit() -> None:
+    """Die after the slots are marked and before the commit, once the file `DIE_IF_EXISTS` exists."""
+    commit = Writer._commit
+
+    def die(self: Writer, jobs: Any) -> None:
+        _die_on_request()
+        commit(self, jobs)
+
+    Writer._commit = die  # type: ignore[method-assign]
+
+
+def die_after_commit() -> None:
+    """Die after the commit and before the slots are stamped, once the file `DIE_IF_EXISTS` exists."""
+    commit = Writer._commit
+
+    def die(self: Writer, jobs: Any) -> None:
+        commit(self, jobs)
+        _die_on_request()
+
+    Writer._commit = die  # type: ignore[method-assign]
+
+
+def _die_on_request() -> None:
+    if Path(os.environ["DIE_IF_EXISTS"]).exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def log_bodies() -> None:
     """Log the configuration of each save."""
     original = ConfigWriter.save
@@ -153,6 +217,8 @@ def ignore_sigterm() -> None:
 FAULTS = {
     "answer-before-commit": answer_before_commit,
     "arguments-in-operations": name_operations_by_arguments,
+    "die-after-commit": die_after_commit,
+    "die-before-commit": die_before_commit,
     "ignore-sigterm": ignore_sigterm,
     "log-bodies": log_bodies,
     "lose-save": lose_save,
@@ -160,6 +226,9 @@ FAULTS = {
     "no-lease": never_expire_lease,
     "position-before-event": send_position_before_event,
     "swallow-events": swallow_events,
+    "private-stamps": keep_stamps_private,
+    "stamp-after-answer": stamp_after_answer,
+    "stamp-after-answer-unmarked": stamp_after_answer_unmarked,
     "watch-by-id": watch_by_id,
 }
 

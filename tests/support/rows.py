@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from confide.audit.model import AuditEntry, SignedEntry
+from confide.caching.stamps import SlotChange, find_config_slot
 from confide.configs.errors import IdempotencyKeyTaken, Superseded
 from confide.configs.model import IdempotencyRecord, Kind, NewVersion
 from confide.names import ConfigKey
@@ -24,7 +25,8 @@ def build_version(
 async def append(store: Stores, new: NewVersion, replay: IdempotencyRecord | None = None) -> bool:
     """Append a version. False if the save lost a race."""
     try:
-        await store.configs.append(new, audit=AUDIT, idempotency=replay, epoch=store.epoch.value)
+        change = SlotChange(find_config_slot(*new.key))
+        await store.configs.append(new, audit=AUDIT, idempotency=replay, epoch=store.epoch.value, change=change)
     except IdempotencyKeyTaken:
         raise
     except Superseded:

@@ -6,9 +6,9 @@ import itertools
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from confide.caching.stamps import IN_DOUBT, SlotChange, Stamps, TakenStamps
+from support.cache_simulation import run_without_waiting
 from support.interleavings import Pause, Task
 
 SLOT = 2
@@ -112,7 +112,7 @@ class Machine:
         taken = stamps.take(SLOT)
         change = SlotChange(SLOT, taken.stamps[0])
         if self.fault == "stamp-before-commit":
-            run_at_once(stamps.compare_and_stamp([change]))
+            run_without_waiting(stamps.compare_and_stamp([change]))
         yield Pause(("taken", taken, change.own_stamp))
         self.version = version = self.version + 1
         yield Pause(("committed", taken, version, change.own_stamp))
@@ -121,14 +121,14 @@ class Machine:
         if self.fault not in ("stamp-before-commit", "stamp-after-answer"):
             if self.fault == "keep-without-compare":
                 change.before = stamps.words[SLOT]
-            run_at_once(stamps.compare_and_stamp([change]))
+            run_without_waiting(stamps.compare_and_stamp([change]))
         yield Pause(("stamped", taken, version, change.own_stamp))
         self.keep_saved(place, version, taken, change)
         yield Pause(("kept", version))
         self.known = max(self.known, version)
         if self.fault == "stamp-after-answer":
             yield Pause(("answered", version))
-            run_at_once(stamps.compare_and_stamp([change]))
+            run_without_waiting(stamps.compare_and_stamp([change]))
 
     def confirm(self) -> Task:
         """Answer a save that changes nothing: it confirms the version that the store has."""
@@ -136,7 +136,7 @@ class Machine:
         version = self.version
         yield Pause(("read", version))
         if self.scenario.engine == "postgresql" and self.fault != "confirm-without-stamp":
-            run_at_once(self.stamps.compare_and_stamp([SlotChange(SLOT)]))
+            run_without_waiting(self.stamps.compare_and_stamp([SlotChange(SLOT)]))
         yield Pause(("stamped", version))
         self.known = max(self.known, version)
 
@@ -181,12 +181,3 @@ class Machine:
             self.violations.append(f"a read returned {version} although a client knew {known}")
         if self.scenario.engine == "sqlite":
             self.known = max(self.known, version)
-
-
-def run_at_once(work: Any) -> None:
-    """Run a coroutine that does not wait."""
-    try:
-        work.send(None)
-    except StopIteration:
-        return
-    raise AssertionError("the coroutine waits")

@@ -8,9 +8,10 @@ import mmap
 import os
 import re
 import stat
+import struct
 import time
+import weakref
 from pathlib import Path
-from typing import IO
 
 from confide.caching.stamps import LOCK_POLL_SECONDS, MAX_LOCK_SECONDS, WORD_COUNT, Stamps
 from confide.errors import describe_error
@@ -27,6 +28,8 @@ NETWORK_FILE_SYSTEMS = frozenset(
         *("ocfs2", "orangefs", "prl_fs", "pvfs2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs"),
     }
 )
+# The C structure `flock` of 64-bit Linux: type, whence, start, length and process.
+_RECORD_LOCK = struct.Struct("hhqqi4x")
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 _log = logging.getLogger("confide")
@@ -42,7 +45,7 @@ class StampFile:
     def __init__(self, path: Path | None) -> None:
         """Map the file, and create it if it is missing. Without a path, no other process shares the stamps."""
         self._path = path
-        self._file: IO[bytes] | None = None
+        self._lock: _FileLock | None = None
         self.fault: str | None = None
         self.stamps = self._map() or Stamps(memoryview(bytearray(FILE_BYTES)).cast("Q"))
 
@@ -50,18 +53,19 @@ class StampFile:
         if self._path is None:
             return None
         try:
-            self._file = _open(self._path)
-            words = memoryview(mmap.mmap(self._file.fileno(), FILE_BYTES)).cast("Q")
+            lock = _FileLock(_open(self._path))
+            _require_complete(lock)
+            words = memoryview(mmap.mmap(lock.descriptor, FILE_BYTES)).cast("Q")
         except (OSError, ValueError) as error:
-            self.close()
             self._report(describe_error(error))
             return None
-        return Stamps(words, lock=_FileLock(self._file))
+        self._lock = lock
+        return Stamps(words, lock=lock)
 
     def check(self) -> str | None:
         """Return why other processes do not share the stamps, or None. The file may have been removed meanwhile."""
-        if self.fault is None and self._file is not None and self._path is not None:
-            mapped = os.fstat(self._file.fileno())
+        if self.fault is None and self._lock is not None and self._path is not None:
+            mapped = os.fstat(self._lock.descriptor)
             try:
                 found = self._path.stat()
             except OSError as error:
@@ -71,54 +75,51 @@ class StampFile:
                     self._report("The file was replaced. Restart all processes of this machine.")
         return self.fault
 
-    def close(self) -> None:
-        # The mapping ends with the last object that uses it.
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
     def _report(self, reason: str) -> None:
         self.fault = reason
         _log.warning("stamps_unavailable file=%s reason=%s", self._path, reason)
 
 
 class _FileLock:
-    """An exclusive lock of the first word of the file."""
+    """An exclusive lock of the first word of the file, which it keeps open.
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    The lock belongs to the open file description (fcntl(2), "Open file description locks"). An ordinary lock of a
+    record would end when this process closes any other descriptor of the file.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor)
 
     def try_to_acquire(self) -> bool:
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 8)
+            self._set(fcntl.F_WRLCK)
         except (BlockingIOError, PermissionError):  # fcntl(2) allows either for a lock of another process
             return False
         return True
 
     def release(self) -> None:
-        fcntl.lockf(self._file, fcntl.LOCK_UN, 8)
+        self._set(fcntl.F_UNLCK)
+
+    def _set(self, kind: int) -> None:
+        fcntl.fcntl(self.descriptor, fcntl.F_OFD_SETLK, _RECORD_LOCK.pack(kind, os.SEEK_SET, 0, 8, 0))
 
 
-def _open(path: Path) -> IO[bytes]:
-    """Open the file with all of its blocks allocated. Raises `OSError`."""
+def _open(path: Path) -> int:
+    """Open or create the file. Raises `OSError`."""
     file_system = find_file_system(path.parent)
     if file_system in NETWORK_FILE_SYSTEMS or file_system.startswith("fuse."):
-        raise OSError(f"The data folder is on a network file system ({file_system}).")
-    file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "r+b", buffering=0)
-    try:
-        _require_complete(file)
-    except BaseException:
-        file.close()
-        raise
-    return file
+        raise OSError(f"The folder is on a network file system ({file_system}).")
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
-def _require_complete(file: IO[bytes]) -> None:
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+def _require_complete(lock: _FileLock) -> None:
+    """Allocate the blocks of the file if they are missing. Raises `OSError` if the file is of another kind or size."""
+    if not stat.S_ISREG(os.fstat(lock.descriptor).st_mode):
         raise OSError("This is not a regular file.")
-    if not _is_complete(file.fileno()):
-        _allocate(file)
-    if (size_bytes := os.fstat(file.fileno()).st_size) != FILE_BYTES:
+    if not _is_complete(lock.descriptor):
+        _allocate(lock)
+    if (size_bytes := os.fstat(lock.descriptor).st_size) != FILE_BYTES:
         raise OSError(f"The file has {size_bytes} bytes instead of {FILE_BYTES}.")
 
 
@@ -127,9 +128,9 @@ def _is_complete(descriptor: int) -> bool:
     return status.st_size >= FILE_BYTES and status.st_blocks * STAT_BLOCK_BYTES >= FILE_BYTES
 
 
-def _allocate(file: IO[bytes]) -> None:
+def _allocate(lock: _FileLock) -> None:
     """Allocate the blocks under the lock, so that a full disk can never end a process that writes a stamp."""
-    lock, deadline = _FileLock(file), time.monotonic() + MAX_LOCK_SECONDS
+    deadline = time.monotonic() + MAX_LOCK_SECONDS
     while not lock.try_to_acquire():
         if time.monotonic() > deadline:
             raise OSError("Another process has locked the file for too long.")
@@ -137,8 +138,8 @@ def _allocate(file: IO[bytes]) -> None:
     try:
         # Another process may have allocated them meanwhile. On a file system without `fallocate`, the C library writes
         # to the blocks, which must not happen while other processes use the stamps.
-        if not _is_complete(file.fileno()):
-            os.posix_fallocate(file.fileno(), 0, FILE_BYTES)
+        if not _is_complete(lock.descriptor):
+            os.posix_fallocate(lock.descriptor, 0, FILE_BYTES)
     finally:
         lock.release()
 

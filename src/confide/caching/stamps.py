@@ -41,6 +41,9 @@ class TakenStamps(NamedTuple):
     def is_in_doubt(self) -> bool:
         return any(stamp & IN_DOUBT for stamp in self.stamps)
 
+    def without_first(self) -> TakenStamps:
+        return TakenStamps(self.slots[1:], self.stamps[1:])
+
     def replace_first(self, stamp: int) -> TakenStamps:
         return TakenStamps(self.slots, (stamp, *self.stamps[1:]))
 
@@ -114,8 +117,8 @@ class Stamps:
     def mark_in_doubt(self, changes: Iterable[SlotChange]) -> None:
         """Mark slots before a commit on SQLite. The caller holds the lock of the writers."""
         words = self.words
-        words[HAS_MARKS] = 1
         for change in changes:
+            words[HAS_MARKS] = 1
             words[change.slot] |= IN_DOUBT
 
     def stamp_marked(self, changes: Iterable[SlotChange]) -> None:
@@ -144,6 +147,8 @@ class Stamps:
         A change gets its own stamp only if the slot still holds the stamp from before its transaction. Then no process
         has stamped a later change yet, and that stamp will differ.
         """
+        if not changes:
+            return
         try:
             is_locked = await self._acquire_lock()
         except BaseException:

@@ -28,6 +28,7 @@ from confide.configs.save_queue import SaveQueue
 from confide.crypto.errors import DecryptionFailed
 from confide.crypto.model import EncryptionContext, WrappedKey
 from confide.epoch import CurrentEpoch, Epoch
+from confide.errors import NotFound, VersionConflict
 from confide.identity.model import Principal, Role
 from confide.keyed_lock import KeyedLock
 from confide.names import ConfigKey
@@ -153,8 +154,12 @@ class ConfigWriter:
                 plan = await self._plans.build(request, precondition=precondition, epoch=self._epoch.value)
             except Superseded:
                 continue
+            except (VersionConflict, NotFound):
+                await self._configs.confirm(request.key)
+                raise
             before = {} if plan.before is None else strict_json.read_stored(plan.before)
             changes = diff.diff(before, plan.after)
+            await self._configs.confirm(request.key)
             await self._recorder.record(
                 "reveal", "dry run", principal=principal, key=request.key, version=plan.current_version
             )
@@ -198,6 +203,9 @@ class ConfigWriter:
                     continue
                 except Superseded:
                     continue
+                except (VersionConflict, NotFound):
+                    await self._configs.confirm(key)
+                    raise
                 queue.record_turn(saved.version, seconds=time.monotonic() - began, races_lost=races_lost)
                 return saved
         raise TooManyRaces(retry_after_seconds=1)
@@ -282,7 +290,9 @@ class ConfigWriter:
             action, outcome, principal=principal, key=new.key, version=new.version, digest=digest
         )
         completed = record and replace(record, version=new.version, outcome=outcome)
-        await self._configs.append(new, audit=audit, idempotency=completed, epoch=update.epoch)
+        change = update.create_change()
+        await self._configs.append(new, audit=audit, idempotency=completed, epoch=update.epoch, change=change)
+        update.adopt_stamp(change)
         self._cache.complete_update(update, new.key, CurrentConfig(new, plaintext, type_), rendering=Rendering.READABLE)
         self._change_feed.notify()
         self._decrypter.clear_failure(new.key)
@@ -298,6 +308,7 @@ class ConfigWriter:
         if record is not None:
             completed = replace(record, version=plan.version, outcome=Outcome.UNCHANGED)
             await self._configs.insert_idempotency_record(completed, saved_at=self._clock())
+        await self._configs.confirm(key)
         return SavedVersion(key, plan.version, Outcome.UNCHANGED, epoch=epoch, type_version=plan.type.tag_version)
 
     async def _require_data_key(self, tenant: str, data_key: WrappedKey | None) -> bytes:
@@ -320,6 +331,7 @@ class ConfigWriter:
         if first.content_mac != record.content_mac:
             raise IdempotencyKeyReused
         self._cache.observe_version(key, first.version, is_deleted=first.outcome is Outcome.DELETED)
+        await self._configs.confirm(key)
         type_ = await self._types.get(key.integration_type)
         return SavedVersion(
             key,

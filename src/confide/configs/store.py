@@ -8,6 +8,7 @@ from itertools import compress
 from typing import Any, NamedTuple
 
 from confide.audit.model import SignedEntry
+from confide.caching.stamps import SlotChange, find_config_slot
 from confide.changes.model import Change, LogBounds, Position
 from confide.configs.errors import IdempotencyKeyTaken, Superseded
 from confide.configs.model import (
@@ -213,6 +214,13 @@ POSTGRESQL_BOUNDS = """/* configs.bounds */
 _NO_ROW: Row = (None,) * 6
 
 
+class _Append(NamedTuple):
+    """The arguments of a statement that appends a version, and the slot that it changes."""
+
+    row: Row
+    change: SlotChange
+
+
 class ConfigStore(ABC):
     """Stores versions of configs. A subclass for each engine appends versions and reads the change log."""
 
@@ -229,7 +237,13 @@ class ConfigStore(ABC):
 
     @abstractmethod
     async def append(
-        self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None, epoch: Epoch
+        self,
+        new: NewVersion,
+        *,
+        audit: SignedEntry,
+        idempotency: IdempotencyRecord | None,
+        epoch: Epoch,
+        change: SlotChange,
     ) -> None:
         """Append a version with its audit entry and idempotency record in one transaction.
 
@@ -245,6 +259,10 @@ class ConfigStore(ABC):
     @abstractmethod
     async def read_bounds(self) -> LogBounds:
         """Read the range of the log that is complete."""
+
+    async def confirm(self, key: ConfigKey) -> None:
+        """Stamp a config before an answer confirms its version."""
+        await self._engine.confirm(find_config_slot(*key))
 
     async def read(self, key: ConfigKey) -> StoredVersion | None:
         """Read the current version, even a tombstone."""
@@ -330,10 +348,16 @@ class SqliteConfigStore(ConfigStore):
         return VersionWithDataKey(_read_version(key, rows[0]) if rows else None, None)
 
     async def append(
-        self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None, epoch: Epoch
+        self,
+        new: NewVersion,
+        *,
+        audit: SignedEntry,
+        idempotency: IdempotencyRecord | None,
+        epoch: Epoch,
+        change: SlotChange,
     ) -> None:
         try:
-            found = await self._engine.transact(_append(new, audit, idempotency, epoch))
+            found = await self._engine.transact(_append(new, audit, idempotency, epoch, change))
         except UniqueTaken:
             raise IdempotencyKeyTaken from None
         if found is not None:
@@ -360,23 +384,29 @@ class PostgresqlConfigStore(ConfigStore):
         self._reads: Batcher[ConfigKey, VersionWithDataKey] = Batcher(
             self._read_batch, max_running=2, operation="wait read", io=io
         )
-        self._saves: Batcher[Row, bool] = Batcher(self._append_batch, max_running=1, operation="wait append", io=io)
+        self._saves: Batcher[_Append, bool] = Batcher(self._append_batch, max_running=1, operation="wait append", io=io)
 
     async def read_with_data_key(self, key: ConfigKey) -> VersionWithDataKey:
         return await self._reads.submit(key)
 
     async def append(
-        self, new: NewVersion, *, audit: SignedEntry, idempotency: IdempotencyRecord | None, epoch: Epoch
+        self,
+        new: NewVersion,
+        *,
+        audit: SignedEntry,
+        idempotency: IdempotencyRecord | None,
+        epoch: Epoch,
+        change: SlotChange,
     ) -> None:
         row = (*VersionRow.from_value(new), *build_entry_row(audit), epoch.id)
         if idempotency is None:
-            if not await self._saves.submit(row):
+            if not await self._saves.submit(_Append(row, change)):
                 raise Superseded
             return
         # Not in a batch, because an existing record rolls back the whole statement.
         record = IdempotencyRow.from_value(idempotency, saved_at=new.saved_at)
         try:
-            rows = await self._engine.query(POSTGRESQL_APPEND_IDEMPOTENT, *row, *record)
+            rows = await self._engine.execute(POSTGRESQL_APPEND_IDEMPOTENT, *row, *record, changes=[change])
         except UniqueTaken:
             raise IdempotencyKeyTaken from None
         if not self._record_appended(row, rows):
@@ -399,13 +429,15 @@ class PostgresqlConfigStore(ConfigStore):
             rows = await self._engine.query(POSTGRESQL_READ_MANY, tenants, types)
         return [_read_version_with_key(key, row) for key, row in zip(keys, rows, strict=True)]
 
-    async def _append_batch(self, saves: Sequence[Row]) -> list[bool]:
+    async def _append_batch(self, appends: Sequence[_Append]) -> list[bool]:
+        saves, changes = zip(*appends, strict=True)
         if len(saves) == 1:
-            return [self._record_appended(saves[0], await self._engine.query(POSTGRESQL_APPEND, *saves[0]))]
+            rows = await self._engine.execute(POSTGRESQL_APPEND, *saves[0], changes=changes)
+            return [self._record_appended(saves[0], rows)]
         # Of two saves of one version, the first wins. Columns 1 to 3 are tenant, integration type and version.
         first = {save[1:4]: number for number, save in reversed(list(enumerate(saves)))}
         distinct = [saves[number] for number in first.values()]
-        rows = await self._engine.query(POSTGRESQL_APPEND_MANY, *zip(*distinct, strict=True))
+        rows = await self._engine.execute(POSTGRESQL_APPEND_MANY, *zip(*distinct, strict=True), changes=changes)
         epoch = Epoch(*rows[0][:2])
         positions: dict[Row, Position] = {tuple(row[4:]): Position(*row[2:4]) for row in rows}
         has_appended = [save[1:4] in positions and first[save[1:4]] == number for number, save in enumerate(saves)]
@@ -427,13 +459,14 @@ class PostgresqlConfigStore(ConfigStore):
 
 
 def _append(
-    new: NewVersion, audit: SignedEntry, idempotency: IdempotencyRecord | None, epoch: Epoch
+    new: NewVersion, audit: SignedEntry, idempotency: IdempotencyRecord | None, epoch: Epoch, change: SlotChange
 ) -> Transaction[Epoch | None]:
     """Append a version, or return the current epoch if nothing was appended."""
     appended = yield statement(SQLITE_APPEND, *VersionRow.from_value(new), epoch.id)
     if not appended:
         ((*found,),) = yield statement(READ_EPOCH)
         return Epoch(*found)
+    yield change
     yield insert_audit(audit, change_id=appended[0][0])
     if idempotency is not None:
         yield statement(INSERT_IDEMPOTENCY, *IdempotencyRow.from_value(idempotency, saved_at=new.saved_at))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from confide.audit.model import SignedEntry
+from confide.caching.stamps import EVERYTHING, SlotChange
 from confide.configs.model import DestroyedTenant
 from confide.crypto.model import WrappedKey
 from confide.database.engine import AppendChange, Engine, TableLock, Transaction, statement
@@ -123,6 +124,7 @@ def _destroy(tenant: str, user_id: int | None, at: int, audit: SignedEntry) -> T
     deleted = yield statement(DELETE_ALL, tenant, user_id, at)
     if not erased and not deleted:
         return None
+    yield SlotChange(EVERYTHING)
     change = TenantChangeRow("tenant-destroyed", tenant, user_id, at)
     ((change_id,),) = yield AppendChange(APPEND_CHANGE, change, audit.mac)
     yield insert_audit(audit, change_id=change_id)

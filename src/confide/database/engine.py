@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from confide.caching.stamps import SlotChange
 from confide.database.model import Row, RowBatch, Rows
 
 T = TypeVar("T")
@@ -69,7 +70,7 @@ class Many:
     rows: Sequence[Row]
 
 
-Step: TypeAlias = Statement | AppendChange | Lock | TableLock | Script | Many
+Step: TypeAlias = Statement | AppendChange | Lock | TableLock | Script | Many | SlotChange
 Transaction: TypeAlias = Generator[Step, Rows, T]
 
 
@@ -91,18 +92,28 @@ class Engine(Protocol):
     async def search(self, sql: str, *args: Any) -> Rows:
         """Run a query that may scan many rows, without blocking other callers for long."""
 
-    async def execute(self, sql: str, *args: Any) -> Rows:
-        """Run one statement that writes, in a transaction of its own, and return its rows."""
+    async def execute(self, sql: str, *args: Any, changes: Sequence[SlotChange] = ()) -> Rows:
+        """Run one statement that writes, in a transaction of its own, and return its rows. Stamp the changed slots."""
 
     async def transact(self, work: Transaction[T]) -> T:
-        """Run a transaction. Commit when its generator returns, roll back when it raises."""
+        """Run a transaction. Commit when its generator returns, roll back when it raises.
+
+        Slots that it changes are stamped before this returns, and also if the outcome of the commit is unknown.
+        """
+
+    async def confirm(self, slot: int) -> None:
+        """Stamp a slot before an answer confirms what a query read.
+
+        The process that committed it may have died before it stamped the slot.
+        """
 
     def stream(self, statements: Sequence[str]) -> AsyncIterator[RowBatch]:
         """Run queries in one snapshot. Yields the rows of each in batches."""
 
 
-def run_one(sql: str, args: tuple[Any, ...]) -> Transaction[Rows]:
+def run_one(sql: str, args: tuple[Any, ...], changes: Sequence[SlotChange] = ()) -> Transaction[Rows]:
     """Run a single statement as a transaction."""
+    yield from changes
     return (yield Statement(sql, args))
 
 

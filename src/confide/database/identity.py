@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from confide.audit.model import EpochRecord, SignedEntry
+from confide.caching.stamps import EVERYTHING, SlotChange
 from confide.changes.model import Position
 from confide.database.engine import Lock, TableLock, Transaction, statement
 from confide.database.log import insert_audit
@@ -66,6 +67,7 @@ def begin_epoch(
 
     On PostgreSQL, transaction IDs in positions become 0, because they belong to another cluster.
     """
+    yield SlotChange(EVERYTHING)
     yield from chain_audit_entries()
     if has_xid:
         yield statement("/* store.restart_changes */ UPDATE changes SET xid = '0'")
@@ -95,6 +97,7 @@ def begin_epoch_after_loss(
     ((*current,),) = yield statement(READ_EPOCH)
     if Epoch(*current) != found:
         return Epoch(*current)
+    yield SlotChange(EVERYTHING)
     # Saves that are running end first. Later ones find the new epoch.
     yield TableLock("changes")
     yield Lock("audit chain")

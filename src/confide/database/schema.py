@@ -10,6 +10,7 @@ from importlib.resources import files
 
 import apsw
 
+from confide.caching.stamps import EVERYTHING, SlotChange
 from confide.database.engine import Lock, Script, Transaction, statement
 from confide.database.errors import NewerSchema
 
@@ -92,6 +93,7 @@ def migrate(migrations: list[Migration], *, now: int) -> Transaction[list[str]]:
             if applied[migration.number] != migration.checksum:
                 raise ChangedMigration(f"Migration {migration.number:04} differs from the one that was applied.")
             continue
+        yield SlotChange(EVERYTHING)
         yield Script(migration.sql)
         yield statement(
             "INSERT INTO schema_migrations (number, name, checksum, applied_at) VALUES ($1, $2, $3, $4)",

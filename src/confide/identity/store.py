@@ -6,6 +6,7 @@ import json
 from typing import NamedTuple
 
 from confide.audit.model import SignedEntry
+from confide.caching.stamps import SlotChange, find_token_slot
 from confide.database.engine import Engine, Lock, Transaction, statement
 from confide.database.log import append_change
 from confide.database.model import Row
@@ -248,6 +249,7 @@ def _change(login: str, change: UserChange, audit: SignedEntry) -> Transaction[U
         change.password or user.password,
     )
     yield from _require_remaining_admin(user, after=changed)
+    yield from _stamp_tokens(user.id)
     yield statement(
         "/* accounts.change */ UPDATE users SET grants = $2, is_admin = $3, disabled = $4, password = $5 WHERE id = $1",
         user.id,
@@ -267,6 +269,7 @@ def _remove(login: str, audit: SignedEntry) -> Transaction[bool]:
     if user is None:
         return False
     yield from _require_remaining_admin(user, after=None)
+    yield from _stamp_tokens(user.id)
     yield statement("/* accounts.remove_tokens */ DELETE FROM tokens WHERE user_id = $1", user.id)
     yield statement("/* accounts.remove */ DELETE FROM users WHERE id = $1", user.id)
     yield from append_change("user-removed", user.id, audit=audit)
@@ -277,6 +280,13 @@ def _lock_user(login: str) -> Transaction[User | None]:
     yield Lock("users")
     rows = yield statement(f"/* accounts.read_to_change */ SELECT {_USER} FROM users WHERE login = $1", login)
     return read_user(rows[0]) if rows else None
+
+
+def _stamp_tokens(user_id: int) -> Transaction[None]:
+    """Stamp all tokens of a user, because their permissions change or end. Call this before tokens are deleted."""
+    rows = yield statement("/* tokens.hashes */ SELECT hash FROM tokens WHERE user_id = $1", user_id)
+    for (token_hash,) in rows:
+        yield SlotChange(find_token_slot(bytes(token_hash)))
 
 
 def _require_remaining_admin(before: User, *, after: User | None) -> Transaction[None]:
@@ -293,6 +303,7 @@ def _require_remaining_admin(before: User, *, after: User | None) -> Transaction
 
 def _set_password(user_id: int, password: str, keep: int, audit: SignedEntry) -> Transaction[None]:
     yield Lock("users")
+    yield from _stamp_tokens(user_id)
     yield statement("/* accounts.set_password */ UPDATE users SET password = $2 WHERE id = $1", user_id, password)
     yield statement(
         "/* accounts.end_other_sessions */ DELETE FROM tokens WHERE user_id = $1 AND is_session = 1 AND id <> $2",
@@ -343,12 +354,15 @@ def _add_token(token: NewToken, made_at: int, audit: SignedEntry) -> Transaction
 
 def _remove_token(token_id: int, owner_id: int | None, audit: SignedEntry) -> Transaction[bool]:
     if owner_id is None:
-        removed = yield statement("/* tokens.remove */ DELETE FROM tokens WHERE id = $1 RETURNING id", token_id)
+        removed = yield statement("/* tokens.remove */ DELETE FROM tokens WHERE id = $1 RETURNING hash", token_id)
     else:
         removed = yield statement(
-            "/* tokens.remove_own */ DELETE FROM tokens WHERE id = $1 AND user_id = $2 RETURNING id", token_id, owner_id
+            "/* tokens.remove_own */ DELETE FROM tokens WHERE id = $1 AND user_id = $2 RETURNING hash",
+            token_id,
+            owner_id,
         )
     if not removed:
         return False
+    yield SlotChange(find_token_slot(bytes(removed[0][0])))
     yield from append_change("token-revoked", token_id, audit=audit)
     return True

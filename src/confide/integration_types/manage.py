@@ -9,7 +9,7 @@ from confide.clock import Clock
 from confide.configs.errors import TooManyRaces
 from confide.configs.model import Outcome
 from confide.epoch import CurrentEpoch, Epoch
-from confide.errors import NotFound
+from confide.errors import NotFound, VersionConflict
 from confide.identity.model import Principal
 from confide.integration_types.model import SavedType, TypeDraft, TypeKind, TypeVersion
 from confide.integration_types.registration import compile_for_registration
@@ -75,6 +75,7 @@ class IntegrationTypes:
             epoch = self._epoch.value
             current = await self._read_current(draft.name, precondition=precondition, epoch=epoch)
             if current is not None and current.has_same_settings(draft):
+                await self._types.confirm(draft.name)
                 return SavedType(Outcome.UNCHANGED, current.version, epoch, warnings)
             is_new = current is None or current.kind is TypeKind.REMOVED
             version = self._build_next_version(draft, current, TypeKind.SAVED, principal=principal)
@@ -89,6 +90,7 @@ class IntegrationTypes:
             epoch = self._epoch.value
             current = await self._read_current(name, precondition=precondition, epoch=epoch)
             if current is None or current.kind is TypeKind.REMOVED:
+                await self._types.confirm(name)
                 raise NotFound
             version = self._build_next_version(TypeDraft(name, None), current, TypeKind.REMOVED, principal=principal)
             if await self._append(version, action="remove type", outcome="removed", principal=principal, epoch=epoch):
@@ -98,7 +100,11 @@ class IntegrationTypes:
     async def _read_current(self, name: str, *, precondition: Precondition, epoch: Epoch) -> TypeVersion | None:
         current = await self._types.read(name)
         is_saved = current is not None and current.kind is TypeKind.SAVED
-        precondition.require_match(current.version if current is not None and is_saved else None, epoch=epoch)
+        try:
+            precondition.require_match(current.version if current is not None and is_saved else None, epoch=epoch)
+        except VersionConflict:
+            await self._types.confirm(name)
+            raise
         return current
 
     def _build_next_version(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from confide import strict_json
 from confide.audit.model import SignedEntry
+from confide.caching.stamps import SlotChange, find_type_slot
 from confide.database.engine import AppendChange, Engine, Transaction, statement
 from confide.database.identity import READ_EPOCH
 from confide.database.log import insert_audit
@@ -86,6 +87,10 @@ class IntegrationTypeStore:
         """List the active versions of all types that were not removed, by name."""
         return [_read_type(row) for row in await self._engine.query(ALL)]
 
+    async def confirm(self, name: str) -> None:
+        """Stamp a type before an answer confirms its version."""
+        await self._engine.confirm(find_type_slot(name))
+
     async def append(self, new: TypeVersion, *, audit: SignedEntry, epoch: Epoch) -> bool:
         """Append a version with its change and audit entry.
 
@@ -119,6 +124,7 @@ def _append(new: TypeVersion, audit: SignedEntry, epoch: Epoch) -> Transaction[E
     if not (yield statement(APPEND, *TypeRow.from_value(new), epoch.id)):
         ((*found,),) = yield statement(READ_EPOCH)
         return Epoch(*found)
+    yield SlotChange(find_type_slot(new.name))
     change = TypeChangeRow("type-changed", new.name, new.version, new.saved_by, new.saved_at, new.note)
     ((change_id,),) = yield AppendChange(APPEND_CHANGE, change, audit.mac)
     yield insert_audit(audit, change_id=change_id)

@@ -11,6 +11,15 @@ from typing import TYPE_CHECKING, Any
 from confide import strict_json
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import CacheEntry, LruCache
+from confide.caching.stamps import (
+    EVERYTHING,
+    IN_DOUBT,
+    SlotChange,
+    Stamps,
+    TakenStamps,
+    find_config_slot,
+    find_type_slot,
+)
 from confide.clock import read_boot_clock
 from confide.configs.model import UNKNOWN_VERSION, KnownVersion, StoredVersion
 from confide.epoch import CurrentEpoch, Epoch
@@ -24,19 +33,21 @@ if TYPE_CHECKING:
 # How long the cache remembers that a config does not exist.
 MISSING_TTL_SECONDS = 5.0
 # The size of an entry without its key and responses.
-CONFIG_BYTES = 240
+CONFIG_BYTES = 480
 
 
 class CachedConfig(CacheEntry):
     """One version of one config, with a prepared response for each rendering that a client has requested."""
 
-    __slots__ = ("fresh_until", "is_missing", "newest_in_feed", "responses", "superseded_at", "version")
+    __slots__ = ("fresh_until", "is_missing", "newest_in_feed", "responses", "stamps", "superseded_at", "version")
 
-    def __init__(self, key: ConfigKey, version: int, *, is_missing: bool) -> None:
+    def __init__(self, key: ConfigKey, version: int, *, is_missing: bool, stamps: TakenStamps) -> None:
         super().__init__(CONFIG_BYTES + sum(map(sys.getsizeof, (key, *key, version))))
         self.version = version
         # The newest version that the change feed has delivered. 0 if it delivered none since the entry was added.
         self.newest_in_feed = 0
+        # Those of the config, of its integration type and of everything, in this order.
+        self.stamps = stamps
         # The config does not exist, so there are no responses.
         self.is_missing = is_missing
         # Indexed by `Rendering`.
@@ -55,26 +66,38 @@ class CachedConfig(CacheEntry):
 class PendingUpdate:
     """A database read or a save in progress, whose version will be cached."""
 
-    __slots__ = ("epoch", "newest_version")
+    __slots__ = ("epoch", "newest_version", "stamps")
 
-    def __init__(self, epoch: Epoch) -> None:
+    def __init__(self, epoch: Epoch, stamps: TakenStamps) -> None:
+        # Taken when it began.
+        self.stamps = stamps
         # The epoch in which it began. When the epoch ends, its result is discarded.
         self.epoch = epoch
         # The newest version that became known in the meantime. An older result must not be cached.
         self.newest_version = 0
 
+    def create_change(self) -> SlotChange:
+        """Create the change of a save, for its transaction. Afterwards pass it to `adopt_stamp`."""
+        return SlotChange(self.stamps.slots[0], self.stamps.stamps[0])
+
+    def adopt_stamp(self, change: SlotChange) -> None:
+        """Replace the stamp of the config by the one that the save wrote, or by one that is never current."""
+        self.stamps = self.stamps.replace_first(IN_DOUBT if change.own_stamp is None else change.own_stamp)
+
 
 class ConfigCache:
     """Current configs as prepared responses.
 
-    An entry is fresh while three conditions hold: the lease is valid, the time to live has not passed, and no newer
-    version is known. A version that arrives in the change feed supersedes older entries and older pending updates.
+    An entry is fresh while four conditions hold: its stamps are current, the lease is valid, the time to live has not
+    passed, and no newer version is known. A version that arrives in the change feed supersedes older entries and older
+    pending updates.
     """
 
     def __init__(
         self,
         memory: LruCache[Any],
         lease: Lease,
+        stamps: Stamps,
         *,
         epoch: CurrentEpoch,
         prepare: Callable[[RenderedConfig], PreparedResponse],
@@ -82,6 +105,7 @@ class ConfigCache:
     ) -> None:
         self._memory = memory
         self._lease = lease
+        self._stamps = stamps
         self._epoch = epoch
         self._prepare = prepare
         self._ttl_seconds = ttl_seconds
@@ -90,9 +114,24 @@ class ConfigCache:
     def find_fresh(self, key: ConfigKey, *, now: float) -> CachedConfig | None:
         """Return the entry of a config if it is fresh. An entry can say that the config is missing."""
         entry = self.find(key, now=now)
-        if entry is None or now >= self._lease.expires_at or now >= entry.fresh_until or entry.is_invalid:
+        if entry is None or now >= self._lease.expires_at or now >= entry.fresh_until or self.is_superseded(entry):
             return None
         return entry
+
+    def find_stale(self, key: ConfigKey, *, now: float) -> CachedConfig | None:
+        """Return an entry that may be served as stale, if there is one.
+
+        A changed integration type may make a visible member secret, and a destroyed tenant has no configs.
+        """
+        entry = self.find(key, now=now)
+        return entry if entry is not None and self._stamps.is_current(entry.stamps.without_first()) else None
+
+    def is_superseded(self, entry: CachedConfig) -> bool:
+        """Return whether a newer version may exist."""
+        return entry.is_invalid or not self._stamps.is_current(entry.stamps)
+
+    def take_stamps(self, key: ConfigKey) -> TakenStamps:
+        return self._stamps.take(find_config_slot(*key), find_type_slot(key.integration_type), EVERYTHING)
 
     def find(self, key: ConfigKey, *, now: float) -> CachedConfig | None:
         """Return the entry of a config, fresh or not, and mark it as used."""
@@ -160,7 +199,7 @@ class ConfigCache:
     @contextmanager
     def begin_update(self, key: ConfigKey) -> Iterator[PendingUpdate]:
         """Register an update. Call this before the query of a database read, or before the commit of a save."""
-        update = PendingUpdate(self._epoch.value)
+        update = PendingUpdate(self._epoch.value, self.take_stamps(key))
         updates = self._pending.setdefault(key, [])
         updates.append(update)
         try:
@@ -173,14 +212,17 @@ class ConfigCache:
     def complete_update(
         self, update: PendingUpdate, key: ConfigKey, current: CurrentConfig, *, rendering: Rendering
     ) -> list[PreparedResponse | None] | None:
-        """Cache the version that an update brings and return its responses. None if a newer version is known."""
+        """Cache the version that an update brings and return its responses. None if a newer version is known.
+
+        If its stamps are no longer current, the responses are returned but not cached.
+        """
         if current.version < update.newest_version:
             return None
         self.observe_version(key, current.version)
         entry: CachedConfig | None = self._memory.peek(key)
         if entry is not None and entry.version > current.version:
             return None
-        if entry is not None and entry.is_invalid:
+        if entry is not None and (entry.is_invalid or entry.stamps != update.stamps):
             entry = None
         stored, configuration, type_ = current
         is_missing = configuration is None
@@ -188,8 +230,9 @@ class ConfigCache:
         if stored and configuration is not None and type_ and (entry is None or entry.responses[rendering] is None):
             response = self._prepare_response(stored, configuration, type_, rendering, epoch=update.epoch)
         if entry is None:
-            entry = CachedConfig(key, current.version, is_missing=is_missing)
-            self._memory.put(key, entry)
+            entry = CachedConfig(key, current.version, is_missing=is_missing, stamps=update.stamps)
+            if self._stamps.is_current(update.stamps):
+                self._memory.put(key, entry)
         entry.fresh_until = read_boot_clock() + (MISSING_TTL_SECONDS if is_missing else self._ttl_seconds)
         if response is not None:
             entry.responses[rendering] = response

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import ORDER_SECONDS, CacheEntry
 from confide.caching.single_flight import SingleFlight
+from confide.caching.stamps import EVERYTHING, Stamps, TakenStamps
 from confide.clock import read_boot_clock
 from confide.configs.errors import Superseded
 from confide.configs.model import Kind
@@ -45,7 +46,7 @@ PERIOD_SECONDS = ORDER_SECONDS
 # Each cached read has its own count. The counts are added up when this many cached reads have one.
 MAX_UNCOUNTED = 512
 # Memory of a cached request, with names, numbers and digest.
-CACHED_REQUEST_BYTES = 720
+CACHED_REQUEST_BYTES = 920
 
 
 @dataclass(slots=True)
@@ -77,7 +78,24 @@ class Authentication(NamedTuple):
 class CachedRequest(CacheEntry):
     """A plain read that repeats, with its validated response and its count. Only the reader writes to it."""
 
-    __slots__ = ("count", "is_not_modified", "length", "period", "prepared", "request", "response", "token", "token_id")
+    __slots__ = (
+        "config_slot",
+        "config_stamp",
+        "count",
+        "everything_stamp",
+        "is_not_modified",
+        "length",
+        "period",
+        "prepared",
+        "request",
+        "response",
+        "token",
+        "token_id",
+        "token_slot",
+        "token_stamp",
+        "type_slot",
+        "type_stamp",
+    )
 
     def __init__(self, request: ReadRequest) -> None:
         super().__init__(CACHED_REQUEST_BYTES)
@@ -89,6 +107,10 @@ class CachedRequest(CacheEntry):
         self.response: PreparedResponse | NotModified | None = None
         # The period in which the response was validated.
         self.period: object = None
+        # The slots of the config, its integration type and the token, with the stamps of the cached entries. They are
+        # separate attributes, because each cached read compares them.
+        self.config_slot = self.type_slot = self.token_slot = 0
+        self.config_stamp = self.type_stamp = self.token_stamp = self.everything_stamp = 0
         # Reads since the counts were last added up. All of them had this response.
         self.count = 0
         self.is_not_modified = False
@@ -99,7 +121,7 @@ class ConfigReader:
     """Reads current configs. It owns all state of cached requests.
 
     Time is divided into periods of one second. A cached request is validated at its first use in a period. Until the
-    period ends, its response is reused unless the version or the token is invalidated.
+    period ends, its response is reused unless the version or the token is invalidated, or a stamp changes.
     """
 
     def __init__(
@@ -109,6 +131,7 @@ class ConfigReader:
         authenticator: Authenticator,
         *,
         lease: Lease,
+        stamps: Stamps,
         decrypter: ConfigDecrypter,
         access: Access,
         types: ActiveIntegrationTypes,
@@ -124,7 +147,10 @@ class ConfigReader:
         self._access = access
         self._types = types
         self._max_stale_seconds = max_stale_seconds
-        self._queries: SingleFlight[tuple[ConfigKey, Rendering], PreparedResponse] = SingleFlight(self._query, io=io)
+        self._words = stamps.words
+        self._queries: SingleFlight[tuple[ConfigKey, Rendering, TakenStamps], PreparedResponse] = SingleFlight(
+            lambda shared: self._query(*shared[:2]), io=io
+        )
         self._counts = ReadCounts()
         self._uncounted: list[CachedRequest] = []
         # A new object for each period. An identity check is the cheapest way to tell periods apart.
@@ -152,8 +178,16 @@ class ConfigReader:
             return None
         if now >= self._period_ends_at:
             self._start_period(now)
-        response = cached.response
-        if cached.period is not self._period or cached.prepared.is_invalid or cached.token.is_invalid:  # type: ignore[union-attr]
+        response, words = cached.response, self._words
+        if (
+            cached.period is not self._period
+            or words[cached.config_slot] != cached.config_stamp
+            or words[cached.token_slot] != cached.token_stamp
+            or words[cached.type_slot] != cached.type_stamp
+            or words[EVERYTHING] != cached.everything_stamp
+            or cached.prepared.is_invalid  # type: ignore[union-attr]
+            or cached.token.is_invalid  # type: ignore[union-attr]
+        ):
             response = self._validate(cached, now)
             if response is None:
                 return None
@@ -251,6 +285,9 @@ class ConfigReader:
         if min(entry.fresh_until, token.fresh_until) >= self._period_ends_at:
             cached.prepared, cached.response = prepared, response
             cached.token, cached.period = token, self._period
+            cached.config_slot, cached.type_slot, _ = entry.stamps.slots
+            cached.config_stamp, cached.type_stamp, cached.everything_stamp = entry.stamps.stamps
+            cached.token_slot, cached.token_stamp = token.stamps.slots[0], token.stamps.stamps[0]
             self._validated.append(cached)
         return response
 
@@ -306,7 +343,7 @@ class ConfigReader:
                 return ReadResult(response)
         if not is_database_unavailable:
             entry = self._find_stale(key, rendering, min_version=min_version)
-            is_superseded = entry is not None and entry.is_invalid
+            is_superseded = entry is not None and self._cache.is_superseded(entry)
             seconds = SUPERSEDED_STALE_AFTER_SECONDS if is_superseded else STALE_AFTER_SECONDS
             response = await _await_within(
                 None if entry is None else seconds, self._read_from_database(key, rendering, min_version)
@@ -319,14 +356,14 @@ class ConfigReader:
         response = None if entry is None else entry.responses[rendering]
         if entry is None or response is None:
             raise DatabaseUnavailable
-        if self._lease.is_valid() and not is_database_unavailable and not entry.is_invalid:
+        if self._lease.is_valid() and not is_database_unavailable and not self._cache.is_superseded(entry):
             return ReadResult(response)  # only the time to live has passed; the change feed has no newer version
         self.stale_reads += 1
         return ReadResult(response, max(1, int(self._cache.compute_age_seconds(entry))))
 
     def _find_stale(self, key: ConfigKey, rendering: Rendering, *, min_version: int) -> CachedConfig | None:
         """Return the entry to serve if the database does not answer."""
-        entry = self._cache.find(key, now=read_boot_clock())
+        entry = self._cache.find_stale(key, now=read_boot_clock())
         if entry is None or entry.version < min_version or entry.responses[rendering] is None:
             return None
         return entry if self._cache.compute_age_seconds(entry) <= self._max_stale_seconds else None
@@ -340,10 +377,14 @@ class ConfigReader:
         return self._lease.compute_age_seconds() <= self._max_stale_seconds
 
     async def _read_from_database(self, key: ConfigKey, rendering: Rendering, min_version: int) -> PreparedResponse:
-        """Share a query with other callers if its result is new enough. Otherwise run a query of its own."""
-        if min_version < FORCE_REVALIDATION:
+        """Share a query with other callers if its result is new enough. Otherwise run a query of its own.
+
+        A query that began under other stamps may miss a save that was answered before this read.
+        """
+        stamps = self._cache.take_stamps(key)
+        if min_version < FORCE_REVALIDATION and not stamps.is_in_doubt:
             try:
-                response = await self._queries.get((key, rendering))
+                response = await self._queries.get((key, rendering, stamps))
             except NotFound:
                 if not min_version:
                     raise
@@ -351,14 +392,13 @@ class ConfigReader:
                 if response.version >= min_version:
                     return response
         # A shared query may have been sent before this request arrived.
-        return await self._query((key, rendering))
+        return await self._query(key, rendering)
 
-    async def _query(self, requested: tuple[ConfigKey, Rendering]) -> PreparedResponse:
+    async def _query(self, key: ConfigKey, rendering: Rendering) -> PreparedResponse:
         """Query the database and cache the result. Query again if it is superseded on the way.
 
         Raises `IntegrityBroken` if the database returns an older version than the change feed had before.
         """
-        key, rendering = requested
         self.database_queries += 1
         responses = None
         while responses is None:

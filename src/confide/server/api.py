@@ -83,6 +83,7 @@ FEATURES: tuple[Feature[Any], ...] = (
                 lease=process.caching.lease,
                 reader=process.reads.reader,
                 decrypter=process.configs.decrypter,
+                stamp_file=process.stores.stamp_file,
                 is_draining=lambda: process.draining.is_draining,
                 is_unsafe=process.database.is_unsafe,
             ),

@@ -17,6 +17,7 @@ from confide.web.route import PUBLIC, MediaType, OtherResponse, Returns, Route, 
 
 if TYPE_CHECKING:
     from confide.caching.lease import Lease
+    from confide.caching.stamp_file import StampFile
     from confide.changes.feed import ChangeFeed
     from confide.configs.decryption import ConfigDecrypter
     from confide.database.database import Database
@@ -46,6 +47,7 @@ class Health:
         lease: Lease,
         reader: ConfigReader,
         decrypter: ConfigDecrypter,
+        stamp_file: StampFile,
         is_draining: Callable[[], bool],
         is_unsafe: bool,
     ) -> None:
@@ -54,6 +56,7 @@ class Health:
         self._lease = lease
         self._reader = reader
         self._decrypter = decrypter
+        self._stamp_file = stamp_file
         self._is_draining = is_draining
         self._is_unsafe = is_unsafe
 
@@ -62,6 +65,7 @@ class Health:
         blocking = ["draining"] if self._is_draining() else []
         degrading = ["unsafe-durability"] if self._is_unsafe else []
         degrading += ["integrity-error"] if self._decrypter.undecryptable or self._decrypter.missing else []
+        degrading += ["stamps-unavailable"] if self._stamp_file.check() else []
         if (outage := await self._find_outage()) is not None:
             (blocking if self._reader.is_past_stale_limit() else degrading).append(outage)
         elif not self._lease.is_valid():

@@ -192,6 +192,7 @@ GAUGES: dict[str, MetricDefinition] = {
         "Seconds for which a change has waited for an older PostgreSQL transaction",
         (),
     ),
+    "stamps": MetricDefinition("confide_stamps_unavailable", "Workers that cannot share stamps", ()),
 }
 # Gauges whose value for the service is the highest of its workers. The others are summed.
 HIGHEST = frozenset({"age", "watermark"})

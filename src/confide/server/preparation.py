@@ -52,6 +52,7 @@ def build_stores(settings: Settings, *, is_unsafe_accepted: bool = False, io: Io
     create_data_folder(settings.data)
     return open_stores(
         settings.database_url,
+        data=settings.data,
         is_unsafe=settings.unsafe_durability,
         is_unsafe_accepted=is_unsafe_accepted,
         pool_size=settings.pool_size,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from confide.audit.store import AuditStore, chain_all_entries
+from confide.caching.stamp_file import FILE_NAME, StampFile
 from confide.changes.feed import ChangeFeed
 from confide.changes.sqlite_feed import SqliteChangeFeed
 from confide.configs.retention_store import RetentionStore
@@ -35,6 +36,7 @@ class Stores:
     engine: Engine
     epoch: CurrentEpoch
     seen: SeenCommits
+    stamp_file: StampFile
     configs: ConfigStore
     change_feed: ChangeFeed
     users: UserStore
@@ -53,6 +55,7 @@ class Stores:
 def open_stores(
     url: str,
     *,
+    data: Path | None = None,
     is_unsafe: bool = False,
     is_unsafe_accepted: bool = False,
     pool_size: int = 8,
@@ -63,17 +66,23 @@ def open_stores(
     The URL is `sqlite:///path` or `postgresql://user:password@host/name`, with one or more hosts. With `is_unsafe`,
     SQLite does not wait for the disk. With either flag, a PostgreSQL server that may lose acknowledged saves is
     accepted.
+
+    The processes of a machine share stamps: in the folder of the SQLite database, or in the data folder.
     """
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
         return _open_sqlite(Path(url.removeprefix("sqlite:///")), is_unsafe=is_unsafe, io=io)
     if scheme in ("postgresql", "postgres"):
-        return _open_postgresql(url, is_unsafe_accepted=is_unsafe or is_unsafe_accepted, pool_size=pool_size, io=io)
+        return _open_postgresql(
+            url, is_unsafe_accepted=is_unsafe or is_unsafe_accepted, pool_size=pool_size, data=data, io=io
+        )
     raise ValueError("A database URL starts with sqlite:/// or postgresql://.")
 
 
 def _open_sqlite(path: Path, *, is_unsafe: bool, io: IoLog) -> Stores:
-    engine = SqliteEngine(path, is_unsafe=is_unsafe, io=io)
+    # Beside the lock of the writers, which protects the marks in it.
+    stamp_file = StampFile(path.with_name(FILE_NAME))
+    engine = SqliteEngine(path, stamps=stamp_file.stamps, is_unsafe=is_unsafe, io=io)
     epoch = CurrentEpoch()
     database = SqliteDatabase(engine, epoch, chain_audit_entries=lambda: chain_all_entries(has_xid=False))
     return _build_stores(
@@ -81,21 +90,24 @@ def _open_sqlite(path: Path, *, is_unsafe: bool, io: IoLog) -> Stores:
         engine,
         epoch,
         SeenCommits(epoch),
+        stamp_file,
         configs=SqliteConfigStore(engine, epoch),
         change_feed=SqliteChangeFeed(engine, epoch),
     )
 
 
-def _open_postgresql(url: str, *, is_unsafe_accepted: bool, pool_size: int, io: IoLog) -> Stores:
+def _open_postgresql(url: str, *, is_unsafe_accepted: bool, pool_size: int, data: Path | None, io: IoLog) -> Stores:
     from confide.changes.postgresql_feed import PostgresqlChangeFeed  # noqa: PLC0415 - an optional extra
     from confide.database.postgresql.database import PostgresqlDatabase  # noqa: PLC0415 - as above
 
     epoch = CurrentEpoch()
     seen = SeenCommits(epoch)
+    stamp_file = StampFile(None if data is None else data / FILE_NAME)
     database = PostgresqlDatabase(
         url,
         epoch,
         seen,
+        stamps=stamp_file.stamps,
         is_unsafe_accepted=is_unsafe_accepted,
         pool_size=pool_size,
         chain_audit_entries=lambda: chain_all_entries(has_xid=True),
@@ -108,6 +120,7 @@ def _open_postgresql(url: str, *, is_unsafe_accepted: bool, pool_size: int, io: 
         engine,
         epoch,
         seen,
+        stamp_file,
         configs=configs,
         change_feed=PostgresqlChangeFeed(engine, epoch, seen=seen, continuity=database.continuity),
     )
@@ -118,6 +131,7 @@ def _build_stores(
     engine: Engine,
     epoch: CurrentEpoch,
     seen: SeenCommits,
+    stamp_file: StampFile,
     *,
     configs: ConfigStore,
     change_feed: ChangeFeed,
@@ -127,6 +141,7 @@ def _build_stores(
         engine=engine,
         epoch=epoch,
         seen=seen,
+        stamp_file=stamp_file,
         configs=configs,
         change_feed=change_feed,
         users=UserStore(engine),

@@ -260,7 +260,7 @@ def build_process(
     audit = build_audit(
         stores, encryption, recorder=recorder, access=access, checkpoints=settings.checkpoints_file, clock=clock
     )
-    active = ActiveIntegrationTypes(stores.types, caching.memory, caching.lease, io=io)
+    active = ActiveIntegrationTypes(stores.types, caching.memory, caching.lease, stores.stamp_file.stamps, io=io)
     cache = build_config_cache(stores, caching)
     changes = build_changes(
         stores, caching, cache=cache, authenticator=identity.authenticator, active=active, positions=position_format
@@ -336,7 +336,12 @@ def build_caching(settings: Settings) -> Caching:
 
 def build_config_cache(stores: Stores, caching: Caching) -> ConfigCache:
     return ConfigCache(
-        caching.memory, caching.lease, epoch=stores.epoch, prepare=PreparedResponse, ttl_seconds=caching.ttl_seconds
+        caching.memory,
+        caching.lease,
+        stores.stamp_file.stamps,
+        epoch=stores.epoch,
+        prepare=PreparedResponse,
+        ttl_seconds=caching.ttl_seconds,
     )
 
 
@@ -353,7 +358,13 @@ def build_identity(
     io: IoLog,
 ) -> Identity:
     authenticator = Authenticator(
-        stores.tokens, caching.memory, caching.lease, clock=clock, ttl_seconds=caching.ttl_seconds, io=io
+        stores.tokens,
+        caching.memory,
+        caching.lease,
+        stores.stamp_file.stamps,
+        clock=clock,
+        ttl_seconds=caching.ttl_seconds,
+        io=io,
     )
     throttle = LoginThrottle(stores.users, encryption, clock)
     users = Users(
@@ -520,6 +531,7 @@ def build_reads(
         cache,
         authenticator,
         lease=caching.lease,
+        stamps=stores.stamp_file.stamps,
         decrypter=decrypter,
         access=access,
         types=active,
@@ -552,6 +564,7 @@ def build_metrics(
                 "hashes": lambda: hasher.waiting,
                 "streams": changes.hub.__len__,
                 "watermark": stores.change_feed.compute_watermark_age_seconds,
+                "stamps": lambda: stores.stamp_file.check() is not None,
             },
         ),
         observation.metrics_files,

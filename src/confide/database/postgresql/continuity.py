@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from itertools import compress
 
+from confide.caching.stamps import Stamps
 from confide.clock import Clock
 from confide.database.identity import EntrySigner, Loss, begin_epoch_after_loss
 from confide.database.postgresql.transaction import Connection, run_transaction
@@ -46,12 +47,14 @@ class Continuity:
         epoch: CurrentEpoch,
         seen: SeenCommits,
         *,
+        stamps: Stamps,
         io: IoLog,
         clock: Clock,
         on_failover: Callable[[], None],
     ) -> None:
         self._epoch = epoch
         self._seen = seen
+        self._stamps = stamps
         self._io = io
         self._clock = clock
         # Called when a server of a later timeline is found. Other connections may lead to an old primary.
@@ -110,7 +113,7 @@ class Continuity:
 
     async def _begin_epoch(self, connection: Connection, loss: Loss, found: Epoch, sign: EntrySigner) -> None:
         work = begin_epoch_after_loss(loss, found, now=self._clock(), has_xid=True, sign=sign)
-        epoch = await run_transaction(self._io, connection, work)
+        epoch = await run_transaction(self._io, connection, work, stamps=self._stamps)
         _log.error(
             "commits_lost missing_changes=%d missing_checkpoint=%s ended_epoch=%s epoch=%s",
             len(loss.positions),

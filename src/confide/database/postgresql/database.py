@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import asyncpg
 
+from confide.caching.stamps import Stamps
 from confide.clock import Clock, read_wall_clock
 from confide.database.database import NO_SCHEMA, Database
 from confide.database.engine import Transaction
@@ -46,15 +47,21 @@ class PostgresqlDatabase(Database):
         epoch: CurrentEpoch,
         seen: SeenCommits,
         *,
+        stamps: Stamps,
         is_unsafe_accepted: bool,
         pool_size: int,
         chain_audit_entries: Callable[[], Transaction[None]],
         clock: Clock = read_wall_clock,
         io: IoLog = NO_IO_LOG,
     ) -> None:
-        self.engine = PostgresqlEngine(dsn, size=pool_size, check_connection=self._check_connection, seen=seen, io=io)
+        self.engine = PostgresqlEngine(
+            dsn, stamps=stamps, size=pool_size, check_connection=self._check_connection, seen=seen, io=io
+        )
         super().__init__(self.engine, epoch, chain_audit_entries=chain_audit_entries, clock=clock)
-        self.continuity = Continuity(epoch, seen, io=io, clock=clock, on_failover=self.engine.leave_old_primary)
+        self.continuity = Continuity(
+            epoch, seen, stamps=stamps, io=io, clock=clock, on_failover=self.engine.leave_old_primary
+        )
+        self._stamps = stamps
         self._is_unsafe_accepted = is_unsafe_accepted
         self._location = ""
         self._opened_location: str | None = None
@@ -79,6 +86,8 @@ class PostgresqlDatabase(Database):
 
     async def open(self) -> DatabaseIdentity:
         await self.connect()
+        # Only SQLite has marks. They remain if this data folder had a SQLite database whose writer died.
+        self._stamps.clear_marks(must_search=True)
         try:
             status = await self.engine.transact_long(self._determine_epoch())
         except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:

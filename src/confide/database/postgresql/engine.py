@@ -8,11 +8,13 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from time import monotonic_ns
 from typing import Any, NamedTuple, cast
 
 import asyncpg
 
+from confide.caching.stamps import SlotChange, Stamps
 from confide.context import compute_remaining_seconds
 from confide.database.engine import T, Transaction
 from confide.database.model import RowBatch, Rows
@@ -26,7 +28,7 @@ from confide.database.postgresql.errors import (
 )
 from confide.database.postgresql.pooler import PoolerCheck
 from confide.database.postgresql.session import set_up_session
-from confide.database.postgresql.transaction import Connection, fetch, run_transaction
+from confide.database.postgresql.transaction import Connection, fetch, fetch_and_stamp, run_transaction
 from confide.database.seen_commits import SeenChange, SeenCommits
 from confide.epoch import UNKNOWN_EPOCH
 from confide.errors import Busy, DatabaseReadOnly, DatabaseUnavailable, SessionsShared
@@ -62,12 +64,14 @@ class PostgresqlEngine:
         self,
         dsn: str,
         *,
+        stamps: Stamps,
         size: int = 8,
         check_connection: Callable[[Connection], Awaitable[None]] | None = None,
         seen: SeenCommits | None = None,
         io: IoLog = NO_IO_LOG,
     ) -> None:
         self.io = io
+        self._stamps = stamps
         # Where transactions record the changes that they committed.
         self._seen = seen
         self._connector = Connector(
@@ -241,6 +245,16 @@ class PostgresqlEngine:
                 return
 
     async def query(self, sql: str, *args: Any) -> Rows:
+        return await self._run(sql, args, fetch)
+
+    async def execute(self, sql: str, *args: Any, changes: Sequence[SlotChange] = ()) -> Rows:
+        run = partial(fetch_and_stamp, stamps=self._stamps, changes=changes) if changes else fetch
+        return await self._run(sql, args, run)
+
+    async def confirm(self, slot: int) -> None:
+        await self._stamps.compare_and_stamp([SlotChange(slot)])
+
+    async def _run(self, sql: str, args: tuple[Any, ...], run: Callable[..., Awaitable[Rows]]) -> Rows:
         """Run one statement without context managers, because every read and save uses this path."""
         left = await self._acquire_slot(compute_remaining_seconds())
         began = time.monotonic()
@@ -248,10 +262,10 @@ class PostgresqlEngine:
             connection = self._pop_idle()
             if connection is None:
                 async with asyncio.timeout(left), self._borrow() as new:
-                    return await fetch(self.io, new, sql, args)
+                    return await run(self.io, new, sql, args)
             outages, failovers = self._outages, self._failovers
             try:
-                rows = await fetch(self.io, connection, sql, args, seconds=left)
+                rows = await run(self.io, connection, sql, args, seconds=left)
             except BaseException as error:
                 if not isinstance(error, asyncpg.PostgresError):
                     connection.terminate()
@@ -270,9 +284,6 @@ class PostgresqlEngine:
             self._slots.release()
 
     async def search(self, sql: str, *args: Any) -> Rows:
-        return await self.query(sql, *args)
-
-    async def execute(self, sql: str, *args: Any) -> Rows:
         return await self.query(sql, *args)
 
     def _release(self, connection: Connection, outages: int) -> None:
@@ -297,7 +308,7 @@ class PostgresqlEngine:
         async with self.acquire_connection(has_deadline=has_deadline) as connection:
             epoch = UNKNOWN_EPOCH if self._seen is None else self._seen.epoch
             appended: list[SeenChange] = []
-            result = await run_transaction(self.io, connection, work, appended=appended)
+            result = await run_transaction(self.io, connection, work, stamps=self._stamps, appended=appended)
         if self._seen is not None:
             self._seen.add(appended, epoch=epoch)
         return result

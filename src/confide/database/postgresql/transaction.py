@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import monotonic_ns
 from typing import Any, TypeAlias, cast
 
 import asyncpg
 
+from confide.caching.stamps import SlotChange, Stamps
 from confide.changes.model import Position
 from confide.database.engine import (
     SCRIPT,
@@ -15,7 +17,6 @@ from confide.database.engine import (
     Many,
     Script,
     Statement,
-    Step,
     T,
     TableLock,
     Transaction,
@@ -43,14 +44,44 @@ async def fetch(
     return cast("Rows", records)
 
 
+async def fetch_and_stamp(
+    io: IoLog,
+    connection: Connection,
+    sql: str,
+    args: tuple[Any, ...],
+    *,
+    stamps: Stamps,
+    changes: Sequence[SlotChange],
+    seconds: float | None = None,
+) -> Rows:
+    """Run one statement that writes, stamp the slots that it changed, and return its rows."""
+    try:
+        rows = await fetch(io, connection, sql, args, seconds=seconds)
+    except BaseException:
+        # The server may have committed it, or may still do so.
+        stamps.stamp_unlocked(changes)
+        raise
+    await stamps.compare_and_stamp(changes)
+    return rows
+
+
 async def run_transaction(
-    io: IoLog, connection: Connection, work: Transaction[T], *, appended: list[SeenChange] | None = None
+    io: IoLog,
+    connection: Connection,
+    work: Transaction[T],
+    *,
+    stamps: Stamps,
+    appended: list[SeenChange] | None = None,
 ) -> T:
-    """Run a transaction, and add its changes to `appended`. A timeout or cancellation terminates the connection."""
+    """Run a transaction, stamp the slots that it changed, and add its changes to `appended`.
+
+    A timeout or cancellation terminates the connection.
+    """
     transaction = connection.transaction()
+    changes: list[SlotChange] = []
     await measure(io, "begin", transaction.start())
     try:
-        result = await _run_steps(io, connection, work, [] if appended is None else appended)
+        result = await _run_steps(io, connection, work, changes, [] if appended is None else appended)
     except Exception:
         await measure(io, "rollback", transaction.rollback())
         raise
@@ -58,15 +89,27 @@ async def run_transaction(
         # Do not wait for a rollback of a hung server. The server rolls back when the connection is gone.
         connection.terminate()
         raise
-    await measure(io, "commit", transaction.commit())
+    try:
+        await measure(io, "commit", transaction.commit())
+    except BaseException:
+        # The server may have committed it, or may still do so.
+        stamps.stamp_unlocked(changes)
+        raise
+    await stamps.compare_and_stamp(changes)
     return result
 
 
-async def _run_steps(io: IoLog, connection: Connection, work: Transaction[T], appended: list[SeenChange]) -> T:
+async def _run_steps(
+    io: IoLog, connection: Connection, work: Transaction[T], changes: list[SlotChange], appended: list[SeenChange]
+) -> T:
     try:
         step = next(work)
         while True:
-            step = work.send(await _run_step(io, connection, step, appended))
+            if isinstance(step, SlotChange):
+                changes.append(step)
+                step = work.send([])
+            else:
+                step = work.send(await _run_step(io, connection, step, appended))
     except StopIteration as end:
         result: T = end.value
         return result
@@ -74,7 +117,12 @@ async def _run_steps(io: IoLog, connection: Connection, work: Transaction[T], ap
         work.close()
 
 
-async def _run_step(io: IoLog, connection: Connection, step: Step, appended: list[SeenChange]) -> Rows:
+async def _run_step(
+    io: IoLog,
+    connection: Connection,
+    step: Statement | AppendChange | Lock | TableLock | Script | Many,
+    appended: list[SeenChange],
+) -> Rows:
     match step:
         case Statement(sql, args):
             return await fetch(io, connection, sql, args)

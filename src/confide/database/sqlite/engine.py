@@ -13,6 +13,7 @@ from typing import Any
 
 import apsw
 
+from confide.caching.stamps import SlotChange, Stamps
 from confide.context import compute_remaining_seconds
 from confide.database.engine import T, Transaction, find_operation, run_one
 from confide.database.model import Row, RowBatch, Rows
@@ -35,8 +36,9 @@ class SqliteEngine:
 
     name = "sqlite"
 
-    def __init__(self, path: Path, *, is_unsafe: bool, io: IoLog = NO_IO_LOG) -> None:
+    def __init__(self, path: Path, *, stamps: Stamps, is_unsafe: bool, io: IoLog = NO_IO_LOG) -> None:
         self.path = path
+        self._stamps = stamps
         self.io = io
         self.is_unsafe = is_unsafe
         self._reader: apsw.Connection | None = None
@@ -64,7 +66,13 @@ class SqliteEngine:
             raise DatabaseUnavailable(
                 f"The database file {self.path} cannot be opened: {describe_error(error)}"
             ) from error
-        self._writer = Writer(writer, self.path.with_name("confide.lock"), loop=asyncio.get_running_loop(), io=self.io)
+        self._writer = Writer(
+            writer,
+            self.path.with_name("confide.lock"),
+            stamps=self._stamps,
+            loop=asyncio.get_running_loop(),
+            io=self.io,
+        )
 
     async def close(self) -> None:
         # The writer is last: closing the last connection checkpoints the write-ahead log.
@@ -130,8 +138,8 @@ class SqliteEngine:
         self.io.record(find_operation(sql), began, amount=len(rows))
         return rows
 
-    async def execute(self, sql: str, *args: Any) -> Rows:
-        return await self.transact(run_one(sql, args))
+    async def execute(self, sql: str, *args: Any, changes: Sequence[SlotChange] = ()) -> Rows:
+        return await self.transact(run_one(sql, args, changes))
 
     async def transact(self, work: Transaction[T]) -> T:
         if self._writer is None:
@@ -147,6 +155,9 @@ class SqliteEngine:
                 raise DatabaseUnavailable from error
             raise
         return result
+
+    async def confirm(self, slot: int) -> None:
+        """Do nothing. A slot is marked before its commit, and stays marked until it is stamped."""
 
     async def transact_long(self, work: Transaction[T]) -> T:
         """Run a transaction without a time limit, for migrations and restores on the host."""

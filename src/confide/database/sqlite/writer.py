@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import apsw
 
+from confide.caching.stamps import SlotChange, Stamps
 from confide.database.engine import (
     SCRIPT,
     AppendChange,
@@ -52,6 +53,8 @@ class _Job:
     context: contextvars.Context
     submitted_at: int
     operations: list[_Operation] = field(default_factory=list)
+    # The slots that the transaction changes.
+    changes: list[SlotChange] = field(default_factory=list)
     result: Any = None
     error: BaseException | None = None
 
@@ -60,9 +63,17 @@ class Writer:
     """Runs transactions on a thread, several in one commit. Results are delivered after the commit."""
 
     def __init__(
-        self, connection: apsw.Connection, lock_file: Path, *, loop: asyncio.AbstractEventLoop, io: IoLog
+        self,
+        connection: apsw.Connection,
+        lock_file: Path,
+        *,
+        stamps: Stamps,
+        loop: asyncio.AbstractEventLoop,
+        io: IoLog,
     ) -> None:
         self._connection = connection
+        self._stamps = stamps
+        self._has_searched_marks = False
         self._io = io
         self._loop = loop
         self._lock = os.open(lock_file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -110,9 +121,12 @@ class Writer:
         return jobs, False
 
     def _commit_batch(self, jobs: list[_Job]) -> None:
+        changes: list[SlotChange] = []
         try:
             # A fair lock between processes. SQLite's busy handler is not fair.
             fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._stamps.clear_marks(must_search=not self._has_searched_marks)
+            self._has_searched_marks = True
             self._connection.execute("BEGIN IMMEDIATE")
             began_batch = monotonic_ns()
             for job in jobs:
@@ -120,6 +134,8 @@ class Writer:
                 self._run_one(job, is_alone=len(jobs) == 1)
             # A single job that failed has already rolled back.
             if self._connection.in_transaction:
+                changes = [change for job in jobs for change in job.changes]
+                self._stamps.mark_in_doubt(changes)
                 self._commit(jobs)
         except Exception as error:  # noqa: BLE001 - the thread must continue; the batch stored nothing
             self._rollback()
@@ -128,6 +144,8 @@ class Writer:
                     job.operations.append((WRITER, job.submitted_at, monotonic_ns(), type(error).__name__, 0))
                 job.error = job.error or DatabaseUnavailable(describe_error(error))
         finally:
+            # After a failed commit too: it is rolled back, so the old version remains current.
+            self._stamps.stamp_marked(changes)
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _commit(self, jobs: list[_Job]) -> None:
@@ -152,6 +170,7 @@ class Writer:
             job.result = run_steps(job.work, partial(self._run_step, job))
         except Exception as error:  # noqa: BLE001 - delivered to its caller; other jobs continue
             self._connection.execute("ROLLBACK TO one")
+            job.changes.clear()
             job.error = _translate_error(error)
         self._connection.execute("RELEASE one")
 
@@ -165,6 +184,9 @@ class Writer:
     def _run_step(self, job: _Job, step: Step) -> Rows:
         if isinstance(step, Lock | TableLock):
             return []  # there is only one writer at a time
+        if isinstance(step, SlotChange):
+            job.changes.append(step)
+            return []
         operation = SCRIPT if isinstance(step, Script) else find_operation(step.sql)
         began, outcome = monotonic_ns(), OK
         rows: Rows = []
