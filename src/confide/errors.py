@@ -189,6 +189,12 @@ class StoreUnavailable(ServiceError):
     sentence = "The database is unavailable. Try again; a save in progress may or may not have been stored."
 
 
+class StorageFull(ServiceError):
+    kind = ErrorKind.UNAVAILABLE
+    code = "storage-full"
+    sentence = "The storage of the database is full, so nothing was stored. Ask the operator to free space."
+
+
 class DatabaseUnavailable(Exception):
     """The database did not answer in time or at all."""
 
@@ -211,6 +217,12 @@ class SessionsShared(DatabaseUnavailable):
         "The database URL leads to a pooler that shares sessions, such as PgBouncer in transaction or statement mode:"
         " use its session mode, or the address of PostgreSQL itself."
     )
+
+
+class DatabaseFull(DatabaseUnavailable):
+    """The database answers but cannot store, because its volume, its quota or its inodes are used up."""
+
+    sentence = "The storage of the database is full."
 
 
 def describe_error(error: BaseException) -> str:

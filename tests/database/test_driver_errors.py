@@ -13,7 +13,7 @@ from confide.database.postgresql.errors import (
     translate_connect_failure,
     translate_error,
 )
-from confide.errors import DatabaseReadOnly, DatabaseUnavailable, SessionsShared
+from confide.errors import DatabaseFull, DatabaseReadOnly, DatabaseUnavailable, SessionsShared
 from confide.postgresql_client.connector import ConnectFailed
 
 # PostgreSQL, appendix A: every class of SQLSTATE that is an error, and whether Confide causes it.
@@ -47,6 +47,7 @@ def test_a_wrong_statement_is_a_bug(state_class: str) -> None:
         ("26000", SessionsShared),
         ("42P05", SessionsShared),
         ("42501", DatabaseUnavailable),
+        ("53100", DatabaseFull),
         ("55P03", DatabaseUnavailable),
         ("57P01", DatabaseUnavailable),
     ],

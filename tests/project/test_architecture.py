@@ -315,7 +315,7 @@ def find_reasons_without_text(source: str) -> list[str]:
                 is_described = ast.unparse(value) == "reason" or ast.unparse(value).startswith("describe_error(")
                 if name == "reason" and not is_described:
                     found.append(f"line {node.lineno}: {ast.unparse(value)}")
-        elif ast.unparse(node.func) in ("DatabaseUnavailable", "DatabaseReadOnly"):
+        elif ast.unparse(node.func) in ("DatabaseUnavailable", "DatabaseReadOnly", "DatabaseFull"):
             found += [f"line {node.lineno}: {text}" for text in map(ast.unparse, node.args) if "str(" in text]
             found += [f"line {node.lineno}: {text}" for text in map(ast.unparse, node.args) if "{error}" in text]
     return found

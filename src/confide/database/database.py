@@ -55,6 +55,10 @@ class Database(ABC):
         """Close all connections."""
 
     @abstractmethod
+    async def check_storage(self) -> None:
+        """Raise `DatabaseFull` or `DatabaseReadOnly` if the database can be read but cannot store."""
+
+    @abstractmethod
     def locate(self) -> str:
         """Return a text that identifies the place of the database. It differs after a move or a copy."""
 

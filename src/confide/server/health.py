@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel
 
-from confide.errors import Busy, DatabaseReadOnly, DatabaseUnavailable, NotAllowed, SessionsShared
+from confide.errors import Busy, DatabaseFull, DatabaseReadOnly, DatabaseUnavailable, NotAllowed, SessionsShared
 from confide.identity.model import Principal, Role
 from confide.server.metrics import CONTENT_TYPE
 from confide.web.request import Request
@@ -68,6 +68,8 @@ class Health:
         degrading += ["stamps-unavailable"] if self._stamp_file.check() else []
         if (outage := await self._find_outage()) is not None:
             (blocking if self._reader.is_past_stale_limit() else degrading).append(outage)
+        elif (fault := await self._find_storage_fault()) is not None:
+            degrading.append(fault)
         elif not self._lease.is_valid():
             degrading.append("news-unavailable")
         elif self._change_feed.compute_watermark_age_seconds() > MAX_WATERMARK_AGE_SECONDS:
@@ -86,6 +88,19 @@ class Health:
             return "read-only"
         except SessionsShared:
             return "pooler-mode"
+        except (DatabaseUnavailable, Busy, TimeoutError):
+            return "store-unavailable"
+        return None
+
+    async def _find_storage_fault(self) -> str | None:
+        """Return the reason why a database that answers reads cannot store, or None."""
+        try:
+            async with asyncio.timeout(PING_TIMEOUT_SECONDS):
+                await self._database.check_storage()
+        except DatabaseFull:
+            return "storage-full"
+        except DatabaseReadOnly:
+            return "read-only"
         except (DatabaseUnavailable, Busy, TimeoutError):
             return "store-unavailable"
         return None

@@ -9,13 +9,22 @@ from typing import Any
 
 from confide import strict_json
 from confide.crypto.errors import MasterKeyMissing, MasterKeyUnavailable
-from confide.errors import DatabaseUnavailable, ErrorKind, ServiceError, StoreUnavailable, describe_error
+from confide.errors import (
+    DatabaseFull,
+    DatabaseUnavailable,
+    ErrorKind,
+    ServiceError,
+    StorageFull,
+    StoreUnavailable,
+    describe_error,
+)
 from confide.web.errors import HttpError, InternalError, MethodNotAllowed
 from confide.web.response import PROBLEM, Headers, Response
 from confide.web.route import ResponseHeader
 
 STORE_RETRY_SECONDS = 1
 KEY_RETRY_SECONDS = 60
+STORAGE_RETRY_SECONDS = 60
 PROBLEM_TYPE = PROBLEM.decode()
 # Headers that only errors have. `_build_headers` sends them.
 PROBLEM_HEADERS = (
@@ -62,6 +71,8 @@ def build_error_response(error: Exception, *, request_id: str) -> Response:
     """Build the response to an exception. An unexpected one is a bug: its traceback goes only to the log."""
     if isinstance(error, ServiceError):
         return build_problem(error)
+    if isinstance(error, DatabaseFull):
+        return build_problem(StorageFull(retry_after_seconds=STORAGE_RETRY_SECONDS))
     if isinstance(error, DatabaseUnavailable):
         return build_problem(StoreUnavailable(retry_after_seconds=STORE_RETRY_SECONDS))
     if isinstance(error, MasterKeyMissing):

@@ -75,6 +75,9 @@ class PostgresqlDatabase(Database):
         if is_read_only:
             raise self.engine.reject_read_only()
 
+    async def check_storage(self) -> None:
+        await self.engine.check_storage()
+
     async def migrate(self) -> list[str]:
         ((encoding, is_new),) = await self.engine.query(READ_ENCODING)
         if is_new and encoding not in ENCODINGS:

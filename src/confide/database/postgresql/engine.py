@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from time import monotonic_ns
 from typing import Any, NamedTuple, cast
@@ -16,7 +17,7 @@ import asyncpg
 
 from confide.caching.stamps import SlotChange, Stamps
 from confide.context import compute_remaining_seconds
-from confide.database.engine import T, Transaction
+from confide.database.engine import T, Transaction, statement
 from confide.database.model import RowBatch, Rows
 from confide.database.postgresql.errors import (
     DRIVER_ERRORS,
@@ -30,8 +31,9 @@ from confide.database.postgresql.pooler import PoolerCheck
 from confide.database.postgresql.session import set_up_session
 from confide.database.postgresql.transaction import Connection, fetch, fetch_and_stamp, run_transaction
 from confide.database.seen_commits import SeenChange, SeenCommits
+from confide.database.storage import NEEDED_BYTES, StorageState
 from confide.epoch import UNKNOWN_EPOCH
-from confide.errors import Busy, DatabaseReadOnly, DatabaseUnavailable, SessionsShared
+from confide.errors import Busy, DatabaseFull, DatabaseReadOnly, DatabaseUnavailable, SessionsShared
 from confide.postgresql_client.connector import ConnectFailed, Connector, OpenConnection
 from confide.telemetry.io_log import NO_IO_LOG, IoLog, measure, record_failure
 
@@ -42,6 +44,12 @@ FULL_SECONDS = 1.0
 # A healthy database responds within this time.
 HEALTHY_SECONDS = 0.5
 BATCH_SIZE = 500
+# The largest part of a save is such a row. It is rolled back, and vacuum frees its space.
+PROBE = "/* store.probe */ INSERT INTO changes (kind, body, saved_at) VALUES ('probe', $1, 0)"
+
+
+class _ProbeSucceeded(Exception):
+    """The row of a probe was written, and is rolled back."""
 
 
 class _Idle(NamedTuple):
@@ -72,6 +80,7 @@ class PostgresqlEngine:
     ) -> None:
         self.io = io
         self._stamps = stamps
+        self.storage = StorageState()
         # Where transactions record the changes that they committed.
         self._seen = seen
         self._connector = Connector(
@@ -127,6 +136,8 @@ class PostgresqlEngine:
         if is_read_only(error):
             return self.reject_read_only()
         translated = translate_error(error)
+        if isinstance(translated, DatabaseFull):
+            self.storage.record(translated)
         if isinstance(translated, SessionsShared):
             self._mark_unavailable(translated)
         elif isinstance(translated, DatabaseUnavailable) and is_connection_lost(error) and not is_late:
@@ -313,6 +324,14 @@ class PostgresqlEngine:
             self._seen.add(appended, epoch=epoch)
         return result
 
+    async def check_storage(self) -> None:
+        """Raise `DatabaseFull` if a write failed for lack of space and there is none yet."""
+        await self.storage.check(self._probe_storage)
+
+    async def _probe_storage(self) -> None:
+        with suppress(_ProbeSucceeded):
+            await self.transact(_write_and_fail())
+
     def _require_same_server(self, failovers: int) -> None:
         """Raise `DatabaseUnavailable` if a failover was found during a call: an old primary may have answered it."""
         if failovers != self._failovers:
@@ -385,3 +404,8 @@ class PostgresqlEngine:
         self._outages += 1
         self._unavailable_until = time.monotonic() + UNAVAILABLE_SECONDS
         self.close_idle()
+
+
+def _write_and_fail() -> Transaction[None]:
+    yield statement(PROBE, secrets.token_bytes(NEEDED_BYTES))
+    raise _ProbeSucceeded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from confide.database.engine import UniqueTaken
-from confide.errors import DatabaseReadOnly, DatabaseUnavailable, SessionsShared, describe_error
+from confide.errors import DatabaseFull, DatabaseReadOnly, DatabaseUnavailable, SessionsShared, describe_error
 from confide.postgresql_client.connector import ConnectFailed
 
 # Everything that the driver raises. Not all of its errors have a common base.
@@ -63,6 +63,8 @@ def translate_error(error: Exception) -> Exception:
         return SessionsShared()
     if state == _INSUFFICIENT_PRIVILEGE:
         return DatabaseUnavailable(f"The PostgreSQL role lacks a right, {describe_error(error)}: {_GRANT_HINT}")
+    if isinstance(error, asyncpg.DiskFullError):
+        return DatabaseFull(describe_error(error))
     return error if is_bug(error) else DatabaseUnavailable(describe_error(error))
 
 

@@ -66,6 +66,9 @@ class SqliteDatabase(Database):
             is_new_epoch=status.is_new_epoch,
         )
 
+    async def check_storage(self) -> None:
+        await self.engine.check_storage()
+
     async def close(self) -> None:
         await self.engine.close()
 

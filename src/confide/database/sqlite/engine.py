@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,10 @@ from confide.caching.stamps import SlotChange, Stamps
 from confide.context import compute_remaining_seconds
 from confide.database.engine import T, Transaction, find_operation, run_one
 from confide.database.model import Row, RowBatch, Rows
+from confide.database.sqlite.errors import translate_failure
 from confide.database.sqlite.writer import WRITER, Writer, bind_arguments
-from confide.errors import DatabaseUnavailable, describe_error
+from confide.database.storage import NEEDED_BYTES, StorageState
+from confide.errors import DatabaseFull, DatabaseReadOnly, DatabaseUnavailable, describe_error
 from confide.telemetry.io_log import NO_IO_LOG, IoLog, record_failure
 
 MIN_VERSION = 3_051_003
@@ -41,6 +44,7 @@ class SqliteEngine:
         self._stamps = stamps
         self.io = io
         self.is_unsafe = is_unsafe
+        self.storage = StorageState()
         self._reader: apsw.Connection | None = None
         self.searcher: apsw.Connection | None = None
         self._search_executor: ThreadPoolExecutor | None = None
@@ -62,15 +66,14 @@ class SqliteEngine:
             self.searcher = connect(self.path, is_unsafe=self.is_unsafe)
             for connection in (self._reader, self.searcher):
                 connection.execute("PRAGMA query_only = ON")
-        except (apsw.Error, OSError) as error:
-            raise DatabaseUnavailable(
-                f"The database file {self.path} cannot be opened: {describe_error(error)}"
-            ) from error
+        except (apsw.Error, OSError, DatabaseUnavailable) as error:
+            raise _build_open_error(self.path, error) from error
         self._writer = Writer(
             writer,
             self.path.with_name("confide.lock"),
             stamps=self._stamps,
             loop=asyncio.get_running_loop(),
+            storage=self.storage,
             io=self.io,
         )
 
@@ -116,9 +119,27 @@ class SqliteEngine:
             raise
         except apsw.Error as error:
             record_failure(self.io, find_operation(sql), began, error)
-            raise DatabaseUnavailable from error
+            raise translate_failure(error, self.reader.system_errno) from error
         self.io.record(find_operation(sql), began, amount=len(rows))
         return rows
+
+    async def check_storage(self) -> None:
+        """Raise `DatabaseFull` or `DatabaseReadOnly` if the file system of the database cannot store."""
+        folder = self.path.parent
+        status = os.statvfs(folder)
+        if status.f_flag & os.ST_RDONLY:
+            raise DatabaseReadOnly(f"The file system of {folder} is read-only.")
+        free_blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
+        # A file system that does not count its blocks has none.
+        if status.f_blocks and free_blocks * status.f_frsize < NEEDED_BYTES:
+            raise DatabaseFull(f"The file system of {folder} is full.")
+        await self.storage.check(self._probe_storage)
+
+    async def _probe_storage(self) -> None:
+        try:
+            await asyncio.to_thread(_allocate_and_free, self.path.parent)
+        except OSError as error:
+            raise DatabaseFull(f"{self.path.parent}: {describe_error(error)}") from error
 
     async def _search_on_thread(self, sql: str, args: Sequence[Any]) -> Rows:
         if self._search_executor is None:
@@ -206,11 +227,28 @@ def connect(path: Path, *, is_unsafe: bool) -> apsw.Connection:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     connection = apsw.Connection(str(path))
     connection.set_busy_timeout(5_000)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA synchronous = {'OFF' if is_unsafe else 'FULL'}")
-    connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("PRAGMA temp_store = MEMORY")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'OFF' if is_unsafe else 'FULL'}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA temp_store = MEMORY")
+    except apsw.Error as error:
+        failure = translate_failure(error, connection.system_errno)
+        connection.close()
+        raise failure from error
     return connection
+
+
+def _build_open_error(path: Path, error: apsw.Error | OSError | DatabaseUnavailable) -> DatabaseUnavailable:
+    system_error = error.errno or 0 if isinstance(error, OSError) else 0
+    translated = error if isinstance(error, DatabaseUnavailable) else translate_failure(error, system_error)
+    return type(translated)(f"The database file {path} cannot be opened: {translated}")
+
+
+def _allocate_and_free(folder: Path) -> None:
+    """Allocate the space of a save in a file without a name. A quota counts as well. Raises `OSError`."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, NEEDED_BYTES)
 
 
 def _require_writable(path: Path) -> None:

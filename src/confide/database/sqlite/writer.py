@@ -28,11 +28,12 @@ from confide.database.engine import (
     Step,
     TableLock,
     Transaction,
-    UniqueTaken,
     find_operation,
 )
 from confide.database.model import Rows
-from confide.errors import Busy, DatabaseUnavailable, describe_error
+from confide.database.sqlite.errors import translate_error
+from confide.database.storage import StorageState
+from confide.errors import Busy, DatabaseFull, DatabaseUnavailable, describe_error
 from confide.telemetry.io_log import OK, IoLog
 
 # Name, start, end, outcome and number of rows of one step of a job.
@@ -42,7 +43,6 @@ WRITER = "wait writer"
 MAX_WAITING = 2_000
 MAX_BATCH = 256
 CLOSE_SECONDS = 3.0
-_UNIQUE = frozenset({apsw.SQLITE_CONSTRAINT_UNIQUE, apsw.SQLITE_CONSTRAINT_PRIMARYKEY})
 
 
 @dataclass(slots=True)
@@ -69,11 +69,13 @@ class Writer:
         *,
         stamps: Stamps,
         loop: asyncio.AbstractEventLoop,
+        storage: StorageState,
         io: IoLog,
     ) -> None:
         self._connection = connection
         self._stamps = stamps
         self._has_searched_marks = False
+        self._storage = storage
         self._io = io
         self._loop = loop
         self._lock = os.open(lock_file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -138,15 +140,30 @@ class Writer:
                 self._stamps.mark_in_doubt(changes)
                 self._commit(jobs)
         except Exception as error:  # noqa: BLE001 - the thread must continue; the batch stored nothing
+            failure = self._find_failure(jobs, error)
             self._rollback()
             for job in jobs:
                 if not job.operations:
                     job.operations.append((WRITER, job.submitted_at, monotonic_ns(), type(error).__name__, 0))
-                job.error = job.error or DatabaseUnavailable(describe_error(error))
+                job.error = job.error or failure
         finally:
             # After a failed commit too: it is rolled back, so the old version remains current.
             self._stamps.stamp_marked(changes)
             fcntl.flock(self._lock, fcntl.LOCK_UN)
+        for job in jobs:
+            if isinstance(job.error, DatabaseFull):
+                self._storage.record(job.error)
+
+    def _find_failure(self, jobs: list[_Job], error: Exception) -> Exception:
+        """Return the error of the jobs of a failed batch that have none of their own.
+
+        A failed statement can roll back the whole transaction, so that later statements fail for another reason.
+        """
+        for job in jobs:
+            if isinstance(job.error, DatabaseUnavailable):
+                return job.error
+        translated = translate_error(error, self._connection)
+        return translated if isinstance(translated, DatabaseUnavailable) else DatabaseUnavailable(describe_error(error))
 
     def _commit(self, jobs: list[_Job]) -> None:
         """Commit the batch, and add the commit to the operations of each job."""
@@ -169,16 +186,16 @@ class Writer:
         try:
             job.result = run_steps(job.work, partial(self._run_step, job))
         except Exception as error:  # noqa: BLE001 - delivered to its caller; other jobs continue
+            job.error = translate_error(error, self._connection)
             self._connection.execute("ROLLBACK TO one")
             job.changes.clear()
-            job.error = _translate_error(error)
         self._connection.execute("RELEASE one")
 
     def _run_alone(self, job: _Job) -> None:
         try:
             job.result = run_steps(job.work, partial(self._run_step, job))
         except Exception as error:  # noqa: BLE001 - delivered to its caller
-            job.error = _translate_error(error)
+            job.error = translate_error(error, self._connection)
             self._rollback()
 
     def _run_step(self, job: _Job, step: Step) -> Rows:
@@ -243,11 +260,3 @@ def run_steps(work: Transaction[Any], run_step: Callable[[Step], Rows]) -> Any:
         return end.value
     finally:
         work.close()
-
-
-def _translate_error(error: Exception) -> Exception:
-    if isinstance(error, apsw.ConstraintError) and getattr(error, "extendedresult", 0) in _UNIQUE:
-        return UniqueTaken(describe_error(error))
-    if isinstance(error, apsw.SQLError | apsw.BindingsError | apsw.ConstraintError):
-        return error
-    return DatabaseUnavailable(describe_error(error)) if isinstance(error, apsw.Error) else error
