@@ -16,7 +16,7 @@ from confide.names import ConfigKey
 from support.app import TYPE
 from support.bounds import assert_within
 from support.processes import Service, run_service
-from support.waiting import MAX_WAIT_SECONDS
+from support.waiting import MAX_WAIT_SECONDS, build_stop_condition
 from support.writers import merge_marker
 
 KEY = ConfigKey("acme", TYPE)
@@ -112,6 +112,25 @@ async def test_the_counts_of_a_killed_worker_stay_on_the_page(tmp_path: Path) ->
             os.kill(find_workers(service.process.pid)[0], signal.SIGKILL)
             after = await wait_for_workers(service, token, 2)
         assert count_reads(after[0]) >= max(map(count_reads, before)) >= 40
+
+
+def test_a_slow_worker_is_not_replaced(tmp_path: Path) -> None:
+    """A worker that does not run for longer than the five seconds of uvicorn, as on a busy machine."""
+    with run_service(tmp_path, "--workers", "2") as service, service.client() as client:
+        assert service.process is not None
+        supervisor = service.process.pid
+        workers = find_workers(supervisor)
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGSTOP)
+        try:
+            is_over = build_stop_condition(min_seconds=8)
+            while not is_over():
+                with suppress(httpx2.TimeoutException):  # the stopped worker may hold the connection
+                    client.get("/health/live", timeout=1)
+            assert find_workers(supervisor) == workers
+        finally:
+            os.kill(workers[0], signal.SIGCONT)
+        assert "worker_replaced" not in service.log.read_text()
 
 
 def test_no_worker_maps_a_metrics_file_into_memory(tmp_path: Path) -> None:

@@ -10,14 +10,17 @@ import secrets
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Multiprocess, Process
 
 from confide import __version__
 from confide.crypto.master_keys import FILE_NAME
@@ -32,6 +35,10 @@ from confide.telemetry.metrics_files import create_metrics_folder
 KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 5
 BACKLOG = 2_048
+# A worker that does not answer a ping for so long is hung. Before its first answer, it imports the code.
+MAX_SILENT_SECONDS, MAX_START_SECONDS = 60.0, 180.0
+# Between two replacements. The pause doubles while workers end soon after their start.
+MIN_RESTART_SECONDS, MAX_RESTART_SECONDS = 0.5, 30.0
 ALL_ADDRESSES = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
@@ -46,10 +53,68 @@ class StartFailed(Exception):
     """A process ended before it could serve."""
 
 
+@dataclass(slots=True)
+class _Watched:
+    """A worker, its start, the ping that it has not answered, and whether it ever answered one."""
+
+    process: Process
+    started_at: float
+    ping_at: float | None = None
+    has_answered: bool = False
+
+    def is_hung(self, now: float) -> bool:
+        """Send a ping without waiting for its answer. Return whether the last one is unanswered for too long."""
+        try:
+            while self.process.parent_conn.poll(0):
+                self.process.parent_conn.recv()
+                self.ping_at, self.has_answered = None, True
+            if self.ping_at is None:
+                self.process.parent_conn.send(b"ping")
+                self.ping_at = now
+        except (OSError, EOFError):
+            return False  # it is ending, and the next check finds it dead
+        return now - self.ping_at > (MAX_SILENT_SECONDS if self.has_answered else MAX_START_SECONDS)
+
+
 class Supervisor(Multiprocess):
-    """Starts and restarts the workers. It also ends if a worker cannot start, which is not a normal end."""
+    """Starts and restarts the workers. It also ends if a worker cannot start, which is not a normal end.
+
+    A slow worker is not a dead one: on a busy machine, a start and an answer take long. The supervisor never waits for
+    an answer, so that it handles signals meanwhile.
+    """
 
     is_stop_requested = False
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self._watched: dict[Process, _Watched] = {}
+        self._pause_seconds = MIN_RESTART_SECONDS
+        self._restart_at = 0.0
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace workers that ended or hang, with a growing pause if they do so soon after their start."""
+        for index, process in enumerate(self.processes):
+            now = time.monotonic()
+            watched = self._watched.setdefault(process, _Watched(process, now))
+            if process.process.is_alive():
+                if not watched.is_hung(now):
+                    continue
+                _log.error("worker_hung pid=%s silent_seconds=%d", process.pid, now - (watched.ping_at or now))
+                process.kill()
+                process.join()
+            if process.exitcode == STARTUP_FAILURE:
+                self.should_exit.set()
+                return
+            if now < self._restart_at:
+                continue
+            if now - watched.started_at > MAX_RESTART_SECONDS:
+                self._pause_seconds = MIN_RESTART_SECONDS
+            _log.warning("worker_replaced pid=%s exit_code=%s", process.pid, process.exitcode)
+            self._restart_at = now + self._pause_seconds
+            self._pause_seconds = min(2 * self._pause_seconds, MAX_RESTART_SECONDS)
+            del self._watched[process]
+            self.processes[index] = Process(self.config, self.sockets)
+            self.processes[index].start()
 
     def handle_int(self) -> None:
         self.is_stop_requested = True
@@ -209,6 +274,7 @@ def _build_server_config(settings: Settings, setup_token: str, metrics_folder: P
         proxy_headers=False,
         server_header=False,
         backlog=BACKLOG,
+        timeout_worker_healthcheck=int(MAX_START_SECONDS),  # of a replacement after SIGHUP
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         ssl_certfile=settings.tls_cert,
