@@ -236,7 +236,7 @@ async def test_an_unknown_token_is_not_cached(controlled: ControlledApp) -> None
 
 async def test_a_change_during_a_failing_query_counts(controlled: ControlledApp) -> None:
     controlled.expire_lease()
-    controlled.slow_seconds = 1.0
+    controlled.is_database_unavailable, controlled.slow_seconds = True, 1.0
     read = asyncio.create_task(controlled.read())
     authentication = asyncio.create_task(
         controlled.reader.authenticate(
@@ -252,6 +252,24 @@ async def test_a_change_during_a_failing_query_counts(controlled: ControlledApp)
         await read
     with pytest.raises(DatabaseUnavailable):
         await authentication
+
+
+async def test_a_read_whose_entry_is_dropped_while_it_waits_queries_the_database_again(
+    controlled: ControlledApp,
+) -> None:
+    controlled.expire_lease()
+    controlled.slow_seconds = 1.0
+    token = controlled.app.process.identity.authenticator._by_token_id[controlled.root.token_id]
+    read = asyncio.create_task(controlled.read())
+    authentication = asyncio.create_task(controlled.reader.authenticate(token.credential))
+    await asyncio.sleep(0.02)
+    # The change feed is back, and cannot confirm what is cached. The first queries still wait.
+    controlled.slow_seconds = 0.0
+    controlled.app.process.changes.subscriber.clear_caches()
+    controlled.app.process.caching.lease.renew(read_boot_clock())
+    result = await asyncio.wait_for(read, 10)
+    assert (result.response.version, result.stale_seconds) == (1, None)
+    assert await asyncio.wait_for(authentication, 10) == (controlled.root, False)
 
 
 async def test_a_minimum_version_is_found_even_if_a_shared_query_found_nothing(

@@ -219,9 +219,13 @@ class ConfigReader:
             return Authentication(token.principal, is_database_unavailable=False)
         # Look again: the token may have been revoked during the wait.
         token = self._find_stale_token(credential)
-        if token is None:
+        if token is not None:
+            return Authentication(token.principal, is_database_unavailable=True)
+        if not has_stale:
             raise DatabaseUnavailable
-        return Authentication(token.principal, is_database_unavailable=True)
+        # The change feed dropped the token during the wait, so the database answers again.
+        token = await self._authenticator.authenticate(credential)
+        return Authentication(token.principal, is_database_unavailable=False)
 
     async def read(
         self,
@@ -341,8 +345,10 @@ class ConfigReader:
             if (response := entry.responses[rendering]) is not None:
                 self.cache_reads += 1
                 return ReadResult(response)
+        has_stale = False
         if not is_database_unavailable:
             entry = self._find_stale(key, rendering, min_version=min_version)
+            has_stale = entry is not None
             is_superseded = entry is not None and self._cache.is_superseded(entry)
             seconds = SUPERSEDED_STALE_AFTER_SECONDS if is_superseded else STALE_AFTER_SECONDS
             response = await _await_within(
@@ -355,7 +361,11 @@ class ConfigReader:
         entry = self._find_stale(key, rendering, min_version=min_version)
         response = None if entry is None else entry.responses[rendering]
         if entry is None or response is None:
-            raise DatabaseUnavailable
+            if not has_stale:
+                raise DatabaseUnavailable
+            # The change feed dropped the entry during the wait, so the database answers again.
+            self.database_reads += 1
+            return ReadResult(await self._query(key, rendering))
         if self._lease.is_valid() and not is_database_unavailable and not self._cache.is_superseded(entry):
             return ReadResult(response)  # only the time to live has passed; the change feed has no newer version
         self.stale_reads += 1
