@@ -39,9 +39,9 @@ TITLES = {
 FAILOVER_HEAD = """# Measured failovers
 
 Written by `make measurements` from [failover.json](failover.json), the result of `{command}` on {date}.
-Machine: {processors}, {system}, CPython {python}; everything runs on it. Patroni's `ttl` is 8 s, so that a new leader
-comes sooner than with the default. [Run on a PostgreSQL cluster](../how-to/run-on-a-postgresql-cluster.md) explains the
-addresses and what to expect.
+Machine: {processors}, {system}, CPython {python}; everything runs on it. The `ttl` of Patroni {patroni} is 8 s, so that
+a new leader comes sooner than with the default. [Run on a PostgreSQL
+cluster](../how-to/run-on-a-postgresql-cluster.md) explains the addresses and what to expect.
 
 During each fault, four writers save unique values, five readers read cached and uncached configs, two watchers follow
 all changes, and tokens are created and revoked. A probe connects to the same address all the time, and commits.
@@ -114,7 +114,11 @@ def write_failover_page() -> str:
     """Return the page of the failovers."""
     run = json.loads((FOLDER / "failover.json").read_text())
     count = run["machine"]["processors"].partition(" ")[0]
-    parts = [FAILOVER_HEAD.format(command=FAILOVER_COMMAND, date=run["date"], count=count, **run["machine"])]
+    parts = [
+        FAILOVER_HEAD.format(
+            command=FAILOVER_COMMAND, date=run["date"], patroni=run["patroni"], count=count, **run["machine"]
+        )
+    ]
     for address in dict.fromkeys(row["address"] for row in run["rows"]):
         parts.append(f"\n## {ADDRESS_TITLES[address]}\n\n")
         parts.append(

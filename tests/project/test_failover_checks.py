@@ -35,7 +35,7 @@ VERSIONS = range(1, len(SAVE_TIMES) + 1)
 
 def build_record() -> FailoverRecord:
     """Build the record of a failover that keeps every promise."""
-    record = FailoverRecord()
+    record = FailoverRecord(ended_at=31)
     for version, at in zip(VERSIONS, SAVE_TIMES, strict=True):
         record.saves.append(SaveRecord(KEY, f"value {version}", at - 0.01, at, 200, version))
         record.reads.append(ReadRecord(KEY, at + 0.1, at + 0.11, 200, version, f"value {version}", is_stale=False))
@@ -83,6 +83,13 @@ def test_only_the_time_in_which_the_path_was_there_counts_as_time_after_it() -> 
     assert unsaved.compute_seconds_beside([Interruption(1.2, 4), Interruption(7, 12)]) == pytest.approx(3.0)
     # Saves returned before the probe did.
     assert unsaved.compute_seconds_beside([Interruption(1.3, 11.5)]) == pytest.approx(0.1)
+
+
+def test_saves_that_never_return_count_until_the_end_of_the_load() -> None:
+    record = build_record()
+    record.ended_at = 100
+    record.probes += [at / 10 for at in range(310, 1000)]
+    assert evaluate_record(record).unsaved_after_path_seconds == pytest.approx(70.0)
 
 
 def lose_save(record: FailoverRecord) -> None:

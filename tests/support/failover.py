@@ -342,7 +342,7 @@ def _verify_audit_once(client: httpx2.Client) -> str:
     while True:
         reply = client.get("/audit/verify", params=params)
         if reply.status_code != HTTP_OK:
-            return reply.text
+            return str(reply.json()["code"])
         answer = reply.json()
         if answer["first_bad"] is not None or answer["unlinked"]:
             return str(answer)

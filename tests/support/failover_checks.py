@@ -95,9 +95,9 @@ def evaluate(
     record: FailoverRecord, histories: Histories, stored: Sequence[StoredChange], *, may_lose: bool = False
 ) -> FailoverResult:
     """Compare a record with the database. With `may_lose`, the fault itself loses the last commits of the leader."""
-    path = find_interruptions(sorted(record.probes), GAP_SECONDS)
-    saved = sorted(one.end for one in record.saves if one.version is not None)
-    unsaved = find_interruptions(saved, GAP_SECONDS)
+    path = find_interruptions([*record.probes, record.ended_at], GAP_SECONDS)
+    saved = [one.end for one in record.saves if one.version is not None]
+    unsaved = find_interruptions([*saved, record.ended_at], GAP_SECONDS)
     unproven = find_unproven(record)
     lost = find_lost_saves(record.saves, histories)
     refused = [one for one in record.reads if one.is_cached and one.status != 200]
@@ -136,7 +136,7 @@ def evaluate(
 
 def find_interruptions(times: Sequence[float], min_seconds: float) -> list[Interruption]:
     """Find the pauses between times that are longer than `min_seconds`."""
-    return [Interruption(start, end) for start, end in pairwise(times) if end - start > min_seconds]
+    return [Interruption(start, end) for start, end in pairwise(sorted(times)) if end - start > min_seconds]
 
 
 def find_unproven(record: FailoverRecord) -> list[Interruption]:

@@ -127,6 +127,8 @@ class FailoverRecord:
     health: list[HealthRecord] = field(default_factory=list)
     revoked: list[RevokedTokenRecord] = field(default_factory=list)
     watchers: list[list[WatchSegment]] = field(default_factory=list)
+    # When the load was stopped, on the monotonic clock. What had not returned by then is interrupted until then.
+    ended_at: float = 0.0
     # Statuses of all requests that are not in the lists above.
     other: Counter[int] = field(default_factory=Counter)
 
@@ -166,6 +168,7 @@ class FailoverLoad:
     async def stop(self) -> None:
         """Stop everything except the watchers."""
         self._is_over = True
+        self.record.ended_at = time.monotonic()
         await asyncio.gather(*self._tasks)
 
     async def stop_watchers(self) -> None:

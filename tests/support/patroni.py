@@ -30,8 +30,10 @@ FILES = Path(__file__).parents[2] / "ops" / "postgresql-ha"
 NODES = ("db1", "db2", "db3")
 ADDRESSES = ("multi-host", "haproxy", "pgbouncer")
 BINARIES = Path("/usr/lib/postgresql/15/bin")
+# Another Patroni than that of the distribution.
+PATRONI = "CONFIDE_TEST_PATRONI"
 PROGRAMS = {
-    "patroni": Path("/usr/bin/patroni"),
+    "patroni": Path(os.environ.get(PATRONI, "/usr/bin/patroni")),
     "etcd-server": Path("/usr/bin/etcd"),
     "haproxy": Path("/usr/sbin/haproxy"),
     "pgbouncer": Path("/usr/sbin/pgbouncer"),
@@ -48,6 +50,12 @@ MAX_LAG_BYTES = 200_000
 def find_missing_packages() -> list[str]:
     """Return the Debian packages to install before a cluster can start."""
     return [package for package, program in PROGRAMS.items() if not program.exists()]
+
+
+def read_patroni_version() -> str:
+    """Return the version of Patroni, such as `3.0.2`."""
+    done = subprocess.run([PROGRAMS["patroni"], "--version"], capture_output=True, text=True, check=True)
+    return done.stdout.split()[-1]
 
 
 def require_packages() -> None:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tools" / "bench"))
 from results import describe_machine  # noqa: E402 - after the path is set
 
 from support.failover import FAULTS, SystemUnderTest, create_probe_database, measure_fault, run_system  # noqa: E402
-from support.patroni import ADDRESSES, PatroniCluster, find_missing_packages, run_patroni_cluster  # noqa: E402
+from support.patroni import ADDRESSES, PatroniCluster, find_missing_packages, read_patroni_version, run_patroni_cluster  # noqa: E402
 
 
 class FailoverMatrix:
@@ -82,7 +82,12 @@ class FailoverMatrix:
             return
         cells = [(one, fault_name) for one in ADDRESSES for fault_name in FAULTS]
         rows = [self._rows[cell] for cell in cells if cell in self._rows]
-        document = {"date": datetime.now(UTC).date().isoformat(), "machine": describe_machine(), "rows": rows}
+        document = {
+            "date": datetime.now(UTC).date().isoformat(),
+            "machine": describe_machine(),
+            "patroni": read_patroni_version(),
+            "rows": rows,
+        }
         self._file.write_text(json.dumps(document, indent=1) + "\n")
 
 
