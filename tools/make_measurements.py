@@ -46,7 +46,8 @@ cluster](../how-to/run-on-a-postgresql-cluster.md) explains the addresses and wh
 During each fault, four writers save unique values, five readers read cached and uncached configs, two watchers follow
 all changes, and tokens are created and revoked. A probe connects to the same address all the time, and commits.
 Afterwards every acknowledged save and every received change is compared with the database. **Bold** misses a promise.
-For two leaders no time is promised, because a watchdog prevents them.
+For [two leaders](../how-to/run-on-a-postgresql-cluster.md#prevent-two-leaders) no time is promised, because a watchdog
+prevents them. Without one, Patroni 3.0.2 can lose commits that were on two machines.
 
 - **no saves**: seconds without an acknowledged save. In parentheses: those after a new connection of the probe had
   committed. Promised: 1 s.
