@@ -39,7 +39,7 @@ TITLES = {
 FAILOVER_HEAD = """# Measured failovers
 
 Written by `make measurements` from [failover.json](failover.json), the result of `{command}` on {date}.
-Machine: {processors}, {system}, CPython {python}; everything runs on it. The `ttl` of Patroni {patroni} is 8 s, so that
+Machine: {processors}, {system}, CPython {python}; everything runs on it. The `ttl` of Patroni is 8 s, so that
 a new leader comes sooner than with the default. [Run on a PostgreSQL
 cluster](../how-to/run-on-a-postgresql-cluster.md) explains the addresses and what to expect.
 
@@ -64,6 +64,10 @@ prevents them. Without one, Patroni 3.0.2 can lose commits that were on two mach
   entries, and `ok` otherwise.
 - **load**: load average of the machine at the end. It has {count} processors.
 """
+FAILOVER_COLUMNS = (
+    *("fault", "no saves", "unproven", "saves", "lost", "refused", "stale", "watch", "other"),
+    *("audit chain", "Patroni", "load"),
+)
 FAILOVER_COMMAND = "make failover"
 MAX_UNSAVED_SECONDS, MAX_UNPROVEN_SECONDS = 1.0, 2.0
 ADDRESS_TITLES = {
@@ -115,17 +119,10 @@ def write_failover_page() -> str:
     """Return the page of the failovers."""
     run = json.loads((FOLDER / "failover.json").read_text())
     count = run["machine"]["processors"].partition(" ")[0]
-    parts = [
-        FAILOVER_HEAD.format(
-            command=FAILOVER_COMMAND, date=run["date"], patroni=run["patroni"], count=count, **run["machine"]
-        )
-    ]
+    parts = [FAILOVER_HEAD.format(command=FAILOVER_COMMAND, date=run["date"], count=count, **run["machine"])]
     for address in dict.fromkeys(row["address"] for row in run["rows"]):
         parts.append(f"\n## {ADDRESS_TITLES[address]}\n\n")
-        parts.append(
-            "| fault | no saves | unproven | saves | lost | refused | stale | watch | other | audit chain | load |\n"
-        )
-        parts.append("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
+        parts.append(f"| {' | '.join(FAILOVER_COLUMNS)} |\n| {' | '.join('---' for _ in FAILOVER_COLUMNS)} |\n")
         parts += [_write_failover(row) for row in run["rows"] if row["address"] == address]
     return "".join(parts)
 
@@ -153,6 +150,7 @@ def _write_failover(row: dict[str, Any]) -> str:
             )
         ),
         _mark(row["audit"], is_broken=row["audit"] not in (("ok", "lost, confirm") if row["may_lose"] else ("ok",))),
+        row["patroni"],
         f"{row['load_average']:.1f}",
     ]
     return f"| {' | '.join(cells)} |\n"

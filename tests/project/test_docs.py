@@ -248,9 +248,10 @@ def test_the_table_of_failovers_marks_what_misses_a_promise() -> None:
         **dict.fromkeys(("saves_lost", "reads_refused", "reads_stale_unmarked", "revoked_tokens_accepted"), 0),
         **dict.fromkeys(("watcher_violations", "unexpected_statuses", "has_restarted"), 0),
         "audit": "ok",
+        "patroni": "4.1.5",
         "load_average": 1.0,
     }
-    row = "| leader killed | 9.0 (0.98) | 10.0 (2.00) | 1,234 | 0 | 0 | 0 | 0 | 0 | ok | 1.0 |\n"
+    row = "| leader killed | 9.0 (0.98) | 10.0 (2.00) | 1,234 | 0 | 0 | 0 | 0 | 0 | ok | 4.1.5 | 1.0 |\n"
     assert write_row(promised) == row
     late = {"unsaved_after_path_seconds": 1.2, "unproven_after_path_seconds": 2.1}
     assert "**9.0 (1.20)** | **10.0 (2.10)**" in write_row(promised | late)

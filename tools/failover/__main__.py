@@ -74,6 +74,7 @@ class FailoverMatrix:
             "title": fault.title,
             "may_lose": fault.may_lose,
             "has_two_leaders": fault.has_two_leaders,
+            "patroni": read_patroni_version(),
             **result,
         }
         print(json.dumps(row, indent=1), file=sys.stderr, flush=True)
@@ -85,7 +86,6 @@ class FailoverMatrix:
         document = {
             "date": datetime.now(UTC).date().isoformat(),
             "machine": describe_machine(),
-            "patroni": read_patroni_version(),
             "rows": rows,
         }
         self._file.write_text(json.dumps(document, indent=1) + "\n")
