@@ -83,10 +83,14 @@ def write_master_keys(path: Path, keys: Iterable[MasterKey]) -> None:
 
 def _write_new_file(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(descriptor)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+    except OSError:
+        path.unlink()  # an incomplete file would stop the next start
+        raise
 
 
 def append_master_key(path: Path, key: MasterKey) -> None:
@@ -158,8 +162,15 @@ class DestroyedKeys:
         """Append IDs and sync them to disk."""
         with self._open_locked() as descriptor:
             missing = sorted(set(key_ids) - self.read_ids())
-            os.write(descriptor, b"".join(key_id.hex().encode() + b"\n" for key_id in missing))
-            os.fsync(descriptor)
+            size_bytes = os.fstat(descriptor).st_size
+            remaining = b"".join(key_id.hex().encode() + b"\n" for key_id in missing)
+            try:
+                while remaining:  # a nearly full disk accepts a part
+                    remaining = remaining[os.write(descriptor, remaining) :]
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, size_bytes)
+                raise
         _sync_folder(self._path.parent)
         self._checked_at = 0.0
 
