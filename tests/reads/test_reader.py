@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from confide.caching.stamps import EVERYTHING, SlotChange, find_config_slot, find_token_slot, find_type_slot
 from confide.clock import read_boot_clock
 from confide.errors import DatabaseUnavailable, NotFound
 from confide.identity.errors import InvalidToken
@@ -176,6 +177,77 @@ async def test_a_superseded_entry_is_served_as_stale_only_while_the_database_is_
         await controlled.read()
     controlled.is_database_unavailable = False
     assert (await controlled.read()).stale_seconds is None
+
+
+def stamp(controlled: ControlledApp, *slots: int) -> None:
+    """Act as another process of this machine that changed what these slots cover."""
+    controlled.app.process.stores.stamp_file.stamps.stamp_unlocked([SlotChange(slot) for slot in slots])
+
+
+async def test_a_new_stamp_of_another_process_ends_a_cached_response(controlled: ControlledApp) -> None:
+    token = controlled.app.process.identity.authenticator._by_token_id[controlled.root.token_id]
+    cached = CachedRequest(ReadRequest(token.credential, KEY))
+    slots = [
+        find_config_slot(*KEY),
+        find_type_slot(KEY.integration_type),
+        find_token_slot(token.credential),
+        EVERYTHING,
+    ]
+    for number, slot in enumerate(slots):
+        assert controlled.reader.read_cached(cached, now=read_boot_clock()) is not None
+        stamp(controlled, slot)
+        assert controlled.reader.read_cached(cached, now=read_boot_clock()) is None, number
+        await controlled.reader.authenticate(token.credential)
+        assert (await controlled.read()).response.version == 1
+    assert controlled.reader.read_cached(cached, now=read_boot_clock()) is not None
+
+
+async def test_a_slot_in_doubt_is_read_from_the_database_and_not_cached(controlled: ControlledApp) -> None:
+    stamps = controlled.app.process.stores.stamp_file.stamps
+    changes = [SlotChange(find_config_slot(*KEY))]
+    stamps.mark_in_doubt(changes)
+    for number in range(1, 4):
+        assert (await controlled.read()).response.version == 1
+        assert controlled.queries == number
+    stamps.stamp_marked(changes)
+    for _ in range(3):
+        await controlled.read()
+    assert controlled.queries == 4
+
+
+async def test_a_read_shares_no_query_that_began_before_a_new_stamp(controlled: ControlledApp) -> None:
+    stamp(controlled, find_config_slot(*KEY))
+    controlled.slow_seconds = 0.05
+    first = asyncio.create_task(controlled.read())
+    await asyncio.sleep(0.01)
+    stamp(controlled, find_config_slot(*KEY))
+    second, third = (asyncio.create_task(controlled.read()) for _ in range(2))
+    await asyncio.gather(first, second, third)
+    assert controlled.queries == 2
+
+
+async def test_a_config_that_another_process_changed_before_an_outage_is_served_only_as_stale(
+    controlled: ControlledApp,
+) -> None:
+    stamp(controlled, find_config_slot(*KEY))
+    controlled.is_database_unavailable = True
+    result = await controlled.read()
+    assert (result.response.version, result.stale_seconds) == (1, 1)
+    # The new schema may make a visible member secret.
+    stamp(controlled, find_type_slot(KEY.integration_type))
+    with pytest.raises(DatabaseUnavailable):
+        await controlled.read()
+
+
+async def test_a_token_that_another_process_changed_before_an_outage_is_not_accepted(
+    controlled: ControlledApp,
+) -> None:
+    token = controlled.app.process.identity.authenticator._by_token_id[controlled.root.token_id]
+    controlled.is_database_unavailable = True
+    assert (await controlled.reader.authenticate(token.credential)).principal == controlled.root
+    stamp(controlled, find_token_slot(token.credential))
+    with pytest.raises(DatabaseUnavailable):
+        await controlled.reader.authenticate(token.credential)
 
 
 async def test_after_the_stale_limit_nothing_is_served(controlled: ControlledApp) -> None:

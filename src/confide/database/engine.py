@@ -113,7 +113,8 @@ class Engine(Protocol):
 
 def run_one(sql: str, args: tuple[Any, ...], changes: Sequence[SlotChange] = ()) -> Transaction[Rows]:
     """Run a single statement as a transaction."""
-    yield from changes
+    for change in changes:
+        yield change
     return (yield Statement(sql, args))
 
 
