@@ -189,7 +189,12 @@ def start_engine() -> Iterator[ContainerEngine]:
         )
     try:
         wait_until(lambda: process.poll() is not None or _answers(engine), "the container engine answers")
-        assert process.poll() is None, f"dockerd ended:\n{(folder / 'log').read_text()[-3_000:]}"
+        if process.poll() is not None:
+            # In a container without privileges, root cannot start an engine either.
+            reason = (folder / "log").read_text()[-1_000:]
+            pytest.skip(
+                f"CONTAINERS WERE NOT CHECKED: dockerd cannot run here. Name a running one in {RUNNING}.\n{reason}"
+            )
         yield engine
     finally:
         end_process_group(process, grace_seconds=STOP_SECONDS)
