@@ -47,7 +47,8 @@ During each fault, four writers save unique values, five readers read cached and
 all changes, and tokens are created and revoked. A probe connects to the same address all the time, and commits.
 Afterwards every acknowledged save and every received change is compared with the database. **Bold** misses a promise.
 For [two leaders](../how-to/run-on-a-postgresql-cluster.md#prevent-two-leaders) no time is promised, because a watchdog
-prevents them. Without one, Patroni 3.0.2 can lose commits that were on two machines.
+prevents them. If the leader returns after it was replaced, Patroni before 3.0.3 can lose commits that were on two
+machines. Those rows use a newer Patroni, whose `ttl` is at least 20 s, and the others that of Debian 12.
 
 - **no saves**: seconds without an acknowledged save. In parentheses: those after a new connection of the probe had
   committed. Promised: 1 s.

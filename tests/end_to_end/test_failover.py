@@ -9,7 +9,7 @@ import pytest
 from support.bounds import assert_within
 from support.failover import FAULTS, create_probe_database, measure_fault, run_system
 from support.failover_checks import FailoverResult
-from support.patroni import ADDRESSES, require_packages, run_patroni_cluster
+from support.patroni import ADDRESSES, keeps_leader_lock, require_packages, run_patroni_cluster
 
 # The service promises these times from the moment when its address leads to a leader that can commit.
 UNSAVED_SECONDS, UNPROVEN_SECONDS = 1.0, 2.0
@@ -45,6 +45,8 @@ async def test_no_acknowledged_save_is_lost_when_the_leader_of_a_synchronous_clu
 @pytest.mark.parametrize("address", ADDRESSES)
 async def test_every_fault_of_the_matrix_keeps_the_promises(tmp_path: Path, address: str) -> None:
     require_packages()
+    faults = [one for one in FAULTS.values() if not one.may_lose]
+    left_out = [] if keeps_leader_lock() else [one.title for one in faults if one.has_returning_leader]
     with run_patroni_cluster(tmp_path / "cluster") as cluster:
         await create_probe_database(cluster)
         for has_proxies in (False, True):
@@ -52,7 +54,7 @@ async def test_every_fault_of_the_matrix_keeps_the_promises(tmp_path: Path, addr
             async with run_system(
                 cluster, folder, address=address, database=database, has_proxies=has_proxies
             ) as system:
-                for fault in (one for one in FAULTS.values() if one.needs_proxies == has_proxies and not one.may_lose):
+                for fault in (one for one in faults if one.needs_proxies == has_proxies and one.title not in left_out):
                     print(fault.title)
                     result = await measure_fault(system, fault)
                     check(result)
@@ -61,3 +63,7 @@ async def test_every_fault_of_the_matrix_keeps_the_promises(tmp_path: Path, addr
                     assert_within(result.unsaved_after_path_seconds, UNSAVED_SECONDS, f"{fault.title}: the first save")
                     assert_within(result.unproven_after_path_seconds, UNPROVEN_SECONDS, f"{fault.title}: the proof")
                     assert_within(result.slowest_response_seconds, RESPONSE_SECONDS, f"{fault.title}: a response")
+    if left_out:
+        pytest.skip(
+            f"All other faults passed. Not caused, because Patroni before 3.0.3 can lose commits then: {left_out}"
+        )

@@ -84,6 +84,8 @@ class Fault:
     needs_proxies: bool = False
     # Two servers accept connections. Only a watchdog prevents it, so no time is promised.
     has_two_leaders: bool = False
+    # The old leader continues after another node replaced it. Before 3.0.3, Patroni can then lose commits.
+    has_returning_leader: bool = False
 
 
 async def kill_leader(system: SystemUnderTest) -> None:
@@ -200,10 +202,13 @@ async def lose_commits(system: SystemUnderTest) -> None:
 FAULTS = {
     "leader-killed": Fault("leader killed", kill_leader),
     "switchover": Fault("planned switchover", switch_over),
-    "leader-frozen": Fault("leader frozen, replaced and thawed", freeze_leader),
+    "leader-frozen": Fault("leader frozen, replaced and thawed", freeze_leader, has_returning_leader=True),
     "leader-paused": Fault("leader frozen for 4 s and thawed", freeze_leader_briefly),
     "patroni-frozen": Fault(
-        "two leaders: only Patroni of the leader frozen", freeze_patroni_of_leader, has_two_leaders=True
+        "two leaders: only Patroni of the leader frozen",
+        freeze_patroni_of_leader,
+        has_two_leaders=True,
+        has_returning_leader=True,
     ),
     "replica-killed": Fault("synchronous replica killed", kill_synchronous_replica),
     "etcd-stopped": Fault("etcd stopped for 15 s", stop_etcd),

@@ -58,6 +58,11 @@ def read_patroni_version() -> str:
     return done.stdout.split()[-1]
 
 
+def keeps_leader_lock() -> bool:
+    """Return whether Patroni lets a leader that was replaced not take the leader lock back, as it does since 3.0.3."""
+    return tuple(int(part) for part in read_patroni_version().split(".")[:3]) >= (3, 0, 3)
+
+
 def require_packages() -> None:
     """Skip the test if a program is missing. In CI, fail it."""
     if missing := find_missing_packages():
