@@ -279,6 +279,8 @@ class PostgresqlEngine:
                 rows = await run(self.io, connection, sql, args, seconds=left)
             except BaseException as error:
                 if not isinstance(error, asyncpg.PostgresError):
+                    # Not `close`, which sends a cancel request. A commit that waits for its standby would then count as
+                    # done, although only this server has it.
                     connection.terminate()
                 raise
             finally:
