@@ -12,13 +12,16 @@ from urllib.parse import quote
 
 import pytest
 
+from confide.context import RESPONSE_TIMEOUT_SECONDS
 from confide.errors import DatabaseReadOnly
 from confide.server.preparation import prepare
+from confide.server.stores import open_stores
 from support.app import ADMIN, RunningApp, build_settings, start_app
 from support.canaries import make_canary
 from support.ports import find_free_port
 from support.postgres import LocalPostgresServer, find_distribution_binaries
 from support.processes import run_confide
+from support.proxy import Proxy
 from support.silent_host import open_silent_port
 from support.waiting import MAX_WAIT_SECONDS, wait_until
 
@@ -122,6 +125,18 @@ def check_start(folder: Path, url: str, *, code: int, sentence: str) -> None:
 def test_a_silent_server_ends_the_start_with_one_sentence(tmp_path: Path, site: Site) -> None:
     with open_silent_port() as port:
         check_start(tmp_path, site.url(hosts=f"127.0.0.1:{port}"), code=UNREACHABLE, sentence="no answer within 1.5 s")
+
+
+async def test_the_url_can_give_a_start_more_time_than_a_query_has(site: Site) -> None:
+    proxy = Proxy(site.server.port, host=site.server.host)
+    await proxy.start()
+    url = site.url(hosts=f"127.0.0.1:{proxy.port}")
+    # A connection needs more than ten packets.
+    proxy.delay_seconds = RESPONSE_TIMEOUT_SECONDS / 10
+    stores = open_stores(f"{url}?connect_timeout=100")
+    await stores.database.connect()
+    await stores.close()
+    await proxy.stop()
 
 
 def test_a_server_that_starts_up_ends_the_start_with_one_sentence(tmp_path: Path, site: Site) -> None:

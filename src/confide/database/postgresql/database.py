@@ -68,6 +68,9 @@ class PostgresqlDatabase(Database):
         self._unsafe: tuple[str, ...] = ()
 
     async def connect(self) -> None:
+        # The first connection has the time limit of the URL, not that of a query.
+        async with self.engine.acquire_connection(has_deadline=False):
+            pass
         await self.ping()
 
     async def ping(self) -> None:
