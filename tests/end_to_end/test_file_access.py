@@ -64,7 +64,8 @@ def test_a_file_that_the_service_cannot_use_is_named_in_one_sentence(
     finally:
         path.chmod(0o700)
         service.end()
-    (line,) = service.log.read_text().splitlines()
+    # The stamps of a folder that is not writable are missing too, which alone does not end the service.
+    (line,) = [line for line in service.log.read_text().splitlines() if "stamps_unavailable" not in line]
     assert line.startswith("confide: ")
     assert f"confide-data/{name}".removesuffix("/.") in line
 

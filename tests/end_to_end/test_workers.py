@@ -134,7 +134,7 @@ def test_a_slow_worker_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_no_worker_maps_a_metrics_file_into_memory(tmp_path: Path) -> None:
-    """A full file system kills a process that writes to mapped memory. SQLite allocates the file that it maps."""
+    """A full file system kills a process that writes to mapped memory. SQLite and the stamps allocate theirs."""
     with (
         run_service(tmp_path, "--workers", "2", env={"CONFIDE_METRICS": "open"}) as service,
         service.client() as client,
@@ -144,7 +144,7 @@ def test_no_worker_maps_a_metrics_file_into_memory(tmp_path: Path) -> None:
         workers = find_workers(service.process.pid)
         assert len(workers) == 2
         for pid in workers:
-            assert all(re.fullmatch(r"(confide|\d)\.db-shm", path.name) for path in list_written_maps(pid))
+            assert all(re.fullmatch(r"(confide|\d)\.db-shm|stamps", path.name) for path in list_written_maps(pid))
 
 
 def list_written_maps(pid: int) -> list[Path]:
