@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from confide.changes.model import Change
+from confide.configs import store as config_store
 from confide.database import backup
 from confide.database.engine import Transaction, statement
 from confide.database.model import TableRow
@@ -72,6 +75,45 @@ async def test_a_save_that_was_planned_in_an_earlier_epoch_is_planned_again(app:
     assert (old.status_code, old.headers["etag"]) == (412, '"1-f00df00d"')
     assert (await app.save(token, {"n": 2})).headers["etag"] == '"2-f00df00d"'
     assert app.process.stores.epoch.value == ANOTHER_EPOCH
+
+
+async def hold_the_feed(app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the change feed deliver nothing more, so that only a save can learn of another epoch."""
+    is_held = asyncio.Event()
+
+    async def read_nothing() -> list[Change]:
+        is_held.set()
+        await asyncio.sleep(0.05)  # otherwise the subscriber would never let other tasks run
+        return []
+
+    monkeypatch.setattr(app.process.stores.change_feed, "read", read_nothing)
+    await is_held.wait()
+
+
+async def overwrite_in_another_epoch(app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Save with a tag of the epoch that ended, and return the status."""
+    token = await app.create_token("root", *ADMIN)
+    await app.save(token, {"n": 1})
+    await hold_the_feed(app, monkeypatch)
+    await begin_another_epoch(app)
+    return int((await app.save(token, {"n": 2}, headers={"If-Match": '"1"'})).status_code)
+
+
+async def test_a_tag_of_the_epoch_that_ended_does_not_overwrite(
+    app: RunningApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await overwrite_in_another_epoch(app, monkeypatch) == 412
+
+
+async def test_without_the_epoch_in_the_append_a_tag_of_the_epoch_that_ended_overwrites(
+    app: RunningApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deliberate fault: the statement does not compare the epoch."""
+    for name in ("SQLITE_APPEND", "POSTGRESQL_APPEND"):
+        sql = getattr(config_store, name)
+        assert "(SELECT epoch FROM store) =" in sql
+        monkeypatch.setattr(config_store, name, sql.replace("(SELECT epoch FROM store) =", "'' <>"))
+    assert await overwrite_in_another_epoch(app, monkeypatch) == 200
 
 
 async def test_a_delete_that_was_planned_in_an_earlier_epoch_is_planned_again(app: RunningApp) -> None:

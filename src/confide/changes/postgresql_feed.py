@@ -141,7 +141,7 @@ class PostgresqlChangeFeed:
             (row,) = await self._fetch(connection, NOW)
             self._epoch = self._accept_server(row)
             self._snapshot, self._last_xid = row[0], row[5] or 0
-            self._seen.add(_list_seen([row]), epoch=self._epoch)
+            self._seen.add(_list_seen([row]), epoch_id=self._epoch.id)
             if row[8] is not None:
                 self._seen.add_checkpoint(SeenCheckpoint(*row[8:]), epoch=self._epoch)
             return []
@@ -150,7 +150,7 @@ class PostgresqlChangeFeed:
         previous, self._epoch = self._epoch, self._accept_server(rows[0])
         self._snapshot = rows[0][0]
         self._watermark.observe(rows[0][0], at=time.monotonic())
-        self._seen.add(_list_seen(rows), epoch=self._epoch)
+        self._seen.add(_list_seen(rows), epoch_id=self._epoch.id)
         if len(rows) > MAX_CHANGES or previous != self._epoch:
             raise ChangeFeedReset
         changes = [Change(Position(*row[5:7]), *row[8:]) for row in rows if row[5] is not None]

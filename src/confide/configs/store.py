@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import compress
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 from confide.audit.model import SignedEntry
@@ -134,18 +134,18 @@ SQLITE_BOUNDS = """/* configs.bounds */
     SELECT begins_id, coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0) FROM store
 """
 
-# One statement is one round trip and one transaction: it inserts version, audit entry and record, or nothing. It
-# returns the epoch, so that a save that was planned in an earlier one learns of it.
+# One statement is one round trip and one transaction: it inserts version, audit entry and record, or nothing.
 _APPEND = f"""/* configs.append */
     WITH appended AS (
         INSERT INTO changes ({list_columns(VersionRow)}) SELECT {list_placeholders(VersionRow)}
         WHERE (${DATA_KEY_AT}::bytea IS NULL OR {_DATA_KEY_EXISTS}) AND (SELECT epoch FROM store) = ${EPOCH_AT}
-        ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING xid, id
+        ON CONFLICT (tenant, integration_type, version) DO NOTHING
+        RETURNING xid, id, tenant, integration_type, version
     ), audited AS (
         INSERT INTO audit ({list_columns(EntryRow)}, change_id)
         SELECT {list_placeholders(EntryRow, start=ENTRY_AT)}, id FROM appended
     ){{idempotency}}
-    SELECT epoch, epoch_number, xid::text::bigint, id FROM store LEFT JOIN appended ON TRUE
+    SELECT xid::text::bigint, id, tenant, integration_type, version FROM appended
 """
 POSTGRESQL_APPEND = _APPEND.format(idempotency="")
 POSTGRESQL_APPEND_IDEMPOTENT = _APPEND.format(
@@ -196,8 +196,7 @@ POSTGRESQL_APPEND_MANY = f"""/* configs.append_many */
         SELECT {", ".join(f"entry_{name}" for name in EntryRow._fields)}, appended.id
         FROM requested JOIN appended USING (tenant, integration_type, version)
     )
-    SELECT epoch, epoch_number, xid::text::bigint, id, tenant, integration_type, version
-    FROM store LEFT JOIN appended ON TRUE
+    SELECT xid::text::bigint, id, tenant, integration_type, version FROM appended
 """
 # Only below the oldest running transaction: above it, an earlier change may still be committed.
 POSTGRESQL_CHANGES_AFTER = """/* configs.changes_after */
@@ -409,7 +408,7 @@ class PostgresqlConfigStore(ConfigStore):
             rows = await self._engine.execute(POSTGRESQL_APPEND_IDEMPOTENT, *row, *record, changes=[change])
         except UniqueTaken:
             raise IdempotencyKeyTaken from None
-        if not self._record_appended(row, rows):
+        if not await self._record_appended([row], rows):
             raise Superseded
 
     async def read_bounds(self) -> LogBounds:
@@ -433,29 +432,27 @@ class PostgresqlConfigStore(ConfigStore):
         saves, changes = zip(*appends, strict=True)
         if len(saves) == 1:
             rows = await self._engine.execute(POSTGRESQL_APPEND, *saves[0], changes=changes)
-            return [self._record_appended(saves[0], rows)]
+            return [bool(await self._record_appended(saves, rows))]
         # Of two saves of one version, the first wins. Columns 1 to 3 are tenant, integration type and version.
         first = {save[1:4]: number for number, save in reversed(list(enumerate(saves)))}
         distinct = [saves[number] for number in first.values()]
         rows = await self._engine.execute(POSTGRESQL_APPEND_MANY, *zip(*distinct, strict=True), changes=changes)
-        epoch = Epoch(*rows[0][:2])
-        positions: dict[Row, Position] = {tuple(row[4:]): Position(*row[2:4]) for row in rows}
-        has_appended = [save[1:4] in positions and first[save[1:4]] == number for number, save in enumerate(saves)]
-        self._seen.add(
-            (SeenChange(positions[save[1:4]], save[MAC_AT]) for save in compress(saves, has_appended)), epoch=epoch
-        )
-        self._epoch.adopt(epoch)
-        return has_appended
+        appended = await self._record_appended(distinct, rows)
+        return [save[1:4] in appended and first[save[1:4]] == number for number, save in enumerate(saves)]
 
-    def _record_appended(self, save: Row, rows: Rows) -> bool:
-        """Return whether the statement of one save appended its version. Otherwise adopt the epoch that it found."""
-        ((epoch_id, epoch_number, xid, change_id),) = rows
-        epoch = Epoch(epoch_id, epoch_number)
-        if change_id is None:
-            self._epoch.adopt(epoch)
-            return False
-        self._seen.add((SeenChange(Position(xid, change_id), save[MAC_AT]),), epoch=epoch)
-        return True
+    async def _record_appended(self, saves: Sequence[Row], rows: Rows) -> AbstractSet[Row]:
+        """Remember the versions that a statement appended, and return their columns 1 to 3.
+
+        If it did not append all of them, adopt the epoch of the database: it may be another one.
+        """
+        positions: dict[Row, Position] = {tuple(row[2:]): Position(*row[:2]) for row in rows}
+        for save in saves:
+            if (position := positions.get(save[1:4])) is not None:
+                self._seen.add((SeenChange(position, save[MAC_AT]),), epoch_id=save[EPOCH_AT - 1])
+        if len(positions) < len(saves):
+            ((*epoch,),) = await self._engine.query(READ_EPOCH)
+            self._epoch.adopt(Epoch(*epoch))
+        return positions.keys()
 
 
 def _append(

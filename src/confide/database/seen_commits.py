@@ -46,9 +46,9 @@ class SeenCommits:
     def list_changes(self) -> list[SeenChange]:
         return [SeenChange(position, mac) for position, mac in self._macs.items()]
 
-    def add(self, changes: Iterable[SeenChange], *, epoch: Epoch) -> None:
+    def add(self, changes: Iterable[SeenChange], *, epoch_id: str) -> None:
         """Remember changes that were committed. Ignore those of an epoch that has ended."""
-        if epoch != self._epoch.value:
+        if epoch_id != self._epoch.value.id:
             return
         for change in changes:
             self._macs[change.position] = change.mac

@@ -32,7 +32,6 @@ from confide.database.postgresql.session import set_up_session
 from confide.database.postgresql.transaction import Connection, fetch, fetch_and_stamp, run_transaction
 from confide.database.seen_commits import SeenChange, SeenCommits
 from confide.database.storage import NEEDED_BYTES, StorageState
-from confide.epoch import UNKNOWN_EPOCH
 from confide.errors import Busy, DatabaseFull, DatabaseReadOnly, DatabaseUnavailable, SessionsShared
 from confide.postgresql_client.connector import ConnectFailed, Connector, OpenConnection
 from confide.telemetry.io_log import NO_IO_LOG, IoLog, measure, record_failure
@@ -319,11 +318,11 @@ class PostgresqlEngine:
 
     async def _transact(self, work: Transaction[T], *, has_deadline: bool) -> T:
         async with self.acquire_connection(has_deadline=has_deadline) as connection:
-            epoch = UNKNOWN_EPOCH if self._seen is None else self._seen.epoch
+            epoch_id = "" if self._seen is None else self._seen.epoch.id
             appended: list[SeenChange] = []
             result = await run_transaction(self.io, connection, work, stamps=self._stamps, appended=appended)
         if self._seen is not None:
-            self._seen.add(appended, epoch=epoch)
+            self._seen.add(appended, epoch_id=epoch_id)
         return result
 
     async def check_storage(self) -> None:
