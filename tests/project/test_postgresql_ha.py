@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -10,6 +14,8 @@ import yaml
 
 from confide.server.settings import Settings
 from support.patroni import ADDRESSES, FILES, NODES, read_env, read_password
+from support.processes import build_environment
+from support.waiting import wait_until
 
 README = (FILES / "README.md").read_text()
 
@@ -79,3 +85,30 @@ def test_pgbouncer_uses_session_mode_and_has_room_for_two_services() -> None:
 def test_the_readme_of_the_example_lists_every_file() -> None:
     names = {path.name for path in FILES.iterdir()} - {"README.md"}
     assert {name for name in names if f"`{name}`" not in README} == set()
+
+
+def test_the_processes_of_a_cluster_end_with_a_killed_test(tmp_path: Path) -> None:
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    test = """
+import os, pathlib, signal, subprocess, sys
+from support.patroni import start_guard
+folder = pathlib.Path(sys.argv[1])
+start_guard(folder)
+subprocess.Popen(["sleep", "600"], cwd=folder, start_new_session=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    tests = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", test, folder], env=build_environment(PYTHONPATH=tests), capture_output=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    wait_until(lambda: not folder.exists(), "the folder is removed")
+    assert not [link for link in Path("/proc").glob("[0-9]*/cwd") if is_inside(link, folder)]
+
+
+def is_inside(link: Path, folder: Path) -> bool:
+    try:
+        return str(link.readlink()).startswith(str(folder))
+    except OSError:
+        return False

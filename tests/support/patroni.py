@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -45,6 +46,24 @@ REST_SECONDS = 2.0
 MAX_REPAIR_SECONDS = 90.0
 # A replica that is further behind does not count as a replica.
 MAX_LAG_BYTES = 200_000
+
+# Ends what runs in a folder, and removes the folder, when the pipe to this process closes. A killed test closes it too.
+GUARD = """
+import os, pathlib, shutil, signal, sys
+folder = sys.argv[1]
+sys.stdin.read()
+found = True
+while found:
+    found = False
+    for link in pathlib.Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if (os.readlink(link) + "/").startswith(folder + "/"):
+                os.kill(int(link.parent.name), signal.SIGKILL)
+                found = True
+        except OSError:
+            pass
+shutil.rmtree(folder, ignore_errors=True)
+"""
 
 
 def find_missing_packages() -> list[str]:
@@ -112,6 +131,7 @@ class PatroniCluster:
         self._etcd_port, self._etcd_peer_port = find_free_port(), find_free_port()
         self.haproxy_port, self.pgbouncer_port = find_free_port(), find_free_port()
         self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._guard = start_guard(self.folder)
 
     def build_url(self, address: str, database: str = "confide") -> str:
         """Return the URL of a database through one of `ADDRESSES`, as in `confide.env`."""
@@ -148,6 +168,10 @@ class PatroniCluster:
         for process in self._started.values():
             process.wait(MAX_WAIT_SECONDS)
         wait_until(lambda: not any(process.is_running() for process in found), "the cluster has ended")
+
+    def remove(self) -> None:
+        """Remove the files of a cluster that has ended."""
+        self._guard.communicate(timeout=MAX_WAIT_SECONDS)
 
     # Faults
 
@@ -394,7 +418,15 @@ def run_patroni_cluster(logs: Path) -> Iterator[PatroniCluster]:
         logs.mkdir(parents=True, exist_ok=True)
         for log in cluster.folder.glob("*.log"):
             shutil.copy(log, logs)
-        shutil.rmtree(cluster.folder, ignore_errors=True)
+        cluster.remove()
+
+
+def start_guard(folder: Path) -> subprocess.Popen[bytes]:
+    """Start a process that ends what still runs in a folder when this process ends, even by SIGKILL."""
+    # In its own session: a signal to the group of the test must not end it.
+    return subprocess.Popen(
+        [sys.executable, "-c", GUARD, str(folder)], cwd="/", stdin=subprocess.PIPE, start_new_session=True
+    )
 
 
 def build_url(hosts: str, database: str) -> str:
