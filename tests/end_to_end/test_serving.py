@@ -315,6 +315,7 @@ def test_a_clean_stop_leaves_no_temporary_files(tmp_path: Path) -> None:
             "confide.lock",
             "io",
             "master.keys",
+            "stamps",
         }
         assert {path.name for path in (service.data / "io").iterdir()} == {"0.db", "0.lock", "1.db", "1.lock"}
 
