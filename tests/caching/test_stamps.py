@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from confide.caching.stamps import (
     FIRST_SLOT,
     HAS_MARKS,
     IN_DOUBT,
+    LATEST,
     WORD_COUNT,
     SlotChange,
     Stamps,
@@ -21,6 +23,7 @@ from confide.caching.stamps import (
     find_token_slot,
     find_type_slot,
 )
+from support.cache_simulation import run_without_waiting
 from support.interleavings import explore
 from support.stamp_protocol import Machine, Scenario
 from support.waiting import wait_until_async
@@ -116,6 +119,38 @@ def test_of_two_changes_of_one_slot_in_a_batch_only_the_last_keeps_its_stamp() -
     stamps.mark_in_doubt([first, last])
     stamps.stamp_marked([first, last])
     assert first.own_stamp != last.own_stamp == stamps.words[9]
+
+
+class RecordingWords(list[int]):
+    """Words that record which of them were written, in order."""
+
+    def __init__(self) -> None:
+        super().__init__([0] * 32)
+        self.written: list[int] = []
+
+    def __setitem__(self, index: Any, word: Any) -> None:
+        super().__setitem__(index, word)
+        self.written.append(index)
+
+
+async def test_the_latest_change_is_announced_after_every_change_of_a_slot() -> None:
+    words = RecordingWords()
+    stamps = Stamps(words)
+    announced = [words[LATEST]]
+    for act in (
+        lambda: stamps.mark_in_doubt([SlotChange(9)]),
+        lambda: stamps.clear_marks(must_search=False),
+        lambda: stamps.mark_in_doubt([SlotChange(9)]),
+        lambda: stamps.stamp_marked([SlotChange(9)]),
+        lambda: stamps.stamp_unlocked([SlotChange(9)]),
+        lambda: run_without_waiting(stamps.compare_and_stamp([SlotChange(9)])),
+    ):
+        words.written.clear()
+        act()
+        assert 9 in words.written
+        assert words.written[-1] == LATEST
+        announced.append(words[LATEST])
+    assert len(set(announced)) == len(announced)
 
 
 class HeldLock:

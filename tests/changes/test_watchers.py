@@ -24,7 +24,7 @@ def build_watcher(scope: Scope, *scopes: Scope, token_scopes: tuple[Scope, ...] 
     token = AuthenticatedToken(
         Credential(b""),
         Principal(1, "vi", grants, 1, token_grants=token_grants),
-        TakenStamps((), ()),
+        TakenStamps((0, 0), (0, 0)),
         expires_at=1e9,
         fresh_until=1e9,
     )

@@ -256,5 +256,5 @@ class CacheThatKeepsEverySave(ConfigCache):
 class _PermanentStamps(Stamps):
     """Stamps that are always current."""
 
-    def is_current(self, taken: TakenStamps) -> bool:  # noqa: ARG002 - the fault
+    def is_unchanged(self, taken: TakenStamps) -> bool:  # noqa: ARG002 - the fault
         return True

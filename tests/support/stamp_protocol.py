@@ -7,11 +7,11 @@ import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from confide.caching.stamps import IN_DOUBT, SlotChange, Stamps, TakenStamps
+from confide.caching.stamps import IN_DOUBT, LATEST, SlotChange, Stamps, TakenStamps
 from support.cache_simulation import run_without_waiting
 from support.interleavings import Pause, Task
 
-SLOT = 2
+SLOT = 3
 FREE = -1
 FIRST_STAMP = 10_000
 _STAMP = re.compile(r"\b\d{5,}\b")
@@ -38,6 +38,8 @@ class Process:
     """The cache of one process, and its queries in progress."""
 
     cached: tuple[int, TakenStamps] | None = None
+    # The latest change of any slot when the stamps of `cached` were compared.
+    compared_at: int | None = None
     running: dict[TakenStamps, list[int]] = field(default_factory=dict)
 
 
@@ -48,7 +50,7 @@ class Machine:
         numbers = itertools.count(FIRST_STAMP + 2, 2)
         self.scenario = scenario
         self.fault = scenario.fault
-        self.stamps = Stamps([0, 0, FIRST_STAMP], create_stamp=lambda: next(numbers))
+        self.stamps = Stamps([0, 0, 0, FIRST_STAMP], create_stamp=lambda: next(numbers))
         self.processes = [Process() for _ in range(3)]
         for number in scenario.cached:
             self.processes[number].cached = (1, self.stamps.take(SLOT))
@@ -69,7 +71,8 @@ class Machine:
     def describe(self, local: tuple[Hashable, ...]) -> Hashable:
         """Describe the state. Of a stamp only one thing matters: a stamp that a slot no longer holds never returns."""
         now = self.stamps.words[SLOT]
-        text = repr((local, [vars(process) for process in self.processes], self.version, self.lock, self.known, now))
+        processes = [(one.cached, one.running, one.compared_at == self.stamps.words[LATEST]) for one in self.processes]
+        text = repr((local, processes, self.version, self.lock, self.known, now))
         return _STAMP.sub(lambda found: "now" if int(found[0]) == now else "old", text) + f" {now & IN_DOUBT}"
 
     def save_on_sqlite(self, number: int, place: int) -> Task:
@@ -144,7 +147,9 @@ class Machine:
         process, stamps = self.processes[place], self.stamps
         yield Pause("start")
         known = self.known
-        if process.cached is not None and stamps.is_unchanged(process.cached[1]):
+        latest = stamps.words[LATEST]
+        if process.cached is not None and (process.compared_at == latest or stamps.is_unchanged(process.cached[1])):
+            process.compared_at = latest
             self.answer_read(process.cached[0], known)
             return
         taken = stamps.take(SLOT)
@@ -174,7 +179,7 @@ class Machine:
 
     def keep(self, process: Process, version: int, taken: TakenStamps) -> None:
         if self.stamps.is_current(taken) and (process.cached is None or process.cached[0] <= version):
-            process.cached = (version, taken)
+            process.cached, process.compared_at = (version, taken), None
 
     def answer_read(self, version: int, known: int) -> None:
         if version < known:

@@ -25,7 +25,7 @@ GRANT_BYTES = 400
 class AuthenticatedToken(CacheEntry):
     """A token and its principal in the cache. Times are seconds of the boot-time clock."""
 
-    __slots__ = ("__weakref__", "credential", "expires_at", "fresh_until", "principal", "stamps")
+    __slots__ = ("__weakref__", "credential", "expires_at", "fresh_until", "principal", "slot", "stamp", "stamps")
 
     def __init__(
         self,
@@ -42,6 +42,8 @@ class AuthenticatedToken(CacheEntry):
         self.principal = principal
         # Those of the token and of everything, in this order.
         self.stamps = stamps
+        # The first of them.
+        self.slot, self.stamp = stamps.slots[0], stamps.stamps[0]
         self.expires_at = expires_at
         self.fresh_until = fresh_until
 
@@ -79,12 +81,14 @@ class Authenticator:
         token: AuthenticatedToken | None = self._memory.get(credential, now=now)
         if token is None or now >= self._lease.expires_at or now >= token.fresh_until:
             return None
-        return token if self._stamps.is_current(token.stamps) else None
+        return token if self._stamps.is_unchanged(token.stamps) else None
 
     def find_unexpired(self, credential: Credential, *, now: float) -> AuthenticatedToken | None:
         """Return the cached token unless it has expired, even if another machine may have revoked it."""
         token: AuthenticatedToken | None = self._memory.get(credential, now=now)
-        return None if token is None or now >= token.expires_at or not self._stamps.is_current(token.stamps) else token
+        return (
+            None if token is None or now >= token.expires_at or not self._stamps.is_unchanged(token.stamps) else token
+        )
 
     def parse(self, token: str) -> Credential:
         """Return the credential of a token without using the database. Raises `InvalidToken` if it is malformed."""

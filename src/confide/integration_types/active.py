@@ -56,7 +56,7 @@ class ActiveIntegrationTypes:
     async def get(self, name: str) -> IntegrationType:
         """Return the active version of a type. Raises `DatabaseUnavailable` if it is not in the cache."""
         cached: CachedType | None = self._memory.get(name, now=(now := read_boot_clock()))
-        if cached is not None and now < self._lease.expires_at and self._stamps.is_current(cached.stamps):
+        if cached is not None and now < self._lease.expires_at and self._stamps.is_unchanged(cached.stamps):
             return cached.type
         stamps = self._take_stamps(name)
         return await (self._look_up(name) if stamps.is_in_doubt else self._lookups.get((name, stamps)))

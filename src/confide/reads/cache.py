@@ -114,9 +114,9 @@ class ConfigCache:
     def find_fresh(self, key: ConfigKey, *, now: float) -> CachedConfig | None:
         """Return the entry of a config if it is fresh. An entry can say that the config is missing."""
         entry = self.find(key, now=now)
-        if entry is None or now >= self._lease.expires_at or now >= entry.fresh_until or self.is_superseded(entry):
+        if entry is None or now >= self._lease.expires_at or now >= entry.fresh_until or entry.is_invalid:
             return None
-        return entry
+        return entry if self._stamps.is_unchanged(entry.stamps) else None
 
     def find_stale(self, key: ConfigKey, *, now: float) -> CachedConfig | None:
         """Return an entry that may be served as stale, if there is one.
@@ -124,11 +124,11 @@ class ConfigCache:
         A changed integration type may make a visible member secret, and a destroyed tenant has no configs.
         """
         entry = self.find(key, now=now)
-        return entry if entry is not None and self._stamps.is_current(entry.stamps.without_first()) else None
+        return entry if entry is not None and self._stamps.is_unchanged(entry.stamps.without_first()) else None
 
     def is_superseded(self, entry: CachedConfig) -> bool:
         """Return whether a newer version may exist."""
-        return entry.is_invalid or not self._stamps.is_current(entry.stamps)
+        return entry.is_invalid or not self._stamps.is_unchanged(entry.stamps)
 
     def take_stamps(self, key: ConfigKey) -> TakenStamps:
         return self._stamps.take(find_config_slot(*key), find_type_slot(key.integration_type), EVERYTHING)
@@ -228,7 +228,7 @@ class ConfigCache:
         is_missing = configuration is None
         response = None
         if stored and configuration is not None and type_ and (entry is None or entry.responses[rendering] is None):
-            response = self._prepare_response(stored, configuration, type_, rendering, epoch=update.epoch)
+            response = self._prepare_response(stored, configuration, type_, rendering, update)
         if entry is None:
             entry = CachedConfig(key, current.version, is_missing=is_missing, stamps=update.stamps)
             if self._stamps.is_current(update.stamps):
@@ -245,11 +245,12 @@ class ConfigCache:
         configuration: bytes,
         type_: IntegrationType,
         rendering: Rendering,
-        *,
-        epoch: Epoch,
+        update: PendingUpdate,
     ) -> PreparedResponse:
         document = render_configuration(configuration, type_, rendering)
-        return self._prepare(RenderedConfig(stored, document, rendering, type_.tag_version, epoch))
+        return self._prepare(
+            RenderedConfig(stored, document, rendering, type_.tag_version, update.epoch, update.stamps)
+        )
 
 
 def _discard(updates: list[PendingUpdate]) -> None:

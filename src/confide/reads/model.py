@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from confide.caching.stamps import TakenStamps
 from confide.configs.model import StoredVersion
 from confide.epoch import Epoch
 from confide.names import ConfigKey
@@ -76,3 +77,5 @@ class RenderedConfig:
     # The version of its integration type. None if the type has no schema.
     type_version: int | None
     epoch: Epoch
+    # Those of its cache entry.
+    stamps: TakenStamps

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import ORDER_SECONDS, CacheEntry
 from confide.caching.single_flight import SingleFlight
-from confide.caching.stamps import EVERYTHING, Stamps, TakenStamps
+from confide.caching.stamps import EVERYTHING, LATEST, Stamps, TakenStamps, order_memory_accesses
 from confide.clock import read_boot_clock
 from confide.configs.errors import Superseded
 from confide.configs.model import Kind
@@ -46,7 +46,7 @@ PERIOD_SECONDS = ORDER_SECONDS
 # Each cached read has its own count. The counts are added up when this many cached reads have one.
 MAX_UNCOUNTED = 512
 # Memory of a cached request, with names, numbers and digest.
-CACHED_REQUEST_BYTES = 920
+CACHED_REQUEST_BYTES = 730
 
 
 @dataclass(slots=True)
@@ -79,11 +79,9 @@ class CachedRequest(CacheEntry):
     """A plain read that repeats, with its validated response and its count. Only the reader writes to it."""
 
     __slots__ = (
-        "config_slot",
-        "config_stamp",
         "count",
-        "everything_stamp",
         "is_not_modified",
+        "latest",
         "length",
         "period",
         "prepared",
@@ -91,10 +89,6 @@ class CachedRequest(CacheEntry):
         "response",
         "token",
         "token_id",
-        "token_slot",
-        "token_stamp",
-        "type_slot",
-        "type_stamp",
     )
 
     def __init__(self, request: ReadRequest) -> None:
@@ -107,10 +101,8 @@ class CachedRequest(CacheEntry):
         self.response: PreparedResponse | NotModified | None = None
         # The period in which the response was validated.
         self.period: object = None
-        # The slots of the config, its integration type and the token, with the stamps of the cached entries. They are
-        # separate attributes, because each cached read compares them.
-        self.config_slot = self.type_slot = self.token_slot = 0
-        self.config_stamp = self.type_stamp = self.token_stamp = self.everything_stamp = 0
+        # The latest change of any slot when its stamps were last compared.
+        self.latest: object = None
         # Reads since the counts were last added up. All of them had this response.
         self.count = 0
         self.is_not_modified = False
@@ -120,8 +112,9 @@ class CachedRequest(CacheEntry):
 class ConfigReader:
     """Reads current configs. It owns all state of cached requests.
 
-    Time is divided into periods of one second. A cached request is validated at its first use in a period. Until the
-    period ends, its response is reused unless the version or the token is invalidated, or a stamp changes.
+    Time is divided into periods of one second. A new stamp of everything ends one early. A cached request is validated
+    at its first use in a period. Until the period ends, its response is reused unless the version or the token is
+    invalidated, or a stamp changes.
     """
 
     def __init__(
@@ -156,6 +149,10 @@ class ConfigReader:
         # A new object for each period. An identity check is the cheapest way to tell periods apart.
         self._period: object = None
         self._period_ends_at = 0.0
+        # The stamp of everything when the period started.
+        self._everything_stamp = 0
+        # The latest change of any slot. Requests hold this object, and an identity check compares it.
+        self._latest: object = None
         self._validated: list[CachedRequest] = []
         # Every `sample`-th cached read is recorded. The countdown never reaches zero if sampling is off.
         self._sample = sample
@@ -178,13 +175,12 @@ class ConfigReader:
             return None
         if now >= self._period_ends_at:
             self._start_period(now)
-        response, words = cached.response, self._words
+        if self._words[LATEST] != self._latest:
+            self._observe_change(now)
+        response = cached.response
         if (
             cached.period is not self._period
-            or words[cached.config_slot] != cached.config_stamp
-            or words[cached.token_slot] != cached.token_stamp
-            or words[cached.type_slot] != cached.type_stamp
-            or words[EVERYTHING] != cached.everything_stamp
+            or (cached.latest is not self._latest and not self._has_current_stamps(cached))
             or cached.prepared.is_invalid  # type: ignore[union-attr]
             or cached.token.is_invalid  # type: ignore[union-attr]
         ):
@@ -269,6 +265,27 @@ class ConfigReader:
         self.has_sample = False
         return self._sampled
 
+    def _observe_change(self, now: float) -> None:
+        """Note that a slot has changed. Each request then compares its stamps once."""
+        self._latest = self._words[LATEST]
+        order_memory_accesses()
+        if self._words[EVERYTHING] != self._everything_stamp:
+            self._start_period(now)
+
+    def _has_current_stamps(self, cached: CachedRequest) -> bool:
+        """Compare the stamps of a request of this period after a change of any slot."""
+        words, prepared, token = self._words, cached.prepared, cached.token
+        if (
+            prepared is None
+            or token is None
+            or words[prepared.config_slot] != prepared.config_stamp
+            or words[prepared.type_slot] != prepared.type_stamp
+            or words[token.slot] != token.stamp
+        ):
+            return False
+        cached.latest = self._latest
+        return True
+
     def _validate(self, cached: CachedRequest, now: float) -> PreparedResponse | NotModified | None:
         """Look up token and version in the caches, and choose the response to reuse until the period ends."""
         cached.period = None
@@ -288,10 +305,7 @@ class ConfigReader:
         cached.is_not_modified = response is not prepared
         if min(entry.fresh_until, token.fresh_until) >= self._period_ends_at:
             cached.prepared, cached.response = prepared, response
-            cached.token, cached.period = token, self._period
-            cached.config_slot, cached.type_slot, _ = entry.stamps.slots
-            cached.config_stamp, cached.type_stamp, cached.everything_stamp = entry.stamps.stamps
-            cached.token_slot, cached.token_stamp = token.stamps.slots[0], token.stamps.stamps[0]
+            cached.token, cached.period, cached.latest = token, self._period, self._latest
             self._validated.append(cached)
         return response
 
@@ -301,6 +315,7 @@ class ConfigReader:
             cached.prepared = cached.response = cached.token = cached.period = None
         self._validated.clear()
         self._period, self._period_ends_at = object(), now + PERIOD_SECONDS
+        self._everything_stamp = self._words[EVERYTHING]
 
     def _start_counting(self, cached: CachedRequest) -> None:
         if len(self._uncounted) >= MAX_UNCOUNTED:

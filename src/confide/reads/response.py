@@ -16,7 +16,7 @@ CONTENT_HEADERS: Headers = ((b"content-type", JSON), *COMMON_HEADERS)
 COMMON_LINES, CONTENT_LINES = format_headers(COMMON_HEADERS), format_headers(CONTENT_HEADERS)
 STATUS_200, STATUS_304 = b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 304 Not Modified\r\n"
 # Memory of a prepared response without its tag and its bytes.
-OBJECT_BYTES = 250
+OBJECT_BYTES = 350
 
 
 class PreparedResponse:
@@ -26,7 +26,21 @@ class PreparedResponse:
     common headers come before it.
     """
 
-    __slots__ = ("_body_at", "_tag_lines_at", "epoch", "is_invalid", "length", "raw", "size_bytes", "tag", "version")
+    __slots__ = (
+        "_body_at",
+        "_tag_lines_at",
+        "config_slot",
+        "config_stamp",
+        "epoch",
+        "is_invalid",
+        "length",
+        "raw",
+        "size_bytes",
+        "tag",
+        "type_slot",
+        "type_stamp",
+        "version",
+    )
     status = 200
     is_not_modified = False
 
@@ -40,6 +54,9 @@ class PreparedResponse:
         )
         # Set when the cache entry is invalidated.
         self.is_invalid = False
+        # The slots of the config and its type, and the stamps of the cache entry.
+        self.config_slot, self.type_slot = config.stamps.slots[:2]
+        self.config_stamp, self.type_stamp = config.stamps.stamps[:2]
         rendering = config.rendering
         self.tag = preconditions.format_tag(
             config.stored.version,
