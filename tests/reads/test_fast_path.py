@@ -324,3 +324,24 @@ async def test_reads_are_counted_by_token_and_key(site: Site) -> None:
     assert list(counts.reads.values()) == [4]
     assert [key for _, key in counts.reads] == [("acme", TYPE)]
     assert site.app.process.reads.reader.take_counts().reads == {}
+
+
+async def test_a_head_without_its_end_is_never_answered_from_the_cache(site: Site) -> None:
+    for _ in range(3):
+        await site.get()
+    lines = [line for line in site.head().split(b"\r\n") if line and not line.lower().startswith(b"content")]
+    heads = site.app.process.caching.request_heads
+    # The relevant lines of a cached head, joined in each way that the cache joins bytes before it hashes them.
+    for separator in (b"\n", b"\r\n", b"\0"):
+        for count in range(1, len(lines) + 1):
+            assert heads.find(separator.join(lines[:count])) is None
+
+
+async def test_parts_of_a_head_that_contain_nul_are_never_taken_for_other_parts(site: Site) -> None:
+    query = PATH.partition("?")[2].encode()
+    headers = [(b"host", b"localhost"), (b"authorization", f"Bearer {site.token}".encode())]
+    heads = site.app.process.caching.request_heads
+    assert heads.find_parsed(query, headers) is not None
+    parts = [part for header in headers for part in header]
+    assert heads.find_parsed(b"\0".join([query, *parts]), []) is None
+    assert heads.find_parsed(b"\0".join([query, *parts[:2]]), headers[1:]) is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from hashlib import sha256
 
 from confide.caching.lru_cache import LruCache
@@ -24,10 +24,13 @@ _REQUEST_LINE = re.compile(rb"GET /config\?([A-Za-z0-9._=&-]+) HTTP/1\.1")
 
 
 class RequestHeadCache(LruCache[CachedRequest]):
-    """Cached requests by the digest of the whole request head, and by the digest of its relevant lines.
+    """Cached requests by the digest of the whole request head, by that of its relevant lines, and by that of its parts.
 
     It has a memory limit of its own, so that unique heads do not evict configs. It accepts a small part of RFC 9112.
     The server's parser reads other heads.
+
+    The name of an entry is a digest for a whole head, and a pair for lines or parts. So bytes that no check has seen
+    are compared only with whole heads that have passed the checks.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -39,7 +42,7 @@ class RequestHeadCache(LruCache[CachedRequest]):
     def find(self, head: bytes) -> CachedRequest | None:
         """Return the cached request of a complete request head, or None if it is not a plain read."""
         digest = sha256(head).digest()
-        # Inlines `_find_by_digest`, which saves a call on the fast path.
+        # Inlines `_find_by_name`, which saves a call on the fast path.
         cached = self._entries.get(digest)
         if cached is not None:
             if not cached.count:
@@ -63,31 +66,32 @@ class RequestHeadCache(LruCache[CachedRequest]):
                 return None
             if name in RELEVANT_HEADERS:
                 parts += (name, value)
-        digest = sha256(b"\0".join(parts)).digest()
-        return self._find_by_digest(digest) or self._parse(digest, query, headers)
+        # With their number, parts that contain NUL have the name of no parts without it.
+        name = ("parts", len(parts), sha256(b"\0".join(parts)).digest())
+        return self._find_by_name(name) or self._parse(name, query, headers)
 
-    def _find_by_digest(self, digest: bytes) -> CachedRequest | None:
-        cached = self._entries.get(digest)
+    def _find_by_name(self, name: Hashable) -> CachedRequest | None:
+        cached = self._entries.get(name)
         # Only the first read after the reader added up the counts marks the entry as used: precise enough, and cheap.
         if cached is not None and not cached.count:
-            self._entries.move_to_end(digest)
+            self._entries.move_to_end(name)
         return cached
 
     def _find_by_lines(self, lines: list[bytes]) -> CachedRequest | None:
-        digest = sha256(b"\n".join(lines)).digest()
-        cached = self._find_by_digest(digest)
+        name = ("lines", sha256(b"\n".join(lines)).digest())
+        cached = self._find_by_name(name)
         if cached is not None:
             return cached
         request_line = _REQUEST_LINE.fullmatch(lines[0])
         headers = [(name.lower(), value) for name, _, value in (line.partition(b": ") for line in lines[1:])]
-        return self._parse(digest, request_line[1], headers) if request_line else None
+        return self._parse(name, request_line[1], headers) if request_line else None
 
-    def _parse(self, digest: bytes, query: bytes, headers: Headers) -> CachedRequest | None:
+    def _parse(self, name: Hashable, query: bytes, headers: Headers) -> CachedRequest | None:
         request = parse_plain_read(query, headers)
         if request is None:
             return None
         cached = CachedRequest(request)
-        self.put(digest, cached)
+        self.put(name, cached)
         return cached
 
     def _select_lines(self, head: bytes) -> list[bytes] | None:
