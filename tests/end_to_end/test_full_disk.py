@@ -9,11 +9,12 @@ from typing import Any
 import httpx2
 import pytest
 
+from confide.cli.output import EXIT_ERROR
 from support.app import TYPE
-from support.postgres import LocalPostgresServer, find_distribution_binaries
+from support.postgres import LocalPostgresServer, PostgresServer, find_distribution_binaries
 from support.processes import Service, list_group, run_service
 from support.volumes import mount_volume
-from support.waiting import wait_until
+from support.waiting import MAX_WAIT_SECONDS, wait_until
 
 PARAMS = {"tenant": "acme", "integration_type": TYPE}
 # Larger than a free page inside the files of a database.
@@ -105,6 +106,47 @@ def test_the_service_survives_a_full_volume_of_postgresql(tmp_path: Path) -> Non
                 assert service.stop() == 0
     finally:
         server.remove()
+
+
+def test_a_start_on_a_full_volume_names_the_reason(tmp_path: Path) -> None:
+    with mount_volume("ext4", tmp_path, mib=16) as volume:
+        service = Service(tmp_path / "service", "--data", str(volume.folder / "data"))
+        volume.fill()
+        service.launch()
+        try:
+            assert service.process is not None
+            assert service.process.wait(MAX_WAIT_SECONDS) == EXIT_ERROR
+            log = service.log.read_text()
+            assert "No space left on device" in log or "disk is full" in log, log
+            assert "Traceback" not in log
+            volume.free()
+            service.start()
+            assert service.add_admin()
+        finally:
+            service.end()
+
+
+def test_the_service_with_postgresql_survives_a_full_data_folder(tmp_path: Path, postgres: PostgresServer) -> None:
+    """The folder has the I/O events and checkpoints, so saves continue."""
+    with (
+        mount_volume("ext4", tmp_path, mib=16) as volume,
+        run_service(
+            tmp_path / "service", "--data", str(volume.folder / "data"), database=postgres.new_database()
+        ) as service,
+    ):
+        token = service.add_admin()
+        volume.fill()
+        with service.client(token) as client:
+            wait_until(lambda: save_many(client) and "io_sink_failed" in service.log.read_text(), "the sink fails")
+            assert client.get("/config", params=PARAMS).status_code == 200
+            volume.free()
+            wait_until(lambda: save_many(client) and "io_sink_recovered" in service.log.read_text(), "the sink works")
+        assert service.stop() == 0
+        assert "Traceback" not in service.log.read_text()
+
+
+def save_many(client: httpx2.Client) -> bool:
+    return all(save(client, {"n": number}).status_code == 200 for number in range(20))
 
 
 def test_a_limit_of_the_size_of_a_file_counts_as_a_full_disk(tmp_path: Path) -> None:

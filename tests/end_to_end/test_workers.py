@@ -15,7 +15,7 @@ import httpx2
 from confide.names import ConfigKey
 from support.app import TYPE
 from support.bounds import assert_within
-from support.processes import Service, run_service
+from support.processes import Service, find_workers, run_service
 from support.waiting import MAX_WAIT_SECONDS, build_stop_condition
 from support.writers import merge_marker
 
@@ -152,12 +152,6 @@ def list_written_maps(pid: int) -> list[Path]:
     maps = [line.split(maxsplit=5) for line in Path(f"/proc/{pid}/maps").read_text().splitlines()]
     files = [Path(parts[5]) for parts in maps if parts[1] == "rw-s" and len(parts) == 6]
     return [path for path in files if path.is_file()]
-
-
-def find_workers(supervisor: int) -> list[int]:
-    """Find the worker processes, and not the resource tracker of Python."""
-    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def count_reads(page: dict[str, float]) -> float:

@@ -93,6 +93,12 @@ def list_group(group: int) -> list[int]:
     return found
 
 
+def find_workers(supervisor: int) -> list[int]:
+    """Find the worker processes, and not the resource tracker of Python."""
+    children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
+    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
 class Service:
     """One running service with its data folder, log and port."""
 
