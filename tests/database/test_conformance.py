@@ -294,7 +294,10 @@ async def test_concurrent_logins_and_changes_of_a_user_leave_no_session(store: S
         assert await store.tokens.list_all(user_id) == []
 
 
-async def test_a_new_password_ends_all_other_sessions_but_no_service_token(store: Stores) -> None:
+@pytest.mark.parametrize("is_keeping_tokens", [False, True])
+async def test_a_new_password_ends_all_other_tokens_but_service_tokens_can_stay(
+    store: Stores, *, is_keeping_tokens: bool
+) -> None:
     user_id = await store.users.add(NewUser("ada", build_grants(*ADMIN), "hash"), audit=AUDIT)
     ids: list[int] = []
     for number, is_session in enumerate((True, True, False)):
@@ -302,8 +305,19 @@ async def test_a_new_password_ends_all_other_sessions_but_no_service_token(store
         added = await store.tokens.add(new, made_at=1, audit=AUDIT)
         assert added is not None
         ids.append(added)
-    await store.users.set_password(user_id, "new", keep=ids[0], audit=AUDIT)
-    assert [token.id for token in await store.tokens.list_all(user_id)] == [ids[0], ids[2]]
+    await store.users.set_password(user_id, "new", keep=ids[0], is_keeping_tokens=is_keeping_tokens, audit=AUDIT)
+    kept = [ids[0], ids[2]] if is_keeping_tokens else [ids[0]]
+    assert [token.id for token in await store.tokens.list_all(user_id)] == kept
+
+
+async def test_a_token_is_not_added_after_the_token_that_makes_it_was_removed(store: Stores) -> None:
+    user_id = await store.users.add(NewUser("ada", build_grants(*ADMIN), "hash"), audit=AUDIT)
+    maker_id = await store.tokens.add(build_token(user_id, 1, is_session=False), made_at=1, audit=AUDIT)
+    assert maker_id is not None
+    made = [replace(build_token(user_id, number, is_session=False), maker_id=maker_id) for number in (2, 3)]
+    assert await store.tokens.add(made[0], made_at=1, audit=AUDIT) is not None
+    await store.users.set_password(user_id, "new", keep=0, audit=AUDIT)
+    assert await store.tokens.add(made[1], made_at=1, audit=AUDIT) is None
 
 
 async def test_concurrent_login_attempts_are_limited(store: Stores) -> None:

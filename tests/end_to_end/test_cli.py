@@ -101,9 +101,16 @@ def test_users_and_tokens_are_managed_by_commands(shell: Shell) -> None:
     # A table prints markup in a label unchanged.
     run("token", "add", "[/x][red]evil")
     assert "[/x][red]evil" in run("token", "list")
-    assert "all its sessions have ended" in run("user", "password", "root", stdin=NEW + "\n")
+    token = json.loads(run("token", "add", "kept", "--json"))["token"]
+    assert "all its sessions have ended" in run("user", "password", "root", "--keep-tokens", stdin=PASSWORD + "\n")
+    with_token = {**shell.env, "CONFIDE_TOKEN": token}
+    assert run_confide("token", "list", cwd=shell.service.folder, env=with_token).returncode == 0
+    run("login", "root", stdin=PASSWORD + "\n")
+    assert "all its sessions and service tokens" in run("user", "password", "root", stdin=NEW + "\n")
     time.sleep(1)  # the promised time until other processes end the session
     assert "invalid or expired" in run("user", "list", code=1)
+    ended = run_confide("token", "list", cwd=shell.service.folder, env=with_token)
+    assert "invalid or expired" in ended.stderr
     run("login", "root", stdin=NEW + "\n")
 
 

@@ -195,18 +195,82 @@ async def test_a_logout_ends_only_its_own_session(app: RunningApp) -> None:
     assert await is_valid(app, other)
 
 
-async def test_a_new_password_ends_all_other_sessions(app: RunningApp) -> None:
+@pytest.mark.parametrize("is_keeping_tokens", [False, True])
+async def test_a_new_password_ends_all_other_tokens_unless_asked_to_keep_them(
+    app: RunningApp, *, is_keeping_tokens: bool
+) -> None:
     await app.add_user("ada", *ADMIN)
     own, other = (await log_in(app, "ada"))["token"], (await log_in(app, "ada"))["token"]
     worker = await app.create_token("ada", token_grants=ADMIN)
     wrong = await app.request("PUT", "/users/me/password", token=own, json={"old": NEW_PASSWORD, "new": NEW_PASSWORD})
     assert wrong.status_code == 403
-    done = await app.request("PUT", "/users/me/password", token=own, json={"old": PASSWORD, "new": NEW_PASSWORD})
+    keeping = {"keep_tokens": True} if is_keeping_tokens else {}
+    change = {"old": PASSWORD, "new": NEW_PASSWORD, **keeping}
+    done = await app.request("PUT", "/users/me/password", token=own, json=change)
     assert done.status_code == 200
-    assert [await is_valid(app, token) for token in (own, other, worker)] == [True, False, True]
+    assert [await is_valid(app, token) for token in (own, other, worker)] == [True, False, is_keeping_tokens]
     await log_in(app, "ada", NEW_PASSWORD)
     old = await app.request("POST", "/login", json={"login": "ada", "password": PASSWORD})
     assert old.status_code == 401
+
+
+@pytest.mark.parametrize("is_keeping_tokens", [False, True])
+async def test_a_password_that_an_admin_resets_ends_all_tokens_unless_asked_to_keep_them(
+    app: RunningApp, *, is_keeping_tokens: bool
+) -> None:
+    admin, session = await app.create_token("ada", *ADMIN), await app.create_token("bob")
+    worker = await app.create_token("bob", token_grants=ADMIN)
+    robot = await create_service_account_token(app, admin)
+    alone = await app.request("PATCH", "/users/bob", token=admin, json={"keep_tokens": True})
+    assert (alone.status_code, alone.json()["errors"][0]["code"]) == (422, "password-missing")
+    keeping = {"keep_tokens": True} if is_keeping_tokens else {}
+    done = await app.request("PATCH", "/users/bob", token=admin, json={"password": NEW_PASSWORD, **keeping})
+    assert done.status_code == 200
+    assert [await is_valid(app, token) for token in (session, worker)] == [False, is_keeping_tokens]
+    # The first password of a service account is no new one: its tokens never depended on it.
+    await app.request("PATCH", "/users/robot", token=admin, json={"password": NEW_PASSWORD})
+    assert await is_valid(app, robot)
+
+
+async def create_service_account_token(app: RunningApp, admin: str) -> str:
+    assert (await app.request("POST", "/user", token=admin, json={"login": "robot"})).status_code == 200
+    added = await app.request("POST", "/tokens", token=admin, json={"label": "robot's", "login": "robot"})
+    return str(added.json()["token"])
+
+
+async def test_a_token_expires_no_later_than_the_service_token_that_creates_it(app: RunningApp) -> None:
+    session = await app.create_token("ada", *ADMIN)
+    await app.request("POST", "/user", token=session, json={"login": "robot"})
+    maker = (await app.request("POST", "/tokens", token=session, json={"label": "m", "ttl_seconds": 3_600})).json()
+    for login in ("ada", "robot"):
+        document = {"label": "made", "ttl_seconds": 90 * 86_400, "login": login}
+        made = (await app.request("POST", "/tokens", token=maker["token"], json=document)).json()
+        assert made["expires_at"] == maker["expires_at"]
+    document = {"label": "shorter", "ttl_seconds": 60}
+    shorter = (await app.request("POST", "/tokens", token=maker["token"], json=document)).json()
+    assert shorter["expires_at"] < maker["expires_at"]
+
+
+async def test_a_token_with_its_own_grants_makes_no_user_token_or_password(app: RunningApp) -> None:
+    await app.add_user("ada", *ADMIN)
+    await app.add_user("bob")
+    # The grants of the token are those of an admin: a user that it makes would have none of its limits.
+    narrow = await app.create_token("ada", token_grants=ADMIN)
+    requests = [
+        ("POST", "/user", {"login": "eve", "password": NEW_PASSWORD}),
+        ("POST", "/tokens", {"label": "wide"}),
+        ("POST", "/tokens", {"label": "wide", "login": "bob"}),
+        ("PATCH", "/users/bob", {"password": NEW_PASSWORD}),
+        ("PATCH", "/users/bob", {"grants": [{"role": "admin", "tenant": "*", "integration_type": "*"}]}),
+        ("PUT", "/users/me/password", {"old": PASSWORD, "new": NEW_PASSWORD}),
+    ]
+    for method, path, document in requests:
+        reply = await app.request(method, path, token=narrow, json=document)
+        assert (reply.status_code, reply.json()["code"]) == (403, "not-allowed"), (method, path, document)
+    users = (await app.request("GET", "/users", token=narrow)).json()["users"]
+    assert [(user["login"], user["grants"]) for user in users if user["login"] != "ada"] == [("bob", [])]
+    # It can still disable a user, for example during an attack.
+    assert (await app.request("PATCH", "/users/bob", token=narrow, json={"disabled": True})).status_code == 200
 
 
 async def test_disabling_a_user_suspends_its_tokens_at_once(app: RunningApp) -> None:

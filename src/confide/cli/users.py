@@ -89,12 +89,14 @@ def list_users(*, is_json: bool, url: str | None) -> None:
 
 @user.command()
 @click.argument("login")
+@click.option("--keep-tokens", is_flag=True, help="Keep the user's service tokens. Sessions always end.")
 @add_database_options
-def password(login: str, **options: str | None) -> None:
-    """Set a user's password directly in the database of this host. All its sessions end."""
+def password(login: str, *, keep_tokens: bool, **options: str | None) -> None:
+    """Set a user's password directly in the database of this host. All its tokens end."""
     settings = load_settings_of_database(uses=WITH_PASSWORDS, **options)
-    asyncio.run(_set_password(settings, login, prompt_new_password(login)))
-    click.echo(f"The password of {login} is changed and all its sessions have ended.")
+    asyncio.run(_set_password(settings, login, prompt_new_password(login), is_keeping_tokens=keep_tokens))
+    ended = "sessions" if keep_tokens else "sessions and service tokens"
+    click.echo(f"The password of {login} is changed and all its {ended} have ended.")
 
 
 @user.command()
@@ -121,13 +123,15 @@ async def _add_admin(settings: Settings, login: str, password: str | None) -> in
         return await process.identity.users.add_on_host(UserDraft(parse_login(login), password, ADMIN))
 
 
-async def _set_password(settings: Settings, login: str, password: str) -> None:
+async def _set_password(settings: Settings, login: str, password: str, *, is_keeping_tokens: bool) -> None:
     from confide.server.preparation import prepare  # noqa: PLC0415 - as above
     from confide.server.wiring import open_process  # noqa: PLC0415 - as above
 
     await prepare(settings, is_unsafe_accepted=True)
     async with open_process(settings, is_unsafe_accepted=True) as process:
-        await process.identity.users.set_password_on_host(parse_login(login), password)
+        await process.identity.users.set_password_on_host(
+            parse_login(login), password, is_keeping_tokens=is_keeping_tokens
+        )
 
 
 def _describe_state(user: dict[str, Any]) -> str:

@@ -152,6 +152,7 @@ class Authenticator:
             token.is_session,
             token_grants=token.grants,
             is_service_account=user.password is None,
+            token_expires_at=token.expires_at,
         )
         now = read_boot_clock()
         fresh_until = now + min(remaining_seconds, self._ttl_seconds)

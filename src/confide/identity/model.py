@@ -47,6 +47,8 @@ class UserChange:
     grants: tuple[Grant, ...] | None = None
     is_disabled: bool | None = None
     password: str | None = field(default=None, repr=False)
+    # Whether the service tokens of the user stay valid after a new password. Sessions never do.
+    is_keeping_tokens: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class NewToken:
     expires_at: int
     # The password hash that the login of a session was verified with.
     password_hash: str | None = field(default=None, repr=False)
+    # The token of the request that makes this one. It must still exist when this one is stored.
+    maker_id: int | None = None
 
 
 # Identifies a token in the cache and in the database. Only this package knows that it is a hash.
@@ -156,7 +160,8 @@ class Grant:
 class Principal:
     """The authenticated caller of a request.
 
-    `token_grants` are the grants of the token. None means all grants of its user.
+    `token_grants` are the grants of the token. None means all grants of its user. `token_expires_at` is in microseconds
+    since 1970.
     """
 
     user_id: int
@@ -166,6 +171,7 @@ class Principal:
     is_session: bool = False
     token_grants: tuple[Grant, ...] | None = None
     is_service_account: bool = False
+    token_expires_at: int | None = None
 
     def find_role(self, key: ConfigKey) -> Role | None:
         """Return the lower one of the roles of the user and of the token on a key, or None."""

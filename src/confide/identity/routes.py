@@ -6,7 +6,8 @@ import hmac
 import re
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from confide.errors import NotFound
 from confide.identity.errors import InvalidLogin, NoToken
@@ -80,6 +81,15 @@ class UserUpdate(Body, title="UserPatch"):
     grants: Grants | None = None
     disabled: bool | None = None
     password: str | None = None
+    keep_tokens: bool = Field(
+        default=False, description="With a new password: keep the user's service tokens. Sessions always end."
+    )
+
+    @model_validator(mode="after")
+    def _check_password(self) -> UserUpdate:
+        if self.keep_tokens and self.password is None:
+            raise PydanticCustomError("password_missing", "Send keep_tokens only with a new password.")
+        return self
 
 
 class Login(Body):
@@ -101,6 +111,7 @@ class PasswordChange(Body):
 
     old: str
     new: str
+    keep_tokens: bool = Field(default=False, description="Keep the caller's service tokens. Other sessions always end.")
 
 
 class TokenCreate(Body, title="NewToken"):
@@ -174,6 +185,7 @@ class IdentityRoutes:
             grants=read_grants(body.grants),
             is_disabled=body.disabled,
             password=body.password,
+            is_keeping_tokens=body.keep_tokens,
         )
         return build_json_response(build_user_json(user))
 
@@ -184,7 +196,9 @@ class IdentityRoutes:
 
     async def change_password(self, request: Request) -> Response:
         body = request.get_body(PasswordChange)
-        await self._users.change_own_password(body.old, body.new, principal=request.principal)
+        await self._users.change_own_password(
+            body.old, body.new, principal=request.principal, is_keeping_tokens=body.keep_tokens
+        )
         return build_json_response({"message": "The password is changed"})
 
     async def login(self, request: Request) -> Response:
@@ -307,7 +321,7 @@ ROUTES: tuple[Route[IdentityRoutes], ...] = (
         tag=_USERS,
         summary="Update a user",
         description="Replace the grants, disable or enable the user, or set a new password. A new password ends all"
-        " sessions of the user.",
+        " tokens of the user, unless `keep_tokens` keeps the service tokens.",
         body=UserUpdate,
         returns=Returns((UserShape,)),
     ),
@@ -324,7 +338,8 @@ ROUTES: tuple[Route[IdentityRoutes], ...] = (
         operation_id="change_password_users_me_password_put",
         tag=_USERS,
         summary="Change your own password",
-        description="Change the caller's password. This ends all other sessions of the caller.",
+        description="Change the caller's password. This ends all other tokens of the caller, unless `keep_tokens` keeps"
+        " the service tokens.",
         body=PasswordChange,
         returns=Returns((Done,)),
     ),
@@ -365,7 +380,8 @@ ROUTES: tuple[Route[IdentityRoutes], ...] = (
         tag=_TOKENS,
         summary="Create a service token",
         description="Create a token for the caller or, as admin, for any user. A token's effective permissions are the"
-        " intersection of its own grants and its user's current grants.",
+        " intersection of its own grants and its user's current grants.\n\nA token that a service token creates expires"
+        " no later than its maker.",
         body=TokenCreate,
         returns=Returns((TokenAdded,)),
     ),

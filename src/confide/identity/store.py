@@ -105,16 +105,23 @@ class UserStore:
         return [read_user(row) for row in rows]
 
     async def change(self, login: str, change: UserChange, *, audit: SignedEntry) -> User | None:
-        """Change a user. Return None if it does not exist. Raises `LastAdmin`. A new password ends all sessions."""
+        """Change a user. Return None if it does not exist. Raises `LastAdmin`.
+
+        A new password ends all tokens, except those that a service account had before its first password.
+        """
         return await self._engine.transact(_change(login, change, audit))
 
     async def remove(self, login: str, *, audit: SignedEntry) -> bool:
         """Remove a user and all its tokens. Return False if it does not exist. Raises `LastAdmin`."""
         return await self._engine.transact(_remove(login, audit))
 
-    async def set_password(self, user_id: int, password: str, *, keep: int, audit: SignedEntry) -> None:
-        """Change the password of a user and end all its sessions except the token `keep`."""
-        await self._engine.transact(_set_password(user_id, password, keep, audit))
+    async def set_password(
+        self, user_id: int, password: str, *, keep: int, is_keeping_tokens: bool = False, audit: SignedEntry
+    ) -> None:
+        """Change the password of a user and end all its tokens except `keep`. Service tokens can stay."""
+        await self._engine.transact(
+            _set_password(user_id, password, keep=keep, is_keeping_tokens=is_keeping_tokens, audit=audit)
+        )
 
     async def rehash(self, user_id: int, *, old: str, new: str) -> None:
         await self._engine.execute(
@@ -156,7 +163,8 @@ class TokenStore:
     async def add(self, token: NewToken, *, made_at: int, audit: SignedEntry) -> int | None:
         """Add a token and return its ID.
 
-        Returns None if the user no longer exists. For a session, also if the user was disabled or has a new password.
+        Returns None if the user or the token that makes this one no longer exists. For a session, also if the user was
+        disabled or has a new password.
         """
         return await self._engine.transact(_add_token(token, made_at, audit))
 
@@ -259,7 +267,13 @@ def _change(login: str, change: UserChange, audit: SignedEntry) -> Transaction[U
         changed.password,
     )
     if change.password is not None or changed.is_disabled:
-        yield statement("/* accounts.end_sessions */ DELETE FROM tokens WHERE user_id = $1 AND is_session = 1", user.id)
+        # The tokens of a service account do not depend on a password.
+        is_keeping_tokens = change.password is None or change.is_keeping_tokens or user.password is None
+        yield statement(
+            "/* accounts.end_tokens */ DELETE FROM tokens WHERE user_id = $1 AND is_session >= $2",
+            user.id,
+            int(is_keeping_tokens),
+        )
     yield from append_change("user-changed", user.id, audit=audit)
     return changed
 
@@ -301,13 +315,16 @@ def _require_remaining_admin(before: User, *, after: User | None) -> Transaction
         raise LastAdmin
 
 
-def _set_password(user_id: int, password: str, keep: int, audit: SignedEntry) -> Transaction[None]:
+def _set_password(
+    user_id: int, password: str, *, keep: int, is_keeping_tokens: bool, audit: SignedEntry
+) -> Transaction[None]:
     yield Lock("users")
     yield from _stamp_tokens(user_id)
     yield statement("/* accounts.set_password */ UPDATE users SET password = $2 WHERE id = $1", user_id, password)
     yield statement(
-        "/* accounts.end_other_sessions */ DELETE FROM tokens WHERE user_id = $1 AND is_session = 1 AND id <> $2",
+        "/* accounts.end_other_tokens */ DELETE FROM tokens WHERE user_id = $1 AND is_session >= $2 AND id <> $3",
         user_id,
+        int(is_keeping_tokens),
         keep,
     )
     yield from append_change("user-changed", user_id, audit=audit)
@@ -331,12 +348,14 @@ def _begin_attempt(login: bytes, address: str, now: int) -> Transaction[int | No
 
 
 def _add_token(token: NewToken, made_at: int, audit: SignedEntry) -> Transaction[int | None]:
-    # A change of a password holds this lock too, so that no session with the old password is added after it.
+    # A change of a password holds this lock too, so that no session with the old password is added after it, and no
+    # token that a token of before makes.
     yield Lock("users")
     added = yield statement(
         "/* tokens.add */ INSERT INTO tokens (hash, user_id, is_session, label, grants, made_at, expires_at)"
         " SELECT $1, u.id, CAST($3 AS BIGINT), $4, $5, $6, $7 FROM users u WHERE u.id = $2"
-        " AND (CAST($3 AS BIGINT) = 0 OR (u.disabled = 0 AND u.password = $8)) RETURNING id",
+        " AND (CAST($3 AS BIGINT) = 0 OR (u.disabled = 0 AND u.password = $8))"
+        " AND (CAST($9 AS BIGINT) IS NULL OR EXISTS (SELECT 1 FROM tokens WHERE id = $9)) RETURNING id",
         token.hash,
         token.user_id,
         int(token.is_session),
@@ -345,6 +364,7 @@ def _add_token(token: NewToken, made_at: int, audit: SignedEntry) -> Transaction
         made_at,
         token.expires_at,
         token.password_hash,
+        token.maker_id,
     )
     if not added:
         return None

@@ -10,7 +10,7 @@ from confide.errors import NotFound
 from confide.identity import password_rules, token_format
 from confide.identity.access import Access
 from confide.identity.authenticator import Authenticator
-from confide.identity.errors import InvalidLogin, LoginFailed
+from confide.identity.errors import InvalidLogin, InvalidToken, LoginFailed
 from confide.identity.hasher import Argon2Hasher
 from confide.identity.model import CreatedToken, Grant, NewToken, Principal, Token, User, parse_login
 from confide.identity.throttle import LoginThrottle
@@ -86,7 +86,11 @@ class Tokens:
         ttl_seconds: int,
         grants: tuple[Grant, ...] | None,
     ) -> CreatedToken:
-        """Create a service token for the caller or, for an admin, for any user."""
+        """Create a service token for the caller or, for an admin, for any user.
+
+        A token that a service token creates expires no later than its maker. A session is no such maker: it stands for
+        a person, whose new password ends the token.
+        """
         await self._access.require_unrestricted_token(principal, action="add token")
         if login not in (None, principal.login):
             await self._access.require_admin(principal, action="add token")
@@ -94,9 +98,11 @@ class Tokens:
         if user is None:
             raise NotFound
         expires_at = self._clock() + ttl_seconds * MICROSECONDS_PER_SECOND
+        if not principal.is_session and principal.token_expires_at is not None:
+            expires_at = min(expires_at, principal.token_expires_at)
         created = await self._create(user, label=label, grants=grants, expires_at=expires_at, principal=principal)
         if created is None:
-            raise NotFound
+            raise InvalidToken  # the token of the request was revoked meanwhile, or the user was removed
         return created
 
     async def list(self, *, principal: Principal) -> Sequence[Token]:
@@ -132,7 +138,8 @@ class Tokens:
         secret = token_format.generate_token()
         hashed = token_format.hash_token(secret) or b""
         made_at, is_session = self._clock(), password_hash is not None
-        new = NewToken(hashed, user.id, is_session, label, grants, expires_at, password_hash)
+        maker_id = None if principal is None else principal.token_id
+        new = NewToken(hashed, user.id, is_session, label, grants, expires_at, password_hash, maker_id)
         action = "login" if is_session else "add token"
         audit = self._recorder.sign(action, "added", principal=principal, subject=f"user {user.login}")
         token_id = await self._tokens.add(new, made_at=made_at, audit=audit)

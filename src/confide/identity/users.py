@@ -62,6 +62,7 @@ class Users:
     async def add(self, draft: UserDraft, *, principal: Principal) -> int:
         """Add a user. Raises `UserExists`."""
         await self._access.require_admin(principal, action="add user")
+        await self._access.require_unrestricted_token(principal, action="add user")
         return await self._add(draft, principal=principal)
 
     async def add_first(self, draft: UserDraft) -> int:
@@ -100,20 +101,28 @@ class Users:
         grants: tuple[Grant, ...] | None = None,
         is_disabled: bool | None = None,
         password: str | None = None,
+        is_keeping_tokens: bool = False,
     ) -> User:
-        """Change a user. None keeps a field. A new password or `is_disabled` ends the sessions of the user."""
-        await self._access.require_admin(principal, action="change user")
-        hashed = None if password is None else await self._hash_password(password, login=login)
-        return await self._change(login, UserChange(grants, is_disabled, hashed), principal=principal)
+        """Change a user. None keeps a field. `is_disabled` ends the sessions of the user.
 
-    async def set_password_on_host(self, login: str, password: str) -> None:
+        A new password ends all tokens of the user, or with `is_keeping_tokens` only the sessions.
+        """
+        await self._access.require_admin(principal, action="change user")
+        if grants is not None or password is not None:
+            await self._access.require_unrestricted_token(principal, action="change user")
+        hashed = None if password is None else await self._hash_password(password, login=login)
+        change = UserChange(grants, is_disabled, hashed, is_keeping_tokens)
+        return await self._change(login, change, principal=principal)
+
+    async def set_password_on_host(self, login: str, password: str, *, is_keeping_tokens: bool) -> None:
         user = await self._users.read(login)
         if user is None:
             raise NotFound
         if user.password is None:
             raise NotAllowed("A service account has no password. Create a token for it.")
         hashed = await self._hash_password(password, login=login)
-        await self._change(login, UserChange(password=hashed), principal=None)
+        change = UserChange(password=hashed, is_keeping_tokens=is_keeping_tokens)
+        await self._change(login, change, principal=None)
 
     async def remove(self, login: str, *, principal: Principal) -> None:
         await self._access.require_admin(principal, action="remove user")
@@ -123,8 +132,13 @@ class Users:
             raise NotFound
         self._forget(user.id)
 
-    async def change_own_password(self, old: str, new: str, *, principal: Principal) -> None:
-        """Change the password of the caller after verifying the old one. End all other sessions."""
+    async def change_own_password(
+        self, old: str, new: str, *, principal: Principal, is_keeping_tokens: bool = False
+    ) -> None:
+        """Change the password of the caller after verifying the old one.
+
+        This ends all other tokens of the caller, or with `is_keeping_tokens` only the sessions.
+        """
         await self._access.require_unrestricted_token(principal, action="change password")
         async with self._throttle.begin_attempt(principal.login) as attempt:
             user = await self._users.read(principal.login)
@@ -136,7 +150,9 @@ class Users:
         audit = self._recorder.sign(
             "change password", "changed", principal=principal, subject=f"user {principal.login}"
         )
-        await self._users.set_password(principal.user_id, hashed, keep=principal.token_id, audit=audit)
+        await self._users.set_password(
+            principal.user_id, hashed, keep=principal.token_id, is_keeping_tokens=is_keeping_tokens, audit=audit
+        )
         self._forget(principal.user_id)
 
     async def _add(self, draft: UserDraft, *, principal: Principal | None) -> int:
