@@ -196,7 +196,7 @@ async def test_a_logout_ends_only_its_own_session(app: RunningApp) -> None:
 
 
 @pytest.mark.parametrize("is_keeping_tokens", [False, True])
-async def test_a_new_password_ends_all_other_tokens_unless_asked_to_keep_them(
+async def test_a_new_password_ends_all_other_tokens_or_keeps_service_tokens(
     app: RunningApp, *, is_keeping_tokens: bool
 ) -> None:
     await app.add_user("ada", *ADMIN)
@@ -215,7 +215,7 @@ async def test_a_new_password_ends_all_other_tokens_unless_asked_to_keep_them(
 
 
 @pytest.mark.parametrize("is_keeping_tokens", [False, True])
-async def test_a_password_that_an_admin_resets_ends_all_tokens_unless_asked_to_keep_them(
+async def test_a_reset_password_ends_all_tokens_or_keeps_service_tokens(
     app: RunningApp, *, is_keeping_tokens: bool
 ) -> None:
     admin, session = await app.create_token("ada", *ADMIN), await app.create_token("bob")
@@ -227,7 +227,7 @@ async def test_a_password_that_an_admin_resets_ends_all_tokens_unless_asked_to_k
     done = await app.request("PATCH", "/users/bob", token=admin, json={"password": NEW_PASSWORD, **keeping})
     assert done.status_code == 200
     assert [await is_valid(app, token) for token in (session, worker)] == [False, is_keeping_tokens]
-    # The first password of a service account is no new one: its tokens never depended on it.
+    # The tokens of a service account stay: they never depended on a password.
     await app.request("PATCH", "/users/robot", token=admin, json={"password": NEW_PASSWORD})
     assert await is_valid(app, robot)
 

@@ -349,7 +349,7 @@ def _begin_attempt(login: bytes, address: str, now: int) -> Transaction[int | No
 
 def _add_token(token: NewToken, made_at: int, audit: SignedEntry) -> Transaction[int | None]:
     # A change of a password holds this lock too, so that no session with the old password is added after it, and no
-    # token that a token of before makes.
+    # token that a deleted token makes.
     yield Lock("users")
     added = yield statement(
         "/* tokens.add */ INSERT INTO tokens (hash, user_id, is_session, label, grants, made_at, expires_at)"

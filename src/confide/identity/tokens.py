@@ -88,8 +88,8 @@ class Tokens:
     ) -> CreatedToken:
         """Create a service token for the caller or, for an admin, for any user.
 
-        A token that a service token creates expires no later than its maker. A session is no such maker: it stands for
-        a person, whose new password ends the token.
+        A token that a service token creates expires no later than its maker. A session does not limit the token: it
+        stands for a person, whose new password ends the token.
         """
         await self._access.require_unrestricted_token(principal, action="add token")
         if login not in (None, principal.login):
