@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from confide.identity.routes import MAX_GRANTS
 from confide.integration_types.masking import MASK
 from support.app import ADMIN, TYPE, RunningApp
 from support.canaries import make_canary
@@ -181,3 +182,20 @@ async def test_a_page_of_an_export_has_a_limited_size(client: ListClient) -> Non
         after = reply.json()["next"]
     assert [tenant for page in pages for tenant in page] == [f"t{number:02}" for number in range(12)]
     assert len(pages) == 2
+
+
+async def test_a_user_with_a_thousand_grants_lists_its_configs(client: ListClient) -> None:
+    tenants = [f"t{number}" for number in range(MAX_GRANTS)]
+    grants = [("reader", tenant, "*") for tenant in tenants]
+    # The token has its own thousand grants. Its pattern covers the last nine of its user's, and `t9` itself.
+    narrow = [("reader", "t99*", "*"), *(("reader", f"u{number}", "*") for number in range(MAX_GRANTS - 1))]
+    whole = await client.app.create_token("many", *grants)
+    part = await client.app.create_token("many", token_grants=narrow)
+    for tenant in ("t0", "t500", "t999", "u5"):
+        await client.app.save(client.admin, {"n": 1}, tenant=tenant)
+    for path in ("/configs", "/configs/export", "/configs?conforms=false", "/integration-types"):
+        for token, expected in ((whole, ["t0", "t500", "t999"]), (part, ["t999"])):
+            reply = await client.app.request("GET", path, token=token)
+            assert reply.status_code == 200, reply.text
+            if path in ("/configs", "/configs/export"):
+                assert [one["tenant"] for one in reply.json()["configs"]] == expected

@@ -61,6 +61,29 @@ async def test_a_user_with_an_email_address_logs_in_and_is_managed(app: RunningA
     assert (await app.request("GET", f"/users/{spelling}", token=admin)).status_code == 404
 
 
+@pytest.mark.parametrize("path", ["/login", "/user", "/tokens", "/config/rollback"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"%s":1}',
+        '{"login":"ada","password":{"%s":1e999}}',
+        '{"%s":1e999}',
+        '{"grants":[{"%s":"x"}]}',
+        '{"a":1,"%s":{}}',
+    ],
+)
+async def test_an_error_does_not_repeat_the_name_of_an_unknown_member(app: RunningApp, path: str, text: str) -> None:
+    token = await app.create_token("root", *ADMIN)
+    secret = make_canary("password")
+    for name in (secret, "1234567890"):
+        reply = await app.request(
+            "POST", path, token=token, content=text % name, headers={"Content-Type": "application/json"}
+        )
+        assert reply.status_code in (400, 422), reply.text
+        assert name not in reply.text
+        assert reply.json()["code"] in ("unknown-member", "number-out-of-range", "body-invalid"), reply.text
+
+
 async def test_one_of_several_concurrent_first_users_is_added(app: RunningApp) -> None:
     requests = [app.request("POST", "/user", json={"login": f"user{n}", "password": PASSWORD}) for n in range(8)]
     statuses = sorted(reply.status_code for reply in await asyncio.gather(*requests))

@@ -26,6 +26,7 @@ _WARNINGS = "Violations of the schema. Left out if there are none."
 class ConfigBody(Body):
     """A config to save."""
 
+    document_member = "configuration"
     tenant: str = Field(examples=["acme"])
     integration_type: str = Field(examples=["flight-information-system"])
     configuration: dict[str, Any] = Field(examples=[_EXAMPLE])

@@ -33,7 +33,7 @@ from confide.database.model import Row, Rows
 from confide.database.rows import insert_into, list_array_placeholders, list_columns, list_placeholders
 from confide.database.seen_commits import SeenChange, SeenCommits
 from confide.epoch import CurrentEpoch, Epoch
-from confide.identity.model import Scope
+from confide.identity.model import Scope, ScopeBounds
 from confide.names import ConfigKey
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
 
@@ -509,16 +509,42 @@ def _build_filters(filters: ConfigFilter, args: list[Any]) -> str:
 
 
 def _build_scope_conditions(scopes: Sequence[Sequence[Scope]], args: list[Any]) -> str:
-    """Build SQL that requires one scope of each group, as index ranges. Append the bounds to the arguments."""
-    groups = []
-    for group in scopes:
-        alternatives = []
-        for scope in group:
-            count = len(args)
-            args.extend(scope.find_bounds())
-            alternatives.append(
-                f"(c.tenant BETWEEN ${count + 1} AND ${count + 2}"
-                f" AND c.integration_type BETWEEN ${count + 3} AND ${count + 4})"
-            )
-        groups.append(f"({' OR '.join(alternatives)})")
-    return " AND ".join(groups)
+    """Build SQL that requires one scope of each group. Append the values to the arguments.
+
+    Scopes with exact names become lists, which cost a look-up for each row however many they are. The others become ranges.
+    """
+    return " AND ".join(_build_group_condition(group, args) for group in scopes)
+
+
+def _build_group_condition(group: Sequence[Scope], args: list[Any]) -> str:
+    def bind(*values: str) -> str:
+        args.extend(values)
+        return ", ".join(f"${number}" for number in range(len(args) - len(values) + 1, len(args) + 1))
+
+    keys: list[ScopeBounds] = []
+    tenants: dict[tuple[str, str], list[str]] = {}
+    alternatives = []
+    for first_tenant, last_tenant, first_type, last_type in dict.fromkeys(scope.find_bounds() for scope in group):
+        if first_tenant == last_tenant and first_type == last_type:
+            keys.append(ScopeBounds(first_tenant, last_tenant, first_type, last_type))
+        elif first_tenant == last_tenant:
+            tenants.setdefault((first_type, last_type), []).append(first_tenant)
+        else:
+            low, high = bind(first_tenant), bind(last_tenant)
+            range_of_types = f"c.integration_type BETWEEN {bind(first_type)} AND {bind(last_type)}"
+            alternatives.append(f"(c.tenant BETWEEN {low} AND {high} AND {range_of_types})")
+    if keys:
+        pairs = ", ".join(f"({bind(key.first_tenant, key.first_type)})" for key in keys)
+        alternatives.append(f"(c.tenant, c.integration_type) IN (VALUES {pairs})")
+    for (first_type, last_type), names in tenants.items():
+        range_of_types = f"c.integration_type BETWEEN {bind(first_type)} AND {bind(last_type)}"
+        alternatives.append(f"(c.tenant IN ({bind(*names)}) AND {range_of_types})")
+    return _join_alternatives(alternatives)
+
+
+def _join_alternatives(alternatives: Sequence[str]) -> str:
+    """Join SQL conditions with OR, as a balanced tree: SQLite limits the depth of an expression to 1,000."""
+    if len(alternatives) == 1:
+        return alternatives[0]
+    middle = len(alternatives) // 2
+    return f"({_join_alternatives(alternatives[:middle])} OR {_join_alternatives(alternatives[middle:])})"

@@ -49,6 +49,7 @@ _WARNINGS = "Problems of the schema that did not prevent its registration. Absen
 class TypeBody(Body, title="TypePut"):
     """An integration type. `schema` is JSON Schema draft-07, 2019-09 or 2020-12; null means no schema."""
 
+    document_member = "schema"
     json_schema: dict[str, Any] | None = Field(default=None, alias="schema", examples=[_SCHEMA])
     mode: Literal["warn", "enforce"] = Field(default="warn", description="The effect of a violation on a save.")
     keep: int = Field(default=100, description="Versions of each config to keep, 1 to 100,000.")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
-from confide.errors import InvalidBody, UnknownMember, Violation
+from confide.errors import InvalidBody, ServiceError, UnknownMember, Violation
 from confide.identity.model import Role
 from confide.strict_json import Json, format_pointer
 from confide.web.errors import MalformedParameter
@@ -92,9 +93,24 @@ class Header:
 
 
 class Body(BaseModel):
-    """A request body. An unknown member is an error."""
+    """A request body. An unknown member is an error.
+
+    Errors name members of the shape only: any other name is the client's text, and may be a password in a wrong place.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
+    # The member that holds a JSON document with names of its own. Errors name these.
+    document_member: ClassVar[str | None] = None
+
+    @classmethod
+    async def read(cls, request: Request) -> Self:
+        """Read and validate the body of a request."""
+        try:
+            document = await request.read_document()
+        except ServiceError as error:
+            error.violations = tuple(replace(one, pointer=cls._cut_pointer(one.pointer)) for one in error.violations)
+            raise
+        return cls.parse(document)
 
     @classmethod
     def parse(cls, document: Json) -> Self:
@@ -103,12 +119,30 @@ class Body(BaseModel):
             return cls.model_validate(document)
         except ValidationError as error:
             details = error.errors(include_url=False, include_context=False, include_input=False)
-            violations = tuple(
-                Violation(format_pointer(one["loc"]), one["type"].replace("_", "-"), one["msg"]) for one in details
-            )
-            if any(one["type"] == "extra_forbidden" for one in details):
+            violations = tuple(dict.fromkeys(map(_build_violation, details)))
+            if any(one["type"] == _UNKNOWN_MEMBER for one in details):
                 raise UnknownMember(violations=violations) from None
             raise InvalidBody(violations=violations) from None
+
+    @classmethod
+    def _cut_pointer(cls, pointer: str) -> str:
+        """Return the longest beginning of a pointer that has names of the shape only."""
+        first = pointer.split("/", 2)[1] if pointer else ""
+        if first == cls.document_member:
+            return pointer
+        is_known = any(first in (name, field.alias) for name, field in cls.model_fields.items())
+        return f"/{first}" if is_known else ""
+
+
+_UNKNOWN_MEMBER = "extra_forbidden"
+
+
+def _build_violation(details: ErrorDetails) -> Violation:
+    path, code = details["loc"], details["type"].replace("_", "-")
+    if details["type"] == _UNKNOWN_MEMBER:
+        # The name is the client's text, and may be a password in the wrong place.
+        return Violation(format_pointer(path[:-1]), code, "An unknown member. Check the spelling of its name.")
+    return Violation(format_pointer(path), code, details["msg"])
 
 
 class ResponseHeader(NamedTuple):

@@ -71,7 +71,7 @@ class Router:
         if route.body is None:
             request.require_no_body()
         else:
-            request.parsed_body = route.body.parse(await request.read_document())
+            request.parsed_body = await route.body.read(request)
         request.decode_path_values()
         request.query = request.parse_parameters(required=route.required_parameters, known=route.known_parameters)
         return await bound.handle(request)
