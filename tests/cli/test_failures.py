@@ -186,6 +186,16 @@ def test_an_error_of_another_server_is_explained(
         assert fail(tmp_path, CONFIDE_URL=url) == sentence.replace("{url}", url)
 
 
+HOSTILE_TEXT = "\x1b[2J\x9b31mOWNED\u202e\u061c\n"
+
+
+def test_an_error_of_a_service_cannot_control_the_terminal(tmp_path: Path) -> None:
+    problem = {"code": "not-found", "detail": HOSTILE_TEXT, "title": "t", "status": 404, "type": "t"}
+    with serve(404, {"Content-Type": "application/problem+json"}, json.dumps(problem).encode()) as port:
+        sentence = fail(tmp_path, CONFIDE_URL=f"http://127.0.0.1:{port}")
+    assert sentence == "\\u001b[2J\\u009b31mOWNED\\u202e\\u061c\\u000a"
+
+
 @pytest.mark.parametrize("token", ["abc\n", "a b", "tök", "\ud7ff"])
 def test_a_token_with_an_illegal_character_is_explained_and_not_printed(tmp_path: Path, token: str) -> None:
     sentence = fail(tmp_path, CONFIDE_TOKEN=token, CONFIDE_URL="http://127.0.0.1:1")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from confide.cli.files import write_file
 from confide.cli.output import escape_controls
 from support.processes import Service, run_confide, run_service
 
@@ -118,20 +120,93 @@ def test_a_line_separator_in_a_name_does_not_break_a_check(terminal: Terminal) -
     name = terminal.write("names.json", json.dumps({"required": ["a\u2028b\u0085c"]}, ensure_ascii=False).encode())
     terminal.run("config", "set", "names", "separated", terminal.write("empty.json", b"{}"))
     terminal.run("type", "put", "separated", name)
-    assert "/a\u2028b\\u0085c  required" in terminal.run("type", "check", "separated", code=10)
+    assert "/a\\u2028b\\u0085c  required" in terminal.run("type", "check", "separated", code=10)
 
 
-def test_names_in_a_config_cannot_control_the_terminal(terminal: Terminal) -> None:
-    name = "\x1b[2J\x9b31mOWNED\u202e\n"
-    terminal.run("config", "set", "evil", "crm", terminal.write("evil.json", json.dumps({name: 1}).encode()))
-    diff = terminal.run("config", "diff", "evil", "crm", "0", "1")
-    text = terminal.run("config", "get", "evil", "crm")
-    for output in (diff, text):
-        assert "\\u001b[2J\\u009b31mOWNED\\u202e" in output
-        assert output.replace("\n", "").isprintable()
-    assert len(diff.splitlines()) == 1
-    assert json.loads(text) == {name: 1}
+HOSTILE = "\x1b[2J\x9b31mOWNED\u202e\u061c\n"
+
+
+def save_hostile_config(terminal: Terminal) -> None:
+    """Save a config whose only member and note hold control characters, and a schema that it violates."""
+    hostile = json.dumps({HOSTILE: 1}).encode()
+    terminal.run("config", "set", "evil", "evil", terminal.write("evil.json", hostile))
+    schema = {"properties": {HOSTILE: {"type": "string"}}, "required": [HOSTILE + "missing"]}
+    terminal.run("type", "put", "evil", terminal.write("evil_type.json", json.dumps(schema).encode()))
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "lines"),
+    [
+        (("config", "diff", "evil", "evil", "0", "1"), 0, 1),
+        (("config", "get", "evil", "evil"), 0, 3),
+        (("config", "list", "evil", "evil", "--broken"), 0, 3),
+        (("type", "check", "evil"), 10, 4),
+        (("type", "show", "evil"), 0, 10),
+        (("export", "-", "evil"), 0, 2),
+        (("config", "set", "evil", "new", "evil.json", "--dry-run"), 0, 2),
+        (("config", "set", "evil", "evil", "too_long.json"), 1, 1),
+        (("type", "put", "evil", "invalid_type.json"), 1, 1),
+        (("import", "hostile.jsonl"), 1, 2),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
+)
+def test_names_in_a_config_cannot_control_the_terminal(
+    terminal: Terminal, command: tuple[str, ...], code: int, lines: int
+) -> None:
+    save_hostile_config(terminal)
+    terminal.write("too_long.json", json.dumps({HOSTILE: {HOSTILE: "x" * 70_000}}).encode())
+    terminal.write("invalid_type.json", json.dumps({"properties": {HOSTILE: {"type": HOSTILE}}}).encode())
+    line = {"tenant": "evil", "integration_type": "evil", "configuration": {HOSTILE: "x" * 70_000}}
+    terminal.write("hostile.jsonl", json.dumps(line).encode())
+    output = terminal.run(*command, code=code)
+    assert "\\u001b[2J\\u009b31mOWNED\\u202e\\u061c" in output
+    assert output.replace("\n", "").isprintable()
+    assert len(output.splitlines()) == lines, output
+
+
+def test_escaped_json_is_the_same_json(terminal: Terminal) -> None:
+    save_hostile_config(terminal)
+    assert json.loads(terminal.run("config", "get", "evil", "evil")) == {HOSTILE: 1}
+    terminal.run("export", "evil.jsonl", "evil")
+    exported = (terminal.folder / "evil.jsonl").read_text()
+    assert json.loads(exported)["configuration"] == {HOSTILE: 1}
+    assert exported.replace("\n", "").isprintable()
     assert escape_controls("héllo\nwörld") == "héllo\nwörld"
+
+
+def test_a_wrong_argument_cannot_control_the_terminal(tmp_path: Path) -> None:
+    done = run_confide("config", HOSTILE, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "OWNED" in done.stderr
+    assert done.stderr.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("existing", [None, 0o644, 0o600])
+def test_exports_and_reports_are_readable_by_their_owner_only(terminal: Terminal, existing: int | None) -> None:
+    folder = terminal.folder / f"files{existing}"
+    folder.mkdir()
+    files = [folder / name for name in ("report.html", "io.html", "result.json")]
+    for file in files if existing is not None else []:
+        file.write_text("old " * 100_000)
+        file.chmod(existing or 0)
+    report, io_page, result = map(str, files)
+    terminal.run("export", f"{folder}/configs.jsonl")
+    terminal.run("audit", "export", f"{folder}/audit.jsonl")
+    terminal.run("io", "report", "--data", str(terminal.service.data), "--html", io_page)
+    load = ("load", "--duration", "1s", "--warm-up", "0s", "--rate", "20", "--tenants", "1", "--types", "1")
+    terminal.run(*load, "--html", report, "--json", result)
+    modes = {path.name: stat.filemode(path.stat().st_mode) for path in folder.iterdir()}
+    names = {"configs.jsonl", "audit.jsonl", *(file.name for file in files)}
+    assert modes == dict.fromkeys(names, "-rw-------")
+    assert not any(path.read_bytes().startswith(b"old ") for path in folder.iterdir())
+
+
+def test_a_report_can_be_written_to_a_device_and_through_a_link(tmp_path: Path) -> None:
+    write_file(Path("/dev/null"), "text")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_file(tmp_path / "link", "text")
+    assert (tmp_path / "file").read_text() == "text"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "link"]
 
 
 def test_master_keys_in_another_encoding_are_named_and_a_mark_is_ignored(tmp_path: Path) -> None:

@@ -39,14 +39,19 @@ def write_lines(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> str:
     logging.getLogger("confide").warning("the path %s", "\x1b[31m")
     current_request.reset(token)
     logging.getLogger("confide").warning("outside of requests")
+    try:
+        int("\x1b]0;injected\x07\u202e")
+    except ValueError:
+        logging.getLogger("confide").exception("with a trace")
     return stream.getvalue()
 
 
 def test_lines_are_json_and_name_their_request(restored_root_logger: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    request, warning, separate = map(json.loads, write_lines(io.StringIO(), monkeypatch).splitlines())
+    request, warning, separate, failure = map(json.loads, write_lines(io.StringIO(), monkeypatch).splitlines())
     assert (request["request_id"], request["trace_id"], request["status"]) == ("aa", "f" * 32, 404)
     assert (warning["request_id"], warning["trace_id"], warning["event"]) == ("bb", "e" * 32, "the path \x1b[31m")
     assert "request_id" not in separate
+    assert "ValueError" in failure["exception"]
 
 
 def test_a_client_cannot_send_control_characters_to_a_terminal(
@@ -58,3 +63,5 @@ def test_a_client_cannot_send_control_characters_to_a_terminal(
     assert "\x1b]" not in text
     assert "\x1b[2J" not in text
     assert "\\x1b[31m" in text
+    assert "\u202e" not in text
+    assert "\nTraceback" in text

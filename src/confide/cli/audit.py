@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import rich_click as click
 
 from confide.cli.connection import connect, url_option
+from confide.cli.files import create_file
 from confide.cli.input import json_option
-from confide.cli.output import EXIT_CHECK_FAILED, print_items, show_progress
+from confide.cli.output import EXIT_CHECK_FAILED, print_items, print_line, show_progress
 from confide.client.protocol import build_request
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def list_entries(*, limit: int, is_json: bool, url: str | None, since: str, unti
 def export(file: Path, *, url: str | None) -> None:
     """Write the audit hash chain and its checkpoints to FILE as JSON lines, for `confide audit verify`."""
     count = 0
-    with connect(url) as client, file.open("xb") as out, show_progress("Exporting", "entries") as update:
+    with connect(url) as client, create_file(file) as out, show_progress("Exporting", "entries") as update:
         # Checkpoints first: the entries that they sign are then part of the export.
         signed = _fetch_checkpoints(client)
         for page in _fetch_entry_pages(client):
@@ -64,8 +65,8 @@ def export(file: Path, *, url: str | None) -> None:
             update(count)
         for checkpoint in signed.checkpoints:
             out.write(json.dumps(checkpoint, separators=(",", ":")).encode() + b"\n")
-    click.echo(f"{count:,} entries and {len(signed.checkpoints):,} checkpoints in {file}.")
-    click.echo(f"public key {signed.public_key}: store it elsewhere and pass it to `confide audit verify --key`.")
+    print_line(f"{count:,} entries and {len(signed.checkpoints):,} checkpoints in {file}.")
+    print_line(f"public key {signed.public_key}: store it elsewhere and pass it to `confide audit verify --key`.")
 
 
 @audit.command()
@@ -111,18 +112,18 @@ def verify(file: Path, *, key: str | None, checkpoints_file: Path | None) -> int
         if signed
         else "none is signed, so entries may be missing at the end"
     )
-    click.echo(f"{check.number:,} entries are in order and unaltered; {coverage}.")
+    print_line(f"{check.number:,} entries are in order and unaltered; {coverage}.")
     return 0
 
 
 def _print_bad(reason: str) -> int:
-    click.echo(f"BAD: {reason}")
+    print_line(f"BAD: {reason}")
     return EXIT_CHECK_FAILED
 
 
 def _print_lost(lost: list[LostStretch]) -> int:
     for stretch in lost:
-        click.echo(
+        print_line(
             f"LOST, CONFIRM: entries {stretch.first:,} to {stretch.last:,}, or some of them. They were signed until"
             f" {_format_time(stretch.signed_at)} and were gone when a new epoch began at"
             f" {_format_time(stretch.noticed_at)}. Confirm that the database failed over or was restored then."
@@ -181,7 +182,7 @@ def _read_checkpoints(
                     continue
                 checkpoint = parse_checkpoint(line)
                 if checkpoint is None and path == checkpoints_file:
-                    click.echo(f"Skipped a damaged checkpoint in {path}.", err=True)
+                    print_line(f"Skipped a damaged checkpoint in {path}.", err=True)
                 else:
                     yield checkpoint
 

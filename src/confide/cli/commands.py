@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import traceback
+from types import TracebackType
 
 import rich_click as click
 
@@ -10,7 +12,7 @@ from confide import __version__
 from confide.cli import audit, configs, database, integration_types, io_reports, keys, load, tokens, transfer, users
 from confide.cli.health import health
 from confide.cli.login import login
-from confide.cli.output import EXIT_ERROR, escape_controls
+from confide.cli.output import EXIT_ERROR, escape_controls, escape_line, print_line
 from confide.cli.serve import serve
 from confide.client import ConfideError
 
@@ -56,12 +58,13 @@ for command in (
 
 def run() -> int:
     """Run the command of `sys.argv` and return its exit code. Print expected errors; raise unexpected ones."""
+    sys.excepthook = _print_traceback
     try:
         code = confide.main(standalone_mode=False)
     except click.Abort:
         return _print_error("Stopped.", EXIT_ERROR)
     except click.UsageError as error:
-        error.show()
+        click.UsageError(escape_controls(error.format_message()), error.ctx).show()
         return error.exit_code
     except click.ClickException as error:
         return _print_error(error.message, error.exit_code)
@@ -85,6 +88,10 @@ def _find_exit_code(error: Exception) -> int | None:
     return next((code for name, code in EXIT_CODES.items() if name in names), None)
 
 
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    print_line("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"), err=True)
+
+
 def _print_error(sentence: str, code: int) -> int:
-    print(f"confide: {escape_controls(sentence)}", file=sys.stderr)  # noqa: T201 - the only place that prints errors
+    print_line(escape_line(f"confide: {sentence}"), err=True)
     return code

@@ -10,7 +10,7 @@ from confide.cli import history
 from confide.cli.connection import connect, explain_not_found, fetch_all_pages, url_option
 from confide.cli.history import dry_run_option, note_option, print_saved
 from confide.cli.input import json_option, read_json
-from confide.cli.output import print_items, print_json, print_violations
+from confide.cli.output import print_items, print_json, print_line, print_violations
 from confide.cli.watch import watch
 from confide.client.protocol import build_request
 
@@ -118,7 +118,7 @@ def usage(tenant: str, integration_type: str, *, is_json: bool, url: str | None)
 def delete(tenant: str, integration_type: str, *, note: str | None, url: str | None) -> None:
     """Delete a config. Its history stays."""
     with connect(url) as client:
-        click.echo(client.delete(tenant, integration_type, note=note)["message"] + ".")
+        print_line(client.delete(tenant, integration_type, note=note)["message"] + ".")
 
 
 config.add_command(history.history)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from confide.cli.files import write_file
 from confide.client import ConfideError
 
 if TYPE_CHECKING:
@@ -75,12 +76,7 @@ def save_session(session: dict[str, str]) -> Path:
     """Write the token file, readable by its owner only, in one rename. Return its path."""
     path = find_token_file()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(session, file)
-    temporary.rename(path)
+    write_file(path, json.dumps(session))
     return path
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from confide.cli.input import add_database_options
-from confide.cli.output import show_progress
+from confide.cli.output import print_line, show_progress
 from confide.cli.settings import DATABASE_SETTINGS, WITH_KEYS, load_settings, load_settings_of_database
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def migrate(**options: str | None) -> None:
     """Migrate the database schema to the newest version."""
     settings = load_settings(uses=DATABASE_SETTINGS, **options)
     applied = asyncio.run(_migrate(settings))
-    click.echo(f"Applied {', '.join(applied)}." if applied else "The schema is up to date.")
+    print_line(f"Applied {', '.join(applied)}." if applied else "The schema is up to date.")
 
 
 @click.command()
@@ -38,7 +38,7 @@ def backup(file: Path, **options: str | None) -> None:
     if not file.absolute().parent.is_dir():
         raise click.ClickException(f"Folder {file.absolute().parent} does not exist. Create it first.")
     count = asyncio.run(_backup(settings, file))
-    click.echo(f"{count:,} rows in {file}. {MASTER_KEYS_NOTE}")
+    print_line(f"{count:,} rows in {file}. {MASTER_KEYS_NOTE}")
 
 
 @click.command()
@@ -48,7 +48,7 @@ def restore(file: Path, **options: str | None) -> None:
     """Restore a backup into an empty database and begin a new epoch. All sessions end, service tokens stay."""
     settings = load_settings(uses=WITH_KEYS, **options)
     count = asyncio.run(_restore(settings, file))
-    click.echo(
+    print_line(
         f"{count:,} rows restored; a new epoch begins and all sessions have ended. Service tokens that were revoked"
         f" after the backup are valid again: check `confide token list`. Copy the original master keys to"
         f" {settings.data} before you start the service."
@@ -101,7 +101,7 @@ async def _restore(settings: Settings, file: Path) -> int:
             read_master_keys(settings)
             await build_encryption(settings, stores).check_master_keys()
         except MasterKeyMissing as missing:
-            click.echo(f"Note: {missing}", err=True)
+            print_line(f"Note: {missing}", err=True)
         return count
     finally:
         await stores.close()

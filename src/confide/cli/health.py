@@ -9,7 +9,7 @@ import ssl
 import rich_click as click
 
 from confide.cli.input import add_address_options, add_certificate_option
-from confide.cli.output import EXIT_ERROR
+from confide.cli.output import EXIT_ERROR, print_line
 
 # A service that listens on all addresses also listens on loopback.
 LOOPBACK_OF_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
@@ -32,7 +32,7 @@ def health(host: str, port: int, tls_cert: str | None, timeout_seconds: float) -
         status, reasons = _read_health(address, port, has_tls=tls_cert is not None, timeout_seconds=timeout_seconds)
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise click.ClickException(f"No answer from {address}, port {port}: {error or type(error).__name__}.") from None
-    click.echo(" ".join([status, *reasons]))
+    print_line(" ".join([status, *reasons]))
     return EXIT_ERROR if status == "unavailable" else 0
 
 

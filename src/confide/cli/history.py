@@ -9,7 +9,7 @@ import rich_click as click
 
 from confide.cli.connection import connect, fetch_all_pages, url_option
 from confide.cli.input import json_option
-from confide.cli.output import escape_line, print_items, print_json, print_warnings
+from confide.cli.output import escape_line, print_items, print_json, print_line, print_warnings
 
 COLUMNS = ("version", "kind", "saved_by", "saved_at", "note")
 
@@ -81,10 +81,10 @@ def print_saved(saved: dict[str, Any], *, is_dry: bool) -> None:
     """Print the result of a save or of its dry run."""
     print_warnings(saved)
     if not is_dry:
-        click.echo(f"{saved['message']}, version {saved['version']}.")
+        print_line(f"{saved['message']}, version {saved['version']}.")
         return
     print_diff(saved["diff"])
-    click.echo(f"{_PREVIEWS[saved['outcome']]} version {saved['version']}. Nothing was stored.")
+    print_line(f"{_PREVIEWS[saved['outcome']]} version {saved['version']}. Nothing was stored.")
 
 
 def print_diff(changes: dict[str, Any]) -> None:
@@ -95,6 +95,6 @@ def print_diff(changes: dict[str, Any]) -> None:
         before, after = (json.dumps(change[side], ensure_ascii=False) for side in ("from", "to"))
         lines.append(("~", pointer, f"{before} → {after}"))
     if not lines:
-        click.echo("No differences.")
+        print_line("No differences.")
     for sign, pointer, values in sorted(lines, key=lambda line: line[1]):
-        click.echo(escape_line(f"{sign} {pointer}  {values}"))
+        print_line(escape_line(f"{sign} {pointer}  {values}"))

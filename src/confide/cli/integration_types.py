@@ -13,6 +13,7 @@ from confide.cli.output import (
     escape_line,
     print_items,
     print_json,
+    print_line,
     print_violations,
     print_warnings,
     show_progress,
@@ -51,7 +52,7 @@ def put(name: str, file: BinaryIO | None, *, mode: str, keep: int, note: str | N
     with connect(url) as client:
         saved = client.put_type(name, None if file is None else read_json(file), mode=mode, keep=keep, note=note)
     print_warnings(saved)
-    click.echo(f"{saved['message']}, version {saved['version']}.")
+    print_line(f"{saved['message']}, version {saved['version']}.")
 
 
 @type_group.command()
@@ -75,7 +76,7 @@ def check(name: str, file: BinaryIO | None, *, is_json: bool, url: str | None) -
         _print_mask_changes(result)
         listed = len(result["configs"])
         limit = "" if result["broken"] == listed else f", of which {listed:,} are listed"
-        click.echo(f"{result['checked']:,} configs checked, {result['broken']:,} violate the schema{limit}.")
+        print_line(f"{result['checked']:,} configs checked, {result['broken']:,} violate the schema{limit}.")
     return EXIT_CHECK_FAILED if result["broken"] else 0
 
 
@@ -103,7 +104,7 @@ def _print_mask_changes(result: dict[str, Any]) -> None:
     for member, change in (("newly_masked", "Newly masked"), ("newly_visible", "Newly visible")):
         # A server of an earlier release does not list them.
         for one in result.get(member, []):
-            click.echo(escape_line(f"{change}: {one['pointer']} in {one['configs']:,} {_CONFIGS[one['configs'] == 1]}"))
+            print_line(escape_line(f"{change}: {one['pointer']} in {one['configs']:,} {_CONFIGS[one['configs'] == 1]}"))
 
 
 def _follow_check(events: Iterator[Event]) -> dict[str, Any]:

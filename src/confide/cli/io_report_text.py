@@ -8,7 +8,8 @@ import rich_click as click
 from rich.console import Console
 from rich.text import Text
 
-from confide.cli.output import print_json, print_table, show_progress
+from confide.cli.files import write_file
+from confide.cli.output import escape_line, print_json, print_line, print_table, show_progress
 from confide.telemetry.event_files import EventFiles, EventFileUnreadable
 from confide.telemetry.report import Report, read_report
 from confide.telemetry.report_page import COLUMNS, build_bars, build_table_rows, format_title, render_report
@@ -31,8 +32,8 @@ def report(data: Path, *, since: int | None, operations: tuple[str, ...], page: 
     if not io_report.times:
         raise click.ClickException("No event matches. Change --since or --op.")
     if page is not None:
-        page.write_text(render_report(io_report, source=str(data)))
-        click.echo(f"{io_report.count_events():,} events in {page}.", err=is_json)
+        write_file(page, render_report(io_report, source=str(data)))
+        print_line(f"{io_report.count_events():,} events in {page}.", err=is_json)
     if is_json:
         print_json(io_report.to_document())
     elif page is None:
@@ -43,19 +44,19 @@ def _print_report(io_report: Report) -> None:
     for heading, has_requests in (("Requests", True), ("Operations", False)):
         rows = build_table_rows(io_report, has_requests=has_requests)
         if rows:
-            click.echo(f"{heading}\n")
+            print_line(f"{heading}\n")
             print_table(COLUMNS, rows)
-            click.echo()
+            print_line()
     if io_report.slowest:
-        click.echo("Slowest requests\n")
+        print_line("Slowest requests\n")
     console = Console(highlight=False, soft_wrap=True)
     for slow in io_report.slowest:
-        console.print(Text(format_title(slow), style="bold"))
+        console.print(Text(escape_line(format_title(slow)), style="bold"))
         request_ms = max(slow.request.took_ns / 1e6, 1e-9)
         for bar in build_bars(slow)[1:]:
             begin = min(int(bar.start_ms / request_ms * BAR_CHARACTERS), BAR_CHARACTERS - 1)
             length = min(max(1, round(bar.duration_ms / request_ms * BAR_CHARACTERS)), BAR_CHARACTERS - begin)
             drawing = f"|{' ' * begin}{'█' * length}{' ' * (BAR_CHARACTERS - begin - length)}|"
             style = "red" if bar.is_error else ""
-            console.print(Text(f"  {bar.label:<32} {bar.duration_ms:>10,.2f} ms {drawing}", style=style))
+            console.print(Text(f"  {escape_line(bar.label):<32} {bar.duration_ms:>10,.2f} ms {drawing}", style=style))
         console.print(Text(f"  {'in the process itself':<32} {slow.compute_own_ms():>10,.2f} ms\n"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from confide.cli.input import add_database_options
+from confide.cli.output import print_line
 from confide.cli.settings import WITH_KEYS, load_settings_of_database
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def rotate(*, prepare: bool, **options: str | None) -> None:
     With CONFIDE_MASTER_KEYS, first append the new key to it on every machine.
     """
     settings = load_settings_of_database(uses=WITH_KEYS, **options)
-    click.echo(asyncio.run(_rotate(settings, prepare=prepare)))
+    print_line(asyncio.run(_rotate(settings, prepare=prepare)))
 
 
 async def _rotate(settings: Settings, *, prepare: bool) -> str:

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from confide.cli.connection import DEFAULT_URL, connect
-from confide.cli.output import EXIT_CHECK_FAILED, EXIT_INTERRUPTED, print_table, show_progress
+from confide.cli.files import write_file
+from confide.cli.output import EXIT_CHECK_FAILED, EXIT_INTERRUPTED, print_line, print_table, show_progress
 from confide.client import Client
 from confide.loadtest.comparison import Difference, compare_results, find_plan_differences, has_more_errors
 from confide.loadtest.graceful_stop import GracefulStop
@@ -128,7 +129,7 @@ def _run_until_stopped(plan: Plan, tokens: Sequence[str], stop: GracefulStop) ->
     except RunStopped as stopped:
         if stopped.result is None:
             raise click.ClickException(NO_RESULT) from None
-        click.echo(f"Stopped after {stopped.result.measured_seconds:g} s of {plan.measured_seconds:g} s.\n")
+        print_line(f"Stopped after {stopped.result.measured_seconds:g} s of {plan.measured_seconds:g} s.\n")
         return stopped.result
 
 
@@ -146,7 +147,7 @@ def _search_max_rate(plan: Plan, tokens: Sequence[str], stop: GracefulStop, *, m
     def try_rate(rate: float) -> Trial | None:
         if stop.is_requested:
             return None
-        click.echo(f"Trying {rate:,.0f}/s for {stage.seconds:g} s.", err=True)
+        print_line(f"Trying {rate:,.0f}/s for {stage.seconds:g} s.", err=True)
         processes = max(plan.processes, _choose_process_count(rate))
         trial_plan = replace(plan, stages=(Stage(stage.seconds, rate),), processes=processes)
         try:
@@ -154,7 +155,7 @@ def _search_max_rate(plan: Plan, tokens: Sequence[str], stop: GracefulStop, *, m
         except RunStopped:
             return None
         trial = judge_trial(rate, result, limit)
-        click.echo(f"{rate:>10,.0f}/s  {'sustained' if trial.is_sustained else 'too high'}: {trial.reason}")
+        print_line(f"{rate:>10,.0f}/s  {'sustained' if trial.is_sustained else 'too high'}: {trial.reason}")
         return trial
 
     search = find_max_rate(stage.rate, try_rate)
@@ -170,32 +171,32 @@ def _print_search(search: RateSearch, limit: LatencyLimit, *, is_stopped: bool) 
     if failed:
         lowest = min(failed, key=lambda trial: trial.rate)
         for reason in lowest.result.find_generator_limits():
-            click.echo(
+            print_line(
                 f"At {lowest.rate:,.0f}/s the load generator limited the run. The service may sustain more: {reason}."
             )
     keeps_limit = f"keeps p99 under {limit.milliseconds:g} ms"
     if is_stopped:
-        click.echo(f"Stopped after {len(trials)} {'rate' if len(trials) == 1 else 'rates'}.")
+        print_line(f"Stopped after {len(trials)} {'rate' if len(trials) == 1 else 'rates'}.")
     if best is not None:
         precision = "not narrowed down" if is_stopped else "within 5 %"
-        click.echo(f"The highest rate that {keeps_limit}: {best.rate:,.0f}/s, {precision}.\n")
+        print_line(f"The highest rate that {keeps_limit}: {best.rate:,.0f}/s, {precision}.\n")
     else:
-        click.echo(f"Not even the lowest rate tried {keeps_limit}.")
+        print_line(f"Not even the lowest rate tried {keeps_limit}.")
 
 
 def _report(result: Result, baseline: Result | None, *, json_file: Path | None, page: Path | None) -> int:
     """Print and write a result and its comparison. Return the exit code."""
     differences = [] if baseline is None else compare_results(baseline, result)
-    click.echo(format_summary(result) + "\n")
+    print_line(format_summary(result) + "\n")
     print_table(COLUMNS, build_table_rows(result))
     for limit in result.find_generator_limits():
-        click.echo(f"\nThe load generator limited the run: {limit}.")
+        print_line(f"\nThe load generator limited the run: {limit}.")
     if baseline is not None:
         _print_comparison(baseline, result, differences)
     if json_file is not None:
-        json_file.write_text(result.to_json())
+        write_file(json_file, result.to_json())
     if page is not None:
-        page.write_text(render_report(result, differences=differences))
+        write_file(page, render_report(result, differences=differences))
     if baseline is None or find_plan_differences(baseline, result):
         return 0
     is_worse = any(difference.is_slower for difference in differences) or has_more_errors(baseline, result)
@@ -203,15 +204,15 @@ def _report(result: Result, baseline: Result | None, *, json_file: Path | None, 
 
 
 def _print_comparison(before: Result, after: Result, differences: Sequence[Difference]) -> None:
-    click.echo()
+    print_line()
     if names := find_plan_differences(before, after):
-        click.echo(f"The plans differ in {', '.join(names)}. The runs are listed side by side, but not judged.")
+        print_line(f"The plans differ in {', '.join(names)}. The runs are listed side by side, but not judged.")
     for difference in differences:
-        click.echo(difference.describe())
+        print_line(difference.describe())
     if not differences:
-        click.echo("Too few responses to compare the runs.")
+        print_line("Too few responses to compare the runs.")
     if has_more_errors(before, after):
-        click.echo(
+        print_line(
             f"More requests failed: {before.error_share:.2%} → {after.error_share:.2%}. The latencies exclude them."
         )
 

@@ -6,6 +6,7 @@ import rich_click as click
 
 from confide.cli.connection import DEFAULT_URL, build_client, find_token_file, save_session, url_option
 from confide.cli.input import prompt_password
+from confide.cli.output import print_line
 
 
 @click.command()
@@ -19,4 +20,4 @@ def login(name: str | None, url: str | None) -> None:
     with build_client(url) as client:
         session = client.login(name, prompt_password(name))
     path = save_session({"url": url, "token": session["token"], "expires_at": session["expires_at"]})
-    click.echo(f"Logged in as {name} until {session['expires_at']}. The token is in {path}.")
+    print_line(f"Logged in as {name} until {session['expires_at']}. The token is in {path}.")

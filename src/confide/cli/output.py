@@ -20,8 +20,9 @@ EXIT_CHECK_FAILED = 10
 # The code that shells use for a program that SIGINT ended.
 EXIT_INTERRUPTED = 130
 PIPE_WIDTH = 200
-# Control characters except the line break, and those that change the direction of text.
-_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# The control characters C0 and C1 except the line break, DEL, line separators, and those that change the direction of
+# text (UAX #9, section 2).
+_CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def escape_controls(text: str) -> str:
@@ -34,8 +35,13 @@ def escape_line(text: str) -> str:
     return escape_controls(text).replace("\n", "\\u000a")
 
 
+def print_line(text: str = "", *, err: bool = False) -> None:
+    """Print text to standard output, or to standard error, with its control characters escaped."""
+    click.echo(escape_controls(text), err=err)  # noqa: TID251 - the only place, with escaped text
+
+
 def print_json(value: Any) -> None:
-    click.echo(escape_controls(json.dumps(value, indent=2, ensure_ascii=False)))
+    print_line(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -57,16 +63,16 @@ def print_items(items: Sequence[dict[str, Any]], columns: Sequence[str], *, is_j
 def print_violations(configs: Iterable[dict[str, Any]]) -> None:
     """Print configs with the violations of their schemas."""
     for config in configs:
-        click.echo(f"{config['tenant']} : {config['integration_type']}, version {config['version']}")
+        print_line(escape_line(f"{config['tenant']} : {config['integration_type']}, version {config['version']}"))
         for violation in config["errors"]:
-            click.echo(escape_line(f"  {violation['pointer'] or '/'}  {violation['code']}: {violation['detail']}"))
+            print_line(escape_line(f"  {violation['pointer'] or '/'}  {violation['code']}: {violation['detail']}"))
 
 
 def print_warnings(response: dict[str, Any]) -> None:
     """Print the warnings in a response to standard error."""
     for violation in response.get("warnings") or []:
         warning = f"warning: {violation['pointer']}  {violation['code']}: {violation['detail']}"
-        click.echo(escape_line(warning), err=True)
+        print_line(escape_line(warning), err=True)
 
 
 def format_grants(grants: Iterable[dict[str, str]]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from confide.cli.input import PemPath, add_address_options, add_certificate_option, add_database_options
+from confide.cli.output import print_line
 from confide.cli.settings import find_unknown_variables, load_settings
 
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ def serve(**options: Any) -> None:
         )
     _require_valid_certificate(settings)
     for name in sorted(find_unknown_variables()):
-        click.echo(f"confide: {name} is not a setting. See docs/reference/settings.md.", err=True)
+        print_line(f"confide: {name} is not a setting. See docs/reference/settings.md.", err=True)
     from confide.server import supervisor  # noqa: PLC0415 - other commands must not load the server
 
-    supervisor.serve(settings, say=click.echo)
+    supervisor.serve(settings, say=print_line)
 
 
 def _require_valid_certificate(settings: Settings) -> None:

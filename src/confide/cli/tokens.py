@@ -8,7 +8,7 @@ import rich_click as click
 
 from confide.cli.connection import connect, explain_not_found, url_option
 from confide.cli.input import json_option, parse_grants
-from confide.cli.output import format_grants, print_json, print_table
+from confide.cli.output import format_grants, print_json, print_line, print_table
 from confide.client.protocol import build_request
 
 DAY_SECONDS = 24 * 60 * 60
@@ -40,8 +40,8 @@ def add(label: str, *, login: str | None, days: int, grants: tuple[str, ...], is
     if is_json:
         print_json(added)
         return
-    click.echo(added["token"])
-    click.echo(f"Token {added['id']} of {added['login']}, valid until {added['expires_at']}.", err=True)
+    print_line(added["token"])
+    print_line(f"Token {added['id']} of {added['login']}, valid until {added['expires_at']}.", err=True)
 
 
 @token.command("list")
@@ -77,7 +77,7 @@ def revoke(token_id: int, *, url: str | None) -> None:
     """Revoke a token."""
     with connect(url) as client, explain_not_found(f"no token {token_id} of yours"):
         revoked = client.send(build_request("DELETE", f"/tokens/{token_id}"))
-        click.echo(revoked["message"] + ".")
+        print_line(revoked["message"] + ".")
 
 
 def _format_token_grants(token: dict[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import re
 import sys
 import time
@@ -12,13 +12,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TextIO
 
 import rich_click as click
 
 from confide.cli.connection import connect, url_option
+from confide.cli.files import create_file
 from confide.cli.input import remove_mark
-from confide.cli.output import escape_line, show_progress
+from confide.cli.output import escape_line, print_line, show_progress
 from confide.client import ConfideError
 
 if TYPE_CHECKING:
@@ -69,22 +71,23 @@ class ImportResult(NamedTuple):
 def export_configs(file: str, tenant: str, integration_type: str, *, secrets: str, url: str | None) -> None:
     """Export configs to FILE, or to standard output with -, one JSON object per line.
 
-    With --secrets opened, FILE contains plaintext secrets and is readable by its owner only. Each page is audited.
+    FILE is readable by its owner only. With --secrets opened, it contains plaintext secrets and each page is audited.
     """
     has_plaintext = secrets == "opened"
     count = masked = 0
     with connect(url) as client, _open_output(file) as out, show_progress("Exporting", "configs") as update:
         for config in _fetch_configs(client, tenant, integration_type, has_plaintext=has_plaintext):
             if config["configuration"] is None:
-                click.echo(f"{config['tenant']} : {config['integration_type']} cannot be decrypted. Skipped.", err=True)
+                print_line(f"{config['tenant']} : {config['integration_type']} cannot be decrypted. Skipped.", err=True)
                 continue
-            out.write(json.dumps(config, ensure_ascii=False, separators=(",", ":")) + "\n")
+            # Still the same JSON, and safe to show at a terminal.
+            out.write(escape_line(json.dumps(config, ensure_ascii=False, separators=(",", ":"))) + "\n")
             count, masked = count + 1, masked + config["masked"]
             update(count)
     exceptions = (
         f"; {masked:,} of them masked because you may not read their secrets" if has_plaintext and masked else ""
     )
-    click.echo(f"{count:,} configs exported, secrets {secrets}{exceptions}.", err=True)
+    print_line(f"{count:,} configs exported, secrets {secrets}{exceptions}.", err=True)
 
 
 @click.command("import")
@@ -113,10 +116,10 @@ def import_configs(file: BinaryIO, *, merge: bool, is_dry: bool, note: str | Non
             for number, outcome, reason in pool.map(save, batch):
                 outcomes[outcome] += 1
                 if reason:
-                    click.echo(escape_line(f"line {number}: {reason}"), err=True)
+                    print_line(escape_line(f"line {number}: {reason}"), err=True)
             update(outcomes.total())
     summary = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(outcomes.items())) or "no configs"
-    click.echo(f"{summary}{' (dry run: nothing was stored)' if is_dry else ''}.")
+    print_line(f"{summary}{' (dry run: nothing was stored)' if is_dry else ''}.")
     return 1 if outcomes["refused"] else 0
 
 
@@ -126,8 +129,7 @@ def _open_output(file: str) -> Iterator[TextIO]:
     if file == "-":
         yield sys.stdout
         return
-    descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+    with io.TextIOWrapper(create_file(Path(file)), encoding="utf-8") as out:
         yield out
 
 

@@ -9,7 +9,7 @@ import rich_click as click
 
 from confide.cli.connection import connect, explain_not_found, url_option
 from confide.cli.input import add_database_options, json_option, parse_grants, prompt_new_password
-from confide.cli.output import format_grants, print_json, print_table
+from confide.cli.output import format_grants, print_json, print_line, print_table
 from confide.cli.settings import WITH_PASSWORDS, load_settings_of_database
 from confide.client.protocol import build_path, build_request
 from confide.identity.model import parse_login
@@ -59,7 +59,7 @@ def add(
     note = (
         "" if admin or grants else f" It has no grants yet. Add them with PATCH {build_path('users', login.lower())}."
     )
-    click.echo(f"User {login.lower()} has id {user_id}.{note}")
+    print_line(f"User {login.lower()} has id {user_id}.{note}")
 
 
 @user.command("list")
@@ -96,7 +96,7 @@ def password(login: str, *, keep_tokens: bool, **options: str | None) -> None:
     settings = load_settings_of_database(uses=WITH_PASSWORDS, **options)
     asyncio.run(_set_password(settings, login, prompt_new_password(login), is_keeping_tokens=keep_tokens))
     ended = "sessions" if keep_tokens else "sessions and service tokens"
-    click.echo(f"The password of {login} is changed and all its {ended} have ended.")
+    print_line(f"The password of {login} is changed and all its {ended} have ended.")
 
 
 @user.command()
@@ -107,7 +107,7 @@ def disable(login: str, *, enable: bool, url: str | None) -> None:
     """Disable a user. Its sessions end and its tokens stop working."""
     with connect(url) as client, explain_not_found(f"no user {login}"):
         client.send(build_request("PATCH", build_path("users", login), document={"disabled": not enable}))
-    click.echo(f"User {login} is {'enabled' if enable else 'disabled'}.")
+    print_line(f"User {login} is {'enabled' if enable else 'disabled'}.")
 
 
 async def _add_admin(settings: Settings, login: str, password: str | None) -> int:

@@ -9,6 +9,7 @@ from http import HTTPStatus
 import rich_click as click
 
 from confide.cli.connection import connect, url_option
+from confide.cli.output import print_line
 from confide.client import ConfideError
 from confide.client.events import Event
 
@@ -29,18 +30,18 @@ def watch(tenant: str, integration_type: str, *, after: str | None, is_json: boo
             try:
                 for event in client.watch(tenant, integration_type, after=after):
                     if is_disconnected:
-                        click.echo("Connected again.", err=True)
+                        print_line("Connected again.", err=True)
                     has_started, is_disconnected, after = True, False, event.position or after
                     if event.name == "refused":
                         raise click.ClickException(f"The service ended the watch: {event.data['code']}.")
                     if event.name not in ("ready", "bye", "heartbeat"):
-                        click.echo(_format_event(event, is_json=is_json))
+                        print_line(_format_event(event, is_json=is_json))
             except ConfideError as error:
                 # Fail if the watch never started. Later, retry until the service is back.
                 if not has_started or 0 < error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
                     raise
                 if not is_disconnected:
-                    click.echo("The service does not respond. Retrying.", err=True)
+                    print_line("The service does not respond. Retrying.", err=True)
                 is_disconnected = True
             time.sleep(RETRY_SECONDS)
 

@@ -62,8 +62,10 @@ def _escape_control_characters(
 ) -> structlog.typing.EventDict:
     """Escape what a client could send to move the cursor or change colors. JSON lines are escaped anyway."""
     for name, value in line.items():
-        if isinstance(value, str) and name != "exception":
-            line[name] = "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in value)
+        if isinstance(value, str):
+            # A stack trace keeps its lines.
+            kept = "\n" if name == "exception" else ""
+            line[name] = "".join(one if one.isprintable() or one in kept else f"\\x{ord(one):02x}" for one in value)
     return line
 
 
