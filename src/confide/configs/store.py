@@ -511,7 +511,7 @@ def _build_filters(filters: ConfigFilter, args: list[Any]) -> str:
 def _build_scope_conditions(scopes: Sequence[Sequence[Scope]], args: list[Any]) -> str:
     """Build SQL that requires one scope of each group. Append the values to the arguments.
 
-    Scopes with exact names become lists, which cost a look-up for each row however many they are. The others become ranges.
+    Scopes with exact names become lists, which cost a look-up for each row however many they are. Others become ranges.
     """
     return " AND ".join(_build_group_condition(group, args) for group in scopes)
 
