@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from confide.caching.stamps import SlotChange, find_token_slot
 from confide.changes import routes
 from confide.changes.watchers import Watcher
 from confide.epoch import Epoch
-from confide.identity.model import Scope
+from confide.identity.model import Credential, Scope
 from confide.names import ConfigKey
 from support.app import ADMIN, TYPE, RunningApp
 from support.http_server import serve_app
@@ -190,6 +191,28 @@ async def test_a_running_stream_follows_a_narrower_grant(client: WatchClient) ->
         await client.save(1)
         await client.save(1, type_=OTHER)
         assert (await stream.read_event()).data["integration_type"] == OTHER
+
+
+async def test_a_stream_ends_although_its_token_was_changed_while_it_was_looked_up(
+    client: WatchClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a token is not cached, so the caches cannot tell the hub that it was revoked."""
+    tokens, stamps = client.app.process.stores.tokens, client.app.process.stores.stamp_file.stamps
+    read = tokens.read
+
+    async def read_while_another_process_changes(credential: Credential) -> Any:
+        found = await read(credential)
+        await stamps.compare_and_stamp([SlotChange(find_token_slot(credential))])
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tokens, "read", read_while_another_process_changes)
+        stream = client.stream()
+        async with stream:
+            await stream.read_event()
+            patch.undo()
+            action = client.app.request("POST", "/logout", token=client.viewer)
+            assert await require_end_within_a_second(stream, action) == "invalid-token"
 
 
 async def test_a_draining_process_sends_the_position_to_resume_from(client: WatchClient) -> None:

@@ -139,7 +139,8 @@ class Authenticator:
     ) -> AuthenticatedToken | None:
         """Store a token in the cache and return it. None if it has expired or its user is disabled.
 
-        If its stamps are no longer current, it is returned but not cached.
+        If its stamps are no longer current, it is returned but not cached. It is invalid, so that a watch stream, which
+        keeps it, looks it up again.
         """
         remaining_seconds = (token.expires_at - self._clock()) / MICROSECONDS_PER_SECOND
         if remaining_seconds <= 0 or user.is_disabled:
@@ -161,6 +162,7 @@ class Authenticator:
         )
         if not self._stamps.is_current(stamps):
             self._memory.drop(credential)
+            authenticated.invalidate()
             return authenticated
         self._memory.put(credential, authenticated)
         self._by_token_id[token.id] = authenticated
