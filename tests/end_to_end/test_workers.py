@@ -15,8 +15,8 @@ import httpx2
 from confide.names import ConfigKey
 from support.app import TYPE
 from support.bounds import assert_within
-from support.processes import Service, find_workers, run_service
-from support.waiting import MAX_WAIT_SECONDS, build_stop_condition
+from support.processes import Service, find_workers, run_service, send_to_group
+from support.waiting import MAX_WAIT_SECONDS, build_stop_condition, wait_until
 from support.writers import merge_marker
 
 KEY = ConfigKey("acme", TYPE)
@@ -130,6 +130,19 @@ def test_a_slow_worker_is_not_replaced(tmp_path: Path) -> None:
             assert find_workers(supervisor) == workers
         finally:
             os.kill(workers[0], signal.SIGCONT)
+        assert "worker_replaced" not in service.log.read_text()
+
+
+def test_workers_that_end_with_the_service_are_not_replaced(tmp_path: Path) -> None:
+    """Ctrl+C reaches all processes at once, and the workers can be the first to end."""
+    with run_service(tmp_path, "--workers", "2") as service:
+        assert service.process is not None
+        supervisor = service.process.pid
+        os.kill(supervisor, signal.SIGSTOP)
+        send_to_group(supervisor, signal.SIGINT)
+        wait_until(lambda: not find_workers(supervisor), "the workers have ended")
+        os.kill(supervisor, signal.SIGCONT)
+        assert service.process.wait(MAX_WAIT_SECONDS) == 0
         assert "worker_replaced" not in service.log.read_text()
 
 

@@ -93,6 +93,8 @@ class Supervisor(Multiprocess):
 
     def keep_subprocess_alive(self) -> None:
         """Replace workers that ended or hang, with a growing pause if they do so soon after their start."""
+        if self.should_exit.is_set():
+            return  # Ctrl+C ends the workers as well
         for index, process in enumerate(self.processes):
             now = time.monotonic()
             watched = self._watched.setdefault(process, _Watched(process, now))
