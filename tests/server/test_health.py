@@ -50,6 +50,14 @@ async def test_an_unavailable_database_degrades_the_health_until_stale_reads_end
     assert await check_health(disconnected_app) == (503, ["store-unavailable"])
 
 
+async def test_a_data_folder_that_is_gone_degrades_the_health(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    async with start_app(build_settings(folder, None)) as app:
+        folder.rename(tmp_path / "gone")
+        assert await check_health(app) == (200, ["stamps-unavailable", "store-unavailable"])
+        (tmp_path / "gone").rename(folder)
+
+
 async def test_a_long_transaction_that_delays_watchers_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,9 +124,15 @@ class SqliteEngine:
         return rows
 
     async def check_storage(self) -> None:
-        """Raise `DatabaseFull` or `DatabaseReadOnly` if the file system of the database cannot store."""
+        """Raise `DatabaseFull` or `DatabaseReadOnly` if the file system of the database cannot store.
+
+        Raises `DatabaseUnavailable` if the folder is gone.
+        """
         folder = self.path.parent
-        status = os.statvfs(folder)
+        try:
+            status = os.statvfs(folder)
+        except OSError as error:
+            raise translate_failure(error, error.errno or 0) from error
         if status.f_flag & os.ST_RDONLY:
             raise DatabaseReadOnly(f"The file system of {folder} is read-only.")
         free_blocks = status.f_bfree if os.geteuid() == 0 else status.f_bavail
