@@ -221,14 +221,17 @@ class PostgresqlEngine:
         self._connecting += 1
         try:
             connection = await self.connect()
-        except (DatabaseReadOnly, SessionsShared) as error:
-            self._mark_unavailable(error)
-            raise
         except DatabaseUnavailable as error:
             if is_full(error) and self._open:
                 self._full_until = time.monotonic() + FULL_SECONDS
                 return None
-            self._record_failure(error, began=began)
+            if isinstance(error, DatabaseReadOnly | SessionsShared):
+                self._mark_unavailable(error)
+            else:
+                self._record_failure(error, began=began)
+            self._wake_next()
+            raise
+        except BaseException:
             self._wake_next()
             raise
         finally:
