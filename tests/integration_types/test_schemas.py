@@ -323,6 +323,13 @@ def test_defaults_that_would_make_a_configuration_too_large_are_a_violation() ->
     assert time.process_time() - began < 0.5
 
 
+def test_defaults_inside_themselves_without_an_end_are_a_violation() -> None:
+    nodes = {"node": {"default": {}, "properties": {"next": {"$ref": "#/$defs/node"}}}}
+    schema = Schema({"$defs": nodes, "properties": {"first": {"$ref": "#/$defs/node"}}})
+    assert schema.fill_defaults({"a": 1}) == {"a": 1}
+    assert [violation.rule for violation in schema.find_violations({})] == ["default"]
+
+
 def test_masking_a_long_list_under_many_subschemas_is_quick() -> None:
     schema = Schema({"properties": {"l": {"items": {"anyOf": [{"minLength": n} for n in range(90)]}}}})
     began = time.process_time()
@@ -587,11 +594,12 @@ def test_an_ordinary_member_can_have_any_default() -> None:
     assert (schema.fill_defaults({}), warnings) == ({"max_tokens": 4096, "auth_type": "basic"}, ())
 
 
+@pytest.mark.parametrize("id_", ["https://example.com/schema", "person.schema.json", "/schemas/person", "urn:a:b"])
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_a_default_that_violates_its_schema_is_a_warning_and_is_not_filled_in(dialect: str) -> None:
+def test_a_default_that_violates_its_schema_is_a_warning_and_is_not_filled_in(dialect: str, id_: str) -> None:
     document = {
         "$schema": dialect,
-        "$id": "https://example.com/schema",
+        "$id": id_,
         "definitions": {"a/b %": {"type": "integer", "default": "x"}},
         "properties": {
             "method": {"type": "object", "default": "CDC"},

@@ -31,6 +31,7 @@ _HIDDEN = "The value"
 _MEMBER_NOT_ALLOWED = "The schema does not allow this member."
 _NAME_NOT_ALLOWED = "The schema does not allow this member name."
 _VALUE_NOT_ALLOWED = "The schema allows no value here."
+_FILLED_TOO_LARGE = "With its defaults, the configuration is larger than 256 KiB or has more than 32 levels."
 _SENTENCES_OF_MEMBERS = {"propertyNames": _NAME_NOT_ALLOWED, "additionalProperties": _MEMBER_NOT_ALLOWED}
 # Keywords that hold schemas by name: in a path, a name follows.
 _KEYWORDS_WITH_NAMES = frozenset(
@@ -118,7 +119,7 @@ class Schema:
         try:
             filled = fill_defaults(configuration, self._filling) if self.has_defaults else configuration
         except FilledTooLarge:
-            return [SchemaViolation((), "default", "", "With its defaults, the configuration is larger than 256 KiB.")]
+            return [SchemaViolation((), "default", "", _FILLED_TOO_LARGE)]
         if self._validator.is_valid(filled):
             return []
         if _count_places(filled) * self._cost > MAX_TO_EXPLAIN:
@@ -188,8 +189,10 @@ def _find_broken_defaults(subschemas: list[Subschema], document: Json, *, dialec
         return frozenset()
     import jsonschema_rs  # noqa: PLC0415 - as in `_build_validator`
 
-    # One validator for all: the member with the number of a default must match its schema.
-    registry = jsonschema_rs.Registry([(_OWN_URI, {**document, "$schema": dialect.url})])
+    # One validator for all: the member with the number of a default must match its schema. References of a schema are
+    # only to its own parts, so its `$id` is not needed. It can be relative, which this URI cannot resolve.
+    own = {keyword: value for keyword, value in document.items() if keyword != "$id"} | {"$schema": dialect.url}
+    registry = jsonschema_rs.Registry([(_OWN_URI, own)])
     properties = {
         str(number): {"$ref": f"{_OWN_URI}#{quote(format_pointer(one.path))}"} for number, one in enumerate(subschemas)
     }

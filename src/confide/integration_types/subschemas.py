@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from confide.integration_types.masking import RULES, Path, SecretPlace, SecretRules
-from confide.strict_json import MAX_BODY_BYTES, write
+from confide.strict_json import MAX_BODY_BYTES, MAX_LEVELS, write
 
 Matcher = Callable[[str], bool]
 
@@ -216,7 +216,7 @@ class SchemaPlace(SecretPlace):
 
 
 class FilledTooLarge(Exception):
-    """The defaults of missing members would make a configuration larger than a body can be."""
+    """The defaults of missing members would make a configuration larger, or more deeply nested, than a body can be."""
 
 
 def fill_defaults(value: Any, place: SchemaPlace) -> Any:
@@ -225,12 +225,14 @@ def fill_defaults(value: Any, place: SchemaPlace) -> Any:
     `place` must be built with `is_certain`, so that only subschemas fill that apply to any value: properties, items
     and the like, also by `$ref` and `allOf`. Raises `FilledTooLarge`.
     """
-    return _fill(value, place, [MAX_BODY_BYTES])
+    return _fill(value, place, [MAX_BODY_BYTES], levels=MAX_LEVELS)
 
 
-def _fill(value: Any, place: SchemaPlace, left: list[int]) -> Any:
-    if not place.applied:
+def _fill(value: Any, place: SchemaPlace, left: list[int], *, levels: int) -> Any:
+    if not place.applied or not isinstance(value, dict | list):
         return value
+    if not levels:
+        raise FilledTooLarge
     if isinstance(value, dict):
         whole = dict(value)
         for name, default, size_bytes in place.defaults:
@@ -239,10 +241,8 @@ def _fill(value: Any, place: SchemaPlace, left: list[int]) -> Any:
                 left[0] -= size_bytes
                 if left[0] < 0:
                     raise FilledTooLarge
-        return {name: _fill(inner, place.get_member(name), left) for name, inner in whole.items()}
-    if isinstance(value, list):
-        return [_fill(inner, place.get_element(index), left) for index, inner in enumerate(value)]
-    return value
+        return {name: _fill(inner, place.get_member(name), left, levels=levels - 1) for name, inner in whole.items()}
+    return [_fill(inner, place.get_element(index), left, levels=levels - 1) for index, inner in enumerate(value)]
 
 
 def _find_default(subschema: Subschema) -> Any:
