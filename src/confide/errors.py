@@ -159,6 +159,12 @@ class TooManyMembers(ServiceError):
     sentence = "An object has more than 2,000 members. Split it."
 
 
+class TooManyContainers(ServiceError):
+    kind = ErrorKind.INVALID_CONTENT
+    code = "too-many-containers"
+    sentence = "Without a valid token, a body can have at most 100 objects and arrays. Log in first."
+
+
 class KeyTooLong(ServiceError):
     kind = ErrorKind.INVALID_CONTENT
     code = "key-too-long"

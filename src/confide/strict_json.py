@@ -1,4 +1,7 @@
-"""Strict JSON: parsing within the limits of a body, and writing in one canonical form."""
+"""Strict JSON: parsing within the limits of a body, and writing in one canonical form.
+
+Functions that call `pause_if_due` can run in slices. None of them takes long for an ordinary document.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,11 @@ from confide.errors import (
     ServiceError,
     StringTooLong,
     TooDeep,
+    TooManyContainers,
     TooManyMembers,
     Violation,
 )
+from confide.slices import is_in_slice, iterate, pause_if_due
 
 Json = dict[str, Any]
 
@@ -33,6 +38,10 @@ MAX_MEMBERS = 2_000
 MAX_NAME_BYTES = 256
 MAX_STRING_BYTES = 64 * 1024
 MAX_DIGITS = 400
+# The number of objects and arrays in a body of a caller without credentials.
+MAX_UNKNOWN_CONTAINERS = 100
+# A document with more values is written in pieces, with pauses between them.
+_MAX_VALUES_AT_ONCE = 10_000
 
 
 class _Inexact:
@@ -48,11 +57,29 @@ def read_object(data: bytes) -> Json:
     Raises errors of kind INVALID_REQUEST for bytes that are not JSON, and of kind INVALID_CONTENT, with pointers, for
     values beyond the limits. The object itself is level 1.
     """
-    document = _parse(data)
-    if not isinstance(document, dict):
-        raise NotAnObject
-    _require_limits(document, has_escapes=b"\\u" in data)
-    return document
+    return _require_object(_parse(data, _DECODER), has_escapes=b"\\u" in data)
+
+
+def read_object_of_unknown(data: bytes) -> Json:
+    """Parse as `read_object`, without a call of Python code for each value. For callers without credentials.
+
+    Raises `TooManyContainers` for more than `MAX_UNKNOWN_CONTAINERS` objects and arrays.
+    """
+    left = [MAX_UNKNOWN_CONTAINERS]
+    document = _build_from_pairs(_parse(data, _PAIRS_DECODER), left)
+    return _require_object(document, has_escapes=b"\\u" in data)
+
+
+def find_member(data: bytes, name: str) -> Any:
+    """Return a member of a JSON object that is not checked, or None. The cheapest way to parse."""
+    # A name can be written with escapes.
+    if b'"%b"' % name.encode() not in data and b"\\" not in data:
+        return None
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return document.get(name) if isinstance(document, dict) else None
 
 
 def encode_configuration(configuration: Json) -> bytes:
@@ -67,6 +94,8 @@ def encode_configuration(configuration: Json) -> bytes:
 
 def write(value: Any) -> bytes:
     """Write a value in canonical form: UTF-8, no spaces, members in their order, shortest decimals."""
+    if is_in_slice() and _has_many_values(value):
+        return "".join(_write_in_pieces(value)).encode()
     return _ENCODER.encode(value).encode()
 
 
@@ -81,9 +110,11 @@ def is_equal(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, dict):
+        pause_if_due()
         return one.keys() == other.keys() and all(is_equal(inner, other[member]) for member, inner in one.items())
     if isinstance(one, list):
-        return len(one) == len(other) and all(map(is_equal, one, other))
+        pause_if_due()
+        return len(one) == len(other) and all(map(is_equal, iterate(one), other))
     # Python compares 0.0 and -0.0 as equal; JSON writes them differently.
     return bool(one == other) and (not isinstance(one, float) or repr(one) == repr(other))
 
@@ -93,7 +124,14 @@ def format_pointer(path: tuple[str | int, ...]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
-def _parse(data: bytes) -> Any:
+def _require_object(document: Any, *, has_escapes: bool) -> Json:
+    if not isinstance(document, dict):
+        raise NotAnObject
+    _require_limits(document, has_escapes=has_escapes)
+    return document
+
+
+def _parse(data: bytes, decoder: json.JSONDecoder) -> Any:
     if b"\0" in data:
         raise JsonEncoding
     try:
@@ -101,7 +139,7 @@ def _parse(data: bytes) -> Any:
     except UnicodeDecodeError:
         raise JsonEncoding from None
     try:
-        return _DECODER.decode(text)
+        return decoder.decode(text)
     except RecursionError:
         raise TooDeep from None
     except json.JSONDecodeError as error:
@@ -131,17 +169,32 @@ def _describe_syntax_error(error: json.JSONDecodeError) -> str:
 
 
 def _build_object(pairs: list[tuple[str, Any]]) -> Json:
+    pause_if_due()
     members = dict(pairs)
     if len(members) != len(pairs):
         raise JsonDuplicateKey
     return members
 
 
+def _build_from_pairs(value: Any, left: list[int]) -> Any:
+    """Build the objects of a parsed document, in which each is still a tuple of pairs."""
+    if not isinstance(value, tuple | list):
+        return value
+    left[0] -= 1
+    if left[0] < 0:
+        raise TooManyContainers
+    if isinstance(value, list):
+        return [_build_from_pairs(inner, left) for inner in value]
+    return _build_object([(name, _build_from_pairs(inner, left)) for name, inner in value])
+
+
 def _parse_integer(digits: str) -> int | _Inexact:
+    pause_if_due()
     return int(digits) if len(digits.lstrip("-")) <= MAX_DIGITS else _INEXACT
 
 
 def _parse_decimal(digits: str) -> float | _Inexact:
+    pause_if_due()
     value = float(digits)
     if len(digits) > MAX_DIGITS or math.isinf(value):
         return _INEXACT
@@ -162,6 +215,8 @@ _DECODER = json.JSONDecoder(
     parse_float=_parse_decimal,
     parse_constant=_reject_constant,
 )
+# The hook is a type of C, not Python code.
+_PAIRS_DECODER = json.JSONDecoder(object_pairs_hook=tuple, parse_constant=_reject_constant)
 
 
 def _require_limits(document: Json, *, has_escapes: bool) -> None:
@@ -185,8 +240,9 @@ def _is_surely_within_limits(document: Json) -> bool:
     for _ in range(MAX_LEVELS):
         next_level: list[Any] = []
         for container in level:
+            pause_if_due()
             if isinstance(container, list):
-                values: Iterable[Any] = container
+                values: Iterable[Any] = iterate(container)
             elif len(container) > MAX_MEMBERS or max(map(len, container), default=0) * 4 > MAX_NAME_BYTES:
                 return False
             else:
@@ -202,9 +258,27 @@ def _is_surely_within_limits(document: Json) -> bool:
     return False
 
 
+def _has_many_values(value: Any) -> bool:
+    left = _MAX_VALUES_AT_ONCE
+    pending = [value]
+    while pending and left >= 0:
+        container = pending.pop()
+        if isinstance(container, dict | list):
+            left -= len(container)
+            pending += container.values() if isinstance(container, dict) else container
+    return left < 0
+
+
+def _write_in_pieces(value: Any) -> Iterator[str]:
+    for piece in _ENCODER.iterencode(value):
+        pause_if_due()
+        yield piece
+
+
 def _walk(document: Json) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     pending: list[tuple[tuple[str | int, ...], Any]] = [((), document)]
     while pending:
+        pause_if_due()
         path, value = pending.pop()
         yield path, value
         if isinstance(value, dict | list):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from confide.errors import NotFound, ServiceError, UnknownMember
+from confide.fair_scheduler import FairScheduler
 from confide.identity.errors import InvalidToken, NoToken
 from confide.identity.model import Principal
 from confide.server.api import ROUTES
@@ -89,7 +90,7 @@ def build_request(
         "query_string": query,
         "headers": [(b"host", b"localhost"), *content, *headers],
     }
-    return Request(scope, receive)
+    return Request(scope, receive, scheduler=FairScheduler())
 
 
 def build_router() -> Router:

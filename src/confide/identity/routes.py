@@ -41,7 +41,8 @@ class GrantShape(Body):
     integration_type: str = Field(examples=["*"])
 
 
-Grants = Annotated[list[GrantShape], Field(max_length=MAX_GRANTS)]
+# It stops at the first invalid grant, because an error for each of many costs much.
+Grants = Annotated[list[GrantShape], Field(max_length=MAX_GRANTS, fail_fast=True)]
 
 
 class UserCreate(Body, title="NewUser"):
@@ -160,13 +161,16 @@ class IdentityRoutes:
     async def add_user(self, request: Request) -> Response:
         body = request.get_body(UserCreate)
         draft = UserDraft(parse_login(body.login), body.password, read_grants(body.grants) or ())
-        if await self._is_first_user(request):
-            user_id = await self._users.add_first(draft)
-        else:
-            # Here and not in the router, because the first user has no token.
-            request.principal = await self._tokens.authenticate(request.require_token())
+        if request.is_authenticated:
             user_id = await self._users.add(draft, principal=request.principal)
+        else:
+            user_id = await self._users.add_first(draft)
         return build_json_response({"user_id": user_id})
+
+    async def authenticate_creator(self, request: Request) -> None:
+        """Authenticate the caller that adds a user. The first user has no token."""
+        if not await self._is_first_user(request):
+            request.principal = await self._tokens.authenticate(request.require_token())
 
     async def list_users(self, request: Request) -> Response:
         users = await self._users.list(principal=request.principal)
@@ -303,6 +307,7 @@ ROUTES: tuple[Route[IdentityRoutes], ...] = (
         " required.",
         body=UserCreate,
         returns=Returns((UserAdded,)),
+        authenticate=IdentityRoutes.authenticate_creator,
     ),
     Route(
         "GET", "/users", IdentityRoutes.list_users, access=ADMIN,

@@ -67,8 +67,8 @@ class RequestHeadCache(LruCache[CachedRequest]):
             if name in RELEVANT_HEADERS:
                 parts += (name, value)
         # With their number, parts that contain NUL have the name of no parts without it.
-        name = ("parts", len(parts), sha256(b"\0".join(parts)).digest())
-        return self._find_by_name(name) or self._parse(name, query, headers)
+        entry_name = ("parts", len(parts), sha256(b"\0".join(parts)).digest())
+        return self._find_by_name(entry_name) or self._parse(entry_name, query, headers)
 
     def _find_by_name(self, name: Hashable) -> CachedRequest | None:
         cached = self._entries.get(name)

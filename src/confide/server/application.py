@@ -151,7 +151,7 @@ class Application:
 
     async def _handle(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         client = scope.get("client")
-        request = Request(scope, receive)
+        request = Request(scope, receive, scheduler=self._process().scheduler)
         address, traceparent = client[0] if client else None, find_traceparent(scope["headers"])
         with self._open_span(request.method, request.path, address=address, traceparent=traceparent) as span:
             sender = _Sender(send, span.request_id, request)

@@ -8,9 +8,8 @@ from __future__ import annotations
 from urllib.parse import unquote_plus
 
 from confide import strict_json
-from confide.errors import ServiceError
 from confide.identity.errors import TwoCredentials
-from confide.web.errors import BodyTooLarge, DuplicateParameter, RequestTimeout
+from confide.web.errors import DuplicateParameter
 from confide.web.request import Request
 
 # RFC 9745: deprecated since 2026-11-24.
@@ -49,19 +48,13 @@ def _move_query_token(request: Request) -> bool:
 
 
 async def _move_body_token(request: Request) -> bool:
+    """Find the token in a body without parsing it strictly: the caller is not authenticated yet."""
     if request.method in ("GET", "HEAD") or request.path not in _PATHS_WITH_BODY_TOKENS or _has_credentials(request):
         return False
-    try:
-        document = await request.read_document()
-    except (BodyTooLarge, RequestTimeout):
-        raise
-    except ServiceError:
-        # The route reports the invalid body. It contains no token.
-        return False
-    token = document.pop("token", None)
+    token = await request.find_member("token")
     if not isinstance(token, str):
         return False
-    request.replace_body(strict_json.write(document))
+    request.has_token_in_body = True
     _add_credentials(request, token)
     return True
 

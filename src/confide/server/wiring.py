@@ -34,6 +34,7 @@ from confide.configs.scan import ConfigScanner
 from confide.configs.tenants import Tenants
 from confide.crypto.envelope import EnvelopeEncryption
 from confide.database.model import DatabaseIdentity
+from confide.fair_scheduler import FairScheduler
 from confide.identity.access import Access
 from confide.identity.authenticator import Authenticator
 from confide.identity.hasher import Argon2Hasher
@@ -180,6 +181,7 @@ class Process:
     metrics: WorkerMetrics
     positions: PositionFormat
     draining: DrainState
+    scheduler: FairScheduler
 
 
 @asynccontextmanager
@@ -250,6 +252,7 @@ def build_process(
 ) -> Process:
     """Build all features in the order of their dependencies."""
     io = observation.io
+    scheduler = FairScheduler()
     caching = build_caching(settings)
     position_format = PositionFormat(stores.epoch, has_xid=database.has_xid)
     recorder = AuditRecorder(stores.audit, encryption, clock)
@@ -321,6 +324,7 @@ def build_process(
         metrics=metrics,
         positions=position_format,
         draining=DrainState(changes.hub),
+        scheduler=scheduler,
     )
 
 

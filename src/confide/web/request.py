@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from confide import strict_json
 from confide.context import RESPONSE_TIMEOUT_SECONDS, set_deadline, set_principal
+from confide.errors import ServiceError
 from confide.identity.errors import InvalidToken, NoToken, TwoCredentials
 from confide.identity.model import Principal
 from confide.strict_json import MAX_BODY_BYTES, Json
@@ -31,14 +32,18 @@ from confide.web.errors import (
 )
 
 if TYPE_CHECKING:
+    from confide.fair_scheduler import FairScheduler
     from confide.web.route import Body
 
 B = TypeVar("B", bound="Body")
+T = TypeVar("T")
 
 MAX_URI_BYTES = 8 * 1024
 MAX_HEADERS_BYTES = 32 * 1024
 MAX_HEADERS = 100
 MAX_BODY_SECONDS = 30.0
+# Of a caller without credentials.
+MAX_UNKNOWN_BODY_BYTES = 4 * 1024
 
 # Parameters can be empty (RFC 9110, section 5.6.6). `utf8` is a label of UTF-8 in the WHATWG Encoding Standard.
 _JSON_TYPE = re.compile(
@@ -55,7 +60,7 @@ class Disconnected(Exception):
 class Request:
     """One request. Methods raise a `ServiceError` if the request is invalid."""
 
-    def __init__(self, scope: AsgiScope, receive: Receive) -> None:
+    def __init__(self, scope: AsgiScope, receive: Receive, *, scheduler: FairScheduler) -> None:
         self.scope = scope
         self.receive = receive
         self.method: str = scope["method"]
@@ -72,6 +77,9 @@ class Request:
         self.parsed_body: Body | None = None
         # Authentication used a cached token, because the database was unavailable.
         self.is_database_unavailable = False
+        # The body has a member `token` that is not part of the document.
+        self.has_token_in_body = False
+        self._scheduler = scheduler
         self._principal: Principal | None = None
         self._body: bytes | None = None
         self._values = _group(scope["headers"])
@@ -87,6 +95,10 @@ class Request:
     def principal(self, principal: Principal) -> None:
         self._principal = principal
         set_principal(principal)
+
+    @property
+    def is_authenticated(self) -> bool:
+        return self._principal is not None
 
     def get_body(self, shape: type[B]) -> B:
         """Return the body that the router has parsed as the shape that the route declares."""
@@ -171,12 +183,31 @@ class Request:
         return token
 
     async def read_document(self) -> Json:
-        """Read the body as one strict JSON object."""
-        if self.find_header(b"content-encoding") not in (None, "", "identity"):
-            raise ContentEncodingUnsupported
-        if not _JSON_TYPE.fullmatch(self._find_content_type()):
-            raise ContentTypeUnsupported
-        return strict_json.read_object(await self.read_body())
+        """Read the body as one strict JSON object. Before authentication, a body has lower limits."""
+        self._require_json()
+        if self._principal is None:
+            body = await self.read_body(max_bytes=MAX_UNKNOWN_BODY_BYTES)
+            return strict_json.read_object_of_unknown(body)
+        body = await self.read_body()
+        document = await self.run(lambda: strict_json.read_object(body))
+        if self.has_token_in_body:
+            document.pop("token", None)
+            self._body = await self.run(lambda: strict_json.write(document))
+        return document
+
+    async def find_member(self, name: str) -> Any:
+        """Return a member of the body before authentication. None if it has none, or is not JSON."""
+        try:
+            self._require_json()
+        except ServiceError:
+            return None
+        body = await self.read_body()
+        return await self.run(lambda: strict_json.find_member(body, name))
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Run a function that can take long, in slices that the caller shares with other callers."""
+        caller = None if self._principal is None else self._principal.user_id
+        return await self._scheduler.run(function, caller=caller)
 
     def replace_body(self, body: bytes) -> None:
         """Replace the body with another JSON body."""
@@ -212,30 +243,38 @@ class Request:
         """The body that the router has read, empty if the route has none."""
         return self._body or b""
 
-    async def read_body(self) -> bytes:
+    async def read_body(self, *, max_bytes: int = MAX_BODY_BYTES) -> bytes:
         """Read the body once. Only a body that its framing marks as complete counts."""
         if self._body is None:
             length = self.find_header(b"content-length")
-            if length is not None and length.isdigit() and int(length) > MAX_BODY_BYTES:
-                raise BodyTooLarge
+            if length is not None and length.isdigit() and int(length) > max_bytes:
+                raise _build_size_error(max_bytes)
             try:
                 async with asyncio.timeout(MAX_BODY_SECONDS):
-                    self._body = await self._receive_body()
+                    self._body = await self._receive_body(max_bytes)
             except TimeoutError:
                 raise RequestTimeout from None
             # The time limit of the response starts after the body.
             set_deadline(time.monotonic() + RESPONSE_TIMEOUT_SECONDS)
+        if len(self._body) > max_bytes:
+            raise _build_size_error(max_bytes)
         return self._body
 
-    async def _receive_body(self) -> bytes:
+    def _require_json(self) -> None:
+        if self.find_header(b"content-encoding") not in (None, "", "identity"):
+            raise ContentEncodingUnsupported
+        if not _JSON_TYPE.fullmatch(self._find_content_type()):
+            raise ContentTypeUnsupported
+
+    async def _receive_body(self, max_bytes: int) -> bytes:
         parts = bytearray()
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise Disconnected
             parts += message.get("body", b"")
-            if len(parts) > MAX_BODY_BYTES:
-                raise BodyTooLarge
+            if len(parts) > max_bytes:
+                raise _build_size_error(max_bytes)
             if not message.get("more_body", False):
                 return bytes(parts)
 
@@ -246,6 +285,12 @@ class Request:
     def _set_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
         self.scope["headers"] = headers
         self._values = _group(headers)
+
+
+def _build_size_error(max_bytes: int) -> BodyTooLarge:
+    if max_bytes == MAX_BODY_BYTES:
+        return BodyTooLarge()
+    return BodyTooLarge("Without a valid token, a body can have at most 4 KiB. Log in first.")
 
 
 def _group(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:

@@ -20,6 +20,9 @@ from confide.web.response import JSON, Reply
 S = TypeVar("S")
 T = TypeVar("T")
 
+# A response lists at most this many violations of the shape of a body.
+MAX_VIOLATIONS = 100
+
 
 class Target(enum.Enum):
     """The object on which a `RouteAccess` requires its role."""
@@ -114,12 +117,13 @@ class Body(BaseModel):
 
     @classmethod
     def parse(cls, document: Json) -> Self:
-        """Validate a document. Raises `UnknownMember` or `InvalidBody`, with each violation."""
+        """Validate a document. Raises `UnknownMember` or `InvalidBody`, with up to `MAX_VIOLATIONS` violations."""
+        _require_few_members(document)
         try:
             return cls.model_validate(document)
         except ValidationError as error:
             details = error.errors(include_url=False, include_context=False, include_input=False)
-            violations = tuple(dict.fromkeys(map(_build_violation, details)))
+            violations = tuple(dict.fromkeys(map(_build_violation, details[:MAX_VIOLATIONS])))
             if any(one["type"] == _UNKNOWN_MEMBER for one in details):
                 raise UnknownMember(violations=violations) from None
             raise InvalidBody(violations=violations) from None
@@ -143,6 +147,13 @@ def _build_violation(details: ErrorDetails) -> Violation:
         # The name is the client's text, and may be a password in the wrong place.
         return Violation(format_pointer(path[:-1]), code, "An unknown member. Check the spelling of its name.")
     return Violation(format_pointer(path), code, details["msg"])
+
+
+def _require_few_members(document: Json) -> None:
+    """Reject an object with more members than any shape has, before each of them becomes a violation."""
+    elements = [element for value in document.values() if isinstance(value, list) for element in value]
+    if any(isinstance(one, dict) and len(one) > MAX_VIOLATIONS for one in [document, *elements]):
+        raise UnknownMember
 
 
 class ResponseHeader(NamedTuple):

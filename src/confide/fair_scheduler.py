@@ -1,0 +1,114 @@
+"""Share the event loop between long computations and everything else, and between the callers of the computations."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+from confide.context import extend_deadline
+from confide.errors import Busy
+from confide.slices import SlicedCall
+
+T = TypeVar("T")
+
+# The longest time that a computation holds the event loop, if it calls `pause_if_due` often enough.
+SLICE_SECONDS = 0.002
+# The share of time that all computations get together while they wait for each other or for their own next slice.
+SHARE = 0.4
+# Computations start at once until they have used this much of their share in advance.
+MAX_ADVANCE_SECONDS = 0.004
+# The number of computations of one caller that can wait.
+MAX_WAITING = 200
+# A wait of this time or more does not count as time of the database.
+_NOTICEABLE_SECONDS = 0.01
+
+
+class FairScheduler:
+    """Runs computations in slices. While some wait, each caller gets a slice in turn (round robin).
+
+    Callers together get at most `SHARE` of the time, so that requests without long computations are answered between
+    the slices.
+    """
+
+    def __init__(self) -> None:
+        # What is left of the share, in seconds. It is negative after a slice that took longer.
+        self._left = MAX_ADVANCE_SECONDS
+        self._counted_at = time.perf_counter()
+        # The waiting computations of each caller. The first caller is the next one.
+        self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
+        # A turn is planned or given.
+        self._has_turn = False
+
+    async def run(self, function: Callable[[], T], *, caller: Hashable) -> T:
+        """Run a function that calls `pause_if_due` in its loops, and return its result.
+
+        Raises `Busy` if too many computations of the caller wait.
+        """
+        call = SlicedCall(function)
+        waited_seconds = 0.0
+        if self._waiting or self._has_turn or self._count_left() <= 0:
+            waited_seconds += await self._wait_for_turn(caller)
+        try:
+            while not self._run_slice(call):
+                waited_seconds += await self._wait_for_turn(caller)
+        finally:
+            call.cancel()
+        if waited_seconds >= _NOTICEABLE_SECONDS:
+            extend_deadline(waited_seconds)
+        return call.result
+
+    def _run_slice(self, call: SlicedCall[T]) -> bool:
+        began = time.perf_counter()
+        try:
+            return call.run_slice(SLICE_SECONDS)
+        finally:
+            self._left -= time.perf_counter() - began
+            self._has_turn = False
+            self._plan_turn()
+
+    def _count_left(self) -> float:
+        """Return what is left of the share, after what the time since the last call adds."""
+        now = time.perf_counter()
+        self._left = min(self._left + SHARE * (now - self._counted_at), MAX_ADVANCE_SECONDS)
+        self._counted_at = now
+        return self._left
+
+    async def _wait_for_turn(self, caller: Hashable) -> float:
+        """Wait for a turn. Return the time that it took, in seconds."""
+        began = time.perf_counter()
+        waiting = self._waiting.setdefault(caller, deque())
+        if len(waiting) >= MAX_WAITING:
+            raise Busy(retry_after_seconds=1)
+        turn = asyncio.get_running_loop().create_future()
+        waiting.append(turn)
+        self._plan_turn()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._has_turn = False
+                self._plan_turn()
+            raise
+        return time.perf_counter() - began
+
+    def _plan_turn(self) -> None:
+        if self._waiting and not self._has_turn:
+            self._has_turn = True
+            delay_seconds = max(0.0, -self._count_left()) / SHARE
+            asyncio.get_running_loop().call_later(delay_seconds, self._give_turn)
+
+    def _give_turn(self) -> None:
+        self._has_turn = False
+        while self._waiting:
+            caller, waiting = next(iter(self._waiting.items()))
+            del self._waiting[caller]
+            turn = waiting.popleft()
+            if waiting:
+                self._waiting[caller] = waiting  # at the end
+            if not turn.done():
+                self._has_turn = True
+                turn.set_result(None)
+                return
