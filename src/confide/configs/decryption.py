@@ -30,6 +30,8 @@ class ConfigDecrypter:
         self._encryption = encryption
         self._recorder = recorder
         self.undecryptable: set[tuple[ConfigKey, int]] = set()
+        # Older versions that failed. Each is reported once, not for each read.
+        self._reported_versions: set[tuple[ConfigKey, int]] = set()
         # Configs whose newest version is gone, for the health check.
         self.missing: set[ConfigKey] = set()
 
@@ -63,10 +65,14 @@ class ConfigDecrypter:
                 raise VersionPruned(
                     "The data key of this version was destroyed with its tenant. It cannot be decrypted again."
                 ) from None
-            _log.error("version_undecryptable tenant=%s integration_type=%s version=%d", *stored.key, stored.version)
-            await self._recorder.record(
-                "open", "integrity-error", principal=None, key=stored.key, version=stored.version
-            )
+            if (stored.key, stored.version) not in self._reported_versions:
+                _log.error(
+                    "version_undecryptable tenant=%s integration_type=%s version=%d", *stored.key, stored.version
+                )
+                await self._recorder.record(
+                    "open", "integrity-error", principal=None, key=stored.key, version=stored.version
+                )
+                self._reported_versions.add((stored.key, stored.version))
             raise IntegrityBroken(retry_after_seconds=60) from None
 
     def require_not_older(self, key: ConfigKey, version: int, *, known: KnownVersion) -> None:

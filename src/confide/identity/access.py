@@ -9,14 +9,14 @@ from confide.identity.model import Principal, Role
 from confide.names import ConfigKey
 
 if TYPE_CHECKING:
-    from confide.audit.recorder import AuditRecorder
+    from confide.audit.denials import DenialRecorder
 
 
 class Access:
     """Checks what a principal can do, and records denied access."""
 
-    def __init__(self, recorder: AuditRecorder) -> None:
-        self._recorder = recorder
+    def __init__(self, denials: DenialRecorder) -> None:
+        self._denials = denials
 
     async def require_role(self, role: Role, key: ConfigKey, *, principal: Principal, action: str) -> Role:
         """Return the role of the principal on a key, which is at least the required one.
@@ -27,16 +27,20 @@ class Access:
         held = principal.find_role(key)
         if held is not None and held >= role:
             return held
-        await self._recorder.record(action, "denied", principal=principal, key=key)
+        await self._denials.record(action, principal=principal, key=key)
         raise NotFound if held is None else NotAllowed
 
     async def require_admin(self, principal: Principal, *, action: str) -> None:
         if not principal.is_admin:
-            await self._recorder.record(action, "denied", principal=principal)
+            await self.record_denial(action, principal=principal)
             raise NotAllowed
 
     async def require_unrestricted_token(self, principal: Principal, *, action: str) -> None:
         """Raise `NotAllowed` for a token with its own grants, because it could get more grants by this action."""
         if principal.token_grants is not None:
-            await self._recorder.record(action, "denied", principal=principal)
+            await self.record_denial(action, principal=principal)
             raise NotAllowed("A token with its own grants cannot do this. Log in or use an unrestricted token.")
+
+    async def record_denial(self, action: str, *, principal: Principal) -> None:
+        """Record that an action was denied that concerns no config."""
+        await self._denials.record(action, principal=principal)

@@ -143,7 +143,7 @@ class Users:
         async with self._throttle.begin_attempt(principal.login) as attempt:
             user = await self._users.read(principal.login)
             if not await self._hasher.verify(password_rules.normalize(old), user.password if user else None):
-                await self._recorder.record("change password", "denied", principal=principal)
+                await self._access.record_denial("change password", principal=principal)
                 raise NotAllowed("The old password is wrong. Check it and try again.")
             await attempt.record_success()
         hashed = await self._hash_password(new, login=principal.login)

@@ -15,6 +15,7 @@ from typing import Any
 
 from confide.audit.chain_writer import ChainWriter
 from confide.audit.checkpoint_file import CheckpointFile
+from confide.audit.denials import DenialRecorder
 from confide.audit.recorder import AuditRecorder
 from confide.audit.verification import AuditLog
 from confide.caching.lease import Lease
@@ -105,6 +106,7 @@ class Audit:
     """The audit log and its hash chain."""
 
     recorder: AuditRecorder
+    denials: DenialRecorder
     chain_writer: ChainWriter
     log: AuditLog
 
@@ -256,12 +258,19 @@ def build_process(
     caching = build_caching(settings)
     position_format = PositionFormat(stores.epoch, has_xid=database.has_xid)
     recorder = AuditRecorder(stores.audit, encryption, clock)
-    access = Access(recorder)
+    denials = DenialRecorder(recorder)
+    access = Access(denials)
     identity = build_identity(
         settings, stores, encryption, hasher, caching=caching, access=access, recorder=recorder, clock=clock, io=io
     )
     audit = build_audit(
-        stores, encryption, recorder=recorder, access=access, checkpoints=settings.checkpoints_file, clock=clock
+        stores,
+        encryption,
+        recorder=recorder,
+        denials=denials,
+        access=access,
+        checkpoints=settings.checkpoints_file,
+        clock=clock,
     )
     active = ActiveIntegrationTypes(stores.types, caching.memory, caching.lease, stores.stamp_file.stamps, io=io)
     cache = build_config_cache(stores, caching)
@@ -400,6 +409,7 @@ def build_audit(
     encryption: EnvelopeEncryption,
     *,
     recorder: AuditRecorder,
+    denials: DenialRecorder,
     access: Access,
     checkpoints: Path,
     clock: Clock,
@@ -416,7 +426,7 @@ def build_audit(
         access=access,
         clock=clock,
     )
-    return Audit(recorder, chain_writer, log)
+    return Audit(recorder, denials, chain_writer, log)
 
 
 def build_changes(

@@ -50,6 +50,7 @@ def build_application(settings: Settings, setup_token: str, metrics_folder: Path
                 subscribe(process),
                 run_alongside(_run_jobs(process)),
                 run_alongside(process.metrics.run()),
+                run_alongside(process.audit.denials.run()),
                 run_alongside(process.audit.chain_writer.run()),
                 run_alongside(process.reads.statistics.run()),
             ):
@@ -110,9 +111,10 @@ def _calling_on_signals(callback: Callable[[], object], *numbers: signal.Signals
 
 
 async def _flush(process: Process) -> None:
-    """Store the access statistics, append the last entries to the audit chain, and sign it."""
+    """Store access statistics and numbers of denials, append the last entries to the audit chain, and sign it."""
     process.metrics.update()
     await process.reads.statistics.flush()
+    await process.audit.denials.flush(is_ending=True)
     try:
         await process.audit.chain_writer.append_entries()
         await process.audit.chain_writer.sign_checkpoint()
