@@ -298,7 +298,8 @@ async def test_draining_does_not_move_a_watcher_past_an_unsent_event(
 async def test_a_position_with_a_number_above_64_bits_is_rejected(client: WatchClient) -> None:
     epoch = (await client.poll(wait="0")).json()["position"].split(".")[0]
     for text in (f"{epoch}.9999999999999999999", f"{epoch}.3.9999999999999999999"):
-        assert (await client.poll(wait="0", after=text)).json()["code"] == "invalid-cursor"
+        problem = (await client.poll(wait="0", after=text)).json()
+        assert (problem["code"], problem["detail"][:17]) == ("invalid-cursor", "Invalid position.")
 
 
 async def test_a_heartbeat_has_the_current_position(client: WatchClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,6 +221,12 @@ def test_master_keys_in_another_encoding_are_named_and_a_mark_is_ignored(tmp_pat
         5,
         f"confide: {file.relative_to(tmp_path)} is not UTF-8 text. Save it as UTF-8.\n",
     )
+    file.write_text("lost")
+    done = run_confide("serve", "--port", "0", cwd=tmp_path, env=env)
+    sentence = "Invalid master key. Write it as `id base64`."
+    assert (done.returncode, done.stderr) == (5, f"confide: {file.relative_to(tmp_path)}: {sentence}\n")
+    done = run_confide("serve", "--port", "0", cwd=tmp_path, env=env | {"CONFIDE_MASTER_KEYS": "lost"})
+    assert (done.returncode, done.stderr) == (5, f"confide: CONFIDE_MASTER_KEYS: {sentence}\n")
     file.write_text(text.replace("\n", "\r\n"), encoding="utf-8-sig")
     service.start()
     service.end()

@@ -62,7 +62,8 @@ def test_a_config_is_created_changed_and_deleted_by_commands(shell: Shell, tmp_p
     assert [(config["tenant"], config["version"]) for config in listed] == [("acme", 3)]
     assert "acme" in run("config", "list", "ac*")
     assert run("config", "delete", "acme", "crm").startswith("Config 'acme : crm' is ")
-    assert "no config 'acme : crm'" in run("config", "get", "acme", "crm", code=1)
+    for command in (("get", "acme", "crm"), ("delete", "acme", "crm"), ("history", "no", "crm")):
+        assert f"no config '{command[1]} : crm'" in run("config", *command, code=1)
     for text, message in (
         ("{", "not valid JSON"),
         ('{"a":1,"a":2}', "twice"),
@@ -87,6 +88,13 @@ def test_users_and_tokens_are_managed_by_commands(shell: Shell) -> None:
     users = json.loads(run("user", "list", "--json"))
     assert [(user["login"], user["has_password"]) for user in users] == [("robot", False), ("root", True)]
     assert "reader:acme:*" in run("user", "list")
+    grants = ("editor:acme:*", "viewer:globex:crm")
+    assert run("user", "set-grants", "Robot", *grants) == f"Grants of user robot: {', '.join(grants)}.\n"
+    assert "viewer:globex:crm" in run("user", "list")
+    assert run("user", "set-grants", "robot") == "Grants of user robot: none.\n"
+    assert "no user missing" in run("user", "set-grants", "missing", *grants, code=1)
+    assert "last admin" in run("user", "set-grants", "root", code=1)
+    run("user", "set-grants", "robot", "reader:acme:*")
     added = json.loads(run("token", "add", "worker", "--login", "robot", "--days", "7", "--json"))
     assert "worker" in run("token", "list")
     as_robot = run_confide(
@@ -98,6 +106,8 @@ def test_users_and_tokens_are_managed_by_commands(shell: Shell) -> None:
     assert run("token", "revoke", str(added["id"])) == f"Token {added['id']} is revoked.\n"
     assert f"no token {added['id']}" in run("token", "revoke", str(added["id"]), code=1)
     assert "service account" in run("user", "password", "robot", stdin=NEW + "\n", code=1)
+    assert "There is no user missing." in run("user", "password", "missing", stdin=NEW + "\n", code=1)
+    assert "The password is empty." in run("login", "root", code=1)
     # A table prints markup in a label unchanged.
     run("token", "add", "[/x][red]evil")
     assert "[/x][red]evil" in run("token", "list")
@@ -176,6 +186,7 @@ def test_a_stored_token_is_sent_only_to_the_service_that_issued_it(shell: Shell)
 def test_a_command_in_a_wrong_folder_creates_no_store(tmp_path: Path, command: tuple[str, ...]) -> None:
     done = run_confide(*command, cwd=tmp_path, stdin=PASSWORD + "\n")
     assert (done.returncode, "There is no database in confide-data" in done.stderr) == (1, True), done.stderr
+    assert "--database" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -190,7 +201,9 @@ def test_a_damaged_backup_is_not_restored(shell: Shell, tmp_path: Path) -> None:
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 0x55
     file.write_bytes(data)
-    assert "not a complete Confide backup" in shell.run("restore", str(file), "--data", str(tmp_path / "new"), code=8)
+    assert f"{file} is not a complete Confide backup" in shell.run(
+        "restore", str(file), "--data", str(tmp_path / "new"), code=8
+    )
     assert list(tmp_path.glob("*.partial")) == []
 
 
@@ -244,6 +257,9 @@ def test_versions_are_listed_compared_and_rolled_back(shell: Shell) -> None:
     ]
     assert "the first" in run("config", "history", "acme", "crm")
     assert "Would create version 4" in run("config", "rollback", "acme", "crm", "1", "--dry-run")
+    missing = "There is no version {} of config 'acme : crm', or you may not see it."
+    assert missing.format(9) in run("config", "version", "acme", "crm", "9", code=1)
+    assert missing.format("1 or 9") in run("config", "diff", "acme", "crm", "1", "9", code=1)
     assert run("config", "rollback", "acme", "crm", "1") == "Config 'acme : crm' is created, version 4.\n"
     assert json.loads(run("config", "get", "acme", "crm")) == {"a": 1, "b": {"c": "x"}}
     assert "does not exist or is a tombstone" in run("config", "rollback", "acme", "crm", "9", code=1)

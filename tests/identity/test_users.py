@@ -152,6 +152,7 @@ async def test_the_sixth_failed_login_is_throttled_on_every_worker_even_for_unkn
                 reply = await worker.request("POST", "/login", json={"login": name, "password": PASSWORD})
                 assert (reply.status_code, reply.json()["code"]) == (429, "rate-limited")
                 assert 0 < int(reply.headers["retry-after"]) <= 901
+                assert reply.json()["detail"] == "Too many failed logins. Try again in 15 minutes."
 
 
 async def test_a_successful_login_clears_the_failures(app: RunningApp) -> None:

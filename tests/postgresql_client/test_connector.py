@@ -251,6 +251,11 @@ async def test_a_cancelled_attempt_leaves_nothing_open(postgres: PostgresServer)
     await proxy.stop()
 
 
+async def test_an_unknown_host_is_named() -> None:
+    with pytest.raises(ConnectFailed, match="nowhere\\.invalid"):
+        await Connector("postgresql://confide@nowhere.invalid/db", set_up=accept).connect()
+
+
 def test_an_unusable_address_is_rejected_at_once() -> None:
     with pytest.raises(ValueError, match="port"):
         Connector("postgresql://a:b/c", set_up=accept)

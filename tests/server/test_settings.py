@@ -34,11 +34,15 @@ AMBIGUOUS = [
     "postgresql://confide:qz/ss@127.0.0.1:1/db",
     "postgresql://confide:qz?ss@127.0.0.1:1/db",
     "postgresql://confide:qz@ss@127.0.0.1:1/db",
+    "postgresql://confide:qz?ss=qz@127.0.0.1:1/db",
+    "postgresql://confide:qz@ss/qz@127.0.0.1:1/db",
+    "postgresql://confide:qz@ss?qz@127.0.0.1:1/db",
 ]
 SOUND = [
     "postgresql://confide:qz%23ss@127.0.0.1:1/db",
     "postgresql://confide@one:1,two:2/db?target_session_attrs=read-write",
     "postgres:///db?host=/run/postgresql&user=confide",
+    "postgresql://confide:qz@127.0.0.1:1/db?application_name=confide@one",
 ]
 
 

@@ -12,6 +12,7 @@ from confide.errors import InvalidCursor
 _POSITION = re.compile(r"([0-9a-f]{16})\.(?:([0-9]{1,20})\.)?([0-9]{1,19})")
 START = "0"
 MAX_NUMBER = 2**63 - 1
+_INVALID = "Invalid position. Use one that the service returned, or 0 for the start of the change log."
 
 
 class PositionFormat:
@@ -45,10 +46,10 @@ def parse_position(text: str, epoch: str, *, has_xid: bool) -> Position:
         return Position(0, 0)
     parts = _POSITION.fullmatch(text)
     if parts is None or (parts[1] == epoch and (parts[2] is not None) != has_xid):
-        raise InvalidCursor
+        raise InvalidCursor(_INVALID)
     if parts[1] != epoch:
         raise PositionGone
     position = Position(int(parts[2] or 0), int(parts[3]))
     if max(position) > MAX_NUMBER:
-        raise InvalidCursor
+        raise InvalidCursor(_INVALID)
     return position

@@ -117,7 +117,7 @@ def usage(tenant: str, integration_type: str, *, is_json: bool, url: str | None)
 @url_option
 def delete(tenant: str, integration_type: str, *, note: str | None, url: str | None) -> None:
     """Delete a config. Its history stays."""
-    with connect(url) as client:
+    with connect(url) as client, explain_not_found(f"no config '{tenant} : {integration_type}'"):
         print_line(client.delete(tenant, integration_type, note=note)["message"] + ".")
 
 

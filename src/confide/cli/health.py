@@ -16,7 +16,7 @@ LOOPBACK_OF_ALL = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared
 
 
 @click.command()
-@add_address_options
+@add_address_options(host_help="Address where the service listens.", port_help="Port where the service listens.")
 @add_certificate_option
 @click.option(
     "--timeout", "timeout_seconds", default=2.0, show_default=True, type=float, help="Seconds to wait for the answer."
@@ -31,7 +31,10 @@ def health(host: str, port: int, tls_cert: str | None, timeout_seconds: float) -
     try:
         status, reasons = _read_health(address, port, has_tls=tls_cert is not None, timeout_seconds=timeout_seconds)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise click.ClickException(f"No answer from {address}, port {port}: {error or type(error).__name__}.") from None
+        has_closed = tls_cert is None and isinstance(error, http.client.RemoteDisconnected)
+        hint = " If the service uses TLS, pass --tls-cert." if has_closed else ""
+        reason = str(error) or type(error).__name__
+        raise click.ClickException(f"No answer from {address}, port {port}: {reason}.{hint}") from None
     print_line(" ".join([status, *reasons]))
     return EXIT_ERROR if status == "unavailable" else 0
 

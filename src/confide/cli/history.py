@@ -7,7 +7,7 @@ from typing import Any
 
 import rich_click as click
 
-from confide.cli.connection import connect, fetch_all_pages, url_option
+from confide.cli.connection import connect, explain_not_found, fetch_all_pages, url_option
 from confide.cli.input import json_option
 from confide.cli.output import escape_line, print_items, print_json, print_line, print_warnings
 
@@ -26,7 +26,7 @@ dry_run_option = click.option("--dry-run", "is_dry", is_flag=True, help="Preview
 @url_option
 def history(tenant: str, integration_type: str, *, is_json: bool, url: str | None) -> None:
     """List every version of a config, newest first."""
-    with connect(url) as client:
+    with connect(url) as client, explain_not_found(f"no config '{tenant} : {integration_type}'"):
         versions = fetch_all_pages(
             "versions", lambda after: client.list_versions(tenant, integration_type, after=after)
         )
@@ -40,7 +40,7 @@ def history(tenant: str, integration_type: str, *, is_json: bool, url: str | Non
 @url_option
 def version(tenant: str, integration_type: str, number: int, *, url: str | None) -> None:
     """Print one version as JSON. Viewers see masked secrets."""
-    with connect(url) as client:
+    with connect(url) as client, explain_not_found(f"no version {number} of config '{tenant} : {integration_type}'"):
         print_json(client.read_version(tenant, integration_type, number)["configuration"])
 
 
@@ -53,7 +53,8 @@ def version(tenant: str, integration_type: str, number: int, *, url: str | None)
 @url_option
 def diff(tenant: str, integration_type: str, since: int, until: int, *, is_json: bool, url: str | None) -> None:
     """Show the changes from version SINCE to version UNTIL. 0 is the state before the first version."""
-    with connect(url) as client:
+    subject = f"no version {since} or {until} of config '{tenant} : {integration_type}'"
+    with connect(url) as client, explain_not_found(subject):
         changes = client.diff(tenant, integration_type, since=since, until=until)
     if is_json:
         print_json(changes)

@@ -98,9 +98,9 @@ def add_database_options(command: C) -> C:
     )(command)
 
 
-def add_address_options(command: C) -> C:
+def add_address_options(*, host_help: str, port_help: str) -> Callable[[C], C]:
     """Add `--host` and `--port`, the address of the service on this host."""
-    command = click.option(
+    port = click.option(
         "--port",
         cls=SettingOption,
         envvar=["CONFIDE_PORT", "APP_PORT"],
@@ -108,16 +108,17 @@ def add_address_options(command: C) -> C:
         show_default=True,
         show_envvar=True,
         type=click.IntRange(0, 65_535),
-        help="Port to listen on. 0 chooses a free port.",
-    )(command)
-    return click.option(
+        help=port_help,
+    )
+    host = click.option(
         "--host",
         envvar="CONFIDE_HOST",
         default="127.0.0.1",
         show_default=True,
         show_envvar=True,
-        help="Address to listen on.",
-    )(command)
+        help=host_help,
+    )
+    return lambda command: host(port(command))
 
 
 def prompt_new_password(login: str) -> str:
@@ -132,7 +133,11 @@ def prompt_new_password(login: str) -> str:
 
 def prompt_password(login: str) -> str:
     """Prompt at a terminal. Otherwise read the first line of standard input."""
-    return getpass.getpass(f"Password of {login}: ") if sys.stdin.isatty() else _read_password_line()
+    password = getpass.getpass(f"Password of {login}: ") if sys.stdin.isatty() else _read_password_line()
+    if not password:
+        # The service would count it as a failed login.
+        raise click.ClickException("The password is empty. Type it, or pass it in one line of standard input.")
+    return password
 
 
 def parse_grants(texts: Iterable[str]) -> list[dict[str, str]]:

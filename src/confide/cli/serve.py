@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@add_address_options
+@add_address_options(host_help="Address to listen on.", port_help="Port to listen on. 0 chooses a free port.")
 @add_database_options
 @click.option(
     "--workers",

@@ -56,7 +56,9 @@ def load_settings_of_database(*, uses: Collection[str], **options: Any) -> Setti
     settings = load_settings(uses=uses, **options)
     path = Path(settings.database_url.removeprefix("sqlite:///"))
     if settings.database_url.startswith("sqlite:") and not path.exists():
-        raise click.ClickException(f"There is no database in {settings.data}. Name its folder with --data.")
+        raise click.ClickException(
+            f"There is no database in {settings.data}. Name its folder with --data, or its URL with --database."
+        )
     return settings
 
 

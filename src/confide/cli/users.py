@@ -12,6 +12,7 @@ from confide.cli.input import add_database_options, json_option, parse_grants, p
 from confide.cli.output import format_grants, print_json, print_line, print_table
 from confide.cli.settings import WITH_PASSWORDS, load_settings_of_database
 from confide.client.protocol import build_path, build_request
+from confide.errors import NotFound
 from confide.identity.model import parse_login
 
 if TYPE_CHECKING:
@@ -56,9 +57,8 @@ def add(
             if not service:
                 document["password"] = prompt_new_password(login)
             user_id = client.send(build_request("POST", "/user", document=document))["user_id"]
-    note = (
-        "" if admin or grants else f" It has no grants yet. Add them with PATCH {build_path('users', login.lower())}."
-    )
+    hint = f"`confide user set-grants {login.lower()} ROLE:TENANT:TYPE`"
+    note = "" if admin or grants else f" It has no grants yet. Add them with {hint}."
     print_line(f"User {login.lower()} has id {user_id}.{note}")
 
 
@@ -85,6 +85,21 @@ def list_users(*, is_json: bool, url: str | None) -> None:
             for user in users
         ],
     )
+
+
+@user.command("set-grants")
+@click.argument("login")
+@click.argument("grants", nargs=-1, metavar="[ROLE:TENANT:TYPE]...")
+@url_option
+def set_grants(login: str, *, grants: tuple[str, ...], url: str | None) -> None:
+    """Replace the grants of a user. Without a grant, withdraw all.
+
+    A grant is a role for a tenant and an integration type, such as editor:acme:*. Quote it, because of the *.
+    """
+    document = {"grants": parse_grants(grants)}
+    with connect(url) as client, explain_not_found(f"no user {login}"):
+        client.send(build_request("PATCH", build_path("users", login), document=document))
+    print_line(f"Grants of user {login.lower()}: {format_grants(document['grants']) or 'none'}.")
 
 
 @user.command()
@@ -129,9 +144,12 @@ async def _set_password(settings: Settings, login: str, password: str, *, is_kee
 
     await prepare(settings, is_unsafe_accepted=True)
     async with open_process(settings, is_unsafe_accepted=True) as process:
-        await process.identity.users.set_password_on_host(
-            parse_login(login), password, is_keeping_tokens=is_keeping_tokens
-        )
+        try:
+            await process.identity.users.set_password_on_host(
+                parse_login(login), password, is_keeping_tokens=is_keeping_tokens
+            )
+        except NotFound:
+            raise click.ClickException(f"There is no user {login}.") from None
 
 
 def _describe_state(user: dict[str, Any]) -> str:

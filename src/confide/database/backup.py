@@ -74,7 +74,7 @@ def read(path: Path) -> Iterator[TableRow]:
         with gzip.open(path, "rb") as file:
             yield from _read_rows(iter(file))
     except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, KeyError, TypeError) as error:
-        raise ArchiveBroken(f"{path.name} is not a complete Confide backup.") from error
+        raise ArchiveBroken(f"{path} is not a complete Confide backup.") from error
 
 
 def _read_rows(lines: Iterator[bytes]) -> Iterator[TableRow]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -58,7 +59,7 @@ class LoginThrottle:
                 raise Busy("Too many logins of this user are in progress. Try again.", retry_after_seconds=1)
             wait_seconds = await self._users.begin_attempt(login_mac, address, now=self._clock())
             if wait_seconds is not None:
-                raise RateLimited(retry_after_seconds=wait_seconds)
+                raise RateLimited(_describe_wait(wait_seconds), retry_after_seconds=wait_seconds)
             try:
                 yield LoginAttempt(self._users, login_mac, address)
             except Busy:
@@ -75,3 +76,8 @@ def _find_client_network(address: str | None) -> str:
     if isinstance(parsed, ipaddress.IPv6Address):
         return str(parsed.ipv4_mapped or ipaddress.ip_network((parsed, 64), strict=False))
     return str(parsed)
+
+
+def _describe_wait(seconds: int) -> str:
+    minutes = max(1, math.ceil((seconds - 1) / 60))  # the limit lies up to a second before `Retry-After`
+    return f"Too many failed logins. Try again in {minutes} minute{'' if minutes == 1 else 's'}."

@@ -144,7 +144,10 @@ class _Target(NamedTuple):
 async def _resolve(host: Host) -> list[_Target]:
     """Return the addresses of a host, without duplicates, in the order of the system (RFC 6724)."""
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
+    try:
+        found = await loop.getaddrinfo(host.name, host.port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise socket.gaierror(error.errno, f"{error.strerror}: {host.name}") from error
     return list(dict.fromkeys(_Target(family, sockaddr) for family, _, _, _, sockaddr in found))
 
 

@@ -66,13 +66,21 @@ def create_data_folder(folder: Path) -> None:
 
 
 def read_master_keys(settings: Settings) -> MasterKeys:
-    """Read the master keys from the settings or their file. Raises `MasterKeyMissing`."""
+    """Read the master keys from the settings or their file. Raises `MasterKeyMissing`, which names the source."""
     if settings.master_keys is not None:
-        return MasterKeys(settings.master_keys.get_secret_value())
+        return _parse_master_keys(settings.master_keys.get_secret_value(), "CONFIDE_MASTER_KEYS")
+    file = settings.data / FILE_NAME
     try:
-        return MasterKeys(master_keys.read_master_keys(settings.data / FILE_NAME))
+        return _parse_master_keys(master_keys.read_master_keys(file), str(file))
     except FileNotFoundError:
         raise MasterKeyMissing(f"There is no {FILE_NAME} in {settings.data}. Restore it from your backup.") from None
+
+
+def _parse_master_keys(text: str, source: str) -> MasterKeys:
+    try:
+        return MasterKeys(text)
+    except MasterKeyMissing as error:
+        raise MasterKeyMissing(f"{source}: {error}") from None
 
 
 def build_encryption(settings: Settings, stores: Stores) -> EnvelopeEncryption:

@@ -98,7 +98,7 @@ class Router:
                 for segment, part in zip(segments, parts, strict=True)
             ):
                 return segments, methods
-        raise NotFound
+        raise NotFound("There is no such path. GET /docs describes the paths of this service.")
 
 
 def _read_path_values(segments: tuple[str, ...], path: str) -> dict[str, str]:
