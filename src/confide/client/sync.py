@@ -110,9 +110,14 @@ class Client:
         """Start a session. Return `{token, expires_at}`. The client itself keeps its token."""
         return self.send(build_request("POST", "/login", document={"login": login, "password": password}))
 
-    def read(self, tenant: str, integration_type: str) -> dict[str, Any]:
-        """Return the current version: `{tenant, integration_type, configuration}`."""
-        return self.send(build_request("GET", "/config", params=_build_address(tenant, integration_type)))
+    def read(self, tenant: str, integration_type: str, *, min_version: int | None = None) -> dict[str, Any]:
+        """Return the current version: `{tenant, integration_type, configuration}`.
+
+        With `min_version`, a server that is behind another machine reads the database to return at least that version.
+        """
+        headers = {} if min_version is None else {"Config-Min-Version": str(min_version)}
+        params = _build_address(tenant, integration_type)
+        return self.send(build_request("GET", "/config", params=params, headers=headers))
 
     def save(
         self,
