@@ -16,7 +16,9 @@ from confide.changes.model import Position
 from confide.configs.errors import IdempotencyKeyTaken
 from confide.configs.model import IdempotencyRecord, Kind, Outcome
 from confide.crypto.model import WrappedKey
-from confide.database.model import DatabaseIdentity
+from confide.database.identity import READ_EPOCH
+from confide.database.model import DatabaseIdentity, Rows
+from confide.errors import Busy
 from confide.identity.errors import LastAdmin, UserExists
 from confide.identity.model import NewToken, NewUser, Scope, UserChange
 from confide.names import ConfigKey
@@ -86,6 +88,23 @@ async def test_each_of_many_concurrent_appends_has_its_own_version_and_audit_ent
     rows = {row[0]: row async for table, row in store.database.dump() if table == "changes"}
     change_ids = [row[-1] for row in await list_audit_rows(store)]
     assert sorted(map(str, change_ids)) == sorted(map(str, rows))
+
+
+async def test_a_stored_save_succeeds_although_the_pool_is_busy_after_another_one_lost_its_race(
+    store: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = store.engine.query
+
+    async def query_while_busy(sql: str, *args: Any) -> Rows:
+        if sql == READ_EPOCH:
+            raise Busy
+        return await query(sql, *args)
+
+    monkeypatch.setattr(store.engine, "query", query_while_busy)
+    keys = [ConfigKey("acme", f"type{number}") for number in range(8)]
+    assert await append(store, build_version(1, key=keys[7]))
+    won = await asyncio.gather(*(append(store, build_version(1, key=key)) for key in keys), return_exceptions=True)
+    assert won == [True] * 7 + [False]
 
 
 async def test_an_existing_idempotency_record_rolls_the_version_back(store: Stores) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from confide.audit.model import SignedEntry
@@ -33,6 +34,7 @@ from confide.database.model import Row, Rows
 from confide.database.rows import insert_into, list_array_placeholders, list_columns, list_placeholders
 from confide.database.seen_commits import SeenChange, SeenCommits
 from confide.epoch import CurrentEpoch, Epoch
+from confide.errors import Busy
 from confide.identity.model import Scope, ScopeBounds
 from confide.names import ConfigKey
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
@@ -450,8 +452,9 @@ class PostgresqlConfigStore(ConfigStore):
             if (position := positions.get(save[1:4])) is not None:
                 self._seen.add((SeenChange(position, save[MAC_AT]),), epoch_id=save[EPOCH_AT - 1])
         if len(positions) < len(saves):
-            ((*epoch,),) = await self._engine.query(READ_EPOCH)
-            self._epoch.adopt(Epoch(*epoch))
+            with suppress(Busy):  # the others are stored, and a save that lost its race reads the epoch again
+                ((*epoch,),) = await self._engine.query(READ_EPOCH)
+                self._epoch.adopt(Epoch(*epoch))
         return positions.keys()
 
 
