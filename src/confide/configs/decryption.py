@@ -78,8 +78,8 @@ class ConfigDecrypter:
     def require_not_older(self, key: ConfigKey, version: int, *, known: KnownVersion) -> None:
         """Raise `IntegrityBroken` if the database returns an older version than the change feed had in this epoch.
 
-        Raises `DatabaseUnavailable` if only another read has returned a newer one. Then a failover may have lost it,
-        and the change feed soon tells.
+        Raises `DatabaseUnavailable` if only another read has returned a newer one. Then a failover may have lost it.
+        The next read of the change feed shows whether it did.
         """
         if version >= known.version:
             self.missing.discard(key)

@@ -1,4 +1,4 @@
-"""The commits that this process has seen, and therefore misses if the database lost them."""
+"""The commits that this process has seen. If the database does not have one of them, it lost commits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the database has space: a failed write says no, and a later probe says yes again."""
+"""Whether the database has space: not after a write that failed for lack of it, until a probe succeeds."""
 
 from __future__ import annotations
 

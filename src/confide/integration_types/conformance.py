@@ -39,7 +39,7 @@ class NonconformingConfig:
 
 
 class CheckedType(NamedTuple):
-    """A type to check configs against, and the root of the places that decided about secrets before it."""
+    """A type to check configs against. `before` is the root of the places that decided what was secret until now."""
 
     type: IntegrationType
     before: SecretPlace

@@ -70,7 +70,7 @@ class IntegrationTypes:
     async def save(self, draft: TypeDraft, *, principal: Principal, precondition: Precondition) -> SavedType:
         """Register an integration type, or append a version of it. Store nothing if it is unchanged."""
         await self._access.require_admin(principal, action="put type")
-        warnings = () if draft.schema is None else compile_for_registration(draft.schema)[1]
+        warnings = () if draft.schema is None else compile_for_registration(draft.schema).warnings
         for _ in range(MAX_RACES):
             epoch = self._epoch.value
             current = await self._read_current(draft.name, precondition=precondition, epoch=epoch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from confide.errors import Violation
 from confide.integration_types.errors import SchemaInvalid
@@ -26,8 +26,15 @@ _IGNORED_DEFAULT = "Draft-07 ignores this default, because `$ref` is beside it. 
 _BROKEN_DEFAULT = "This default violates its own schema. Reads do not fill it in. Correct or remove it."
 
 
-def compile_for_registration(document: Json) -> tuple[Schema, tuple[Violation, ...]]:
-    """Compile a schema that a client registers. Return it with warnings. Raises `SchemaInvalid`.
+class CheckedSchema(NamedTuple):
+    """A schema that can be registered, and its problems that do not prevent that."""
+
+    schema: Schema
+    warnings: tuple[Violation, ...]
+
+
+def compile_for_registration(document: Json) -> CheckedSchema:
+    """Compile a schema that a client registers. Raises `SchemaInvalid`.
 
     These checks do not apply to registered schemas, which stay valid when the rules of secrets change.
     """
@@ -36,9 +43,12 @@ def compile_for_registration(document: Json) -> tuple[Schema, tuple[Violation, .
     _require_no_secret_defaults(schema.place)
     warnings = dict.fromkeys(schema.ignored_defaults, _IGNORED_DEFAULT)
     warnings |= dict.fromkeys(schema.broken_defaults, _BROKEN_DEFAULT)
-    return schema, tuple(
-        Violation(format_pointer(("schema", *path, "default")), "default", sentence)
-        for path, sentence in sorted(warnings.items(), key=lambda warning: format_pointer(warning[0]))
+    return CheckedSchema(
+        schema,
+        tuple(
+            Violation(format_pointer(("schema", *path, "default")), "default", sentence)
+            for path, sentence in sorted(warnings.items(), key=lambda warning: format_pointer(warning[0]))
+        ),
     )
 
 

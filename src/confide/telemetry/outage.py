@@ -11,7 +11,7 @@ MAX_REASONS = 5
 
 
 class Outage:
-    """Tells the first failure for each reason, and the first success after it, from all others."""
+    """Selects what the log gets: the first failure for each reason, and the first success after it."""
 
     def __init__(self) -> None:
         self._reasons: set[str] = set()

@@ -40,7 +40,7 @@ _log = logging.getLogger("confide")
 
 
 class Continuity:
-    """Checks each new connection before it is used, so that nothing is read from or saved to a server with a gap."""
+    """Checks each new connection before a call uses it, so that no call uses a server that lost commits unnoticed."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ FIND_BACKEND = """/* session.find_backend */
 
 
 class Backend(NamedTuple):
-    """A server process. The start tells apart processes of different servers and of reused IDs."""
+    """A server process. The start distinguishes processes of different servers, and of reused IDs."""
 
     pid: int
     started_at: dt.datetime

@@ -1,4 +1,4 @@
-"""Translate the errors of SQLite. The error of the operating system behind one tells whether there is space."""
+"""Translate the errors of SQLite. A full disk is an error of the operating system behind them."""
 
 from __future__ import annotations
 
