@@ -211,6 +211,7 @@ def test_a_token_with_an_illegal_character_is_explained_and_not_printed(tmp_path
         ({"ALL_PROXY": "gopher://u:pw@127.0.0.1:1"}, "The environment names an invalid proxy. Check HTTP_PROXY"),
         ({"HTTP_PROXY": "http://127.0.0.1:1"}, "through the proxy of the environment. Check HTTP_PROXY and NO_PROXY."),
         ({}, "No service answers at http://127.0.0.1:1."),
+        ({"CONFIDE_URL": "https://u:pw@127.0.0.1:1"}, "No service answers at https://127.0.0.1:1."),
         ({"CONFIDE_URL": "http://no-such-host.invalid"}, "The host name of http://no-such-host.invalid is unknown."),
         ({"CONFIDE_URL": "http://127.0.0.1:x"}, "The URL of the service is invalid: "),
     ],

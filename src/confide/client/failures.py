@@ -19,6 +19,7 @@ USE_HTTPS = "{url} uses TLS. Write https:// instead of http://."
 
 def explain_failure(error: Exception, url: str) -> str:
     """Return one sentence with the reason of a failed request and its remedy. `url` is the URL of the service."""
+    url = hide_account(url)
     causes = list(_list_causes(error))
     if (tls_error := _find(causes, ssl.SSLError)) is not None:
         return _explain_tls_error(tls_error, url)
@@ -65,6 +66,12 @@ def is_tls_missing(url: str) -> bool:
             return True
     except (OSError, ValueError):
         return False
+
+
+def hide_account(url: str) -> str:
+    """Return a URL without its user and password, for a message."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def has_proxy(url: str) -> bool:

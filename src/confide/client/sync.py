@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from confide.client.events import Event, EventParser, LineSplitter
-from confide.client.failures import USE_HTTPS, explain_failure, is_tls_missing
+from confide.client.failures import USE_HTTPS, explain_failure, hide_account, is_tls_missing
 from confide.client.protocol import (
     NOT_CONFIDE,
     ApiRequest,
@@ -89,14 +89,14 @@ class Client:
     def _require_success(self, response: httpx2.Response) -> None:
         """Raise `ConfideError` for an error response that was read, and for one of another service."""
         if response.has_redirect_location:
-            target = urlsplit(str(response.next_request.url)) if response.next_request else None
+            target = urlsplit(hide_account(str(response.next_request.url))) if response.next_request else None
             origin = f" to {target.scheme}://{target.netloc}" if target else ""
-            sentence = f"{self.url} redirects{origin}. Use the URL of the service itself."
+            sentence = f"{hide_account(self.url)} redirects{origin}. Use the URL of the service itself."
             raise ConfideError(response.status_code, "no-answer", sentence)
         # Some servers respond 400 to plain HTTP on a port with TLS.
         is_foreign = response.status_code == HTTPStatus.BAD_REQUEST and b'"code"' not in response.content
         if is_foreign and is_tls_missing(self.url):
-            raise ConfideError(0, "unreachable", USE_HTTPS.format(url=self.url))
+            raise ConfideError(0, "unreachable", USE_HTTPS.format(url=hide_account(self.url)))
         if response.status_code >= HTTPStatus.BAD_REQUEST:
             parse_response(response.status_code, response.content)
 
