@@ -58,6 +58,17 @@ def test_a_worker_continues_after_its_folder_was_cleared(tmp_path: Path) -> None
     assert merge_others(reader) == ({("reads", "memory"): 11}, {("entries",): 1, ("age",): 1})
 
 
+def test_a_worker_continues_after_its_lock_file_was_deleted(tmp_path: Path) -> None:
+    """As by a cleaner of temporary files, which the age of the file misleads. A reader must not create it again."""
+    reader, writer = WorkerMetricsFiles(tmp_path), WorkerMetricsFiles(tmp_path)
+    for files in (reader, writer):
+        files.write(build_values(10, 1))
+    (tmp_path / "1.lock").unlink()
+    assert merge_others(reader).gauges == {}
+    writer.write(build_values(11, 1))
+    assert merge_others(reader) == ({("reads", "memory"): 11}, {("entries",): 1, ("age",): 1})
+
+
 def test_a_service_deletes_its_folder_and_those_of_killed_services_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,7 +77,11 @@ class WorkerMetricsFiles:
 
 
 def _is_locked(path: Path) -> bool:
-    lock = try_lock(path)
+    try:
+        # Do not create the file: its worker would take it for its own.
+        lock = try_lock(path, flags=os.O_RDWR)
+    except FileNotFoundError:
+        return False
     if lock is not None:
         os.close(lock)
     return lock is None
