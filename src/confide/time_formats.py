@@ -1,4 +1,4 @@
-"""Parse durations (500ms, 30s, 10m, 2h, 1d) and times (RFC 3339)."""
+"""Parse durations (500ms, 30s, 10m, 2h, 1d) and times (RFC 3339), and format times for people."""
 
 from __future__ import annotations
 
@@ -32,3 +32,8 @@ def parse_time(text: str) -> int:
     if time is None or time < _EPOCH:
         raise ValueError(f"{text!r} is not a time with a zone. Write it like {TIME_EXAMPLE}.")
     return (time - _EPOCH) // timedelta(microseconds=1)
+
+
+def format_time(microseconds: int) -> str:
+    """Format microseconds since 1970 as a date and a time."""
+    return f"{datetime.fromtimestamp(microseconds // 1_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"

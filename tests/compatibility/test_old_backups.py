@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from confide.database.errors import UnsignedStore
 from confide.database.schema import get_schema_number
 from support.app import RunningApp, build_settings, start_app
 from support.processes import run_confide
 
 HERE = Path(__file__).parent
 # Release 0.1.0 is the last release.
-BACKUPS = {1: HERE / "release_0_1_0", 2: HERE / "store_before"}
+BACKUPS = {1: HERE / "release_0_1_0", 2: HERE / "store_before", 3: HERE / "schema_3"}
 PARAMS = {"tenant": "acme", "integration_type": "crm"}
 
 
@@ -25,8 +26,8 @@ def read_schema_number(backup: Path) -> int:
         return int(json.loads(file.readline())["schema"])
 
 
-def restore(folder: Path, tmp_path: Path, database: str | None) -> Path:
-    """Restore the backup in `folder` into an empty database. Return the data folder."""
+def restore(folder: Path, tmp_path: Path, database: str | None, *, is_signed: bool = True) -> Path:
+    """Restore the backup in `folder` into an empty database, and sign it. Return the data folder."""
     data = tmp_path / "confide-data"
     data.mkdir()
     shutil.copyfile(folder / "master.keys", data / "master.keys")
@@ -34,6 +35,11 @@ def restore(folder: Path, tmp_path: Path, database: str | None) -> Path:
     env = {"CONFIDE_UNSAFE_DURABILITY": "true", **({} if database is None else {"CONFIDE_DATABASE": database})}
     done = run_confide("restore", str(folder / "backup"), cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
+    assert "is not signed" in done.stdout
+    assert "root" in done.stdout
+    if is_signed:
+        done = run_confide("store", "sign", "--reviewed", cwd=tmp_path, env=env)
+        assert done.returncode == 0, done.stderr
     return data
 
 
@@ -76,3 +82,12 @@ async def log_in(app: RunningApp, login: str, password: str) -> str:
     reply = await app.request("POST", "/login", json={"login": login, "password": password})
     assert reply.status_code == 200, reply.text
     return str(reply.json()["token"])
+
+
+async def test_a_service_refuses_an_unsigned_backup_until_an_operator_reviewed_it(
+    tmp_path: Path, database: str | None
+) -> None:
+    data = restore(BACKUPS[3], tmp_path, database, is_signed=False)
+    with pytest.raises(UnsignedStore, match="store sign"):
+        async with start_app(build_settings(data, database)):
+            pass

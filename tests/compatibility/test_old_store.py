@@ -36,6 +36,8 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     if request.param == "restored":
         done = run_confide("restore", str(BEFORE / "backup"), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+        done = run_confide("store", "sign", "--reviewed", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -118,6 +118,7 @@ class Processes:
     async def start(self) -> EnvelopeEncryption:
         keys = EnvelopeEncryption(
             self.store.data_keys,
+            self.store.rows,
             read_master_keys=lambda: MasterKeys("\n".join(key.format_line() for key in self.ring)),
             destroyed=self.destroyed,
             clock=read_wall_clock,
@@ -159,7 +160,7 @@ async def test_a_rotation_rewraps_all_data_keys_while_processes_use_the_old_key_
     encrypted = running.encrypt(b"plain", CONTEXT, data_key_id=await running.load_data_key("acme", None))
     processes.ring.append(create_master_key())
     rotation = await processes.start()
-    assert await rotation.rewrap_all() == 4
+    assert await rotation.rewrap_all() == 5
     assert await rotation.rewrap_all() == 0
     assert {key.master_key_id for key in await processes.store.data_keys.list_all()} == {processes.ring[-1].id}
     # A process that has not loaded the data key yet reads the key ring again for the new master key.

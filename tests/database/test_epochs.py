@@ -12,8 +12,10 @@ from confide.changes.model import Change
 from confide.configs import store as config_store
 from confide.database import backup
 from confide.database.engine import Transaction, statement
+from confide.database.identity import SELECT_STORE, UPDATE_STORE, StoreRow
 from confide.database.model import TableRow
 from confide.database.schema import list_tables
+from confide.database.signed_rows import RowSigner
 from confide.epoch import Epoch
 from confide.server.settings import Settings
 from support.app import ADMIN, TYPE, RunningApp, build_settings, start_app
@@ -27,6 +29,12 @@ async def execute(app: RunningApp, sql: str, *args: Any) -> None:
         yield statement(sql, *args)
 
     await app.process.stores.engine.transact(run())
+
+
+async def build_move(app: RunningApp) -> list[Any]:
+    """Build the change of a store that another place signed."""
+    ((*row,),) = await app.process.stores.engine.query(SELECT_STORE)
+    return [UPDATE_STORE, *app.process.stores.rows.sign("store", StoreRow(*row), home="elsewhere")]
 
 
 async def begin_another_epoch(app: RunningApp) -> None:
@@ -43,7 +51,7 @@ async def test_tags_of_before_a_move_do_not_match(settings: Settings) -> None:
         token = await app.create_token("root", *ADMIN, token_grants=ADMIN)  # sessions end with the epoch
         assert (await app.save(token, {"n": 1})).headers["etag"] == '"1"'
         assert (await put_type(app, token, 7)).headers["etag"] == '"1"'
-        await execute(app, "UPDATE store SET home = 'elsewhere'")
+        await execute(app, *await build_move(app))
     async with start_app(settings) as app:
         part = app.process.database.epoch.id[:8]
         read = await app.read(token, headers={"If-None-Match": '"1"'})
@@ -224,10 +232,10 @@ async def test_a_backup_of_an_older_schema_is_restored_in_its_second_epoch(
 
     archive = tmp_path / "backup"
     monkeypatch.setattr(backup, "get_schema_number", lambda _: schema_number)
-    await backup.write(OldDatabase(), archive, progress=lambda _: None)  # type: ignore[arg-type]
+    await backup.write(OldDatabase(), archive, RowSigner(), key=None, progress=lambda _: None)  # type: ignore[arg-type]
     monkeypatch.undo()
     restored = await open_store(settings)
-    await restored.database.load(backup.read(archive))
+    await restored.database.load(backup.read(archive, RowSigner(), header=backup.read_header(archive)))
     assert (await restored.database.open()).epoch.number == 2
     assert await restored.configs.read(KEY) is not None
     await restored.close()

@@ -21,6 +21,7 @@ from confide.database import backup, dump, schema
 from confide.database.engine import Statement
 from confide.database.errors import NewerSchema, UnsafeDurability
 from confide.database.schema import ChangedMigration, Migration
+from confide.database.signed_rows import RowSigner
 from confide.errors import DatabaseUnavailable
 from confide.identity.model import NewToken, NewUser, Scope
 from confide.names import ConfigKey
@@ -216,12 +217,12 @@ async def test_a_copy_that_replaces_the_file_is_detected_even_if_the_inode_is_re
 async def test_a_dump_can_be_loaded_by_either_engine(store: Stores, tmp_path: Path, postgres: PostgresServer) -> None:
     await add_user_with_tokens(store)
     archive = tmp_path / "backup"
-    count = await backup.write(store.database, archive, progress=lambda _: None)
-    assert backup.check(archive) == count
+    count = await backup.write(store.database, archive, store.rows, key=None, progress=lambda _: None)
+    assert backup.check(archive, store.rows) == count
     for number, url in enumerate((None, postgres.new_database())):
         other = await open_store(build_settings(tmp_path / f"restored{number}", url))
         assert await other.database.is_empty()
-        await other.database.load(backup.read(archive))
+        await other.database.load(backup.read(archive, RowSigner(), header=backup.read_header(archive)))
         assert not await other.database.is_empty()
         found = await other.configs.read(KEY)
         assert found is not None
@@ -239,7 +240,7 @@ async def test_an_incomplete_or_changed_backup_is_rejected_and_nothing_is_loaded
 ) -> None:
     await add_user_with_tokens(store)
     archive = tmp_path / "backup"
-    await backup.write(store.database, archive, progress=lambda _: None)
+    await backup.write(store.database, archive, store.rows, key=None, progress=lambda _: None)
     lines = gzip.decompress(archive.read_bytes()).splitlines(keepends=True)
     damaged = {
         "cut": lines[:-2],
@@ -248,10 +249,10 @@ async def test_an_incomplete_or_changed_backup_is_rejected_and_nothing_is_loaded
     }[damage]
     archive.write_bytes(gzip.compress(b"".join(damaged)))
     with pytest.raises(backup.ArchiveBroken):
-        backup.check(archive)
+        backup.check(archive, store.rows)
     other = await open_store(build_settings(tmp_path / "restored", None))
     with pytest.raises(backup.ArchiveBroken):
-        await other.database.load(backup.read(archive))
+        await other.database.load(backup.read(archive, RowSigner(), header=backup.read_header(archive)))
     assert await other.database.is_empty()
     await other.close()
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from confide.audit.model import BEGIN_EPOCH, COMMITS_LOST, AuditEntry, SignedEntry
 from confide.clock import Clock
 from confide.context import current_request
+from confide.database.signed_rows import AlteredRows, RowName
 from confide.epoch import Epoch
+from confide.errors import Busy, DatabaseUnavailable, describe_error
 from confide.identity.model import Principal
 from confide.names import ConfigKey
 
 if TYPE_CHECKING:
     from confide.audit.store import AuditStore
     from confide.crypto.envelope import EnvelopeEncryption
+
+RETRY_SECONDS = 5.0
+
+_log = logging.getLogger("confide")
 
 
 class AuditRecorder:
@@ -71,3 +79,15 @@ class AuditRecorder:
         await self._audit.insert(
             self.sign(action, outcome, principal=principal, key=key, version=version, subject=subject)
         )
+
+    async def record_altered_rows(self, altered: AlteredRows) -> None:
+        """Record rows that were altered without Confide, until cancelled. Try again when the database fails."""
+        while True:
+            try:
+                await altered.run(self._record_altered_row)
+            except (DatabaseUnavailable, Busy) as error:
+                _log.warning("altered_row_unrecorded reason=%s", describe_error(error))
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _record_altered_row(self, row: RowName) -> None:
+        await self.record("verify row", "altered", principal=None, subject=str(row))

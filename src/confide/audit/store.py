@@ -86,7 +86,7 @@ CHAIN = f"""/* audits.chain */
 PAGE = f"""/* audits.page */
     SELECT l.number, u.login, {{xid}}, c.id, {_ENTRY}
     FROM audit_links l JOIN audit a ON a.id = l.audit_id
-    LEFT JOIN users u ON u.id = a.actor LEFT JOIN changes c ON c.id = a.change_id
+    LEFT JOIN users u ON u.id = a.actor AND u.removed_at IS NULL LEFT JOIN changes c ON c.id = a.change_id
     WHERE l.number < $1{{selection}} ORDER BY l.number DESC LIMIT $2
 """
 CHECKPOINTS = f"""/* audits.checkpoints */
@@ -97,6 +97,12 @@ LOSSES = f"""/* audits.losses */
     SELECT coalesce(l.number, 0), a.mac, {_ENTRY} FROM audit a LEFT JOIN audit_links l ON l.audit_id = a.id
     WHERE a.tenant IS NULL AND a.integration_type IS NULL AND a.version IS NOT NULL AND a.action = $1
     ORDER BY a.id
+"""
+# The scope of such an entry is every integration type of the tenant.
+DESTRUCTIONS = f"""/* audits.destructions */
+    SELECT a.mac, {_ENTRY} FROM audit a
+    WHERE a.tenant = $1 AND a.integration_type = '*' AND a.version IS NULL AND a.action = 'destroy tenant'
+      AND a.outcome IN ('destroyed', 'destroyed again')
 """
 INSERT_CHECKPOINT = f"""/* audits.keep */
     {insert_into("checkpoints", CheckpointRow)} ON CONFLICT (number) DO NOTHING RETURNING number
@@ -154,6 +160,11 @@ class AuditStore:
             find_recorded_loss(one) for one in entries if one.entry is not None and compute_mac(one.entry) == one.mac
         ]
         return [loss for loss in found if loss is not None]
+
+    async def has_destruction(self, tenant: str, compute_mac: Callable[[bytes], bytes]) -> bool:
+        """Return whether the log has an entry about the destruction of a tenant with a valid MAC."""
+        rows = await self._read(DESTRUCTIONS, tenant)
+        return any(compute_mac(_encode_row(row[1:])) == bytes(row[0]) for row in rows)
 
     async def count_unchained(self, *, before: int) -> int:
         sql = f"/* audits.unlinked */ SELECT count(*) FROM audit a WHERE a.at < $1 AND {_UNCHAINED}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +14,7 @@ from confide.cli.files import create_file
 from confide.cli.input import json_option
 from confide.cli.output import EXIT_CHECK_FAILED, print_items, print_line, show_progress
 from confide.client.protocol import build_request
+from confide.time_formats import format_time
 
 if TYPE_CHECKING:
     from confide.audit.chain import ChainedEntry, Checkpoint, LostStretch, RecordedLoss
@@ -125,14 +125,10 @@ def _print_lost(lost: list[LostStretch]) -> int:
     for stretch in lost:
         print_line(
             f"LOST, CONFIRM: entries {stretch.first:,} to {stretch.last:,}, or some of them. They were signed until"
-            f" {_format_time(stretch.signed_at)} and were gone when a new epoch began at"
-            f" {_format_time(stretch.noticed_at)}. Confirm that the database failed over or was restored then."
+            f" {format_time(stretch.signed_at)} and were gone when a new epoch began at"
+            f" {format_time(stretch.noticed_at)}. Confirm that the database failed over or was restored then."
         )
     return EXIT_CHECK_FAILED
-
-
-def _format_time(microseconds: int) -> str:
-    return f"{datetime.fromtimestamp(microseconds // 1_000_000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 class _SignedCheckpoints(NamedTuple):

@@ -26,6 +26,7 @@ EXIT_CODES = {
     "confide.database.schema:ChangedMigration": 6,
     "confide.database.errors:UnsafeDurability": 7,
     "confide.database.backup:ArchiveBroken": 8,
+    "confide.database.errors:UnsignedStore": 11,
 }
 
 
@@ -41,6 +42,7 @@ for command in (
     database.migrate,
     database.backup,
     database.restore,
+    database.store,
     keys.keys,
     login,
     users.user,

@@ -49,6 +49,7 @@ async def _rotate(settings: Settings, *, prepare: bool) -> str:
     from confide.server.preparation import (  # noqa: PLC0415 - as above
         build_encryption,
         build_stores,
+        open_on_host,
     )
 
     if prepare and settings.master_keys is not None:
@@ -58,8 +59,8 @@ async def _rotate(settings: Settings, *, prepare: bool) -> str:
     path = settings.data / FILE_NAME
     stores = build_stores(settings, is_unsafe_accepted=True)
     with lock_rotation(settings.data):
-        await stores.database.open()
         try:
+            await open_on_host(settings, stores)
             is_new = settings.master_keys is None and await build_encryption(settings, stores).is_rotated()
             if is_new:
                 append_master_key(path, create_master_key())

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from confide.clock import MICROSECONDS_PER_SECOND, Clock
+from confide.crypto.errors import IntegrityBroken
 from confide.names import ConfigKey
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ class Retention:
         while batch := await self._retention.list_highest_versions(after=after, limit=BATCH_SIZE):
             for key, version in batch:
                 after = key
-                keep = (await self._types.get(key.integration_type)).keep
+                try:
+                    keep = (await self._types.get(key.integration_type)).keep
+                except IntegrityBroken:
+                    continue  # erase nothing because of a type that was altered
                 if version > keep:
                     count += await self._prune_config(key, until=version - keep)
             await asyncio.sleep(0)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from confide.changes.model import Position
 from confide.database.engine import Engine, Transaction, statement
+from confide.database.identity import UPDATE_STORE, lock_store, require_believed
+from confide.database.signed_rows import RowSigner
 from confide.names import ConfigKey
 
 
@@ -43,16 +45,14 @@ TRIM = """/* upkeep.trim */
                    AND n.version > c.version))
     RETURNING {xid}, id
 """
-BEGINS = """/* upkeep.begins */
-    UPDATE store SET begins_xid = $1, begins_id = $2 WHERE (begins_xid, begins_id) < ($1, $2)
-"""
 
 
 class RetentionStore:
     """Prunes versions and trims the change log, in small transactions."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, rows: RowSigner) -> None:
         self._engine = engine
+        self._rows = rows
         self._trim = TRIM.format(xid="xid::text::bigint" if engine.name == "postgresql" else "0")
 
     async def claim_job(self, name: str, *, now: int, until: int) -> bool:
@@ -73,15 +73,20 @@ class RetentionStore:
 
         Starts after a row ID. Returns the ID to continue after, or None at the end.
         """
-        return await self._engine.transact(_trim(self._trim, before, after, limit))
+        return await self._engine.transact(_trim(self._rows, self._trim, before, after, limit))
 
 
-def _trim(sql: str, before: int, after: int, limit: int) -> Transaction[int | None]:
+def _trim(rows: RowSigner, sql: str, before: int, after: int, limit: int) -> Transaction[int | None]:
     old = yield statement(OLD, after, before, limit)
     if not old:
         return None
     last: int = old[-1][0]
+    store = yield from lock_store()
     deleted = yield statement(sql, after, last, before)
     if deleted:
-        yield statement(BEGINS, *max(Position(*row) for row in deleted))
+        begin = max(Position(*row) for row in deleted)
+        if Position(store.begins_xid, store.begins_id) < begin:
+            require_believed(rows, store)
+            new = rows.sign("store", store, begins_xid=begin.xid, begins_id=begin.id)
+            yield statement(UPDATE_STORE, *new)
     return last

@@ -102,7 +102,7 @@ READ_VERSION = """/* configs.read_version */
 VERSIONS = """/* configs.versions */
     SELECT c.version, {xid}, c.id, c.kind, u.login, c.saved_at, c.note,
            c.kind = 'saved' AND (c.body IS NULL OR k.wrapped IS NULL AND k.id IS NOT NULL)
-    FROM changes c LEFT JOIN users u ON u.id = c.saved_by LEFT JOIN keys k ON k.id = c.key_id
+    FROM changes c LEFT JOIN users u ON u.id = c.saved_by AND u.removed_at IS NULL LEFT JOIN keys k ON k.id = c.key_id
     WHERE c.tenant = $1 AND c.integration_type = $2 AND c.version < $3 ORDER BY c.version DESC LIMIT $4
 """
 LIST = """/* configs.list */

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from confide.crypto.ciphertext import KEY_BYTES, KEY_ID_BYTES, decrypt, encrypt,
 from confide.crypto.errors import DecryptionFailed, MasterKeyMissing
 from confide.crypto.master_keys import DestroyedKeys, MasterKeys
 from confide.crypto.model import EncryptionContext, WrappedKey
+from confide.database.signed_rows import RowSigner
 
 if TYPE_CHECKING:
     from confide.crypto.store import DataKeyStore
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 TENANT_PURPOSE = "config"
 AUDIT_PURPOSE = "audit"
 SIGNING_PURPOSE = "checkpoint"
-SERVICE_PURPOSES = (AUDIT_PURPOSE, "idempotency", SIGNING_PURPOSE)
+# Signs rows. Not the audit key, because callers choose data that the audit key signs.
+ROWS_PURPOSE = "rows"
+# The key of rows is first, because it signs the rows of the other keys.
+SERVICE_PURPOSES = (ROWS_PURPOSE, AUDIT_PURPOSE, "idempotency", SIGNING_PURPOSE)
 MAX_CIPHERS = 20_000
 
 
@@ -35,12 +39,14 @@ class EnvelopeEncryption:
     def __init__(
         self,
         data_keys: DataKeyStore,
+        rows: RowSigner,
         *,
         read_master_keys: Callable[[], MasterKeys],
         destroyed: DestroyedKeys,
         clock: Clock,
     ) -> None:
         self._data_keys = data_keys
+        self._rows = rows
         self._read_master_keys = read_master_keys
         self._master_keys = read_master_keys()
         self._destroyed = destroyed
@@ -56,17 +62,35 @@ class EnvelopeEncryption:
         for purpose in SERVICE_PURPOSES:
             key = await self._find_or_create(purpose, "")
             self._secrets[purpose] = self._unwrap(key)
+            if purpose == ROWS_PURPOSE:
+                self._rows.use_key(self._secrets[purpose])
         self._signing_key = Ed25519PrivateKey.from_private_bytes(self._secrets[SIGNING_PURPOSE])
         self._verifying_key = self._signing_key.public_key()
+
+    async def load_row_key(self) -> WrappedKey | None:
+        """Unwrap the key of signed rows for a command that needs no other key. Return None if there is none."""
+        key = await self._data_keys.find_active(ROWS_PURPOSE, "")
+        if key is not None:
+            self.use_row_key(key)
+        return key
+
+    def use_row_key(self, key: WrappedKey) -> None:
+        """Unwrap the key of signed rows, of the database or of a backup. Raises `MasterKeyMissing`."""
+        self._rows.use_key(self._unwrap(key))
 
     async def check_master_keys(self) -> None:
         """Unwrap one data key of each master key in use. Raises `MasterKeyMissing`."""
         stored = await self._data_keys.list_all()
         for key in {key.master_key_id: key for key in stored if key.wrapped is not None}.values():
             self._unwrap(key)
-        erased = [key.id for key in stored if key.wrapped is None]
-        if set(erased) - self._destroyed.read_ids():
-            self._destroyed.add(erased)
+
+    async def remember_destroyed_keys(self, has_audit_entry: Callable[[str], Awaitable[bool]]) -> None:
+        """Add erased data keys to the list of destroyed keys, if their tenant has an audit entry about that."""
+        known = self._destroyed.read_ids()
+        erased = [key for key in await self._data_keys.list_all() if key.wrapped is None and key.id not in known]
+        tenants = {tenant for tenant in {key.tenant for key in erased} if await has_audit_entry(tenant)}
+        if destroyed := [key.id for key in erased if key.tenant in tenants]:
+            self._destroyed.add(destroyed)
 
     async def load_data_key(self, tenant: str, active: WrappedKey | None) -> bytes:
         """Load the active data key of a tenant for `encrypt`, and return its ID. Creates the key if there is none."""
@@ -160,7 +184,10 @@ class EnvelopeEncryption:
             return known
         master_key_id = await self._find_master_key_id()
         new = WrappedKey(secrets.token_bytes(KEY_ID_BYTES), purpose, tenant, master_key_id, None)
-        wrapped = self._wrap(new, secrets.token_bytes(KEY_BYTES))
+        secret = secrets.token_bytes(KEY_BYTES)
+        wrapped = self._wrap(new, secret)
+        if purpose == ROWS_PURPOSE:
+            self._rows.use_key(secret)  # it signs its own row
         return await self._data_keys.add_if_none(replace(new, wrapped=wrapped), made_at=self._clock())
 
     async def _find_master_key_id(self) -> bytes:

@@ -8,24 +8,15 @@ from confide.audit.model import SignedEntry
 from confide.caching.stamps import EVERYTHING, SlotChange
 from confide.configs.model import DestroyedTenant
 from confide.crypto.model import WrappedKey
-from confide.database.engine import AppendChange, Engine, TableLock, Transaction, statement
+from confide.database.engine import AppendChange, Engine, Lock, Many, TableLock, Transaction, statement
 from confide.database.log import insert_audit
-from confide.database.model import Row
+from confide.database.model import Rows
 from confide.database.rows import insert_into, list_columns
+from confide.database.signed_rows import RowSigner, update_row
 
 
 class KeyRow(NamedTuple):
-    """The columns of a stored key."""
-
-    id: bytes
-    purpose: str
-    tenant: str
-    master_key_id: bytes
-    wrapped: bytes | None
-
-
-class NewKeyRow(NamedTuple):
-    """The columns of a key to insert."""
+    """A row of the table `keys`."""
 
     id: bytes
     purpose: str
@@ -33,6 +24,8 @@ class NewKeyRow(NamedTuple):
     master_key_id: bytes
     wrapped: bytes | None
     made_at: int
+    counter: int | None = None
+    mac: bytes | None = None
 
 
 class TenantChangeRow(NamedTuple):
@@ -45,7 +38,8 @@ class TenantChangeRow(NamedTuple):
 
 
 _KEY = list_columns(KeyRow)
-INSERT_KEY = f"/* keys.add */ {insert_into('keys', NewKeyRow)} ON CONFLICT DO NOTHING"
+INSERT_KEY = f"/* keys.add */ {insert_into('keys', KeyRow)} ON CONFLICT DO NOTHING"
+UPDATE_KEY = f"/* keys.change */ {update_row('keys', KeyRow)}"
 APPEND_CHANGE = f"/* keys.log_destroyed */ {insert_into('changes', TenantChangeRow)} RETURNING id"
 DELETE_ALL = """/* keys.retire_all */
     INSERT INTO changes (kind, tenant, integration_type, version, saved_by, saved_at)
@@ -59,16 +53,19 @@ DELETE_ALL = """/* keys.retire_all */
 
 
 class DataKeyStore:
-    """The table `keys`: data keys of tenants and of the service."""
+    """The table `keys`: data keys of tenants and of the service.
 
-    def __init__(self, engine: Engine) -> None:
+    The wrapping of a key authenticates it. The MAC of its row authenticates that it was erased.
+    """
+
+    def __init__(self, engine: Engine, rows: RowSigner) -> None:
         self._engine = engine
+        self._rows = rows
 
     async def add_if_none(self, new: WrappedKey, *, made_at: int) -> WrappedKey:
         """Insert the key unless its purpose and tenant have an active one. Returns the active one."""
-        await self._engine.execute(
-            INSERT_KEY, *NewKeyRow(new.id, new.purpose, new.tenant, new.master_key_id, new.wrapped, made_at)
-        )
+        row = KeyRow(new.id, new.purpose, new.tenant, new.master_key_id, new.wrapped, made_at)
+        await self._engine.execute(INSERT_KEY, *self._rows.sign("keys", row))
         # If the key was destroyed in between, returning it is correct: a save with it fails.
         return await self.find_active(new.purpose, new.tenant) or new
 
@@ -78,49 +75,60 @@ class DataKeyStore:
             purpose,
             tenant,
         )
-        return _read_key(rows[0]) if rows else None
+        return next(iter(self._read_keys(rows)), None)
 
     async def read(self, data_key_id: bytes) -> WrappedKey | None:
+        """Read a key. A key that was erased without Confide counts as missing."""
         rows = await self._engine.query(f"/* keys.read */ SELECT {_KEY} FROM keys WHERE id = $1", data_key_id)
-        return _read_key(rows[0]) if rows else None
+        return next(iter(self._read_keys(rows)), None)
 
     async def list_all(self) -> list[WrappedKey]:
-        return [
-            _read_key(row) for row in await self._engine.query(f"/* keys.all */ SELECT {_KEY} FROM keys ORDER BY id")
-        ]
+        """List all keys, without those that were erased without Confide."""
+        return self._read_keys(await self._engine.query(f"/* keys.all */ SELECT {_KEY} FROM keys ORDER BY id"))
 
     async def rewrap(self, key: WrappedKey, *, instead_of: bytes) -> None:
         """Replace the wrapping, unless another process already has."""
-        await self._engine.execute(
-            "/* keys.rewrap */ UPDATE keys SET master_key_id = $2, wrapped = $3"
-            " WHERE id = $1 AND master_key_id = $4 AND wrapped IS NOT NULL",
-            key.id,
-            key.master_key_id,
-            key.wrapped,
-            instead_of,
-        )
+        await self._engine.transact(_rewrap(self._rows, key, instead_of))
+
+    def _read_keys(self, rows: Rows) -> list[WrappedKey]:
+        found = [KeyRow(*row) for row in rows]
+        return [_read_key(row) for row in found if row.wrapped is not None or self._rows.is_believed("keys", row)]
 
     async def destroy_tenant(
         self, tenant: str, *, user_id: int | None, at: int, audit: SignedEntry
     ) -> DestroyedTenant | None:
         """Delete all configs of a tenant and erase its keys, in one transaction. None if it had neither."""
-        return await self._engine.transact(_destroy(tenant, user_id, at, audit))
+        return await self._engine.transact(_destroy(self._rows, tenant, user_id, at, audit))
 
 
-def _read_key(row: Row) -> WrappedKey:
-    key = KeyRow(*row)
+def _read_key(key: KeyRow) -> WrappedKey:
     wrapped = None if key.wrapped is None else bytes(key.wrapped)
     return WrappedKey(bytes(key.id), key.purpose, key.tenant, bytes(key.master_key_id), wrapped)
 
 
-def _destroy(tenant: str, user_id: int | None, at: int, audit: SignedEntry) -> Transaction[DestroyedTenant | None]:
+def _rewrap(rows: RowSigner, key: WrappedKey, instead_of: bytes) -> Transaction[None]:
+    yield Lock("keys")
+    found = yield statement(f"/* keys.read_to_change */ SELECT {_KEY} FROM keys WHERE id = $1", key.id)
+    for row in (KeyRow(*one) for one in found):
+        if row.wrapped is not None and bytes(row.master_key_id) == instead_of:
+            new = rows.sign("keys", row, master_key_id=key.master_key_id, wrapped=key.wrapped)
+            yield statement(UPDATE_KEY, *new)
+
+
+def _destroy(
+    rows: RowSigner, tenant: str, user_id: int | None, at: int, audit: SignedEntry
+) -> Transaction[DestroyedTenant | None]:
     # Wait for running saves: they would commit versions encrypted with the erased key.
     yield TableLock("changes")
-    erased = yield statement(
-        "/* keys.destroy */ "
-        "UPDATE keys SET wrapped = NULL WHERE purpose = 'config' AND tenant = $1 AND wrapped IS NOT NULL RETURNING id",
+    yield Lock("keys")
+    found = yield statement(
+        f"/* keys.read_to_destroy */ SELECT {_KEY} FROM keys"
+        " WHERE purpose = 'config' AND tenant = $1 AND wrapped IS NOT NULL",
         tenant,
     )
+    erased = [rows.sign("keys", KeyRow(*row), wrapped=None) for row in found]
+    if erased:
+        yield Many(UPDATE_KEY, erased)
     deleted = yield statement(DELETE_ALL, tenant, user_id, at)
     if not erased and not deleted:
         return None
@@ -128,4 +136,4 @@ def _destroy(tenant: str, user_id: int | None, at: int, audit: SignedEntry) -> T
     change = TenantChangeRow("tenant-destroyed", tenant, user_id, at)
     ((change_id,),) = yield AppendChange(APPEND_CHANGE, change, audit.mac)
     yield insert_audit(audit, change_id=change_id)
-    return DestroyedTenant(len(deleted), [bytes(row[0]) for row in erased])
+    return DestroyedTenant(len(deleted), [bytes(row.id) for row in erased])

@@ -11,7 +11,9 @@ from confide.database import dump, identity, schema
 from confide.database.engine import Engine, T, Transaction
 from confide.database.identity import EntrySigner, Loss
 from confide.database.model import DatabaseIdentity, EpochStatus, TableRow
+from confide.database.signed_rows import RowSigner
 from confide.epoch import CurrentEpoch, Epoch
+from confide.errors import DatabaseUnavailable
 
 NO_SCHEMA = "The database has no Confide schema, or an older one. Run confide serve or confide migrate first."
 
@@ -33,14 +35,21 @@ class Database(ABC):
         self,
         engine: HostEngine,
         epoch: CurrentEpoch,
+        rows: RowSigner,
         *,
         chain_audit_entries: Callable[[], Transaction[None]],
         clock: Clock,
     ) -> None:
         self._host_engine = engine
         self._epoch = epoch
+        self._rows = rows
         self._chain_audit_entries = chain_audit_entries
         self._clock = clock
+
+    @property
+    def host_engine(self) -> HostEngine:
+        """The engine, for long transactions on the host."""
+        return self._host_engine
 
     @abstractmethod
     async def connect(self) -> None:
@@ -69,7 +78,9 @@ class Database(ABC):
     async def begin_epoch_after_loss(self, loss: Loss, sign: EntrySigner) -> Epoch:
         """Begin a new epoch, because the database lacks commits that are known from elsewhere."""
         has_xid = self._host_engine.name == "postgresql"
-        work = identity.begin_epoch_after_loss(loss, self._epoch.value, now=self._clock(), has_xid=has_xid, sign=sign)
+        work = identity.begin_epoch_after_loss(
+            loss, self._epoch.value, self._rows, now=self._clock(), has_xid=has_xid, sign=sign
+        )
         epoch = await self._host_engine.transact_long(work)
         self._epoch.adopt(epoch)
         return epoch
@@ -78,6 +89,13 @@ class Database(ABC):
         """Update the schema under a lock and return the names of the applied migrations. Raises `NewerSchema`."""
         engine = self._host_engine
         return await engine.transact_long(schema.migrate(schema.list_migrations(engine.name), now=self._clock()))
+
+    async def require_schema(self) -> None:
+        """Raise `DatabaseUnavailable` unless the schema is that of this release."""
+        engine = self._host_engine
+        number = await engine.transact_long(schema.read_number())
+        if number != schema.get_schema_number(engine.name):
+            raise DatabaseUnavailable(NO_SCHEMA)
 
     async def ping(self) -> None:
         """Raise `DatabaseUnavailable` unless the database responds."""
@@ -94,6 +112,7 @@ class Database(ABC):
             dump.load(
                 rows,
                 self.locate(),
+                self._rows,
                 now=self._clock(),
                 engine=engine.name,
                 chain_audit_entries=self._chain_audit_entries,
@@ -108,5 +127,5 @@ class Database(ABC):
     def _determine_epoch(self) -> Transaction[EpochStatus]:
         has_xid = self._host_engine.name == "postgresql"
         return identity.determine_epoch(
-            self.locate(), now=self._clock(), has_xid=has_xid, chain_audit_entries=self._chain_audit_entries
+            self.locate(), self._rows, now=self._clock(), has_xid=has_xid, chain_audit_entries=self._chain_audit_entries
         )

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import groupby, islice
 
 from confide.database.engine import Engine, Many, Transaction, statement
-from confide.database.identity import begin_epoch
+from confide.database.identity import SELECT_STORE, StoreRow, begin_epoch
 from confide.database.model import TableRow
 from confide.database.schema import list_tables
+from confide.database.signed_rows import RowSigner
 from confide.epoch import Epoch
 
 # Tables without a use after a restore. Every other table of the schema is backed up.
@@ -36,6 +37,7 @@ async def dump(engine: Engine) -> AsyncIterator[TableRow]:
 def load(
     rows: Iterator[TableRow],
     location: str,
+    signer: RowSigner,
     *,
     now: int,
     engine: str,
@@ -56,11 +58,14 @@ def load(
                 "/* store.restart_ids */ "
                 f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), GREATEST((SELECT max(id) FROM {table}), 1))"
             )
-    return (
-        yield from begin_epoch(
-            location, now=now, has_xid=engine == "postgresql", chain_audit_entries=chain_audit_entries
-        )
+    found = [StoreRow(*row) for row in (yield statement(f"/* store.loaded */ {SELECT_STORE}"))]
+    epoch = yield from begin_epoch(
+        location, signer, now=now, has_xid=engine == "postgresql", chain_audit_entries=chain_audit_entries
     )
+    if any(row.signed_at is not None and not signer.is_valid("store", row._asdict()) for row in found):
+        # The new epoch must not sign what an attacker changed before the backup.
+        yield statement("/* store.unsign */ UPDATE store SET mac = $1", b"")
+    return epoch
 
 
 IS_EMPTY = """/* store.is_empty */

@@ -9,3 +9,7 @@ class NewerSchema(Exception):
 
 class UnsafeDurability(Exception):
     """The settings of the database allow it to lose acknowledged saves."""
+
+
+class UnsignedStore(Exception):
+    """The store was signed once, and now its signatures or their key are missing."""

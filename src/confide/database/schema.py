@@ -104,3 +104,10 @@ def migrate(migrations: list[Migration], *, now: int) -> Transaction[list[str]]:
         )
         names.append(f"{migration.number:04}_{migration.name}")
     return names
+
+
+def read_number() -> Transaction[int]:
+    """Return the number of the newest applied migration. 0 for an empty database."""
+    yield Script(_TABLE)
+    ((number,),) = yield statement("SELECT coalesce(max(number), 0) FROM schema_migrations")
+    return int(number)

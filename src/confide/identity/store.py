@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from confide.audit.model import SignedEntry
 from confide.caching.stamps import SlotChange, find_token_slot
-from confide.database.engine import Engine, Lock, Transaction, statement
+from confide.database.engine import Engine, Lock, Many, Transaction, statement
+from confide.database.identity import SELECT_STORE, UPDATE_STORE, StoreRow, lock_store
 from confide.database.log import append_change
-from confide.database.model import Row
-from confide.database.rows import insert_into, list_columns
+from confide.database.model import Rows
+from confide.database.rows import list_columns
+from confide.database.signed_rows import RowSigner, update_row
 from confide.identity.errors import LastAdmin, UserExists
 from confide.identity.login_limits import (
     MAX_FROM_ANYWHERE,
@@ -32,101 +34,115 @@ from confide.identity.model import (
 
 
 class UserRow(NamedTuple):
-    """The columns of a stored user."""
+    """A row of the table `users`."""
 
     id: int
     login: str
+    password: str | None
     grants: str
-    disabled: int
-    added_at: int
-    password: str | None
-
-
-class NewUserRow(NamedTuple):
-    """The columns of a user to insert."""
-
-    login: str
-    password: str | None
-    grants: str | None
     is_admin: int
     disabled: int
     added_at: int
+    removed_at: int | None = None
+    counter: int | None = None
+    mac: bytes | None = None
 
 
 class TokenRow(NamedTuple):
-    """The columns of a stored token, with its user's login."""
+    """A row of the table `tokens`. A revoked token has expired, and its row stays until the token would have."""
 
     id: int
+    hash: bytes
     user_id: int
-    login: str
     is_session: int
     label: str
     grants: str | None
     made_at: int
     expires_at: int
+    kept_until: int | None = None
+    counter: int | None = None
+    mac: bytes | None = None
 
 
 _USER = list_columns(UserRow)
+_SELECT_USER = f"SELECT {_USER} FROM users WHERE removed_at IS NULL"
+# The ID is part of the MAC, so the MAC follows when the database has assigned it.
 INSERT_USER = f"""/* accounts.add */
-    {insert_into("users", NewUserRow)} ON CONFLICT (login) DO NOTHING RETURNING id
+    INSERT INTO users ({", ".join(UserRow._fields[1:])}) VALUES ($1, $2, $3, $4, $5, $6, NULL, $7, $8)
+    ON CONFLICT (login) DO NOTHING RETURNING id
 """
-_TOKEN = ", ".join(f"u.{name}" if name == "login" else f"t.{name}" for name in TokenRow._fields)
-READ_TOKEN = f"""/* tokens.read */
-    SELECT {_TOKEN}, {", ".join(f"u.{name}" for name in UserRow._fields)}
-    FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.hash = $1
+UPDATE_USER = f"/* accounts.change */ {update_row('users', UserRow)}"
+_SELECT_TOKEN = f"SELECT {list_columns(TokenRow)} FROM tokens"
+INSERT_TOKEN = f"""/* tokens.add */
+    INSERT INTO tokens ({", ".join(TokenRow._fields[1:])}) VALUES ($1, $2, $3, $4, $5, $6, $7, NULL, $8, $9)
+    RETURNING id
 """
-LIST_TOKENS = f"/* tokens.list */ SELECT {_TOKEN} FROM tokens t JOIN users u ON u.id = t.user_id"
+UPDATE_TOKEN = f"/* tokens.change */ {update_row('tokens', TokenRow)}"
+_TOKEN = ", ".join([*(f"t.{name}" for name in TokenRow._fields), *(f"u.{name}" for name in UserRow._fields)])
+_JOINED = f"SELECT {_TOKEN} FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.kept_until IS NULL"
+READ_TOKEN = f"/* tokens.read */ {_JOINED} AND t.hash = $1"
+FIND_LIVE = "/* tokens.find_live */ SELECT 1 FROM tokens WHERE id = $1 AND kept_until IS NULL"
+LIST_TOKENS = f"/* tokens.list */ {_JOINED}"
+# The columns are NOT NULL in a signed store.
+UNSIGNED = b""
 
 
 class UserStore:
-    """Stores users and login attempts."""
+    """Stores users and login attempts. Rows whose MAC is invalid count as missing."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, rows: RowSigner) -> None:
         self._engine = engine
+        self._rows = rows
 
     async def has_had_user(self) -> bool:
-        rows = await self._engine.query("/* accounts.has_had_user */ SELECT first_user_at FROM store")
-        return rows[0][0] is not None
+        """Return whether the database has ever had a user. An altered row of the store does not deny it."""
+        rows = await self._engine.query(f"/* accounts.has_had_user */ {SELECT_STORE}")
+        row = StoreRow(*rows[0])
+        return row.first_user_at is not None or not self._rows.is_believed("store", row)
 
     async def add_first(self, user: NewUser, *, audit: SignedEntry) -> int | None:
         """Add the first user. Return None if the database has ever had a user."""
-        return await self._engine.transact(_add_first(user, audit))
+        return await self._engine.transact(_add_first(self._rows, user, audit))
 
     async def add(self, user: NewUser, *, audit: SignedEntry) -> int:
         """Add a user. Raises `UserExists`."""
-        return await self._engine.transact(_add(user, audit))
+        return await self._engine.transact(_add(self._rows, user, audit))
 
     async def read(self, login: str) -> User | None:
-        rows = await self._engine.query(f"/* accounts.read */ SELECT {_USER} FROM users WHERE login = $1", login)
-        return read_user(rows[0]) if rows else None
+        rows = await self._engine.query(f"/* accounts.read */ {_SELECT_USER} AND login = $1", login)
+        return next(iter(self._read_believed(rows)), None)
 
     async def list_all(self) -> list[User]:
-        rows = await self._engine.query(f"/* accounts.all */ SELECT {_USER} FROM users ORDER BY login")
-        return [read_user(row) for row in rows]
+        return self._read_believed(await self._engine.query(f"/* accounts.all */ {_SELECT_USER} ORDER BY login"))
 
     async def change(self, login: str, change: UserChange, *, audit: SignedEntry) -> User | None:
         """Change a user. Return None if it does not exist. Raises `LastAdmin`.
 
         A new password ends all tokens, except those that a service account had before its first password.
         """
-        return await self._engine.transact(_change(login, change, audit))
+        return await self._engine.transact(_change(self._rows, login, change, audit))
 
     async def remove(self, login: str, *, audit: SignedEntry) -> bool:
-        """Remove a user and all its tokens. Return False if it does not exist. Raises `LastAdmin`."""
-        return await self._engine.transact(_remove(login, audit))
+        """Remove a user and revoke all its tokens. Return False if it does not exist. Raises `LastAdmin`.
+
+        The row stays, with a login that no user can have.
+        """
+        return await self._engine.transact(_remove(self._rows, login, audit))
 
     async def set_password(
         self, user_id: int, password: str, *, keep: int, is_keeping_tokens: bool = False, audit: SignedEntry
     ) -> None:
         """Change the password of a user and end all its tokens except `keep`. Service tokens can stay."""
         await self._engine.transact(
-            _set_password(user_id, password, keep=keep, is_keeping_tokens=is_keeping_tokens, audit=audit)
+            _set_password(self._rows, user_id, password, keep=keep, is_keeping_tokens=is_keeping_tokens, audit=audit)
         )
 
     async def rehash(self, user_id: int, *, old: str, new: str) -> None:
-        await self._engine.execute(
-            "/* accounts.rehash */ UPDATE users SET password = $3 WHERE id = $1 AND password = $2", user_id, old, new
-        )
+        await self._engine.transact(_rehash(self._rows, user_id, old, new))
+
+    def _read_believed(self, rows: Rows) -> list[User]:
+        found = [UserRow(*row) for row in rows]
+        return [read_user(row) for row in found if self._rows.is_believed("users", row)]
 
     async def begin_attempt(self, login: bytes, address: str, *, now: int) -> int | None:
         """Count a login attempt. If too many failed, return the seconds to wait instead."""
@@ -148,17 +164,15 @@ class UserStore:
 
 
 class TokenStore:
-    """Stores tokens by the hash of their secret."""
+    """Stores tokens by the hash of their secret. Rows whose MAC is invalid count as missing."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, rows: RowSigner) -> None:
         self._engine = engine
+        self._rows = rows
 
     async def read(self, token_hash: bytes) -> TokenWithUser | None:
         rows = await self._engine.query(READ_TOKEN, token_hash)
-        if not rows:
-            return None
-        width = len(TokenRow._fields)
-        return TokenWithUser(read_token(rows[0][:width]), read_user(rows[0][width:]))
+        return next(iter(self._read_believed(rows)), None)
 
     async def add(self, token: NewToken, *, made_at: int, audit: SignedEntry) -> int | None:
         """Add a token and return its ID.
@@ -166,42 +180,43 @@ class TokenStore:
         Returns None if the user or the token that makes this one no longer exists. For a session, also if the user was
         disabled or has a new password.
         """
-        return await self._engine.transact(_add_token(token, made_at, audit))
+        return await self._engine.transact(_add_token(self._rows, token, made_at, audit))
 
     async def list_all(self, user_id: int | None) -> list[Token]:
-        """List the tokens of a user, or all tokens."""
+        """List the tokens of a user, or all tokens, without revoked ones."""
         if user_id is None:
             rows = await self._engine.query(f"{LIST_TOKENS} ORDER BY t.id")
         else:
-            rows = await self._engine.query(f"{LIST_TOKENS} WHERE t.user_id = $1 ORDER BY t.id", user_id)
-        return [read_token(row) for row in rows]
+            rows = await self._engine.query(f"{LIST_TOKENS} AND t.user_id = $1 ORDER BY t.id", user_id)
+        return [token for token, _ in self._read_believed(rows)]
 
     async def remove(self, token_id: int, *, owner_id: int | None, audit: SignedEntry) -> bool:
-        """Remove a token. With `owner_id`, only if it belongs to that user. Return False if there is no such token."""
-        return await self._engine.transact(_remove_token(token_id, owner_id, audit))
+        """Revoke a token. With `owner_id`, only if it belongs to that user. Return False if there is no such token."""
+        return await self._engine.transact(_remove_token(self._rows, token_id, owner_id, audit))
 
     async def delete_expired(self, *, before: int) -> None:
-        await self._engine.execute("/* tokens.forget_expired */ DELETE FROM tokens WHERE expires_at < $1", before)
+        await self._engine.execute(
+            "/* tokens.forget_expired */ DELETE FROM tokens WHERE coalesce(kept_until, expires_at) < $1", before
+        )
+
+    def _read_believed(self, rows: Rows) -> list[TokenWithUser]:
+        width = len(TokenRow._fields)
+        found = [(TokenRow(*row[:width]), UserRow(*row[width:])) for row in rows]
+        return [
+            TokenWithUser(read_token(token, user.login), read_user(user))
+            for token, user in found
+            if self._rows.is_believed("tokens", token) and self._rows.is_believed("users", user)
+        ]
 
 
-def read_user(row: Row) -> User:
-    found = UserRow(*row)
-    grants = parse_grants(found.grants) or ()
-    return User(found.id, found.login, grants, bool(found.disabled), found.added_at, found.password)
+def read_user(row: UserRow) -> User:
+    grants = parse_grants(row.grants) or ()
+    return User(row.id, row.login, grants, bool(row.disabled), row.added_at, row.password)
 
 
-def read_token(row: Row) -> Token:
-    found = TokenRow(*row)
-    return Token(
-        found.id,
-        found.user_id,
-        found.login,
-        bool(found.is_session),
-        found.label,
-        parse_grants(found.grants),
-        found.made_at,
-        found.expires_at,
-    )
+def read_token(row: TokenRow, login: str) -> Token:
+    grants = parse_grants(row.grants)
+    return Token(row.id, row.user_id, login, bool(row.is_session), row.label, grants, row.made_at, row.expires_at)
 
 
 def parse_grants(text: str | None) -> tuple[Grant, ...] | None:
@@ -214,40 +229,42 @@ def format_grants(grants: tuple[Grant, ...] | None) -> str | None:
     return json.dumps([[g.role.name.lower(), g.scope.tenant, g.scope.integration_type] for g in grants])
 
 
-def _insert(user: NewUser, at: int) -> Transaction[int]:
-    row = NewUserRow(user.login, user.password, format_grants(user.grants), int(has_admin(user.grants)), 0, at)
-    rows = yield statement(INSERT_USER, *row)
-    if not rows:
+def _insert(rows: RowSigner, user: NewUser, at: int) -> Transaction[int]:
+    new = UserRow(0, user.login, user.password, format_grants(user.grants) or "[]", int(has_admin(user.grants)), 0, at)
+    values = (new.login, new.password, new.grants, new.is_admin, new.disabled, new.added_at)
+    inserted = yield statement(INSERT_USER, *values, 0, UNSIGNED)
+    if not inserted:
         raise UserExists
-    return int(rows[0][0])
+    user_id = int(inserted[0][0])
+    yield statement(UPDATE_USER, *rows.sign("users", new._replace(id=user_id)))
+    return user_id
 
 
-def _add_first(user: NewUser, audit: SignedEntry) -> Transaction[int | None]:
-    claimed = yield statement(
-        "/* accounts.claim_first */ UPDATE store SET first_user_at = $1 WHERE first_user_at IS NULL RETURNING one",
-        audit.entry.at,
-    )
-    if not claimed:
+def _add_first(rows: RowSigner, user: NewUser, audit: SignedEntry) -> Transaction[int | None]:
+    store = yield from lock_store()
+    if store.first_user_at is not None or not rows.is_believed("store", store):
         return None
-    user_id = yield from _insert(user, audit.entry.at)
+    yield statement(UPDATE_STORE, *rows.sign("store", store, first_user_at=audit.entry.at))
+    user_id = yield from _insert(rows, user, audit.entry.at)
     yield from append_change("user-added", user_id, audit=audit)
     return user_id
 
 
-def _add(user: NewUser, audit: SignedEntry) -> Transaction[int]:
+def _add(rows: RowSigner, user: NewUser, audit: SignedEntry) -> Transaction[int]:
     # An operator may have added the first user on the host.
-    yield statement(
-        "/* accounts.note_first */ UPDATE store SET first_user_at = $1 WHERE first_user_at IS NULL", audit.entry.at
-    )
-    user_id = yield from _insert(user, audit.entry.at)
+    store = yield from lock_store()
+    if store.first_user_at is None and rows.is_believed("store", store):
+        yield statement(UPDATE_STORE, *rows.sign("store", store, first_user_at=audit.entry.at))
+    user_id = yield from _insert(rows, user, audit.entry.at)
     yield from append_change("user-added", user_id, audit=audit)
     return user_id
 
 
-def _change(login: str, change: UserChange, audit: SignedEntry) -> Transaction[User | None]:
-    user = yield from _lock_user(login)
-    if user is None:
+def _change(rows: RowSigner, login: str, change: UserChange, audit: SignedEntry) -> Transaction[User | None]:
+    row = yield from _lock_user(rows, "login = $1", login)
+    if row is None:
         return None
+    user = read_user(row)
     changed = User(
         user.id,
         user.login,
@@ -256,78 +273,110 @@ def _change(login: str, change: UserChange, audit: SignedEntry) -> Transaction[U
         user.added_at,
         change.password or user.password,
     )
-    yield from _require_remaining_admin(user, after=changed)
+    yield from _require_remaining_admin(rows, user, after=changed)
     yield from _stamp_tokens(user.id)
-    yield statement(
-        "/* accounts.change */ UPDATE users SET grants = $2, is_admin = $3, disabled = $4, password = $5 WHERE id = $1",
-        user.id,
-        format_grants(changed.grants),
-        int(has_admin(changed.grants)),
-        int(changed.is_disabled),
-        changed.password,
+    new = rows.sign(
+        "users",
+        row,
+        grants=format_grants(changed.grants),
+        is_admin=int(has_admin(changed.grants)),
+        disabled=int(changed.is_disabled),
+        password=changed.password,
     )
+    yield statement(UPDATE_USER, *new)
     if change.password is not None or changed.is_disabled:
         # The tokens of a service account do not depend on a password.
         is_keeping_tokens = change.password is None or change.is_keeping_tokens or user.password is None
-        yield statement(
-            "/* accounts.end_tokens */ DELETE FROM tokens WHERE user_id = $1 AND is_session >= $2",
-            user.id,
-            int(is_keeping_tokens),
+        yield from _revoke_tokens(
+            rows, "user_id = $1 AND is_session >= $2", user.id, int(is_keeping_tokens), at=audit.entry.at
         )
     yield from append_change("user-changed", user.id, audit=audit)
     return changed
 
 
-def _remove(login: str, audit: SignedEntry) -> Transaction[bool]:
-    user = yield from _lock_user(login)
-    if user is None:
+def _remove(rows: RowSigner, login: str, audit: SignedEntry) -> Transaction[bool]:
+    row = yield from _lock_user(rows, "login = $1", login)
+    if row is None:
         return False
-    yield from _require_remaining_admin(user, after=None)
-    yield from _stamp_tokens(user.id)
-    yield statement("/* accounts.remove_tokens */ DELETE FROM tokens WHERE user_id = $1", user.id)
-    yield statement("/* accounts.remove */ DELETE FROM users WHERE id = $1", user.id)
-    yield from append_change("user-removed", user.id, audit=audit)
+    yield from _require_remaining_admin(rows, read_user(row), after=None)
+    yield from _stamp_tokens(row.id)
+    yield from _revoke_tokens(rows, "user_id = $1", row.id, at=audit.entry.at)
+    # The login becomes free for another user. No user can have one with spaces.
+    removed = rows.sign(
+        "users",
+        row,
+        login=f"removed {row.id} {row.login}",
+        password=None,
+        grants="[]",
+        is_admin=0,
+        disabled=1,
+        removed_at=audit.entry.at,
+    )
+    yield statement(UPDATE_USER, *removed)
+    yield from append_change("user-removed", row.id, audit=audit)
     return True
 
 
-def _lock_user(login: str) -> Transaction[User | None]:
+def _lock_user(rows: RowSigner, condition: str, *args: str | int) -> Transaction[UserRow | None]:
     yield Lock("users")
-    rows = yield statement(f"/* accounts.read_to_change */ SELECT {_USER} FROM users WHERE login = $1", login)
-    return read_user(rows[0]) if rows else None
+    found = yield statement(f"/* accounts.read_to_change */ {_SELECT_USER} AND {condition}", *args)
+    row = UserRow(*found[0]) if found else None
+    return row if row is not None and rows.is_believed("users", row) else None
+
+
+def _revoke_tokens(rows: RowSigner, condition: str, *args: int, at: int) -> Transaction[list[TokenRow]]:
+    """Revoke tokens that have not expired. Their rows stay. The caller holds the lock of users."""
+    live = f"kept_until IS NULL AND {condition}"
+    found = yield statement(f"/* tokens.read_to_revoke */ {_SELECT_TOKEN} WHERE {live} ORDER BY id", *args)
+    tokens = [TokenRow(*row) for row in found]
+    revoked = [
+        rows.sign("tokens", token, expires_at=min(at, token.expires_at), kept_until=token.expires_at)
+        for token in tokens
+        if rows.is_believed("tokens", token)
+    ]
+    if revoked:
+        yield Many(UPDATE_TOKEN, revoked)
+    return revoked
 
 
 def _stamp_tokens(user_id: int) -> Transaction[None]:
-    """Stamp all tokens of a user, because their permissions change or end. Call this before tokens are deleted."""
-    rows = yield statement("/* tokens.hashes */ SELECT hash FROM tokens WHERE user_id = $1", user_id)
+    """Stamp all tokens of a user, because their permissions change or end. Call this before tokens are revoked."""
+    rows = yield statement(
+        "/* tokens.hashes */ SELECT hash FROM tokens WHERE user_id = $1 AND kept_until IS NULL", user_id
+    )
     for (token_hash,) in rows:
         yield SlotChange(find_token_slot(bytes(token_hash)))
 
 
-def _require_remaining_admin(before: User, *, after: User | None) -> Transaction[None]:
+def _require_remaining_admin(rows: RowSigner, before: User, *, after: User | None) -> Transaction[None]:
     if not before.can_administer or (after is not None and after.can_administer):
         return
     others = yield statement(
-        "/* accounts.other_admins */ "
-        "SELECT 1 FROM users WHERE id <> $1 AND is_admin = 1 AND disabled = 0 AND password IS NOT NULL LIMIT 1",
+        f"/* accounts.other_admins */ {_SELECT_USER}"
+        " AND id <> $1 AND is_admin = 1 AND disabled = 0 AND password IS NOT NULL",
         before.id,
     )
-    if not others:
+    if not any(rows.is_believed("users", UserRow(*other)) for other in others):
         raise LastAdmin
 
 
 def _set_password(
-    user_id: int, password: str, *, keep: int, is_keeping_tokens: bool, audit: SignedEntry
+    rows: RowSigner, user_id: int, password: str, *, keep: int, is_keeping_tokens: bool, audit: SignedEntry
 ) -> Transaction[None]:
-    yield Lock("users")
+    row = yield from _lock_user(rows, "id = $1", user_id)
+    if row is None:
+        return  # removed meanwhile, with all its tokens
     yield from _stamp_tokens(user_id)
-    yield statement("/* accounts.set_password */ UPDATE users SET password = $2 WHERE id = $1", user_id, password)
-    yield statement(
-        "/* accounts.end_other_tokens */ DELETE FROM tokens WHERE user_id = $1 AND is_session >= $2 AND id <> $3",
-        user_id,
-        int(is_keeping_tokens),
-        keep,
-    )
+    yield statement(UPDATE_USER, *rows.sign("users", row, password=password))
+    ended = "user_id = $1 AND is_session >= $2 AND id <> $3"
+    yield from _revoke_tokens(rows, ended, user_id, int(is_keeping_tokens), keep, at=audit.entry.at)
     yield from append_change("user-changed", user_id, audit=audit)
+
+
+def _rehash(rows: RowSigner, user_id: int, old: str, new: str) -> Transaction[None]:
+    row = yield from _lock_user(rows, "id = $1", user_id)
+    if row is not None and row.password == old:
+        yield statement(UPDATE_USER, *rows.sign("users", row, password=new))
 
 
 def _begin_attempt(login: bytes, address: str, now: int) -> Transaction[int | None]:
@@ -347,42 +396,30 @@ def _begin_attempt(login: bytes, address: str, now: int) -> Transaction[int | No
     return None
 
 
-def _add_token(token: NewToken, made_at: int, audit: SignedEntry) -> Transaction[int | None]:
+def _add_token(rows: RowSigner, token: NewToken, made_at: int, audit: SignedEntry) -> Transaction[int | None]:
     # A change of a password holds this lock too, so that no session with the old password is added after it, and no
-    # token that a deleted token makes.
-    yield Lock("users")
-    added = yield statement(
-        "/* tokens.add */ INSERT INTO tokens (hash, user_id, is_session, label, grants, made_at, expires_at)"
-        " SELECT $1, u.id, CAST($3 AS BIGINT), $4, $5, $6, $7 FROM users u WHERE u.id = $2"
-        " AND (CAST($3 AS BIGINT) = 0 OR (u.disabled = 0 AND u.password = $8))"
-        " AND (CAST($9 AS BIGINT) IS NULL OR EXISTS (SELECT 1 FROM tokens WHERE id = $9)) RETURNING id",
-        token.hash,
-        token.user_id,
-        int(token.is_session),
-        token.label,
-        format_grants(token.grants),
-        made_at,
-        token.expires_at,
-        token.password_hash,
-        token.maker_id,
-    )
-    if not added:
+    # token that a revoked token makes.
+    user = yield from _lock_user(rows, "id = $1", token.user_id)
+    if user is None or (token.is_session and (user.disabled or user.password != token.password_hash)):
         return None
-    yield from append_change("token-added", added[0][0], audit=audit)
-    return int(added[0][0])
+    if token.maker_id is not None and not (yield statement(FIND_LIVE, token.maker_id)):
+        return None
+    grants = format_grants(token.grants)
+    values = (token.hash, token.user_id, int(token.is_session), token.label, grants, made_at, token.expires_at)
+    ((token_id,),) = yield statement(INSERT_TOKEN, *values, 0, UNSIGNED)
+    yield statement(UPDATE_TOKEN, *rows.sign("tokens", TokenRow(token_id, *values)))
+    yield from append_change("token-added", token_id, audit=audit)
+    return int(token_id)
 
 
-def _remove_token(token_id: int, owner_id: int | None, audit: SignedEntry) -> Transaction[bool]:
+def _remove_token(rows: RowSigner, token_id: int, owner_id: int | None, audit: SignedEntry) -> Transaction[bool]:
+    yield Lock("users")
     if owner_id is None:
-        removed = yield statement("/* tokens.remove */ DELETE FROM tokens WHERE id = $1 RETURNING hash", token_id)
+        revoked = yield from _revoke_tokens(rows, "id = $1", token_id, at=audit.entry.at)
     else:
-        removed = yield statement(
-            "/* tokens.remove_own */ DELETE FROM tokens WHERE id = $1 AND user_id = $2 RETURNING hash",
-            token_id,
-            owner_id,
-        )
-    if not removed:
+        revoked = yield from _revoke_tokens(rows, "id = $1 AND user_id = $2", token_id, owner_id, at=audit.entry.at)
+    if not revoked:
         return False
-    yield SlotChange(find_token_slot(bytes(removed[0][0])))
+    yield SlotChange(find_token_slot(bytes(revoked[0].hash)))
     yield from append_change("token-revoked", token_id, audit=audit)
     return True

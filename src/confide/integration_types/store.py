@@ -8,11 +8,12 @@ from typing import NamedTuple
 from confide import strict_json
 from confide.audit.model import SignedEntry
 from confide.caching.stamps import SlotChange, find_type_slot
+from confide.crypto.errors import IntegrityBroken
 from confide.database.engine import AppendChange, Engine, Transaction, statement
 from confide.database.identity import READ_EPOCH
 from confide.database.log import insert_audit
-from confide.database.model import Row
 from confide.database.rows import insert_into, list_columns, list_placeholders
+from confide.database.signed_rows import RowSigner
 from confide.epoch import CurrentEpoch, Epoch
 from confide.integration_types.model import Mode, TypeKind, TypeVersion
 
@@ -29,6 +30,8 @@ class TypeRow(NamedTuple):
     saved_by: int
     saved_at: int
     note: str | None
+    counter: int | None = None
+    mac: bytes | None = None
 
     @classmethod
     def from_value(cls, new: TypeVersion) -> TypeRow:
@@ -68,24 +71,32 @@ APPEND = f"""/* types.append */
     WHERE (SELECT epoch FROM store) = ${len(TypeRow._fields) + 1}
     ON CONFLICT (name, version) DO NOTHING RETURNING version
 """
+ALTERED = "The stored integration type was altered without Confide. Tell the operator."
 APPEND_CHANGE = f"/* types.log */ {insert_into('changes', TypeChangeRow)} RETURNING id"
 
 
 class IntegrationTypeStore:
     """Stores versions of integration types. The highest one is active."""
 
-    def __init__(self, engine: Engine, epoch: CurrentEpoch) -> None:
+    def __init__(self, engine: Engine, rows: RowSigner, epoch: CurrentEpoch) -> None:
         self._engine = engine
+        self._rows = rows
         self._epoch = epoch
 
     async def read(self, name: str) -> TypeVersion | None:
-        """Read the active version, even if the type was removed."""
-        rows = await self._engine.query(READ, name)
+        """Read the active version, even if the type was removed.
+
+        Raises `IntegrityBroken` if its row was altered, because neither it nor an earlier version can be used then.
+        """
+        rows = [TypeRow(*row) for row in await self._engine.query(READ, name)]
+        if rows and not self._rows.is_believed("types", rows[0]):
+            raise IntegrityBroken(ALTERED, retry_after_seconds=60)
         return _read_type(rows[0]) if rows else None
 
     async def list_all(self) -> list[TypeVersion]:
-        """List the active versions of all types that were not removed, by name."""
-        return [_read_type(row) for row in await self._engine.query(ALL)]
+        """List the active versions of all types that were not removed, by name. Leave out altered ones."""
+        rows = [TypeRow(*row) for row in await self._engine.query(ALL)]
+        return [_read_type(row) for row in rows if self._rows.is_believed("types", row)]
 
     async def confirm(self, name: str) -> None:
         """Stamp a type before an answer confirms its version."""
@@ -97,14 +108,13 @@ class IntegrationTypeStore:
         Return False if the version exists already, or if the database is in another epoch than the one in which the
         change was planned. Then this process adopts that epoch.
         """
-        found = await self._engine.transact(_append(new, audit, epoch))
+        found = await self._engine.transact(_append(self._rows, new, audit, epoch))
         if found is not None:
             self._epoch.adopt(found)
         return found is None
 
 
-def _read_type(row: Row) -> TypeVersion:
-    found = TypeRow(*row)
+def _read_type(found: TypeRow) -> TypeVersion:
     schema = None if found.schema is None else json.loads(found.schema)
     return TypeVersion(
         found.name,
@@ -119,9 +129,9 @@ def _read_type(row: Row) -> TypeVersion:
     )
 
 
-def _append(new: TypeVersion, audit: SignedEntry, epoch: Epoch) -> Transaction[Epoch | None]:
+def _append(rows: RowSigner, new: TypeVersion, audit: SignedEntry, epoch: Epoch) -> Transaction[Epoch | None]:
     """Append a version, or return the current epoch if nothing was appended."""
-    if not (yield statement(APPEND, *TypeRow.from_value(new), epoch.id)):
+    if not (yield statement(APPEND, *rows.sign("types", TypeRow.from_value(new)), epoch.id)):
         ((*found,),) = yield statement(READ_EPOCH)
         return Epoch(*found)
     yield SlotChange(find_type_slot(new.name))

@@ -17,7 +17,8 @@ ADD = """/* usage.add */
                             THEN excluded.last_read_at ELSE usage.last_read_at END
 """
 LIST = """/* usage.of */
-    SELECT n.token_id, u.login, n.label, n.last_read_at, n.reads FROM usage n LEFT JOIN users u ON u.id = n.user_id
+    SELECT n.token_id, u.login, n.label, n.last_read_at, n.reads
+    FROM usage n LEFT JOIN users u ON u.id = n.user_id AND u.removed_at IS NULL
     WHERE n.tenant = $1 AND n.integration_type = $2 ORDER BY n.last_read_at DESC, n.token_id LIMIT $3
 """
 

@@ -84,6 +84,7 @@ FEATURES: tuple[Feature[Any], ...] = (
                 reader=process.reads.reader,
                 decrypter=process.configs.decrypter,
                 stamp_file=process.stores.stamp_file,
+                altered_rows=process.stores.rows.altered,
                 is_draining=lambda: process.draining.is_draining,
                 is_unsafe=process.database.is_unsafe,
             ),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from confide.changes.feed import ChangeFeed
     from confide.configs.decryption import ConfigDecrypter
     from confide.database.database import Database
+    from confide.database.signed_rows import AlteredRows
     from confide.reads.reader import ConfigReader
     from confide.server.metrics import WorkerMetrics
 
@@ -48,6 +49,7 @@ class Health:
         reader: ConfigReader,
         decrypter: ConfigDecrypter,
         stamp_file: StampFile,
+        altered_rows: AlteredRows,
         is_draining: Callable[[], bool],
         is_unsafe: bool,
     ) -> None:
@@ -57,6 +59,7 @@ class Health:
         self._reader = reader
         self._decrypter = decrypter
         self._stamp_file = stamp_file
+        self._altered_rows = altered_rows
         self._is_draining = is_draining
         self._is_unsafe = is_unsafe
 
@@ -65,6 +68,7 @@ class Health:
         blocking = ["draining"] if self._is_draining() else []
         degrading = ["unsafe-durability"] if self._is_unsafe else []
         degrading += ["integrity-error"] if self._decrypter.undecryptable or self._decrypter.missing else []
+        degrading += ["rows-altered"] if self._altered_rows else []
         degrading += ["stamps-unavailable"] if self._stamp_file.check() else []
         if (outage := await self._find_outage()) is not None:
             (blocking if self._reader.is_past_stale_limit() else degrading).append(outage)

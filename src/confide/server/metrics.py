@@ -192,7 +192,8 @@ GAUGES: dict[str, MetricDefinition] = {
         "Seconds for which a change has waited for an older PostgreSQL transaction",
         (),
     ),
+    "altered": MetricDefinition("confide_altered_rows", "Rows whose signature was invalid when last read", ()),
     "stamps": MetricDefinition("confide_stamps_unavailable", "Workers that cannot share stamps", ()),
 }
 # Gauges whose value for the service is the highest of its workers. The others are summed.
-HIGHEST = frozenset({"age", "watermark"})
+HIGHEST = frozenset({"age", "watermark", "altered"})

@@ -23,8 +23,10 @@ from confide.crypto.master_keys import (
 )
 from confide.database.identity import Loss
 from confide.database.model import DatabaseIdentity
+from confide.errors import Busy, DatabaseUnavailable, describe_error
 from confide.names import ConfigKey
 from confide.server.settings import Settings
+from confide.server.signing import SigningRecordFile, StoreSigning
 from confide.server.stores import Stores, open_stores
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
 
@@ -87,27 +89,58 @@ def build_encryption(settings: Settings, stores: Stores) -> EnvelopeEncryption:
     destroyed = DestroyedKeys(settings.data / DESTROYED_NAME)
     return EnvelopeEncryption(
         stores.data_keys,
+        stores.rows,
         read_master_keys=lambda: read_master_keys(settings),
         destroyed=destroyed,
         clock=read_wall_clock,
     )
 
 
+def build_signing(settings: Settings, stores: Stores) -> StoreSigning:
+    return StoreSigning(stores, SigningRecordFile(settings.signing_record), clock=read_wall_clock)
+
+
+async def open_on_host(settings: Settings, stores: Stores) -> EnvelopeEncryption:
+    """Open the database for a command on the host, and verify its rows if they are signed. Return the keys.
+
+    The schema must exist. Raises `UnsignedStore` or `MasterKeyMissing`.
+    """
+    await stores.database.connect()
+    await stores.database.require_schema()
+    keys, signing = build_encryption(settings, stores), build_signing(settings, stores)
+    await signing.require_key()
+    if await keys.load_row_key():
+        await signing.begin_verification()
+    await stores.database.open()
+    return keys
+
+
 async def prepare(settings: Settings, *, is_unsafe_accepted: bool = False) -> Preparation:
     """Migrate, determine the epoch and create missing keys. Call this once, before any worker starts.
 
     Master keys are created only if the database has no data keys. Raises `DatabaseUnavailable`, `NewerSchema`,
-    `UnsafeDurability` or `MasterKeyMissing`.
+    `UnsafeDurability`, `MasterKeyMissing` or `UnsignedStore`.
     """
     stores = build_stores(settings, is_unsafe_accepted=is_unsafe_accepted)
     await stores.database.connect()
     try:
         applied = await stores.database.migrate()
-        database = await stores.database.open()
         created = await _create_master_keys(settings, stores)
         keys = build_encryption(settings, stores)
         await keys.check_master_keys()
+        signing = build_signing(settings, stores)
+        await signing.require_key()
         await keys.start()
+        await signing.begin_verification()
+        database = await stores.database.open()
+        recorder = AuditRecorder(stores.audit, keys, read_wall_clock)
+        try:
+            await signing.sign_when_due(recorder)
+        except (DatabaseUnavailable, Busy) as error:
+            _log.warning("signing_postponed reason=%s", describe_error(error))
+        await keys.remember_destroyed_keys(
+            lambda tenant: stores.audit.has_destruction(tenant, lambda entry: keys.compute_mac("audit", entry))
+        )
         database = await _begin_epoch_if_checkpoints_are_lost(settings, stores, keys, database)
         await _repeat_destructions(stores, keys)
         return Preparation(database, applied, await stores.users.has_had_user(), created)

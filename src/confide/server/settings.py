@@ -25,6 +25,8 @@ from confide.urls import require_encoded_password
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 MIN_PASSWORD_CHARACTERS = 8
+# Beside the checkpoints, outside the database.
+SIGNING_RECORD_NAME = "signed-store.json"
 MIB = 1024 * 1024
 
 
@@ -135,6 +137,10 @@ class Settings(BaseSettings):
     @property
     def checkpoints_file(self) -> Path:
         return self.checkpoints or self.data / "checkpoints.jsonl"
+
+    @property
+    def signing_record(self) -> Path:
+        return self.checkpoints_file.with_name(SIGNING_RECORD_NAME)
 
     @property
     def io_folder(self) -> Path:

@@ -15,6 +15,7 @@ from confide.crypto.store import DataKeyStore
 from confide.database.database import Database
 from confide.database.engine import Engine
 from confide.database.seen_commits import SeenCommits
+from confide.database.signed_rows import RowSigner
 from confide.database.sqlite.database import SqliteDatabase
 from confide.database.sqlite.engine import SqliteEngine
 from confide.epoch import CurrentEpoch
@@ -35,6 +36,7 @@ class Stores:
     database: Database
     engine: Engine
     epoch: CurrentEpoch
+    rows: RowSigner
     seen: SeenCommits
     stamp_file: StampFile
     configs: ConfigStore
@@ -83,14 +85,15 @@ def _open_sqlite(path: Path, *, is_unsafe: bool, io: IoLog) -> Stores:
     # Beside the lock of the writers, which protects the marks in it.
     stamp_file = StampFile(path.with_name(FILE_NAME))
     engine = SqliteEngine(path, stamps=stamp_file.stamps, is_unsafe=is_unsafe, io=io)
-    epoch = CurrentEpoch()
-    database = SqliteDatabase(engine, epoch, chain_audit_entries=lambda: chain_all_entries(has_xid=False))
+    epoch, rows = CurrentEpoch(), RowSigner()
+    database = SqliteDatabase(engine, epoch, rows, chain_audit_entries=lambda: chain_all_entries(has_xid=False))
     return _build_stores(
         database,
         engine,
         epoch,
-        SeenCommits(epoch),
-        stamp_file,
+        rows=rows,
+        seen=SeenCommits(epoch),
+        stamp_file=stamp_file,
         configs=SqliteConfigStore(engine, epoch),
         change_feed=SqliteChangeFeed(engine, epoch),
     )
@@ -100,12 +103,13 @@ def _open_postgresql(url: str, *, is_unsafe_accepted: bool, pool_size: int, data
     from confide.changes.postgresql_feed import PostgresqlChangeFeed  # noqa: PLC0415 - an optional extra
     from confide.database.postgresql.database import PostgresqlDatabase  # noqa: PLC0415 - as above
 
-    epoch = CurrentEpoch()
+    epoch, rows = CurrentEpoch(), RowSigner()
     seen = SeenCommits(epoch)
     stamp_file = StampFile(None if data is None else data / FILE_NAME)
     database = PostgresqlDatabase(
         url,
         epoch,
+        rows,
         seen,
         stamps=stamp_file.stamps,
         is_unsafe_accepted=is_unsafe_accepted,
@@ -119,8 +123,9 @@ def _open_postgresql(url: str, *, is_unsafe_accepted: bool, pool_size: int, data
         database,
         engine,
         epoch,
-        seen,
-        stamp_file,
+        rows=rows,
+        seen=seen,
+        stamp_file=stamp_file,
         configs=configs,
         change_feed=PostgresqlChangeFeed(engine, epoch, seen=seen, continuity=database.continuity),
     )
@@ -130,9 +135,10 @@ def _build_stores(
     database: Database,
     engine: Engine,
     epoch: CurrentEpoch,
+    *,
+    rows: RowSigner,
     seen: SeenCommits,
     stamp_file: StampFile,
-    *,
     configs: ConfigStore,
     change_feed: ChangeFeed,
 ) -> Stores:
@@ -140,15 +146,16 @@ def _build_stores(
         database=database,
         engine=engine,
         epoch=epoch,
+        rows=rows,
         seen=seen,
         stamp_file=stamp_file,
         configs=configs,
         change_feed=change_feed,
-        users=UserStore(engine),
-        tokens=TokenStore(engine),
-        types=IntegrationTypeStore(engine, epoch),
+        users=UserStore(engine, rows),
+        tokens=TokenStore(engine, rows),
+        types=IntegrationTypeStore(engine, rows, epoch),
         audit=AuditStore(engine),
         statistics=AccessStatisticsStore(engine),
-        retention=RetentionStore(engine),
-        data_keys=DataKeyStore(engine),
+        retention=RetentionStore(engine, rows),
+        data_keys=DataKeyStore(engine, rows),
     )

@@ -51,7 +51,7 @@ from confide.reads.reader import ConfigReader
 from confide.reads.response import PreparedResponse
 from confide.reads.statistics import AccessStatistics
 from confide.server.metrics import MetricSources, WorkerMetrics
-from confide.server.preparation import build_encryption, build_stores
+from confide.server.preparation import build_encryption, build_signing, build_stores
 from confide.server.settings import MIB, Settings
 from confide.server.stores import Stores
 from confide.telemetry.dispatcher import Dispatcher
@@ -223,9 +223,12 @@ async def open_process(
     stores = build_stores(settings, is_unsafe_accepted=is_unsafe_accepted, io=io)
     hasher = Argon2Hasher(io=io)
     try:
-        database = await stores.database.open()
-        encryption = build_encryption(settings, stores)
+        await stores.database.connect()
+        encryption, signing = build_encryption(settings, stores), build_signing(settings, stores)
+        await signing.require_key()
         await encryption.start()
+        await signing.begin_verification()
+        database = await stores.database.open()
         yield build_process(
             settings,
             stores,
@@ -578,6 +581,7 @@ def build_metrics(
                 "hashes": lambda: hasher.waiting,
                 "streams": changes.hub.__len__,
                 "watermark": stores.change_feed.compute_watermark_age_seconds,
+                "altered": lambda: len(stores.rows.altered),
                 "stamps": lambda: stores.stamp_file.check() is not None,
             },
         ),

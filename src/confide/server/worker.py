@@ -12,6 +12,7 @@ from pathlib import Path
 
 from confide.errors import Busy, DatabaseUnavailable, describe_error
 from confide.server.application import Application
+from confide.server.preparation import build_signing
 from confide.server.settings import Settings
 from confide.server.wiring import Process, open_process, record_io, run_alongside, subscribe
 from confide.telemetry.metrics_files import WorkerMetricsFiles
@@ -53,6 +54,7 @@ def build_application(settings: Settings, setup_token: str, metrics_folder: Path
                 run_alongside(process.audit.denials.run()),
                 run_alongside(process.audit.chain_writer.run()),
                 run_alongside(process.reads.statistics.run()),
+                run_alongside(process.audit.recorder.record_altered_rows(process.stores.rows.altered)),
             ):
                 gc.collect()
                 gc.freeze()
@@ -123,8 +125,10 @@ async def _flush(process: Process) -> None:
 
 
 async def _run_jobs(process: Process) -> None:
+    signing = build_signing(process.settings, process.stores)
     while True:
         try:
+            await signing.sign_when_due(process.audit.recorder)
             await process.identity.tokens.delete_expired()
             await process.configs.writer.delete_expired_idempotency_records()
             await process.configs.retention.run_due_jobs()

@@ -11,11 +11,13 @@ from itertools import compress
 
 from confide.caching.stamps import Stamps
 from confide.clock import Clock
+from confide.database.errors import UnsignedStore
 from confide.database.identity import EntrySigner, Loss, begin_epoch_after_loss
 from confide.database.postgresql.transaction import Connection, run_transaction
 from confide.database.seen_commits import SeenCommits
+from confide.database.signed_rows import RowSigner
 from confide.epoch import UNKNOWN_EPOCH, CurrentEpoch, Epoch
-from confide.errors import DatabaseUnavailable
+from confide.errors import DatabaseUnavailable, describe_error
 from confide.telemetry.io_log import IoLog
 
 # A promotion begins another timeline. A standby has no current position in the write-ahead log.
@@ -46,6 +48,7 @@ class Continuity:
         self,
         epoch: CurrentEpoch,
         seen: SeenCommits,
+        rows: RowSigner,
         *,
         stamps: Stamps,
         io: IoLog,
@@ -54,6 +57,7 @@ class Continuity:
     ) -> None:
         self._epoch = epoch
         self._seen = seen
+        self._rows = rows
         self._stamps = stamps
         self._io = io
         self._clock = clock
@@ -112,8 +116,11 @@ class Continuity:
             self._epoch.adopt(found)
 
     async def _begin_epoch(self, connection: Connection, loss: Loss, found: Epoch, sign: EntrySigner) -> None:
-        work = begin_epoch_after_loss(loss, found, now=self._clock(), has_xid=True, sign=sign)
-        epoch = await run_transaction(self._io, connection, work, stamps=self._stamps)
+        work = begin_epoch_after_loss(loss, found, self._rows, now=self._clock(), has_xid=True, sign=sign)
+        try:
+            epoch = await run_transaction(self._io, connection, work, stamps=self._stamps)
+        except UnsignedStore as error:
+            raise DatabaseUnavailable(describe_error(error)) from error
         _log.error(
             "commits_lost missing_changes=%d missing_checkpoint=%s ended_epoch=%s epoch=%s",
             len(loss.positions),

@@ -18,6 +18,7 @@ from confide.database.postgresql.engine import PostgresqlEngine
 from confide.database.postgresql.session import IS_READ_ONLY
 from confide.database.postgresql.transaction import Connection
 from confide.database.seen_commits import SeenCommits
+from confide.database.signed_rows import RowSigner
 from confide.epoch import CurrentEpoch
 from confide.errors import DatabaseReadOnly, DatabaseUnavailable
 from confide.telemetry.io_log import NO_IO_LOG, IoLog
@@ -45,6 +46,7 @@ class PostgresqlDatabase(Database):
         self,
         dsn: str,
         epoch: CurrentEpoch,
+        rows: RowSigner,
         seen: SeenCommits,
         *,
         stamps: Stamps,
@@ -57,9 +59,9 @@ class PostgresqlDatabase(Database):
         self.engine = PostgresqlEngine(
             dsn, stamps=stamps, size=pool_size, check_connection=self._check_connection, seen=seen, io=io
         )
-        super().__init__(self.engine, epoch, chain_audit_entries=chain_audit_entries, clock=clock)
+        super().__init__(self.engine, epoch, rows, chain_audit_entries=chain_audit_entries, clock=clock)
         self.continuity = Continuity(
-            epoch, seen, stamps=stamps, io=io, clock=clock, on_failover=self.engine.leave_old_primary
+            epoch, seen, rows, stamps=stamps, io=io, clock=clock, on_failover=self.engine.leave_old_primary
         )
         self._stamps = stamps
         self._is_unsafe_accepted = is_unsafe_accepted

@@ -17,6 +17,7 @@ from confide.database.engine import Transaction
 from confide.database.errors import UnsafeDurability
 from confide.database.identity import EntrySigner
 from confide.database.model import DatabaseIdentity
+from confide.database.signed_rows import RowSigner
 from confide.database.sqlite.engine import SqliteEngine
 from confide.epoch import CurrentEpoch
 from confide.errors import DatabaseUnavailable
@@ -41,11 +42,12 @@ class SqliteDatabase(Database):
         self,
         engine: SqliteEngine,
         epoch: CurrentEpoch,
+        rows: RowSigner,
         *,
         chain_audit_entries: Callable[[], Transaction[None]],
         clock: Clock = read_wall_clock,
     ) -> None:
-        super().__init__(engine, epoch, chain_audit_entries=chain_audit_entries, clock=clock)
+        super().__init__(engine, epoch, rows, chain_audit_entries=chain_audit_entries, clock=clock)
         self.engine = engine
 
     async def connect(self) -> None:
