@@ -337,16 +337,16 @@ def test_masking_a_long_list_under_many_subschemas_is_quick() -> None:
     assert time.process_time() - began < 0.5
 
 
-def test_violations_beyond_the_reported_number_are_checked() -> None:
+def test_a_violation_beyond_the_reported_number_is_not_accepted() -> None:
     type_ = IntegrationType(
         1, Schema({"properties": {"l": {"items": {"type": "integer"}}, "z": {"type": "integer"}}}), mode=Mode.ENFORCE
     )
     before: Any = {"l": ["x"] * 1_500, "z": 1}
     rejected, warned = type_.check_save(before, {**before, "z": "bad"})
-    assert [format_pointer(violation.place) for violation in rejected] == ["/z"]
-    assert len(warned) == 1_500
+    assert [format_pointer(violation.place) for violation in rejected] == [""]
+    assert len(warned) == 1_000
     rejected, _ = type_.check_save(before, {**before, "l": [*before["l"], "y"]})
-    assert [format_pointer(violation.place) for violation in rejected] == ["/l/1500"]
+    assert [format_pointer(violation.place) for violation in rejected] == [""]
 
 
 def test_violations_inside_a_secret_are_reported_as_one_without_details() -> None:

@@ -6,10 +6,14 @@ from typing import Any, NamedTuple
 
 from confide.errors import Violation
 from confide.integration_types.masking import PLACE_WITHOUT_SCHEMA, SecretPlace, mask
-from confide.integration_types.model import DEFAULT_KEPT_VERSIONS, MAX_REPORTED, Mode, TypeVersion
+from confide.integration_types.model import DEFAULT_KEPT_VERSIONS, Mode, TypeVersion
 from confide.integration_types.schema import Schema, SchemaViolation
+from confide.slices import pause_if_due
 from confide.strict_json import Json, is_equal
 
+_TOO_MANY_TO_COMPARE = (
+    "The configuration has too many violations to tell old ones from new ones. Correct some of them in this save."
+)
 UNREADABLE = Violation("", "integrity-error", "The stored config cannot be decrypted.")
 
 
@@ -54,28 +58,34 @@ class IntegrationType:
     def fill_defaults(self, configuration: Json) -> Json:
         return configuration if self.schema is None else self.schema.fill_defaults(configuration)
 
-    def find_violations(self, configuration: Json, *, limit: int | None = None) -> list[SchemaViolation]:
-        return [] if self.schema is None else self.schema.find_violations(configuration, limit=limit)
-
     def list_violations(self, configuration: Json | None, *, is_masked: bool = False) -> tuple[Violation, ...]:
         """List up to a thousand violations. A configuration that cannot be decrypted is None."""
         if configuration is None:
             return (UNREADABLE,)
-        violations = self.find_violations(configuration, limit=MAX_REPORTED)
+        violations = [] if self.schema is None else self.schema.find_violations(configuration)
         return tuple(
             (one.hide_secrets(self.place, configuration) if is_masked else one).to_violation() for one in violations
         )
 
     def check_save(self, before: Json | None, after: Json) -> SaveCheck:
-        """Check a save. In mode `enforce`, a violation that the save does not touch is only a warning."""
-        violations = self.find_violations(after)
-        if self.mode is Mode.WARN or not violations:
-            return SaveCheck([], violations)
-        old = set() if before is None else {(one.place, one.rule_at) for one in self.find_violations(before)}
+        """Check a save. In mode `enforce`, a violation that the save does not touch is only a warning.
+
+        If not all violations can be listed, a save that leaves the listed ones as they are is rejected as well.
+        """
+        if self.schema is None:
+            return SaveCheck([], [])
+        found = self.schema.check(after)
+        if self.mode is Mode.WARN or not found.violations:
+            return SaveCheck([], found.violations)
+        pause_if_due()
+        before_save = [] if before is None else self.schema.find_violations(before)
+        old = {(one.place, one.rule_at) for one in before_save}
         check = SaveCheck([], [])
-        for violation in violations:
+        for violation in found.violations:
             is_old = (violation.place, violation.rule_at) in old and _is_same_at(violation.place, before, after)
             (check.warned if is_old else check.rejected).append(violation)
+        if not check.rejected and not found.is_complete:
+            check.rejected.append(SchemaViolation((), "schema", "", _TOO_MANY_TO_COMPARE))
         return check
 
 

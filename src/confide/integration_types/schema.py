@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from confide.errors import Violation
 from confide.integration_types.dialects import Dialect
 from confide.integration_types.errors import SchemaInvalid
 from confide.integration_types.masking import PREVIOUS_RULES, Path, SecretPlace
+from confide.integration_types.model import MAX_REPORTED
 from confide.integration_types.schema_limits import SchemaReader
 from confide.integration_types.subschemas import (
     NO_DEFAULT,
@@ -24,6 +25,8 @@ from confide.integration_types.subschemas import (
     Subschema,
     fill_defaults,
 )
+from confide.integration_types.validation_cost import MAX_POSSIBLE_VIOLATIONS, CostMeter, TooCostly
+from confide.slices import pause_if_due
 from confide.strict_json import Json, format_pointer
 
 # Messages contain this instead of the value.
@@ -31,6 +34,12 @@ _HIDDEN = "The value"
 _MEMBER_NOT_ALLOWED = "The schema does not allow this member."
 _NAME_NOT_ALLOWED = "The schema does not allow this member name."
 _VALUE_NOT_ALLOWED = "The schema allows no value here."
+_TOO_LARGE_TO_LIST = "The configuration violates the schema and is too large to list where."
+_PART_TOO_LARGE_TO_LIST = "This value violates the schema and is too large to list where."
+_TOO_COSTLY = (
+    "Checking this configuration against the schema would take too long. Use fewer values, or a schema with fewer"
+    " names, patterns and alternatives."
+)
 _FILLED_TOO_LARGE = "With its defaults, the configuration is larger than 256 KiB or has more than 32 levels."
 _SENTENCES_OF_MEMBERS = {"propertyNames": _NAME_NOT_ALLOWED, "additionalProperties": _MEMBER_NOT_ALLOWED}
 # Keywords that hold schemas by name: in a path, a name follows.
@@ -40,10 +49,10 @@ _KEYWORDS_WITH_NAMES = frozenset(
 # The name of a schema in references to its parts.
 _OWN_URI = "urn:confide:schema"
 MAX_MESSAGE_CHARACTERS = 300
-# The limit of places times subschemas up to which violations are listed one by one.
-MAX_TO_EXPLAIN = 20_000
+# The number of validators of parts of a schema that are kept.
+MAX_PART_VALIDATORS = 256
 # The size of a compiled pattern is rounded up to one of these. The last one is the maximum.
-PATTERN_BYTES = (2**10, 2**13, 2**16, 2**18, 2**20)
+PATTERN_BYTES = (2**10, 2**11, 2**12, 2**13, 2**14, 2**16, 2**18, 2**20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,13 @@ class SchemaViolation:
         return self
 
 
+class FoundViolations(NamedTuple):
+    """The violations of a configuration. If they are not complete, there can be others."""
+
+    violations: list[SchemaViolation]
+    is_complete: bool
+
+
 class Schema:
     """A compiled schema. Raises `SchemaInvalid` if the document is invalid or unsupported."""
 
@@ -80,9 +96,11 @@ class Schema:
         # Check the limits first, because the validator follows cycles and repeated references without a limit.
         reader = SchemaReader(document, matcher=_compile_pattern)
         self._root = reader.read()
-        self._cost = reader.cost
+        self._cost = CostMeter([self._root])
         self.dialect = reader.dialect
         self.pattern_bytes = reader.pattern_bytes
+        self._document = document
+        self._parts: dict[tuple[Path, ...], _PartValidator] = {}
         try:
             self._validator = _build_validator(document, dialect=reader.dialect)
         except ValueError as error:
@@ -111,36 +129,90 @@ class Schema:
             return configuration
         return filled
 
-    def find_violations(self, configuration: Json, *, limit: int | None = None) -> list[SchemaViolation]:
-        """List up to `limit` violations, after filling in the defaults.
+    def find_violations(self, configuration: Json) -> list[SchemaViolation]:
+        """Find up to `MAX_REPORTED` violations, as `check` does."""
+        return self.check(configuration).violations
 
-        If listing them would take too long, return one violation of the whole configuration.
+    def check(self, configuration: Json) -> FoundViolations:
+        """Find up to `MAX_REPORTED` violations, after filling in the defaults.
+
+        A configuration that would take too long to check is a violation. If it only takes too long to list all
+        violations at once, they are listed part by part, without those of conditional subschemas.
         """
         try:
             filled = fill_defaults(configuration, self._filling) if self.has_defaults else configuration
         except FilledTooLarge:
-            return [SchemaViolation((), "default", "", _FILLED_TOO_LARGE)]
+            return _reject_as_a_whole(_FILLED_TOO_LARGE, rule="default")
+        try:
+            cost = self._cost.measure(filled)
+        except TooCostly:
+            return _reject_as_a_whole(_TOO_COSTLY)
+        pause_if_due()
         if self._validator.is_valid(filled):
-            return []
-        if _count_places(filled) * self._cost > MAX_TO_EXPLAIN:
-            return [
-                SchemaViolation(
-                    (), "schema", "", "The configuration violates the schema and is too large to list where."
-                )
-            ]
-        violations = (
-            violation for error in self._validator.iter_errors(filled) for violation in _describe_error(error, filled)
-        )
+            return FoundViolations([], is_complete=True)
+        pause_if_due()
+        has_all = cost.violations <= MAX_POSSIBLE_VIOLATIONS
+        listed = _list_errors(self._validator, filled) if has_all else self._find_in_parts(filled, self._filling, ())
+        found = list(itertools.islice(listed, MAX_REPORTED))
         # An invalid configuration has a violation, even if the validator names no place.
-        return list(itertools.islice(violations, limit)) or [
-            SchemaViolation((), "schema", "", "The configuration violates the schema.")
-        ]
+        if not found:
+            return _reject_as_a_whole(_TOO_LARGE_TO_LIST)
+        return FoundViolations(found, is_complete=has_all and len(found) < MAX_REPORTED)
+
+    def _find_in_parts(self, value: Any, place: SchemaPlace, path: Path) -> Iterator[SchemaViolation]:
+        """Find violations in the largest parts that can be listed at once. Only certain subschemas apply to them."""
+        if not place.subschemas:
+            return
+        part = self._get_part_validator(place)
+        pause_if_due()
+        if part.validator.is_valid(value):
+            return
+        pause_if_due()
+        if part.cost.measure(value).violations <= MAX_POSSIBLE_VIOLATIONS:
+            found = _list_errors(part.validator, value)
+            yield from (replace(violation, place=(*path, *violation.place)) for violation in found)
+            return
+        has_found = False
+        for step, inner in _list_inside(value):
+            inner_place = place.get_member(step) if isinstance(step, str) else place.get_element(step)
+            for violation in self._find_in_parts(inner, inner_place, (*path, step)):
+                has_found = True
+                yield violation
+        if not has_found and path:
+            yield SchemaViolation(path, "schema", "", _PART_TOO_LARGE_TO_LIST)
+
+    def _get_part_validator(self, place: SchemaPlace) -> _PartValidator:
+        paths = tuple(subschema.path for subschema in place.subschemas)
+        found = self._parts.get(paths)
+        if found is None:
+            if len(self._parts) >= MAX_PART_VALIDATORS:
+                self._parts.clear()
+            registry = _build_registry(self._document, dialect=self.dialect)
+            references = [{"$ref": _format_reference(path)} for path in paths]
+            validator = _build_validator({"allOf": references}, dialect=self.dialect, registry=registry)
+            found = self._parts[paths] = _PartValidator(validator, CostMeter(place.subschemas))
+        return found
 
 
-def _count_places(value: Any) -> int:
+def _reject_as_a_whole(sentence: str, *, rule: str = "schema") -> FoundViolations:
+    return FoundViolations([SchemaViolation((), rule, "", sentence)], is_complete=False)
+
+
+class _PartValidator(NamedTuple):
+    """The validator of some subschemas of a schema, and the cost of its calls."""
+
+    validator: Any
+    cost: CostMeter
+
+
+def _list_inside(value: Any) -> Iterable[tuple[str | int, Any]]:
     if isinstance(value, dict):
-        return 1 + sum(map(_count_places, value.values()))
-    return 1 + sum(map(_count_places, value)) if isinstance(value, list) else 1
+        return value.items()
+    return enumerate(value) if isinstance(value, list) else ()
+
+
+def _list_errors(validator: Any, value: Any) -> Iterator[SchemaViolation]:
+    return (violation for error in validator.iter_errors(value) for violation in _describe_error(error, value))
 
 
 def _describe_error(error: Any, configuration: Json) -> Iterator[SchemaViolation]:
@@ -187,15 +259,9 @@ def _find_broken_defaults(subschemas: list[Subschema], document: Json, *, dialec
     """Find the defaults that violate their own schema, also after its inner defaults are filled in."""
     if not subschemas:
         return frozenset()
-    import jsonschema_rs  # noqa: PLC0415 - as in `_build_validator`
-
-    # One validator for all: the member with the number of a default must match its schema. References of a schema are
-    # only to its own parts, so its `$id` is not needed. It can be relative, which this URI cannot resolve.
-    own = {keyword: value for keyword, value in document.items() if keyword != "$id"} | {"$schema": dialect.url}
-    registry = jsonschema_rs.Registry([(_OWN_URI, own)])
-    properties = {
-        str(number): {"$ref": f"{_OWN_URI}#{quote(format_pointer(one.path))}"} for number, one in enumerate(subschemas)
-    }
+    # One validator for all: the member with the number of a default must match its schema.
+    registry = _build_registry(document, dialect=dialect)
+    properties = {str(number): {"$ref": _format_reference(one.path)} for number, one in enumerate(subschemas)}
     validator = _build_validator({"properties": properties}, dialect=dialect, registry=registry)
 
     def is_valid(number: int, value: Any) -> bool:
@@ -215,6 +281,20 @@ def _find_broken_defaults(subschemas: list[Subschema], document: Json, *, dialec
         for number, one in enumerate(subschemas)
         if not is_valid(number, one.default) and not is_valid_when_filled(number, one)
     )
+
+
+def _build_registry(document: Json, *, dialect: Dialect) -> Any:
+    """Build a registry in which other schemas can refer to the parts of a schema."""
+    import jsonschema_rs  # noqa: PLC0415 - as in `_build_validator`
+
+    # References of a schema are only to its own parts, so its `$id` is not needed. It can be relative, which this URI
+    # cannot resolve.
+    own = {keyword: value for keyword, value in document.items() if keyword != "$id"} | {"$schema": dialect.url}
+    return jsonschema_rs.Registry([(_OWN_URI, own)])
+
+
+def _format_reference(path: Path) -> str:
+    return f"{_OWN_URI}#{quote(format_pointer(path))}"
 
 
 def _compile_pattern(pattern: str) -> tuple[Matcher, int]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 from confide.errors import Violation
 from confide.integration_types.dialects import Dialect, find_dialect
 from confide.integration_types.errors import SchemaInvalid
+from confide.integration_types.keyword_work import WORK_OF_FALSE, measure_keywords
 from confide.integration_types.masking import Path
 from confide.integration_types.subschemas import NO_DEFAULT, Matcher, Subschema
 from confide.strict_json import Json, format_pointer
@@ -37,6 +38,13 @@ _EARLIER_ITEMS = "A list of `items` belongs to earlier drafts. Use `prefixItems`
 _EARLIER_LIMIT = "A boolean limit belongs to draft-04. Write the exclusive limit itself, as a number."
 _OTHER_DIALECT = "Unsupported dialect. Use JSON Schema draft-07, 2019-09 or 2020-12."
 _FRAGMENT = re.compile(r"#(?:/.*)?", re.DOTALL)
+
+
+class CompiledPattern(NamedTuple):
+    """The matcher of a pattern, and its size when compiled."""
+
+    matches: Matcher
+    size_bytes: int
 
 
 class SchemaReader:
@@ -71,7 +79,9 @@ class SchemaReader:
             subschema, document = self._pending.pop()
             if isinstance(document, dict):
                 self._read_keywords(subschema, document)
-            elif not isinstance(document, bool):
+            elif document is False:
+                subschema.work = WORK_OF_FALSE
+            elif document is not True:
                 raise _build_error(subschema.path, "A schema must be an object, true or false.")
         self.cost = _compute_cost(list(self._known.values()))
         return root
@@ -107,12 +117,18 @@ class SchemaReader:
             subschema.same += [found for _, found in self._read_members(subschema.path, document, keyword)]
         subschema.same += subschema.always
         subschema.members = dict(self._read_members(subschema.path, document, "properties"))
-        patterns = self._read_members(subschema.path, document, "patternProperties")
-        subschema.patterns = [
-            (self._compile((*subschema.path, "patternProperties", one), one), found) for one, found in patterns
+        patterns = [
+            (self._compile((*subschema.path, "patternProperties", one), one), found)
+            for one, found in self._read_members(subschema.path, document, "patternProperties")
         ]
-        if isinstance(document.get("pattern"), str):
-            self._compile((*subschema.path, "pattern"), document["pattern"])
+        subschema.patterns = [(compiled.matches, found) for compiled, found in patterns]
+        pattern = document.get("pattern")
+        compiled = self._compile((*subschema.path, "pattern"), pattern) if isinstance(pattern, str) else None
+        subschema.work = measure_keywords(
+            document,
+            pattern_bytes=0 if compiled is None else compiled.size_bytes,
+            name_pattern_bytes=[one.size_bytes for one, _ in patterns],
+        )
         subschema.inside = {
             word: self._add((*subschema.path, word), document[word]) for word in keywords.inside if word in document
         }
@@ -160,15 +176,15 @@ class SchemaReader:
             if keyword != "dependencies" or not isinstance(one, list):
                 yield name, self._add((*path, keyword, name), one)
 
-    def _compile(self, at: Path, pattern: str) -> Matcher:
+    def _compile(self, at: Path, pattern: str) -> CompiledPattern:
         try:
-            matches, size = self._matcher(pattern)
+            compiled = CompiledPattern(*self._matcher(pattern))
         except ValueError:
             raise _build_error(at, "The pattern is invalid or unsupported. Correct it.") from None
-        self.pattern_bytes += size
+        self.pattern_bytes += compiled.size_bytes
         if self.pattern_bytes > MAX_PATTERN_BYTES:
             raise _build_error(at, "The patterns of the schema are too large together. Use fewer repetitions.")
-        return matches
+        return compiled
 
     def _resolve(self, path: Path, reference: Any) -> Subschema:
         at: Path = (*path, "$ref")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from confide.integration_types.keyword_work import NO_WORK
 from confide.integration_types.masking import RULES, Path, SecretPlace, SecretRules
+from confide.slices import iterate, pause_if_due
 from confide.strict_json import MAX_BODY_BYTES, MAX_LEVELS, write
 
 Matcher = Callable[[str], bool]
@@ -32,6 +34,7 @@ class Subschema:
         "patterns",
         "same",
         "secrecy_keyword",
+        "work",
         "write_only",
     )
 
@@ -49,6 +52,8 @@ class Subschema:
         self.is_secret: bool | None = None
         self.secrecy_keyword = ""
         self.default = NO_DEFAULT
+        # What the keywords cost the validator.
+        self.work = NO_WORK
         # The default violates its own schema, so that a read does not fill it in.
         self.has_broken_default = False
 
@@ -97,6 +102,7 @@ class SchemaPlace(SecretPlace):
         "applied",
         "defaults",
         "is_inside_secret_name",
+        "subschemas",
     )
 
     def __init__(
@@ -109,7 +115,9 @@ class SchemaPlace(SecretPlace):
         rules: SecretRules = RULES,
         known: PlaceCache | None = None,
     ) -> None:
-        self.applied = tuple(_expand(iter(subschemas), is_certain=is_certain))
+        # The subschemas of the place itself. `applied` also has those that they apply in turn.
+        self.subschemas = tuple(subschemas)
+        self.applied = tuple(_expand(iter(self.subschemas), is_certain=is_certain))
         flags = {one.write_only if rules.is_previous else one.is_secret for one in self.applied}
         is_visible = True not in flags and False in flags
         is_secret_by_name = has_secret_name and not is_visible
@@ -233,6 +241,7 @@ def _fill(value: Any, place: SchemaPlace, left: list[int], *, levels: int) -> An
         return value
     if not levels:
         raise FilledTooLarge
+    pause_if_due()
     if isinstance(value, dict):
         whole = dict(value)
         for name, default, size_bytes in place.defaults:
@@ -242,7 +251,9 @@ def _fill(value: Any, place: SchemaPlace, left: list[int], *, levels: int) -> An
                 if left[0] < 0:
                     raise FilledTooLarge
         return {name: _fill(inner, place.get_member(name), left, levels=levels - 1) for name, inner in whole.items()}
-    return [_fill(inner, place.get_element(index), left, levels=levels - 1) for index, inner in enumerate(value)]
+    return [
+        _fill(inner, place.get_element(index), left, levels=levels - 1) for index, inner in enumerate(iterate(value))
+    ]
 
 
 def _find_default(subschema: Subschema) -> Any:
