@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 
 from confide.database.engine import Statement
 from confide.names import ConfigKey
-from support.app import ADMIN, TYPE, RunningApp
+from confide.server.settings import Settings
+from support.app import ADMIN, TYPE, RunningApp, start_app
 from support.canaries import make_canary
 from support.waiting import wait_until_async
 
@@ -175,3 +177,22 @@ async def test_a_version_that_the_change_feed_has_not_covered_can_be_lost_withou
     assert (read.status_code, read.json()["code"]) == (503, "store-unavailable")
     memory.drop_uncovered()
     assert (await app.read(token, headers={"Cache-Control": "no-cache"})).headers["etag"] == '"1"'
+
+
+async def test_the_number_of_a_removed_version_is_not_given_again(settings: Settings) -> None:
+    async with start_app(settings) as app:
+        token = await app.create_token("root", *ADMIN)
+        for number in range(1, 4):
+            assert (await app.save(token, {"n": number})).json()["version"] == number
+        await execute(app, "DELETE FROM changes WHERE version = 3")
+    # This process has never seen the removed version.
+    async with start_app(settings) as app:
+        for headers in ({}, {"Idempotency-Key": "again"}):
+            reply = await app.save(token, {"n": 4}, headers=headers)
+            assert (reply.status_code, reply.json()["code"]) == (503, "integrity-error"), reply.text
+        keys = [*({"n": number} for number in range(5, 10))]
+        many = await asyncio.gather(
+            *(app.save(token, one) for one in keys), *(app.save(token, one, tenant=f"globex{one['n']}") for one in keys)
+        )
+        assert [reply.status_code for reply in many] == [503] * 5 + [200] * 5
+        assert "integrity-error" in (await app.request("GET", "/health/ready")).json()["reasons"]

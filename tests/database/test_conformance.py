@@ -363,7 +363,7 @@ async def test_a_successful_login_clears_the_failures_of_its_address(store: Stor
 
 
 async def test_an_audit_entry_references_its_change(store: Stores) -> None:
-    await store.audit.insert(SignedEntry(replace(ENTRY, action="read", outcome="denied"), AUDIT.mac))
+    await store.audit.insert(SignedEntry(replace(ENTRY, action="read", outcome="denied", version=None), AUDIT.mac))
     await append(store, build_version(1))
     denied, saved = await list_audit_rows(store)
     assert denied[-1] is None

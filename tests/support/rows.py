@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from confide.audit.model import AuditEntry, SignedEntry
 from confide.caching.stamps import SlotChange, find_config_slot
 from confide.configs.errors import IdempotencyKeyTaken, Superseded
@@ -12,7 +14,8 @@ from confide.server.stores import Stores, open_stores
 
 KEY = ConfigKey("acme", "crm")
 ENTRY = AuditEntry(at=1, action="save", outcome="created", actor=1, key=KEY, version=1)
-AUDIT = SignedEntry(ENTRY, b"m" * 32)
+# An entry that belongs to no version, because no version can have the number of one.
+AUDIT = SignedEntry(replace(ENTRY, key=None, version=None), b"m" * 32)
 
 
 def build_version(
@@ -25,8 +28,9 @@ def build_version(
 async def append(store: Stores, new: NewVersion, replay: IdempotencyRecord | None = None) -> bool:
     """Append a version. False if the save lost a race."""
     try:
+        audit = SignedEntry(replace(ENTRY, key=new.key, version=new.version), AUDIT.mac)
         change = SlotChange(find_config_slot(*new.key))
-        await store.configs.append(new, audit=AUDIT, idempotency=replay, epoch=store.epoch.value, change=change)
+        await store.configs.append(new, audit=audit, idempotency=replay, epoch=store.epoch.value, change=change)
     except IdempotencyKeyTaken:
         raise
     except Superseded:

@@ -86,15 +86,19 @@ class ConfigDecrypter:
             return
         if version >= known.in_feed:
             raise DatabaseUnavailable("The database returned an older version than before.")
+        self.report_removed(key, known.in_feed, found_version=version)
+        raise IntegrityBroken(VERSION_MISSING, retry_after_seconds=60)
+
+    def report_removed(self, key: ConfigKey, version: int, *, found_version: int | None = None) -> None:
+        """Report a version that was removed without Confide, once."""
         if key not in self.missing:
             self.missing.add(key)
             _log.error(
                 "config_version_missing tenant=%s integration_type=%s version=%d found_version=%d",
                 *key,
-                known.in_feed,
                 version,
+                version - 1 if found_version is None else found_version,
             )
-        raise IntegrityBroken(VERSION_MISSING, retry_after_seconds=60)
 
     def clear_failure(self, key: ConfigKey) -> None:
         """Record that the current version of a config can be decrypted."""

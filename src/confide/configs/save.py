@@ -25,7 +25,7 @@ from confide.configs.model import (
 )
 from confide.configs.plan import SavePlan, SavePlanBuilder
 from confide.configs.save_queue import SaveQueue
-from confide.crypto.errors import DecryptionFailed
+from confide.crypto.errors import DecryptionFailed, IntegrityBroken
 from confide.crypto.model import EncryptionContext, WrappedKey
 from confide.epoch import CurrentEpoch, Epoch
 from confide.errors import NotFound, VersionConflict
@@ -291,7 +291,11 @@ class ConfigWriter:
         )
         completed = record and replace(record, version=new.version, outcome=outcome)
         change = update.create_change()
-        await self._configs.append(new, audit=audit, idempotency=completed, epoch=update.epoch, change=change)
+        try:
+            await self._configs.append(new, audit=audit, idempotency=completed, epoch=update.epoch, change=change)
+        except IntegrityBroken:
+            self._decrypter.report_removed(new.key, new.version)
+            raise
         update.adopt_stamp(change)
         self._cache.complete_update(update, new.key, CurrentConfig(new, plaintext, type_), rendering=Rendering.READABLE)
         self._change_feed.notify()

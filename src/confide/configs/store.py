@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from confide.audit.model import SignedEntry
 from confide.caching.stamps import SlotChange, find_config_slot
@@ -25,6 +25,7 @@ from confide.configs.model import (
     VersionSummary,
     VersionWithDataKey,
 )
+from confide.crypto.errors import IntegrityBroken
 from confide.crypto.model import WrappedKey
 from confide.database.batcher import Batcher
 from confide.database.engine import Engine, Transaction, UniqueTaken, statement
@@ -95,6 +96,13 @@ MAC_AT = ENTRY_AT - 1 + EntryRow._fields.index("mac")
 IDEMPOTENCY_AT = EPOCH_AT + 1
 # A version is inserted only while its data key exists. A tombstone has no data key.
 _DATA_KEY_EXISTS = f"EXISTS (SELECT 1 FROM keys WHERE id = ${DATA_KEY_AT} AND wrapped IS NOT NULL)"
+# No number is given twice: one that has an audit entry belonged to a version, even if its row is gone.
+_HAS_NO_ENTRY = "NOT EXISTS (SELECT 1 FROM audit e WHERE e.tenant = $2 AND e.integration_type = $3 AND e.version = $4)"
+IS_REMOVED = """/* configs.is_removed */
+    SELECT 1 WHERE EXISTS (SELECT 1 FROM audit WHERE tenant = $1 AND integration_type = $2 AND version = $3)
+        AND NOT EXISTS (SELECT 1 FROM changes WHERE tenant = $1 AND integration_type = $2 AND version = $3)
+"""
+REMOVED = "The newest version of this config was removed from the database. Tell the operator."
 INSERT_IDEMPOTENCY = f"/* configs.keep_replay */ {insert_into('replays', IdempotencyRow)}"
 READ_VERSION = """/* configs.read_version */
     SELECT version, kind, body FROM changes WHERE tenant = $1 AND integration_type = $2 AND version = $3
@@ -124,7 +132,7 @@ SQLITE_READ = """/* configs.read */
 SQLITE_APPEND = f"""/* configs.append */
     INSERT INTO changes ({list_columns(VersionRow)}) SELECT {list_placeholders(VersionRow)}
     WHERE (${DATA_KEY_AT} IS NULL OR {_DATA_KEY_EXISTS})
-      AND (SELECT epoch FROM store) = ${len(VersionRow._fields) + 1}
+      AND (SELECT epoch FROM store) = ${len(VersionRow._fields) + 1} AND {_HAS_NO_ENTRY}
     ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING id
 """
 SQLITE_CHANGES_AFTER = """/* configs.changes_after */
@@ -141,6 +149,7 @@ _APPEND = f"""/* configs.append */
     WITH appended AS (
         INSERT INTO changes ({list_columns(VersionRow)}) SELECT {list_placeholders(VersionRow)}
         WHERE (${DATA_KEY_AT}::bytea IS NULL OR {_DATA_KEY_EXISTS}) AND (SELECT epoch FROM store) = ${EPOCH_AT}
+          AND {_HAS_NO_ENTRY}
         ON CONFLICT (tenant, integration_type, version) DO NOTHING
         RETURNING xid, id, tenant, integration_type, version
     ), audited AS (
@@ -190,6 +199,10 @@ POSTGRESQL_APPEND_MANY = f"""/* configs.append_many */
         SELECT {list_columns(VersionRow)} FROM requested
         WHERE (key_id IS NULL OR EXISTS (SELECT 1 FROM keys WHERE id = requested.key_id AND wrapped IS NOT NULL))
           AND planned_in = (SELECT epoch FROM store)
+          AND NOT EXISTS (
+              SELECT 1 FROM audit e WHERE e.tenant = requested.tenant
+                  AND e.integration_type = requested.integration_type AND e.version = requested.version
+          )
         ORDER BY tenant, integration_type, version
         ON CONFLICT (tenant, integration_type, version) DO NOTHING
         RETURNING xid, id, tenant, integration_type, version
@@ -248,9 +261,10 @@ class ConfigStore(ABC):
     ) -> None:
         """Append a version with its audit entry and idempotency record in one transaction.
 
-        Raises `Superseded` if the version exists, the data key is no longer active, or the database is in another epoch
-        than the one in which the save was planned. Then this process adopts that epoch. Raises `IdempotencyKeyTaken` if
-        the record exists. In each case nothing is stored.
+        Raises `IntegrityBroken` if the version has an audit entry and no row, because its row was removed without
+        Confide. Raises `Superseded` if the version exists, the data key is no longer active, or the database is in
+        another epoch than the one in which the save was planned. Then this process adopts that epoch. Raises
+        `IdempotencyKeyTaken` if the record exists. In each case nothing is stored.
         """
 
     @abstractmethod
@@ -402,7 +416,7 @@ class PostgresqlConfigStore(ConfigStore):
         row = (*VersionRow.from_value(new), *build_entry_row(audit), epoch.id)
         if idempotency is None:
             if not await self._saves.submit(_Append(row, change)):
-                raise Superseded
+                await self._raise_superseded(new)
             return
         # Not in a batch, because an existing record rolls back the whole statement.
         record = IdempotencyRow.from_value(idempotency, saved_at=new.saved_at)
@@ -411,7 +425,7 @@ class PostgresqlConfigStore(ConfigStore):
         except UniqueTaken:
             raise IdempotencyKeyTaken from None
         if not await self._record_appended([row], rows):
-            raise Superseded
+            await self._raise_superseded(new)
 
     async def read_bounds(self) -> LogBounds:
         ((begin_xid, begin_id, lowest, highest),) = await self._engine.query(POSTGRESQL_BOUNDS)
@@ -421,6 +435,11 @@ class PostgresqlConfigStore(ConfigStore):
     async def read_changes_after(self, position: Position, *, limit: int) -> list[Change]:
         rows = await self._engine.query(POSTGRESQL_CHANGES_AFTER, str(position.xid), position.id, limit)
         return [Change(Position(*row[:2]), *row[2:]) for row in rows]
+
+    async def _raise_superseded(self, new: NewVersion) -> NoReturn:
+        if await self._engine.query(IS_REMOVED, *new.key, new.version):
+            raise IntegrityBroken(REMOVED, retry_after_seconds=60)
+        raise Superseded
 
     async def _read_batch(self, keys: Sequence[ConfigKey]) -> list[VersionWithDataKey]:
         if len(keys) == 1:
@@ -464,6 +483,8 @@ def _append(
     """Append a version, or return the current epoch if nothing was appended."""
     appended = yield statement(SQLITE_APPEND, *VersionRow.from_value(new), epoch.id)
     if not appended:
+        if (yield statement(IS_REMOVED, *new.key, new.version)):
+            raise IntegrityBroken(REMOVED, retry_after_seconds=60)
         ((*found,),) = yield statement(READ_EPOCH)
         return Epoch(*found)
     yield change
