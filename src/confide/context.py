@@ -49,6 +49,8 @@ class RequestContext:
     deadline: float | None
     principal: Principal | None
     trace: Trace | None
+    # Whether `address` is that of a proxy which is not trusted to say whose request it forwards.
+    is_proxy_address: bool = False
 
     def compute_remaining_seconds(self) -> float:
         """Return the time limit of a database query in seconds. Raises `DatabaseUnavailable` after the deadline."""
@@ -59,13 +61,13 @@ class RequestContext:
 
     # Not `dataclasses.replace`, which is several times slower. Every save derives a context.
     def with_deadline(self, deadline: float | None) -> RequestContext:
-        return RequestContext(self.id, self.address, deadline, self.principal, self.trace)
+        return RequestContext(self.id, self.address, deadline, self.principal, self.trace, self.is_proxy_address)
 
     def with_principal(self, principal: Principal) -> RequestContext:
-        return RequestContext(self.id, self.address, self.deadline, principal, self.trace)
+        return RequestContext(self.id, self.address, self.deadline, principal, self.trace, self.is_proxy_address)
 
     def without_trace(self) -> RequestContext:
-        return RequestContext(self.id, self.address, self.deadline, self.principal, None)
+        return RequestContext(self.id, self.address, self.deadline, self.principal, None, self.is_proxy_address)
 
 
 NO_REQUEST = RequestContext(id="-", address=None, deadline=None, principal=None, trace=None)

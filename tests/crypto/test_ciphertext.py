@@ -21,6 +21,7 @@ from confide.crypto.master_keys import DestroyedKeys, MasterKey, MasterKeys, cre
 from confide.crypto.model import EncryptionContext
 from confide.errors import Busy
 from confide.identity import hasher as passwords
+from confide.identity.hash_queue import MAX_PLACES
 from confide.identity.hasher import Argon2Hasher
 from confide.names import ConfigKey
 from confide.server.stores import Stores, open_stores
@@ -237,5 +238,5 @@ async def test_an_altered_hash_with_a_huge_memory_cost_is_not_computed(monkeypat
 async def test_hashes_beyond_the_queue_limit_are_rejected() -> None:
     hasher = Argon2Hasher()
     results = await asyncio.gather(*(hasher.hash("violet kettle") for _ in range(40)), return_exceptions=True)
-    assert sum(isinstance(result, Busy) for result in results) == 40 - passwords.MAX_RUNNING - passwords.MAX_WAITING
+    assert sum(isinstance(result, Busy) for result in results) == 40 - MAX_PLACES
     hasher.close()

@@ -20,6 +20,7 @@ from confide.database.identity import READ_EPOCH
 from confide.database.model import DatabaseIdentity, Rows
 from confide.errors import Busy
 from confide.identity.errors import LastAdmin, UserExists
+from confide.identity.login_limits import MAX_OVER_ALL_LOGINS, AttemptKeys
 from confide.identity.model import NewToken, NewUser, Scope, UserChange
 from confide.names import ConfigKey
 from confide.server.settings import Settings
@@ -339,27 +340,86 @@ async def test_a_token_is_not_added_after_the_token_that_makes_it_was_removed(st
     assert await store.tokens.add(made[1], made_at=1, audit=AUDIT) is None
 
 
+NOON = 1_000_000_000_000
+WINDOW = 15 * 60 * 1_000_000
+
+
+def build_keys(login: str, address: str | None) -> AttemptKeys:
+    return AttemptKeys(login.encode(), b"known " + login.encode(), f"all {address}".encode(), address)
+
+
+async def begin(store: Stores, login: str, address: str | None, *, is_known: bool = False, now: int = NOON) -> Any:
+    return await store.users.begin_attempt(build_keys(login, address), is_known=is_known, now=now)
+
+
 async def test_concurrent_login_attempts_are_limited(store: Stores) -> None:
-    attempts = [store.users.begin_attempt(b"login", "192.0.2.1", now=1_000_000_000) for _ in range(40)]
-    waits = await asyncio.gather(*attempts)
+    waits = await asyncio.gather(*(begin(store, "login", "192.0.2.1") for _ in range(40)))
     assert waits.count(None) == 5
     assert all(0 < wait <= 901 for wait in waits if wait is not None)
 
 
 async def test_twenty_failures_from_any_addresses_block_only_that_login(store: Stores) -> None:
     for number in range(20):
-        assert await store.users.begin_attempt(b"login", f"192.0.2.{number}", now=1_000_000_000) is None
-    assert await store.users.begin_attempt(b"login", "192.0.2.99", now=1_000_000_000) is not None
-    assert await store.users.begin_attempt(b"other", "192.0.2.99", now=1_000_000_000) is None
-    later = 1_000_000_000 + 15 * 60 * 1_000_000 + 1
-    assert await store.users.begin_attempt(b"login", "192.0.2.99", now=later) is None
+        assert await begin(store, "login", f"192.0.2.{number}") is None
+    assert await begin(store, "login", "192.0.2.99") is not None
+    assert await begin(store, "login", "192.0.2.99", is_known=True) is None
+    assert await begin(store, "other", "192.0.2.99") is None
+    assert await begin(store, "login", "192.0.2.99", now=NOON + WINDOW + 1) is None
+
+
+async def test_the_failures_of_an_address_are_limited_over_all_logins(store: Stores) -> None:
+    waits = await asyncio.gather(*(begin(store, f"login{number}", "192.0.2.1") for number in range(60)))
+    assert waits.count(None) == MAX_OVER_ALL_LOGINS
+    assert await begin(store, "one-more", "192.0.2.2") is None
+    assert await begin(store, "one-more", "192.0.2.1", is_known=True) is None
+    # A success gives back only its own attempt.
+    await store.users.record_success(build_keys("login0", "192.0.2.1"), now=NOON)
+    assert await begin(store, "last", "192.0.2.1", is_known=True) is None
+    assert await begin(store, "none", "192.0.2.1") is not None
+
+
+async def test_an_attempt_without_the_address_of_its_caller_has_only_the_limit_of_its_login(store: Stores) -> None:
+    for number in range(20):
+        assert await begin(store, "login", None) is None
+        assert await begin(store, f"other{number}", None) is None
+    assert await begin(store, "login", None) is not None
+    assert await begin(store, "new", None) is None
 
 
 async def test_a_successful_login_clears_the_failures_of_its_address(store: Stores) -> None:
     for _ in range(5):
-        assert await store.users.begin_attempt(b"login", "192.0.2.1", now=1_000_000_000) is None
-    await store.users.clear_attempts(b"login", "192.0.2.1")
-    assert await store.users.begin_attempt(b"login", "192.0.2.1", now=1_000_000_000) is None
+        assert await begin(store, "login", "192.0.2.1") is None
+    await store.users.record_success(build_keys("login", "192.0.2.1"), now=NOON)
+    assert await begin(store, "login", "192.0.2.1") is None
+
+
+async def test_a_login_is_known_for_thirty_days_where_it_succeeded(store: Stores) -> None:
+    keys = build_keys("login", "192.0.2.1")
+    assert not await store.users.is_known_login(keys, now=NOON)
+    for day in range(2):
+        await store.users.record_success(keys, now=NOON + day)
+    assert not await store.users.is_known_login(build_keys("login", "192.0.2.2"), now=NOON)
+    assert not await store.users.is_known_login(build_keys("other", "192.0.2.1"), now=NOON)
+    days = 24 * 60 * 60 * 1_000_000
+    # An attempt deletes what is old.
+    await begin(store, "other", "192.0.2.9", now=NOON + 29 * days)
+    assert await store.users.is_known_login(keys, now=NOON + 29 * days)
+    assert not await store.users.is_known_login(keys, now=NOON + 30 * days + 2)
+    await begin(store, "other", "192.0.2.9", now=NOON + 30 * days + 2)
+    assert not await store.users.is_known_login(keys, now=NOON)
+
+
+async def test_an_attempt_that_was_not_verified_is_taken_back(store: Stores) -> None:
+    for _ in range(10):
+        assert await begin(store, "login", "192.0.2.1") is None
+        await store.users.delete_latest_attempt(build_keys("login", "192.0.2.1"))
+
+
+async def test_the_failures_of_a_login_are_cleared_for_all_addresses(store: Stores) -> None:
+    for number in range(20):
+        assert await begin(store, "login", f"192.0.2.{number}") is None
+    await store.users.clear_attempts(b"login")
+    assert await begin(store, "login", "192.0.2.99") is None
 
 
 async def test_an_audit_entry_references_its_change(store: Stores) -> None:

@@ -124,6 +124,20 @@ def test_users_and_tokens_are_managed_by_commands(shell: Shell) -> None:
     run("login", "root", stdin=NEW + "\n")
 
 
+@pytest.mark.parametrize("command", ["unlock", "password"])
+def test_a_user_who_is_locked_out_is_unlocked_on_the_host(shell: Shell, command: str) -> None:
+    run = shell.run
+    run("user", "add", "root", "--admin", stdin=PASSWORD + "\n")
+    for _ in range(5):
+        run("login", "root", stdin=NEW + "\n", code=1)
+    assert "Too many failed logins" in run("login", "root", stdin=PASSWORD + "\n", code=1)
+    run("user", command, "root", stdin=PASSWORD + "\n" if command == "password" else "")
+    run("login", "root", stdin=PASSWORD + "\n")
+    actions = {"unlock": "unlock user", "password": "change user"}
+    assert actions[command] in run("audit", "list")
+    assert "no user" in run("user", command, "stranger", stdin=PASSWORD + "\n", code=1)
+
+
 def test_a_missing_service_is_reported_in_one_sentence(tmp_path: Path) -> None:
     env = {"XDG_CONFIG_HOME": str(tmp_path), "CONFIDE_URL": "http://127.0.0.1:1", "CONFIDE_TOKEN": "x"}
     done = run_confide("config", "list", cwd=tmp_path, env=env)

@@ -342,6 +342,7 @@ def test_commands_on_the_host_are_as_durable_as_the_service(tmp_path: Path) -> N
 
 def test_behind_a_proxy_on_this_machine_the_first_user_needs_the_setup_token(tmp_path: Path) -> None:
     with run_service(tmp_path, "--behind-tls-proxy") as service, service.client() as client:
+        assert "the proxy is not trusted: name its addresses with --trusted-proxies" in service.log.read_text()
         document = {"login": "root", "password": PASSWORD}
         assert client.post("/user", json=document).status_code == 401
         token = service.log.read_text().split("Authorization: Bearer ")[1].split("'")[0]

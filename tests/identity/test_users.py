@@ -6,13 +6,16 @@ import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 
 from confide.context import NO_REQUEST, compute_remaining_seconds, current_request, set_deadline
 from confide.errors import Busy
 from confide.identity import token_format
 from confide.identity.hasher import Argon2Hasher
+from confide.server.application import Application
 from confide.server.settings import Settings
 from support.app import ADMIN, PASSWORD, RunningApp, build_settings, start_app
 from support.canaries import make_canary
@@ -92,11 +95,86 @@ async def test_one_of_several_concurrent_first_users_is_added(app: RunningApp) -
 
 @pytest.mark.parametrize(
     "headers",
-    [{"X-Forwarded-For": "127.0.0.1"}, {"Forwarded": "for=1"}, {"Via": "1.1 proxy"}, {"Host": "evil.example"}],
+    [
+        {"Host": "evil.example"},
+        {"Forwarded": "for=1"},
+        {"Via": "1.1 proxy"},
+        {"X-Forwarded-For": "127.0.0.1"},
+        {"X-Forwarded-Prefix": "/config"},
+        {"X-Forwarded-Client-Cert": "By=x"},
+        {"X-Real-IP": "127.0.0.1"},
+        {"X-Client-IP": "127.0.0.1"},
+        {"CF-Connecting-IP": "127.0.0.1"},
+        {"CF-Ray": "1"},
+        {"True-Client-IP": "127.0.0.1"},
+    ],
 )
 async def test_a_proxied_request_cannot_add_the_first_user(app: RunningApp, headers: dict[str, str]) -> None:
     reply = await app.request("POST", "/user", json={"login": "eve", "password": PASSWORD}, headers=headers)
     assert (reply.status_code, reply.json()["code"]) == (401, "no-token")
+
+
+@pytest.mark.parametrize(("settings_", "client"), [({}, "192.0.2.1"), ({"setup_token": "required"}, "127.0.0.1")])
+async def test_the_first_user_needs_the_setup_token_from_elsewhere_or_if_it_is_required(
+    tmp_path: Path, settings_: dict[str, str], client: str
+) -> None:
+    document = {"login": "ada", "password": PASSWORD}
+    async with start_app(build_settings(tmp_path / "data", None, **settings_), setup_token="the-setup-token") as app:
+        transport = httpx2.ASGITransport(app=Application(lambda: app.process), client=(client, 1_234))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            assert (await http.post("/user", json=document)).status_code == 401
+            bearer = {"Authorization": "Bearer the-setup-token"}
+            assert (await http.post("/user", json=document, headers=bearer)).status_code == 200
+
+
+async def test_the_first_user_needs_the_setup_token_in_http_1_0(app: RunningApp) -> None:
+    async def send_as_http_1_0(scope: Any, receive: Any, send: Any) -> None:
+        await app.http._transport.app({**scope, "http_version": "1.0"}, receive, send)  # type: ignore[attr-defined]
+
+    transport = httpx2.ASGITransport(app=send_as_http_1_0)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
+        reply = await http.post("/user", json={"login": "eve", "password": PASSWORD})
+        assert (reply.status_code, reply.json()["code"]) == (401, "no-token")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"Sec-Fetch-Site": "same-origin"}, 401),
+        ({"Sec-Fetch-Site": "none"}, 401),
+        ({"Origin": "http://localhost"}, 401),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://localhost"}, 403),
+        ({"Sec-Fetch-Site": ""}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://localhost:81"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+async def test_a_page_of_another_site_cannot_lock_out_a_user(
+    app: RunningApp, headers: dict[str, str], status: int
+) -> None:
+    await app.add_user("ada", *ADMIN)
+    for _ in range(5 if status == 403 else 1):
+        wrong = {"login": "ada", "password": NEW_PASSWORD}
+        reply = await app.request("GET", "/login", params=wrong, headers=headers)
+        assert (reply.status_code, reply.json()["code"]) == (
+            status,
+            "cross-site-request" if status == 403 else "login-failed",
+        )
+    await log_in(app, "ada")
+
+
+async def test_a_password_that_an_admin_sets_unlocks_the_login(app: RunningApp) -> None:
+    admin = await app.create_token("root", *ADMIN)
+    await app.add_user("ada")
+    for _ in range(6):
+        reply = await app.request("POST", "/login", json={"login": "ada", "password": "wrong password"})
+    assert reply.status_code == 429
+    changed = await app.request("PATCH", "/users/ada", token=admin, json={"password": NEW_PASSWORD})
+    assert changed.status_code == 200
+    await log_in(app, "ada", NEW_PASSWORD)
 
 
 async def test_the_first_user_needs_the_setup_token_off_loopback(tmp_path: Path) -> None:
@@ -459,9 +537,9 @@ async def test_a_login_of_a_user_who_is_removed_meanwhile_does_not_crash(app: Ru
 async def test_a_login_rejected_as_busy_does_not_count_as_a_failure(app: RunningApp) -> None:
     await app.add_user("ada", *ADMIN)
     hasher = app.process.hasher
-    hasher.waiting = 1_000
+    hasher.queue.taken = 1_000
     for _ in range(7):
         reply = await app.request("POST", "/login", json={"login": "ada", "password": PASSWORD})
         assert (reply.status_code, reply.json()["code"]) == (503, "busy")
-    hasher.waiting = 0
+    hasher.queue.taken = 0
     await log_in(app, "ada")

@@ -50,7 +50,9 @@ class PopulatedServer:
         await engine.query("SELECT 1")
         for login in ("alice", "bob", "nobody-here", "nobody-here-2", "disabled", "nfc-user"):
             counted = self.app.process.encryption.compute_mac("audit", b"login " + login.encode())
-            await self.app.process.stores.users.clear_attempts(counted, "127.0.0.1")
+            await self.app.process.stores.users.clear_attempts(counted)
+        over_all_logins = self.app.process.encryption.compute_mac("audit", b"all logins 127.0.0.1")
+        await self.app.process.stores.users.clear_attempts(over_all_logins)
 
 
 class LineHandler(logging.Handler):

@@ -10,7 +10,7 @@ import rich_click as click
 from confide.cli.connection import connect, explain_not_found, url_option
 from confide.cli.input import add_database_options, json_option, parse_grants, prompt_new_password
 from confide.cli.output import format_grants, print_json, print_line, print_table
-from confide.cli.settings import WITH_PASSWORDS, load_settings_of_database
+from confide.cli.settings import WITH_KEYS, WITH_PASSWORDS, load_settings_of_database
 from confide.client.protocol import build_path, build_request
 from confide.errors import NotFound
 from confide.identity.model import parse_login
@@ -107,11 +107,21 @@ def set_grants(login: str, *, grants: tuple[str, ...], url: str | None) -> None:
 @click.option("--keep-tokens", is_flag=True, help="Keep the user's service tokens. Sessions always end.")
 @add_database_options
 def password(login: str, *, keep_tokens: bool, **options: str | None) -> None:
-    """Set a user's password directly in the database of this host. All its tokens end."""
+    """Set a user's password directly in the database of this host. All its tokens end, and it is unlocked."""
     settings = load_settings_of_database(uses=WITH_PASSWORDS, **options)
     asyncio.run(_set_password(settings, login, prompt_new_password(login), is_keeping_tokens=keep_tokens))
     ended = "sessions" if keep_tokens else "sessions and service tokens"
     print_line(f"The password of {login} is changed and all its {ended} have ended.")
+
+
+@user.command()
+@click.argument("login")
+@add_database_options
+def unlock(login: str, **options: str | None) -> None:
+    """Forget a user's failed logins, directly in the database of this host."""
+    settings = load_settings_of_database(uses=WITH_KEYS, **options)
+    asyncio.run(_unlock(settings, login))
+    print_line(f"User {login} can log in again.")
 
 
 @user.command()
@@ -150,6 +160,15 @@ async def _set_password(settings: Settings, login: str, password: str, *, is_kee
             )
         except NotFound:
             raise click.ClickException(f"There is no user {login}.") from None
+
+
+async def _unlock(settings: Settings, login: str) -> None:
+    from confide.server.preparation import prepare  # noqa: PLC0415 - as above
+    from confide.server.wiring import open_process  # noqa: PLC0415 - as above
+
+    await prepare(settings, is_unsafe_accepted=True)
+    async with open_process(settings, is_unsafe_accepted=True) as process:
+        await process.identity.users.unlock_on_host(parse_login(login))
 
 
 def _describe_state(user: dict[str, Any]) -> str:

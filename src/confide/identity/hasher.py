@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from confide.context import extend_deadline
-from confide.errors import Busy
+from confide.identity.hash_queue import MAX_RUNNING, HashQueue
 from confide.telemetry.io_log import NO_IO_LOG, IoLog, record_failure
 
 T = TypeVar("T")
@@ -24,8 +24,6 @@ ITERATIONS = 1
 LANES = 1
 SALT_BYTES = 16
 HASH_BYTES = 32
-MAX_RUNNING = 2
-MAX_WAITING = 16
 # The name of the operation in I/O events.
 HASH = "hash password"
 
@@ -47,14 +45,17 @@ class Argon2Hasher:
         self._memory_kib = memory_kib
         self._io = io
         self._executor = ThreadPoolExecutor(MAX_RUNNING, thread_name_prefix="password")
-        self.waiting = 0
+        self.queue = HashQueue()
         # A hash to verify against if the login is unknown. A thread computes it during the start.
         self._dummy_hash = self._executor.submit(self._compute_hash, secrets.token_urlsafe())
 
     async def hash(self, password: str) -> str:
-        return await self._run(self._compute_hash, password)
+        """Hash a password for an authenticated caller. Raises `Busy` if all places of the queue are taken."""
+        with self.queue.take_reserved():
+            return await self._run(self._compute_hash, password)
 
     async def verify(self, password: str, stored_hash: str | None) -> bool:
+        """Return whether a password has this hash. The caller holds a place in the queue."""
         dummy = await asyncio.wrap_future(self._dummy_hash)
         is_match = await self._run(_is_match, password, dummy if stored_hash is None else stored_hash)
         return is_match and stored_hash is not None
@@ -68,9 +69,6 @@ class Argon2Hasher:
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, work: Callable[..., T], *args: str) -> T:
-        if self.waiting >= MAX_RUNNING + MAX_WAITING:
-            raise Busy("Too many logins are in progress. Try again.", retry_after_seconds=2)
-        self.waiting += 1
         submitted_ns = monotonic_ns()
         try:
             began_ns, result = await asyncio.get_running_loop().run_in_executor(
@@ -80,7 +78,6 @@ class Argon2Hasher:
             record_failure(self._io, HASH, submitted_ns, error)
             raise
         finally:
-            self.waiting -= 1
             # Otherwise a slow hash would be reported as a database that does not respond.
             extend_deadline((monotonic_ns() - submitted_ns) / 1e9)
         self._io.record("wait hash", submitted_ns, ended_ns=began_ns)

@@ -11,6 +11,10 @@ from confide.clock import MICROSECONDS_PER_SECOND
 WINDOW_MICROSECONDS = 15 * 60 * MICROSECONDS_PER_SECOND
 MAX_FROM_ONE_ADDRESS = 5
 MAX_FROM_ANYWHERE = 20
+# Failures of one address with any logins, against guessing one password for many logins.
+MAX_OVER_ALL_LOGINS = 50
+# For so long a login that succeeded from an address is known there.
+KNOWN_MICROSECONDS = 30 * 24 * 60 * 60 * MICROSECONDS_PER_SECOND
 
 
 class FailedAttempt(NamedTuple):
@@ -20,19 +24,48 @@ class FailedAttempt(NamedTuple):
     at: int
 
 
-def compute_wait_seconds(failed: Sequence[FailedAttempt], address: str, *, now: int) -> int | None:
+class AttemptKeys(NamedTuple):
+    """The keys under which a login attempt counts.
+
+    They are MACs, because users sometimes type their password into the login field.
+    """
+
+    login: bytes
+    # The key of a login that succeeded from an address.
+    known: bytes
+    # The key of all logins from the address.
+    all_logins: bytes
+    # The network of the caller. None if only the address of a proxy is known.
+    address: str | None
+
+    @property
+    def stored_address(self) -> str:
+        return self.address or "-"
+
+
+def compute_wait_seconds(
+    failed: Sequence[FailedAttempt],
+    over_all_logins: Sequence[FailedAttempt],
+    address: str | None,
+    *,
+    is_known: bool,
+    now: int,
+) -> int | None:
     """Return the seconds until the next attempt from an address is allowed. None if it is allowed now.
 
-    `failed` holds the latest attempts of one login within the window, the newest first.
+    `failed` holds the latest attempts of one login within the window, the newest first, and `over_all_logins` those of
+    the address. A login that is known at the address has only the limit of its own failures there, so that others
+    cannot lock it out. Without an address, only the limit of the login from anywhere applies.
     """
     from_anywhere = [attempt.at for attempt in failed]
     from_address = [attempt.at for attempt in failed if attempt.address == address]
+    limits = [(from_address, MAX_FROM_ONE_ADDRESS)] if address is not None else []
+    if address is None or not is_known:
+        limits.append((from_anywhere, MAX_FROM_ANYWHERE))
+    if address is not None and not is_known:
+        limits.append(([attempt.at for attempt in over_all_logins], MAX_OVER_ALL_LOGINS))
     # Each limit allows an attempt as soon as one of its latest attempts leaves the window.
-    allowed_at = [
-        times[limit - 1] + WINDOW_MICROSECONDS
-        for times, limit in ((from_address, MAX_FROM_ONE_ADDRESS), (from_anywhere, MAX_FROM_ANYWHERE))
-        if len(times) >= limit
-    ]
+    allowed_at = [times[limit - 1] + WINDOW_MICROSECONDS for times, limit in limits if len(times) >= limit]
     if not allowed_at:
         return None
     return max(1, (max(allowed_at) - now) // MICROSECONDS_PER_SECOND + 1)

@@ -13,6 +13,7 @@ from confide.errors import NotFound
 from confide.identity.errors import InvalidLogin, NoToken
 from confide.identity.model import Grant, Role, Token, User, parse_grant, parse_login
 from confide.identity.users import UserDraft
+from confide.web.callers import has_proxy_header, is_loopback_address
 from confide.web.parameters import format_time, parse_number
 from confide.web.request import Request
 from confide.web.response import Response, build_json_response
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 MAX_GRANTS = 1_000
 DAY_SECONDS = 24 * 60 * 60
 
-# A request with one of these headers came through a proxy, so its address does not identify the client.
-_FORWARDED = frozenset(
-    {b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"}
-)
 _LOOPBACK_HOST = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 
 
@@ -151,12 +148,13 @@ class TokenList(BaseModel):
 class IdentityRoutes:
     """Handlers of the routes of users, logins and tokens."""
 
-    def __init__(self, users: Users, tokens: Tokens, *, setup_token: str, is_loopback: bool) -> None:
+    def __init__(self, users: Users, tokens: Tokens, *, setup_token: str, is_setup_token_optional: bool) -> None:
         self._users = users
         self._tokens = tokens
-        # The secret that lets a client on another machine add the first user. Empty if there is none.
+        # The secret that lets a client add the first user. Empty if there is none.
         self._setup_token = setup_token
-        self._is_loopback = is_loopback
+        # Whether a client on this machine can do so without it.
+        self._is_setup_token_optional = is_setup_token_optional
 
     async def add_user(self, request: Request) -> Response:
         body = request.get_body(UserCreate)
@@ -237,16 +235,28 @@ class IdentityRoutes:
         return build_json_response({"message": f"Token {token_id} is revoked"})
 
     async def _is_first_user(self, request: Request) -> bool:
-        """Return whether a client on this machine, or one with the setup token, can add the first user."""
+        """Return whether a client on this machine, or one with the setup token, can add the first user.
+
+        A proxy on this machine that adds no header, sends HTTP/1.1 and replaces `Host` looks like a client on this
+        machine. `CONFIDE_SETUP_TOKEN=required` excludes it.
+        """
         token = request.find_token()
         if token is not None:
             is_setup = hmac.compare_digest(token.encode(), self._setup_token.encode())
             return is_setup and await self._users.can_add_first_user()
-        if not self._is_loopback or not await self._users.can_add_first_user():
+        if not self._is_setup_token_optional or not await self._users.can_add_first_user():
             raise NoToken
+        client = request.scope.get("client")
         # The Host must be a loopback name too: a web page whose name resolves to this machine must not add the user.
-        is_forwarded = any(map(request.has_header, _FORWARDED))
-        if is_forwarded or not _LOOPBACK_HOST.fullmatch(request.find_header(b"host") or ""):
+        # Proxies send HTTP/1.0 unless their configuration says otherwise.
+        is_local = (
+            request.scope.get("http_version") == "1.1"
+            and client is not None
+            and is_loopback_address(client[0])
+            and _LOOPBACK_HOST.fullmatch(request.find_header(b"host") or "") is not None
+            and not has_proxy_header(request.scope)
+        )
+        if not is_local:
             raise NoToken
         return True
 
@@ -303,7 +313,7 @@ ROUTES: tuple[Route[IdentityRoutes], ...] = (
         tag=_USERS,
         summary="Add a user",
         description="Add a user. A user without a password is a service account.\n\nThe first user"
-        " becomes admin and needs no token on loopback, and the setup token elsewhere. After that an admin's token is"
+        " becomes admin and needs the setup token, except from this machine on loopback. After that an admin's token is"
         " required.",
         body=UserCreate,
         returns=Returns((UserAdded,)),

@@ -15,8 +15,11 @@ from confide.database.rows import list_columns
 from confide.database.signed_rows import RowSigner, update_row
 from confide.identity.errors import LastAdmin, UserExists
 from confide.identity.login_limits import (
+    KNOWN_MICROSECONDS,
     MAX_FROM_ANYWHERE,
+    MAX_OVER_ALL_LOGINS,
     WINDOW_MICROSECONDS,
+    AttemptKeys,
     FailedAttempt,
     compute_wait_seconds,
 )
@@ -144,23 +147,31 @@ class UserStore:
         found = [UserRow(*row) for row in rows]
         return [read_user(row) for row in found if self._rows.is_believed("users", row)]
 
-    async def begin_attempt(self, login: bytes, address: str, *, now: int) -> int | None:
+    async def is_known_login(self, keys: AttemptKeys, *, now: int) -> bool:
+        """Return whether the login succeeded from its address within `KNOWN_MICROSECONDS`."""
+        rows = await self._engine.query(
+            "/* attempts.known */ SELECT 1 FROM login_attempts WHERE login = $1 AND address = $2 AND at >= $3 LIMIT 1",
+            keys.known,
+            keys.stored_address,
+            now - WINDOW_MICROSECONDS,
+        )
+        return bool(rows)
+
+    async def begin_attempt(self, keys: AttemptKeys, *, is_known: bool, now: int) -> int | None:
         """Count a login attempt. If too many failed, return the seconds to wait instead."""
-        return await self._engine.transact(_begin_attempt(login, address, now))
+        return await self._engine.transact(_begin_attempt(keys, is_known=is_known, now=now))
 
-    async def clear_attempts(self, login: bytes, address: str) -> None:
-        await self._engine.execute(
-            "/* attempts.clear */ DELETE FROM login_attempts WHERE login = $1 AND address = $2", login, address
-        )
+    async def record_success(self, keys: AttemptKeys, *, now: int) -> None:
+        """Forget the failures of the login from its address, and remember that it succeeded there."""
+        await self._engine.transact(_record_success(keys, now))
 
-    async def delete_latest_attempt(self, login: bytes, address: str) -> None:
+    async def clear_attempts(self, login: bytes) -> None:
+        """Forget the failures of a login from all addresses."""
+        await self._engine.execute("/* attempts.clear_all */ DELETE FROM login_attempts WHERE login = $1", login)
+
+    async def delete_latest_attempt(self, keys: AttemptKeys) -> None:
         """Delete an attempt whose password was never verified."""
-        await self._engine.execute(
-            "/* attempts.take_back */ DELETE FROM login_attempts"
-            " WHERE id = (SELECT max(id) FROM login_attempts WHERE login = $1 AND address = $2)",
-            login,
-            address,
-        )
+        await self._engine.transact(_delete_latest_attempt(keys))
 
 
 class TokenStore:
@@ -379,21 +390,57 @@ def _rehash(rows: RowSigner, user_id: int, old: str, new: str) -> Transaction[No
         yield statement(UPDATE_USER, *rows.sign("users", row, password=new))
 
 
-def _begin_attempt(login: bytes, address: str, now: int) -> Transaction[int | None]:
-    yield Lock("login " + login.hex())
+def _begin_attempt(keys: AttemptKeys, *, is_known: bool, now: int) -> Transaction[int | None]:
+    # Always in this order, so that two attempts cannot wait for each other.
+    yield Lock("login " + keys.login.hex())
+    yield Lock("login " + keys.all_logins.hex())
     yield statement("/* attempts.forget_old */ DELETE FROM login_attempts WHERE at < $1", now - WINDOW_MICROSECONDS)
+    failed = yield from _read_attempts(keys.login, MAX_FROM_ANYWHERE)
+    over_all_logins = yield from _read_attempts(keys.all_logins, MAX_OVER_ALL_LOGINS)
+    wait_seconds = compute_wait_seconds(failed, over_all_logins, keys.address, is_known=is_known, now=now)
+    if wait_seconds is not None:
+        return wait_seconds
+    yield from _insert_attempt(keys.login, keys.stored_address, now)
+    if keys.address is not None:
+        yield from _insert_attempt(keys.all_logins, keys.address, now)
+    return None
+
+
+def _read_attempts(login: bytes, limit: int) -> Transaction[list[FailedAttempt]]:
     rows = yield statement(
         "/* attempts.read */ SELECT address, at FROM login_attempts WHERE login = $1 ORDER BY at DESC LIMIT $2",
         login,
-        MAX_FROM_ANYWHERE,
+        limit,
     )
-    wait_seconds = compute_wait_seconds([FailedAttempt(*row) for row in rows], address, now=now)
-    if wait_seconds is not None:
-        return wait_seconds
+    return [FailedAttempt(*row) for row in rows]
+
+
+def _insert_attempt(login: bytes, address: str, at: int) -> Transaction[None]:
     yield statement(
-        "/* attempts.add */ INSERT INTO login_attempts (login, address, at) VALUES ($1, $2, $3)", login, address, now
+        "/* attempts.add */ INSERT INTO login_attempts (login, address, at) VALUES ($1, $2, $3)", login, address, at
     )
-    return None
+
+
+def _record_success(keys: AttemptKeys, now: int) -> Transaction[None]:
+    yield from _delete_latest_attempt(keys)
+    for login in (keys.login, keys.known):
+        yield statement(
+            "/* attempts.clear */ DELETE FROM login_attempts WHERE login = $1 AND address = $2",
+            login,
+            keys.stored_address,
+        )
+    # The row is ahead of its time, so that it is deleted together with the attempts of then, also by older releases.
+    yield from _insert_attempt(keys.known, keys.stored_address, now + KNOWN_MICROSECONDS - WINDOW_MICROSECONDS)
+
+
+def _delete_latest_attempt(keys: AttemptKeys) -> Transaction[None]:
+    for login in (keys.login, keys.all_logins):
+        yield statement(
+            "/* attempts.take_back */ DELETE FROM login_attempts"
+            " WHERE id = (SELECT max(id) FROM login_attempts WHERE login = $1 AND address = $2)",
+            login,
+            keys.stored_address,
+        )
 
 
 def _add_token(rows: RowSigner, token: NewToken, made_at: int, audit: SignedEntry) -> Transaction[int | None]:

@@ -111,8 +111,12 @@ class Users:
         if grants is not None or password is not None:
             await self._access.require_unrestricted_token(principal, action="change user")
         hashed = None if password is None else await self._hash_password(password, login=login)
-        change = UserChange(grants, is_disabled, hashed, is_keeping_tokens)
-        return await self._change(login, change, principal=principal)
+        user = await self._change(
+            login, UserChange(grants, is_disabled, hashed, is_keeping_tokens), principal=principal
+        )
+        if hashed is not None:
+            await self._throttle.unlock(login)
+        return user
 
     async def set_password_on_host(self, login: str, password: str, *, is_keeping_tokens: bool) -> None:
         user = await self._users.read(login)
@@ -123,6 +127,14 @@ class Users:
         hashed = await self._hash_password(password, login=login)
         change = UserChange(password=hashed, is_keeping_tokens=is_keeping_tokens)
         await self._change(login, change, principal=None)
+        await self._throttle.unlock(login)
+
+    async def unlock_on_host(self, login: str) -> None:
+        """Forget the failed logins of a user. Raises `NotFound`."""
+        if await self._users.read(login) is None:
+            raise NotFound
+        await self._recorder.record("unlock user", "unlocked", principal=None, subject=f"user {login}")
+        await self._throttle.unlock(login)
 
     async def remove(self, login: str, *, principal: Principal) -> None:
         await self._access.require_admin(principal, action="remove user")
@@ -140,7 +152,7 @@ class Users:
         This ends all other tokens of the caller, or with `is_keeping_tokens` only the sessions.
         """
         await self._access.require_unrestricted_token(principal, action="change password")
-        async with self._throttle.begin_attempt(principal.login) as attempt:
+        async with self._throttle.begin_attempt(principal.login, is_authenticated=True) as attempt:
             user = await self._users.read(principal.login)
             if not await self._hasher.verify(password_rules.normalize(old), user.password if user else None):
                 await self._access.record_denial("change password", principal=principal)

@@ -67,7 +67,7 @@ FEATURES: tuple[Feature[Any], ...] = (
             process.identity.users,
             process.identity.tokens,
             setup_token=process.setup_token,
-            is_loopback=process.settings.is_for_this_machine,
+            is_setup_token_optional=process.settings.is_setup_token_optional,
         ),
     ),
     Feature(
@@ -84,6 +84,7 @@ FEATURES: tuple[Feature[Any], ...] = (
                 reader=process.reads.reader,
                 decrypter=process.configs.decrypter,
                 stamp_file=process.stores.stamp_file,
+                has_untrusted_proxy=process.callers.has_untrusted_proxy,
                 altered_rows=process.stores.rows.altered,
                 is_draining=lambda: process.draining.is_draining,
                 is_unsafe=process.database.is_unsafe,

@@ -115,7 +115,15 @@ class Application:
         took_ns = int((read_boot_clock() - began_seconds) * 1e9)
         io.end_request(event, CACHED, monotonic_ns() - took_ns, outcome=str(sample.status), amount=sample.sent_bytes)
 
-    def _open_span(self, method: str, path: str, *, address: str | None, traceparent: str | None) -> RequestSpan:
+    def _open_span(
+        self,
+        method: str,
+        path: str,
+        *,
+        address: str | None,
+        traceparent: str | None,
+        is_proxy_address: bool = False,
+    ) -> RequestSpan:
         process = self._process()
         return RequestSpan(
             method,
@@ -124,6 +132,7 @@ class Application:
             traffic=process.observation.traffic,
             address=address,
             traceparent=traceparent,
+            is_proxy_address=is_proxy_address,
         )
 
     async def _answer_plain_read(self, cached: CachedRequest, scope: AsgiScope, send: Send) -> None:
@@ -153,7 +162,14 @@ class Application:
         client = scope.get("client")
         request = Request(scope, receive, scheduler=self._process().scheduler)
         address, traceparent = client[0] if client else None, find_traceparent(scope["headers"])
-        with self._open_span(request.method, request.path, address=address, traceparent=traceparent) as span:
+        is_proxy_address = self._process().callers.is_proxy_address(scope)
+        with self._open_span(
+            request.method,
+            request.path,
+            address=address,
+            traceparent=traceparent,
+            is_proxy_address=is_proxy_address,
+        ) as span:
             sender = _Sender(send, span.request_id, request)
             try:
                 await self._respond(request, sender)

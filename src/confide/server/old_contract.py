@@ -5,11 +5,11 @@ To end support for the old contract, delete this module and the one call in `app
 
 from __future__ import annotations
 
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_plus, urlsplit
 
 from confide import strict_json
 from confide.identity.errors import TwoCredentials
-from confide.web.errors import DuplicateParameter
+from confide.web.errors import CrossSiteRequest, DuplicateParameter
 from confide.web.request import Request
 
 # RFC 9745: deprecated since 2026-11-24.
@@ -26,11 +26,26 @@ async def translate(request: Request) -> bool:
 
 
 def _translate_login(request: Request) -> None:
-    """Turn `GET /login?login=&password=` into `POST /login` with a body."""
+    """Turn `GET /login?login=&password=` into `POST /login` with a body.
+
+    Raises `CrossSiteRequest` for a request of another site's page, which could lock out a user with wrong passwords. A
+    browser sends a GET for any image or link. It sends no JSON body without asking the server before.
+    """
+    if _is_cross_site(request):
+        raise CrossSiteRequest
     body = strict_json.write(request.parse_parameters(required=("login", "password")))
     request.replace_body(body)
     request.method = request.scope["method"] = "POST"
     request.scope["query_string"] = b""
+
+
+def _is_cross_site(request: Request) -> bool:
+    """Return whether a browser sent the request for a page of another origin (W3C Fetch Metadata, section 2.3)."""
+    site = request.find_header(b"sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = request.find_header(b"origin")
+    return origin is not None and urlsplit(origin).netloc.lower() != (request.find_header(b"host") or "").lower()
 
 
 def _move_query_token(request: Request) -> bool:

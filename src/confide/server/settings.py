@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     behind_tls_proxy: bool = False
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
     master_keys: SecretStr | None = None
+    setup_token: Literal["optional", "required"] = "optional"  # noqa: S105 - not a secret
     old_contract: bool = True
     unsafe_durability: bool = False
     min_password_characters: int = Field(default=MIN_PASSWORD_CHARACTERS, ge=MIN_PASSWORD_CHARACTERS, le=128)
@@ -159,6 +160,16 @@ class Settings(BaseSettings):
     def is_for_this_machine(self) -> bool:
         """Return whether all clients are on this machine: loopback address and no configured proxy."""
         return self.is_loopback and not self.behind_tls_proxy and not self.trusted_proxies
+
+    @property
+    def is_setup_token_optional(self) -> bool:
+        """Return whether a client on this machine can add the first user without the setup token."""
+        return self.is_for_this_machine and self.setup_token == "optional"  # noqa: S105 - as above
+
+    @property
+    def has_unnamed_proxy(self) -> bool:
+        """Return whether a proxy forwards requests, and no setting says whose `X-Forwarded-For` to trust."""
+        return self.behind_tls_proxy and not self.trusted_proxies
 
     @property
     def has_tls(self) -> bool:

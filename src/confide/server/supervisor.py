@@ -135,7 +135,7 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
     listener = _bind_socket(settings)
     try:
         preparation = asyncio.run(prepare(settings))
-        setup_token = "" if settings.is_for_this_machine or preparation.has_had_user else secrets.token_urlsafe(24)
+        setup_token = "" if preparation.has_had_user else secrets.token_urlsafe(24)
         for line in format_start_lines(settings, preparation, port=listener.getsockname()[1], setup_token=setup_token):
             say(line)
         with ExitStack() as stack:
@@ -171,6 +171,8 @@ def application() -> object:
         preparation.database.epoch.id,
         preparation.database.durability,
     )
+    if settings.has_unnamed_proxy:
+        _log.warning("proxy_untrusted setting=CONFIDE_TRUSTED_PROXIES")
     if setup_token:
         _log.info("first_user_missing request='POST /user' setup_token=%s", setup_token)
     return build_worker_app(settings, setup_token, None)
@@ -206,6 +208,7 @@ def format_start_lines(settings: Settings, preparation: Preparation, *, port: in
     return [
         *lines,
         *_format_permission_warnings(settings),
+        *_format_proxy_warning(settings),
         *_format_first_steps(preparation, url=address, setup_token=setup_token),
     ]
 
@@ -213,10 +216,10 @@ def format_start_lines(settings: Settings, preparation: Preparation, *, port: in
 def _format_first_steps(preparation: Preparation, *, url: str, setup_token: str) -> list[str]:
     if preparation.has_had_user:
         return [f"  first       log in: confide login --url {url}   (API: {url}/docs)"]
-    bearer = f" -H 'Authorization: Bearer {setup_token}'" if setup_token else ""
+    bearer = f" -H 'Authorization: Bearer {setup_token}'"
     body = """'{"login": "admin", "password": "…"}'"""
     return [
-        "  first       add the first user, who becomes an admin:",
+        "  first       add the first user, who becomes an admin, with the setup token:",
         f"              curl {url}/user{bearer} -H 'Content-Type: application/json' -d {body}",
     ]
 
@@ -227,6 +230,13 @@ def _format_permission_warnings(settings: Settings) -> list[str]:
     return [
         f"  warning     other users can read {path}: chmod go= {path}" for path in paths if _is_readable_by_others(path)
     ]
+
+
+def _format_proxy_warning(settings: Settings) -> list[str]:
+    if not settings.has_unnamed_proxy:
+        return []
+    hint = "name its addresses with --trusted-proxies. Until then, limits for each address are off."
+    return [f"  warning     the proxy is not trusted: {hint}"]
 
 
 def _is_readable_by_others(path: Path) -> bool:

@@ -61,6 +61,7 @@ from confide.telemetry.io_log import NO_IO_LOG, IoLog
 from confide.telemetry.metrics_files import WorkerMetricsFiles
 from confide.telemetry.sinks.registry import build_sinks
 from confide.telemetry.sinks.worker import build_sink_workers
+from confide.web.callers import CallerAddresses
 from confide.web.request_span import RequestCounter
 
 # The request head cache gets one eighth of the memory for caches.
@@ -176,6 +177,7 @@ class Process:
     caching: Caching
     audit: Audit
     identity: Identity
+    callers: CallerAddresses
     types: Types
     configs: Configs
     reads: Reads
@@ -337,6 +339,7 @@ def build_process(
         positions=position_format,
         draining=DrainState(changes.hub),
         scheduler=scheduler,
+        callers=CallerAddresses(trusted=settings.trusted_proxies, is_behind_proxy=settings.behind_tls_proxy),
     )
 
 
@@ -382,7 +385,7 @@ def build_identity(
         ttl_seconds=caching.ttl_seconds,
         io=io,
     )
-    throttle = LoginThrottle(stores.users, encryption, clock)
+    throttle = LoginThrottle(stores.users, encryption, hasher.queue, clock)
     users = Users(
         stores.users,
         hasher,
@@ -578,7 +581,7 @@ def build_metrics(
             observation.dispatcher,
             memories={"configs": caching.memory, "heads": caching.request_heads},
             gauges={
-                "hashes": lambda: hasher.waiting,
+                "hashes": lambda: hasher.queue.taken,
                 "streams": changes.hub.__len__,
                 "watermark": stores.change_feed.compute_watermark_age_seconds,
                 "altered": lambda: len(stores.rows.altered),

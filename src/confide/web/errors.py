@@ -60,6 +60,12 @@ class MethodNotAllowed(HttpError):
         self.allowed = allowed
 
 
+class CrossSiteRequest(ServiceError):
+    kind = ErrorKind.FORBIDDEN
+    code = "cross-site-request"
+    sentence = "A page of another site sent this login. Log in with `POST /login`."
+
+
 class RequestTimeout(HttpError):
     status = 408
     code = "request-timeout"

@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from confide.errors import ServiceError
 from confide.telemetry.request_log import log_request
+from confide.web.callers import PEER
 from confide.web.errors import HeadersTooLarge, MalformedRequest, RequestTimeout
 from confide.web.problems import build_problem
 from confide.web.request import MAX_HEADERS_BYTES, MAX_URI_BYTES
@@ -69,6 +70,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         # A stream aborts the connection of a client that does not read. Closing it would wait for the written data.
         self.scope["confide.abort"] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+        self.scope[PEER] = self.client[0] if self.client else None  # type: ignore[literal-required]
         self._is_in_head = True
         if self._head_timer is None:
             self._start_head_timer()

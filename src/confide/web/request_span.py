@@ -44,6 +44,7 @@ class RequestSpan:
         traffic: RequestCounter,
         address: str | None,
         traceparent: str | None,
+        is_proxy_address: bool = False,
     ) -> None:
         self.request_id = secrets.token_hex(8)
         # The path template of the route, such as `/users/{login}`.
@@ -61,13 +62,19 @@ class RequestSpan:
         trace = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
         trace_id, parent_span = trace.groups() if trace else (None, None)
         self._address = address
+        self._is_proxy_address = is_proxy_address
         self._trace = io.begin_request(self.request_id, trace_id=trace_id, parent_span=parent_span)
 
     def __enter__(self) -> Self:
         self._began_ns = monotonic_ns()
         self._token = current_request.set(
             RequestContext(
-                self.request_id, self._address, time.monotonic() + RESPONSE_TIMEOUT_SECONDS, None, self._trace
+                self.request_id,
+                self._address,
+                time.monotonic() + RESPONSE_TIMEOUT_SECONDS,
+                None,
+                self._trace,
+                self._is_proxy_address,
             )
         )
         return self
