@@ -168,7 +168,10 @@ async def _unlock(settings: Settings, login: str) -> None:
 
     await prepare(settings, is_unsafe_accepted=True)
     async with open_process(settings, is_unsafe_accepted=True) as process:
-        await process.identity.users.unlock_on_host(parse_login(login))
+        try:
+            await process.identity.users.unlock_on_host(parse_login(login))
+        except NotFound:
+            raise click.ClickException(f"There is no user {login}.") from None
 
 
 def _describe_state(user: dict[str, Any]) -> str:
