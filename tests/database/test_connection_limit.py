@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -100,21 +100,23 @@ async def test_a_call_that_cannot_open_a_connection_leaves_that_to_the_next(dist
 async def test_a_call_that_gives_up_opening_a_connection_leaves_that_to_the_next(
     distribution: DistributionServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opening = asyncio.Event()
+    opening: list[asyncio.Task[Any] | None] = []
 
     async def hang() -> NoReturn:
-        opening.set()
+        opening.append(asyncio.current_task())
         await asyncio.Event().wait()
         raise AssertionError
 
     async with open_limited(distribution, limit=1) as stores:
         holding = asyncio.create_task(stores.engine.query(HOLD))
-        given_up, waiting = (asyncio.create_task(stores.engine.query(BUSY)) for _ in range(2))
+        calls = [asyncio.create_task(stores.engine.query(BUSY)) for _ in range(2)]
         await wait_until_async(lambda: count_waiting(stores) == 2, "the calls wait")
         with monkeypatch.context() as patch:
             patch.setattr(stores.engine, "connect", hang)
             await break_connection(distribution, holding)
-            await opening.wait()
+            await wait_until_async(lambda: opening, "a call opens a connection")
+        # The order of the queue is that in which the server refused the connections.
+        given_up, waiting = sorted(calls, key=lambda call: call not in opening)
         given_up.cancel()
         await waiting
 
