@@ -299,3 +299,48 @@ async def test_several_writers_chain_each_entry_once_within_a_second(client: Aud
     assert result["checked"] >= 100
     ((entries,),) = await client.execute_sql("SELECT count(*) FROM audit")
     assert entries == result["checked"]
+
+
+async def list_findings(client: AuditClient) -> list[str]:
+    await client.app.process.audit.chain_writer.append_entries()
+    result = (await client.get("/audit/verify")).json()
+    assert result["ok"] is not bool(result["findings"])
+    return list(result["findings"])
+
+
+async def test_a_verification_finds_what_was_changed_in_the_store(client: AuditClient, engine: str) -> None:
+    for n in range(3):
+        await client.app.save(client.editor, {"n": n})
+        await client.app.save(client.editor, {"n": n}, tenant="acme2")
+    await client.app.request("DELETE", "/tenants/acme2?confirm=acme2", token=client.admin)
+    assert await list_findings(client) == []
+    await client.execute_sql("UPDATE users SET disabled = 1 WHERE login = 'ed'")
+    assert await list_findings(client) == ["row users 2 was changed without Confide"]
+    await client.execute_sql("UPDATE users SET disabled = 0 WHERE login = 'ed'")
+    await client.execute_sql(
+        "INSERT INTO changes (kind, tenant, integration_type, version, saved_at) VALUES ('retired', 'acme', $1, 4, 1)",
+        TYPE,
+    )
+    assert await list_findings(client) == [f"version 4 of acme : {TYPE} has no audit entry"]
+    await client.execute_sql("DELETE FROM changes WHERE tenant = 'acme' AND version > 2")
+    assert await list_findings(client) == [f"version 3 of acme : {TYPE} has an audit entry and was removed"]
+
+
+TRIGGERS = {
+    "sqlite": ["CREATE TRIGGER hide AFTER INSERT ON audit BEGIN DELETE FROM audit WHERE id = NEW.id; END"],
+    "postgresql": [
+        "CREATE FUNCTION hide() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        "CREATE TRIGGER hide BEFORE INSERT ON audit FOR EACH ROW WHEN (NEW.action = 'login') EXECUTE FUNCTION hide()",
+    ],
+}
+
+
+async def test_a_verification_finds_triggers_rules_and_missing_indexes(client: AuditClient, engine: str) -> None:
+    assert await list_findings(client) == []
+    for text in TRIGGERS[engine]:
+        await client.execute_sql(text)
+    name = "trigger hide on audit" if engine == "postgresql" else "trigger hide"
+    assert (await client.get("/audit/verify")).json()["findings"] == [f"{name} is not part of the schema"]
+    await client.execute_sql("DROP TRIGGER hide ON audit" if engine == "postgresql" else "DROP TRIGGER hide")
+    await client.execute_sql("DROP INDEX changes_version")
+    assert await list_findings(client) == ["index changes_version of the schema is missing"]

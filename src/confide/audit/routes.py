@@ -105,6 +105,10 @@ class ProofShape(BaseModel):
     first_bad: ChainBreakShape | None
     lost: list[LostShape] = Field(description="Stretches that a recorded loss of commits explains. Then `ok` is false.")
     unlinked: int = Field(description="Entries older than a minute that are not in the chain: added outside Confide.")
+    findings: list[str] = Field(
+        description="Changes of the store without Confide, at the end of the chain: altered rows, versions without an"
+        " entry, removed versions, and objects that are not part of the schema. At most 100 of each kind."
+    )
     next: str | None
 
 
@@ -196,6 +200,7 @@ def _build_verification_json(verification: Verification) -> Json:
             for stretch in verification.lost
         ],
         "unlinked": verification.unchained,
+        "findings": list(verification.findings),
         "next": None if verification.after is None else str(verification.after),
     }
 
@@ -266,8 +271,8 @@ ROUTES: tuple[Route[AuditRoutes], ...] = (
         tag=_TAG,
         summary="Verify the audit chain",
         description="Check links, MACs and checkpoints of as many entries as one second allows; `next`"
-        " continues.\n\nWith `Accept: text/event-stream`, check all entries: `progress` events, then one `result`"
-        " event.",
+        " continues. At the end, compare the store with the audit log.\n\nWith `Accept: text/event-stream`, check"
+        " all entries: `progress` events, then one `result` event.",
         query=(NUMBER_CURSOR,),
         returns=Returns((ProofShape,), media_types=(MediaType(EVENT_STREAM),)),
     ),

@@ -12,8 +12,9 @@ from confide.audit.chain import FIRST_LINK, ChainBreak, ChainCheck, ChainedEntry
 from confide.audit.chain_writer import ChainWriter
 from confide.audit.checkpoint_file import CheckpointFile
 from confide.audit.model import AuditFilter, ListedEntry
+from confide.audit.store_check import StoreCheck
 from confide.clock import MICROSECONDS_PER_SECOND, Clock
-from confide.context import PAGE_SECONDS
+from confide.context import PAGE_SECONDS, set_deadline
 from confide.errors import InvalidCursor
 from confide.identity.model import Principal
 
@@ -39,10 +40,12 @@ class Verification:
     unchained: int = 0
     # Stretches of entries that were lost, which an admin must confirm.
     lost: tuple[LostStretch, ...] = ()
+    # Changes of the store without Confide, as sentences.
+    findings: tuple[str, ...] = ()
 
     @property
     def is_ok(self) -> bool:
-        return self.bad is None and not self.unchained and not self.lost
+        return self.bad is None and not self.unchained and not self.lost and not self.findings
 
 
 class AuditLog:
@@ -54,6 +57,7 @@ class AuditLog:
         audit: AuditStore,
         encryption: EnvelopeEncryption,
         *,
+        store_check: StoreCheck,
         chain_writer: ChainWriter,
         checkpoint_file: CheckpointFile,
         access: Access,
@@ -61,6 +65,7 @@ class AuditLog:
     ) -> None:
         self._users = users
         self._audit = audit
+        self._store_check = store_check
         self._checkpoint_file = checkpoint_file
         self._chain_writer = chain_writer
         self._encryption = encryption
@@ -106,7 +111,10 @@ class AuditLog:
         await self._access.require_admin(principal, action="verify audit")
 
     async def verify_all(self, *, after: int = 0) -> AsyncIterator[Verification]:
-        """Verify links, MACs and checkpoints. Yield the progress after each batch and the result at the end."""
+        """Verify links, MACs and checkpoints, and compare the store with the audit log.
+
+        Yield the progress after each batch, and the result at the end.
+        """
         link = FIRST_LINK if not after else await self._audit.read_link(after)
         if link is None:
             raise InvalidCursor
@@ -130,7 +138,10 @@ class AuditLog:
         unchained = await self._audit.count_unchained(
             before=self._clock() - MAX_UNCHAINED_SECONDS * MICROSECONDS_PER_SECOND
         )
-        yield Verification(check.number - after, bad, None, unchained, tuple(check.list_lost()))
+        # A large store takes longer than a response may. Each query still has its own time limit.
+        set_deadline(None)
+        findings = tuple(await self._store_check.find())
+        yield Verification(check.number - after, bad, None, unchained, tuple(check.list_lost()), findings)
 
     def _has_valid_signature(self, checkpoint: Checkpoint) -> bool:
         return self._encryption.is_signature_valid(checkpoint.encode_signed_part(), checkpoint.signature)

@@ -17,6 +17,7 @@ from confide.audit.chain_writer import ChainWriter
 from confide.audit.checkpoint_file import CheckpointFile
 from confide.audit.denials import DenialRecorder
 from confide.audit.recorder import AuditRecorder
+from confide.audit.store_check import StoreCheck
 from confide.audit.verification import AuditLog
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import CacheEntry, LruCache
@@ -427,6 +428,7 @@ def build_audit(
         stores.users,
         stores.audit,
         encryption,
+        store_check=StoreCheck(stores.database.host_engine, stores.rows),
         chain_writer=chain_writer,
         checkpoint_file=checkpoint_file,
         access=access,
