@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -42,6 +43,11 @@ MAX_DIGITS = 400
 MAX_UNKNOWN_CONTAINERS = 100
 # A document with more values is written in pieces, with pauses between them.
 _MAX_VALUES_AT_ONCE = 10_000
+
+
+_BROKEN_ESCAPE = re.compile("~(?![01])")
+# An index has no leading zeros (RFC 6901, section 4).
+_INDEX = re.compile("0|[1-9][0-9]{0,8}")
 
 
 class _Inexact:
@@ -122,6 +128,25 @@ def is_equal(one: Any, other: Any) -> bool:
 def format_pointer(path: tuple[str | int, ...]) -> str:
     """Write a path as a JSON Pointer (RFC 6901)."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def parse_pointer(text: str) -> tuple[str, ...]:
+    """Parse a JSON Pointer (RFC 6901). Raises `ValueError` if it is malformed."""
+    if text and (not text.startswith("/") or _BROKEN_ESCAPE.search(text)):
+        raise ValueError("not a JSON Pointer")
+    return tuple(part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:])
+
+
+def find_value(document: Any, path: tuple[str, ...]) -> Any:
+    """Return the value at a path. Raises `LookupError` if there is none."""
+    for part in path:
+        if isinstance(document, dict):
+            document = document[part]
+        elif isinstance(document, list) and _INDEX.fullmatch(part):
+            document = document[int(part)]
+        else:
+            raise LookupError(part)
+    return document
 
 
 def _require_object(document: Any, *, has_escapes: bool) -> Json:

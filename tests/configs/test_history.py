@@ -289,3 +289,36 @@ async def test_the_diff_of_a_dry_run_has_the_bytes_of_the_diff_after_the_save(
     found = await client.get("/config/diff", **{"from": str(since), "to": str(preview["version"])})
     assert b'{"diff":' + found.content + b"," in dry.content
     assert json.loads(found.content) == preview["diff"]
+
+
+async def test_versions_diffs_and_dry_runs_can_mask_secrets_for_everybody(client: HistoryClient) -> None:
+    await client.save({"password": SECRET})
+    await client.save({"password": OTHER})
+    version = await client.get("/config/versions/1", secrets="masked")
+    assert version.json()["configuration"] == {"password": MASK}
+    masked: dict[str, Any] = {"from": 1, "to": 2, "secrets": "masked"}
+    compared = await client.get("/config/diff", **masked)
+    assert compared.json()["changed"] == {"/password": {"from": MASK, "to": MASK}}
+    for method in ("POST", "PUT"):
+        preview = await client.save(
+            {"password": SECRET}, method=method, params={"dry_run": "true", "secrets": "masked"}
+        )
+        assert preview.json()["diff"]["changed"] == {"/password": {"from": MASK, "to": MASK}}
+    preview = await client.roll_back(1, params={"dry_run": "true", "secrets": "masked"})
+    assert preview.json()["diff"]["changed"] == {"/password": {"from": MASK, "to": MASK}}
+    assert await client.list_audit_entries("reveal") == []
+
+
+async def test_opened_versions_and_diffs_are_forbidden_to_viewers(client: HistoryClient) -> None:
+    await client.save({"password": SECRET})
+    assert (await client.get("/config/versions/1", token=client.viewer, secrets="opened")).status_code == 403
+    query: dict[str, Any] = {"from": 0, "to": 1, "secrets": "opened"}
+    assert (await client.get("/config/diff", token=client.viewer, **query)).status_code == 403
+    assert (await client.get("/config/versions/1", secrets="opened")).json()["configuration"] == {"password": SECRET}
+    assert (await client.get("/config/diff", **query)).json()["added"] == {"/password": SECRET}
+
+
+async def test_a_save_that_is_not_a_dry_run_rejects_the_parameter_secrets(client: HistoryClient) -> None:
+    reply = await client.save({"a": 1}, params={"secrets": "masked"})
+    assert (reply.status_code, reply.json()["code"]) == (400, "malformed-parameter")
+    assert (await client.get("/config")).status_code == 404

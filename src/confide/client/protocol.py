@@ -73,16 +73,22 @@ def build_request(
 
 
 def build_save_request(
-    method: str, address: dict[str, str], configuration: dict[str, Any] | bytes, *, dry_run: bool = False
+    method: str,
+    address: dict[str, str],
+    configuration: dict[str, Any] | bytes,
+    *,
+    dry_run: bool = False,
+    secrets: str | None = None,
 ) -> ApiRequest:
     """Build a save. Bytes are the JSON text of the configuration, which the body contains unchanged.
 
     Raises `ConfideError` unless bytes are exactly one JSON value: other text could add members to the request.
     """
     body = embed_json(address, "configuration", configuration)
-    return ApiRequest(
-        method, "/config", {"dry_run": "true"} if dry_run else {}, body, {"Content-Type": "application/json"}
-    )
+    params = {"dry_run": "true"} if dry_run else {}
+    if secrets is not None:
+        params["secrets"] = secrets
+    return ApiRequest(method, "/config", params, body, {"Content-Type": "application/json"})
 
 
 def build_type_request(

@@ -110,14 +110,30 @@ class Client:
         """Start a session. Return `{token, expires_at}`. The client itself keeps its token."""
         return self.send(build_request("POST", "/login", document={"login": login, "password": password}))
 
-    def read(self, tenant: str, integration_type: str, *, min_version: int | None = None) -> dict[str, Any]:
+    def read(
+        self,
+        tenant: str,
+        integration_type: str,
+        *,
+        min_version: int | None = None,
+        secrets: str | None = None,
+    ) -> dict[str, Any]:
         """Return the current version: `{tenant, integration_type, configuration}`.
 
         With `min_version`, a server that is behind another machine reads the database to return at least that version.
+        `secrets="masked"` masks secrets for every role, and `secrets="opened"` requires and audits access to them.
         """
         headers = {} if min_version is None else {"Config-Min-Version": str(min_version)}
-        params = _build_address(tenant, integration_type)
+        params = _build_address(tenant, integration_type) | _drop_none(secrets=secrets)
         return self.send(build_request("GET", "/config", params=params, headers=headers))
+
+    def read_member(self, tenant: str, integration_type: str, pointer: str) -> dict[str, Any]:
+        """Return one member of the current version, with its secrets: `{version, pointer, value}`. It is audited.
+
+        `pointer` is a JSON Pointer (RFC 6901), such as `/password`.
+        """
+        params = _build_address(tenant, integration_type) | {"secrets": "opened", "pointer": pointer}
+        return self.send(build_request("GET", "/config", params=params))
 
     def save(
         self,
@@ -128,15 +144,16 @@ class Client:
         replace: bool = False,
         note: str | None = None,
         dry_run: bool = False,
+        secrets: str | None = None,
     ) -> dict[str, Any]:
         """Merge the configuration into the stored one, or replace it. Return `{message, version}`.
 
         Bytes are sent unchanged as the JSON text of the configuration. A dry run stores nothing and returns
-        `{diff, outcome, version}`.
+        `{diff, outcome, version}`; `secrets="masked"` masks the diff.
         """
         method = "PUT" if replace else "POST"
         address = _build_address(tenant, integration_type) | _drop_none(note=note)
-        return self.send(build_save_request(method, address, configuration, dry_run=dry_run))
+        return self.send(build_save_request(method, address, configuration, dry_run=dry_run, secrets=secrets))
 
     def delete(self, tenant: str, integration_type: str, *, note: str | None = None) -> dict[str, Any]:
         """Delete a config. Its history stays. Return `{message, version}`."""
@@ -148,22 +165,33 @@ class Client:
         params = _build_address(tenant, integration_type) | _drop_none(after=after)
         return self.send(build_request("GET", "/config/versions", params=params))
 
-    def read_version(self, tenant: str, integration_type: str, version: int) -> dict[str, Any]:
-        return self.send(
-            build_request("GET", f"/config/versions/{version}", params=_build_address(tenant, integration_type))
-        )
+    def read_version(
+        self, tenant: str, integration_type: str, version: int, *, secrets: str | None = None
+    ) -> dict[str, Any]:
+        params = _build_address(tenant, integration_type) | _drop_none(secrets=secrets)
+        return self.send(build_request("GET", f"/config/versions/{version}", params=params))
 
-    def diff(self, tenant: str, integration_type: str, *, since: int, until: int) -> dict[str, Any]:
+    def diff(
+        self, tenant: str, integration_type: str, *, since: int, until: int, secrets: str | None = None
+    ) -> dict[str, Any]:
         """Return the changes between two versions: `{added, changed, removed}` by JSON Pointer."""
-        params = _build_address(tenant, integration_type) | {"from": str(since), "to": str(until)}
+        span = {"from": str(since), "to": str(until)}
+        params = _build_address(tenant, integration_type) | span | _drop_none(secrets=secrets)
         return self.send(build_request("GET", "/config/diff", params=params))
 
     def roll_back(
-        self, tenant: str, integration_type: str, version: int, *, note: str | None = None, dry_run: bool = False
+        self,
+        tenant: str,
+        integration_type: str,
+        version: int,
+        *,
+        note: str | None = None,
+        dry_run: bool = False,
+        secrets: str | None = None,
     ) -> dict[str, Any]:
         """Save an older version again as a new one. A dry run returns `{diff, outcome, version}`."""
         document = {**_build_address(tenant, integration_type), "version": version, **_drop_none(note=note)}
-        params = {"dry_run": "true"} if dry_run else {}
+        params = ({"dry_run": "true"} if dry_run else {}) | _drop_none(secrets=secrets)
         return self.send(build_request("POST", "/config/rollback", document=document, params=params))
 
     def list(

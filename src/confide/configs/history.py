@@ -9,7 +9,7 @@ from confide.configs.decryption import ConfigDecrypter
 from confide.configs.diff import diff
 from confide.configs.model import Kind, VersionSummary
 from confide.errors import NotFound
-from confide.identity.model import Principal, Role
+from confide.identity.model import Principal, Role, SecretsMode
 from confide.names import ConfigKey
 from confide.strict_json import Json
 
@@ -58,26 +58,30 @@ class History:
             raise NotFound
         return versions
 
-    async def read_version(self, key: ConfigKey, number: int, *, principal: Principal) -> DecryptedVersion:
+    async def read_version(
+        self, key: ConfigKey, number: int, *, principal: Principal, secrets: SecretsMode | None = None
+    ) -> DecryptedVersion:
         """Read one version. Raises `NotFound`, or `VersionPruned` if its body was erased."""
-        role = await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
+        is_masked = await self._access.require_secrets_mode(secrets, key, principal=principal, action="read history")
         versions = await self._configs.list_versions(key, before=number + 1, limit=1)
         if not versions or versions[0].version != number:
             raise NotFound
         configuration = await self._decrypt(key, number)
-        if role >= Role.READER and configuration is not None:
-            await self._recorder.record("reveal", "version", principal=principal, key=key, version=number)
-        elif configuration is not None:
+        if configuration is not None and is_masked:
             configuration = (await self._types.get(key.integration_type)).mask(configuration)
+        elif configuration is not None:
+            await self._recorder.record("reveal", "version", principal=principal, key=key, version=number)
         return DecryptedVersion(versions[0], configuration)
 
-    async def compare(self, key: ConfigKey, *, since: int, until: int, principal: Principal) -> Json:
+    async def compare(
+        self, key: ConfigKey, *, since: int, until: int, principal: Principal, secrets: SecretsMode | None = None
+    ) -> Json:
         """Compare two versions. A tombstone and version 0 count as an empty configuration."""
-        role = await self._access.require_role(Role.VIEWER, key, principal=principal, action="read history")
+        is_masked = await self._access.require_secrets_mode(secrets, key, principal=principal, action="read history")
         if await self._configs.read(key) is None:
             raise NotFound
         before, after = [await self._decrypt(key, number) or {} for number in (since, until)]
-        if role < Role.READER:
+        if is_masked:
             return diff(before, after, secrets=(await self._types.get(key.integration_type)).place)
         await self._recorder.record(
             "reveal", "diff", principal=principal, key=key, version=until, subject=f"since version {since}"

@@ -37,6 +37,7 @@ from confide.configs.shapes import (
     VersionShape,
 )
 from confide.errors import InvalidCursor, NotFound, Violation
+from confide.identity.model import SecretsMode
 from confide.strict_json import Json
 from confide.web.errors import MalformedParameter
 from confide.web.paging import cut_page
@@ -46,6 +47,7 @@ from confide.web.parameters import (
     KEY_CURSOR,
     LIMIT,
     PRECONDITION,
+    SECRETS,
     TENANT,
     TENANT_PATTERN,
     TYPE_PATTERN,
@@ -111,12 +113,13 @@ class ConfigRoutes:
 
     async def _save(self, request: Request, *, mode: Literal["merge", "replace"]) -> Response:
         body = request.get_body(ConfigBody)
-        is_dry_run = DRY_RUN.read(request)
         key = names.parse_key(body.tenant, body.integration_type)
         precondition = read_precondition(request)
         draft = ConfigDraft(key, body.configuration, mode, model.parse_note(body.note))
-        if is_dry_run:
-            preview = await self._writer.preview(draft, principal=request.principal, precondition=precondition)
+        if (preview_mode := read_preview_mode(request)) is not None:
+            preview = await self._writer.preview(
+                draft, principal=request.principal, precondition=precondition, secrets=preview_mode
+            )
             return build_preview_response(preview)
         saved = await self._writer.save(
             draft,
@@ -141,8 +144,10 @@ class ConfigRoutes:
         key = names.parse_key(body.tenant, body.integration_type)
         precondition = read_precondition(request)
         rollback = Rollback(key, body.version, model.parse_note(body.note))
-        if DRY_RUN.read(request):
-            preview = await self._writer.preview(rollback, principal=request.principal, precondition=precondition)
+        if (preview_mode := read_preview_mode(request)) is not None:
+            preview = await self._writer.preview(
+                rollback, principal=request.principal, precondition=precondition, secrets=preview_mode
+            )
             return build_preview_response(preview)
         saved = await self._writer.roll_back(
             rollback,
@@ -179,7 +184,7 @@ class ConfigRoutes:
         return build_json_response({"configs": listed, "next": format_key_cursor(following)})
 
     async def export(self, request: Request) -> Response:
-        scope, is_unmasked = read_scope(request), _SECRETS.read(request)
+        scope, is_unmasked = read_scope(request), _EXPORT_SECRETS.read(request)
         limit, after = LIMIT.read(request), KEY_CURSOR.read(request)
         page = await self._exporter.export_page(
             scope, principal=request.principal, after=after, limit=limit, is_masked=not is_unmasked
@@ -204,7 +209,9 @@ class ConfigRoutes:
         number = parse_number(request.path_values["version"])
         if number is None:
             raise NotFound
-        version = await self._history.read_version(key, number, principal=request.principal)
+        version = await self._history.read_version(
+            key, number, principal=request.principal, secrets=SECRETS.read(request)
+        )
         return build_json_response(
             {**key._asdict(), **self._build_version_json(version.summary), "configuration": version.configuration}
         )
@@ -212,7 +219,9 @@ class ConfigRoutes:
     async def diff(self, request: Request) -> Response:
         key, since, until = read_key(request), _FROM_VERSION.read(request), _TO_VERSION.read(request)
         return build_json_response(
-            await self._history.compare(key, since=since, until=until, principal=request.principal)
+            await self._history.compare(
+                key, since=since, until=until, principal=request.principal, secrets=SECRETS.read(request)
+            )
         )
 
     async def destroy_tenant(self, request: Request) -> Response:
@@ -242,6 +251,16 @@ def read_idempotency_key(request: Request, *, content: bytes) -> IdempotencyKey 
     if not _IDEMPOTENCY_KEY.fullmatch(value):
         raise IdempotencyKeyInvalid
     return IdempotencyKey(f"{request.method} {request.path}", value, content)
+
+
+def read_preview_mode(request: Request) -> SecretsMode | None:
+    """Return how a preview shows secrets, or None if the request is not a dry run."""
+    secrets = SECRETS.read(request)
+    if DRY_RUN.read(request):
+        return secrets or SecretsMode.OPENED
+    if secrets is not None:
+        raise MalformedParameter("The parameter secrets is for a dry run. Add dry_run=true.")
+    return None
 
 
 def build_saved_response(saved: SavedVersion) -> Response:
@@ -311,7 +330,7 @@ _UNREAD_SINCE = declare_time("unread_since", "RFC 3339: neither read nor saved s
 _CONFORMS: Parameter[Literal[False] | None] = Parameter(
     "conforms", "`false`: only configs that violate the schema of their type.", _parse_conforms, None
 )
-_SECRETS = declare_switch(
+_EXPORT_SECRETS = declare_switch(
     "secrets", "`masked` or `opened`. Default: `masked`.", true_word="opened", false_word="masked"
 )
 _BEFORE_VERSION: Parameter[int | None] = Parameter(
@@ -340,7 +359,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         description="Deep merge (RFC 7396): objects merge, null removes a member, any other value replaces it. Creates"
         " the config if it does not exist.",
         body=ConfigBody,
-        query=(DRY_RUN,),
+        query=(DRY_RUN, SECRETS),
         headers=_SAVE_REQUEST_HEADERS,
         returns=Returns((ConfigSaved, PreviewShape), headers=_SAVE_HEADERS),
     ),
@@ -354,7 +373,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         summary="Replace a config",
         description="Replaces the whole configuration.",
         body=ConfigBody,
-        query=(DRY_RUN,),
+        query=(DRY_RUN, SECRETS),
         headers=_SAVE_REQUEST_HEADERS,
         returns=Returns((ConfigSaved, PreviewShape), headers=_SAVE_HEADERS),
     ),
@@ -395,7 +414,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         description="Configs with their stored configurations, in order of key, as many as one second allows; `next`"
         " continues. With `secrets=opened`, secrets are shown where the caller may read them, and each page is"
         " audited.",
-        query=(TENANT_PATTERN, TYPE_PATTERN, KEY_CURSOR, LIMIT, _SECRETS),
+        query=(TENANT_PATTERN, TYPE_PATTERN, KEY_CURSOR, LIMIT, _EXPORT_SECRETS),
         returns=Returns((ConfigExport,)),
     ),
     Route(
@@ -420,7 +439,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         summary="Read a version",
         description="One version with its configuration. For callers who can read secrets this is an audited secret"
         " access.",
-        query=(TENANT, INTEGRATION_TYPE),
+        query=(TENANT, INTEGRATION_TYPE, SECRETS),
         returns=Returns((VersionShape,)),
     ),
     Route(
@@ -433,7 +452,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         summary="Compare two versions",
         description="Changes by JSON Pointer. Objects are compared member by member, any other value as a whole."
         " Viewers see masks.",
-        query=(TENANT, INTEGRATION_TYPE, _FROM_VERSION, _TO_VERSION),
+        query=(TENANT, INTEGRATION_TYPE, _FROM_VERSION, _TO_VERSION, SECRETS),
         returns=Returns((ConfigDiff,)),
     ),
     Route(
@@ -446,7 +465,7 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         summary="Restore a version",
         description="Append the content of an older version as a new one. This also restores a deleted config.",
         body=RollbackBody,
-        query=(DRY_RUN,),
+        query=(DRY_RUN, SECRETS),
         headers=_SAVE_REQUEST_HEADERS,
         returns=Returns((ConfigSaved, PreviewShape), headers=_SAVE_HEADERS),
     ),

@@ -29,7 +29,7 @@ from confide.crypto.errors import DecryptionFailed, IntegrityBroken
 from confide.crypto.model import EncryptionContext, WrappedKey
 from confide.epoch import CurrentEpoch, Epoch
 from confide.errors import NotFound, VersionConflict
-from confide.identity.model import Principal, Role
+from confide.identity.model import Principal, Role, SecretsMode
 from confide.keyed_lock import KeyedLock
 from confide.names import ConfigKey
 from confide.preconditions import Precondition
@@ -139,11 +139,16 @@ class ConfigWriter:
         )
 
     async def preview(
-        self, request: ConfigDraft | Rollback, *, principal: Principal, precondition: Precondition
+        self,
+        request: ConfigDraft | Rollback,
+        *,
+        principal: Principal,
+        precondition: Precondition,
+        secrets: SecretsMode = SecretsMode.OPENED,
     ) -> SavePreview:
         """Return the result that a save or rollback would have. Store nothing but an audit entry.
 
-        Clients call this a dry run. The preview shows secrets, so it is audited as an access to them.
+        Clients call this a dry run. A preview that shows secrets is audited as an access to them.
         """
         # A stored word of the audit log for a preview.
         await self._access.require_role(Role.EDITOR, request.key, principal=principal, action="try out")
@@ -158,11 +163,13 @@ class ConfigWriter:
                 await self._configs.confirm(request.key)
                 raise
             before = {} if plan.before is None else strict_json.read_stored(plan.before)
-            changes = diff.diff(before, plan.after)
+            is_masked = secrets is SecretsMode.MASKED
+            changes = diff.diff(before, plan.after, secrets=plan.type.place if is_masked else None)
             await self._configs.confirm(request.key)
-            await self._recorder.record(
-                "reveal", "dry run", principal=principal, key=request.key, version=plan.current_version
-            )
+            if not is_masked:
+                await self._recorder.record(
+                    "reveal", "dry run", principal=principal, key=request.key, version=plan.current_version
+                )
             return SavePreview(changes, plan.outcome, plan.version, plan.warnings)
         raise TooManyRaces(retry_after_seconds=1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from confide.errors import NotAllowed, NotFound
-from confide.identity.model import Principal, Role
+from confide.identity.model import Principal, Role, SecretsMode
 from confide.names import ConfigKey
 
 if TYPE_CHECKING:
@@ -29,6 +29,17 @@ class Access:
             return held
         await self._denials.record(action, principal=principal, key=key)
         raise NotFound if held is None else NotAllowed
+
+    async def require_secrets_mode(
+        self, mode: SecretsMode | None, key: ConfigKey, *, principal: Principal, action: str
+    ) -> bool:
+        """Return whether the secrets of a config must be masked in a response to a principal.
+
+        Raises the errors of `require_role`. `OPENED` requires a role that sees secrets.
+        """
+        required = Role.READER if mode is SecretsMode.OPENED else Role.VIEWER
+        role = await self.require_role(required, key, principal=principal, action=action)
+        return mode is SecretsMode.MASKED or role < Role.READER
 
     async def require_admin(self, principal: Principal, *, action: str) -> None:
         if not principal.is_admin:

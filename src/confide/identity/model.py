@@ -113,6 +113,13 @@ class Role(enum.IntEnum):
     ADMIN = 4
 
 
+class SecretsMode(enum.StrEnum):
+    """What a request asks for. Without a mode, the role of the caller decides."""
+
+    MASKED = "masked"
+    OPENED = "opened"
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Two patterns, on tenants and on integration types: an exact name, `prefix*` or `*`."""

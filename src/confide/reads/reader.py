@@ -19,7 +19,7 @@ from confide.clock import read_boot_clock
 from confide.configs.errors import Superseded
 from confide.configs.model import Kind
 from confide.errors import Busy, DatabaseUnavailable, NotFound
-from confide.identity.model import Credential, Principal, Role
+from confide.identity.model import Credential, Principal, Role, SecretsMode
 from confide.names import ConfigKey
 from confide.reads.cache import CachedConfig, ConfigCache
 from confide.reads.model import CurrentConfig, Rendering
@@ -230,6 +230,7 @@ class ConfigReader:
         principal: Principal,
         min_version: int = 0,
         has_defaults: bool = True,
+        secrets: SecretsMode | None = None,
         is_database_unavailable: bool = False,
     ) -> ReadResult:
         """Read the current version: at least `min_version`, if that version exists. Viewers get secrets masked.
@@ -241,6 +242,7 @@ class ConfigReader:
             principal=principal,
             min_version=min_version,
             has_defaults=has_defaults,
+            secrets=secrets,
             is_database_unavailable=is_database_unavailable,
         )
         counted = (principal.token_id, key)
@@ -297,7 +299,7 @@ class ConfigReader:
         role = None if token is None else token.principal.find_role(request.key)
         if token is None or entry is None or role is None or entry.version < request.min_version:
             return None
-        prepared = entry.responses[choose_rendering(role)]
+        prepared = entry.responses[choose_rendering(is_masked=role < Role.READER)]
         if prepared is None:
             return None
         response = prepared.to_not_modified() if prepared.is_known(request.known_tags) else prepared
@@ -349,10 +351,11 @@ class ConfigReader:
         principal: Principal,
         min_version: int,
         has_defaults: bool,
+        secrets: SecretsMode | None,
         is_database_unavailable: bool,
     ) -> ReadResult:
-        role = await self._access.require_role(Role.VIEWER, key, principal=principal, action="read")
-        rendering = choose_rendering(role, has_defaults=has_defaults)
+        is_masked = await self._access.require_secrets_mode(secrets, key, principal=principal, action="read")
+        rendering = choose_rendering(is_masked=is_masked, has_defaults=has_defaults)
         entry = self._cache.find_fresh(key, now=read_boot_clock())
         if entry is not None and entry.version >= min_version:
             if entry.is_missing:
@@ -453,11 +456,10 @@ class ConfigReader:
         return CurrentConfig(stored, decrypted, await self._types.get(key.integration_type))
 
 
-def choose_rendering(role: Role, *, has_defaults: bool = True) -> Rendering:
-    """Mask secrets for viewers."""
-    if role >= Role.READER:
-        return Rendering.READABLE if has_defaults else Rendering.READABLE_WITHOUT_DEFAULTS
-    return Rendering.MASKED if has_defaults else Rendering.MASKED_WITHOUT_DEFAULTS
+def choose_rendering(*, is_masked: bool, has_defaults: bool = True) -> Rendering:
+    if is_masked:
+        return Rendering.MASKED if has_defaults else Rendering.MASKED_WITHOUT_DEFAULTS
+    return Rendering.READABLE if has_defaults else Rendering.READABLE_WITHOUT_DEFAULTS
 
 
 async def _await_within(seconds: float | None, work: Awaitable[T]) -> T | None:

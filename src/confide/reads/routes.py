@@ -7,14 +7,30 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field
 
 from confide import preconditions
+from confide.identity.model import SecretsMode
+from confide.names import ConfigKey
+from confide.reads.audited import OpenedMember, ReadConditions
 from confide.reads.plain_read import parse_min_version
 from confide.reads.response import build_response
-from confide.web.parameters import INTEGRATION_TYPE, TENANT, format_time, read_key
+from confide.strict_json import format_pointer, parse_pointer
+from confide.web.errors import MalformedParameter
+from confide.web.parameters import INTEGRATION_TYPE, SECRETS, TENANT, format_time, read_key
 from confide.web.request import Request
 from confide.web.response import Reply, Response, build_json_response
-from confide.web.route import EDITOR, VIEWER, Header, OtherResponse, ResponseHeader, Returns, Route, declare_switch
+from confide.web.route import (
+    EDITOR,
+    VIEWER,
+    Header,
+    OtherResponse,
+    Parameter,
+    ResponseHeader,
+    Returns,
+    Route,
+    declare_switch,
+)
 
 if TYPE_CHECKING:
+    from confide.reads.audited import AuditedReader
     from confide.reads.reader import ConfigReader
     from confide.reads.statistics import AccessStatistics
 
@@ -36,6 +52,16 @@ class ConfigShape(BaseModel):
     configuration: dict[str, Any] = Field(examples=[EXAMPLE])
 
 
+class MemberShape(BaseModel):
+    """One member of a config."""
+
+    tenant: str = Field(examples=["acme"])
+    integration_type: str = Field(examples=["flight-information-system"])
+    version: int
+    pointer: str = Field(examples=["/password"])
+    value: Any
+
+
 class UsageShape(BaseModel):
     """Reads of one config with one token."""
 
@@ -55,8 +81,9 @@ class UsageList(BaseModel):
 class ReadRoutes:
     """Handlers of reads. The fast path answers plain reads before they reach the router."""
 
-    def __init__(self, reader: ConfigReader, statistics: AccessStatistics) -> None:
+    def __init__(self, reader: ConfigReader, audited_reader: AuditedReader, statistics: AccessStatistics) -> None:
         self._reader = reader
+        self._audited_reader = audited_reader
         self._statistics = statistics
 
     async def authenticate(self, request: Request) -> None:
@@ -75,11 +102,22 @@ class ReadRoutes:
         min_version = parse_min_version(
             request.find_list_header(b"cache-control"), request.find_header(b"config-min-version")
         )
+        secrets, path = SECRETS.read(request), _POINTER.read(request)
+        conditions = ReadConditions(precondition, min_version, has_defaults)
+        if path is not None:
+            if secrets is not SecretsMode.OPENED:
+                raise MalformedParameter("The parameter pointer is for opened secrets. Add secrets=opened.")
+            member = await self._audited_reader.read_member(key, path, conditions, principal=request.principal)
+            return build_member_response(key, path, member)
+        if secrets is SecretsMode.OPENED:
+            result = await self._audited_reader.read(key, conditions, principal=request.principal)
+            return build_response(result, known_tags)
         result = await self._reader.read(
             key,
             principal=request.principal,
             min_version=min_version,
             has_defaults=has_defaults,
+            secrets=secrets,
             is_database_unavailable=request.is_database_unavailable,
         )
         precondition.require_match(result.response.version, epoch=result.response.epoch)
@@ -92,6 +130,23 @@ class ReadRoutes:
         return build_json_response({"usage": usage})
 
 
+def build_member_response(key: ConfigKey, path: tuple[str, ...], member: OpenedMember) -> Response:
+    document = {**key._asdict(), "version": member.version, "pointer": format_pointer(path), "value": member.value}
+    return build_json_response(document, headers=((b"config-version", b"%d" % member.version),))
+
+
+def _parse_pointer(value: str) -> tuple[str, ...]:
+    try:
+        return parse_pointer(value)
+    except ValueError:
+        raise MalformedParameter(
+            "The parameter pointer must be a JSON Pointer (RFC 6901), such as /password."
+        ) from None
+
+
+_POINTER: Parameter[tuple[str, ...] | None] = Parameter(
+    "pointer", "JSON Pointer (RFC 6901): only the value of this member. Needs `secrets=opened`.", _parse_pointer, None
+)
 _DEFAULTS = declare_switch(
     "defaults",
     "`off`: the stored configuration, without the defaults of its type.",
@@ -111,8 +166,9 @@ ROUTES: tuple[Route[ReadRoutes], ...] = (
         operation_id="read_a_config",
         tag=_TAG,
         summary="Read a config",
-        description="The current version. Viewers see secrets as `********`.",
-        query=(TENANT, INTEGRATION_TYPE, _DEFAULTS),
+        description="The current version. Viewers see secrets as `********`. A read with `secrets=opened` is an audited"
+        " secret access.",
+        query=(TENANT, INTEGRATION_TYPE, _DEFAULTS, SECRETS, _POINTER),
         headers=(
             Header("If-None-Match", "A known tag. The response is 304 if it is still current."),
             Header("If-Match", "Only if this is the current tag of the config. Otherwise 412."),
@@ -122,7 +178,7 @@ ROUTES: tuple[Route[ReadRoutes], ...] = (
             ),
         ),
         returns=Returns(
-            (ConfigShape,),
+            (ConfigShape, MemberShape),
             headers=(
                 ResponseHeader("ETag", "string"),
                 ResponseHeader("Config-Version", "integer"),

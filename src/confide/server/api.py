@@ -39,7 +39,10 @@ class Feature(Generic[S]):
 
 # `Any`, because each feature's routes have another class of handlers.
 FEATURES: tuple[Feature[Any], ...] = (
-    Feature(reads.ROUTES, lambda process: reads.ReadRoutes(process.reads.reader, process.reads.statistics)),
+    Feature(
+        reads.ROUTES,
+        lambda process: reads.ReadRoutes(process.reads.reader, process.reads.audited_reader, process.reads.statistics),
+    ),
     Feature(
         configs.ROUTES,
         lambda process: configs.ConfigRoutes(

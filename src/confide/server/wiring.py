@@ -46,6 +46,7 @@ from confide.identity.users import Users
 from confide.integration_types.active import ActiveIntegrationTypes
 from confide.integration_types.conformance import ConformanceCheck
 from confide.integration_types.manage import IntegrationTypes
+from confide.reads.audited import AuditedReader
 from confide.reads.cache import ConfigCache
 from confide.reads.head_cache import RequestHeadCache
 from confide.reads.reader import ConfigReader
@@ -141,6 +142,7 @@ class Reads:
 
     cache: ConfigCache
     reader: ConfigReader
+    audited_reader: AuditedReader
     statistics: AccessStatistics
 
 
@@ -316,6 +318,7 @@ def build_process(
         authenticator=identity.authenticator,
         decrypter=decrypter,
         access=access,
+        recorder=recorder,
         active=active,
         clock=clock,
         io=io,
@@ -544,6 +547,7 @@ def build_reads(
     authenticator: Authenticator,
     decrypter: ConfigDecrypter,
     access: Access,
+    recorder: AuditRecorder,
     active: ActiveIntegrationTypes,
     clock: Clock,
     io: IoLog,
@@ -561,7 +565,12 @@ def build_reads(
         sample=0 if settings.is_io_off else settings.io_sample,
         io=io,
     )
-    return Reads(cache, reader, AccessStatistics(stores.configs, stores.statistics, access=access, clock=clock))
+    return Reads(
+        cache,
+        reader,
+        AuditedReader(reader, recorder),
+        AccessStatistics(stores.configs, stores.statistics, access=access, clock=clock),
+    )
 
 
 def build_metrics(

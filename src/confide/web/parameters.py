@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from confide import names, preconditions
 from confide.clock import MICROSECONDS_PER_SECOND
 from confide.errors import InvalidCursor, InvalidName
-from confide.identity.model import Scope, parse_scope
+from confide.identity.model import Scope, SecretsMode, parse_scope
 from confide.names import ConfigKey
 from confide.preconditions import Precondition
 from confide.time_formats import TIME_EXAMPLE, parse_time
@@ -78,6 +78,12 @@ def _parse_key_cursor(value: str) -> ConfigKey | None:
         raise InvalidCursor from None
 
 
+def _parse_secrets_mode(value: str) -> SecretsMode:
+    if value not in list(SecretsMode):
+        raise MalformedParameter("The parameter secrets must be masked or opened.")
+    return SecretsMode(value)
+
+
 TENANT = declare_required_text("tenant", "An exact name.", example="acme")
 INTEGRATION_TYPE = declare_required_text("integration_type", "An exact name.", example="flight-information-system")
 TENANT_PATTERN = declare_text("tenant", "A name, `prefix*` or `*`.")
@@ -91,6 +97,12 @@ PRECONDITION = (
     Header("If-None-Match", "`*`: only if it does not exist. Otherwise 412."),
 )
 DRY_RUN = declare_switch("dry_run", "`true`: preview the result and store nothing.")
+SECRETS: Parameter[SecretsMode | None] = Parameter(
+    "secrets",
+    "`masked`: mask secrets for every role. `opened`: show them, or respond 403 to a viewer. Default: by role.",
+    _parse_secrets_mode,
+    None,
+)
 
 
 def read_key(request: Request) -> ConfigKey:
