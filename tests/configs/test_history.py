@@ -291,7 +291,7 @@ async def test_the_diff_of_a_dry_run_has_the_bytes_of_the_diff_after_the_save(
     assert json.loads(found.content) == preview["diff"]
 
 
-async def test_versions_diffs_and_dry_runs_can_mask_secrets_for_everybody(client: HistoryClient) -> None:
+async def test_versions_diffs_and_dry_runs_can_mask_secrets_for_every_role(client: HistoryClient) -> None:
     await client.save({"password": SECRET})
     await client.save({"password": OTHER})
     version = await client.get("/config/versions/1", secrets="masked")

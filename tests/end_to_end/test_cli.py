@@ -78,6 +78,28 @@ def test_a_config_is_created_changed_and_deleted_by_commands(shell: Shell, tmp_p
     assert "/configuration/password" in run("config", "set", "acme", "crm", str(change), code=1)
 
 
+def test_commands_mask_secrets_and_open_one_member(shell: Shell) -> None:
+    run = shell.run
+    run("user", "add", "root", "--admin", stdin=PASSWORD + "\n")
+    run("login", "root", stdin=PASSWORD + "\n")
+    secret = make_canary("value")
+    run("config", "set", "acme", "crm", stdin=json.dumps({"password": secret, "a": 1}))
+    assert json.loads(run("config", "get", "acme", "crm", "--masked")) == {"password": "********", "a": 1}
+    assert json.loads(run("config", "get", "acme", "crm", "--pointer", "/password")) == secret
+    assert "no member at this pointer" in run("config", "get", "acme", "crm", "--pointer", "/b", code=1)
+    assert "cannot be combined" in run("config", "get", "acme", "crm", "--pointer", "/a", "--masked", code=2)
+    assert secret not in run("config", "version", "acme", "crm", "1", "--masked")
+    assert secret not in run("config", "diff", "acme", "crm", "0", "1", "--masked")
+    preview = run("config", "set", "acme", "crm", "--replace", "--dry-run", "--masked", stdin="{}")
+    assert "- /password" in preview
+    assert secret not in preview
+    assert "Add --dry-run" in run("config", "set", "acme", "crm", "--masked", stdin="{}", code=2)
+    run("config", "delete", "acme", "crm")
+    preview = run("config", "rollback", "acme", "crm", "1", "--dry-run", "--masked")
+    assert "+ /password" in preview
+    assert secret not in preview
+
+
 def test_users_and_tokens_are_managed_by_commands(shell: Shell) -> None:
     run = shell.run
     run("user", "add", "root", "--admin", stdin=PASSWORD + "\n")

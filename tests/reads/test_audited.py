@@ -43,7 +43,7 @@ async def clients(app: RunningApp) -> Clients:
     )
 
 
-async def test_a_masked_read_hides_secrets_from_everybody_and_is_not_audited(clients: Clients) -> None:
+async def test_a_masked_read_hides_secrets_from_every_role_and_is_not_audited(clients: Clients) -> None:
     for token in (clients.viewer, clients.reader):
         reply = await clients.read(token, secrets="masked")
         assert reply.status_code == 200
@@ -120,7 +120,7 @@ async def test_a_viewer_cannot_open_a_member(clients: Clients) -> None:
         {"secrets": "opened", "pointer": "/a~2"},
     ],
 )
-async def test_wrong_parameters_are_explained(clients: Clients, params: dict[str, str]) -> None:
+async def test_wrong_parameters_are_explained(clients: Clients, params: dict[str, Any]) -> None:
     reply = await clients.read(clients.reader, **params)
     assert (reply.status_code, reply.json()["code"]) == (400, "malformed-parameter")
     assert await clients.list_accesses() == []

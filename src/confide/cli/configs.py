@@ -8,7 +8,14 @@ import rich_click as click
 
 from confide.cli import history
 from confide.cli.connection import connect, explain_not_found, fetch_all_pages, url_option
-from confide.cli.history import dry_run_option, note_option, print_saved
+from confide.cli.history import (
+    dry_run_option,
+    get_secrets_mode,
+    masked_option,
+    note_option,
+    print_saved,
+    require_dry_run,
+)
 from confide.cli.input import json_option, read_json
 from confide.cli.output import print_items, print_json, print_line, print_violations
 from confide.cli.watch import watch
@@ -26,14 +33,25 @@ def config() -> None:
 @click.option(
     "--no-defaults", "has_no_defaults", is_flag=True, help="Print the stored config, without the defaults of its type."
 )
+@click.option("--pointer", help="Print one member, such as /password, with its secrets. This access is audited.")
+@masked_option
 @url_option
-def get(tenant: str, integration_type: str, *, has_no_defaults: bool, url: str | None) -> None:
+def get(
+    tenant: str, integration_type: str, *, has_no_defaults: bool, pointer: str | None, is_masked: bool, url: str | None
+) -> None:
     """Print a config as JSON. Viewers see masked secrets."""
+    if pointer is not None and is_masked:
+        raise click.UsageError("--pointer opens a member. It cannot be combined with --masked.")
     params = {"tenant": tenant, "integration_type": integration_type}
     if has_no_defaults:
         params["defaults"] = "off"
+    if is_masked:
+        params["secrets"] = "masked"
+    if pointer is not None:
+        params |= {"secrets": "opened", "pointer": pointer}
     with connect(url) as client, explain_not_found(f"no config '{tenant} : {integration_type}'"):
-        print_json(client.send(build_request("GET", "/config", params=params))["configuration"])
+        found = client.send(build_request("GET", "/config", params=params))
+    print_json(found["configuration" if pointer is None else "value"])
 
 
 @config.command("set")
@@ -43,6 +61,7 @@ def get(tenant: str, integration_type: str, *, has_no_defaults: bool, url: str |
 @click.option("--replace", is_flag=True, help="Replace the stored config instead of merging into it.")
 @note_option
 @dry_run_option
+@masked_option
 @url_option
 def set_config(
     tenant: str,
@@ -52,13 +71,23 @@ def set_config(
     replace: bool,
     note: str | None,
     is_dry: bool,
+    is_masked: bool,
     url: str | None,
 ) -> None:
     """Merge the JSON object in FILE, or from standard input, into a config. Create the config if it is missing."""
+    require_dry_run(is_masked=is_masked, is_dry=is_dry)
     text = read_json(file)
     with connect(url) as client:
         # Send the text unparsed: the service is stricter than `json`, and its errors name line and column.
-        saved = client.save(tenant, integration_type, text, replace=replace, note=note, dry_run=is_dry)
+        saved = client.save(
+            tenant,
+            integration_type,
+            text,
+            replace=replace,
+            note=note,
+            dry_run=is_dry,
+            secrets=get_secrets_mode(is_masked=is_masked),
+        )
     print_saved(saved, is_dry=is_dry)
 
 

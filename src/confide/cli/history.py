@@ -16,6 +16,7 @@ COLUMNS = ("version", "kind", "saved_by", "saved_at", "note")
 _PREVIEWS = {"created": "Would create", "updated": "Would update to", "unchanged": "Would not change"}
 
 note_option = click.option("--note", help="Reason for the history, in one line. Must not contain secrets.")
+masked_option = click.option("--masked", "is_masked", is_flag=True, help="Mask secrets, whatever your role.")
 dry_run_option = click.option("--dry-run", "is_dry", is_flag=True, help="Preview the change without storing it.")
 
 
@@ -37,11 +38,13 @@ def history(tenant: str, integration_type: str, *, is_json: bool, url: str | Non
 @click.argument("tenant")
 @click.argument("integration_type")
 @click.argument("number", type=click.IntRange(min=1))
+@masked_option
 @url_option
-def version(tenant: str, integration_type: str, number: int, *, url: str | None) -> None:
+def version(tenant: str, integration_type: str, number: int, *, is_masked: bool, url: str | None) -> None:
     """Print one version as JSON. Viewers see masked secrets."""
     with connect(url) as client, explain_not_found(f"no version {number} of config '{tenant} : {integration_type}'"):
-        print_json(client.read_version(tenant, integration_type, number)["configuration"])
+        found = client.read_version(tenant, integration_type, number, secrets=get_secrets_mode(is_masked=is_masked))
+        print_json(found["configuration"])
 
 
 @click.command()
@@ -49,13 +52,17 @@ def version(tenant: str, integration_type: str, number: int, *, url: str | None)
 @click.argument("integration_type")
 @click.argument("since", type=click.IntRange(min=0))
 @click.argument("until", type=click.IntRange(min=0))
+@masked_option
 @json_option
 @url_option
-def diff(tenant: str, integration_type: str, since: int, until: int, *, is_json: bool, url: str | None) -> None:
+def diff(
+    tenant: str, integration_type: str, since: int, until: int, *, is_masked: bool, is_json: bool, url: str | None
+) -> None:
     """Show the changes from version SINCE to version UNTIL. 0 is the state before the first version."""
     subject = f"no version {since} or {until} of config '{tenant} : {integration_type}'"
+    secrets = get_secrets_mode(is_masked=is_masked)
     with connect(url) as client, explain_not_found(subject):
-        changes = client.diff(tenant, integration_type, since=since, until=until)
+        changes = client.diff(tenant, integration_type, since=since, until=until, secrets=secrets)
     if is_json:
         print_json(changes)
     else:
@@ -68,14 +75,35 @@ def diff(tenant: str, integration_type: str, since: int, until: int, *, is_json:
 @click.argument("number", type=click.IntRange(min=1))
 @note_option
 @dry_run_option
+@masked_option
 @url_option
 def rollback(
-    tenant: str, integration_type: str, number: int, *, note: str | None, is_dry: bool, url: str | None
+    tenant: str,
+    integration_type: str,
+    number: int,
+    *,
+    note: str | None,
+    is_dry: bool,
+    is_masked: bool,
+    url: str | None,
 ) -> None:
     """Save version NUMBER again as a new version. This also restores a deleted config."""
+    require_dry_run(is_masked=is_masked, is_dry=is_dry)
+    secrets = get_secrets_mode(is_masked=is_masked)
     with connect(url) as client:
-        saved = client.roll_back(tenant, integration_type, number, note=note, dry_run=is_dry)
+        saved = client.roll_back(tenant, integration_type, number, note=note, dry_run=is_dry, secrets=secrets)
     print_saved(saved, is_dry=is_dry)
+
+
+def get_secrets_mode(*, is_masked: bool) -> str | None:
+    """Return the parameter `secrets` of a request. None leaves the decision to the role of the caller."""
+    return "masked" if is_masked else None
+
+
+def require_dry_run(*, is_masked: bool, is_dry: bool) -> None:
+    """Raise `UsageError` if an option that only a preview has is given to a save."""
+    if is_masked and not is_dry:
+        raise click.UsageError("--masked is for a preview. Add --dry-run.")
 
 
 def print_saved(saved: dict[str, Any], *, is_dry: bool) -> None:
