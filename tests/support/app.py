@@ -19,8 +19,9 @@ from confide.identity.model import Grant, NewUser, Principal
 from confide.names import ConfigKey
 from confide.server.application import Application
 from confide.server.preparation import prepare
+from confide.server.process import Process
 from confide.server.settings import Settings
-from confide.server.wiring import Process, open_process, subscribe
+from confide.server.wiring import open_process, subscribe
 from support.canaries import make_canary
 
 ADMIN = (("admin", "*", "*"),)

@@ -15,8 +15,9 @@ from confide.identity import model
 from confide.identity.model import NewUser
 from confide.names import ConfigKey
 from confide.server.preparation import prepare
+from confide.server.process import Process
 from confide.server.settings import Settings
-from confide.server.wiring import Process, open_process
+from confide.server.wiring import open_process
 from confide.strict_json import write
 
 TYPE = "flight-information-system"

@@ -21,7 +21,7 @@ from confide.web.route import Route
 from confide.web.router import BoundRoute, Router, bind
 
 if TYPE_CHECKING:
-    from confide.server.wiring import Process
+    from confide.server.process import Process
 
 S = TypeVar("S")
 

@@ -28,7 +28,7 @@ from confide.web.response import Response
 from confide.web.router import Router
 
 if TYPE_CHECKING:
-    from confide.server.wiring import Process
+    from confide.server.process import Process
 
 CACHED = f"cached {CACHED_ROUTE}"
 

@@ -8,7 +8,6 @@ import os
 import socket
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from confide.audit.recorder import AuditRecorder
 from confide.audit.store_check import StoreCheck
 from confide.audit.verification import AuditLog
 from confide.caching.lease import Lease
-from confide.caching.lru_cache import CacheEntry, LruCache
+from confide.caching.lru_cache import LruCache
 from confide.changes.positions import PositionFormat
 from confide.changes.routes import format_change
 from confide.changes.subscriber import ChangeSubscriber
@@ -54,6 +53,18 @@ from confide.reads.response import PreparedResponse
 from confide.reads.statistics import AccessStatistics
 from confide.server.metrics import MetricSources, WorkerMetrics
 from confide.server.preparation import build_encryption, build_signing, build_stores
+from confide.server.process import (
+    Audit,
+    Caching,
+    Changes,
+    Configs,
+    DrainState,
+    Identity,
+    Observation,
+    Process,
+    Reads,
+    Types,
+)
 from confide.server.settings import MIB, Settings
 from confide.server.stores import Stores
 from confide.telemetry.dispatcher import Dispatcher
@@ -68,127 +79,6 @@ from confide.web.request_span import RequestCounter
 
 # The request head cache gets one eighth of the memory for caches.
 HEAD_CACHE_SHARE = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """I/O events, request counts and shared metrics of a process."""
-
-    io: IoLog
-    traffic: RequestCounter
-    # None if I/O events are off.
-    dispatcher: Dispatcher | None
-    # None if this process is the only worker of its service.
-    metrics_files: WorkerMetricsFiles | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Caching:
-    """Caches that several features share, and the lease that limits how long they count as fresh."""
-
-    lease: Lease
-    # Configs, tokens and integration types share one cache, so that the least recently used one is evicted first.
-    memory: LruCache[CacheEntry]
-    # A cache of its own, because request heads that never repeat would evict everything else.
-    request_heads: RequestHeadCache
-    ttl_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Users, tokens and roles."""
-
-    access: Access
-    authenticator: Authenticator
-    users: Users
-    tokens: Tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """The audit log and its hash chain."""
-
-    recorder: AuditRecorder
-    denials: DenialRecorder
-    chain_writer: ChainWriter
-    log: AuditLog
-
-
-@dataclass(frozen=True, slots=True)
-class Types:
-    """Integration types."""
-
-    active: ActiveIntegrationTypes
-    manager: IntegrationTypes
-    conformance: ConformanceCheck
-
-
-@dataclass(frozen=True, slots=True)
-class Configs:
-    """Saving, listing, exporting and pruning configs."""
-
-    decrypter: ConfigDecrypter
-    writer: ConfigWriter
-    lister: ConfigLister
-    history: History
-    exporter: ConfigExporter
-    tenants: Tenants
-    retention: Retention
-
-
-@dataclass(frozen=True, slots=True)
-class Reads:
-    """Reading current configs."""
-
-    cache: ConfigCache
-    reader: ConfigReader
-    audited_reader: AuditedReader
-    statistics: AccessStatistics
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """The change feed and watchers."""
-
-    hub: WatchHub
-    subscriber: ChangeSubscriber
-
-
-class DrainState:
-    """Whether this process is about to end. Health reports it, and watchers reconnect to another process."""
-
-    def __init__(self, hub: WatchHub) -> None:
-        self._hub = hub
-        self.is_draining = False
-
-    def begin(self) -> None:
-        self.is_draining = True
-        self._hub.drain()
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """The parts of one process."""
-
-    settings: Settings
-    setup_token: str
-    stores: Stores
-    database: DatabaseIdentity
-    encryption: EnvelopeEncryption
-    hasher: Argon2Hasher
-    observation: Observation
-    caching: Caching
-    audit: Audit
-    identity: Identity
-    callers: CallerAddresses
-    types: Types
-    configs: Configs
-    reads: Reads
-    changes: Changes
-    metrics: WorkerMetrics
-    positions: PositionFormat
-    draining: DrainState
-    scheduler: FairScheduler
 
 
 @asynccontextmanager

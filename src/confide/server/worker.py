@@ -13,8 +13,9 @@ from pathlib import Path
 from confide.errors import Busy, DatabaseUnavailable, describe_error
 from confide.server.application import Application
 from confide.server.preparation import build_signing
+from confide.server.process import Process
 from confide.server.settings import Settings
-from confide.server.wiring import Process, open_process, record_io, run_alongside, subscribe
+from confide.server.wiring import open_process, record_io, run_alongside, subscribe
 from confide.telemetry.metrics_files import WorkerMetricsFiles
 from confide.telemetry.outage import Outage
 
