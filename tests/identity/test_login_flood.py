@@ -88,10 +88,10 @@ async def test_a_user_of_another_address_can_log_in_during_a_flood_from_one(sqli
 async def test_a_user_who_logged_in_through_an_unnamed_proxy_can_log_in_during_a_flood(sqlite_app: RunningApp) -> None:
     await sqlite_app.add_user("ada", *ADMIN)
     header = {"X-Forwarded-For": "203.0.113.9"}
-    async with connect(sqlite_app, "10.0.0.1") as ada:
+    async with connect(sqlite_app, "192.0.2.1") as ada:
         ada.headers.update(header)
         assert (await log_in(ada, "ada")).status_code == 200
-        async with flood(sqlite_app, "10.0.0.1"):
+        async with flood(sqlite_app, "192.0.2.1"):
             assert [(await log_in(ada, "ada")).status_code for _ in range(LOGINS)] == [200] * LOGINS
 
 
@@ -108,7 +108,7 @@ async def test_many_logins_of_one_address_are_limited_and_other_addresses_are_no
 
 async def test_failures_behind_an_unnamed_proxy_do_not_count_for_its_address(sqlite_app: RunningApp) -> None:
     await sqlite_app.add_user("ada", *ADMIN)
-    async with connect(sqlite_app, "10.0.0.1") as proxy:
+    async with connect(sqlite_app, "192.0.2.1") as proxy:
         proxy.headers["X-Forwarded-For"] = "203.0.113.9"
         wrong = [(await log_in(proxy, "ada", WRONG)).status_code for _ in range(10)]
         assert wrong == [401] * 10
