@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from confide.audit.chain import FIRST_LINK, ChainCheck, compute_link, parse_checkpoint, parse_line
+from confide.audit.chain import FIRST_LINK, ChainCheck, ChainedEntry, compute_link, parse_checkpoint, parse_line
 from confide.database.engine import statement
 from support.app import ADMIN, TYPE, RunningApp
 from support.canaries import make_canary
@@ -247,7 +247,9 @@ async def recompute_chain(client: AuditClient) -> None:
     """Recompute the chain over the remaining entries, as an attacker of the database can."""
     link = FIRST_LINK
     entries = [
-        one for one in await client.app.process.stores.audit.list_chained(after=0, limit=1_000) if one.entry is not None
+        one
+        for one in await client.app.process.stores.audit.list_chained(after=0, limit=1_000)
+        if isinstance(one, ChainedEntry) and one.entry is not None
     ]
     ids = await client.execute_sql(
         "SELECT l.audit_id FROM audit_links l JOIN audit a ON a.id = l.audit_id ORDER BY l.number"

@@ -17,7 +17,9 @@ from support.processes import run_confide
 
 HERE = Path(__file__).parent
 # Release 0.1.0 is the last release.
-BACKUPS = {1: HERE / "release_0_1_0", 2: HERE / "store_before", 3: HERE / "schema_3"}
+BACKUPS = {1: HERE / "release_0_1_0", 2: HERE / "store_before", 3: HERE / "schema_3", 4: HERE / "schema_4"}
+# Backups are signed since this schema.
+SIGNED_SCHEMA = 4
 PARAMS = {"tenant": "acme", "integration_type": "crm"}
 
 
@@ -35,9 +37,10 @@ def restore(folder: Path, tmp_path: Path, database: str | None, *, is_signed: bo
     env = {"CONFIDE_UNSAFE_DURABILITY": "true", **({} if database is None else {"CONFIDE_DATABASE": database})}
     done = run_confide("restore", str(folder / "backup"), cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
-    assert "is not signed" in done.stdout
     assert "root" in done.stdout
-    if is_signed:
+    is_old = read_schema_number(folder / "backup") < SIGNED_SCHEMA
+    assert ("is not signed" in done.stdout) == is_old
+    if is_old and is_signed:
         done = run_confide("store", "sign", "--reviewed", cwd=tmp_path, env=env)
         assert done.returncode == 0, done.stderr
     return data

@@ -54,6 +54,28 @@ def encode_signed_part(number: int, link: bytes, at: int) -> bytes:
     return b"confide checkpoint 1\n%d\n%b\n%d\n" % (number, link.hex().encode(), at)
 
 
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A stretch of the chain that the retention removed, signed. It leads from the link before it to its last link."""
+
+    first: int
+    last: int
+    previous_link: bytes
+    link: bytes
+    at: int
+    public_key: bytes
+    signature: bytes = field(repr=False)
+
+    def encode_signed_part(self) -> bytes:
+        """Encode the part that the signature covers. `at` is in microseconds since 1970."""
+        links = (self.previous_link.hex().encode(), self.link.hex().encode())
+        return b"confide audit removal 1\n%d\n%d\n%b\n%b\n%d\n" % (self.first, self.last, *links, self.at)
+
+
+# A part of the chain, in order.
+ChainPart = ChainedEntry | Removal
+
+
 class RecordedLoss(NamedTuple):
     """The audit entry of an epoch that began because commits were lost."""
 
@@ -93,6 +115,9 @@ class ChainCheck:
     Links and checkpoints prove order and completeness. An attacker can recompute the links after altering an entry.
     `mac` needs the audit key of the database and detects that at the altered entry. A checkpoint that contradicts the
     chain is explained by an entry about lost commits. Without `mac`, a matching checkpoint must cover that entry.
+
+    A removal stands for its entries if its signature is valid, which the caller checks, and if it continues the chain.
+    `removed` is their number.
     """
 
     def __init__(
@@ -107,6 +132,7 @@ class ChainCheck:
         self.number = number
         self.link = link
         self.bad: ChainBreak | None = None
+        self.removed = 0
         # A number has two checkpoints if its entry was lost and another entry got the number.
         self._checkpoints: dict[int, list[Checkpoint]] = {}
         for checkpoint in set(checkpoints):
@@ -116,31 +142,50 @@ class ChainCheck:
         self._signed_number = 0
         self._lost: dict[RecordedLoss, list[Checkpoint]] = {}
 
-    def verify_next(self, entries: Iterable[ChainedEntry | None]) -> bool:
-        """Verify the next entries; None is an unreadable line. Return False at the first invalid entry."""
-        number, previous, mac = self.number, self.link, self._mac
-        for entry in entries:
-            number += 1
-            reason = None
-            if entry is None:
-                self.bad = ChainBreak(number, "its line is not an entry of an export")
-                return False
-            if entry.number != number:
-                reason = "an entry is missing or out of order"
-            elif entry.entry is None:
-                reason = "the entry is missing"
-            elif mac is not None and mac(entry.entry) != entry.mac:
-                reason = "the entry was altered or not written by Confide"
-            elif compute_link(previous, number, entry.entry, entry.mac) != entry.link:
-                reason = "the entry or its link was altered"
-            elif number in self._checkpoints and not self._is_signed(number, entry.link):
-                reason = "the chain was recomputed: its link differs from the signed one"
+    def verify_next(self, parts: Iterable[ChainPart | None]) -> bool:
+        """Verify the next parts; None is an unreadable line. Return False at the first invalid entry."""
+        for part in parts:
+            if isinstance(part, Removal):
+                reason = self._skip(part)
+            elif part is None:
+                reason = "its line is not an entry of an export"
+            else:
+                reason = self._verify(part)
             if reason is not None:
-                self.bad = ChainBreak(number, reason)
+                self.bad = ChainBreak(self.number + 1, reason)
                 return False
-            previous = entry.link
-            self.number, self.link = number, previous
         return True
+
+    def _verify(self, entry: ChainedEntry) -> str | None:
+        """Verify the next entry. Return the reason if it is invalid."""
+        number = self.number + 1
+        if entry.number != number:
+            return "an entry is missing or out of order"
+        if entry.entry is None:
+            return "the entry is missing"
+        if self._mac is not None and self._mac(entry.entry) != entry.mac:
+            return "the entry was altered or not written by Confide"
+        if compute_link(self.link, number, entry.entry, entry.mac) != entry.link:
+            return "the entry or its link was altered"
+        if number in self._checkpoints and not self._is_signed(number, entry.link):
+            return "the chain was recomputed: its link differs from the signed one"
+        self.number, self.link = number, entry.link
+        return None
+
+    def _skip(self, removal: Removal) -> str | None:
+        """Continue after a removal. Return the reason if it does not continue the chain.
+
+        It can begin with entries that were verified before the retention removed them.
+        """
+        begin = removal.first - 1
+        is_next = begin <= self.number < removal.last
+        if not is_next or (begin == self.number and removal.previous_link != self.link):
+            return "a removal does not continue the chain"
+        self.removed += removal.last - self.number
+        self.number, self.link = removal.last, removal.link
+        # Its signature covers all that precedes it, as a checkpoint does.
+        self._signed_number = removal.last
+        return None
 
     def finish(self) -> ChainBreak | None:
         """Return the first invalid entry. Entries that a checkpoint covers must not be missing at the end."""
@@ -201,8 +246,38 @@ def format_line(entry: ChainedEntry) -> bytes:
     )
 
 
+def format_removal(removal: Removal) -> bytes:
+    """Format a removal as a line of an export."""
+    parts = {
+        "first": removal.first,
+        "previous_link": removal.previous_link.hex(),
+        "link": removal.link.hex(),
+        "at": removal.at,
+        "public_key": removal.public_key.hex(),
+        "signature": removal.signature.hex(),
+    }
+    # The number comes first, so that a client finds the cursor of the next page as in the line of an entry.
+    return json.dumps({"number": removal.last, "removed": parts}, separators=(",", ":")).encode()
+
+
+def parse_part(line: bytes) -> ChainPart | None:
+    """Parse a line of an export: an entry or a removal. Return None if it is invalid."""
+    return parse_line(line) if b'"removed":{' not in line[:64] else _parse_removal(line)
+
+
+def _parse_removal(line: bytes) -> Removal | None:
+    try:
+        document = json.loads(line)
+        parts = document["removed"]
+        links = (bytes.fromhex(parts["previous_link"]), bytes.fromhex(parts["link"]))
+        signature = (bytes.fromhex(parts["public_key"]), bytes.fromhex(parts["signature"]))
+        return Removal(int(parts["first"]), int(document["number"]), *links, int(parts["at"]), *signature)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def parse_line(line: bytes) -> ChainedEntry | None:
-    """Parse a line of an export. Return None if it is invalid."""
+    """Parse the line of an entry. Return None if it is invalid."""
     parts = _LINE.fullmatch(line)
     if parts is None:
         return None

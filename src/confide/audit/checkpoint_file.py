@@ -8,16 +8,16 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from confide.audit.chain import Checkpoint, format_checkpoint, parse_checkpoint
+from confide.audit.chain import Checkpoint, Removal, format_checkpoint, parse_checkpoint
 
 # A line has 320 bytes without its two numbers, which have at most 19 digits each.
 MAX_LINE_BYTES = 360
 
 
-def has_valid_signature(checkpoint: Checkpoint, public_key: bytes) -> bool:
-    """Return whether a checkpoint's signature is valid for a public key (Ed25519, RFC 8032)."""
+def has_valid_signature(signed: Checkpoint | Removal, public_key: bytes) -> bool:
+    """Return whether the signature of a checkpoint or a removal is valid for a public key (Ed25519, RFC 8032)."""
     try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(checkpoint.signature, checkpoint.encode_signed_part())
+        Ed25519PublicKey.from_public_bytes(public_key).verify(signed.signature, signed.encode_signed_part())
     except (InvalidSignature, ValueError):
         return False
     return True

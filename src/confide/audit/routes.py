@@ -104,6 +104,7 @@ class ProofShape(BaseModel):
     ok: bool
     first_bad: ChainBreakShape | None
     lost: list[LostShape] = Field(description="Stretches that a recorded loss of commits explains. Then `ok` is false.")
+    removed: int = Field(description="Checked entries that the retention removed. A signed removal stands for them.")
     unlinked: int = Field(description="Entries older than a minute that are not in the chain: added outside Confide.")
     findings: list[str] = Field(
         description="Changes of the store without Confide, at the end of the chain: altered rows, versions without an"
@@ -137,7 +138,10 @@ class AuditRoutes:
     async def export(self, request: Request) -> Response:
         after, limit = NUMBER_CURSOR.read(request), LIMIT.read(request)
         found = await self._audit_log.export_entries(principal=request.principal, after=after, limit=limit)
-        lines = b"".join(chain.format_line(entry) + b"\n" for entry in found)
+        lines = b"".join(
+            (chain.format_removal(part) if isinstance(part, chain.Removal) else chain.format_line(part)) + b"\n"
+            for part in found
+        )
         return Response(lines, content_type=JSON_LINES.encode())
 
     async def list_checkpoints(self, request: Request) -> Response:
@@ -199,6 +203,7 @@ def _build_verification_json(verification: Verification) -> Json:
             }
             for stretch in verification.lost
         ],
+        "removed": verification.removed,
         "unlinked": verification.unchained,
         "findings": list(verification.findings),
         "next": None if verification.after is None else str(verification.after),
@@ -246,7 +251,8 @@ ROUTES: tuple[Route[AuditRoutes], ...] = (
         operation_id="export_audit_export_get",
         tag=_TAG,
         summary="Export chained audit entries",
-        description="Export entries as JSON lines, the oldest first, each with its link and MAC. The response is"
+        description="Export entries as JSON lines, the oldest first, each with its link and MAC. A line with `removed`"
+        " stands for entries that the retention removed. The response is"
         " empty at the end of the chain.",
         query=(NUMBER_CURSOR, LIMIT),
         returns=Returns(media_types=(MediaType(JSON_LINES),)),

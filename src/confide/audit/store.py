@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 from confide.audit.chain import (
     FIRST_LINK,
     ChainedEntry,
+    ChainPart,
     Checkpoint,
     RecordedLoss,
+    Removal,
     compute_link,
     find_recorded_loss,
 )
@@ -22,6 +24,7 @@ from confide.database.model import Row
 from confide.database.rows import insert_into, list_array_placeholders, list_columns
 from confide.names import ConfigKey
 
+NEWER_THAN_ANY = 2**63 - 1
 # The number of entries that one transaction appends to the chain.
 CHAIN_BATCH_SIZE = 500
 
@@ -38,6 +41,18 @@ class CheckpointRow(NamedTuple):
     """A row of the table `checkpoints`."""
 
     number: int
+    link: bytes
+    at: int
+    public_key: bytes
+    signature: bytes
+
+
+class RemovalRow(NamedTuple):
+    """A row of the table `audit_removals`."""
+
+    first_number: int
+    last_number: int
+    previous_link: bytes
     link: bytes
     at: int
     public_key: bytes
@@ -92,6 +107,10 @@ PAGE = f"""/* audits.page */
 CHECKPOINTS = f"""/* audits.checkpoints */
     SELECT {list_columns(CheckpointRow)} FROM checkpoints WHERE number > $1 ORDER BY number LIMIT $2
 """
+REMOVALS = f"""/* audits.removals */
+    SELECT {list_columns(RemovalRow)} FROM audit_removals
+    WHERE last_number > $1 AND first_number <= $2 ORDER BY first_number LIMIT $3
+"""
 # The columns come first in an index, in which only such entries have no key and a version.
 LOSSES = f"""/* audits.losses */
     SELECT coalesce(l.number, 0), a.mac, {_ENTRY} FROM audit a LEFT JOIN audit_links l ON l.audit_id = a.id
@@ -107,7 +126,6 @@ DESTRUCTIONS = f"""/* audits.destructions */
 INSERT_CHECKPOINT = f"""/* audits.keep */
     {insert_into("checkpoints", CheckpointRow)} ON CONFLICT (number) DO NOTHING RETURNING number
 """
-NEWER_THAN_ANY = 2**63 - 1
 
 
 class AuditStore:
@@ -130,12 +148,45 @@ class AuditStore:
         """Append the next entries to the chain in one transaction; return their number."""
         return await self._engine.transact(chain_next_entries(has_xid=self._has_xid))
 
-    async def list_chained(self, *, after: int, limit: int) -> list[ChainedEntry]:
+    async def list_chained(self, *, after: int, limit: int) -> list[ChainPart]:
+        """List the entries of the chain after a number, and the removals between them, in order."""
         rows = await self._read(CHAIN, after, limit)
-        return [
+        entries = [
             ChainedEntry(row[0], bytes(row[1]), None if row[2] is None else _encode_row(row[3:]), row[2] or b"")
             for row in rows
         ]
+        until = entries[-1].number if len(entries) == limit else NEWER_THAN_ANY
+        # After the entries, so that those which the retention removes meanwhile are covered and not missing.
+        removals = await self.list_removals(after=after, until=until, limit=limit)
+        if not removals:
+            return list(entries)
+        parts: list[ChainPart] = []
+        pending = iter(removals)
+        removal = next(pending, None)
+        covered = after
+        for entry in entries:
+            while removal is not None and removal.first <= entry.number:
+                parts.append(removal)
+                covered, removal = removal.last, next(pending, None)
+            if entry.number > covered:
+                parts.append(entry)
+        while removal is not None:
+            parts.append(removal)
+            removal = next(pending, None)
+        return parts[:limit]
+
+    async def list_removals(
+        self, *, after: int = 0, until: int = NEWER_THAN_ANY, limit: int = NEWER_THAN_ANY
+    ) -> list[Removal]:
+        """List removals that end after a number and begin up to another one, in order."""
+        rows = await self._engine.search(REMOVALS, after, until, limit)
+        return [
+            Removal(
+                row.first_number, row.last_number, bytes(row.previous_link), bytes(row.link), row.at,
+                bytes(row.public_key), bytes(row.signature),
+            )
+            for row in (RemovalRow(*found) for found in rows)
+        ]  # fmt: skip
 
     async def read_last_number(self) -> int:
         ((number,),) = await self._engine.query(

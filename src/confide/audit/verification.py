@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from confide.audit.chain import FIRST_LINK, ChainBreak, ChainCheck, ChainedEntry, Checkpoint, LostStretch
+from confide.audit.chain import FIRST_LINK, ChainBreak, ChainCheck, ChainPart, Checkpoint, LostStretch, Removal
 from confide.audit.chain_writer import ChainWriter
 from confide.audit.checkpoint_file import CheckpointFile
 from confide.audit.model import AuditFilter, ListedEntry
@@ -42,6 +42,8 @@ class Verification:
     lost: tuple[LostStretch, ...] = ()
     # Changes of the store without Confide, as sentences.
     findings: tuple[str, ...] = ()
+    # The number of entries that the retention removed.
+    removed: int = 0
 
     @property
     def is_ok(self) -> bool:
@@ -82,7 +84,7 @@ class AuditLog:
             selection = selection._replace(actor=-1 if user is None else user.id)
         return await self._audit.list_entries(selection, before=before, limit=limit)
 
-    async def export_entries(self, *, principal: Principal, after: int, limit: int) -> list[ChainedEntry]:
+    async def export_entries(self, *, principal: Principal, after: int, limit: int) -> list[ChainPart]:
         await self._access.require_admin(principal, action="export audit")
         return await self._audit.list_chained(after=after, limit=limit)
 
@@ -129,10 +131,18 @@ class AuditLog:
         # An attacker of the database cannot write the file, so it can contradict the database.
         losses = await self._audit.list_losses(self._compute_mac)
         check = ChainCheck([*stored, *from_file], losses=losses, number=after, link=link, mac=self._compute_mac)
-        while entries := await self._audit.list_chained(after=check.number, limit=BATCH_SIZE):
-            if not check.verify_next(entries):
+        while parts := await self._audit.list_chained(after=check.number, limit=BATCH_SIZE):
+            invalid = next(
+                (one for one in parts if isinstance(one, Removal) and not self._has_valid_signature(one)), None
+            )
+            if invalid is not None:
+                check.bad = ChainBreak(invalid.first, "its removal is not signed with the key of this database")
                 break
-            yield Verification(check.number - after, None, check.number, lost=tuple(check.list_lost()))
+            if not check.verify_next(parts):
+                break
+            yield Verification(
+                check.number - after, None, check.number, lost=tuple(check.list_lost()), removed=check.removed
+            )
             await asyncio.sleep(0)
         bad = check.bad or check.finish()
         unchained = await self._audit.count_unchained(
@@ -141,10 +151,12 @@ class AuditLog:
         # A large store takes longer than a response may. Each query still has its own time limit.
         set_deadline(None)
         findings = tuple(await self._store_check.find())
-        yield Verification(check.number - after, bad, None, unchained, tuple(check.list_lost()), findings)
+        yield Verification(
+            check.number - after, bad, None, unchained, tuple(check.list_lost()), findings, check.removed
+        )
 
-    def _has_valid_signature(self, checkpoint: Checkpoint) -> bool:
-        return self._encryption.is_signature_valid(checkpoint.encode_signed_part(), checkpoint.signature)
+    def _has_valid_signature(self, signed: Checkpoint | Removal) -> bool:
+        return self._encryption.is_signature_valid(signed.encode_signed_part(), signed.signature)
 
     def _read_checkpoint_file(self, after: int) -> list[Checkpoint]:
         return [one for one in self._checkpoint_file.read() if one.number > after and self._has_valid_signature(one)]

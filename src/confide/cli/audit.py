@@ -17,7 +17,7 @@ from confide.client.protocol import build_request
 from confide.time_formats import format_time
 
 if TYPE_CHECKING:
-    from confide.audit.chain import ChainedEntry, Checkpoint, LostStretch, RecordedLoss
+    from confide.audit.chain import ChainCheck, ChainPart, Checkpoint, LostStretch, RecordedLoss, Removal
     from confide.client import Client
 
 COLUMNS = ("number", "at", "actor", "action", "outcome", "tenant", "integration_type", "version", "subject", "address")
@@ -25,6 +25,7 @@ PAGE_SIZE = "1000"
 PROGRESS_STEP = 10_000
 _CHECKPOINT = b'{"checkpoint":'
 _LOSS = b'"begin epoch"'
+_REMOVED = b'"removed":{'
 
 
 @click.group()
@@ -89,30 +90,39 @@ def verify(file: Path, *, key: str | None, checkpoints_file: Path | None) -> int
     except ModuleNotFoundError as missing:
         raise click.ClickException(f"{missing.name} is missing. Install confide[server].") from None
 
+    def is_signed(one: Checkpoint | Removal) -> bool:
+        return has_valid_signature(one, one.public_key if key is None else _parse_key(key))
+
     signed: list[Checkpoint] = []
     for checkpoint in _read_checkpoints(file, checkpoints_file, chain.parse_checkpoint):
         if checkpoint is None:
             return _print_bad("a checkpoint was altered.")
-        if not has_valid_signature(checkpoint, checkpoint.public_key if key is None else _parse_key(key)):
+        if not is_signed(checkpoint):
             return _print_bad(f"the checkpoint of entry {checkpoint.number:,} is not signed by that key.")
         signed.append(checkpoint)
+    if forged := [one for one in _find_removals(file) if not is_signed(one)]:
+        return _print_bad(f"the removal of entry {forged[0].first:,} is not signed by that key.")
     check = chain.ChainCheck(signed, losses=_find_losses(file))
     with file.open("rb") as lines, show_progress("Verifying", "entries") as update:
-        check.verify_next(_read_entries(lines, chain.parse_line, update))
-    bad = check.finish()
-    if bad is not None:
+        check.verify_next(_read_parts(lines, chain.parse_part, update))
+    if (bad := check.finish()) is not None:
         return _print_bad(f"entry {bad.number:,}: {bad.reason}.")
     if key is not None and not signed:
         return _print_bad("no checkpoint is signed by that key.")
+    return _print_verified(check, signed, has_key=key is not None)
+
+
+def _print_verified(check: ChainCheck, signed: list[Checkpoint], *, has_key: bool) -> int:
     if lost := check.list_lost():
         return _print_lost(lost)
-    key_origin = "" if key is not None else "; the key comes from the export itself, pass --key to use one you trust"
+    key_origin = "" if has_key else "; the key comes from the export itself, pass --key to use one you trust"
     coverage = (
         f"the first {max(one.number for one in signed):,} are signed{key_origin}"
         if signed
         else "none is signed, so entries may be missing at the end"
     )
-    print_line(f"{check.number:,} entries are in order and unaltered; {coverage}.")
+    removed = f"; the retention removed {check.removed:,} of them" if check.removed else ""
+    print_line(f"{check.number:,} entries are in order and unaltered{removed}; {coverage}.")
     return 0
 
 
@@ -167,6 +177,15 @@ def _find_losses(file: Path) -> list[RecordedLoss]:
     return [loss for loss in found if loss is not None]
 
 
+def _find_removals(file: Path) -> Iterator[Removal]:
+    """Yield what the retention removed. A line that is damaged is reported with its number later."""
+    from confide.audit import chain  # noqa: PLC0415 - the SDK alone has no server
+
+    with file.open("rb") as lines:
+        parts = (chain.parse_part(line.rstrip(b"\n")) for line in lines if _REMOVED in line)
+        yield from (part for part in parts if isinstance(part, chain.Removal))
+
+
 def _read_checkpoints(
     file: Path, checkpoints_file: Path | None, parse_checkpoint: Callable[[bytes], Checkpoint | None]
 ) -> Iterator[Checkpoint | None]:
@@ -183,15 +202,15 @@ def _read_checkpoints(
                     yield checkpoint
 
 
-def _read_entries(
-    lines: Iterable[bytes], parse_line: Callable[[bytes], ChainedEntry | None], update: Callable[[int], None]
-) -> Iterator[ChainedEntry | None]:
+def _read_parts(
+    lines: Iterable[bytes], parse_part: Callable[[bytes], ChainPart | None], update: Callable[[int], None]
+) -> Iterator[ChainPart | None]:
     for count, line in enumerate(lines, 1):
         if line.startswith(_CHECKPOINT):
             continue
         if count % PROGRESS_STEP == 0:
             update(count)
-        yield parse_line(line.rstrip(b"\n"))
+        yield parse_part(line.rstrip(b"\n"))
 
 
 def _parse_key(text: str) -> bytes:

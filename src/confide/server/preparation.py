@@ -161,7 +161,16 @@ async def _begin_epoch_if_checkpoints_are_lost(
         if keys.is_signature_valid(one.encode_signed_part(), one.signature)
     ]
     links = await stores.audit.read_links([one.number for one in signed])
-    lost = [one for one in signed if links.get(one.number) != one.link]
+    removals = [
+        one
+        for one in await stores.audit.list_removals()
+        if keys.is_signature_valid(one.encode_signed_part(), one.signature)
+    ]
+    lost = [
+        one
+        for one in signed
+        if links.get(one.number) != one.link and not any(each.first <= one.number <= each.last for each in removals)
+    ]
     losses = await stores.audit.list_losses(lambda entry: keys.compute_mac("audit", entry)) if lost else []
     unexplained = [one.number for one in lost if not any(loss.is_explaining(one) for loss in losses)]
     if not unexplained:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from confide.audit.chain_writer import ChainWriter
 from confide.audit.denials import DenialRecorder
 from confide.audit.recorder import AuditRecorder
+from confide.audit.retention import AuditRetention
 from confide.audit.verification import AuditLog
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import CacheEntry, LruCache
@@ -88,6 +89,7 @@ class Audit:
     denials: DenialRecorder
     chain_writer: ChainWriter
     log: AuditLog
+    retention: AuditRetention
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,8 @@ class Settings(BaseSettings):
     stale_reads_seconds: float = Field(default=300, ge=0, le=86_400)
     checkpoints: Path | None = None
     log_days: int = Field(default=365, ge=1, le=36_500)
+    # 0 keeps every entry.
+    audit_days: int = Field(default=0, ge=0, le=36_500)
     metrics: Literal["closed", "open"] = "closed"
     io_sinks: SecretStr = SecretStr("sqlite")
     io_sample: int = Field(default=1_000, ge=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from confide.audit.retention_store import AuditRetentionStore
 from confide.audit.store import AuditStore, chain_all_entries
 from confide.caching.stamp_file import FILE_NAME, StampFile
 from confide.changes.feed import ChangeFeed
@@ -45,6 +46,7 @@ class Stores:
     tokens: TokenStore
     types: IntegrationTypeStore
     audit: AuditStore
+    audit_retention: AuditRetentionStore
     statistics: AccessStatisticsStore
     retention: RetentionStore
     data_keys: DataKeyStore
@@ -155,6 +157,7 @@ def _build_stores(
         tokens=TokenStore(engine, rows),
         types=IntegrationTypeStore(engine, rows, epoch),
         audit=AuditStore(engine),
+        audit_retention=AuditRetentionStore(engine),
         statistics=AccessStatisticsStore(engine),
         retention=RetentionStore(engine, rows),
         data_keys=DataKeyStore(engine, rows),

@@ -9,13 +9,13 @@ import socket
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from confide.audit.chain_writer import ChainWriter
 from confide.audit.checkpoint_file import CheckpointFile
 from confide.audit.denials import DenialRecorder
 from confide.audit.recorder import AuditRecorder
+from confide.audit.retention import AuditRetention
 from confide.audit.store_check import StoreCheck
 from confide.audit.verification import AuditLog
 from confide.caching.lease import Lease
@@ -161,15 +161,7 @@ def build_process(
     identity = build_identity(
         settings, stores, encryption, hasher, caching=caching, access=access, recorder=recorder, clock=clock, io=io
     )
-    audit = build_audit(
-        stores,
-        encryption,
-        recorder=recorder,
-        denials=denials,
-        access=access,
-        checkpoints=settings.checkpoints_file,
-        clock=clock,
-    )
+    audit = build_audit(settings, stores, encryption, recorder=recorder, denials=denials, access=access, clock=clock)
     active = ActiveIntegrationTypes(stores.types, caching.memory, caching.lease, stores.stamp_file.stamps, io=io)
     cache = build_config_cache(stores, caching)
     changes = build_changes(
@@ -305,17 +297,17 @@ def build_identity(
 
 
 def build_audit(
+    settings: Settings,
     stores: Stores,
     encryption: EnvelopeEncryption,
     *,
     recorder: AuditRecorder,
     denials: DenialRecorder,
     access: Access,
-    checkpoints: Path,
     clock: Clock,
 ) -> Audit:
     stores.database.sign_losses(recorder.sign_epoch)
-    checkpoint_file = CheckpointFile(checkpoints)
+    checkpoint_file = CheckpointFile(settings.checkpoints_file)
     chain_writer = ChainWriter(stores.audit, encryption, seen=stores.seen, clock=clock, checkpoint_file=checkpoint_file)
     log = AuditLog(
         stores.users,
@@ -327,7 +319,15 @@ def build_audit(
         access=access,
         clock=clock,
     )
-    return Audit(recorder, denials, chain_writer, log)
+    retention = AuditRetention(
+        stores.audit,
+        stores.audit_retention,
+        encryption,
+        claim_job=stores.retention.claim_job,
+        clock=clock,
+        days=settings.audit_days,
+    )
+    return Audit(recorder, denials, chain_writer, log, retention)
 
 
 def build_changes(

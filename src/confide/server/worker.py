@@ -133,6 +133,7 @@ async def _run_jobs(process: Process) -> None:
             await process.identity.tokens.delete_expired()
             await process.configs.writer.delete_expired_idempotency_records()
             await process.configs.retention.run_due_jobs()
+            await process.audit.retention.run_due_job()
         except (DatabaseUnavailable, Busy) as error:
             _log.warning("background_jobs_postponed reason=%s", describe_error(error))
         except Exception:  # noqa: BLE001 - later runs must continue

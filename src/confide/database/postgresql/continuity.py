@@ -22,8 +22,9 @@ from confide.telemetry.io_log import IoLog
 
 # A promotion begins another timeline. A standby has no current position in the write-ahead log.
 TIMELINE = "CASE WHEN pg_is_in_recovery() THEN '00000000' ELSE left(pg_walfile_name(pg_current_wal_lsn()), 8) END"
-# Whether each seen change has its audit entry, which has the same transaction ID and is never deleted, and whether the
-# audit hash chain has the seen checkpoint. A subquery for each change uses the index, however large the table is.
+# Whether each seen change has its audit entry, which has the same transaction ID and stays while the change is one of
+# the latest, and whether the audit hash chain has the seen checkpoint or a removal of it. A subquery for each change
+# uses the index, however large the table is.
 CHECK = f"""/* store.continuity */
     SELECT epoch, epoch_number, {TIMELINE},
            ARRAY(
@@ -35,6 +36,9 @@ CHECK = f"""/* store.continuity */
            ),
            $4::bigint IS NOT NULL
                AND NOT EXISTS (SELECT 1 FROM audit_links WHERE number = $4::bigint AND link = $5::bytea)
+               AND NOT EXISTS (
+                   SELECT 1 FROM audit_removals WHERE first_number <= $4::bigint AND last_number >= $4::bigint
+               )
     FROM store
 """
 
