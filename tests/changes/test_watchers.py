@@ -97,7 +97,9 @@ async def test_a_disconnected_watcher_is_not_moved_past_later_changes() -> None:
 
     configs: Any = Configs()
     authenticator: Any = Tokens()
-    hub = WatchHub(configs, authenticator, epoch=CurrentEpoch(), encode=lambda _: b"")
+    hub = WatchHub(
+        configs, authenticator, epoch=CurrentEpoch(), encode=lambda _: b"", max_streams=100, max_streams_of_a_token=100
+    )
     watcher = await hub.join("", EVERYTHING, after=None, epoch=UNKNOWN_EPOCH)
     watcher.is_caught_up = True
     hub.drain()

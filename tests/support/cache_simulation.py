@@ -114,7 +114,7 @@ class SimulatedProcess:
             cache=self.cache,
             authenticator=authenticator,
             types=types,
-            hub=WatchHub(None, authenticator, epoch=epoch, encode=repr),  # type: ignore[arg-type]
+            hub=WatchHub(None, authenticator, epoch=epoch, encode=repr, max_streams=1, max_streams_of_a_token=1),  # type: ignore[arg-type]
         )
         self.updates: list[Fill] = []
         self.min_versions = dict.fromkeys(KEYS, 0)  # the oldest version that each key may still answer with

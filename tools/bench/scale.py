@@ -78,7 +78,9 @@ class ScaleBenchmarks(BenchmarkEnvironment):
     def _measure_watchers(self) -> None:
         seeded = self.fill_store(KEYS)
         warm = service.build_reads(seeded, range(KEYS))
-        with service.run_confide(self.folder, seeded) as (pid, port):
+        # All of them come from one address, with one token.
+        env = {"CONFIDE_MAX_CONNECTIONS_PER_ADDRESS": str(2 * WATCHERS), "CONFIDE_MAX_STREAMS_PER_TOKEN": str(WATCHERS)}
+        with service.run_confide(self.folder, seeded, env=env) as (pid, port):
             self.load([pid], port, warm, seconds=2)
             time.sleep(2)
             before_bytes = measure_memory_bytes(pid)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from confide.changes.errors import PositionGone
+from confide.changes.errors import PositionGone, TooManyStreams
 from confide.changes.model import Change, Position
 from confide.changes.watchers import NextEvents, Watcher, WatcherIndex, WatchEvent
 from confide.clock import read_boot_clock
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from confide.configs.store import ConfigStore
     from confide.identity.authenticator import Authenticator
 
+# For a watcher above a limit.
+RETRY_SECONDS = 5
 WATCHED_KINDS = frozenset({Kind.SAVED, Kind.DELETED, "type-changed"})
 # The number of events that all watchers of a process share. A watcher further behind reads the database.
 MAX_SHARED = 10_000
 # The number of events that one send and one query return.
 MAX_SENT = 200
 MAX_READ = 1_000
-MAX_WATCHERS = 50_000
 # The hub reads the log at this interval. After a notification it reads again, because older transactions may commit.
 POLL_SECONDS = 0.3
 REREAD_SECONDS = (0.02, 0.06, 0.15)
@@ -57,11 +58,15 @@ class WatchHub:
         *,
         epoch: CurrentEpoch,
         encode: Callable[[Change], bytes],
+        max_streams: int,
+        max_streams_of_a_token: int,
     ) -> None:
         self._configs = configs
         self._authenticator = authenticator
         self._epoch = epoch
         self._encode = encode
+        self._max_streams = max_streams
+        self._max_streams_of_a_token = max_streams_of_a_token
         self._watchers = WatcherIndex()
         self._notified = asyncio.Event()
         # All events after `_start` up to `_end`. `_start` is None without watchers.
@@ -89,7 +94,7 @@ class WatchHub:
         """Add a watcher that starts after a position, or at the end of the log. The caller must call `leave`.
 
         `epoch` is the one in which the position was parsed.
-        Raises `InvalidToken`, `NotFound` if no grant overlaps the scope, `PositionGone`, or `Busy`.
+        Raises `InvalidToken`, `NotFound` if no grant overlaps the scope, `PositionGone`, `Busy` or `TooManyStreams`.
         """
         credential = self._authenticator.parse(token)
         authenticated = await self._authenticator.authenticate(credential)
@@ -98,8 +103,12 @@ class WatchHub:
         is_in_log = after is None or bounds.start <= after <= bounds.end
         if not is_in_log or epoch != self._epoch.value:  # the epoch may have ended meanwhile
             raise PositionGone
-        if self._is_draining or len(self._watchers) >= MAX_WATCHERS:
+        if self._is_draining:
             raise Busy(retry_after_seconds=1)
+        if len(self._watchers) >= self._max_streams:
+            raise Busy("This process has too many watchers. Try again.", retry_after_seconds=RETRY_SECONDS)
+        if self._watchers.count(credential) >= self._max_streams_of_a_token:
+            raise TooManyStreams(retry_after_seconds=RETRY_SECONDS)
         position = bounds.final if after is None else after
         watcher = Watcher(credential, scope, authenticated, position, epoch=epoch)
         if self._start is None:

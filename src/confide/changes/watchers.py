@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -98,6 +99,7 @@ class WatcherIndex:
     def __init__(self) -> None:
         self._tenants: dict[Watcher, frozenset[str] | None] = {}
         self._by_tenant: dict[str | None, dict[Watcher, None]] = {}
+        self._counts: Counter[Credential] = Counter()
 
     def __len__(self) -> int:
         return len(self._tenants)
@@ -108,14 +110,23 @@ class WatcherIndex:
     def __contains__(self, watcher: Watcher) -> bool:
         return watcher in self._tenants
 
+    def count(self, credential: Credential) -> int:
+        """Return the number of watchers of a token."""
+        return self._counts[credential]
+
     def add(self, watcher: Watcher) -> None:
         """Add a watcher, or index it again after its grants changed."""
         self.remove(watcher)
+        self._counts[watcher.credential] += 1
         tenants = self._tenants[watcher] = _find_tenants(watcher)
         for tenant in (None,) if tenants is None else tenants:
             self._by_tenant.setdefault(tenant, {})[watcher] = None
 
     def remove(self, watcher: Watcher) -> None:
+        if watcher in self._tenants:
+            self._counts[watcher.credential] -= 1
+            if not self._counts[watcher.credential]:
+                del self._counts[watcher.credential]
         tenants = self._tenants.pop(watcher, frozenset())
         for tenant in (None,) if tenants is None else tenants:
             self._by_tenant[tenant].pop(watcher)

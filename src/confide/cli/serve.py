@@ -62,10 +62,11 @@ def serve(**options: Any) -> None:
 
     The database is SQLite in the data folder unless --database names another. Other settings are variables:
     CONFIDE_MASTER_KEYS, CONFIDE_SETUP_TOKEN (optional, required), CONFIDE_OLD_CONTRACT (on, off),
-    CONFIDE_MIN_PASSWORD_CHARACTERS, CONFIDE_POOL_SIZE, CONFIDE_CACHE_BYTES, CONFIDE_CACHE_TTL_SECONDS,
+    CONFIDE_MIN_PASSWORD_CHARACTERS, CONFIDE_POOL_SIZE, CONFIDE_MAX_CONNECTIONS,
+    CONFIDE_MAX_CONNECTIONS_PER_ADDRESS, CONFIDE_MAX_STREAMS_PER_TOKEN, CONFIDE_CACHE_BYTES, CONFIDE_CACHE_TTL_SECONDS,
     CONFIDE_STALE_READS_SECONDS, CONFIDE_LOG_DAYS, CONFIDE_AUDIT_DAYS, CONFIDE_CHECKPOINTS,
-    CONFIDE_METRICS (closed, open), CONFIDE_IO_SINKS, CONFIDE_IO_SAMPLE, CONFIDE_IO_QUEUE, CONFIDE_IO_DAYS,
-    CONFIDE_IO_MIB. See docs/reference/settings.md for each.
+    CONFIDE_METRICS (closed, open), CONFIDE_IO_SINKS, CONFIDE_IO_SAMPLE, CONFIDE_IO_QUEUE, CONFIDE_IO_DAYS, CONFIDE_IO_MIB.
+    See docs/reference/settings.md for each.
     """
     settings = load_settings(**options)
     if (settings.tls_cert is None) != (settings.tls_key is None):

@@ -57,7 +57,6 @@ class ReadingProtocol(GuardedProtocol):
     # The read from the database that is in progress, and the data that arrived during it.
     _reading: asyncio.Task[None] | None = None
     _early_data = b""
-    _last_used_at = 0.0
     # The server's default headers that are part of the prepared lines. The server replaces them every second.
     _formatted_headers: object = None
     _lines_of_200 = _lines_of_304 = b""
@@ -68,6 +67,9 @@ class ReadingProtocol(GuardedProtocol):
         self._is_behind_proxy = app is not self._application
         # The cached read path uses them without a further lookup.
         self._request_heads, self._reader = self._application.request_heads, self._application.reader
+        if self.slot is not None and self.slot.is_reserved:
+            # Only the parser below knows the paths that such a connection answers. It closes after one response.
+            self._is_between_requests = False
 
     def data_received(self, data: bytes) -> None:
         if self._reading is not None:
@@ -83,6 +85,9 @@ class ReadingProtocol(GuardedProtocol):
         ):
             super().data_received(data)
             self._ensure_timer()
+
+    def is_idle(self, *, since: float) -> bool:
+        return self._reading is None and super().is_idle(since=since)
 
     def shutdown(self) -> None:
         """Close the connection, after the response of a read in progress."""

@@ -21,6 +21,7 @@ from confide.reads.response import ConfigResponse, build_response
 from confide.server import api, old_contract
 from confide.strict_json import Json
 from confide.web.asgi import AsgiScope, Message, Receive, Send
+from confide.web.connections import Connections
 from confide.web.problems import build_bug_response, build_error_response
 from confide.web.request import Disconnected, Request
 from confide.web.request_span import OTHER, RequestCounter, RequestSpan
@@ -46,9 +47,17 @@ class Application:
     Each request calls `process`, because the parts of a process exist only within its lifespan.
     """
 
-    def __init__(self, process: Callable[[], Process], *, lifespan: Lifespan = _no_lifespan) -> None:
+    def __init__(
+        self,
+        process: Callable[[], Process],
+        *,
+        lifespan: Lifespan = _no_lifespan,
+        connections: Connections | None = None,
+    ) -> None:
         self._process = process
         self._lifespan = lifespan
+        # None under a server that does not count connections.
+        self.connections = connections
         self._routed: tuple[Process, Router] | None = None
         # The last status of each probed path.
         self._probed: dict[str, int] = {}

@@ -18,6 +18,7 @@ from confide.telemetry.dispatcher import Dispatcher
 from confide.telemetry.histograms import BUCKET_BOUNDS_SECONDS
 from confide.telemetry.metrics_files import WorkerMetricsFiles
 from confide.telemetry.metrics_page import MetricDefinition, MetricValues, merge_values, render_metrics
+from confide.web.connections import Connections
 from confide.web.request_span import RequestCounter
 
 UPDATE_SECONDS = 1.0
@@ -37,6 +38,8 @@ class MetricSources(NamedTuple):
     traffic: RequestCounter
     # None if I/O events are off.
     dispatcher: Dispatcher | None
+    # None under a server that does not count connections.
+    connections: Connections | None
     memories: Mapping[str, LruCache[Any]]
     # Functions that return current values, by the name of their gauge.
     gauges: Mapping[str, Callable[[], float]]
@@ -83,6 +86,9 @@ class WorkerMetrics:
         self._set_total("lost", self._sources.statistics.lost)
         for name, measure in self._sources.gauges.items():
             self._set(name, measure())
+        if (connections := self._sources.connections) is not None:
+            self._set("connections", len(connections))
+            self._set_total("refused", connections.refused)
         self._set("age", self._sources.lease.compute_age_seconds())
         self._set("workers", 1)
         self._write_file()
@@ -167,6 +173,7 @@ COUNTERS: dict[str, MetricDefinition] = {
     "cache_clears": MetricDefinition("confide_news_forgotten", "Times the whole cache was cleared", ()),
     "lost": MetricDefinition("confide_usage_lost", "Reads that access statistics lost", ()),
     "evicted": MetricDefinition("confide_memory_evicted", "Entries evicted from memory", ("part",)),
+    "refused": MetricDefinition("confide_connections_refused", "Connections above a limit", ()),
     "io_steps": MetricDefinition("confide_io_steps", "Operations by duration", ("operation", "le")),
     "io_seconds": MetricDefinition("confide_io_took", "Seconds that operations took", ("operation",)),
     "io_errors": MetricDefinition("confide_io_errors", "Operations that failed", ("operation",)),
@@ -183,6 +190,7 @@ GAUGES: dict[str, MetricDefinition] = {
     "workers": MetricDefinition("confide_workers", "Running workers", ()),
     "io_waiting": MetricDefinition("confide_io_waiting_events", "I/O events that wait to be written", ("queue",)),
     "hashes": MetricDefinition("confide_hash_queue", "Passwords being hashed or waiting to be hashed", ()),
+    "connections": MetricDefinition("confide_open_connections", "Open connections", ()),
     "streams": MetricDefinition("confide_open_streams", "Open watch streams", ()),
     "age": MetricDefinition(
         "confide_news_age_seconds", "Seconds since the cache was last proven fresh, of the stalest worker", ()

@@ -44,6 +44,7 @@ from confide.telemetry.dispatcher import Dispatcher
 from confide.telemetry.io_log import IoLog
 from confide.telemetry.metrics_files import WorkerMetricsFiles
 from confide.web.callers import CallerAddresses
+from confide.web.connections import Connections
 from confide.web.request_span import RequestCounter
 
 
@@ -57,6 +58,8 @@ class Observation:
     dispatcher: Dispatcher | None
     # None if this process is the only worker of its service.
     metrics_files: WorkerMetricsFiles | None = None
+    # None under a server that does not count connections.
+    connections: Connections | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,10 @@ class Settings(BaseSettings):
     unsafe_durability: bool = False
     min_password_characters: int = Field(default=MIN_PASSWORD_CHARACTERS, ge=MIN_PASSWORD_CHARACTERS, le=128)
     pool_size: int = Field(default=8, ge=1, le=200)
+    # For each worker. The limit of open files decides without them.
+    max_connections: int | None = Field(default=None, ge=16, le=1_000_000)
+    max_connections_per_address: int | None = Field(default=None, ge=1, le=1_000_000)
+    max_streams_per_token: int | None = Field(default=None, ge=1, le=1_000_000)
     cache_bytes: int = Field(default=128 * MIB, ge=0)
     cache_ttl_seconds: float = Field(default=300, gt=0, le=86_400)
     stale_reads_seconds: float = Field(default=300, ge=0, le=86_400)

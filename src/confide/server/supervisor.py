@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -26,11 +27,14 @@ from confide import __version__
 from confide.crypto.master_keys import FILE_NAME
 from confide.postgresql_client.address import parse_address
 from confide.reads.fast_path import ReadingProtocol
+from confide.server.limits import FileLimit, compute_limits, raise_file_limit
 from confide.server.preparation import Preparation, prepare
 from confide.server.settings import Settings
 from confide.server.worker import build_application
 from confide.telemetry import logs
 from confide.telemetry.metrics_files import create_metrics_folder
+from confide.web.connections import Connections
+from confide.web.listener import ServingLoop
 
 KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 5
@@ -74,6 +78,19 @@ class _Watched:
         except (OSError, EOFError):
             return False  # it is ending, and the next check finds it dead
         return now - self.ping_at > (MAX_SILENT_SECONDS if self.has_answered else MAX_START_SECONDS)
+
+
+class _ServerConfig(uvicorn.Config):
+    """The configuration of uvicorn, with an event loop that counts connections."""
+
+    def get_loop_factory(self) -> Callable[[], asyncio.AbstractEventLoop]:
+        return functools.partial(ServingLoop, self._find_connections)
+
+    def _find_connections(self) -> Connections:
+        # Behind a proxy, uvicorn's middleware wraps the application.
+        application: Any = getattr(self.loaded_app, "app", self.loaded_app)
+        connections: Connections = application.connections
+        return connections
 
 
 class Supervisor(Multiprocess):
@@ -132,11 +149,14 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> None:
     logs.configure()
     # Until the server installs its own handler, there are no requests to finish.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    files = raise_file_limit()
     listener = _bind_socket(settings)
     try:
         preparation = asyncio.run(prepare(settings))
         setup_token = "" if preparation.has_had_user else secrets.token_urlsafe(24)
-        for line in format_start_lines(settings, preparation, port=listener.getsockname()[1], setup_token=setup_token):
+        for line in format_start_lines(
+            settings, preparation, port=listener.getsockname()[1], setup_token=setup_token, files=files
+        ):
             say(line)
         with ExitStack() as stack:
             metrics_folder = stack.enter_context(create_metrics_folder(settings.data)) if settings.workers > 1 else None
@@ -178,8 +198,10 @@ def application() -> object:
     return build_worker_app(settings, setup_token, None)
 
 
-def format_start_lines(settings: Settings, preparation: Preparation, *, port: int, setup_token: str) -> list[str]:
-    """Format the start message: address, database, durability, and first steps."""
+def format_start_lines(
+    settings: Settings, preparation: Preparation, *, port: int, setup_token: str, files: FileLimit
+) -> list[str]:
+    """Format the start message: address, database, durability, limits, and first steps."""
     scheme = "https" if settings.has_tls else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"{scheme}://{host}:{port}"
@@ -190,6 +212,7 @@ def format_start_lines(settings: Settings, preparation: Preparation, *, port: in
         f"Confide {__version__} at {url} ({settings.workers} worker{'s' if settings.workers > 1 else ''}{env})",
         f"  database    {_describe_database(settings)}, epoch {preparation.database.epoch.id}",
         f"  durability  {unsafe}{preparation.database.durability}",
+        _format_limits(settings, files),
     ]
     if preparation.created_master_keys is not None:
         lines.append(
@@ -230,6 +253,17 @@ def _format_permission_warnings(settings: Settings) -> list[str]:
     return [
         f"  warning     other users can read {path}: chmod go= {path}" for path in paths if _is_readable_by_others(path)
     ]
+
+
+def _format_limits(settings: Settings, files: FileLimit) -> str:
+    limits, raised = compute_limits(settings, files=files.now), ""
+    if files.now != files.before:
+        raised = f", raised from {files.before:,}"
+    return (
+        f"  limits      {files.now:,} open files{raised}; per worker {limits.connections.connections:,} connections,"
+        f" {limits.connections.connections_of_an_address:,} from one address, {limits.streams.streams:,} watchers,"
+        f" {limits.streams.streams_of_a_token:,} of one token"
+    )
 
 
 def _format_proxy_warning(settings: Settings) -> list[str]:
@@ -274,7 +308,7 @@ def _bind_socket(settings: Settings) -> socket.socket:
 
 
 def _build_server_config(settings: Settings, setup_token: str, metrics_folder: Path | None) -> uvicorn.Config:
-    return uvicorn.Config(
+    return _ServerConfig(
         functools.partial(build_worker_app, settings, setup_token, metrics_folder),
         factory=True,
         http=ReadingProtocol,

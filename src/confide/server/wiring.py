@@ -51,6 +51,7 @@ from confide.reads.head_cache import RequestHeadCache
 from confide.reads.reader import ConfigReader
 from confide.reads.response import PreparedResponse
 from confide.reads.statistics import AccessStatistics
+from confide.server.limits import StreamLimits, compute_limits, read_file_limit
 from confide.server.metrics import MetricSources, WorkerMetrics
 from confide.server.preparation import build_encryption, build_signing, build_stores
 from confide.server.process import (
@@ -75,6 +76,7 @@ from confide.telemetry.metrics_files import WorkerMetricsFiles
 from confide.telemetry.sinks.registry import build_sinks
 from confide.telemetry.sinks.worker import build_sink_workers
 from confide.web.callers import CallerAddresses
+from confide.web.connections import Connections
 from confide.web.request_span import RequestCounter
 
 # The request head cache gets one eighth of the memory for caches.
@@ -109,6 +111,7 @@ async def open_process(
     is_unsafe_accepted: bool = False,
     dispatcher: Dispatcher | None = None,
     metrics_files: WorkerMetricsFiles | None = None,
+    connections: Connections | None = None,
 ) -> AsyncIterator[Process]:
     """Open the database, which `prepare` must have set up, and build the parts of one process.
 
@@ -130,7 +133,7 @@ async def open_process(
             encryption,
             hasher,
             database=database,
-            observation=Observation(io, RequestCounter(), dispatcher, metrics_files),
+            observation=Observation(io, RequestCounter(), dispatcher, metrics_files, connections),
             setup_token=setup_token,
             clock=read_wall_clock,
         )
@@ -165,7 +168,13 @@ def build_process(
     active = ActiveIntegrationTypes(stores.types, caching.memory, caching.lease, stores.stamp_file.stamps, io=io)
     cache = build_config_cache(stores, caching)
     changes = build_changes(
-        stores, caching, cache=cache, authenticator=identity.authenticator, active=active, positions=position_format
+        stores,
+        caching,
+        cache=cache,
+        authenticator=identity.authenticator,
+        active=active,
+        positions=position_format,
+        limits=compute_limits(settings, files=read_file_limit()).streams,
     )
     decrypter = ConfigDecrypter(stores.configs, encryption, recorder)
     scanner = ConfigScanner(stores.configs, decrypter)
@@ -338,12 +347,15 @@ def build_changes(
     authenticator: Authenticator,
     active: ActiveIntegrationTypes,
     positions: PositionFormat,
+    limits: StreamLimits,
 ) -> Changes:
     hub = WatchHub(
         stores.configs,
         authenticator,
         epoch=stores.epoch,
         encode=partial(format_change, format_position=positions.format),
+        max_streams=limits.streams,
+        max_streams_of_a_token=limits.streams_of_a_token,
     )
     subscriber = ChangeSubscriber(
         stores.change_feed,
@@ -480,6 +492,7 @@ def build_metrics(
             reads.statistics,
             observation.traffic,
             observation.dispatcher,
+            observation.connections,
             memories={"configs": caching.memory, "heads": caching.request_heads},
             gauges={
                 "hashes": lambda: hasher.queue.taken,

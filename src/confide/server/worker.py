@@ -12,12 +12,14 @@ from pathlib import Path
 
 from confide.errors import Busy, DatabaseUnavailable, describe_error
 from confide.server.application import Application
+from confide.server.limits import compute_limits, read_file_limit
 from confide.server.preparation import build_signing
 from confide.server.process import Process
 from confide.server.settings import Settings
 from confide.server.wiring import open_process, record_io, run_alongside, subscribe
 from confide.telemetry.metrics_files import WorkerMetricsFiles
 from confide.telemetry.outage import Outage
+from confide.web.connections import Connections
 
 JOB_SECONDS = 600
 # Between two attempts to start while the database is unavailable.
@@ -35,6 +37,12 @@ def build_application(settings: Settings, setup_token: str, metrics_folder: Path
     """
     processes: list[Process] = []
     metrics_files = None if metrics_folder is None else WorkerMetricsFiles(metrics_folder)
+    limits = compute_limits(settings, files=read_file_limit()).connections
+
+    def is_proxy(peer: str) -> bool:
+        return processes[0].callers.is_proxy(peer)  # exists before the server accepts connections
+
+    connections = Connections(limits, is_proxy=is_proxy)
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
@@ -42,7 +50,11 @@ def build_application(settings: Settings, setup_token: str, metrics_folder: Path
             process = await _open_when_available(
                 stack,
                 lambda: open_process(
-                    settings, setup_token=setup_token, dispatcher=dispatcher, metrics_files=metrics_files
+                    settings,
+                    setup_token=setup_token,
+                    dispatcher=dispatcher,
+                    metrics_files=metrics_files,
+                    connections=connections,
                 ),
             )
             processes[:] = [process]
@@ -63,7 +75,7 @@ def build_application(settings: Settings, setup_token: str, metrics_folder: Path
                 yield
             await _flush(process)
 
-    return Application(lambda: processes[0], lifespan=lifespan)
+    return Application(lambda: processes[0], lifespan=lifespan, connections=connections)
 
 
 async def _open_when_available(

@@ -66,6 +66,12 @@ class CrossSiteRequest(ServiceError):
     sentence = "A page of another site sent this login. Log in with `POST /login`."
 
 
+class TooManyConnections(ServiceError):
+    kind = ErrorKind.UNAVAILABLE
+    code = "too-many-connections"
+    sentence = "Too many connections are open. Close unused ones, and try again."
+
+
 class RequestTimeout(HttpError):
     status = 408
     code = "request-timeout"

@@ -10,16 +10,22 @@ from typing import Any, Protocol
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from confide.clock import read_boot_clock
 from confide.errors import ServiceError
 from confide.telemetry.request_log import log_request
 from confide.web.callers import PEER
-from confide.web.errors import HeadersTooLarge, MalformedRequest, RequestTimeout
+from confide.web.connections import Slot
+from confide.web.errors import HeadersTooLarge, MalformedRequest, RequestTimeout, TooManyConnections
 from confide.web.problems import build_problem
 from confide.web.request import MAX_HEADERS_BYTES, MAX_URI_BYTES
 from confide.web.request_span import OTHER, RequestCounter
 from confide.web.response import format_headers
 
 MAX_HEAD_SECONDS = 10.0
+# On a connection above the limits, which has one of the reserved places.
+MAX_RESERVED_HEAD_SECONDS = 2.0
+RETRY_SECONDS = 5
+_PROBES = (b"/health/", b"/metrics")
 MAX_HEAD_BYTES = MAX_HEADERS_BYTES + MAX_URI_BYTES + 1024
 
 
@@ -36,12 +42,20 @@ class GuardedProtocol(HttpToolsProtocol):
     An offered upgrade, such as to HTTP/2 by Java's client, is ignored (RFC 9110, section 7.8).
     """
 
+    # None under a server that does not count connections.
+    slot: Slot | None = None
+    # When the last response was complete, in seconds of the boot-time clock.
+    _last_used_at = 0.0
+    # The error of the request whose head has arrived.
+    _error: ServiceError | None = None
     _head_timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _is_in_head = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        if self.slot is not None:
+            self.slot.connection = self
         app: Any = self.app
         # Behind a proxy, uvicorn's middleware wraps the application.
         self._application: CountingApplication = getattr(app, "app", app)
@@ -49,7 +63,22 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        if self.slot is not None:
+            self.slot.release()
         super().connection_lost(exc)
+
+    def is_idle(self, *, since: float) -> bool:
+        """Return whether the connection has no request, and completed none since a time of the boot-time clock."""
+        has_request = self.cycle is not None and not self.cycle.response_complete
+        return not has_request and not self.pipeline and self._last_used_at < since
+
+    def on_response_complete(self) -> None:
+        self._last_used_at = read_boot_clock()
+        super().on_response_complete()
+
+    def end(self) -> None:
+        # Closing would wait for a client that takes nothing.
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -61,7 +90,7 @@ class GuardedProtocol(HttpToolsProtocol):
             while data:
                 data = self._parse(data)
         except httptools.HttpParserError:
-            self._reject(MalformedRequest())
+            self._reject(self._error or MalformedRequest())
             return
         if self._is_in_head and self._head_bytes > MAX_HEAD_BYTES:
             self._reject(HeadersTooLarge())
@@ -79,7 +108,14 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._is_upgrade_offered():
             return
         self._finish_head()
+        if self.slot is None or not self.slot.is_reserved:
+            super().on_headers_complete()
+            return
+        if not self.url.startswith(_PROBES):
+            self._error = TooManyConnections(retry_after_seconds=RETRY_SECONDS)
+            raise self._error  # stops the parser
         super().on_headers_complete()
+        self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         if not self._is_upgrade_offered():
@@ -116,7 +152,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
 
     def _start_head_timer(self) -> None:
-        self._head_timer = self.loop.call_later(MAX_HEAD_SECONDS, self._reject_slow_head)
+        is_reserved = self.slot is not None and self.slot.is_reserved
+        seconds = MAX_RESERVED_HEAD_SECONDS if is_reserved else MAX_HEAD_SECONDS
+        self._head_timer = self.loop.call_later(seconds, self._reject_slow_head)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
