@@ -25,7 +25,7 @@ class FakeConnection:
 
 @pytest.fixture
 def connections() -> Connections:
-    return Connections(ConnectionLimits(8, 4), is_proxy="10.0.0.1".__eq__)
+    return Connections(ConnectionLimits(8, 4), is_proxy="100.64.0.1".__eq__)
 
 
 def connect(connections: Connections, peer: str, *, is_idle: bool = False) -> tuple[Slot, FakeConnection]:
@@ -55,7 +55,7 @@ def test_a_busy_address_leaves_places_to_the_others(connections: Connections) ->
 
 
 def test_the_connections_of_a_proxy_and_of_an_ipv6_network_are_counted_as_such(connections: Connections) -> None:
-    assert not any(connect(connections, "10.0.0.1")[0].is_reserved for _ in range(8))
+    assert not any(connect(connections, "100.64.0.1")[0].is_reserved for _ in range(8))
     others = Connections(ConnectionLimits(8, 4), is_proxy=lambda _: False)
     slots = [connect(others, f"2001:db8::{number}")[0] for number in range(1, 6)]
     assert [slot.is_reserved for slot in slots] == [False] * 4 + [True]
