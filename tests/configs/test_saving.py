@@ -92,6 +92,7 @@ async def test_a_save_that_loses_a_race_merges_into_the_version_that_won(
         types=writer._plans._types,
         change_feed=writer._change_feed,
         epoch=writer._epoch,
+        scheduler=writer._scheduler,
         clock=writer._clock,
     )
     monkeypatch.setattr(store, "read_with_data_key", read_then_lose_race)

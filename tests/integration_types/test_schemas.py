@@ -16,7 +16,7 @@ from confide.integration_types.masking import MASK, mask
 from confide.integration_types.model import Mode
 from confide.integration_types.registration import compile_for_registration
 from confide.integration_types.schema import Schema
-from confide.strict_json import format_pointer
+from confide.strict_json import format_pointer, write
 from support.canaries import make_canary
 from support.json_values import OBJECTS
 
@@ -381,9 +381,9 @@ def test_a_violation_hides_the_rules_of_each_form_of_secret(configuration: Any, 
     header = {"properties": {"value": short}}
     properties = {"headers": {"items": header}, "credentials": credentials, "marked": {"airbyte_secret": True, **short}}
     type_ = IntegrationType(1, Schema({"properties": {**properties, "token1": short}}))
-    (violation,) = type_.list_violations(configuration, is_masked=True)
+    (violation,) = type_.list_violations(write(configuration), is_masked=True)
     assert (violation.pointer, violation.code) == (place, "secret")
-    (violation,) = type_.list_violations(configuration)
+    (violation,) = type_.list_violations(write(configuration))
     assert violation.code in ("maxLength", "type")
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from confide.errors import MAX_LISTED_VIOLATIONS
 from confide.integration_types import schema as schema_module
 from confide.integration_types import validation_cost
 from confide.integration_types.compiled import IntegrationType
-from confide.integration_types.model import MAX_REPORTED, Mode
+from confide.integration_types.model import Mode
 from confide.integration_types.schema import Schema
 from confide.integration_types.validation_cost import MAX_POSSIBLE_VIOLATIONS, MAX_WORK_UNITS
 from confide.slices import SlicedCall
@@ -129,9 +130,9 @@ def test_violations_are_collected_up_to_a_thousand(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(schema_module, "_describe_error", count)
     found = Schema(build_list_schema({"required": NAMES})).check({"a": EMPTY})
-    assert len(found.violations) == MAX_REPORTED
+    assert len(found.violations) == MAX_LISTED_VIOLATIONS
     assert not found.is_complete
-    assert len(described) <= MAX_REPORTED + MAX_POSSIBLE_VIOLATIONS
+    assert len(described) <= MAX_LISTED_VIOLATIONS + MAX_POSSIBLE_VIOLATIONS
     assert found.violations[11].place == ("a", 1, "n1")
     assert found.violations[11].rule_at == "/properties/a/items/required"
 

@@ -31,7 +31,7 @@ BANNED_CLASSES = re.compile(r"(Manager|Helper|Handler|Processor|Util|Utils|Base|
 
 # Violations with a reason.
 EXCEPTIONS = {
-    "server/wiring.py: build_process has 88 lines",  # builds every feature once, in order
+    "server/wiring.py: build_process has 97 lines",  # builds every feature once, in order
 }
 
 

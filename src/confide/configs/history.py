@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from confide import strict_json
@@ -16,6 +17,7 @@ from confide.strict_json import Json
 if TYPE_CHECKING:
     from confide.audit.recorder import AuditRecorder
     from confide.configs.store import ConfigStore
+    from confide.fair_scheduler import FairScheduler
     from confide.identity.access import Access
     from confide.integration_types.active import ActiveIntegrationTypes
 
@@ -41,7 +43,9 @@ class History:
         access: Access,
         recorder: AuditRecorder,
         types: ActiveIntegrationTypes,
+        scheduler: FairScheduler,
     ) -> None:
+        self._scheduler = scheduler
         self._types = types
         self._configs = configs
         self._decrypter = decrypter
@@ -68,7 +72,8 @@ class History:
             raise NotFound
         configuration = await self._decrypt(key, number)
         if configuration is not None and is_masked:
-            configuration = (await self._types.get(key.integration_type)).mask(configuration)
+            type_ = await self._types.get(key.integration_type)
+            configuration = await self._scheduler.run(partial(type_.mask, configuration), caller=principal.user_id)
         elif configuration is not None:
             await self._recorder.record("reveal", "version", principal=principal, key=key, version=number)
         return DecryptedVersion(versions[0], configuration)
@@ -82,11 +87,12 @@ class History:
             raise NotFound
         before, after = [await self._decrypt(key, number) or {} for number in (since, until)]
         if is_masked:
-            return diff(before, after, secrets=(await self._types.get(key.integration_type)).place)
+            place = (await self._types.get(key.integration_type)).place
+            return await self._scheduler.run(partial(diff, before, after, secrets=place), caller=principal.user_id)
         await self._recorder.record(
             "reveal", "diff", principal=principal, key=key, version=until, subject=f"since version {since}"
         )
-        return diff(before, after)
+        return await self._scheduler.run(partial(diff, before, after), caller=principal.user_id)
 
     async def _decrypt(self, key: ConfigKey, number: int) -> Json | None:
         if number == BEFORE_FIRST_VERSION:

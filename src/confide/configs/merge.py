@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from confide.slices import pause_if_due
 from confide.strict_json import Json
 
 
@@ -10,6 +11,7 @@ def merge(target: Json, change: Json) -> Json:
 
     Leaves both arguments as they are. Follows the algorithm of RFC 7396, section 2.
     """
+    pause_if_due()
     merged = dict(target)
     for member, value in change.items():
         if value is None:

@@ -12,15 +12,17 @@ from confide.configs.model import ConfigDraft, Kind, Outcome, Rollback, StoredVe
 from confide.crypto.errors import IntegrityBroken
 from confide.crypto.model import WrappedKey
 from confide.epoch import Epoch
-from confide.errors import NotFound, Violation
+from confide.errors import MAX_LISTED_VIOLATIONS, NotFound, Violation
+from confide.identity.model import Principal
 from confide.integration_types.errors import SchemaBroken
-from confide.integration_types.model import MAX_REPORTED
 from confide.names import ConfigKey
 from confide.preconditions import Precondition
+from confide.reads.model import Rendering
 from confide.strict_json import Json
 
 if TYPE_CHECKING:
     from confide.configs.store import ConfigStore
+    from confide.fair_scheduler import FairScheduler
     from confide.integration_types.active import ActiveIntegrationTypes
     from confide.integration_types.compiled import IntegrationType
     from confide.integration_types.schema import SchemaViolation
@@ -44,27 +46,39 @@ class SavePlan(NamedTuple):
     data_key: WrappedKey | None
     type: IntegrationType
     warnings: tuple[Violation, ...] = ()
+    # The configuration as the cache will answer it. None if the configuration is unchanged.
+    rendered: bytes | None = None
 
 
 class SavePlanBuilder:
     """Builds the plans of saves and previews, and finds the version that a deletion ends."""
 
     def __init__(
-        self, configs: ConfigStore, *, decrypter: ConfigDecrypter, cache: ConfigCache, types: ActiveIntegrationTypes
+        self,
+        configs: ConfigStore,
+        *,
+        decrypter: ConfigDecrypter,
+        cache: ConfigCache,
+        types: ActiveIntegrationTypes,
+        scheduler: FairScheduler,
     ) -> None:
+        self._scheduler = scheduler
         self._types = types
         self._configs = configs
         self._decrypter = decrypter
         self._cache = cache
 
-    def require_valid_draft(self, draft: ConfigDraft) -> None:
+    async def require_valid_draft(self, draft: ConfigDraft, *, principal: Principal) -> None:
         """Raise `ConfigurationInvalid` for anything but a JSON object, and `MaskSentBack` if it contains a mask."""
         if not isinstance(draft.configuration, dict):
             violation = Violation("/configuration", ConfigurationInvalid.code, ConfigurationInvalid.sentence)
             raise ConfigurationInvalid(violations=(violation,))
-        self._types.require_no_mask(draft.configuration)
+        configuration = draft.configuration
+        await self._scheduler.run(lambda: self._types.require_no_mask(configuration), caller=principal.user_id)
 
-    async def build(self, request: ConfigDraft | Rollback, *, precondition: Precondition, epoch: Epoch) -> SavePlan:
+    async def build(
+        self, request: ConfigDraft | Rollback, *, principal: Principal, precondition: Precondition, epoch: Epoch
+    ) -> SavePlan:
         """Plan the next version from the current one.
 
         Raises `VersionConflict`, or `SchemaBroken` if the integration type rejects the configuration.
@@ -74,17 +88,25 @@ class SavePlanBuilder:
         precondition.require_match(None if existing is None else existing.version, epoch=epoch)
         is_merge = isinstance(request, ConfigDraft) and request.mode == "merge"
         before = None if existing is None else await self._decrypt(existing, data_key, is_needed=is_merge)
-        old = None if before is None else strict_json.read_stored(before)
-        after = await self._build_configuration(request, old or {})
-        plaintext = strict_json.encode_configuration(after)
+        restored = await self._decrypt_restored(request) if isinstance(request, Rollback) else b""
         type_ = await self._types.get(request.key.integration_type)
         number = 0 if current is None else current.version
-        # Equal configurations have the same length in any order of their members.
-        if before is not None and len(before) == len(plaintext) and strict_json.is_equal(old, after):
-            return SavePlan(number, before, after, plaintext, Outcome.UNCHANGED, number, data_key, type_)
-        warnings = _check_schema(type_, old, after)
-        outcome = Outcome.CREATED if existing is None else Outcome.UPDATED
-        return SavePlan(number, before, after, plaintext, outcome, number + 1, data_key, type_, warnings)
+
+        def compute() -> SavePlan:
+            old = None if before is None else strict_json.read_stored(before)
+            after = _build_configuration(request, old or {}, restored)
+            plaintext = strict_json.encode_configuration(after)
+            # Equal configurations have the same length in any order of their members.
+            if before is not None and len(before) == len(plaintext) and strict_json.is_equal(old, after):
+                return SavePlan(number, before, after, plaintext, Outcome.UNCHANGED, number, data_key, type_)
+            warnings = _check_schema(type_, old, after)
+            outcome = Outcome.CREATED if existing is None else Outcome.UPDATED
+            rendered = type_.render(plaintext, Rendering.READABLE)
+            return SavePlan(
+                number, before, after, plaintext, outcome, number + 1, data_key, type_, warnings, rendered=rendered
+            )
+
+        return await self._scheduler.run(compute, caller=principal.user_id)
 
     async def read_deletable_version(
         self, key: ConfigKey, *, precondition: Precondition, epoch: Epoch
@@ -97,14 +119,11 @@ class SavePlanBuilder:
             raise NotFound
         return existing
 
-    async def _build_configuration(self, request: ConfigDraft | Rollback, before: Json) -> Json:
-        if isinstance(request, ConfigDraft):
-            after: Json = merge(before, request.configuration) if request.mode == "merge" else request.configuration
-            return after
+    async def _decrypt_restored(self, request: Rollback) -> bytes:
         version = await self._configs.read_version(request.key, request.version)
         if version is None or version.kind is not Kind.SAVED:
             raise NotFound("This version does not exist or is a tombstone. Choose a saved version.")
-        return strict_json.read_stored(await self._decrypter.decrypt_version(version))
+        return await self._decrypter.decrypt_version(version)
 
     async def _read_current(self, key: ConfigKey) -> VersionWithDataKey:
         """Read the current version, and supersede older ones in the cache. Raises `IntegrityBroken` if it went back."""
@@ -126,6 +145,14 @@ class SavePlanBuilder:
             return None
 
 
+def _build_configuration(request: ConfigDraft | Rollback, before: Json, restored: bytes) -> Json:
+    """Build the configuration of the next version. `restored` is the one of the version to restore."""
+    if isinstance(request, Rollback):
+        return strict_json.read_stored(restored)
+    after: Json = merge(before, request.configuration) if request.mode == "merge" else request.configuration
+    return after
+
+
 def _select_existing(current: StoredVersion | None) -> StoredVersion | None:
     """Return the current version unless it is a tombstone: then the config does not exist."""
     return None if current is None or current.kind is Kind.DELETED else current
@@ -142,4 +169,4 @@ def _check_schema(type_: IntegrationType, before: Json | None, after: Json) -> t
 
 
 def _convert_violations(violations: list[SchemaViolation]) -> tuple[Violation, ...]:
-    return tuple(violation.to_violation(inside=("configuration",)) for violation in violations[:MAX_REPORTED])
+    return tuple(violation.to_violation(inside=("configuration",)) for violation in violations[:MAX_LISTED_VIOLATIONS])

@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from confide import names, preconditions
+from confide import names, preconditions, strict_json
 from confide.changes.model import Position
 from confide.configs import model
 from confide.configs.errors import ConfirmWrong, IdempotencyKeyInvalid
 from confide.configs.export import ExportedConfig
 from confide.configs.history import BEFORE_FIRST_VERSION
-from confide.configs.listing import ConfigWithViolations
+from confide.configs.listing import ConfigWithViolations, NonconformingPage
 from confide.configs.model import (
     ConfigDraft,
     ConfigFilter,
@@ -120,7 +120,7 @@ class ConfigRoutes:
             preview = await self._writer.preview(
                 draft, principal=request.principal, precondition=precondition, secrets=preview_mode
             )
-            return build_preview_response(preview)
+            return await request.run(lambda: build_preview_response(preview))
         saved = await self._writer.save(
             draft,
             principal=request.principal,
@@ -148,7 +148,7 @@ class ConfigRoutes:
             preview = await self._writer.preview(
                 rollback, principal=request.principal, precondition=precondition, secrets=preview_mode
             )
-            return build_preview_response(preview)
+            return await request.run(lambda: build_preview_response(preview))
         saved = await self._writer.roll_back(
             rollback,
             principal=request.principal,
@@ -164,11 +164,7 @@ class ConfigRoutes:
             nonconforming = await self._lister.list_nonconforming(
                 scope, principal=request.principal, after=after, limit=limit, filters=filters
             )
-            listed = [
-                {**_build_summary_json(config), "errors": [violation.to_json() for violation in config.violations]}
-                for config in nonconforming.configs
-            ]
-            return build_json_response({"configs": listed, "next": format_key_cursor(nonconforming.last_key)})
+            return await request.run(lambda: _build_nonconforming_response(nonconforming))
         found = await self._lister.list_configs(
             scope, principal=request.principal, after=after, limit=limit + 1, filters=filters
         )
@@ -189,11 +185,9 @@ class ConfigRoutes:
         page = await self._exporter.export_page(
             scope, principal=request.principal, after=after, limit=limit, is_masked=not is_unmasked
         )
-        exported = [
-            {**_build_summary_json(config), "masked": config.is_masked, "configuration": config.configuration}
-            for config in page.configs
-        ]
-        return build_json_response({"configs": exported, "next": format_key_cursor(page.last_key)})
+        exported = b",".join(map(_write_exported, page.configs))
+        following = strict_json.write(format_key_cursor(page.last_key))
+        return Response(b'{"configs":[%b],"next":%b}' % (exported, following))
 
     async def list_versions(self, request: Request) -> Response:
         key, limit, before = read_key(request), LIMIT.read(request), _BEFORE_VERSION.read(request)
@@ -212,17 +206,19 @@ class ConfigRoutes:
         version = await self._history.read_version(
             key, number, principal=request.principal, secrets=SECRETS.read(request)
         )
-        return build_json_response(
-            {**key._asdict(), **self._build_version_json(version.summary), "configuration": version.configuration}
-        )
+        document = {
+            **key._asdict(),
+            **self._build_version_json(version.summary),
+            "configuration": version.configuration,
+        }
+        return await request.run(lambda: build_json_response(document))
 
     async def diff(self, request: Request) -> Response:
         key, since, until = read_key(request), _FROM_VERSION.read(request), _TO_VERSION.read(request)
-        return build_json_response(
-            await self._history.compare(
-                key, since=since, until=until, principal=request.principal, secrets=SECRETS.read(request)
-            )
+        changes = await self._history.compare(
+            key, since=since, until=until, principal=request.principal, secrets=SECRETS.read(request)
         )
+        return await request.run(lambda: build_json_response(changes))
 
     async def destroy_tenant(self, request: Request) -> Response:
         tenant = names.parse_name(request.path_values["tenant"])
@@ -291,6 +287,21 @@ def build_preview_response(preview: SavePreview) -> Response:
 
 def _build_warnings_json(warnings: Sequence[Violation]) -> Json:
     return {"warnings": [violation.to_json() for violation in warnings]} if warnings else {}
+
+
+def _build_nonconforming_response(page: NonconformingPage) -> Response:
+    listed = [
+        {**_build_summary_json(config), "errors": [violation.to_json() for violation in config.violations]}
+        for config in page.configs
+    ]
+    return build_json_response({"configs": listed, "next": format_key_cursor(page.last_key)})
+
+
+def _write_exported(config: ExportedConfig) -> bytes:
+    """Write a config around its configuration, which is JSON already."""
+    summary = strict_json.write({**_build_summary_json(config), "masked": config.is_masked})
+    configuration = b"null" if config.configuration is None else config.configuration
+    return b'%b,"configuration":%b}' % (summary.removesuffix(b"}"), configuration)
 
 
 def _build_summary_json(config: ConfigSummary | ConfigWithViolations | ExportedConfig) -> Json:

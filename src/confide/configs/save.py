@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from confide import strict_json
@@ -34,12 +35,14 @@ from confide.keyed_lock import KeyedLock
 from confide.names import ConfigKey
 from confide.preconditions import Precondition
 from confide.reads.model import CurrentConfig, Rendering
+from confide.strict_json import Json
 
 if TYPE_CHECKING:
     from confide.audit.recorder import AuditRecorder
     from confide.changes.feed import ChangeFeed
     from confide.configs.store import ConfigStore
     from confide.crypto.envelope import EnvelopeEncryption
+    from confide.fair_scheduler import FairScheduler
     from confide.identity.access import Access
     from confide.integration_types.active import ActiveIntegrationTypes
     from confide.reads.cache import ConfigCache, PendingUpdate
@@ -76,8 +79,10 @@ class ConfigWriter:
         types: ActiveIntegrationTypes,
         change_feed: ChangeFeed,
         epoch: CurrentEpoch,
+        scheduler: FairScheduler,
         clock: Clock,
     ) -> None:
+        self._scheduler = scheduler
         self._configs = configs
         self._epoch = epoch
         self._encryption = encryption
@@ -86,7 +91,7 @@ class ConfigWriter:
         self._decrypter = decrypter
         self._cache = cache
         self._types = types
-        self._plans = SavePlanBuilder(configs, decrypter=decrypter, cache=cache, types=types)
+        self._plans = SavePlanBuilder(configs, decrypter=decrypter, cache=cache, types=types, scheduler=scheduler)
         self._change_feed = change_feed
         self._clock = clock
         self._locks: KeyedLock[ConfigKey, SaveQueue] = KeyedLock(SaveQueue, max_queued=MAX_QUEUED)
@@ -104,7 +109,7 @@ class ConfigWriter:
         Stores nothing if the configuration is unchanged. Raises `VersionConflict` if the precondition does not match.
         """
         await self._access.require_role(Role.EDITOR, draft.key, principal=principal, action="save")
-        self._plans.require_valid_draft(draft)
+        await self._plans.require_valid_draft(draft, principal=principal)
         return await self._write(draft, principal=principal, precondition=precondition, idempotency_key=idempotency_key)
 
     async def roll_back(
@@ -153,18 +158,20 @@ class ConfigWriter:
         # A stored word of the audit log for a preview.
         await self._access.require_role(Role.EDITOR, request.key, principal=principal, action="try out")
         if isinstance(request, ConfigDraft):
-            self._plans.require_valid_draft(request)
+            await self._plans.require_valid_draft(request, principal=principal)
         for _ in range(MAX_RACES):
             try:
-                plan = await self._plans.build(request, precondition=precondition, epoch=self._epoch.value)
+                plan = await self._plans.build(
+                    request, principal=principal, precondition=precondition, epoch=self._epoch.value
+                )
             except Superseded:
                 continue
             except (VersionConflict, NotFound):
                 await self._configs.confirm(request.key)
                 raise
-            before = {} if plan.before is None else strict_json.read_stored(plan.before)
             is_masked = secrets is SecretsMode.MASKED
-            changes = diff.diff(before, plan.after, secrets=plan.type.place if is_masked else None)
+            comparing = partial(_compare, plan, is_masked=is_masked)
+            changes = await self._scheduler.run(comparing, caller=principal.user_id)
             await self._configs.confirm(request.key)
             if not is_masked:
                 await self._recorder.record(
@@ -231,7 +238,7 @@ class ConfigWriter:
             return await self._delete_once(
                 request, principal=principal, precondition=precondition, record=record, update=update
             )
-        plan = await self._plans.build(request, precondition=precondition, epoch=update.epoch)
+        plan = await self._plans.build(request, principal=principal, precondition=precondition, epoch=update.epoch)
         if plan.outcome is Outcome.UNCHANGED:
             return await self._record_unchanged(request.key, plan, record, epoch=update.epoch)
         data_key_id = await self._require_data_key(request.key.tenant, plan.data_key)
@@ -304,7 +311,12 @@ class ConfigWriter:
             self._decrypter.report_removed(new.key, new.version)
             raise
         update.adopt_stamp(change)
-        self._cache.complete_update(update, new.key, CurrentConfig(new, plaintext, type_), rendering=Rendering.READABLE)
+        self._cache.complete_update(
+            update,
+            new.key,
+            CurrentConfig(new, plaintext, type_, None if plan is None else plan.rendered),
+            rendering=Rendering.READABLE,
+        )
         self._change_feed.notify()
         self._decrypter.clear_failure(new.key)
         warnings = () if plan is None else plan.warnings
@@ -352,3 +364,8 @@ class ConfigWriter:
             is_replayed=True,
             type_version=type_.tag_version,
         )
+
+
+def _compare(plan: SavePlan, *, is_masked: bool) -> Json:
+    before = {} if plan.before is None else strict_json.read_stored(plan.before)
+    return diff.diff(before, plan.after, secrets=plan.type.place if is_masked else None)

@@ -7,14 +7,12 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from confide import strict_json
 from confide.configs.decryption import ConfigDecrypter
 from confide.configs.errors import Superseded
 from confide.configs.model import ANY_CONFIG, ConfigFilter
 from confide.crypto.errors import IntegrityBroken
 from confide.identity.model import Principal, Scope
 from confide.names import ConfigKey
-from confide.strict_json import Json
 
 if TYPE_CHECKING:
     from confide.configs.store import ConfigStore
@@ -26,13 +24,12 @@ SLICE_SECONDS = 0.001
 
 
 class ScannedConfig(NamedTuple):
-    """One scanned config. The configuration is None if it cannot be decrypted."""
+    """One scanned config. Its plaintext is None if it cannot be decrypted."""
 
     key: ConfigKey
     version: int
     saved_at: int
-    configuration: Json | None
-    size_bytes: int
+    plaintext: bytes | None
 
 
 class ConfigScanner:
@@ -49,15 +46,14 @@ class ConfigScanner:
         until = time.monotonic() + SLICE_SECONDS
         while batch := await self._configs.list_encrypted_page(scopes, after=after, limit=BATCH_SIZE, filters=filters):
             for encrypted in batch:
-                after, size_bytes = encrypted.current.key, 0
+                after = encrypted.current.key
                 try:
-                    plaintext = await self._decrypter.decrypt(encrypted.current, encrypted.data_key)
-                    configuration, size_bytes = strict_json.read_stored(plaintext), len(plaintext)
+                    plaintext: bytes | None = await self._decrypter.decrypt(encrypted.current, encrypted.data_key)
                 except IntegrityBroken:
-                    configuration = None
+                    plaintext = None
                 except Superseded:
                     continue  # its tenant was destroyed after the query
-                yield ScannedConfig(after, encrypted.current.version, encrypted.saved_at, configuration, size_bytes)
+                yield ScannedConfig(after, encrypted.current.version, encrypted.saved_at, plaintext)
                 if time.monotonic() >= until:
                     await asyncio.sleep(SLICE_SECONDS)
                     until = time.monotonic() + SLICE_SECONDS

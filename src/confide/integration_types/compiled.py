@@ -8,8 +8,9 @@ from confide.errors import Violation
 from confide.integration_types.masking import PLACE_WITHOUT_SCHEMA, SecretPlace, mask
 from confide.integration_types.model import DEFAULT_KEPT_VERSIONS, Mode, TypeVersion
 from confide.integration_types.schema import Schema, SchemaViolation
+from confide.reads.model import Rendering
 from confide.slices import pause_if_due
-from confide.strict_json import Json, is_equal
+from confide.strict_json import Json, is_equal, read_stored, write
 
 _TOO_MANY_TO_COMPARE = (
     "The configuration has too many violations to tell old ones from new ones. Correct some of them in this save."
@@ -55,14 +56,27 @@ class IntegrationType:
         masked: Json = mask(configuration, self.place)
         return masked
 
+    def render(self, configuration: bytes, rendering: Rendering) -> bytes:
+        """Fill in the defaults and mask secrets, as the rendering requires."""
+        must_fill = self.has_defaults and rendering.has_defaults
+        if not must_fill and not rendering.is_masked:
+            return configuration
+        document = read_stored(configuration)
+        if must_fill:
+            document = self.fill_defaults(document)
+        return write(self.mask(document) if rendering.is_masked else document)
+
     def fill_defaults(self, configuration: Json) -> Json:
         return configuration if self.schema is None else self.schema.fill_defaults(configuration)
 
-    def list_violations(self, configuration: Json | None, *, is_masked: bool = False) -> tuple[Violation, ...]:
-        """List up to a thousand violations. A configuration that cannot be decrypted is None."""
-        if configuration is None:
+    def list_violations(self, plaintext: bytes | None, *, is_masked: bool = False) -> tuple[Violation, ...]:
+        """List up to a thousand violations. The plaintext of a configuration that cannot be decrypted is None."""
+        if plaintext is None:
             return (UNREADABLE,)
-        violations = [] if self.schema is None else self.schema.find_violations(configuration)
+        if self.schema is None:
+            return ()
+        configuration = read_stored(plaintext)
+        violations = self.schema.find_violations(configuration)
         return tuple(
             (one.hide_secrets(self.place, configuration) if is_masked else one).to_violation() for one in violations
         )

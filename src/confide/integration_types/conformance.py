@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from confide.context import PAGE_SECONDS
@@ -17,14 +18,17 @@ from confide.integration_types.masking import Path, SecretPlace, list_masked_lea
 from confide.integration_types.model import TypeDraft
 from confide.integration_types.registration import compile_for_registration
 from confide.names import ConfigKey
-from confide.strict_json import Json, format_pointer
+from confide.strict_json import Json, format_pointer, read_stored
 
 if TYPE_CHECKING:
     from confide.configs.scan import ConfigScanner, ScannedConfig
+    from confide.fair_scheduler import FairScheduler
     from confide.identity.access import Access
 
 # A page ends when it lists this many configs.
 MAX_LISTED = 1_000
+# No more configs are listed after one that brings their violations to this number.
+MAX_LISTED_VIOLATIONS = 20_000
 # The interval between two progress reports.
 PROGRESS_SECONDS = 0.5
 
@@ -58,12 +62,21 @@ class ConformanceReport:
     newly_masked: Counter[str] = field(default_factory=Counter)
     newly_visible: Counter[str] = field(default_factory=Counter)
     after: ConfigKey | None = None
+    # The number of violations in `configs`.
+    listed: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.configs) >= MAX_LISTED or self.listed >= MAX_LISTED_VIOLATIONS
 
 
 class ConformanceCheck:
     """Checks the configs of an integration type, for admins. Other requests run between its slices."""
 
-    def __init__(self, scanner: ConfigScanner, types: ActiveIntegrationTypes, *, access: Access) -> None:
+    def __init__(
+        self, scanner: ConfigScanner, types: ActiveIntegrationTypes, *, access: Access, scheduler: FairScheduler
+    ) -> None:
+        self._scheduler = scheduler
         self._scanner = scanner
         self._types = types
         self._access = access
@@ -88,9 +101,9 @@ class ConformanceCheck:
         until = time.monotonic() + PAGE_SECONDS
         report = ConformanceReport(after=after)
         async for config in self._scanner.scan([[Scope("*", name)]], after=after):
-            _check(config, type_, report)
+            await self._scheduler.run(partial(_check, config, type_, report), caller=None)
             report.after = config.key
-            if time.monotonic() >= until or len(report.configs) >= MAX_LISTED:
+            if time.monotonic() >= until or report.is_full:
                 return report
         report.after = None
         return report
@@ -101,7 +114,7 @@ class ConformanceCheck:
         report = ConformanceReport()
         async for config in self._scanner.scan([[Scope("*", name)]], after=None):
             report.after = config.key
-            _check(config, type_, report)
+            await self._scheduler.run(partial(_check, config, type_, report), caller=None)
             if time.monotonic() >= report_at:
                 yield report
                 report_at = time.monotonic() + PROGRESS_SECONDS
@@ -111,14 +124,16 @@ class ConformanceCheck:
 
 def _check(config: ScannedConfig, checked: CheckedType, report: ConformanceReport) -> None:
     report.checked += 1
-    violations = checked.type.list_violations(config.configuration)
+    violations = checked.type.list_violations(config.plaintext)
     if violations:
         report.nonconforming += 1
-        if len(report.configs) < MAX_LISTED:
+        if not report.is_full:
+            report.listed += len(violations)
             report.configs.append(NonconformingConfig(config.key, config.version, violations))
-    if config.configuration is not None:
-        before = _list_masked_pointers(config.configuration, checked.before)
-        now = _list_masked_pointers(config.configuration, checked.type.place)
+    if config.plaintext is not None:
+        configuration = read_stored(config.plaintext)
+        before = _list_masked_pointers(configuration, checked.before)
+        now = _list_masked_pointers(configuration, checked.type.place)
         _count(report.newly_masked, now - before)
         _count(report.newly_visible, before - now)
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from confide.errors import Violation
+from confide.errors import Violation, limit_pointers
 from confide.integration_types.errors import MaskSentBack
 from confide.integration_types.secret_names import is_secret_name, was_secret_name
 from confide.integration_types.url_secrets import find_secrets, replace_secrets
+from confide.slices import iterate, pause_if_due
 from confide.strict_json import Json, format_pointer
 
 Path = tuple[str | int, ...]
@@ -96,17 +97,21 @@ def mask(value: Any, place: SecretPlace = PLACE_WITHOUT_SCHEMA) -> Any:
     if place.is_secret or (place.is_secret_unless_object and not isinstance(value, dict)):
         return MASK
     if isinstance(value, dict):
+        pause_if_due()
         masked = {member: mask(inner, place.get_member(member)) for member, inner in value.items()}
         if not _PAIR_VALUES.isdisjoint(value):
             for member in _PAIR_VALUES.intersection(value):
                 masked[member] = mask(value[member], place.get_member_of(member, value))
         return masked
     if isinstance(value, list):
+        pause_if_due()
         places: dict[int, SecretPlace] = {}
-        for index in range(len(value)):
+        masked_list = []
+        for index, inner in enumerate(iterate(value)):
             if (kind := place.get_element_kind(index)) not in places:
                 places[kind] = place.get_element(index)
-        return [mask(inner, places[place.get_element_kind(index)]) for index, inner in enumerate(value)]
+            masked_list.append(mask(inner, places[kind]))
+        return masked_list
     if isinstance(value, str) and not place.is_visible and "://" in value:
         return replace_secrets(value, MASK)
     return value
@@ -118,24 +123,30 @@ def list_masked_leaves(value: Any, place: SecretPlace) -> Iterator[Path]:
 
 
 def has_mask(value: Any) -> bool:
-    return bool(_find_masks(value, ()))
+    return any(True for _ in _find_masks(value, ()))
 
 
 def require_no_mask(configuration: Json) -> None:
     """Raise `MaskSentBack` if a value is the mask. A client must not replace a secret by its mask."""
-    places = tuple(_find_masks(configuration, ("configuration",)))
+    places = limit_pointers(map(format_pointer, _find_masks(configuration, ("configuration",))))
     if places:
         raise MaskSentBack(violations=tuple(Violation(p, MaskSentBack.code, MaskSentBack.sentence) for p in places))
 
 
-def _find_masks(value: Any, path: Path) -> list[str]:
+def _find_masks(value: Any, path: Path) -> Iterator[Path]:
     if isinstance(value, str):
-        return [format_pointer(path)] if value == MASK or _has_mask_in_url(value) else []
-    if isinstance(value, dict):
-        return [place for member, inner in value.items() for place in _find_masks(inner, (*path, member))]
-    if isinstance(value, list):
-        return [place for index, inner in enumerate(value) for place in _find_masks(inner, (*path, index))]
-    return []
+        if value == MASK or _has_mask_in_url(value):
+            yield path
+    elif isinstance(value, dict):
+        pause_if_due()
+        for member, inner in value.items():
+            if isinstance(inner, str | dict | list):
+                yield from _find_masks(inner, (*path, member))
+    elif isinstance(value, list):
+        pause_if_due()
+        for index, inner in enumerate(iterate(value)):
+            if isinstance(inner, str | dict | list):
+                yield from _find_masks(inner, (*path, index))
 
 
 def _has_mask_in_url(text: str) -> bool:
@@ -149,6 +160,7 @@ def _has_secret_pair_name(container: Json) -> bool:
 
 
 def _list_masked_leaves(value: Any, place: SecretPlace, path: Path, *, is_inside_secret: bool) -> Iterator[Path]:
+    pause_if_due()
     is_secret = is_inside_secret or place.is_hiding(value)
     if isinstance(value, dict) and value:
         for member, inner in value.items():

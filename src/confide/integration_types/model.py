@@ -13,8 +13,6 @@ from confide.strict_json import Json, is_equal
 
 DEFAULT_KEPT_VERSIONS = 100
 MAX_KEPT_VERSIONS = 100_000
-# A response lists at most this many violations of a configuration. All of them are checked.
-MAX_REPORTED = 1_000
 
 
 class Mode(enum.StrEnum):

@@ -169,11 +169,8 @@ class TypeRoutes:
     async def _check(self, request: Request, name: str, type_: CheckedType) -> Reply:
         if request.can_receive_events():
             return EventStream(request, self._check_all(request, name, type_))
-        return build_json_response(
-            _build_report_json(
-                await self._conformance.check_page(name, type_, after=KEY_CURSOR.read(request)), type_.warnings
-            )
-        )
+        report = await self._conformance.check_page(name, type_, after=KEY_CURSOR.read(request))
+        return await request.run(lambda: build_json_response(_build_report_json(report, type_.warnings)))
 
     async def _check_all(self, request: Request, name: str, type_: CheckedType) -> AsyncIterator[bytes]:
         request.begin_stream()
@@ -182,7 +179,8 @@ class TypeRoutes:
             if report.after is not None:
                 yield format_event("progress", {"checked": report.checked, "broken": report.nonconforming})
         if report is not None:
-            yield format_event("result", _build_report_json(report, type_.warnings))
+            result = report
+            yield await request.run(lambda: format_event("result", _build_report_json(result, type_.warnings)))
 
 
 def _read_name(request: Request) -> str:

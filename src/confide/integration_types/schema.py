@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from confide.errors import Violation
+from confide.errors import MAX_LISTED_VIOLATIONS, MAX_POINTER_CHARACTERS, Violation
 from confide.integration_types.dialects import Dialect
 from confide.integration_types.errors import SchemaInvalid
 from confide.integration_types.masking import PREVIOUS_RULES, Path, SecretPlace
-from confide.integration_types.model import MAX_REPORTED
 from confide.integration_types.schema_limits import SchemaReader
 from confide.integration_types.subschemas import (
     NO_DEFAULT,
@@ -130,11 +129,11 @@ class Schema:
         return filled
 
     def find_violations(self, configuration: Json) -> list[SchemaViolation]:
-        """Find up to `MAX_REPORTED` violations, as `check` does."""
+        """Find up to `MAX_LISTED_VIOLATIONS` violations, as `check` does."""
         return self.check(configuration).violations
 
     def check(self, configuration: Json) -> FoundViolations:
-        """Find up to `MAX_REPORTED` violations, after filling in the defaults.
+        """Find up to `MAX_LISTED_VIOLATIONS` violations, after filling in the defaults.
 
         A configuration that would take too long to check is a violation. If it only takes too long to list all
         violations at once, they are listed part by part, without those of conditional subschemas.
@@ -153,11 +152,11 @@ class Schema:
         pause_if_due()
         has_all = cost.violations <= MAX_POSSIBLE_VIOLATIONS
         listed = _list_errors(self._validator, filled) if has_all else self._find_in_parts(filled, self._filling, ())
-        found = list(itertools.islice(listed, MAX_REPORTED))
+        found = _take_listed(listed)
         # An invalid configuration has a violation, even if the validator names no place.
         if not found:
             return _reject_as_a_whole(_TOO_LARGE_TO_LIST)
-        return FoundViolations(found, is_complete=has_all and len(found) < MAX_REPORTED)
+        return FoundViolations(found, is_complete=has_all and next(listed, None) is None)
 
     def _find_in_parts(self, value: Any, place: SchemaPlace, path: Path) -> Iterator[SchemaViolation]:
         """Find violations in the largest parts that can be listed at once. Only certain subschemas apply to them."""
@@ -192,6 +191,18 @@ class Schema:
             validator = _build_validator({"allOf": references}, dialect=self.dialect, registry=registry)
             found = self._parts[paths] = _PartValidator(validator, CostMeter(place.subschemas))
         return found
+
+
+def _take_listed(listed: Iterator[SchemaViolation]) -> list[SchemaViolation]:
+    """Take the first violations, up to a number and a size that fit into a response."""
+    left = MAX_POINTER_CHARACTERS
+    taken = []
+    for violation in itertools.islice(listed, MAX_LISTED_VIOLATIONS):
+        taken.append(violation)
+        left -= sum(len(part) if isinstance(part, str) else 1 for part in violation.place)
+        if left < 0:
+            break
+    return taken
 
 
 def _reject_as_a_whole(sentence: str, *, rule: str = "schema") -> FoundViolations:

@@ -151,6 +151,8 @@ class SchemaPlace(SecretPlace):
         is_described = any(name in one.members for one in self.applied)
         has_secret_name = self._has_secret_name(name, is_described=is_described)
         if self._named is None:
+            # Each pattern is matched.
+            pause_if_due()
             return self._get_place(self._find_for_member(name), has_secret_name=has_secret_name)
         if is_described:
             found = self._named[name] = self._get_place(self._find_for_member(name), has_secret_name=has_secret_name)

@@ -6,9 +6,8 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from confide import strict_json
 from confide.caching.lease import Lease
 from confide.caching.lru_cache import CacheEntry, LruCache
 from confide.caching.stamps import (
@@ -21,14 +20,11 @@ from confide.caching.stamps import (
     find_type_slot,
 )
 from confide.clock import read_boot_clock
-from confide.configs.model import UNKNOWN_VERSION, KnownVersion, StoredVersion
+from confide.configs.model import UNKNOWN_VERSION, KnownVersion
 from confide.epoch import CurrentEpoch, Epoch
 from confide.names import ConfigKey
 from confide.reads.model import CurrentConfig, RenderedConfig, Rendering
 from confide.reads.response import PreparedResponse
-
-if TYPE_CHECKING:
-    from confide.integration_types.compiled import IntegrationType
 
 # How long the cache remembers that a config does not exist.
 MISSING_TTL_SECONDS = 5.0
@@ -224,11 +220,13 @@ class ConfigCache:
             return None
         if entry is not None and (entry.is_invalid or entry.stamps != update.stamps):
             entry = None
-        stored, configuration, type_ = current
+        stored, configuration, type_, _ = current
         is_missing = configuration is None
         response = None
         if stored and configuration is not None and type_ and (entry is None or entry.responses[rendering] is None):
-            response = self._prepare_response(stored, configuration, type_, rendering, update)
+            document = current.rendered or type_.render(configuration, rendering)
+            rendered = RenderedConfig(stored, document, rendering, type_.tag_version, update.epoch, update.stamps)
+            response = self._prepare(rendered)
         if entry is None:
             entry = CachedConfig(key, current.version, is_missing=is_missing, stamps=update.stamps)
             if self._stamps.is_current(update.stamps):
@@ -239,31 +237,7 @@ class ConfigCache:
             self._memory.grow(key, entry, response.size_bytes)
         return entry.responses
 
-    def _prepare_response(
-        self,
-        stored: StoredVersion,
-        configuration: bytes,
-        type_: IntegrationType,
-        rendering: Rendering,
-        update: PendingUpdate,
-    ) -> PreparedResponse:
-        document = render_configuration(configuration, type_, rendering)
-        return self._prepare(
-            RenderedConfig(stored, document, rendering, type_.tag_version, update.epoch, update.stamps)
-        )
-
 
 def _discard(updates: list[PendingUpdate]) -> None:
     for update in updates:
         update.newest_version = sys.maxsize
-
-
-def render_configuration(configuration: bytes, type_: IntegrationType, rendering: Rendering) -> bytes:
-    """Fill in the defaults of the type and mask secrets, as the rendering requires."""
-    must_fill = type_.has_defaults and rendering.has_defaults
-    if not must_fill and not rendering.is_masked:
-        return configuration
-    document = strict_json.read_stored(configuration)
-    if must_fill:
-        document = type_.fill_defaults(document)
-    return strict_json.write(type_.mask(document) if rendering.is_masked else document)

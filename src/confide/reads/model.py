@@ -52,7 +52,7 @@ class Rendering(enum.IntEnum):
 
 
 class CurrentConfig(NamedTuple):
-    """The current version of a config, with its configuration as JSON.
+    """The current version of a config, with its configuration as JSON, and in the rendering that a caller needs.
 
     A deleted config has a tombstone, but no `configuration` and no `type`. A config that never existed has no stored
     version either.
@@ -61,6 +61,8 @@ class CurrentConfig(NamedTuple):
     stored: StoredVersion | None
     configuration: bytes | None = None
     type: IntegrationType | None = None
+    # None if it is not rendered yet.
+    rendered: bytes | None = None
 
     @property
     def version(self) -> int:

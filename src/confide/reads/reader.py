@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from confide.caching.lease import Lease
@@ -18,6 +19,7 @@ from confide.caching.stamps import EVERYTHING, LATEST, Stamps, TakenStamps, orde
 from confide.clock import read_boot_clock
 from confide.configs.errors import Superseded
 from confide.configs.model import Kind
+from confide.context import current_request
 from confide.errors import Busy, DatabaseUnavailable, NotFound
 from confide.identity.model import Credential, Principal, Role, SecretsMode
 from confide.names import ConfigKey
@@ -30,6 +32,7 @@ from confide.telemetry.io_log import NO_IO_LOG, IoLog
 if TYPE_CHECKING:
     from confide.configs.decryption import ConfigDecrypter
     from confide.configs.store import ConfigStore
+    from confide.fair_scheduler import FairScheduler
     from confide.identity.access import Access
     from confide.identity.authenticator import AuthenticatedToken, Authenticator
     from confide.integration_types.active import ActiveIntegrationTypes
@@ -128,11 +131,13 @@ class ConfigReader:
         decrypter: ConfigDecrypter,
         access: Access,
         types: ActiveIntegrationTypes,
+        scheduler: FairScheduler,
         max_stale_seconds: float,
         sample: int = 0,
         io: IoLog = NO_IO_LOG,
     ) -> None:
         self._configs = configs
+        self._scheduler = scheduler
         self._cache = cache
         self._authenticator = authenticator
         self._lease = lease
@@ -434,6 +439,7 @@ class ConfigReader:
             with self._cache.begin_update(key) as update:
                 current = await self._read_current(key)
                 if current is not None:
+                    current = await self._render(current, rendering)
                     still_known = self._cache.find_still_known_version(key, known)
                     self._decrypter.require_not_older(key, current.version, known=still_known)
                     responses = self._cache.complete_update(update, key, current, rendering=rendering)
@@ -441,6 +447,15 @@ class ConfigReader:
         if response is None:
             raise NotFound
         return response
+
+    async def _render(self, current: CurrentConfig, rendering: Rendering) -> CurrentConfig:
+        configuration, type_ = current.configuration, current.type
+        if configuration is None or type_ is None:
+            return current
+        principal = current_request.get().principal
+        caller = None if principal is None else principal.user_id
+        rendered = await self._scheduler.run(partial(type_.render, configuration, rendering), caller=caller)
+        return current._replace(rendered=rendered)
 
     async def _read_current(self, key: ConfigKey) -> CurrentConfig | None:
         """Read and decrypt the current version. None if it was replaced in between."""

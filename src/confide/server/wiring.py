@@ -186,6 +186,7 @@ def build_process(
         recorder=recorder,
         subscriber=changes.subscriber,
         scanner=scanner,
+        scheduler=scheduler,
         clock=clock,
     )
     configs = build_configs(
@@ -199,6 +200,7 @@ def build_process(
         recorder=recorder,
         active=active,
         subscriber=changes.subscriber,
+        scheduler=scheduler,
         clock=clock,
     )
     reads = build_reads(
@@ -211,6 +213,7 @@ def build_process(
         access=access,
         recorder=recorder,
         active=active,
+        scheduler=scheduler,
         clock=clock,
         io=io,
     )
@@ -379,6 +382,7 @@ def build_types(
     recorder: AuditRecorder,
     subscriber: ChangeSubscriber,
     scanner: ConfigScanner,
+    scheduler: FairScheduler,
     clock: Clock,
 ) -> Types:
     manager = IntegrationTypes(
@@ -391,7 +395,7 @@ def build_types(
         clock=clock,
         on_change=subscriber.apply_type_change,
     )
-    return Types(active, manager, ConformanceCheck(scanner, active, access=access))
+    return Types(active, manager, ConformanceCheck(scanner, active, access=access, scheduler=scheduler))
 
 
 def build_configs(
@@ -406,6 +410,7 @@ def build_configs(
     recorder: AuditRecorder,
     active: ActiveIntegrationTypes,
     subscriber: ChangeSubscriber,
+    scheduler: FairScheduler,
     clock: Clock,
 ) -> Configs:
     writer = ConfigWriter(
@@ -418,6 +423,7 @@ def build_configs(
         types=active,
         change_feed=stores.change_feed,
         epoch=stores.epoch,
+        scheduler=scheduler,
         clock=clock,
     )
     tenants = Tenants(
@@ -432,9 +438,11 @@ def build_configs(
     return Configs(
         decrypter=decrypter,
         writer=writer,
-        history=History(stores.configs, decrypter=decrypter, access=access, recorder=recorder, types=active),
-        lister=ConfigLister(stores.configs, scanner, active),
-        exporter=ConfigExporter(scanner, active, recorder=recorder),
+        history=History(
+            stores.configs, decrypter=decrypter, access=access, recorder=recorder, types=active, scheduler=scheduler
+        ),
+        lister=ConfigLister(stores.configs, scanner, active, scheduler=scheduler),
+        exporter=ConfigExporter(scanner, active, recorder=recorder, scheduler=scheduler),
         tenants=tenants,
         retention=Retention(stores.retention, active, clock=clock, log_days=settings.log_days),
     )
@@ -451,6 +459,7 @@ def build_reads(
     access: Access,
     recorder: AuditRecorder,
     active: ActiveIntegrationTypes,
+    scheduler: FairScheduler,
     clock: Clock,
     io: IoLog,
 ) -> Reads:
@@ -463,6 +472,7 @@ def build_reads(
         decrypter=decrypter,
         access=access,
         types=active,
+        scheduler=scheduler,
         max_stale_seconds=settings.stale_reads_seconds,
         sample=0 if settings.is_io_off else settings.io_sample,
         io=io,
