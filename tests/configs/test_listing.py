@@ -199,3 +199,36 @@ async def test_a_user_with_a_thousand_grants_lists_its_configs(client: ListClien
             assert reply.status_code == 200, reply.text
             if path in ("/configs", "/configs/export"):
                 assert [one["tenant"] for one in reply.json()["configs"]] == expected
+
+
+async def test_tenants_are_listed_with_the_configs_that_the_caller_may_see(app: RunningApp) -> None:
+    editor = await app.create_token("ed", ("editor", "*", "*"))
+    for tenant, type_ in (("acme", "crm"), ("acme", "erp"), ("globex", "crm"), ("hooli", "erp"), ("initech", "crm")):
+        assert (await app.save(editor, {"a": 1}, tenant=tenant, type_=type_)).status_code == 200
+    await app.request("DELETE", "/config", token=editor, params={"tenant": "initech", "integration_type": "crm"})
+
+    async def list_tenants(token: str, **params: str) -> Any:
+        return (await app.request("GET", "/tenants", token=token, params=params)).json()
+
+    found = await list_tenants(editor)
+    assert found == {
+        "tenants": [
+            {"tenant": "acme", "configs": 2},
+            {"tenant": "globex", "configs": 1},
+            {"tenant": "hooli", "configs": 1},
+        ],
+        "next": None,
+    }
+    limited = await app.create_token("vi", ("viewer", "acme", "*"), ("viewer", "glob*", "erp"), ("viewer", "*", "crm"))
+    assert (await list_tenants(limited))["tenants"] == found["tenants"][:2]
+    assert (await list_tenants(editor, tenant="h*"))["tenants"] == found["tenants"][2:]
+    assert (await list_tenants(editor, integration_type="erp"))["tenants"] == [
+        {"tenant": "acme", "configs": 1},
+        {"tenant": "hooli", "configs": 1},
+    ]
+    page = await list_tenants(editor, limit="2")
+    assert (page["tenants"], page["next"]) == (found["tenants"][:2], "globex")
+    assert (await list_tenants(editor, after="globex"))["tenants"] == found["tenants"][2:]
+    assert (await list_tenants(await app.create_token("nobody"))) == {"tenants": [], "next": None}
+    reply = await app.request("GET", "/tenants", token=editor, params={"after": "-"})
+    assert (reply.status_code, reply.json()["code"]) == (400, "invalid-cursor")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import string
 from typing import Any
 
@@ -17,7 +18,15 @@ from confide.errors import InvalidCursor, InvalidName, PreconditionInvalid, Vers
 from confide.identity import model as grants
 from confide.identity import password_rules, token_format
 from confide.identity.errors import InvalidGrant, InvalidLogin, PasswordCommon, PasswordTooLong, PasswordTooShort
-from confide.identity.model import Principal, Role, Scope, normalize_attempted_login, parse_login
+from confide.identity.model import (
+    Grant,
+    Principal,
+    Role,
+    Scope,
+    find_highest_role,
+    normalize_attempted_login,
+    parse_login,
+)
 from confide.names import ConfigKey
 from confide.preconditions import Precondition
 from support.app import build_grants
@@ -276,3 +285,21 @@ def test_a_password_only_needs_a_valid_length() -> None:
 
 def test_equivalent_unicode_forms_of_a_password_are_equal() -> None:
     assert password_rules.normalize("pass-e\u0301-long") == password_rules.normalize("pass-\u00e9-long")
+
+
+PATTERNS = st.sampled_from(["*", "a*", "ab*", "abc", "ab", "b*", "b"])
+SCOPES = st.builds(Scope, PATTERNS, PATTERNS)
+GRANTS = st.lists(st.builds(Grant, st.sampled_from([Role.VIEWER, Role.READER, Role.EDITOR]), SCOPES), max_size=4)
+
+
+@given(user_grants=GRANTS, token_grants=st.none() | GRANTS)
+def test_permissions_allow_what_the_grants_of_user_and_token_allow_together(
+    user_grants: list[Grant], token_grants: list[Grant] | None
+) -> None:
+    own = None if token_grants is None else tuple(token_grants)
+    principal = Principal(1, "ada", tuple(user_grants), 1, token_grants=own)
+    permissions = principal.find_permissions()
+    parts = ("a", "ab", "abc", "abcd", "b", "c")
+    for key in itertools.starmap(ConfigKey, itertools.product(parts, parts)):
+        assert find_highest_role(permissions, key) == principal.find_role(key)
+    assert len({grant.scope for grant in permissions}) == len(permissions)

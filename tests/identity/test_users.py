@@ -543,3 +543,22 @@ async def test_a_login_rejected_as_busy_does_not_count_as_a_failure(app: Running
         assert (reply.status_code, reply.json()["code"]) == (503, "busy")
     hasher.queue.taken = 0
     await log_in(app, "ada")
+
+
+async def test_a_caller_reads_itself_its_token_and_its_permissions(app: RunningApp) -> None:
+    grants = [("editor", "acme", "*"), ("viewer", "*", "crm")]
+    narrow = await app.create_token("ada", *grants, token_grants=[("reader", "*", "c*")])
+    found = (await app.request("GET", "/users/me", token=narrow)).json()
+    assert (found["login"], found["admin"], found["service_account"]) == ("ada", False, False)
+    assert [grant["role"] for grant in found["grants"]] == ["editor", "viewer"]
+    assert found["token"]["is_session"] is False
+    assert found["token"]["grants"] == [{"role": "reader", "tenant": "*", "integration_type": "c*"}]
+    assert found["token"]["expires_at"].endswith("Z")
+    assert found["permissions"] == [
+        {"role": "reader", "tenant": "acme", "integration_type": "c*"},
+        {"role": "viewer", "tenant": "*", "integration_type": "crm"},
+    ]
+    session = (await app.request("GET", "/users/me", token=await app.create_token("ada"))).json()
+    assert session["token"]["is_session"] is True
+    assert session["permissions"] == session["grants"] == found["grants"]
+    assert (await app.request("GET", "/users/me")).status_code == 401

@@ -9,11 +9,24 @@ from types import TracebackType
 import rich_click as click
 
 from confide import __version__
-from confide.cli import audit, configs, database, integration_types, io_reports, keys, load, tokens, transfer, users
+from confide.cli import (
+    audit,
+    configs,
+    database,
+    integration_types,
+    io_reports,
+    keys,
+    load,
+    tenants,
+    tokens,
+    transfer,
+    users,
+)
 from confide.cli.health import health
 from confide.cli.login import login
 from confide.cli.output import EXIT_ERROR, escape_controls, escape_line, print_line
 from confide.cli.serve import serve
+from confide.cli.whoami import whoami
 from confide.client import ConfideError
 
 # Click itself exits with 2 for a wrong command line.
@@ -45,7 +58,9 @@ for command in (
     database.store,
     keys.keys,
     login,
+    whoami,
     users.user,
+    tenants.tenant,
     tokens.token,
     configs.config,
     integration_types.type_group,

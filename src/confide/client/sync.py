@@ -227,6 +227,17 @@ class Client:
         """Return the tokens that read a config, most recent first: `{usage}`."""
         return self.send(build_request("GET", "/config/usage", params=_build_address(tenant, integration_type)))
 
+    def list_tenants(
+        self, tenant: str = "*", integration_type: str = "*", *, after: str | None = None
+    ) -> dict[str, Any]:
+        """Return one page of tenants with the number of their configs: `{tenants, next}`."""
+        params = _build_address(tenant, integration_type) | _drop_none(after=after)
+        return self.send(build_request("GET", "/tenants", params=params))
+
+    def read_own_user(self) -> dict[str, Any]:
+        """Return the caller, its token, and what both allow: `{user_id, login, grants, token, permissions, …}`."""
+        return self.send(build_request("GET", "/users/me"))
+
     def put_type(
         self,
         name: str,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from confide.configs.model import ANY_CONFIG, ConfigFilter, ConfigSummary
+from confide.configs.model import ANY_CONFIG, ConfigFilter, ConfigSummary, TenantSummary
 from confide.configs.scan import ConfigScanner, build_scope_groups
 from confide.context import PAGE_SECONDS
 from confide.errors import Violation
@@ -62,6 +62,12 @@ class ConfigLister:
         """List the configs in a scope after a key."""
         groups = build_scope_groups(scope, principal)
         return await self._configs.list_page(groups, after=after, limit=limit, filters=filters)
+
+    async def list_tenants(
+        self, scope: Scope, *, principal: Principal, after: str | None, limit: int
+    ) -> Sequence[TenantSummary]:
+        """List the tenants with configs in a scope, after a name."""
+        return await self._configs.list_tenants(build_scope_groups(scope, principal), after=after, limit=limit)
 
     async def list_nonconforming(
         self, scope: Scope, *, principal: Principal, after: ConfigKey | None, limit: int, filters: ConfigFilter

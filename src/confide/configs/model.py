@@ -54,6 +54,13 @@ class ConfigSummary:
     last_read_at: int | None = None
 
 
+class TenantSummary(NamedTuple):
+    """A tenant, with the number of its configs that the caller may see."""
+
+    tenant: str
+    configs: int
+
+
 @dataclass(frozen=True, slots=True)
 class VersionSummary:
     """A version in the history, without its body."""

@@ -33,10 +33,11 @@ from confide.configs.shapes import (
     PreviewShape,
     RollbackBody,
     TenantDestroyed,
+    TenantList,
     VersionList,
     VersionShape,
 )
-from confide.errors import InvalidCursor, NotFound, Violation
+from confide.errors import InvalidCursor, InvalidName, NotFound, Violation
 from confide.identity.model import SecretsMode
 from confide.strict_json import Json
 from confide.web.errors import MalformedParameter
@@ -179,6 +180,13 @@ class ConfigRoutes:
         following = None if page.last_item is None else page.last_item.key
         return build_json_response({"configs": listed, "next": format_key_cursor(following)})
 
+    async def list_tenants(self, request: Request) -> Response:
+        scope, limit, after = read_scope(request), LIMIT.read(request), _TENANT_CURSOR.read(request)
+        found = await self._lister.list_tenants(scope, principal=request.principal, after=after, limit=limit + 1)
+        page = cut_page(found, limit)
+        following = None if page.last_item is None else page.last_item.tenant
+        return build_json_response({"tenants": [one._asdict() for one in page.items], "next": following})
+
     async def export(self, request: Request) -> Response:
         scope, is_unmasked = read_scope(request), _EXPORT_SECRETS.read(request)
         limit, after = LIMIT.read(request), KEY_CURSOR.read(request)
@@ -316,6 +324,13 @@ def _parse_conforms(value: str) -> Literal[False]:
     return False
 
 
+def _parse_tenant_cursor(value: str) -> str:
+    try:
+        return names.parse_name(value)
+    except InvalidName:
+        raise InvalidCursor from None
+
+
 def _parse_version_cursor(value: str) -> int | None:
     number = parse_number(value)
     if number is None:
@@ -343,6 +358,9 @@ _CONFORMS: Parameter[Literal[False] | None] = Parameter(
 )
 _EXPORT_SECRETS = declare_switch(
     "secrets", "`masked` or `opened`. Default: `masked`.", true_word="opened", false_word="masked"
+)
+_TENANT_CURSOR: Parameter[str | None] = Parameter(
+    "after", "The `next` value of the previous page.", _parse_tenant_cursor, None
 )
 _BEFORE_VERSION: Parameter[int | None] = Parameter(
     "after", "The `next` value of the previous page.", _parse_version_cursor, None
@@ -479,6 +497,18 @@ ROUTES: tuple[Route[ConfigRoutes], ...] = (
         query=(DRY_RUN, SECRETS),
         headers=_SAVE_REQUEST_HEADERS,
         returns=Returns((ConfigSaved, PreviewShape), headers=_SAVE_HEADERS),
+    ),
+    Route(
+        "GET",
+        "/tenants",
+        ConfigRoutes.list_tenants,
+        access=VISIBLE,
+        operation_id="list_tenants",
+        tag="tenants",
+        summary="List tenants",
+        description="Names of tenants with the number of their configs, of what the caller may see, in order of name.",
+        query=(TENANT_PATTERN, TYPE_PATTERN, _TENANT_CURSOR, LIMIT),
+        returns=Returns((TenantList,)),
     ),
     Route(
         "DELETE",

@@ -122,6 +122,20 @@ class ConfigList(BaseModel):
     next: str | None = Field(description=_NEXT)
 
 
+class TenantListItem(BaseModel):
+    """One tenant in a list."""
+
+    tenant: str
+    configs: int = Field(description="The number of its configs that the caller may see.")
+
+
+class TenantList(BaseModel):
+    """One page of tenants."""
+
+    tenants: list[TenantListItem]
+    next: str | None = Field(description=_NEXT)
+
+
 class ExportedItem(BaseModel):
     """One config in an export."""
 

@@ -22,6 +22,7 @@ from confide.configs.model import (
     NewVersion,
     Outcome,
     StoredVersion,
+    TenantSummary,
     VersionSummary,
     VersionWithDataKey,
 )
@@ -124,6 +125,14 @@ LAST_READ_COLUMN = """,
     (SELECT max(u.last_read_at) FROM usage u WHERE u.tenant = c.tenant AND u.integration_type = c.integration_type)"""
 BODY_COLUMNS = ", c.kind, c.body, k.id, k.master_key_id, k.wrapped"
 JOIN_DATA_KEY = "LEFT JOIN keys k ON k.purpose = 'config' AND k.tenant = c.tenant AND k.wrapped IS NOT NULL"
+
+LIST_TENANTS = """/* configs.list_tenants */
+    SELECT c.tenant, count(*) FROM changes c
+    WHERE c.tenant > $1 AND c.kind = 'saved' AND {scopes}
+      AND c.version = (SELECT max(n.version) FROM changes n
+                       WHERE n.tenant = c.tenant AND n.integration_type = c.integration_type)
+    GROUP BY c.tenant ORDER BY c.tenant LIMIT $2
+"""
 
 SQLITE_READ = """/* configs.read */
     SELECT version, kind, body FROM changes
@@ -311,6 +320,16 @@ class ConfigStore(ABC):
         conditions = {"scopes": _build_scope_conditions(scopes, args), "filters": _build_filters(filters, args)}
         rows = await self._engine.search(LIST.format(columns=LAST_READ_COLUMN, joined="", **conditions), *args)
         return [ConfigSummary(ConfigKey(row[0], row[1]), *row[2:]) for row in rows]
+
+    async def list_tenants(
+        self, scopes: Sequence[Sequence[Scope]], *, after: str | None, limit: int
+    ) -> list[TenantSummary]:
+        """List tenants with configs that one scope of each group covers, in order of name."""
+        if not all(scopes):
+            return []
+        args: list[Any] = [after or "", limit]
+        sql = LIST_TENANTS.format(scopes=_build_scope_conditions(scopes, args))
+        return [TenantSummary(*row) for row in await self._engine.search(sql, *args)]
 
     async def list_encrypted_page(
         self,

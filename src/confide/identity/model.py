@@ -12,6 +12,7 @@ from confide.errors import InvalidName, Violation
 from confide.identity import token_format
 from confide.identity.errors import InvalidGrant, InvalidLogin
 from confide.names import ConfigKey
+from confide.slices import pause_if_due
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,12 @@ class Scope:
             and theirs.first_type <= mine.last_type
         )
 
+    def intersect(self, other: Scope) -> Scope | None:
+        """Return the scope of the keys that both cover, or None if there are none."""
+        tenant = _intersect(self.tenant, other.tenant)
+        integration_type = _intersect(self.integration_type, other.integration_type)
+        return None if tenant is None or integration_type is None else Scope(tenant, integration_type)
+
     def find_bounds(self) -> ScopeBounds:
         """Return the range of names that the patterns cover, in byte order."""
         return ScopeBounds(*_find_bounds(self.tenant), *_find_bounds(self.integration_type))
@@ -197,6 +204,18 @@ class Principal:
         """Return whether the grants cover an integration type for any tenant."""
         return all(any(_is_match(one.scope.integration_type, name) for one in group) for group in self.grant_groups)
 
+    def find_permissions(self) -> list[Grant]:
+        """Return what the grants of the user and those of the token allow together, in the order of the user's."""
+        highest: dict[Scope, Role] = {}
+        for mine in self.grants:
+            pause_if_due()
+            for limit in (mine,) if self.token_grants is None else self.token_grants:
+                scope = mine.scope.intersect(limit.scope)
+                if scope is not None:
+                    role = min(mine.role, limit.role)
+                    highest[scope] = max(role, highest.get(scope, role))
+        return [Grant(role, scope) for scope, role in highest.items()]
+
     @property
     def is_admin(self) -> bool:
         return has_admin(self.grants) and (self.token_grants is None or has_admin(self.token_grants))
@@ -235,6 +254,14 @@ def _is_match(pattern: str, name: str) -> bool:
     if pattern in ("*", name):
         return True
     return pattern.endswith("*") and name.startswith(pattern[:-1])
+
+
+def _intersect(one: str, other: str) -> str | None:
+    """Return the pattern of the names that both patterns match, or None if there are none."""
+    for narrow, wide in ((one, other), (other, one)):
+        if _is_match(wide, narrow.removesuffix("*")) and (wide.endswith("*") or wide == narrow):
+            return narrow
+    return None
 
 
 def _find_bounds(pattern: str) -> tuple[str, str]:

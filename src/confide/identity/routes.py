@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, Field, model_validator
@@ -11,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from confide.errors import NotFound
 from confide.identity.errors import InvalidLogin, NoToken
-from confide.identity.model import Grant, Role, Token, User, parse_grant, parse_login
+from confide.identity.model import Grant, Principal, Role, Token, User, parse_grant, parse_login
 from confide.identity.users import UserDraft
 from confide.web.callers import has_proxy_header, is_loopback_address
 from confide.web.parameters import format_time, parse_number
@@ -88,6 +89,29 @@ class UserUpdate(Body, title="UserPatch"):
         if self.keep_tokens and self.password is None:
             raise PydanticCustomError("password_missing", "Send keep_tokens only with a new password.")
         return self
+
+
+class OwnToken(BaseModel):
+    """The token of the request, without its secret."""
+
+    id: int
+    is_session: bool
+    grants: list[GrantShape] | None = Field(description="Null if the token has no grants of its own.")
+    expires_at: str | None
+
+
+class OwnUser(BaseModel):
+    """The caller."""
+
+    user_id: int
+    login: str
+    service_account: bool
+    admin: bool = Field(description="Whether the caller can administer the service with this token.")
+    grants: list[GrantShape]
+    token: OwnToken
+    permissions: list[GrantShape] = Field(
+        description="What the grants of the user and those of the token allow together, at most 1,000."
+    )
 
 
 class Login(Body):
@@ -178,6 +202,11 @@ class IdentityRoutes:
         return build_json_response(
             build_user_json(await self._users.read(_read_login(request), principal=request.principal))
         )
+
+    async def read_own_user(self, request: Request) -> Response:
+        principal = request.principal
+        permissions = await request.run(principal.find_permissions)
+        return build_json_response(build_own_user_json(principal, permissions[:MAX_GRANTS]))
 
     async def update_user(self, request: Request) -> Response:
         body = request.get_body(UserUpdate)
@@ -289,6 +318,24 @@ def build_user_json(user: User) -> dict[str, object]:
     }
 
 
+def build_own_user_json(principal: Principal, permissions: Sequence[Grant]) -> dict[str, object]:
+    own = principal.token_grants
+    return {
+        "user_id": principal.user_id,
+        "login": principal.login,
+        "service_account": principal.is_service_account,
+        "admin": principal.is_admin,
+        "grants": [one.to_json() for one in principal.grants],
+        "token": {
+            "id": principal.token_id,
+            "is_session": principal.is_session,
+            "grants": None if own is None else [one.to_json() for one in own],
+            "expires_at": None if principal.token_expires_at is None else format_time(principal.token_expires_at),
+        },
+        "permissions": [one.to_json() for one in permissions],
+    }
+
+
 def build_token_json(token: Token) -> dict[str, object]:
     return {
         "id": token.id,
@@ -322,6 +369,17 @@ ROUTES: tuple[Route[IdentityRoutes], ...] = (
     Route(
         "GET", "/users", IdentityRoutes.list_users, access=ADMIN,
         operation_id="list_users_users_get", tag=_USERS, summary="List users", returns=Returns((UserList,)),
+    ),
+    Route(
+        "GET",
+        "/users/me",
+        IdentityRoutes.read_own_user,
+        access=SELF,
+        operation_id="read_own_user",
+        tag=_USERS,
+        summary="Who am I",
+        description="The caller, the token of the request, and what both allow together.",
+        returns=Returns((OwnUser,)),
     ),
     Route(
         "GET", "/users/{login}", IdentityRoutes.read_user, access=ADMIN,
