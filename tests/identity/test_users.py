@@ -84,7 +84,7 @@ async def test_an_error_does_not_repeat_the_name_of_an_unknown_member(app: Runni
         )
         assert reply.status_code in (400, 422), reply.text
         assert name not in reply.text
-        assert reply.json()["code"] in ("unknown-member", "number-out-of-range", "body-invalid"), reply.text
+        assert reply.json()["code"] in ("unknown-member", "number-out-of-range", "invalid-body"), reply.text
 
 
 async def test_one_of_several_concurrent_first_users_is_added(app: RunningApp) -> None:
