@@ -108,7 +108,7 @@ class ReadRoutes:
             if secrets is not SecretsMode.OPENED:
                 raise MalformedParameter("The parameter pointer is for opened secrets. Add secrets=opened.")
             member = await self._audited_reader.read_member(key, path, conditions, principal=request.principal)
-            return build_member_response(key, path, member)
+            return await request.run(lambda: build_member_response(key, path, member))
         if secrets is SecretsMode.OPENED:
             result = await self._audited_reader.read(key, conditions, principal=request.principal)
             return build_response(result, known_tags)
