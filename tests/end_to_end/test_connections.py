@@ -109,6 +109,7 @@ def test_health_is_answered_while_all_connections_are_busy(tmp_path: Path) -> No
         for path in ("/health/live", "/health/ready", "/metrics"):
             reply = exchange(service, path)
             assert (reply.status, reply.header("connection")) == (200, "close")
+        assert "connections-refused" in exchange(service, "/health/ready").json()["reasons"]
         assert "connections_refused address=" in service.log.read_text()
 
 

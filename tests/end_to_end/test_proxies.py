@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from support import raw_http
+from support.app import PASSWORD
 from support.ports import find_free_port
 from support.processes import CLIENT_SECONDS, Service, run_service, start_process
 from support.programs import require_program
@@ -32,7 +33,7 @@ http {{
   client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
   uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
   gzip on; gzip_types *; gzip_proxied any; gzip_min_length 1;
-  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{service_port}; }} }}
+  server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{service_port}; {more} }} }}
 }}
 """
 # The three health checks that people write: HTTP/1.0 without Host, HEAD, and HTTP/1.1 with Host.
@@ -82,10 +83,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @contextmanager
-def run_nginx(folder: Path, site: Site) -> Iterator[int]:
+def run_nginx(folder: Path, service: Service, *, more: str = "") -> Iterator[int]:
+    """Run nginx before a service, with more directives if needed. Yield its port."""
     program, port = require_program("nginx", package="nginx-light"), find_free_port()
     config = folder / "nginx.conf"
-    config.write_text(NGINX.format(folder=folder, port=port, service_port=site.service.port))
+    config.write_text(NGINX.format(folder=folder, port=port, service_port=service.port, more=more))
     with run_proxy([program, "-c", str(config), "-e", str(folder / "error.log")], port):
         yield port
 
@@ -109,7 +111,7 @@ def run_proxy(command: Sequence[str], port: int, *, path: str = "/health/live") 
 def test_a_tag_that_nginx_weakened_works_as_a_precondition(site: Site, tmp_path: Path) -> None:
     address = {**ADDRESS, "integration_type": "tags"}
     with (
-        run_nginx(tmp_path, site) as port,
+        run_nginx(tmp_path, site.service) as port,
         httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers=site.headers, timeout=CLIENT_SECONDS) as http,
     ):
         http.post("/config", json={**address, "configuration": {"text": "x" * 2_000}}).raise_for_status()
@@ -127,7 +129,7 @@ def test_a_tag_that_nginx_weakened_works_as_a_precondition(site: Site, tmp_path:
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
 async def test_nginx_passes_each_event_on_at_once_also_compressed(site: Site, tmp_path: Path, encoding: str) -> None:
-    with run_nginx(tmp_path, site) as port:
+    with run_nginx(tmp_path, site.service) as port:
         async with open_stream(port, site, encoding=encoding) as events:
             assert await anext(events) == "ready"
             with site.service.client(site.token) as http:
@@ -159,6 +161,48 @@ async def open_stream(port: int, site: Site, *, encoding: str) -> AsyncIterator[
                         yield line.removeprefix(b"event: ").decode()
 
         yield read_names()
+
+
+def log_in(port: int, address: str, password: str) -> int:
+    """Log in as root from an address of this machine. Return the status."""
+    transport = httpx2.HTTPTransport(local_address=address)
+    with httpx2.Client(transport=transport, timeout=CLIENT_SECONDS) as client:
+        return client.post(f"http://127.0.0.1:{port}/login", json={"login": "root", "password": password}).status_code
+
+
+def read_reasons(service: Service) -> list[str]:
+    reasons: list[str] = httpx2.get(f"{service.url}/health/ready", timeout=CLIENT_SECONDS).json()["reasons"]
+    return reasons
+
+
+def test_failures_count_for_the_callers_of_a_named_proxy_and_not_for_an_unnamed_one(tmp_path: Path) -> None:
+    forward = "proxy_set_header X-Forwarded-For $remote_addr;"
+    named, unnamed = tmp_path / "named", tmp_path / "unnamed"
+    with (
+        run_service(named, "--trusted-proxies", "127.0.0.1") as service,
+        run_nginx(named, service, more=forward) as port,
+    ):
+        headers = {"Authorization": f"Bearer {service.log.read_text().split('Bearer ')[1].split(chr(39))[0]}"}
+        with service.client() as client:
+            document = {"login": "root", "password": PASSWORD}
+            client.post("/user", json=document, headers=headers).raise_for_status()
+        assert [log_in(port, "127.0.0.2", "wrong password") for _ in range(6)] == [401] * 5 + [429]
+        assert log_in(port, "127.0.0.3", PASSWORD) == 200
+        assert "proxy-untrusted" not in read_reasons(service)
+    with run_service(unnamed) as service, run_nginx(unnamed, service, more=forward) as port:
+        service.add_admin()
+        assert [log_in(port, "127.0.0.2", "wrong password") for _ in range(6)] == [401] * 6
+        assert log_in(port, "127.0.0.2", PASSWORD) == 200
+        assert "proxy-untrusted" in read_reasons(service)
+        assert "proxy_untrusted address=127.0.0.1" in service.log.read_text()
+
+
+@pytest.mark.parametrize("more", ["", "proxy_http_version 1.1; proxy_set_header X-Real-IP $remote_addr;"])
+def test_the_callers_of_a_proxy_on_this_machine_cannot_add_the_first_user(tmp_path: Path, more: str) -> None:
+    document = {"login": "eve", "password": PASSWORD}
+    with run_service(tmp_path) as service, run_nginx(tmp_path, service, more=more) as port:
+        reply = httpx2.post(f"http://127.0.0.1:{port}/user", json=document, timeout=CLIENT_SECONDS)
+        assert (reply.status_code, reply.json()["code"]) == (401, "no-token")
 
 
 def test_every_usual_health_check_of_haproxy_succeeds(site: Site, tmp_path: Path) -> None:

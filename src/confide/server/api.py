@@ -88,6 +88,7 @@ FEATURES: tuple[Feature[Any], ...] = (
                 decrypter=process.configs.decrypter,
                 stamp_file=process.stores.stamp_file,
                 has_untrusted_proxy=process.callers.has_untrusted_proxy,
+                is_refusing_connections=process.observation.is_refusing_connections,
                 altered_rows=process.stores.rows.altered,
                 is_draining=lambda: process.draining.is_draining,
                 is_unsafe=process.database.is_unsafe,

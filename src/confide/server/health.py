@@ -51,6 +51,7 @@ class Health:
         stamp_file: StampFile,
         altered_rows: AlteredRows,
         has_untrusted_proxy: Callable[[], bool],
+        is_refusing_connections: Callable[[], bool],
         is_draining: Callable[[], bool],
         is_unsafe: bool,
     ) -> None:
@@ -62,6 +63,7 @@ class Health:
         self._stamp_file = stamp_file
         self._altered_rows = altered_rows
         self._has_untrusted_proxy = has_untrusted_proxy
+        self._is_refusing_connections = is_refusing_connections
         self._is_draining = is_draining
         self._is_unsafe = is_unsafe
 
@@ -71,6 +73,7 @@ class Health:
         degrading = ["unsafe-durability"] if self._is_unsafe else []
         degrading += ["integrity-error"] if self._decrypter.undecryptable or self._decrypter.missing else []
         degrading += ["rows-altered"] if self._altered_rows else []
+        degrading += ["connections-refused"] if self._is_refusing_connections() else []
         degrading += ["proxy-untrusted"] if self._has_untrusted_proxy() else []
         degrading += ["stamps-unavailable"] if self._stamp_file.check() else []
         if (outage := await self._find_outage()) is not None:

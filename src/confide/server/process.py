@@ -61,6 +61,9 @@ class Observation:
     # None under a server that does not count connections.
     connections: Connections | None = None
 
+    def is_refusing_connections(self) -> bool:
+        return self.connections is not None and self.connections.is_refusing()
+
 
 @dataclass(frozen=True, slots=True)
 class Caching:

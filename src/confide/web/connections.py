@@ -80,10 +80,14 @@ class Connections:
         self._slots: OrderedDict[Slot, None] = OrderedDict()
         self._by_address: dict[str, OrderedDict[Slot, None]] = {}
         self._reserved: OrderedDict[Slot, None] = OrderedDict()
-        self._reported_at = float("-inf")
+        self._reported_at = self._refused_at = float("-inf")
 
     def __len__(self) -> int:
         return len(self._slots) + len(self._reserved)
+
+    def is_refusing(self) -> bool:
+        """Return whether a connection above a limit was refused within `REPORT_SECONDS`."""
+        return read_boot_clock() < self._refused_at + REPORT_SECONDS
 
     def add(self, peer: str | None) -> Slot:
         """Return a place for a connection of this peer. End an idle one if there is no other place."""
@@ -113,7 +117,8 @@ class Connections:
 
     def _add_reserved(self, peer: str | None) -> Slot:
         self.refused += 1
-        if (now := read_boot_clock()) >= self._reported_at + REPORT_SECONDS:
+        self._refused_at = now = read_boot_clock()
+        if now >= self._reported_at + REPORT_SECONDS:
             self._reported_at = now
             _log.warning("connections_refused address=%s open=%d refused=%d", peer, len(self), self.refused)
         if len(self._reserved) >= RESERVED_CONNECTIONS:
