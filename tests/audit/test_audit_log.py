@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
 
 from confide.audit.chain import FIRST_LINK, ChainCheck, ChainedEntry, compute_link, parse_checkpoint, parse_line
+from confide.caching.stamps import SlotChange, find_config_slot
+from confide.clock import MICROSECONDS_PER_SECOND
+from confide.configs.errors import Superseded
+from confide.configs.model import Kind, NewVersion
 from confide.database.engine import statement
-from support.app import ADMIN, TYPE, RunningApp
+from confide.database.log import EntryRow
+from confide.names import ConfigKey
+from support.app import ADMIN, PASSWORD, TYPE, RunningApp
 from support.canaries import make_canary
 
 SECRET = make_canary("audited")
@@ -346,3 +353,67 @@ async def test_a_verification_finds_triggers_rules_and_missing_indexes(client: A
     await client.execute_sql("DROP TRIGGER hide ON audit" if engine == "postgresql" else "DROP TRIGGER hide")
     await client.execute_sql("DROP INDEX changes_version")
     assert await list_findings(client) == ["index changes_version of the schema is missing"]
+
+
+def let_time_pass(client: AuditClient, seconds: int) -> None:
+    """Let the later entries of the process have a later time."""
+    recorder = client.app.process.audit.recorder
+    clock = recorder._clock
+    recorder._clock = lambda: clock() + seconds * MICROSECONDS_PER_SECOND
+
+
+async def test_a_copy_of_an_entry_is_found(client: AuditClient) -> None:
+    await client.app.save(client.editor, {"n": 1})
+    assert await list_findings(client) == []
+    columns = ", ".join((*EntryRow._fields, "change_id"))
+    await client.execute_sql(f"INSERT INTO audit ({columns}) SELECT {columns} FROM audit WHERE action = 'save'")
+    findings = await list_findings(client)
+    assert len(findings) == 1
+    assert findings[0].endswith("is a copy of another entry")
+
+
+async def test_an_entry_that_was_removed_before_it_was_chained_is_found(client: AuditClient) -> None:
+    await client.app.request("POST", "/user", token=client.editor, json={"login": "eve", "password": PASSWORD})
+    await client.execute_sql("DELETE FROM audit WHERE action = 'add user' AND outcome = 'denied'")
+    let_time_pass(client, 1)
+    await client.app.save(client.editor, {"n": 1})
+    assert await list_findings(client) == [], "the entry may still be stored"
+    let_time_pass(client, 60)
+    await client.app.save(client.editor, {"n": 2})
+    findings = await list_findings(client)
+    assert len(findings) == 1
+    assert re.fullmatch("entry [0-9]+ of the process [0-9a-f]{16} is missing", findings[0])
+
+
+async def test_the_number_of_an_entry_that_lost_a_race_is_not_missing(client: AuditClient) -> None:
+    await client.app.save(client.editor, {"n": 1})
+    stores, recorder = client.app.process.stores, client.app.process.audit.recorder
+    key = ConfigKey("acme", TYPE)
+    for _ in range(3):
+        draft = recorder.sign("save", "updated", principal=None, key=key, version=1)
+        lost = NewVersion(key, 1, Kind.DELETED, None, data_key_id=None, saved_by=1, saved_at=1)
+        change = SlotChange(find_config_slot(*key))
+        with pytest.raises(Superseded):
+            await stores.configs.append(lost, audit=draft, idempotency=None, epoch=stores.epoch.value, change=change)
+    let_time_pass(client, 60)
+    for n in range(2, 4):
+        await client.app.save(client.editor, {"n": n})
+        let_time_pass(client, 60)
+    assert await list_findings(client) == []
+
+
+async def test_a_row_of_an_earlier_state_and_a_removed_row_are_found(client: AuditClient) -> None:
+    made = await client.app.request("POST", "/tokens", token=client.admin, json={"label": "robot"})
+    assert made.status_code == 200, made.text
+    number = made.json()["id"]
+    columns = "expires_at, kept_until, counter, mac"
+    (before,) = await client.execute_sql(f"SELECT {columns} FROM tokens WHERE id = $1", number)
+    assert (await client.app.request("DELETE", f"/tokens/{number}", token=client.admin)).status_code < 300
+    assert await list_findings(client) == []
+    put_back = "UPDATE tokens SET expires_at = $2, kept_until = $3, counter = $4, mac = $5 WHERE id = $1"
+    await client.execute_sql(put_back, number, *before)
+    assert await list_findings(client) == [
+        f"row tokens {number} was put back: its counter is 1, and the audit log has 2"
+    ]
+    await client.execute_sql("DELETE FROM tokens WHERE id = $1", number)
+    assert await list_findings(client) == [f"row tokens {number} was removed without Confide"]

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from confide.audit.model import SignedEntry
 from confide.changes import positions
 from confide.changes.errors import PositionGone
 from confide.changes.model import Position
@@ -26,7 +25,7 @@ from confide.names import ConfigKey
 from confide.server.settings import Settings
 from confide.server.stores import Stores, open_stores
 from support.app import ADMIN, build_grants
-from support.rows import AUDIT, ENTRY, KEY, append, build_version
+from support.rows import AUDIT, ENTRY, KEY, append, build_draft, build_version
 
 EVERYTHING = [[Scope("*", "*")]]
 
@@ -423,7 +422,7 @@ async def test_the_failures_of_a_login_are_cleared_for_all_addresses(store: Stor
 
 
 async def test_an_audit_entry_references_its_change(store: Stores) -> None:
-    await store.audit.insert(SignedEntry(replace(ENTRY, action="read", outcome="denied", version=None), AUDIT.mac))
+    await store.audit.insert(build_draft(replace(ENTRY, action="read", outcome="denied", version=None)))
     await append(store, build_version(1))
     denied, saved = await list_audit_rows(store)
     assert denied[-1] is None

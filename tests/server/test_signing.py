@@ -14,7 +14,7 @@ from confide.crypto.model import WrappedKey
 from confide.database.engine import Script, Transaction, statement
 from confide.database.errors import UnsignedStore
 from confide.database.signed_rows import SIGNED_TABLES, RowSigner, encode_row
-from confide.database.signing import find_altered_rows
+from confide.database.signing import scan_rows
 from confide.identity.errors import InvalidToken
 from confide.identity.token_format import generate_token, hash_token
 from confide.server.preparation import build_signing
@@ -38,7 +38,7 @@ async def attack(app: RunningApp, sql: str, *args: Any) -> list[Any]:
 
 async def list_altered(app: RunningApp) -> list[str]:
     stores = app.process.stores
-    return [str(row) async for row in find_altered_rows(stores.database.host_engine, stores.rows)]
+    return [str(row.name) async for row in scan_rows(stores.database.host_engine, stores.rows) if not row.is_valid]
 
 
 async def read_health(app: RunningApp) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from confide.audit.model import AuditEntry, SignedEntry
+from confide.audit.model import AuditEntry, EntryDraft, SignedEntry
 from confide.caching.stamps import SlotChange, find_config_slot
 from confide.configs.errors import IdempotencyKeyTaken, Superseded
 from confide.configs.model import IdempotencyRecord, Kind, NewVersion
@@ -15,7 +15,15 @@ from confide.server.stores import Stores, open_stores
 KEY = ConfigKey("acme", "crm")
 ENTRY = AuditEntry(at=1, action="save", outcome="created", actor=1, key=KEY, version=1)
 # An entry that belongs to no version, because no version can have the number of one.
-AUDIT = SignedEntry(replace(ENTRY, key=None, version=None), b"m" * 32)
+MAC = b"m" * 32
+
+
+def build_draft(entry: AuditEntry) -> EntryDraft:
+    """Return a draft without a key. Tests of the database never verify it."""
+    return EntryDraft(entry, lambda entry, _: SignedEntry(entry, MAC))
+
+
+AUDIT = build_draft(replace(ENTRY, key=None, version=None))
 
 
 def build_version(
@@ -28,7 +36,7 @@ def build_version(
 async def append(store: Stores, new: NewVersion, replay: IdempotencyRecord | None = None) -> bool:
     """Append a version. False if the save lost a race."""
     try:
-        audit = SignedEntry(replace(ENTRY, key=new.key, version=new.version), AUDIT.mac)
+        audit = build_draft(replace(ENTRY, key=new.key, version=new.version))
         change = SlotChange(find_config_slot(*new.key))
         await store.configs.append(new, audit=audit, idempotency=replay, epoch=store.epoch.value, change=change)
     except IdempotencyKeyTaken:

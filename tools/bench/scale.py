@@ -144,7 +144,7 @@ async def _measure_audit(seeded: Seeded) -> tuple[float, float]:
             audit = process.configs.writer._recorder.sign(
                 "save", "updated", principal=None, key=build_key(0), version=version
             )
-            rows.append((*build_entry_row(audit), version))
+            rows.append((*build_entry_row(audit.sign()), version))
 
         def insert() -> Transaction[None]:
             yield Many(INSERT_AUDIT, rows)

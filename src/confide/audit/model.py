@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -44,11 +45,60 @@ class AuditEntry:
         return encode_entry(head, self.key, self.version, self.subject, self.digest)
 
 
+# The name of the rows of sessions in audit entries. They are rows of the table `tokens`.
+SESSIONS = "sessions"
+
+
+class RowState(NamedTuple):
+    """A signed row after a change: its table or `SESSIONS`, primary key and counter.
+
+    `until` is the time until which the row of a token stays, in microseconds since 1970. None for a row that stays.
+    """
+
+    table: str
+    key: str
+    counter: int
+    until: int | None = None
+
+
 class SignedEntry(NamedTuple):
-    """An entry with its MAC under the audit key of the database. Only `AuditRecorder.sign` makes one."""
+    """An entry with its MAC under the audit key of the database, ready to be stored."""
 
     entry: AuditEntry
     mac: bytes
+    # The number of the entry in its process, after those that the entry names as given up.
+    numbers: tuple[int, ...] = ()
+
+
+class EntryDraft:
+    """An entry to store with a change. The transaction signs it, when it knows the rows that the change left behind.
+
+    `AuditRecorder.sign` makes one.
+    """
+
+    __slots__ = ("_give_up", "_sign", "_signed", "entry")
+
+    def __init__(
+        self,
+        entry: AuditEntry,
+        sign: Callable[[AuditEntry, Sequence[RowState]], SignedEntry],
+        give_up: Callable[[SignedEntry], None] | None = None,
+    ) -> None:
+        self.entry = entry
+        self._sign = sign
+        self._give_up = give_up
+        self._signed: SignedEntry | None = None
+
+    def sign(self, rows: Sequence[RowState] = ()) -> SignedEntry:
+        """Number and sign the entry, once in a transaction."""
+        self._signed = self._sign(self.entry, rows)
+        return self._signed
+
+    def give_up(self) -> None:
+        """Record that the entry was not stored, or perhaps not. Do nothing if it was not signed."""
+        signed, self._signed = self._signed, None
+        if signed is not None and self._give_up is not None:
+            self._give_up(signed)
 
 
 def encode_entry(

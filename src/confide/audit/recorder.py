@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
-from confide.audit.model import BEGIN_EPOCH, COMMITS_LOST, AuditEntry, SignedEntry
+from confide.audit.model import BEGIN_EPOCH, COMMITS_LOST, AuditEntry, EntryDraft, SignedEntry
+from confide.audit.origin import EntryJournal
 from confide.clock import Clock
 from confide.context import current_request
 from confide.database.signed_rows import AlteredRows, RowName
@@ -31,6 +33,7 @@ class AuditRecorder:
         self._audit = audit
         self._encryption = encryption
         self._clock = clock
+        self._journal = EntryJournal(partial(encryption.compute_mac, "audit"))
 
     def sign(
         self,
@@ -42,8 +45,8 @@ class AuditRecorder:
         version: int | None = None,
         subject: str | None = None,
         digest: bytes | None = None,
-    ) -> SignedEntry:
-        """Return a signed entry about the current request. The caller stores it in the transaction of its change."""
+    ) -> EntryDraft:
+        """Return an entry about the current request. The caller stores it in the transaction of its change."""
         request = current_request.get()
         entry = AuditEntry(
             at=self._clock(),
@@ -58,10 +61,13 @@ class AuditRecorder:
             subject=subject,
             digest=digest,
         )
-        return SignedEntry(entry, self._encryption.compute_mac("audit", entry.encode()))
+        return self._journal.draft(entry)
 
     def sign_epoch(self, epoch: Epoch, subject: str) -> SignedEntry:
-        """Return a signed entry about an epoch. It belongs to no request, even if a request found the loss."""
+        """Return a signed entry about an epoch. It belongs to no request, even if a request found the loss.
+
+        It has no number, because its transaction may be rolled back with a connection that no caller waits for.
+        """
         entry = AuditEntry(self._clock(), BEGIN_EPOCH, COMMITS_LOST, version=epoch.number, subject=subject)
         return SignedEntry(entry, self._encryption.compute_mac("audit", entry.encode()))
 

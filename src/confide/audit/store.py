@@ -16,7 +16,7 @@ from confide.audit.chain import (
     compute_link,
     find_recorded_loss,
 )
-from confide.audit.model import BEGIN_EPOCH, AuditEntry, AuditFilter, ListedEntry, SignedEntry, encode_entry
+from confide.audit.model import BEGIN_EPOCH, AuditEntry, AuditFilter, EntryDraft, ListedEntry, encode_entry
 from confide.changes.model import Position
 from confide.database.engine import Engine, Lock, Many, Transaction, statement
 from confide.database.log import insert_audit
@@ -135,10 +135,14 @@ class AuditStore:
         self._engine = engine
         self._has_xid = engine.name == "postgresql"
 
-    async def insert(self, audit: SignedEntry) -> None:
+    async def insert(self, audit: EntryDraft) -> None:
         """Insert an entry that belongs to no change."""
-        to_insert = insert_audit(audit, change_id=None)
-        await self._engine.execute(to_insert.sql, *to_insert.args)
+        to_insert = insert_audit(audit.sign(), change_id=None)
+        try:
+            await self._engine.execute(to_insert.sql, *to_insert.args)
+        except BaseException:
+            audit.give_up()
+            raise
 
     async def has_unchained_entries(self) -> bool:
         ((has_entries,),) = await self._engine.query(BEHIND)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from itertools import islice
 
+from confide.audit.model import SESSIONS
+from confide.audit.origin_check import OriginCheck
 from confide.database.database import HostEngine
 from confide.database.engine import Engine
 from confide.database.foreign_objects import find_foreign_objects
-from confide.database.signed_rows import RowSigner
-from confide.database.signing import find_altered_rows
+from confide.database.signed_rows import RowName, RowSigner
+from confide.database.signing import scan_rows
 
 BATCH_SIZE = 2_000
 # A verification lists this many findings of each kind.
@@ -48,12 +50,12 @@ class StoreCheck:
         self._engine = engine
         self._rows = rows
 
-    async def find(self) -> list[str]:
-        """List the findings as sentences, at most 100 of each kind."""
+    async def find(self, origins: OriginCheck, *, now: int) -> list[str]:
+        """List the findings as sentences, at most 100 of each kind. `origins` are those of the verified entries."""
         findings = (await find_foreign_objects(self._engine))[:MAX_FINDINGS]
         if self._rows.is_enforced:
-            altered = [row async for row in find_altered_rows(self._engine, self._rows)]
-            findings += [f"row {row} was changed without Confide" for row in altered[:MAX_FINDINGS]]
+            findings += (await self._find_rows(origins, now))[:MAX_FINDINGS]
+        findings += [*origins.findings, *origins.list_missing()][:MAX_FINDINGS]
         findings += [
             f"version {version} of {tenant} : {type_} has no audit entry"
             for tenant, type_, version in await _find(self._engine, UNRECORDED, "changes")
@@ -63,6 +65,26 @@ class StoreCheck:
             for tenant, type_, version in await _find(self._engine, REMOVED, "audit")
         ]
         return findings
+
+    async def _find_rows(self, origins: OriginCheck, now: int) -> list[str]:
+        """Find rows that are altered, or whose counter is lower than that in the audit log, or missing."""
+        found, counters = [], {}
+        async for row in scan_rows(self._engine, self._rows):
+            counters[row.name] = row.counter
+            if not row.is_valid:
+                found.append(f"row {row.name} was changed without Confide")
+        for name, state in origins.rows.items():
+            if state.until is not None and state.until <= now:
+                continue  # the row of an expired token is removed
+            # Sessions are removed when an epoch begins.
+            stored = name if state.table != SESSIONS else RowName("tokens", name.key)
+            counter = counters.get(stored)
+            if counter is None and state.table != SESSIONS:
+                found.append(f"row {stored} was removed without Confide")
+            elif counter is not None and counter < state.counter:
+                known = state.counter
+                found.append(f"row {stored} was put back: its counter is {counter}, and the audit log has {known}")
+        return found
 
 
 async def _find(engine: Engine, sql: str, table: str) -> list[tuple[str, str, int]]:

@@ -12,6 +12,7 @@ from confide.audit.chain import FIRST_LINK, ChainBreak, ChainCheck, ChainPart, C
 from confide.audit.chain_writer import ChainWriter
 from confide.audit.checkpoint_file import CheckpointFile
 from confide.audit.model import AuditFilter, ListedEntry
+from confide.audit.origin_check import OriginCheck
 from confide.audit.store_check import StoreCheck
 from confide.clock import MICROSECONDS_PER_SECOND, Clock
 from confide.context import PAGE_SECONDS, set_deadline
@@ -131,6 +132,7 @@ class AuditLog:
         # An attacker of the database cannot write the file, so it can contradict the database.
         losses = await self._audit.list_losses(self._compute_mac)
         check = ChainCheck([*stored, *from_file], losses=losses, number=after, link=link, mac=self._compute_mac)
+        origins = OriginCheck(is_partial=bool(after))
         while parts := await self._audit.list_chained(after=check.number, limit=BATCH_SIZE):
             invalid = next(
                 (one for one in parts if isinstance(one, Removal) and not self._has_valid_signature(one)), None
@@ -140,6 +142,8 @@ class AuditLog:
                 break
             if not check.verify_next(parts):
                 break
+            for part in parts:
+                origins.add(part)
             yield Verification(
                 check.number - after, None, check.number, lost=tuple(check.list_lost()), removed=check.removed
             )
@@ -150,7 +154,7 @@ class AuditLog:
         )
         # A large store takes longer than a response may. Each query still has its own time limit.
         set_deadline(None)
-        findings = tuple(await self._store_check.find())
+        findings = tuple(await self._store_check.find(origins, now=self._clock()))
         yield Verification(
             check.number - after, bad, None, unchained, tuple(check.list_lost()), findings, check.removed
         )

@@ -187,7 +187,7 @@ async def _restore(settings: Settings, file: Path) -> _Reviewed:
 async def _sign(settings: Settings, *, is_reviewed: bool) -> _Reviewed:
     from confide.audit.recorder import AuditRecorder  # noqa: PLC0415 - as above
     from confide.clock import read_wall_clock  # noqa: PLC0415 - as above
-    from confide.database.signing import find_altered_rows  # noqa: PLC0415 - as above
+    from confide.database.signing import scan_rows  # noqa: PLC0415 - as above
     from confide.server.preparation import (  # noqa: PLC0415 - as above
         build_encryption,
         build_signing,
@@ -202,8 +202,9 @@ async def _sign(settings: Settings, *, is_reviewed: bool) -> _Reviewed:
         await keys.check_master_keys()
         if not is_reviewed:
             await keys.load_row_key()
-            altered = [row async for row in find_altered_rows(stores.database.host_engine, stores.rows)]
-            return _Reviewed(len(altered), await signing.read_users())
+            scanned = scan_rows(stores.database.host_engine, stores.rows)
+            count = len([row async for row in scanned if not row.is_valid])
+            return _Reviewed(count, await signing.read_users())
         await keys.start()
         await stores.database.open()
         access = await signing.read_users()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from confide.audit.model import SignedEntry
+from confide.audit.model import EntryDraft
 from confide.caching.stamps import EVERYTHING, SlotChange
 from confide.configs.model import DestroyedTenant
 from confide.crypto.model import WrappedKey
 from confide.database.engine import AppendChange, Engine, Lock, Many, TableLock, Transaction, statement
-from confide.database.log import insert_audit
+from confide.database.log import describe_row, insert_audit, transact_with_entry
 from confide.database.model import Rows
 from confide.database.rows import insert_into, list_columns
 from confide.database.signed_rows import RowSigner, update_row
@@ -95,10 +95,10 @@ class DataKeyStore:
         return [_read_key(row) for row in found if row.wrapped is not None or self._rows.is_believed("keys", row)]
 
     async def destroy_tenant(
-        self, tenant: str, *, user_id: int | None, at: int, audit: SignedEntry
+        self, tenant: str, *, user_id: int | None, at: int, audit: EntryDraft
     ) -> DestroyedTenant | None:
         """Delete all configs of a tenant and erase its keys, in one transaction. None if it had neither."""
-        return await self._engine.transact(_destroy(self._rows, tenant, user_id, at, audit))
+        return await transact_with_entry(self._engine, audit, _destroy(self._rows, tenant, user_id, at, audit))
 
 
 def _read_key(key: KeyRow) -> WrappedKey:
@@ -116,7 +116,7 @@ def _rewrap(rows: RowSigner, key: WrappedKey, instead_of: bytes) -> Transaction[
 
 
 def _destroy(
-    rows: RowSigner, tenant: str, user_id: int | None, at: int, audit: SignedEntry
+    rows: RowSigner, tenant: str, user_id: int | None, at: int, audit: EntryDraft
 ) -> Transaction[DestroyedTenant | None]:
     # Wait for running saves: they would commit versions encrypted with the erased key.
     yield TableLock("changes")
@@ -134,6 +134,7 @@ def _destroy(
         return None
     yield SlotChange(EVERYTHING)
     change = TenantChangeRow("tenant-destroyed", tenant, user_id, at)
-    ((change_id,),) = yield AppendChange(APPEND_CHANGE, change, audit.mac)
-    yield insert_audit(audit, change_id=change_id)
+    signed = audit.sign([describe_row("keys", row) for row in erased])
+    ((change_id,),) = yield AppendChange(APPEND_CHANGE, change, signed.mac)
+    yield insert_audit(signed, change_id=change_id)
     return DestroyedTenant(len(deleted), [bytes(row.id) for row in erased])

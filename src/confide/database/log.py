@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-from confide.audit.model import SignedEntry
-from confide.database.engine import AppendChange, Statement, Transaction
+from confide.audit.model import EntryDraft, RowState, SignedEntry
+from confide.database.engine import AppendChange, Engine, Statement, T, Transaction
 from confide.database.rows import insert_into, list_columns, list_placeholders
+from confide.database.signed_rows import name_row
 
 
 class EntryRow(NamedTuple):
@@ -43,6 +45,20 @@ INSERT_AUDIT = f"""/* audits.note */
 _INSERT_CHANGE = f"/* changes.append */ {insert_into('changes', ChangeRow)} RETURNING id"
 
 
+def describe_row(table: str, row: Any, *, until: int | None = None) -> RowState:
+    """Describe a signed row, a NamedTuple of all columns, for the audit entry of its change."""
+    return RowState(table, name_row(table, row._asdict()).key, row.counter, until)
+
+
+async def transact_with_entry(engine: Engine, audit: EntryDraft, work: Transaction[T]) -> T:
+    """Run a transaction that stores an audit entry. Give up the number of the entry if the transaction fails."""
+    try:
+        return await engine.transact(work)
+    except BaseException:
+        audit.give_up()
+        raise
+
+
 def build_entry_row(audit: SignedEntry) -> EntryRow:
     entry = audit.entry
     tenant, integration_type = entry.key or (None, None)
@@ -68,8 +84,11 @@ def insert_audit(audit: SignedEntry, *, change_id: int | None) -> Statement:
     return Statement(INSERT_AUDIT, (*build_entry_row(audit), change_id))
 
 
-def append_change(kind: str, subject: int | None, *, audit: SignedEntry) -> Transaction[None]:
-    """Append a change that is not a version of a config, with its audit entry."""
+def append_change(
+    kind: str, subject: int | None, *, audit: EntryDraft, rows: Sequence[RowState] = ()
+) -> Transaction[None]:
+    """Append a change that is not a version of a config, with its audit entry, which names the changed rows."""
     row = ChangeRow(kind, subject, audit.entry.actor, audit.entry.at)
-    ((change_id,),) = yield AppendChange(_INSERT_CHANGE, row, audit.mac)
-    yield insert_audit(audit, change_id=change_id)
+    signed = audit.sign(rows)
+    ((change_id,),) = yield AppendChange(_INSERT_CHANGE, row, signed.mac)
+    yield insert_audit(signed, change_id=change_id)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from confide.audit.model import SignedEntry
+from confide.audit.model import EntryDraft
 from confide.caching.stamps import EVERYTHING, SlotChange
 from confide.database.database import HostEngine
 from confide.database.engine import Lock, Many, Script, Transaction, statement
 from confide.database.identity import SELECT_STORE, UPDATE_STORE, StoreRow
-from confide.database.log import insert_audit
+from confide.database.log import describe_row, insert_audit
 from confide.database.schema import list_tables
 from confide.database.signed_rows import SIGNED_TABLES, RowName, RowSigner, name_row
 
@@ -41,22 +41,29 @@ async def sign_in_batches(engine: HostEngine, rows: RowSigner) -> int:
     return count
 
 
-async def find_altered_rows(engine: HostEngine, rows: RowSigner) -> AsyncIterator[RowName]:
-    """Yield all rows without a valid MAC."""
+class ScannedRow(NamedTuple):
+    """A row of a signed table, its counter, and whether its MAC is valid."""
+
+    name: RowName
+    counter: int
+    is_valid: bool
+
+
+async def scan_rows(engine: HostEngine, rows: RowSigner) -> AsyncIterator[ScannedRow]:
+    """Yield all rows of the signed tables."""
     for table in SIGNED_TABLES:
         last: tuple[Any, ...] | None = None
         while True:
             sql, args = _select_batch(table, last)
             found = [_to_dict(table, row) for row in await engine.search(sql, *args)]
             for row in found:
-                if not rows.is_valid(table, row):
-                    yield name_row(table, row)
+                yield ScannedRow(name_row(table, row), row["counter"] or 0, rows.is_valid(table, row))
             if len(found) < BATCH_SIZE:
                 break
             last = _read_key(table, found[-1])
 
 
-def seal(rows: RowSigner, *, engine: str, at: int, audit: SignedEntry | None) -> Transaction[None]:
+def seal(rows: RowSigner, *, engine: str, at: int, audit: EntryDraft | None) -> Transaction[None]:
     """Sign the rows that changed since, and require a signature of each row from now on, in one transaction.
 
     Records this in the row of the store and in the audit log.
@@ -74,9 +81,10 @@ def seal(rows: RowSigner, *, engine: str, at: int, audit: SignedEntry | None) ->
             last = batch.last
     yield from require_signatures()
     found = yield statement(f"/* store.read_to_seal */ {SELECT_STORE}")
-    yield statement(UPDATE_STORE, *rows.sign("store", StoreRow(*found[0]), signed_at=at))
+    store = rows.sign("store", StoreRow(*found[0]), signed_at=at)
+    yield statement(UPDATE_STORE, *store)
     if audit is not None:
-        yield insert_audit(audit, change_id=None)
+        yield insert_audit(audit.sign([describe_row("store", store)]), change_id=None)
 
 
 def require_signatures() -> Transaction[None]:

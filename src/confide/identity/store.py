@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from confide.audit.model import SignedEntry
+from confide.audit.model import SESSIONS, EntryDraft, RowState
 from confide.caching.stamps import SlotChange, find_token_slot
 from confide.database.engine import Engine, Lock, Many, Transaction, statement
 from confide.database.identity import SELECT_STORE, UPDATE_STORE, StoreRow, lock_store
-from confide.database.log import append_change
+from confide.database.log import append_change, describe_row, transact_with_entry
 from confide.database.model import Rows
 from confide.database.rows import list_columns
 from confide.database.signed_rows import RowSigner, update_row
@@ -103,13 +104,13 @@ class UserStore:
         row = StoreRow(*rows[0])
         return row.first_user_at is not None or not self._rows.is_believed("store", row)
 
-    async def add_first(self, user: NewUser, *, audit: SignedEntry) -> int | None:
+    async def add_first(self, user: NewUser, *, audit: EntryDraft) -> int | None:
         """Add the first user. Return None if the database has ever had a user."""
-        return await self._engine.transact(_add_first(self._rows, user, audit))
+        return await transact_with_entry(self._engine, audit, _add_first(self._rows, user, audit))
 
-    async def add(self, user: NewUser, *, audit: SignedEntry) -> int:
+    async def add(self, user: NewUser, *, audit: EntryDraft) -> int:
         """Add a user. Raises `UserExists`."""
-        return await self._engine.transact(_add(self._rows, user, audit))
+        return await transact_with_entry(self._engine, audit, _add(self._rows, user, audit))
 
     async def read(self, login: str) -> User | None:
         rows = await self._engine.query(f"/* accounts.read */ {_SELECT_USER} AND login = $1", login)
@@ -118,26 +119,28 @@ class UserStore:
     async def list_all(self) -> list[User]:
         return self._read_believed(await self._engine.query(f"/* accounts.all */ {_SELECT_USER} ORDER BY login"))
 
-    async def change(self, login: str, change: UserChange, *, audit: SignedEntry) -> User | None:
+    async def change(self, login: str, change: UserChange, *, audit: EntryDraft) -> User | None:
         """Change a user. Return None if it does not exist. Raises `LastAdmin`.
 
         A new password ends all tokens, except those that a service account had before its first password.
         """
-        return await self._engine.transact(_change(self._rows, login, change, audit))
+        return await transact_with_entry(self._engine, audit, _change(self._rows, login, change, audit))
 
-    async def remove(self, login: str, *, audit: SignedEntry) -> bool:
+    async def remove(self, login: str, *, audit: EntryDraft) -> bool:
         """Remove a user and revoke all its tokens. Return False if it does not exist. Raises `LastAdmin`.
 
         The row stays, with a login that no user can have.
         """
-        return await self._engine.transact(_remove(self._rows, login, audit))
+        return await transact_with_entry(self._engine, audit, _remove(self._rows, login, audit))
 
     async def set_password(
-        self, user_id: int, password: str, *, keep: int, is_keeping_tokens: bool = False, audit: SignedEntry
+        self, user_id: int, password: str, *, keep: int, is_keeping_tokens: bool = False, audit: EntryDraft
     ) -> None:
         """Change the password of a user and end all its tokens except `keep`. Service tokens can stay."""
-        await self._engine.transact(
-            _set_password(self._rows, user_id, password, keep=keep, is_keeping_tokens=is_keeping_tokens, audit=audit)
+        await transact_with_entry(
+            self._engine,
+            audit,
+            _set_password(self._rows, user_id, password, keep=keep, is_keeping_tokens=is_keeping_tokens, audit=audit),
         )
 
     async def rehash(self, user_id: int, *, old: str, new: str) -> None:
@@ -185,13 +188,13 @@ class TokenStore:
         rows = await self._engine.query(READ_TOKEN, token_hash)
         return next(iter(self._read_believed(rows)), None)
 
-    async def add(self, token: NewToken, *, made_at: int, audit: SignedEntry) -> int | None:
+    async def add(self, token: NewToken, *, made_at: int, audit: EntryDraft) -> int | None:
         """Add a token and return its ID.
 
         Returns None if the user or the token that makes this one no longer exists. For a session, also if the user was
         disabled or has a new password.
         """
-        return await self._engine.transact(_add_token(self._rows, token, made_at, audit))
+        return await transact_with_entry(self._engine, audit, _add_token(self._rows, token, made_at, audit))
 
     async def list_all(self, user_id: int | None) -> list[Token]:
         """List the tokens of a user, or all tokens, without revoked ones."""
@@ -201,9 +204,9 @@ class TokenStore:
             rows = await self._engine.query(f"{LIST_TOKENS} AND t.user_id = $1 ORDER BY t.id", user_id)
         return [token for token, _ in self._read_believed(rows)]
 
-    async def remove(self, token_id: int, *, owner_id: int | None, audit: SignedEntry) -> bool:
+    async def remove(self, token_id: int, *, owner_id: int | None, audit: EntryDraft) -> bool:
         """Revoke a token. With `owner_id`, only if it belongs to that user. Return False if there is no such token."""
-        return await self._engine.transact(_remove_token(self._rows, token_id, owner_id, audit))
+        return await transact_with_entry(self._engine, audit, _remove_token(self._rows, token_id, owner_id, audit))
 
     async def delete_expired(self, *, before: int) -> None:
         await self._engine.execute(
@@ -240,38 +243,44 @@ def format_grants(grants: tuple[Grant, ...] | None) -> str | None:
     return json.dumps([[g.role.name.lower(), g.scope.tenant, g.scope.integration_type] for g in grants])
 
 
-def _insert(rows: RowSigner, user: NewUser, at: int) -> Transaction[int]:
+def _insert(rows: RowSigner, user: NewUser, at: int) -> Transaction[UserRow]:
     new = UserRow(0, user.login, user.password, format_grants(user.grants) or "[]", int(has_admin(user.grants)), 0, at)
     values = (new.login, new.password, new.grants, new.is_admin, new.disabled, new.added_at)
     inserted = yield statement(INSERT_USER, *values, 0, UNSIGNED)
     if not inserted:
         raise UserExists
-    user_id = int(inserted[0][0])
-    yield statement(UPDATE_USER, *rows.sign("users", new._replace(id=user_id)))
-    return user_id
+    signed = rows.sign("users", new._replace(id=int(inserted[0][0])))
+    yield statement(UPDATE_USER, *signed)
+    return signed
 
 
-def _add_first(rows: RowSigner, user: NewUser, audit: SignedEntry) -> Transaction[int | None]:
+def _add_first(rows: RowSigner, user: NewUser, audit: EntryDraft) -> Transaction[int | None]:
     store = yield from lock_store()
     if store.first_user_at is not None or not rows.is_believed("store", store):
         return None
-    yield statement(UPDATE_STORE, *rows.sign("store", store, first_user_at=audit.entry.at))
-    user_id = yield from _insert(rows, user, audit.entry.at)
-    yield from append_change("user-added", user_id, audit=audit)
-    return user_id
+    changed = rows.sign("store", store, first_user_at=audit.entry.at)
+    yield statement(UPDATE_STORE, *changed)
+    added = yield from _insert(rows, user, audit.entry.at)
+    states = [describe_row("store", changed), describe_row("users", added)]
+    yield from append_change("user-added", added.id, audit=audit, rows=states)
+    return added.id
 
 
-def _add(rows: RowSigner, user: NewUser, audit: SignedEntry) -> Transaction[int]:
+def _add(rows: RowSigner, user: NewUser, audit: EntryDraft) -> Transaction[int]:
     # An operator may have added the first user on the host.
     store = yield from lock_store()
+    states = []
     if store.first_user_at is None and rows.is_believed("store", store):
-        yield statement(UPDATE_STORE, *rows.sign("store", store, first_user_at=audit.entry.at))
-    user_id = yield from _insert(rows, user, audit.entry.at)
-    yield from append_change("user-added", user_id, audit=audit)
-    return user_id
+        changed = rows.sign("store", store, first_user_at=audit.entry.at)
+        yield statement(UPDATE_STORE, *changed)
+        states.append(describe_row("store", changed))
+    added = yield from _insert(rows, user, audit.entry.at)
+    states.append(describe_row("users", added))
+    yield from append_change("user-added", added.id, audit=audit, rows=states)
+    return added.id
 
 
-def _change(rows: RowSigner, login: str, change: UserChange, audit: SignedEntry) -> Transaction[User | None]:
+def _change(rows: RowSigner, login: str, change: UserChange, audit: EntryDraft) -> Transaction[User | None]:
     row = yield from _lock_user(rows, "login = $1", login)
     if row is None:
         return None
@@ -295,23 +304,24 @@ def _change(rows: RowSigner, login: str, change: UserChange, audit: SignedEntry)
         password=changed.password,
     )
     yield statement(UPDATE_USER, *new)
+    revoked: list[TokenRow] = []
     if change.password is not None or changed.is_disabled:
         # The tokens of a service account do not depend on a password.
         is_keeping_tokens = change.password is None or change.is_keeping_tokens or user.password is None
-        yield from _revoke_tokens(
+        revoked = yield from _revoke_tokens(
             rows, "user_id = $1 AND is_session >= $2", user.id, int(is_keeping_tokens), at=audit.entry.at
         )
-    yield from append_change("user-changed", user.id, audit=audit)
+    yield from append_change("user-changed", user.id, audit=audit, rows=_describe(new, revoked))
     return changed
 
 
-def _remove(rows: RowSigner, login: str, audit: SignedEntry) -> Transaction[bool]:
+def _remove(rows: RowSigner, login: str, audit: EntryDraft) -> Transaction[bool]:
     row = yield from _lock_user(rows, "login = $1", login)
     if row is None:
         return False
     yield from _require_remaining_admin(rows, read_user(row), after=None)
     yield from _stamp_tokens(row.id)
-    yield from _revoke_tokens(rows, "user_id = $1", row.id, at=audit.entry.at)
+    revoked = yield from _revoke_tokens(rows, "user_id = $1", row.id, at=audit.entry.at)
     # The login becomes free for another user. No user can have one with spaces.
     removed = rows.sign(
         "users",
@@ -324,7 +334,7 @@ def _remove(rows: RowSigner, login: str, audit: SignedEntry) -> Transaction[bool
         removed_at=audit.entry.at,
     )
     yield statement(UPDATE_USER, *removed)
-    yield from append_change("user-removed", row.id, audit=audit)
+    yield from append_change("user-removed", row.id, audit=audit, rows=_describe(removed, revoked))
     return True
 
 
@@ -350,6 +360,14 @@ def _revoke_tokens(rows: RowSigner, condition: str, *args: int, at: int) -> Tran
     return revoked
 
 
+def _describe(user: UserRow | None, tokens: Sequence[TokenRow]) -> list[RowState]:
+    states = [] if user is None else [describe_row("users", user)]
+    for token in tokens:
+        state = describe_row("tokens", token, until=token.kept_until or token.expires_at)
+        states.append(state._replace(table=SESSIONS) if token.is_session else state)
+    return states
+
+
 def _stamp_tokens(user_id: int) -> Transaction[None]:
     """Stamp all tokens of a user, because their permissions change or end. Call this before tokens are revoked."""
     rows = yield statement(
@@ -372,16 +390,17 @@ def _require_remaining_admin(rows: RowSigner, before: User, *, after: User | Non
 
 
 def _set_password(
-    rows: RowSigner, user_id: int, password: str, *, keep: int, is_keeping_tokens: bool, audit: SignedEntry
+    rows: RowSigner, user_id: int, password: str, *, keep: int, is_keeping_tokens: bool, audit: EntryDraft
 ) -> Transaction[None]:
     row = yield from _lock_user(rows, "id = $1", user_id)
     if row is None:
         return  # removed meanwhile, with all its tokens
     yield from _stamp_tokens(user_id)
-    yield statement(UPDATE_USER, *rows.sign("users", row, password=password))
+    changed = rows.sign("users", row, password=password)
+    yield statement(UPDATE_USER, *changed)
     ended = "user_id = $1 AND is_session >= $2 AND id <> $3"
-    yield from _revoke_tokens(rows, ended, user_id, int(is_keeping_tokens), keep, at=audit.entry.at)
-    yield from append_change("user-changed", user_id, audit=audit)
+    revoked = yield from _revoke_tokens(rows, ended, user_id, int(is_keeping_tokens), keep, at=audit.entry.at)
+    yield from append_change("user-changed", user_id, audit=audit, rows=_describe(changed, revoked))
 
 
 def _rehash(rows: RowSigner, user_id: int, old: str, new: str) -> Transaction[None]:
@@ -443,7 +462,7 @@ def _delete_latest_attempt(keys: AttemptKeys) -> Transaction[None]:
         )
 
 
-def _add_token(rows: RowSigner, token: NewToken, made_at: int, audit: SignedEntry) -> Transaction[int | None]:
+def _add_token(rows: RowSigner, token: NewToken, made_at: int, audit: EntryDraft) -> Transaction[int | None]:
     # A change of a password holds this lock too, so that no session with the old password is added after it, and no
     # token that a revoked token makes.
     user = yield from _lock_user(rows, "id = $1", token.user_id)
@@ -454,12 +473,13 @@ def _add_token(rows: RowSigner, token: NewToken, made_at: int, audit: SignedEntr
     grants = format_grants(token.grants)
     values = (token.hash, token.user_id, int(token.is_session), token.label, grants, made_at, token.expires_at)
     ((token_id,),) = yield statement(INSERT_TOKEN, *values, 0, UNSIGNED)
-    yield statement(UPDATE_TOKEN, *rows.sign("tokens", TokenRow(token_id, *values)))
-    yield from append_change("token-added", token_id, audit=audit)
+    added = rows.sign("tokens", TokenRow(token_id, *values))
+    yield statement(UPDATE_TOKEN, *added)
+    yield from append_change("token-added", token_id, audit=audit, rows=_describe(None, [added]))
     return int(token_id)
 
 
-def _remove_token(rows: RowSigner, token_id: int, owner_id: int | None, audit: SignedEntry) -> Transaction[bool]:
+def _remove_token(rows: RowSigner, token_id: int, owner_id: int | None, audit: EntryDraft) -> Transaction[bool]:
     yield Lock("users")
     if owner_id is None:
         revoked = yield from _revoke_tokens(rows, "id = $1", token_id, at=audit.entry.at)
@@ -468,5 +488,5 @@ def _remove_token(rows: RowSigner, token_id: int, owner_id: int | None, audit: S
     if not revoked:
         return False
     yield SlotChange(find_token_slot(bytes(revoked[0].hash)))
-    yield from append_change("token-revoked", token_id, audit=audit)
+    yield from append_change("token-revoked", token_id, audit=audit, rows=_describe(None, revoked))
     return True

@@ -6,12 +6,12 @@ import json
 from typing import NamedTuple
 
 from confide import strict_json
-from confide.audit.model import SignedEntry
+from confide.audit.model import EntryDraft
 from confide.caching.stamps import SlotChange, find_type_slot
 from confide.crypto.errors import IntegrityBroken
 from confide.database.engine import AppendChange, Engine, Transaction, statement
 from confide.database.identity import READ_EPOCH
-from confide.database.log import insert_audit
+from confide.database.log import describe_row, insert_audit, transact_with_entry
 from confide.database.rows import insert_into, list_columns, list_placeholders
 from confide.database.signed_rows import RowSigner
 from confide.epoch import CurrentEpoch, Epoch
@@ -102,13 +102,13 @@ class IntegrationTypeStore:
         """Stamp a type before an answer confirms its version."""
         await self._engine.confirm(find_type_slot(name))
 
-    async def append(self, new: TypeVersion, *, audit: SignedEntry, epoch: Epoch) -> bool:
+    async def append(self, new: TypeVersion, *, audit: EntryDraft, epoch: Epoch) -> bool:
         """Append a version with its change and audit entry.
 
         Return False if the version exists already, or if the database is in another epoch than the one in which the
         change was planned. Then this process adopts that epoch.
         """
-        found = await self._engine.transact(_append(self._rows, new, audit, epoch))
+        found = await transact_with_entry(self._engine, audit, _append(self._rows, new, audit, epoch))
         if found is not None:
             self._epoch.adopt(found)
         return found is None
@@ -129,13 +129,15 @@ def _read_type(found: TypeRow) -> TypeVersion:
     )
 
 
-def _append(rows: RowSigner, new: TypeVersion, audit: SignedEntry, epoch: Epoch) -> Transaction[Epoch | None]:
+def _append(rows: RowSigner, new: TypeVersion, audit: EntryDraft, epoch: Epoch) -> Transaction[Epoch | None]:
     """Append a version, or return the current epoch if nothing was appended."""
-    if not (yield statement(APPEND, *rows.sign("types", TypeRow.from_value(new)), epoch.id)):
+    row = rows.sign("types", TypeRow.from_value(new))
+    if not (yield statement(APPEND, *row, epoch.id)):
         ((*found,),) = yield statement(READ_EPOCH)
         return Epoch(*found)
     yield SlotChange(find_type_slot(new.name))
     change = TypeChangeRow("type-changed", new.name, new.version, new.saved_by, new.saved_at, new.note)
-    ((change_id,),) = yield AppendChange(APPEND_CHANGE, change, audit.mac)
-    yield insert_audit(audit, change_id=change_id)
+    signed = audit.sign([describe_row("types", row)])
+    ((change_id,),) = yield AppendChange(APPEND_CHANGE, change, signed.mac)
+    yield insert_audit(signed, change_id=change_id)
     return None
