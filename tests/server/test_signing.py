@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from confide.identity.errors import InvalidToken
 from confide.identity.token_format import generate_token, hash_token
 from confide.server.preparation import build_signing
 from confide.server.settings import Settings
+from confide.server.signing import SigningRecord, SigningRecordFile
 from confide.server.wiring import run_alongside
 from support.app import ADMIN, PASSWORD, TYPE, RunningApp, start_app
 from support.waiting import wait_until_async
@@ -279,3 +281,17 @@ def test_a_signature_belongs_to_one_key() -> None:
     assert signers[0].is_valid("users", row_signed)
     assert not signers[1].is_valid("users", row_signed)
     assert not RowSigner().is_valid("users", row_signed)
+
+
+async def test_a_data_folder_that_cannot_be_written_to_does_not_stop_the_service(
+    signed: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (signed.data / "signed-store.json").unlink()
+
+    def reject(self: SigningRecordFile, record: SigningRecord) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "signed-store.json")
+
+    monkeypatch.setattr(SigningRecordFile, "write", reject)
+    async with start_app(signed) as app:
+        assert app.process.stores.rows.is_enforced
+    assert "signing_record_unwritable path=signed-store.json" in caplog.text

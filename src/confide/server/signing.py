@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from confide.crypto.envelope import ROWS_PURPOSE
 from confide.database import signing
 from confide.database.errors import UnsignedStore
 from confide.database.identity import SELECT_STORE, StoreRow
-from confide.errors import DatabaseUnavailable
+from confide.errors import DatabaseUnavailable, describe_error
 from confide.identity.model import Token, User, has_admin
 from confide.server.stores import Stores
 
@@ -27,6 +28,8 @@ RESIGN_HINT = (
     "Someone may have changed it without Confide. Restore a backup, or list its admins and live tokens with"
     " `confide store sign`, and sign it with --reviewed if they are right."
 )
+
+_log = logging.getLogger("confide")
 
 
 class SigningRecord(NamedTuple):
@@ -176,7 +179,11 @@ class StoreSigning:
         key = await self._stores.data_keys.find_active(ROWS_PURPOSE, "")
         if key is None:
             raise DatabaseUnavailable("The key of the rows was removed.")
-        self._record_file.write(SigningRecord(key.id))
+        try:
+            self._record_file.write(SigningRecord(key.id))
+        except OSError as error:
+            # A data folder can be read-only. The signatures are verified all the same.
+            _log.warning("signing_record_unwritable path=%s reason=%s", error.filename, describe_error(error))
 
     def require_review(self) -> None:
         """Record that the store must be reviewed before the service uses it."""
