@@ -196,3 +196,45 @@ async def test_the_number_of_a_removed_version_is_not_given_again(settings: Sett
         )
         assert [reply.status_code for reply in many] == [503] * 5 + [200] * 5
         assert "integrity-error" in (await app.request("GET", "/health/ready")).json()["reasons"]
+
+
+async def take_row(app: RunningApp, version: int) -> tuple[Any, ...]:
+    """Delete the row of a version without Confide, and return it."""
+    where = "WHERE tenant = 'acme' AND version = $1"
+    (row,) = await execute(app, f"SELECT * FROM changes {where}", version)
+    await execute(app, f"DELETE FROM changes {where}", version)
+    return tuple(row)
+
+
+async def put_row_back(app: RunningApp, row: tuple[Any, ...]) -> None:
+    values = ", ".join(f"${number}" for number in range(1, len(row) + 1))
+    engine: Any = app.process.stores.database._host_engine
+    overriding = "OVERRIDING SYSTEM VALUE " if "postgresql" in type(engine).__module__ else ""
+    await execute(app, f"INSERT INTO changes {overriding}VALUES ({values})", *row)
+
+
+@pytest.mark.parametrize("versions", [1, 2])
+async def test_a_config_whose_newest_row_was_deleted_is_not_served_from_memory_either(
+    app: RunningApp, versions: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = await app.create_token("root", *ADMIN)
+    for number in range(versions):
+        assert (await app.save(token, {"n": number})).status_code == 200
+    await app.save(token, {"n": 1}, tenant="globex")  # the end of the change log stays
+    key, known = ConfigKey("acme", TYPE), app.process.reads.cache.find_known_version
+    await wait_until_async(lambda: known(key).in_feed == versions, "the change feed has all versions")
+    row = await take_row(app, versions)
+    assert (await app.read(token)).status_code == 200  # from memory: nothing has noticed yet
+    reader = app.process.reads.reader
+    queries = reader.database_queries
+    for headers in (NO_CACHE, {}, {}, {"Config-Min-Version": str(versions)}):
+        read = await app.read(token, headers=headers)
+        assert (read.status_code, read.json()["code"]) == (503, "integrity-error")
+    assert reader.database_queries - queries == 4
+    saved = await app.save(token, {"n": 9})
+    assert (saved.status_code, saved.json()["code"]) == (503, "integrity-error")
+    assert (await app.read(token, tenant="globex")).status_code == 200
+    assert len([one for one in caplog.records if "config_version_missing" in one.message]) == 1
+    await put_row_back(app, row)
+    assert (await app.read(token)).json()["configuration"] == {"n": versions - 1}
+    assert "integrity-error" not in (await app.request("GET", "/health/ready")).json().get("reasons", [])

@@ -9,6 +9,7 @@ from confide.configs.errors import Superseded, VersionPruned
 from confide.configs.model import KnownVersion, StoredVersion
 from confide.crypto.errors import DecryptionFailed, IntegrityBroken
 from confide.crypto.model import EncryptionContext, WrappedKey
+from confide.epoch import CurrentEpoch
 from confide.errors import DatabaseUnavailable
 from confide.names import ConfigKey
 
@@ -25,15 +26,19 @@ _log = logging.getLogger("confide")
 class ConfigDecrypter:
     """Decrypts stored versions. `undecryptable` holds the current versions that failed, for the health check."""
 
-    def __init__(self, configs: ConfigStore, encryption: EnvelopeEncryption, recorder: AuditRecorder) -> None:
+    def __init__(
+        self, configs: ConfigStore, encryption: EnvelopeEncryption, recorder: AuditRecorder, *, epoch: CurrentEpoch
+    ) -> None:
         self._configs = configs
         self._encryption = encryption
         self._recorder = recorder
         self.undecryptable: set[tuple[ConfigKey, int]] = set()
         # Older versions that failed. Each is reported once, not for each read.
         self._reported_versions: set[tuple[ConfigKey, int]] = set()
-        # Configs whose newest version is gone, for the health check.
-        self.missing: set[ConfigKey] = set()
+        # The number of the newest version of each config whose row is gone, also for the health check. Versions can be
+        # lost at the end of an epoch.
+        self.missing: dict[ConfigKey, int] = {}
+        epoch.call_on_end(self.missing.clear)
 
     async def decrypt(self, stored: StoredVersion, data_key: WrappedKey | None) -> bytes:
         """Decrypt the current version of a config, with the data key of its tenant if the caller has read it.
@@ -81,18 +86,20 @@ class ConfigDecrypter:
         Raises `DatabaseUnavailable` if only another read has returned a newer one. Then a failover may have lost it.
         The next read of the change feed shows whether it did.
         """
-        if version >= known.version:
-            self.missing.discard(key)
+        # The cache forgets a config whose version is gone. So only `missing` still has its number.
+        newest = max(known.in_feed, self.missing.get(key, 0))
+        if version >= max(known.version, newest):
+            self.missing.pop(key, None)
             return
-        if version >= known.in_feed:
+        if version >= newest:
             raise DatabaseUnavailable("The database returned an older version than before.")
-        self.report_removed(key, known.in_feed, found_version=version)
+        self.report_removed(key, newest, found_version=version)
         raise IntegrityBroken(VERSION_MISSING, retry_after_seconds=60)
 
     def report_removed(self, key: ConfigKey, version: int, *, found_version: int | None = None) -> None:
         """Report a version that was removed without Confide, once."""
         if key not in self.missing:
-            self.missing.add(key)
+            self.missing[key] = version
             _log.error(
                 "config_version_missing tenant=%s integration_type=%s version=%d found_version=%d",
                 *key,

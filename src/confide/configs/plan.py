@@ -130,7 +130,11 @@ class SavePlanBuilder:
         known = self._cache.find_known_version(key)
         found = await self._configs.read_with_data_key(key)
         version = 0 if found.current is None else found.current.version
-        self._decrypter.require_not_older(key, version, known=self._cache.find_still_known_version(key, known))
+        try:
+            self._decrypter.require_not_older(key, version, known=self._cache.find_still_known_version(key, known))
+        except IntegrityBroken:
+            self._cache.forget(key)
+            raise
         if found.current is not None:
             self._cache.observe_version(key, version, is_deleted=found.current.kind is Kind.DELETED)
         return found

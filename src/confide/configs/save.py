@@ -309,6 +309,7 @@ class ConfigWriter:
             await self._configs.append(new, audit=audit, idempotency=completed, epoch=update.epoch, change=change)
         except IntegrityBroken:
             self._decrypter.report_removed(new.key, new.version)
+            self._cache.forget(new.key)
             raise
         update.adopt_stamp(change)
         self._cache.complete_update(

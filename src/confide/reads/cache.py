@@ -174,6 +174,10 @@ class ConfigCache:
             entry.superseded_at = read_boot_clock() - self._lease.compute_age_seconds()
             entry.invalidate()
 
+    def forget(self, key: ConfigKey) -> None:
+        """Remove the entry of a config, so that it is not served any more, not even as stale."""
+        self._memory.drop(key)
+
     def invalidate_type(self, name: str) -> None:
         """Remove the entries of an integration type that changed, and discard their pending updates.
 

@@ -20,6 +20,7 @@ from confide.clock import read_boot_clock
 from confide.configs.errors import Superseded
 from confide.configs.model import Kind
 from confide.context import current_request
+from confide.crypto.errors import IntegrityBroken
 from confide.errors import Busy, DatabaseUnavailable, NotFound
 from confide.identity.model import Credential, Principal, Role, SecretsMode
 from confide.names import ConfigKey
@@ -441,7 +442,11 @@ class ConfigReader:
                 if current is not None:
                     current = await self._render(current, rendering)
                     still_known = self._cache.find_still_known_version(key, known)
-                    self._decrypter.require_not_older(key, current.version, known=still_known)
+                    try:
+                        self._decrypter.require_not_older(key, current.version, known=still_known)
+                    except IntegrityBroken:
+                        self._cache.forget(key)
+                        raise
                     responses = self._cache.complete_update(update, key, current, rendering=rendering)
         response = responses[rendering]
         if response is None:

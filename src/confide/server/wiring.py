@@ -176,7 +176,7 @@ def build_process(
         positions=position_format,
         limits=compute_limits(settings, files=read_file_limit()).streams,
     )
-    decrypter = ConfigDecrypter(stores.configs, encryption, recorder)
+    decrypter = ConfigDecrypter(stores.configs, encryption, recorder, epoch=stores.epoch)
     scanner = ConfigScanner(stores.configs, decrypter)
     types = build_types(
         stores,
