@@ -343,12 +343,15 @@ NOON = 1_000_000_000_000
 WINDOW = 15 * 60 * 1_000_000
 
 
-def build_keys(login: str, address: str | None) -> AttemptKeys:
-    return AttemptKeys(login.encode(), b"known " + login.encode(), f"all {address}".encode(), address)
+def build_keys(login: str, address: str, *, is_proxy: bool = False) -> AttemptKeys:
+    return AttemptKeys(login.encode(), b"known " + login.encode(), f"all {address}".encode(), address, is_proxy)
 
 
-async def begin(store: Stores, login: str, address: str | None, *, is_known: bool = False, now: int = NOON) -> Any:
-    return await store.users.begin_attempt(build_keys(login, address), is_known=is_known, now=now)
+async def begin(
+    store: Stores, login: str, address: str, *, is_proxy: bool = False, is_known: bool = False, now: int = NOON
+) -> Any:
+    keys = build_keys(login, address, is_proxy=is_proxy)
+    return await store.users.begin_attempt(keys, is_known=is_known, now=now)
 
 
 async def test_concurrent_login_attempts_are_limited(store: Stores) -> None:
@@ -377,12 +380,11 @@ async def test_the_failures_of_an_address_are_limited_over_all_logins(store: Sto
     assert await begin(store, "none", "192.0.2.1") is not None
 
 
-async def test_an_attempt_without_the_address_of_its_caller_has_only_the_limit_of_its_login(store: Stores) -> None:
-    for number in range(20):
-        assert await begin(store, "login", None) is None
-        assert await begin(store, f"other{number}", None) is None
-    assert await begin(store, "login", None) is not None
-    assert await begin(store, "new", None) is None
+async def test_an_attempt_through_a_proxy_has_only_the_limits_of_its_login(store: Stores) -> None:
+    for number in range(MAX_OVER_ALL_LOGINS + 5):
+        assert await begin(store, f"login{number % 20}", "192.0.2.1", is_proxy=True) is None
+    waits = [await begin(store, "login0", "192.0.2.1", is_proxy=True) for _ in range(4)]
+    assert waits.count(None) == 2  # it has failed three times above
 
 
 async def test_a_successful_login_clears_the_failures_of_its_address(store: Stores) -> None:

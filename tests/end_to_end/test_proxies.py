@@ -163,11 +163,11 @@ async def open_stream(port: int, site: Site, *, encoding: str) -> AsyncIterator[
         yield read_names()
 
 
-def log_in(port: int, address: str, password: str) -> int:
-    """Log in as root from an address of this machine. Return the status."""
+def log_in(port: int, address: str, password: str, *, login: str = "root") -> int:
+    """Log in from an address of this machine. Return the status."""
     transport = httpx2.HTTPTransport(local_address=address)
     with httpx2.Client(transport=transport, timeout=CLIENT_SECONDS) as client:
-        return client.post(f"http://127.0.0.1:{port}/login", json={"login": "root", "password": password}).status_code
+        return client.post(f"http://127.0.0.1:{port}/login", json={"login": login, "password": password}).status_code
 
 
 def read_reasons(service: Service) -> list[str]:
@@ -191,8 +191,9 @@ def test_failures_count_for_the_callers_of_a_named_proxy_and_not_for_an_unnamed_
         assert "proxy-untrusted" not in read_reasons(service)
     with run_service(unnamed) as service, run_nginx(unnamed, service, more=forward) as port:
         service.add_admin()
-        assert [log_in(port, "127.0.0.2", "wrong password") for _ in range(6)] == [401] * 6
-        assert log_in(port, "127.0.0.2", PASSWORD) == 200
+        wrong = [log_in(port, "127.0.0.2", "wrong password", login=f"user{number}") for number in range(52)]
+        assert wrong == [401] * 52
+        assert log_in(port, "127.0.0.3", PASSWORD) == 200
         assert "proxy-untrusted" in read_reasons(service)
         assert "proxy_untrusted address=127.0.0.1" in service.log.read_text()
 

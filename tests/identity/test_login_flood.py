@@ -106,29 +106,39 @@ async def test_many_logins_of_one_address_are_limited_and_other_addresses_are_no
         assert (await log_in(ada, "ada")).status_code == 200
 
 
-async def test_failures_behind_an_unnamed_proxy_do_not_count_for_its_address(sqlite_app: RunningApp) -> None:
+async def test_failures_behind_an_unnamed_proxy_do_not_count_over_all_logins(
+    sqlite_app: RunningApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login_limits, "MAX_OVER_ALL_LOGINS", 8)
     await sqlite_app.add_user("ada", *ADMIN)
     async with connect(sqlite_app, "192.0.2.1") as proxy:
         proxy.headers["X-Forwarded-For"] = "203.0.113.9"
-        wrong = [(await log_in(proxy, "ada", WRONG)).status_code for _ in range(10)]
-        assert wrong == [401] * 10
+        assert [(await log_in(proxy, f"user{number}", WRONG)).status_code for number in range(12)] == [401] * 12
+        # A client that pretends to be a proxy does not escape the limit of a login.
+        assert [(await log_in(proxy, "bob", WRONG)).status_code for _ in range(6)] == [401] * 5 + [429]
         assert (await log_in(proxy, "ada")).status_code == 200
         health = (await proxy.get("/health/ready")).json()
         assert (health["status"], "proxy-untrusted" in health["reasons"]) == ("degraded", True)
 
 
-async def test_a_client_with_a_public_address_cannot_pretend_to_be_a_proxy(sqlite_app: RunningApp) -> None:
+async def test_a_client_with_a_public_address_cannot_pretend_to_be_a_proxy(
+    sqlite_app: RunningApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login_limits, "MAX_OVER_ALL_LOGINS", 3)
     async with connect(sqlite_app, "8.8.8.8") as client:
         client.headers["X-Forwarded-For"] = "203.0.113.9"
-        statuses = [(await log_in(client, "ada", WRONG)).status_code for _ in range(6)]
-        assert statuses == [401] * 5 + [429]
+        names = [f"user{number}" for number in range(6)]
+        assert [(await log_in(client, name, WRONG)).status_code for name in names] == [401] * 3 + [429] * 3
         assert (await client.get("/health/ready")).json()["reasons"].count("proxy-untrusted") == 0
 
 
-async def test_every_caller_is_behind_a_proxy_if_the_tls_proxy_is_not_named(tmp_path: Path) -> None:
+async def test_every_caller_is_behind_a_proxy_if_the_tls_proxy_is_not_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login_limits, "MAX_OVER_ALL_LOGINS", 3)
     settings = build_settings(tmp_path / "data", None, behind_tls_proxy=True)
     async with start_app(settings) as app, connect(app, "192.0.2.1") as client:
-        statuses = [(await log_in(client, "ada", WRONG)).status_code for _ in range(6)]
+        statuses = [(await log_in(client, f"user{number}", WRONG)).status_code for number in range(6)]
         assert statuses == [401] * 6
         assert "proxy-untrusted" in (await client.get("/health/ready")).json()["reasons"]
 

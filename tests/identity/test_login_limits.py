@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from confide.identity.login_limits import (
     MAX_FROM_ANYWHERE,
     MAX_FROM_ONE_ADDRESS,
@@ -25,10 +27,11 @@ def wait(
     over_all_logins: list[FailedAttempt] | None = None,
     *,
     address: str | None,
+    is_proxy: bool = False,
     is_known: bool = False,
     now: int = NOW,
 ) -> int | None:
-    return compute_wait_seconds(failed, over_all_logins or [], address, is_known=is_known, now=now)
+    return compute_wait_seconds(failed, over_all_logins or [], address, is_proxy=is_proxy, is_known=is_known, now=now)
 
 
 def test_the_limit_of_one_address_ends_when_its_oldest_counted_attempt_leaves_the_window() -> None:
@@ -61,8 +64,11 @@ def test_one_address_has_a_limit_over_all_logins() -> None:
     assert wait([], sprayed, address="a", is_known=True) is None
 
 
-def test_only_the_limit_of_the_login_applies_without_the_address_of_the_caller() -> None:
-    many = [FailedAttempt("-", NOW - number * SECOND) for number in range(MAX_FROM_ANYWHERE)]
-    assert wait(many[1:], many, address=None) is None
-    for is_known in (False, True):
-        assert wait(many, [], address=None, is_known=is_known) is not None
+@pytest.mark.parametrize("is_known", [False, True])
+def test_only_the_limits_of_the_login_apply_at_the_address_of_a_proxy(*, is_known: bool) -> None:
+    sprayed = build_attempts(MAX_OVER_ALL_LOGINS, address="proxy")
+    assert wait([], sprayed, address="proxy", is_proxy=True, is_known=is_known) is None
+    here, elsewhere = build_attempts(MAX_FROM_ONE_ADDRESS, address="proxy"), build_attempts(MAX_FROM_ANYWHERE)
+    for failed in (here, elsewhere):
+        assert wait(failed, address="proxy", is_proxy=True, is_known=is_known) is not None
+    assert wait(elsewhere, address=None, is_known=is_known) is not None

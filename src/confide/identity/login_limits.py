@@ -35,8 +35,9 @@ class AttemptKeys(NamedTuple):
     known: bytes
     # The key of all logins from the address.
     all_logins: bytes
-    # The network of the caller. None if only the address of a proxy is known.
+    # The network of the caller, or of a proxy that does not say whose request it forwards. None if neither is known.
     address: str | None
+    is_proxy: bool = False
 
     @property
     def stored_address(self) -> str:
@@ -48,6 +49,7 @@ def compute_wait_seconds(
     over_all_logins: Sequence[FailedAttempt],
     address: str | None,
     *,
+    is_proxy: bool,
     is_known: bool,
     now: int,
 ) -> int | None:
@@ -55,14 +57,16 @@ def compute_wait_seconds(
 
     `failed` holds the latest attempts of one login within the window, the newest first, and `over_all_logins` those of
     the address. A login that is known at the address has only the limit of its own failures there, so that others
-    cannot lock it out. Without an address, only the limit of the login from anywhere applies.
+    cannot lock it out. At the address of a proxy, only the limits of the login apply, because the address is that of
+    many callers.
     """
     from_anywhere = [attempt.at for attempt in failed]
     from_address = [attempt.at for attempt in failed if attempt.address == address]
     limits = [(from_address, MAX_FROM_ONE_ADDRESS)] if address is not None else []
-    if address is None or not is_known:
+    is_caller = address is not None and not is_proxy
+    if not (is_caller and is_known):
         limits.append((from_anywhere, MAX_FROM_ANYWHERE))
-    if address is not None and not is_known:
+    if is_caller and not is_known:
         limits.append(([attempt.at for attempt in over_all_logins], MAX_OVER_ALL_LOGINS))
     # Each limit allows an attempt as soon as one of its latest attempts leaves the window.
     allowed_at = [times[limit - 1] + WINDOW_MICROSECONDS for times, limit in limits if len(times) >= limit]

@@ -416,11 +416,13 @@ def _begin_attempt(keys: AttemptKeys, *, is_known: bool, now: int) -> Transactio
     yield statement("/* attempts.forget_old */ DELETE FROM login_attempts WHERE at < $1", now - WINDOW_MICROSECONDS)
     failed = yield from _read_attempts(keys.login, MAX_FROM_ANYWHERE)
     over_all_logins = yield from _read_attempts(keys.all_logins, MAX_OVER_ALL_LOGINS)
-    wait_seconds = compute_wait_seconds(failed, over_all_logins, keys.address, is_known=is_known, now=now)
+    wait_seconds = compute_wait_seconds(
+        failed, over_all_logins, keys.address, is_proxy=keys.is_proxy, is_known=is_known, now=now
+    )
     if wait_seconds is not None:
         return wait_seconds
     yield from _insert_attempt(keys.login, keys.stored_address, now)
-    if keys.address is not None:
+    if keys.address is not None and not keys.is_proxy:
         yield from _insert_attempt(keys.all_logins, keys.address, now)
     return None
 

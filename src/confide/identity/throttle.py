@@ -63,7 +63,11 @@ class LoginThrottle:
             is_known = await self._users.is_known_login(keys, now=self._clock())
             is_proven = is_known or is_authenticated
             # Before anything is written, so that a flood of attempts without a place costs only the query.
-            with self._queue.take_reserved() if is_proven else self._queue.take_unproven(keys.address):
+            with (
+                self._queue.take_reserved()
+                if is_proven
+                else self._queue.take_unproven(None if keys.is_proxy else keys.address)
+            ):
                 wait_seconds = await self._users.begin_attempt(keys, is_known=is_known, now=self._clock())
                 if wait_seconds is not None:
                     raise RateLimited(_describe_wait(wait_seconds), retry_after_seconds=wait_seconds)
@@ -79,13 +83,14 @@ class LoginThrottle:
 
     def _build_keys(self, login: str) -> AttemptKeys:
         request = current_request.get()
-        address = None if request.is_proxy_address else find_network(request.address)
+        address = find_network(request.address)
         name = normalize_attempted_login(login).encode()
         return AttemptKeys(
             self._encryption.compute_mac("audit", b"login " + name),
             self._encryption.compute_mac("audit", b"known login " + name),
             self._encryption.compute_mac("audit", b"all logins " + (address or "-").encode()),
             address,
+            request.is_proxy_address,
         )
 
 
