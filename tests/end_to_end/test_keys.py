@@ -93,7 +93,7 @@ def test_a_prepared_key_wraps_nothing_until_it_is_on_every_machine(tmp_path: Pat
             params = {"tenant": "new", "integration_type": "crm"}
             assert client.get("/config", params=params).status_code == 200
         done = run_confide("keys", "rotate", cwd=tmp_path)
-        assert done.stdout.startswith("4 keys are now wrapped")
+        assert done.stdout.startswith("5 keys are now wrapped")
         assert len(path.read_text().splitlines()) == 2
 
 
@@ -115,6 +115,6 @@ def test_master_keys_in_a_variable_are_used_without_a_file(tmp_path: Path) -> No
         service.add_admin()
         assert not (service.data / "master.keys").exists()
     done = run_confide("keys", "rotate", cwd=tmp_path, env={"CONFIDE_MASTER_KEYS": f"{old},{new}"})
-    assert done.stdout.startswith("3 keys are now wrapped"), done.stderr
+    assert done.stdout.startswith("4 keys are now wrapped"), done.stderr
     with run_service(tmp_path, env={"CONFIDE_MASTER_KEYS": new}) as service:
         service.login()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,12 @@ def test_a_command_judges_only_the_settings_that_it_uses(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     done = run_confide("backup", "file", cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
+    (tmp_path / "other").mkdir()
+    shutil.copyfile(tmp_path / "confide-data" / "master.keys", tmp_path / "other" / "master.keys")
+    # A restore writes beside the checkpoints.
     done = run_confide("restore", "file", "--data", "other", cwd=tmp_path, env=env)
+    assert (done.returncode, "CONFIDE_CHECKPOINTS" in done.stderr) == (2, True)
+    done = run_confide("restore", "file", "--data", "other", cwd=tmp_path, env={**env, "CONFIDE_CHECKPOINTS": ""})
     assert done.returncode == 0, done.stderr
     assert run_confide("keys", "rotate", cwd=tmp_path, env=env).returncode == 0
     done = run_confide("backup", "file", cwd=tmp_path, env={**env, "CONFIDE_POOL_SIZE": "many"})

@@ -10,7 +10,7 @@ import rich_click as click
 
 from confide.cli.input import add_database_options
 from confide.cli.output import print_line, print_table, show_progress
-from confide.cli.settings import DATABASE_SETTINGS, WITH_KEYS, load_settings, load_settings_of_database
+from confide.cli.settings import DATABASE_SETTINGS, WITH_KEYS, WITH_RECORD, load_settings, load_settings_of_database
 from confide.time_formats import format_time
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def backup(file: Path, **options: str | None) -> None:
 @add_database_options
 def restore(file: Path, **options: str | None) -> None:
     """Restore a backup into an empty database and begin a new epoch. All sessions end, service tokens stay."""
-    settings = load_settings(uses=WITH_KEYS, **options)
+    settings = load_settings(uses=WITH_RECORD, **options)
     restored = asyncio.run(_restore(settings, file))
     print_line(
         f"{restored.row_count:,} rows restored; a new epoch begins and all sessions have ended. Service tokens that"
@@ -76,7 +76,7 @@ def sign(*, reviewed: bool, **options: str | None) -> None:
 
     Stop the service first. It refuses a database whose signatures or their key are gone, and an unsigned backup.
     """
-    settings = load_settings_of_database(uses=WITH_KEYS, **options)
+    settings = load_settings_of_database(uses=WITH_RECORD, **options)
     signed = asyncio.run(_sign(settings, is_reviewed=reviewed))
     _print_access(signed.access)
     if reviewed:
@@ -155,8 +155,12 @@ async def _restore(settings: Settings, file: Path) -> _Reviewed:
     header = archives.read_header(file)
     stores = build_stores(settings, is_unsafe_accepted=True)
     if header.key is not None:
-        # Without the master keys, nothing proves that the file is unchanged.
-        build_encryption(settings, stores).use_row_key(header.key)
+        try:
+            build_encryption(settings, stores).use_row_key(header.key)
+        except MasterKeyMissing:
+            # Without the master keys, nothing proves that the file is unchanged. A damaged one is reported as such.
+            await asyncio.to_thread(archives.check, file, None)
+            raise
     count = await asyncio.to_thread(archives.check, file, stores.rows)
     await stores.database.connect()
     try:

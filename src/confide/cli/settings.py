@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # Every command on the host opens the database. Some use more settings.
 DATABASE_SETTINGS = frozenset({"data", "database", "pool_size"})
 WITH_KEYS = DATABASE_SETTINGS | {"master_keys"}
+# The record that a store is signed is beside the checkpoints.
+WITH_RECORD = WITH_KEYS | {"checkpoints"}
 WITH_PASSWORDS = WITH_KEYS | {"min_password_characters"}
 
 
