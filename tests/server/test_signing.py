@@ -295,3 +295,41 @@ async def test_a_data_folder_that_cannot_be_written_to_does_not_stop_the_service
     async with start_app(signed) as app:
         assert app.process.stores.rows.is_enforced
     assert "signing_record_unwritable path=signed-store.json" in caplog.text
+
+
+async def test_a_revoked_token_stays_as_a_row_until_it_would_have_expired(app: RunningApp) -> None:
+    admin = await app.create_token("root", *ADMIN)
+    robot = await app.create_token("robot", *READER, token_grants=READER)
+    expires = "SELECT expires_at, kept_until FROM tokens WHERE hash = $1"
+    ((until, _),) = await attack(app, expires, hash_token(robot))
+    tokens = (await app.request("GET", "/tokens", token=admin)).json()["tokens"]
+    (number,) = [token["id"] for token in tokens if token["login"] == "robot"]
+    assert (await app.request("DELETE", f"/tokens/{number}", token=admin)).status_code < 300
+    listed = (await app.request("GET", "/tokens", token=admin)).json()["tokens"]
+    assert number not in [token["id"] for token in listed]
+    assert (await app.read(robot)).status_code == 401
+    ((ended, kept_until),) = await attack(app, expires, hash_token(robot))
+    assert kept_until == until > ended
+    assert (await app.request("DELETE", f"/tokens/{number}", token=admin)).status_code == 404
+    await app.process.stores.tokens.delete_expired(before=until)
+    assert await attack(app, expires, hash_token(robot))
+    await app.process.stores.tokens.delete_expired(before=until + 1)
+    assert not await attack(app, expires, hash_token(robot))
+
+
+async def test_a_removed_user_stays_as_a_row_and_its_login_is_free(app: RunningApp) -> None:
+    admin = await app.create_token("root", *ADMIN)
+    token = await app.create_token("ada", *READER, token_grants=READER)
+    ((number,),) = await attack(app, "SELECT id FROM users WHERE login = 'ada'")
+    assert (await app.request("DELETE", "/users/ada", token=admin)).status_code < 300
+    assert (await app.read(token)).status_code == 401
+    rows = await attack(app, "SELECT login, password, is_admin, disabled FROM users WHERE id = $1", number)
+    assert [tuple(row) for row in rows] == [(f"removed {number} ada", None, 0, 1)]
+    logins = [user["login"] for user in (await app.request("GET", "/users", token=admin)).json()["users"]]
+    assert logins == ["root"]
+    assert (await app.request("GET", "/users/ada", token=admin)).status_code == 404
+    body = {"login": "ada", "password": PASSWORD}
+    added = await app.request("POST", "/user", token=admin, json=body)
+    assert (added.status_code, added.json()["user_id"] > number) == (200, True)
+    assert (await app.request("POST", "/login", json=body)).status_code == 200
+    assert await list_altered(app) == []
