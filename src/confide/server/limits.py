@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from contextlib import suppress
 from typing import NamedTuple
 
 from confide.server.settings import Settings
@@ -11,6 +12,8 @@ from confide.web.connections import RESERVED_CONNECTIONS, ConnectionLimits
 # Memory is the limit where files are not: an idle connection takes about 14 KB.
 DEFAULT_CONNECTIONS = 20_000
 DEFAULT_STREAMS_OF_A_TOKEN = 2_000
+# Stands for an infinite limit. More have no effect on the limits below.
+MAX_FILES = 1_048_576
 # Files of the database, of the change feed, of logs and sinks, and of the interpreter.
 FILES_OF_SERVICE = 128
 FILES_OF_POOL_CONNECTION = 2
@@ -41,11 +44,9 @@ def raise_file_limit() -> FileLimit:
     """Raise the soft limit of open files to the hard limit. The workers inherit it."""
     before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if before != hard:
-        try:
+        with suppress(ValueError, OSError):  # the system does not allow it
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (ValueError, OSError):
-            return FileLimit(before, before)
-    return FileLimit(before, hard)
+    return FileLimit(_bound(before), read_file_limit())
 
 
 def compute_limits(settings: Settings, *, files: int) -> Limits:
@@ -63,4 +64,9 @@ def compute_limits(settings: Settings, *, files: int) -> Limits:
 
 
 def read_file_limit() -> int:
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    """Return the number of open files that the operating system allows this process."""
+    return _bound(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def _bound(files: int) -> int:
+    return MAX_FILES if files == resource.RLIM_INFINITY else min(files, MAX_FILES)
