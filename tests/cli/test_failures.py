@@ -186,6 +186,13 @@ def test_an_error_of_another_server_is_explained(
         assert fail(tmp_path, CONFIDE_URL=url) == sentence.replace("{url}", url)
 
 
+@pytest.mark.parametrize("data", [b"no JSON", b"[1]", b"[" * 100_000, b"1" * 5_000])
+@pytest.mark.parametrize("command", [("config", "watch"), ("type", "check", "crm")], ids=" ".join)
+def test_an_event_stream_of_another_service_is_named(tmp_path: Path, command: tuple[str, ...], data: bytes) -> None:
+    with serve(200, {"Content-Type": "text/event-stream"}, b"event: result\ndata: " + data + b"\n\n") as port:
+        assert fail(tmp_path, *command, CONFIDE_URL=f"http://127.0.0.1:{port}") == NOT_CONFIDE
+
+
 HOSTILE_TEXT = "\x1b[2J\x9b31mOWNED\u202e\u061c\n"
 
 

@@ -11,6 +11,10 @@ from typing import Any
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 
 
+class InvalidEvent(Exception):
+    """The data of an event is not a JSON object, so the stream does not come from Confide."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event with its data and the position to resume after."""
@@ -46,7 +50,7 @@ class LineSplitter:
 class EventParser:
     """Parser of an event stream, line by line.
 
-    An event without data that moves the position becomes a `heartbeat`.
+    An event without data that moves the position becomes a `heartbeat`. Raises `InvalidEvent`.
     """
 
     def __init__(self) -> None:
@@ -73,4 +77,14 @@ class EventParser:
             name = "heartbeat"
         is_event = bool(text) or name == "heartbeat"
         self._last_position = self.position
-        return Event(name or "message", json.loads(text or "{}"), self.position) if is_event else None
+        return Event(name or "message", _parse_data(text), self.position) if is_event else None
+
+
+def _parse_data(text: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        raise InvalidEvent from None
+    if not isinstance(data, dict):
+        raise InvalidEvent
+    return data

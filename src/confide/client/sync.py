@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from confide.client.events import Event, EventParser, LineSplitter
+from confide.client.events import Event, EventParser, InvalidEvent, LineSplitter
 from confide.client.failures import USE_HTTPS, explain_failure, hide_account, is_tls_missing
 from confide.client.protocol import (
     NOT_CONFIDE,
@@ -292,6 +292,8 @@ class Client:
                         event = parser.feed(line)
                         if event is not None:
                             yield event
+        except InvalidEvent as error:
+            raise ConfideError(HTTPStatus.OK, "no-answer", NOT_CONFIDE) from error
         except (httpx2.HTTPError, UnicodeEncodeError) as error:
             raise self._explain(error) from error
 
