@@ -125,7 +125,8 @@ def test_compose_starts_saves_stops_within_the_grace_period_and_reads_again(
 def test_the_image_runs_hardened_as_an_arbitrary_user(engine: ContainerEngine, image: str) -> None:
     """Without HOME, capabilities, a writable root file system, and an entry for the user in /etc/passwd."""
     port = find_free_port()
-    settings = ("--env", "CONFIDE_HOST=0.0.0.0", "--env", "CONFIDE_BEHIND_TLS_PROXY=true", "--env", "CONFIDE_WORKERS=2")
+    named = ("CONFIDE_HOST=0.0.0.0", "CONFIDE_BEHIND_TLS_PROXY=true", "CONFIDE_TRUSTED_PROXIES=192.0.2.1")
+    settings = [part for setting in (*named, "CONFIDE_WORKERS=2") for part in ("--env", setting)]
     with engine.run_container(*HARDENED, *settings, "--publish", f"127.0.0.1:{port}:8080", image) as container:
         engine.wait_until_healthy(container)
         log = engine.docker("logs", container)
