@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from confide.database.engine import Statement
+from confide.configs import store as config_store
+from confide.database.engine import Script, Statement
 from confide.names import ConfigKey
 from confide.server.settings import Settings
-from support.app import ADMIN, TYPE, RunningApp, start_app
+from support.app import ADMIN, TYPE, RunningApp, build_settings, start_app
 from support.canaries import make_canary
+from support.postgres import PostgresServer
 from support.waiting import wait_until_async
 
 NO_CACHE = {"Cache-Control": "no-cache"}
@@ -238,3 +242,23 @@ async def test_a_config_whose_newest_row_was_deleted_is_not_served_from_memory_e
     await put_row_back(app, row)
     assert (await app.read(token)).json()["configuration"] == {"n": versions - 1}
     assert "integrity-error" not in (await app.request("GET", "/health/ready")).json().get("reasons", [])
+
+
+@pytest.mark.parametrize("name", ["POSTGRESQL_APPEND", "POSTGRESQL_APPEND_MANY"])
+async def test_a_save_finds_audit_entries_by_their_index_however_many_there_are(
+    postgres: PostgresServer, tmp_path: Path, name: str
+) -> None:
+    sql: str = getattr(config_store, name)
+    count = max(int(number) for number in re.findall(r"\$([0-9]+)", sql))
+    async with start_app(build_settings(tmp_path / "data", postgres.new_database())) as app:
+
+        def explain() -> Any:
+            # As for a statement that was prepared when the table was small, and is used when it is large.
+            yield Script("SET LOCAL plan_cache_mode = force_generic_plan")
+            yield Script(f"PREPARE appended AS {sql}")
+            return (yield Statement(f"EXPLAIN EXECUTE appended ({', '.join(['NULL'] * count)})"))
+
+        engine: Any = app.process.stores.database._host_engine
+        plan = "\n".join(row[0] for row in await engine.transact(explain()))
+    assert "using audit_config on audit" in plan
+    assert "Seq Scan on audit" not in plan

@@ -130,7 +130,8 @@ async def test_every_version_has_an_audit_entry_with_a_mac_and_a_digest_of_the_c
     rows = [row async for table, row in sqlite_app.process.stores.database.dump() if table == "audit"]
     saved, deleted = [row for row in rows if row[2] in ("save", "retire")]
     assert (saved[2], saved[3], saved[4], saved[10]) == ("save", "created", admin.user_id, 1)
-    assert saved[12] == encryption.compute_mac("audit", b'{"a":1}')
-    assert (deleted[3], deleted[10], deleted[12]) == ("retired", 2, None)
+    # A format and a length precede the digest, and the origin of the entry follows it.
+    assert saved[12][:34] == b"\x02\x20" + encryption.compute_mac("audit", b'{"a":1}')
+    assert (deleted[3], deleted[10], deleted[12][:2]) == ("retired", 2, b"\x02\x00")
     assert len(saved[13]) == len(deleted[13]) == 32
     assert saved[13] != deleted[13]

@@ -97,10 +97,15 @@ MAC_AT = ENTRY_AT - 1 + EntryRow._fields.index("mac")
 IDEMPOTENCY_AT = EPOCH_AT + 1
 # A version is inserted only while its data key exists. A tombstone has no data key.
 _DATA_KEY_EXISTS = f"EXISTS (SELECT 1 FROM keys WHERE id = ${DATA_KEY_AT} AND wrapped IS NOT NULL)"
-# No number is given twice: one that has an audit entry belonged to a version, even if its row is gone.
-_HAS_NO_ENTRY = "NOT EXISTS (SELECT 1 FROM audit e WHERE e.tenant = $2 AND e.integration_type = $3 AND e.version = $4)"
+# No number is given twice: one up to that of an audit entry belonged to a version, even if its row is gone.
+# The order and the limit make PostgreSQL use the index, also in a statement for many versions.
+_FIND_ENTRY = """
+    (SELECT e.version FROM audit e WHERE e.tenant = {tenant} AND e.integration_type = {type_} AND e.version >= {version}
+     ORDER BY e.tenant, e.integration_type, e.version LIMIT 1)
+"""
+_HAS_NO_ENTRY = f"{_FIND_ENTRY.format(tenant='$2', type_='$3', version='$4')} IS NULL"
 IS_REMOVED = """/* configs.is_removed */
-    SELECT 1 WHERE EXISTS (SELECT 1 FROM audit WHERE tenant = $1 AND integration_type = $2 AND version = $3)
+    SELECT 1 WHERE EXISTS (SELECT 1 FROM audit WHERE tenant = $1 AND integration_type = $2 AND version >= $3)
         AND NOT EXISTS (SELECT 1 FROM changes WHERE tenant = $1 AND integration_type = $2 AND version = $3)
 """
 REMOVED = "The newest version of this config was removed from the database. Tell the operator."
@@ -208,10 +213,9 @@ POSTGRESQL_APPEND_MANY = f"""/* configs.append_many */
         SELECT {list_columns(VersionRow)} FROM requested
         WHERE (key_id IS NULL OR EXISTS (SELECT 1 FROM keys WHERE id = requested.key_id AND wrapped IS NOT NULL))
           AND planned_in = (SELECT epoch FROM store)
-          AND NOT EXISTS (
-              SELECT 1 FROM audit e WHERE e.tenant = requested.tenant
-                  AND e.integration_type = requested.integration_type AND e.version = requested.version
-          )
+          AND {
+    _FIND_ENTRY.format(tenant="requested.tenant", type_="requested.integration_type", version="requested.version")
+} IS NULL
         ORDER BY tenant, integration_type, version
         ON CONFLICT (tenant, integration_type, version) DO NOTHING
         RETURNING xid, id, tenant, integration_type, version
