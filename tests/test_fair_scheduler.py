@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -153,3 +154,23 @@ def test_a_long_loop_pauses_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> No
     assert seen == list(range(3_000))
     monkeypatch.setattr(slices, "pause_if_due", lambda: None)  # a deliberate fault
     assert SlicedCall(work).run_slice(0)
+
+
+def test_a_call_that_ended_keeps_nothing_and_a_canceled_one_does_not_run_the_next() -> None:
+    class Configuration:
+        pass
+
+    held = Configuration()
+    reference = weakref.ref(held)
+    call = SlicedCall(lambda held=held: held)  # type: ignore[misc]
+    assert call.run_slice(60)
+    del call, held
+    assert reference() is None
+    canceled: SlicedCall[int] = SlicedCall(compute(1_000))
+    assert not canceled.run_slice(0)
+    canceled.cancel()
+    assert SlicedCall(lambda: 7).run_slice(60)
+    failing: SlicedCall[object] = SlicedCall(lambda: dict[str, int]()["missing"])
+    with pytest.raises(KeyError):
+        failing.run_slice(60)
+    assert SlicedCall(lambda: 8).run_slice(60)

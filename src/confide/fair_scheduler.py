@@ -20,7 +20,7 @@ SLICE_SECONDS = 0.002
 SHARE = 0.4
 # Computations start at once until they have used this much of their share in advance.
 MAX_ADVANCE_SECONDS = 0.004
-# The number of computations of one caller that can wait.
+# The number of computations of one caller that can wait before another one begins.
 MAX_WAITING = 200
 # A wait of this time or more does not count as time of the database.
 _NOTICEABLE_SECONDS = 0.01
@@ -49,11 +49,13 @@ class FairScheduler:
         """
         call = SlicedCall(function)
         waited_seconds = 0.0
-        if self._waiting or self._has_turn or self._count_left() <= 0:
-            waited_seconds += await self._wait_for_turn(caller)
+        must_wait = bool(self._waiting) or self._has_turn or (self._left <= 0 and self._count_left() <= 0)
+        if must_wait and len(self._waiting.get(caller, ())) >= MAX_WAITING:
+            raise Busy(retry_after_seconds=1)
         try:
-            while not self._run_slice(call):
+            while must_wait or not self._run_slice(call):
                 waited_seconds += await self._wait_for_turn(caller)
+                must_wait = False
         finally:
             call.cancel()
         if waited_seconds >= _NOTICEABLE_SECONDS:
@@ -68,7 +70,8 @@ class FairScheduler:
         finally:
             self._left -= time.thread_time() - began
             self._has_turn = False
-            self._plan_turn()
+            if self._waiting:
+                self._plan_turn()
 
     def _count_left(self) -> float:
         """Return what is left of the share, after what the time since the last call adds."""
@@ -81,8 +84,6 @@ class FairScheduler:
         """Wait for a turn. Return the time that it took, in seconds."""
         began = time.perf_counter()
         waiting = self._waiting.setdefault(caller, deque())
-        if len(waiting) >= MAX_WAITING:
-            raise Busy(retry_after_seconds=1)
         turn = asyncio.get_running_loop().create_future()
         waiting.append(turn)
         self._plan_turn()
