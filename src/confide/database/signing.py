@@ -96,12 +96,11 @@ def require_signatures() -> Transaction[None]:
             yield Script(f"ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL")
 
 
-class _Batch:
+class _Batch(NamedTuple):
     """The number of signed rows, and the key to continue after. None at the end."""
 
-    def __init__(self, signed: int, last: tuple[Any, ...] | None) -> None:
-        self.signed = signed
-        self.last = last
+    signed: int
+    last: tuple[Any, ...] | None
 
 
 def _sign_batch(rows: RowSigner, table: str, after: tuple[Any, ...] | None) -> Transaction[_Batch]:
