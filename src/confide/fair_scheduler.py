@@ -17,7 +17,7 @@ T = TypeVar("T")
 # The longest time that a computation holds the event loop, if it calls `pause_if_due` often enough.
 SLICE_SECONDS = 0.002
 # The share of time that all computations get together while they wait for each other or for their own next slice.
-SHARE = 0.4
+SHARE = 0.3
 # Computations start at once until they have used this much of their share in advance.
 MAX_ADVANCE_SECONDS = 0.004
 # The number of computations of one caller that can wait before another one begins.
