@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 
-from confide.audit.model import EntryDraft, SignedEntry
+from confide.audit.model import EntryDraft
 from confide.caching.stamps import SlotChange, find_config_slot
 from confide.changes.model import Change, LogBounds, Position
 from confide.configs.errors import IdempotencyKeyTaken, Superseded
@@ -31,7 +31,7 @@ from confide.crypto.model import WrappedKey
 from confide.database.batcher import Batcher
 from confide.database.engine import Engine, Transaction, UniqueTaken, statement
 from confide.database.identity import READ_EPOCH
-from confide.database.log import EntryRow, build_entry_row, insert_audit, transact_with_entry
+from confide.database.log import EntryRow, build_entry_row, giving_up_on_failure, insert_audit, transact_with_entry
 from confide.database.model import Row, Rows
 from confide.database.rows import insert_into, list_array_placeholders, list_columns, list_placeholders
 from confide.database.seen_commits import SeenChange, SeenCommits
@@ -436,33 +436,20 @@ class PostgresqlConfigStore(ConfigStore):
         epoch: Epoch,
         change: SlotChange,
     ) -> None:
-        try:
-            await self._append(new, audit.sign(), idempotency, epoch, change)
-        except BaseException:
-            audit.give_up()
-            raise
-
-    async def _append(
-        self,
-        new: NewVersion,
-        signed: SignedEntry,
-        idempotency: IdempotencyRecord | None,
-        epoch: Epoch,
-        change: SlotChange,
-    ) -> None:
-        row = (*VersionRow.from_value(new), *build_entry_row(signed), epoch.id)
-        if idempotency is None:
-            if not await self._saves.submit(_Append(row, change)):
+        with giving_up_on_failure(audit):
+            row = (*VersionRow.from_value(new), *build_entry_row(audit.sign()), epoch.id)
+            if idempotency is None:
+                if not await self._saves.submit(_Append(row, change)):
+                    await self._raise_superseded(new)
+                return
+            # Not in a batch, because an existing record rolls back the whole statement.
+            record = IdempotencyRow.from_value(idempotency, saved_at=new.saved_at)
+            try:
+                rows = await self._engine.execute(POSTGRESQL_APPEND_IDEMPOTENT, *row, *record, changes=[change])
+            except UniqueTaken:
+                raise IdempotencyKeyTaken from None
+            if not await self._record_appended([row], rows):
                 await self._raise_superseded(new)
-            return
-        # Not in a batch, because an existing record rolls back the whole statement.
-        record = IdempotencyRow.from_value(idempotency, saved_at=new.saved_at)
-        try:
-            rows = await self._engine.execute(POSTGRESQL_APPEND_IDEMPOTENT, *row, *record, changes=[change])
-        except UniqueTaken:
-            raise IdempotencyKeyTaken from None
-        if not await self._record_appended([row], rows):
-            await self._raise_superseded(new)
 
     async def read_bounds(self) -> LogBounds:
         ((begin_xid, begin_id, lowest, highest),) = await self._engine.query(POSTGRESQL_BOUNDS)

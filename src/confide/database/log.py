@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from confide.audit.model import EntryDraft, RowState, SignedEntry
@@ -52,8 +53,15 @@ def describe_row(table: str, row: Any, *, until: int | None = None) -> RowState:
 
 async def transact_with_entry(engine: Engine, audit: EntryDraft, work: Transaction[T]) -> T:
     """Run a transaction that stores an audit entry. Give up the number of the entry if the transaction fails."""
-    try:
+    with giving_up_on_failure(audit):
         return await engine.transact(work)
+
+
+@contextmanager
+def giving_up_on_failure(audit: EntryDraft) -> Iterator[None]:
+    """Give up the number of an entry if the body raises an error."""
+    try:
+        yield
     except BaseException:
         audit.give_up()
         raise
