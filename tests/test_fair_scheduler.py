@@ -76,6 +76,20 @@ async def test_a_short_computation_runs_at_once() -> None:
     assert returned.value.value == 7
 
 
+async def test_a_computation_on_little_json_needs_no_turn_and_costs_no_share() -> None:
+    scheduler = FairScheduler()
+    scheduler._left = -0.1
+    running = scheduler.run(is_in_slice, caller=1, size_bytes=fair_scheduler.MAX_SHORT_BYTES)
+    with pytest.raises(StopIteration) as returned:
+        running.send(None)
+    assert returned.value.value is False
+    assert scheduler._left == -0.1
+    waiting = asyncio.create_task(scheduler.run(is_in_slice, caller=1, size_bytes=fair_scheduler.MAX_SHORT_BYTES + 1))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert await waiting
+
+
 async def test_an_error_of_a_computation_is_raised_and_the_next_one_runs() -> None:
     scheduler = FairScheduler()
 

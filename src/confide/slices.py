@@ -48,6 +48,10 @@ class SlicedCall(Generic[T]):
     def result(self) -> T:
         return self._result
 
+    @property
+    def has_begun(self) -> bool:
+        return self._greenlet is not None
+
     def run_slice(self, seconds: float) -> bool:
         """Run until the function returns, or pauses after that time. Return whether it has returned."""
         _Slice.ends_at = perf_counter() + seconds

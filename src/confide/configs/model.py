@@ -84,6 +84,8 @@ class ConfigDraft:
     configuration: Any = field(repr=False)
     mode: Literal["merge", "replace"]
     note: str | None = None
+    # The size of the request with the configuration, if it is known.
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,11 @@ class SavePlanBuilder:
             violation = Violation("/configuration", ConfigurationInvalid.code, ConfigurationInvalid.sentence)
             raise ConfigurationInvalid(violations=(violation,))
         configuration = draft.configuration
-        await self._scheduler.run(lambda: self._types.require_no_mask(configuration), caller=principal.user_id)
+        await self._scheduler.run(
+            lambda: self._types.require_no_mask(configuration),
+            caller=principal.user_id,
+            size_bytes=draft.size_bytes,
+        )
 
     async def build(
         self, request: ConfigDraft | Rollback, *, principal: Principal, precondition: Precondition, epoch: Epoch
@@ -106,7 +110,10 @@ class SavePlanBuilder:
                 number, before, after, plaintext, outcome, number + 1, data_key, type_, warnings, rendered=rendered
             )
 
-        return await self._scheduler.run(compute, caller=principal.user_id)
+        size_bytes = None
+        if type_.schema is None and isinstance(request, ConfigDraft) and request.size_bytes is not None:
+            size_bytes = request.size_bytes + len(before or b"")
+        return await self._scheduler.run(compute, caller=principal.user_id, size_bytes=size_bytes)
 
     async def read_deletable_version(
         self, key: ConfigKey, *, precondition: Precondition, epoch: Epoch

@@ -116,7 +116,7 @@ class ConfigRoutes:
         body = request.get_body(ConfigBody)
         key = names.parse_key(body.tenant, body.integration_type)
         precondition = read_precondition(request)
-        draft = ConfigDraft(key, body.configuration, mode, model.parse_note(body.note))
+        draft = ConfigDraft(key, body.configuration, mode, model.parse_note(body.note), size_bytes=len(request.body))
         if (preview_mode := read_preview_mode(request)) is not None:
             preview = await self._writer.preview(
                 draft, principal=request.principal, precondition=precondition, secrets=preview_mode

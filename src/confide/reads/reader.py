@@ -459,7 +459,11 @@ class ConfigReader:
             return current
         principal = current_request.get().principal
         caller = None if principal is None else principal.user_id
-        rendered = await self._scheduler.run(partial(type_.render, configuration, rendering), caller=caller)
+        rendered = await self._scheduler.run(
+            partial(type_.render, configuration, rendering),
+            caller=caller,
+            size_bytes=len(configuration) if type_.schema is None else None,
+        )
         return current._replace(rendered=rendered)
 
     async def _read_current(self, key: ConfigKey) -> CurrentConfig | None:
