@@ -200,7 +200,7 @@ def test_a_second_migration_changes_nothing(tmp_path: Path, database: str | None
     env = {} if database is None else {"CONFIDE_DATABASE": database}
     assert (
         run_confide("migrate", cwd=tmp_path, env=env).stdout
-        == "Applied 0001_first, 0002_types_chain_usage, 0003_epoch_number.\n"
+        == "Applied 0001_first, 0002_types_chain_usage, 0003_epoch_number, 0004_signed_rows, 0005_audit_removals.\n"
     )
     assert run_confide("migrate", cwd=tmp_path, env=env).stdout == "The schema is up to date.\n"
 

@@ -193,7 +193,7 @@ def test_a_newer_schema_ends_the_start_with_6(tmp_path: Path) -> None:
     code, message = run_failing_start(tmp_path, CONFIDE_UNSAFE_DURABILITY="true")
     assert (code, message) == (
         6,
-        "confide: The database has schema 9999, but this Confide supports 3. Use a newer Confide.",
+        "confide: The database has schema 9999, but this Confide supports 5. Use a newer Confide.",
     )
 
 
@@ -315,6 +315,7 @@ def test_a_clean_stop_leaves_no_temporary_files(tmp_path: Path) -> None:
             "confide.lock",
             "io",
             "master.keys",
+            "signed-store.json",
             "stamps",
         }
         assert {path.name for path in (service.data / "io").iterdir()} == {"0.db", "0.lock", "1.db", "1.lock"}
