@@ -10,7 +10,6 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from confide.audit.model import AuditEntry, EntryDraft, RowState, SignedEntry
@@ -85,7 +84,7 @@ class EntryJournal:
             number, self._next = self._next, self._next + 1
             given_up, self._given_up = tuple(self._given_up), []
         origin = EntryOrigin(self._writer, number, given_up, tuple(rows))
-        numbered = replace(entry, digest=origin.encode(entry.digest))
+        numbered = entry.with_digest(origin.encode(entry.digest))
         return SignedEntry(numbered, self._compute_mac(numbered.encode()), (*given_up, number))
 
     def give_up(self, signed: SignedEntry) -> None:

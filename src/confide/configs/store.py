@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 
-from confide.audit.model import EntryDraft
+from confide.audit.model import EntryDraft, SignedEntry
 from confide.caching.stamps import SlotChange, find_config_slot
 from confide.changes.model import Change, LogBounds, Position
 from confide.configs.errors import IdempotencyKeyTaken, Superseded
@@ -31,7 +31,7 @@ from confide.crypto.model import WrappedKey
 from confide.database.batcher import Batcher
 from confide.database.engine import Engine, Transaction, UniqueTaken, statement
 from confide.database.identity import READ_EPOCH
-from confide.database.log import EntryRow, build_entry_row, giving_up_on_failure, insert_audit, transact_with_entry
+from confide.database.log import EntryRow, build_entry_row, giving_up_on_failure, insert_audit
 from confide.database.model import Row, Rows
 from confide.database.rows import insert_into, list_array_placeholders, list_columns, list_placeholders
 from confide.database.seen_commits import SeenChange, SeenCommits
@@ -394,13 +394,15 @@ class SqliteConfigStore(ConfigStore):
         epoch: Epoch,
         change: SlotChange,
     ) -> None:
-        try:
-            found = await transact_with_entry(self._engine, audit, _append(new, audit, idempotency, epoch, change))
-        except UniqueTaken:
-            raise IdempotencyKeyTaken from None
-        if found is not None:
-            self._epoch.adopt(found)
-            raise Superseded
+        # Signed here and not in the transaction, in which the writer thread would take the interpreter lock for longer.
+        with giving_up_on_failure(audit):
+            try:
+                found = await self._engine.transact(_append(new, audit.sign(), idempotency, epoch, change))
+            except UniqueTaken:
+                raise IdempotencyKeyTaken from None
+            if found is not None:
+                self._epoch.adopt(found)
+                raise Superseded
 
     async def read_bounds(self) -> LogBounds:
         ((begin, last),) = await self._engine.query(SQLITE_BOUNDS)
@@ -502,7 +504,7 @@ class PostgresqlConfigStore(ConfigStore):
 
 
 def _append(
-    new: NewVersion, audit: EntryDraft, idempotency: IdempotencyRecord | None, epoch: Epoch, change: SlotChange
+    new: NewVersion, audit: SignedEntry, idempotency: IdempotencyRecord | None, epoch: Epoch, change: SlotChange
 ) -> Transaction[Epoch | None]:
     """Append a version, or return the current epoch if nothing was appended."""
     appended = yield statement(SQLITE_APPEND, *VersionRow.from_value(new), epoch.id)
@@ -512,7 +514,7 @@ def _append(
         ((*found,),) = yield statement(READ_EPOCH)
         return Epoch(*found)
     yield change
-    yield insert_audit(audit.sign(), change_id=appended[0][0])
+    yield insert_audit(audit, change_id=appended[0][0])
     if idempotency is not None:
         yield statement(INSERT_IDEMPOTENCY, *IdempotencyRow.from_value(idempotency, saved_at=new.saved_at))
     return None
