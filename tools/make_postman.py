@@ -52,7 +52,13 @@ STEPS = (
     Step("Check that the service is ready", "GET /health/ready"),
     Step("Add the first user, an admin", "POST /user", body=CREDENTIALS | {"grants": None}),
     Step("Log in", "POST /login", body=CREDENTIALS, checks=(KEEP_TOKEN,)),
+    Step("Read the own user", "GET /users/me", checks=("pm.expect(pm.response.json().admin).to.eql(true);",)),
     Step("Save a config", "POST /config", checks=(_check_message("created"),)),
+    Step(
+        "List the tenants",
+        "GET /tenants",
+        checks=("pm.expect(pm.response.json().tenants).to.have.lengthOf(1);",),
+    ),
     Step(
         "Merge a change",
         "POST /config",
