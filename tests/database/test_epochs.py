@@ -12,7 +12,7 @@ from confide.changes.model import Change
 from confide.configs import store as config_store
 from confide.database import backup
 from confide.database.engine import Transaction, statement
-from confide.database.identity import SELECT_STORE, UPDATE_STORE, StoreRow
+from confide.database.identity import STORE_ROW, UPDATE_STORE, StoreRow
 from confide.database.model import TableRow
 from confide.database.schema import list_tables
 from confide.database.signed_rows import RowSigner
@@ -33,7 +33,7 @@ async def execute(app: RunningApp, sql: str, *args: Any) -> None:
 
 async def build_move(app: RunningApp) -> list[Any]:
     """Build the change of a store that another place signed."""
-    ((*row,),) = await app.process.stores.engine.query(SELECT_STORE)
+    ((*row,),) = await app.process.stores.engine.query(f"SELECT {STORE_ROW}")
     return [UPDATE_STORE, *app.process.stores.rows.sign("store", StoreRow(*row), home="elsewhere")]
 
 

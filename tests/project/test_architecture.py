@@ -237,8 +237,13 @@ def test_no_sql_statement_contains_a_value() -> None:
         "DATA_KEY_AT",
         "_TOKEN",
         "_USER",
+        "_USERS",
+        "_TOKENS",
+        "_JOINED",
+        "STORE_ROW",
         "LIST_TOKENS",
     }
+    allowed |= {"condition", "live"}  # conditions with placeholders, constants of the same module
     found = set()
     for path in (path for path in SOURCE.rglob("*.py") if "telemetry" not in path.parts):
         for node in ast.walk(ast.parse(path.read_text())):

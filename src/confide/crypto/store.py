@@ -39,7 +39,7 @@ class TenantChangeRow(NamedTuple):
 
 _KEY = list_columns(KeyRow)
 INSERT_KEY = f"/* keys.add */ {insert_into('keys', KeyRow)} ON CONFLICT DO NOTHING"
-UPDATE_KEY = f"/* keys.change */ {update_row('keys', KeyRow)}"
+UPDATE_KEY = f"/* keys.change */ UPDATE {update_row('keys', KeyRow)}"
 APPEND_CHANGE = f"/* keys.log_destroyed */ {insert_into('changes', TenantChangeRow)} RETURNING id"
 DELETE_ALL = """/* keys.retire_all */
     INSERT INTO changes (kind, tenant, integration_type, version, saved_by, saved_at)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import groupby, islice
 
 from confide.database.engine import Engine, Many, Transaction, statement
-from confide.database.identity import SELECT_STORE, StoreRow, begin_epoch
+from confide.database.identity import STORE_ROW, StoreRow, begin_epoch
 from confide.database.model import TableRow
 from confide.database.schema import list_tables
 from confide.database.signed_rows import RowSigner
@@ -58,7 +58,7 @@ def load(
                 "/* store.restart_ids */ "
                 f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), GREATEST((SELECT max(id) FROM {table}), 1))"
             )
-    found = [StoreRow(*row) for row in (yield statement(f"/* store.loaded */ {SELECT_STORE}"))]
+    found = [StoreRow(*row) for row in (yield statement(f"/* store.loaded */ SELECT {STORE_ROW}"))]
     epoch = yield from begin_epoch(
         location, signer, now=now, has_xid=engine == "postgresql", chain_audit_entries=chain_audit_entries
     )

@@ -35,9 +35,9 @@ class StoreRow(NamedTuple):
 
 
 READ_EPOCH = "/* store.epoch */ SELECT epoch, epoch_number FROM store"
-SELECT_STORE = select_rows("store", StoreRow)
+STORE_ROW = select_rows("store", StoreRow)
 INSERT_STORE = f"/* store.begin */ {insert_into('store', StoreRow)}"
-UPDATE_STORE = f"/* store.change */ {update_row('store', StoreRow)}"
+UPDATE_STORE = f"/* store.change */ UPDATE {update_row('store', StoreRow)}"
 END_SESSIONS = "/* tokens.end_sessions */ DELETE FROM tokens WHERE is_session = 1"
 LAST_CHECKPOINT = "/* audits.last_signed */ SELECT coalesce(max(number), 0) FROM checkpoints WHERE number < $1"
 LAST_POSITION = "/* store.last_position */ SELECT {xid}, id FROM changes ORDER BY {order} DESC LIMIT 1"
@@ -60,7 +60,7 @@ class Loss(NamedTuple):
 def lock_store() -> Transaction[StoreRow]:
     """Lock the row of the store for a change, and return it. The caller verifies it."""
     yield Lock("home")
-    rows = yield statement(f"/* store.read_to_change */ {SELECT_STORE}")
+    rows = yield statement(f"/* store.read_to_change */ SELECT {STORE_ROW}")
     return StoreRow(*rows[0])
 
 
@@ -79,7 +79,7 @@ def determine_epoch(
     `UnsignedStore` if the row of the store is missing or was altered.
     """
     yield Lock("home")
-    found = yield statement(f"/* store.home */ {SELECT_STORE}")
+    found = yield statement(f"/* store.home */ SELECT {STORE_ROW}")
     if not found:
         if rows.is_enforced:
             raise UnsignedStore("The row of the store is missing.")

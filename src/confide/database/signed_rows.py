@@ -135,14 +135,15 @@ def encode_row(table: str, row: Mapping[str, Any]) -> bytes:
 
 
 def update_row(table: str, row: Any) -> str:
-    """Build the statement that replaces a row, with all columns as arguments in order."""
+    """Build what follows UPDATE in the statement that replaces a row, with all columns as arguments in order."""
     columns = ", ".join(f"{column} = ${number}" for number, column in enumerate(row._fields, 1))
     at = " AND ".join(f"{column} = ${row._fields.index(column) + 1}" for column in SIGNED_TABLES[table])
-    return f"UPDATE {table} SET {columns} WHERE {at}"
+    return f"{table} SET {columns} WHERE {at}"
 
 
 def select_rows(table: str, row: Any) -> str:
-    return f"SELECT {list_columns(row)} FROM {table}"
+    """Build what follows SELECT in the statement that reads the rows of a table."""
+    return f"{list_columns(row)} FROM {table}"
 
 
 def _encode_value(value: int | str | bytes) -> bytes:

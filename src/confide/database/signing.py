@@ -9,7 +9,7 @@ from confide.audit.model import EntryDraft
 from confide.caching.stamps import EVERYTHING, SlotChange
 from confide.database.database import HostEngine
 from confide.database.engine import Lock, Many, Script, Transaction, statement
-from confide.database.identity import SELECT_STORE, UPDATE_STORE, StoreRow
+from confide.database.identity import STORE_ROW, UPDATE_STORE, StoreRow
 from confide.database.log import describe_row, insert_audit
 from confide.database.schema import list_tables
 from confide.database.signed_rows import SIGNED_TABLES, RowName, RowSigner, name_row
@@ -80,7 +80,7 @@ def seal(rows: RowSigner, *, engine: str, at: int, audit: EntryDraft | None) -> 
                 break
             last = batch.last
     yield from require_signatures()
-    found = yield statement(f"/* store.read_to_seal */ {SELECT_STORE}")
+    found = yield statement(f"/* store.read_to_seal */ SELECT {STORE_ROW}")
     store = rows.sign("store", StoreRow(*found[0]), signed_at=at)
     yield statement(UPDATE_STORE, *store)
     if audit is not None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from confide.audit.model import SESSIONS, EntryDraft, RowState
 from confide.caching.stamps import SlotChange, find_token_slot
 from confide.database.engine import Engine, Lock, Many, Transaction, statement
-from confide.database.identity import SELECT_STORE, UPDATE_STORE, StoreRow, lock_store
+from confide.database.identity import STORE_ROW, UPDATE_STORE, StoreRow, lock_store
 from confide.database.log import append_change, describe_row, transact_with_entry
 from confide.database.model import Rows
 from confide.database.rows import list_columns
@@ -69,24 +69,24 @@ class TokenRow(NamedTuple):
 
 
 _USER = list_columns(UserRow)
-_SELECT_USER = f"SELECT {_USER} FROM users WHERE removed_at IS NULL"
+_USERS = f"{_USER} FROM users WHERE removed_at IS NULL"
 # The ID is part of the MAC, so the MAC follows when the database has assigned it.
 INSERT_USER = f"""/* accounts.add */
     INSERT INTO users ({", ".join(UserRow._fields[1:])}) VALUES ($1, $2, $3, $4, $5, $6, NULL, $7, $8)
     ON CONFLICT (login) DO NOTHING RETURNING id
 """
-UPDATE_USER = f"/* accounts.change */ {update_row('users', UserRow)}"
-_SELECT_TOKEN = f"SELECT {list_columns(TokenRow)} FROM tokens"
+UPDATE_USER = f"/* accounts.change */ UPDATE {update_row('users', UserRow)}"
+_TOKENS = f"{list_columns(TokenRow)} FROM tokens"
 INSERT_TOKEN = f"""/* tokens.add */
     INSERT INTO tokens ({", ".join(TokenRow._fields[1:])}) VALUES ($1, $2, $3, $4, $5, $6, $7, NULL, $8, $9)
     RETURNING id
 """
-UPDATE_TOKEN = f"/* tokens.change */ {update_row('tokens', TokenRow)}"
+UPDATE_TOKEN = f"/* tokens.change */ UPDATE {update_row('tokens', TokenRow)}"
 _TOKEN = ", ".join([*(f"t.{name}" for name in TokenRow._fields), *(f"u.{name}" for name in UserRow._fields)])
-_JOINED = f"SELECT {_TOKEN} FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.kept_until IS NULL"
-READ_TOKEN = f"/* tokens.read */ {_JOINED} AND t.hash = $1"
+_JOINED = f"{_TOKEN} FROM tokens t JOIN users u ON u.id = t.user_id WHERE t.kept_until IS NULL"
+READ_TOKEN = f"/* tokens.read */ SELECT {_JOINED} AND t.hash = $1"
 FIND_LIVE = "/* tokens.find_live */ SELECT 1 FROM tokens WHERE id = $1 AND kept_until IS NULL"
-LIST_TOKENS = f"/* tokens.list */ {_JOINED}"
+LIST_TOKENS = f"/* tokens.list */ SELECT {_JOINED}"
 # The columns are NOT NULL in a signed store.
 UNSIGNED = b""
 
@@ -100,7 +100,7 @@ class UserStore:
 
     async def has_had_user(self) -> bool:
         """Return whether the database has ever had a user. An altered row of the store does not deny it."""
-        rows = await self._engine.query(f"/* accounts.has_had_user */ {SELECT_STORE}")
+        rows = await self._engine.query(f"/* accounts.has_had_user */ SELECT {STORE_ROW}")
         row = StoreRow(*rows[0])
         return row.first_user_at is not None or not self._rows.is_believed("store", row)
 
@@ -113,11 +113,11 @@ class UserStore:
         return await transact_with_entry(self._engine, audit, _add(self._rows, user, audit))
 
     async def read(self, login: str) -> User | None:
-        rows = await self._engine.query(f"/* accounts.read */ {_SELECT_USER} AND login = $1", login)
+        rows = await self._engine.query(f"/* accounts.read */ SELECT {_USERS} AND login = $1", login)
         return next(iter(self._read_believed(rows)), None)
 
     async def list_all(self) -> list[User]:
-        return self._read_believed(await self._engine.query(f"/* accounts.all */ {_SELECT_USER} ORDER BY login"))
+        return self._read_believed(await self._engine.query(f"/* accounts.all */ SELECT {_USERS} ORDER BY login"))
 
     async def change(self, login: str, change: UserChange, *, audit: EntryDraft) -> User | None:
         """Change a user. Return None if it does not exist. Raises `LastAdmin`.
@@ -340,7 +340,7 @@ def _remove(rows: RowSigner, login: str, audit: EntryDraft) -> Transaction[bool]
 
 def _lock_user(rows: RowSigner, condition: str, *args: str | int) -> Transaction[UserRow | None]:
     yield Lock("users")
-    found = yield statement(f"/* accounts.read_to_change */ {_SELECT_USER} AND {condition}", *args)
+    found = yield statement(f"/* accounts.read_to_change */ SELECT {_USERS} AND {condition}", *args)
     row = UserRow(*found[0]) if found else None
     return row if row is not None and rows.is_believed("users", row) else None
 
@@ -348,7 +348,7 @@ def _lock_user(rows: RowSigner, condition: str, *args: str | int) -> Transaction
 def _revoke_tokens(rows: RowSigner, condition: str, *args: int, at: int) -> Transaction[list[TokenRow]]:
     """Revoke tokens that have not expired. Their rows stay. The caller holds the lock of users."""
     live = f"kept_until IS NULL AND {condition}"
-    found = yield statement(f"/* tokens.read_to_revoke */ {_SELECT_TOKEN} WHERE {live} ORDER BY id", *args)
+    found = yield statement(f"/* tokens.read_to_revoke */ SELECT {_TOKENS} WHERE {live} ORDER BY id", *args)
     tokens = [TokenRow(*row) for row in found]
     revoked = [
         rows.sign("tokens", token, expires_at=min(at, token.expires_at), kept_until=token.expires_at)
@@ -381,7 +381,7 @@ def _require_remaining_admin(rows: RowSigner, before: User, *, after: User | Non
     if not before.can_administer or (after is not None and after.can_administer):
         return
     others = yield statement(
-        f"/* accounts.other_admins */ {_SELECT_USER}"
+        f"/* accounts.other_admins */ SELECT {_USERS}"
         " AND id <> $1 AND is_admin = 1 AND disabled = 0 AND password IS NOT NULL",
         before.id,
     )

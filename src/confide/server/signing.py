@@ -15,7 +15,7 @@ from confide.clock import MICROSECONDS_PER_SECOND, Clock
 from confide.crypto.envelope import ROWS_PURPOSE
 from confide.database import signing
 from confide.database.errors import UnsignedStore
-from confide.database.identity import SELECT_STORE, StoreRow
+from confide.database.identity import STORE_ROW, StoreRow
 from confide.errors import DatabaseUnavailable, describe_error
 from confide.identity.model import Token, User, has_admin
 from confide.server.stores import Stores
@@ -111,7 +111,7 @@ class StoreSigning:
         """
         rows = self._stores.rows
         record = self._record_file.read()
-        found = await self._stores.engine.query(f"/* store.is_signed */ {SELECT_STORE}")
+        found = await self._stores.engine.query(f"/* store.is_signed */ SELECT {STORE_ROW}")
         store = StoreRow(*found[0]) if found else None
         is_valid = store is not None and rows.is_valid("store", store._asdict())
         is_signed = is_valid and store is not None and store.signed_at is not None
@@ -155,7 +155,7 @@ class StoreSigning:
         Return False if an operator must review them: then the row of the store was altered before the backup.
         """
         rows, engine = self._stores.rows, self._stores.database.host_engine
-        ((*values,),) = await engine.query(f"/* store.is_restored_signed */ {SELECT_STORE}")
+        ((*values,),) = await engine.query(f"/* store.is_restored_signed */ SELECT {STORE_ROW}")
         store = StoreRow(*values)
         if store.signed_at is None:
             await self.sign(recorder, outcome="restored")
