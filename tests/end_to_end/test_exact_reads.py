@@ -108,6 +108,10 @@ ACTS: dict[str, Act] = {
 }
 
 
+# A login is never used twice, also by several acts in one service.
+_LOGINS = itertools.count()
+
+
 class Revocations:
     """Ends the access of new users, and reads with their tokens at every service afterwards."""
 
@@ -128,7 +132,7 @@ class Revocations:
     async def count_accepted(self, act: Act) -> int:
         """End the access of a new user. Return how many requests were accepted after the answer."""
         number = next(self._numbers)
-        login, admin = f"user-{number}", self._admins[number % len(self._admins)]
+        login, admin = f"user-{next(_LOGINS)}", self._admins[number % len(self._admins)]
         (await admin.post("/user", json={"login": login, "grants": READER})).raise_for_status()
         made = (await admin.post("/tokens", json={"label": "worker", "login": login})).json()
         async with AsyncExitStack() as stack:

@@ -232,7 +232,6 @@ def test_no_sql_statement_contains_a_value() -> None:
     allowed |= {
         "_KEY",
         "_DATA_KEY_EXISTS",
-        "_HAS_NO_ENTRY",
         "_FIND_ENTRY",
         "DATA_KEY_AT",
         "_TOKEN",

@@ -103,7 +103,6 @@ _FIND_ENTRY = """
     (SELECT e.version FROM audit e WHERE e.tenant = {tenant} AND e.integration_type = {type_} AND e.version >= {version}
      ORDER BY e.tenant, e.integration_type, e.version LIMIT 1)
 """
-_HAS_NO_ENTRY = f"{_FIND_ENTRY.format(tenant='$2', type_='$3', version='$4')} IS NULL"
 IS_REMOVED = """/* configs.is_removed */
     SELECT 1 WHERE EXISTS (SELECT 1 FROM audit WHERE tenant = $1 AND integration_type = $2 AND version >= $3)
         AND NOT EXISTS (SELECT 1 FROM changes WHERE tenant = $1 AND integration_type = $2 AND version = $3)
@@ -146,7 +145,8 @@ SQLITE_READ = """/* configs.read */
 SQLITE_APPEND = f"""/* configs.append */
     INSERT INTO changes ({list_columns(VersionRow)}) SELECT {list_placeholders(VersionRow)}
     WHERE (${DATA_KEY_AT} IS NULL OR {_DATA_KEY_EXISTS})
-      AND (SELECT epoch FROM store) = ${len(VersionRow._fields) + 1} AND {_HAS_NO_ENTRY}
+      AND (SELECT epoch FROM store) = ${len(VersionRow._fields) + 1}
+      AND NOT EXISTS (SELECT 1 FROM audit WHERE tenant = $2 AND integration_type = $3 AND version >= $4)
     ON CONFLICT (tenant, integration_type, version) DO NOTHING RETURNING id
 """
 SQLITE_CHANGES_AFTER = """/* configs.changes_after */
@@ -163,7 +163,7 @@ _APPEND = f"""/* configs.append */
     WITH appended AS (
         INSERT INTO changes ({list_columns(VersionRow)}) SELECT {list_placeholders(VersionRow)}
         WHERE (${DATA_KEY_AT}::bytea IS NULL OR {_DATA_KEY_EXISTS}) AND (SELECT epoch FROM store) = ${EPOCH_AT}
-          AND {_HAS_NO_ENTRY}
+          AND {_FIND_ENTRY.format(tenant="$2", type_="$3", version="$4")} IS NULL
         ON CONFLICT (tenant, integration_type, version) DO NOTHING
         RETURNING xid, id, tenant, integration_type, version
     ), audited AS (
