@@ -53,11 +53,9 @@ class Reads(NamedTuple):
 
 
 def build_request(method: str, path: str, *, token: str | None = None, body: bytes = b"", more: str = "") -> bytes:
-    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
     if body:
-        lines.append("Content-Type: application/json")
-    else:
-        lines.pop()
+        lines += [f"Content-Length: {len(body)}", "Content-Type: application/json"]
     if token is not None:
         lines.append(f"Authorization: Bearer {token}")
     if more:
@@ -80,14 +78,18 @@ def run_service(folder: Path) -> Iterator[int]:
     ]
     with run_program([*command, "--unsafe-durability"], port=port, log=folder / "confide.log", env={}):
         deadline = time.monotonic() + READY_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                httpx2.get(f"http://127.0.0.1:{port}/health/ready", timeout=2).raise_for_status()
-            except httpx2.HTTPError:
-                time.sleep(0.05)
-            else:
-                break
+        while not _is_ready(port):
+            if time.monotonic() > deadline:
+                raise TimeoutError("The service did not become ready.")
+            time.sleep(0.05)
         yield port
+
+
+def _is_ready(port: int) -> bool:
+    try:
+        return httpx2.get(f"http://127.0.0.1:{port}/health/ready", timeout=2).is_success
+    except httpx2.HTTPError:
+        return False
 
 
 class Setup:

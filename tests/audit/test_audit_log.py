@@ -14,7 +14,6 @@ from confide.caching.stamps import SlotChange, find_config_slot
 from confide.clock import MICROSECONDS_PER_SECOND
 from confide.configs.errors import Superseded
 from confide.configs.model import Kind, NewVersion
-from confide.database.engine import statement
 from confide.database.log import EntryRow
 from confide.names import ConfigKey
 from support.app import ADMIN, PASSWORD, TYPE, RunningApp
@@ -36,14 +35,6 @@ class AuditClient:
     async def list_entries(self, **params: str) -> list[Any]:
         entries: list[Any] = (await self.get(**params)).json()["entries"]
         return entries
-
-    async def execute_sql(self, text: str, *args: Any) -> Any:
-        engine: Any = self.app.process.stores.database._host_engine
-
-        def run() -> Any:
-            return (yield statement(text, *args))
-
-        return await engine.transact(run())
 
 
 @pytest.fixture
@@ -146,7 +137,7 @@ async def test_tampering_with_the_database_is_detected_at_its_entry(client: Audi
         await client.app.save(client.editor, {"n": n})
     await client.app.process.audit.chain_writer.append_entries()
     for text, args in TAMPERINGS[name]:
-        await client.execute_sql(text, *args)
+        await client.app.execute_sql(text, *args)
     result = (await client.get("/audit/verify")).json()
     assert (result["ok"], result["first_bad"]["number"]) == (False, 3)
 
@@ -167,7 +158,7 @@ async def test_an_entry_with_invalid_values_is_named_and_hides_no_other(
     for n in range(8):
         await client.app.save(client.editor, {"n": n})
     await client.app.process.audit.chain_writer.append_entries()
-    await client.execute_sql(f"UPDATE audit SET {altered} WHERE {ENTRY}", 3)
+    await client.app.execute_sql(f"UPDATE audit SET {altered} WHERE {ENTRY}", 3)
     result = (await client.get("/audit/verify")).json()
     assert (result["ok"], result["first_bad"]["number"]) == (False, 3)
     assert 3 in [entry["number"] for entry in await client.list_entries()]
@@ -194,8 +185,8 @@ async def test_an_entry_altered_before_it_is_chained_does_not_stop_the_chain(cli
     for n in range(3):
         await client.app.save(client.editor, {"n": n})
     altered = "'other'" if engine == "postgresql" else "CAST(x'ff00' AS TEXT)"
-    ((last,),) = await client.execute_sql("SELECT max(id) FROM audit")
-    await client.execute_sql(f"UPDATE audit SET subject = {altered} WHERE id = $1", last - 1)
+    ((last,),) = await client.app.execute_sql("SELECT max(id) FROM audit")
+    await client.app.execute_sql(f"UPDATE audit SET subject = {altered} WHERE id = $1", last - 1)
     result = (await client.get("/audit/verify")).json()
     assert (result["ok"], result["unlinked"], result["first_bad"]["number"]) == (False, 0, result["checked"] + 1)
     assert len(await client.list_entries(action="save")) == 3
@@ -237,14 +228,14 @@ async def test_a_truncated_chain_and_an_entry_outside_the_chain_are_detected(cli
     await client.app.process.audit.chain_writer.append_entries()
     signed = await client.app.process.audit.chain_writer.sign_checkpoint()
     assert signed is not None
-    await client.execute_sql(
+    await client.app.execute_sql(
         "DELETE FROM audit WHERE id IN (SELECT audit_id FROM audit_links WHERE number > $1)", signed.number - 2
     )
-    await client.execute_sql("DELETE FROM audit_links WHERE number > $1", signed.number - 2)
+    await client.app.execute_sql("DELETE FROM audit_links WHERE number > $1", signed.number - 2)
     result = (await client.app.request("GET", "/audit/verify", token=client.admin)).json()
     assert result["first_bad"]["number"] == signed.number - 1
     assert "signed" in result["first_bad"]["why"]
-    await client.execute_sql(
+    await client.app.execute_sql(
         "INSERT INTO audit (id, at, action, outcome, mac) VALUES (-1, 1, 'save', 'created', $1)", b"m" * 32
     )
     assert (await client.app.request("GET", "/audit/verify", token=client.admin)).json()["unlinked"] == 1
@@ -258,13 +249,13 @@ async def recompute_chain(client: AuditClient) -> None:
         for one in await client.app.process.stores.audit.list_chained(after=0, limit=1_000)
         if isinstance(one, ChainedEntry) and one.entry is not None
     ]
-    ids = await client.execute_sql(
+    ids = await client.app.execute_sql(
         "SELECT l.audit_id FROM audit_links l JOIN audit a ON a.id = l.audit_id ORDER BY l.number"
     )
-    await client.execute_sql("DELETE FROM audit_links")
+    await client.app.execute_sql("DELETE FROM audit_links")
     for number, (one, (audit_id,)) in enumerate(zip(entries, ids, strict=True), 1):
         link = compute_link(link, number, one.entry or b"", one.mac)
-        await client.execute_sql(
+        await client.app.execute_sql(
             "INSERT INTO audit_links (number, audit_id, link) VALUES ($1, $2, $3)", number, audit_id, link
         )
 
@@ -278,14 +269,14 @@ async def test_a_deleted_entry_is_detected_by_checkpoints_after_the_chain_is_rec
     await client.app.process.audit.chain_writer.append_entries()
     signed = await client.app.process.audit.chain_writer.sign_checkpoint()
     assert signed is not None
-    await client.execute_sql("DELETE FROM audit WHERE " + ENTRY, 3)
+    await client.app.execute_sql("DELETE FROM audit WHERE " + ENTRY, 3)
     await recompute_chain(client)
     if has_checkpoint_file:
-        await client.execute_sql("DELETE FROM checkpoints")
+        await client.app.execute_sql("DELETE FROM checkpoints")
     else:
         client.app.settings.checkpoints_file.unlink()
         forged = (await client.app.process.stores.audit.read_link(signed.number - 1)) or b""
-        await client.execute_sql("UPDATE checkpoints SET number = number - 1, link = $1", forged)
+        await client.app.execute_sql("UPDATE checkpoints SET number = number - 1, link = $1", forged)
     result = (await client.app.request("GET", "/audit/verify", token=client.admin)).json()
     assert not result["ok"]
     assert "signed" in result["first_bad"]["why"]
@@ -306,7 +297,7 @@ async def test_several_writers_chain_each_entry_once_within_a_second(client: Aud
     result = (await client.app.request("GET", "/audit/verify", token=client.admin)).json()
     assert result["ok"]
     assert result["checked"] >= 100
-    ((entries,),) = await client.execute_sql("SELECT count(*) FROM audit")
+    ((entries,),) = await client.app.execute_sql("SELECT count(*) FROM audit")
     assert entries == result["checked"]
 
 
@@ -323,15 +314,15 @@ async def test_a_verification_finds_what_was_changed_in_the_store(client: AuditC
         await client.app.save(client.editor, {"n": n}, tenant="acme2")
     await client.app.request("DELETE", "/tenants/acme2?confirm=acme2", token=client.admin)
     assert await list_findings(client) == []
-    await client.execute_sql("UPDATE users SET disabled = 1 WHERE login = 'ed'")
+    await client.app.execute_sql("UPDATE users SET disabled = 1 WHERE login = 'ed'")
     assert await list_findings(client) == ["row users 2 was changed without Confide"]
-    await client.execute_sql("UPDATE users SET disabled = 0 WHERE login = 'ed'")
-    await client.execute_sql(
+    await client.app.execute_sql("UPDATE users SET disabled = 0 WHERE login = 'ed'")
+    await client.app.execute_sql(
         "INSERT INTO changes (kind, tenant, integration_type, version, saved_at) VALUES ('retired', 'acme', $1, 4, 1)",
         TYPE,
     )
     assert await list_findings(client) == [f"version 4 of acme : {TYPE} has no audit entry"]
-    await client.execute_sql("DELETE FROM changes WHERE tenant = 'acme' AND version > 2")
+    await client.app.execute_sql("DELETE FROM changes WHERE tenant = 'acme' AND version > 2")
     assert await list_findings(client) == [f"version 3 of acme : {TYPE} has an audit entry and was removed"]
 
 
@@ -347,11 +338,11 @@ TRIGGERS = {
 async def test_a_verification_finds_triggers_rules_and_missing_indexes(client: AuditClient, engine: str) -> None:
     assert await list_findings(client) == []
     for text in TRIGGERS[engine]:
-        await client.execute_sql(text)
+        await client.app.execute_sql(text)
     name = "trigger hide on audit" if engine == "postgresql" else "trigger hide"
     assert (await client.get("/audit/verify")).json()["findings"] == [f"{name} is not part of the schema"]
-    await client.execute_sql("DROP TRIGGER hide ON audit" if engine == "postgresql" else "DROP TRIGGER hide")
-    await client.execute_sql("DROP INDEX changes_version")
+    await client.app.execute_sql("DROP TRIGGER hide ON audit" if engine == "postgresql" else "DROP TRIGGER hide")
+    await client.app.execute_sql("DROP INDEX changes_version")
     assert await list_findings(client) == ["index changes_version of the schema is missing"]
 
 
@@ -366,7 +357,7 @@ async def test_a_copy_of_an_entry_is_found(client: AuditClient) -> None:
     await client.app.save(client.editor, {"n": 1})
     assert await list_findings(client) == []
     columns = ", ".join((*EntryRow._fields, "change_id"))
-    await client.execute_sql(f"INSERT INTO audit ({columns}) SELECT {columns} FROM audit WHERE action = 'save'")
+    await client.app.execute_sql(f"INSERT INTO audit ({columns}) SELECT {columns} FROM audit WHERE action = 'save'")
     findings = await list_findings(client)
     assert len(findings) == 1
     assert findings[0].endswith("is a copy of another entry")
@@ -374,7 +365,7 @@ async def test_a_copy_of_an_entry_is_found(client: AuditClient) -> None:
 
 async def test_an_entry_that_was_removed_before_it_was_chained_is_found(client: AuditClient) -> None:
     await client.app.request("POST", "/user", token=client.editor, json={"login": "eve", "password": PASSWORD})
-    await client.execute_sql("DELETE FROM audit WHERE action = 'add user' AND outcome = 'denied'")
+    await client.app.execute_sql("DELETE FROM audit WHERE action = 'add user' AND outcome = 'denied'")
     let_time_pass(client, 1)
     await client.app.save(client.editor, {"n": 1})
     assert await list_findings(client) == [], "the entry may still be stored"
@@ -407,13 +398,13 @@ async def test_a_row_of_an_earlier_state_and_a_removed_row_are_found(client: Aud
     assert made.status_code == 200, made.text
     number = made.json()["id"]
     columns = "expires_at, kept_until, counter, mac"
-    (before,) = await client.execute_sql(f"SELECT {columns} FROM tokens WHERE id = $1", number)
+    (before,) = await client.app.execute_sql(f"SELECT {columns} FROM tokens WHERE id = $1", number)
     assert (await client.app.request("DELETE", f"/tokens/{number}", token=client.admin)).status_code < 300
     assert await list_findings(client) == []
     put_back = "UPDATE tokens SET expires_at = $2, kept_until = $3, counter = $4, mac = $5 WHERE id = $1"
-    await client.execute_sql(put_back, number, *before)
+    await client.app.execute_sql(put_back, number, *before)
     assert await list_findings(client) == [
         f"row tokens {number} was put back: its counter is 1, and the audit log has 2"
     ]
-    await client.execute_sql("DELETE FROM tokens WHERE id = $1", number)
+    await client.app.execute_sql("DELETE FROM tokens WHERE id = $1", number)
     assert await list_findings(client) == [f"row tokens {number} was removed without Confide"]

@@ -17,7 +17,6 @@ from confide.audit.retention import AuditRetention
 from confide.cli.audit import verify
 from confide.clock import read_wall_clock
 from confide.configs.retention import Retention
-from confide.database.engine import statement
 from confide.server.preparation import prepare
 from support.app import ADMIN, TYPE, RunningApp
 
@@ -101,14 +100,6 @@ class Auditor:
         done = CliRunner().invoke(verify, [str(file), "--key", key], standalone_mode=False)
         assert done.exception is None
         return done.output
-
-    async def execute_sql(self, text: str, *args: Any) -> Any:
-        engine: Any = self.app.process.stores.database._host_engine
-
-        def run() -> Any:
-            return (yield statement(text, *args))
-
-        return await engine.transact(run())
 
 
 @pytest.fixture
@@ -210,22 +201,24 @@ async def find_stretch(auditor: Auditor) -> Removal:
 
 async def delete_kept_entry(auditor: Auditor) -> None:
     number = (await find_stretch(auditor)).last + 1
-    await auditor.execute_sql(
+    await auditor.app.execute_sql(
         "DELETE FROM audit WHERE id = (SELECT audit_id FROM audit_links WHERE number = $1)", number
     )
-    await auditor.execute_sql("DELETE FROM audit_links WHERE number = $1", number)
+    await auditor.app.execute_sql("DELETE FROM audit_links WHERE number = $1", number)
 
 
 async def delete_removal(auditor: Auditor) -> None:
-    await auditor.execute_sql("DELETE FROM audit_removals WHERE first_number = $1", (await find_stretch(auditor)).first)
+    await auditor.app.execute_sql(
+        "DELETE FROM audit_removals WHERE first_number = $1", (await find_stretch(auditor)).first
+    )
 
 
 async def widen_removal(auditor: Auditor) -> None:
     """Let a removal include the entry after it, whose link the attacker knows."""
     stretch = await find_stretch(auditor)
-    ((link,),) = await auditor.execute_sql("SELECT link FROM audit_links WHERE number = $1", stretch.last + 1)
-    await auditor.execute_sql("DELETE FROM audit_links WHERE number = $1", stretch.last + 1)
-    await auditor.execute_sql(
+    ((link,),) = await auditor.app.execute_sql("SELECT link FROM audit_links WHERE number = $1", stretch.last + 1)
+    await auditor.app.execute_sql("DELETE FROM audit_links WHERE number = $1", stretch.last + 1)
+    await auditor.app.execute_sql(
         "UPDATE audit_removals SET last_number = $1, link = $2 WHERE first_number = $3",
         stretch.last + 1,
         bytes(link),
@@ -244,8 +237,8 @@ async def forge_removal(auditor: Auditor) -> None:
     unsigned = Removal(
         after.number, after.number, before.link, after.link, 1, FORGER.public_key().public_bytes_raw(), b""
     )
-    await auditor.execute_sql("DELETE FROM audit_links WHERE number = $1", after.number)
-    await auditor.execute_sql(
+    await auditor.app.execute_sql("DELETE FROM audit_links WHERE number = $1", after.number)
+    await auditor.app.execute_sql(
         "INSERT INTO audit_removals (first_number, last_number, previous_link, link, at, public_key, signature)"
         " VALUES ($1, $2, $3, $4, $5, $6, $7)",
         unsigned.first,
@@ -272,7 +265,9 @@ async def test_tampering_with_removals_and_with_what_they_left_is_detected(
 
 async def test_an_altered_entry_is_not_removed_and_stays_detected(auditor: Auditor) -> None:
     # An attacker makes an entry look removable.
-    await auditor.execute_sql("UPDATE audit SET action = 'save', outcome = 'denied' WHERE action = 'destroy tenant'")
+    await auditor.app.execute_sql(
+        "UPDATE audit SET action = 'save', outcome = 'denied' WHERE action = 'destroy tenant'"
+    )
     number = (await auditor.verify())["first_bad"]["number"]
     await auditor.trim()
     assert (await auditor.verify())["first_bad"]["number"] == number

@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 
 from confide.clock import read_wall_clock
+from confide.database.engine import statement
 from confide.identity import model
 from confide.identity.hasher import Argon2Hasher
 from confide.identity.model import Grant, NewUser, Principal
@@ -77,6 +78,15 @@ class RunningApp:
         )
         assert added is not None
         return added[0]
+
+    async def execute_sql(self, text: str, *args: Any) -> Any:
+        """Run a statement as an attacker of the database would, in a transaction of its own."""
+        engine: Any = self.process.stores.database._host_engine
+
+        def run() -> Any:
+            return (yield statement(text, *args))
+
+        return await engine.transact(run())
 
     async def read_configuration(self, key: ConfigKey, *, principal: Principal) -> Any:
         """Read the configuration that the service returns to a principal."""

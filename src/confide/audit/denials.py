@@ -29,7 +29,7 @@ _log = logging.getLogger("confide")
 
 
 class _Denial(NamedTuple):
-    """What was denied with which token. The same denials of one window are counted together."""
+    """The action, object and token of a denied request. Equal denials of one window share a count."""
 
     token_id: int | None
     action: str

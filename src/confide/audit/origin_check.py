@@ -25,7 +25,7 @@ class _Writer:
     last_at: int
     # Each with the time of the entry that has a higher number.
     missing: dict[int, int] = field(default_factory=dict)
-    # Numbers up to this one can be unknown, because their entries are outside what was checked.
+    # The check does not report missing numbers up to this one: earlier entries are not part of the check.
     floor: int = 0
 
 

@@ -47,7 +47,7 @@ class AuditRetentionStore:
         return int(rows[0][0]) if rows else 0
 
     async def list_needed(self, first: int, last: int, *, first_recent_change: int) -> set[int]:
-        """List the numbers of entries that stay whatever their age: those of stored versions and of recent changes."""
+        """List the numbers of entries that the retention keeps: those of stored versions and of recent changes."""
         rows = await self._engine.search(NEEDED, first, last, first_recent_change)
         return {int(number) for (number,) in rows}
 

@@ -209,8 +209,8 @@ class Stamps:
 def order_memory_accesses() -> None:
     """Keep a processor from reordering memory accesses before this call with those after it.
 
-    x86 never reorders two loads or two stores, but ARM does. Releasing a lock orders what is before it, acquiring one
-    orders what is after it, and the first release comes before the second acquisition.
+    x86 never reorders two loads or two stores, but ARM does. Releasing a lock orders the accesses before it,
+    acquiring a lock orders those after it, and the first release comes before the second acquisition.
     """
     lock = threading.Lock()
     for _ in range(2):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from confide.server.settings import Settings
 from confide.web.connections import RESERVED_CONNECTIONS, ConnectionLimits
 
-# Memory is the limit where files are not: an idle connection takes about 14 KB.
+# The limit of a worker with many open files: idle connections also take memory.
 DEFAULT_CONNECTIONS = 20_000
 DEFAULT_STREAMS_OF_A_TOKEN = 2_000
 # Stands for an infinite limit. More have no effect on the limits below.
